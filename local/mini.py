@@ -1,0 +1,67 @@
+#!/usr/bin/env python3
+"""Stage 0: synthesise the mini corpus, VoxCeleb-shaped, with trial lists.
+
+python local/mini.py --recipe exp/recipe.yaml --corpus data/corpus --nj 2
+"""
+
+import argparse
+import logging
+from pathlib import Path
+
+from voxceleb import file_name, find_utterances, read_meta
+
+from nessa.config import load_recipe
+from nessa.corpus import run_program
+from nessa.errors import InputError
+from nessa.files import atomic_open
+from nessa.synth import SetPlan, synthesise_corpus
+from nessa.trials import Trials, make_trials
+
+log = logging.getLogger(__name__)
+
+
+def main() -> None:
+    """Make the tree, then a list for each set that the recipe wants trials for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--recipe", type=Path, required=True, help="the resolved recipe")
+    parser.add_argument("--corpus", type=Path, required=True, help="folder to make it in")
+    parser.add_argument("--nj", type=int, default=1, help="number of processes")
+    options = parser.parse_args()
+    recipe = load_recipe(options.recipe)
+    if not recipe.corpus.sets:
+        raise InputError(f"{options.recipe}: corpus.sets is empty; say how many speakers to make")
+    sets = {
+        name: SetPlan(size.speakers, size.sessions, size.utterances)
+        for name, size in recipe.corpus.sets.items()
+    }
+    synthesise_corpus(options.corpus, sets, seed=recipe.seed, nj=options.nj)
+    speakers = sum(plan.speakers for plan in sets.values())
+    log.info("%s: %d speakers in %d sets", options.corpus, speakers, len(sets))
+    genders = read_meta(options.corpus / "meta.csv")
+    for name, count in recipe.prepare.trials.items():
+        if name not in genders:
+            raise InputError(f"{options.recipe}: prepare.trials: corpus.sets has no set {name!r}")
+        utterances = list(find_utterances(options.corpus / "wav", genders[name]))
+        trials = make_trials(
+            {utterance.id: utterance.speaker for utterance in utterances},
+            {utterance.id: utterance.session for utterance in utterances},
+            genders[name],
+            count.targets,
+            count.nontargets,
+            recipe.seed,
+        )
+        path = options.corpus / "trials" / f"{name}.txt"
+        write_list(path, trials, {utt.id: file_name(utt) for utt in utterances})
+
+
+def write_list(path: Path, trials: Trials, files: dict[str, str]) -> None:
+    """Write a list as VoxCeleb does: `1|0 speaker/session/utterance.wav ...`."""
+    assert trials.labels is not None
+    with atomic_open(path) as file:
+        for enroll, test, label in zip(trials.enroll, trials.test, trials.labels, strict=True):
+            file.write(f"{label:d} {files[enroll]} {files[test]}\n")
+    log.info("%s: %d trials", path, len(trials))
+
+
+if __name__ == "__main__":
+    run_program(main)

@@ -1,0 +1,57 @@
+"""NESSA and every baseline mapper behind one interface: fit, map both sides, save, load."""
+
+from pathlib import Path
+from typing import Any
+
+from nessa.alignment.base import Aligner, DevSet, read_description
+from nessa.alignment.logit import LogitAligner
+from nessa.alignment.neural import NeuralAligner
+from nessa.alignment.procrustes import ProcrustesAligner
+from nessa.config import Recipe
+from nessa.errors import InputError
+from nessa.plan import NESSA, aligner_names
+
+__all__ = [
+    "Aligner",
+    "DevSet",
+    "LogitAligner",
+    "NeuralAligner",
+    "ProcrustesAligner",
+    "load",
+    "make_aligner",
+]
+
+KINDS: dict[str, type[Aligner]] = {
+    aligner.kind: aligner for aligner in (LogitAligner, NeuralAligner, ProcrustesAligner)
+}
+
+
+def load(directory: Path | str) -> Aligner:
+    """Load an aligner that `Aligner.save` wrote.
+
+    Raises:
+        InputError: there is none, or it cannot be read.
+    """
+    directory = Path(directory)
+    description, arrays = read_description(directory)
+    if description["kind"] not in KINDS:
+        raise InputError(f"{directory}: unknown kind of aligner {description['kind']!r}")
+    aligner = KINDS[description["kind"]](**description["settings"])
+    aligner.restore(arrays, description["fingerprints"])
+    return aligner
+
+
+def make_aligner(name: str, recipe: Recipe) -> Aligner:
+    """An unfitted aligner by its name in the recipe: logit, procrustes, nessa, nessa.seed2 ...
+
+    Raises:
+        InputError: the recipe has no such aligner.
+    """
+    names = aligner_names(recipe)
+    if name not in names:
+        raise InputError(f"the recipe has no aligner {name!r}; there are {', '.join(names)}")
+    if name in KINDS:
+        return KINDS[name]()
+    seed = recipe.aligner.seeds[names.index(name) - names.index(NESSA)]
+    settings: dict[str, Any] = recipe.aligner.model_dump(exclude={"seeds"})
+    return NeuralAligner(seed=seed, **settings)

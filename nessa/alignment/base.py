@@ -1,0 +1,192 @@
+"""What every aligner is: fitted on two views of the same speakers, it maps both into one space."""
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from nessa.errors import InputError
+from nessa.files import atomic_open, read_json, write_json
+from nessa.tables import Embeddings
+from nessa.trials import Trials
+
+Matrix = npt.NDArray[np.float32]
+DESCRIPTION = "aligner.json"
+ARRAYS = "aligner.safetensors"
+
+
+@dataclass(frozen=True)
+class DevSet:
+    """Held-out speakers on which an aligner may choose when to stop.
+
+    Attributes:
+        enroll, runtime: their embeddings by the two models.
+        trials: labelled pairs of an enrollment and a runtime utterance.
+    """
+
+    enroll: Embeddings
+    runtime: Embeddings
+    trials: Trials
+
+
+class Aligner(ABC):
+    """Maps enrollment embeddings (N, Dx) and runtime embeddings (N, Dy) to (N, D), unit length.
+
+    A subclass computes its arrays in `_fit`, lists them in `arrays`, and applies them in the two
+    maps. What it is made with (`settings`) and its arrays are all that is saved.
+
+    Attributes:
+        fingerprints: of the enrollment and the runtime model, None where they were unstamped.
+    """
+
+    kind: ClassVar[str]
+
+    def __init__(self, **settings: Any) -> None:
+        self.settings = settings
+        self.arrays: dict[str, npt.NDArray[Any]] = {}
+        self.fingerprints: tuple[str | None, str | None] = (None, None)
+
+    def fit(
+        self,
+        enroll: Embeddings,
+        runtime: Embeddings,
+        speakers: Mapping[str, str],
+        dev: DevSet | None = None,
+    ) -> Self:
+        """Fit to the align set.
+
+        Args:
+            enroll: embeddings of the align utterances by the enrollment model, dimension Dx.
+            runtime: embeddings of the same utterances by the runtime model, dimension Dy.
+            speakers: utterance -> speaker.
+            dev: held-out speakers; used by aligners that select on them.
+
+        Raises:
+            InputError: other utterances in the two views, an utterance without a speaker, fewer
+                than two speakers, or align speakers among dev's.
+        """
+        if not len(enroll) or sorted(enroll.keys) != sorted(runtime.keys):
+            different = sorted(set(enroll.keys) ^ set(runtime.keys))
+            raise InputError(
+                f"the two models' align sets differ in {len(different)} utterances, first "
+                f"{different[:1]}; extract both from the same data"
+            )
+        missing = [key for key in enroll.keys if key not in speakers]
+        if missing:
+            raise InputError(f"utterance {missing[0]!r} has no speaker ({len(missing)} in all)")
+        names = np.array([speakers[key] for key in enroll.keys])
+        labels = np.unique(names, return_inverse=True)[1]
+        if labels.max() == 0:
+            raise InputError("the align set has one speaker; an aligner needs many")
+        if dev is not None:
+            shared = {key for key in dev.enroll.keys if key in speakers}
+            if shared & set(enroll.keys):
+                raise InputError(f"{min(shared)!r} is both in the align and the dev set")
+        self.fingerprints = (
+            enroll.stamp.fingerprint if enroll.stamp else None,
+            runtime.stamp.fingerprint if runtime.stamp else None,
+        )
+        paired = runtime.matrix[runtime.rows(enroll.keys)]
+        self._fit(enroll.matrix, paired, labels, dev)
+        return self
+
+    @abstractmethod
+    def _fit(
+        self, enroll: Matrix, runtime: Matrix, labels: npt.NDArray[np.int64], dev: DevSet | None
+    ) -> None:
+        """Rows of `enroll` (N, Dx) and `runtime` (N, Dy) are the same utterances."""
+
+    @abstractmethod
+    def map_enroll(self, matrix: Matrix) -> Matrix:
+        """Profiles or utterances of the enrollment model: (N, Dx) -> (N, D)."""
+
+    @abstractmethod
+    def map_runtime(self, matrix: Matrix) -> Matrix:
+        """Utterances of the runtime model: (N, Dy) -> (N, D)."""
+
+    def save(self, directory: Path | str) -> None:
+        """Write aligner.safetensors, then aligner.json; the description comes last."""
+        directory = Path(directory)
+        arrays = {name: np.ascontiguousarray(array) for name, array in self.arrays.items()}
+        with atomic_open(directory / ARRAYS, "wb") as file:
+            file.write(save(arrays))
+        description = {
+            "kind": self.kind,
+            "settings": self.settings,
+            "fingerprints": list(self.fingerprints),
+        }
+        write_json(directory / DESCRIPTION, description)
+
+    def digest(self) -> str:
+        """sha256 over the arrays: two aligners with one digest map alike."""
+        sha = hashlib.sha256()
+        for name, array in sorted(self.arrays.items()):
+            sha.update(f"{name} {array.dtype} {array.shape}".encode())
+            sha.update(np.ascontiguousarray(array).tobytes())
+        return sha.hexdigest()
+
+    def restore(
+        self, arrays: dict[str, npt.NDArray[Any]], fingerprints: Sequence[str | None]
+    ) -> None:
+        """Take over what `save` wrote; `load` calls it."""
+        self.arrays = arrays
+        self.fingerprints = (fingerprints[0], fingerprints[1])
+
+    def check_models(self, enroll: Embeddings | None, runtime: Embeddings | None) -> None:
+        """Refuse embeddings of another model than the one that this aligner was fitted on.
+
+        Raises:
+            InputError: a stamp differs from the aligner's fingerprint.
+        """
+        sides = zip(("enrollment", "runtime"), (enroll, runtime), self.fingerprints, strict=True)
+        for side, embeddings, expected in sides:
+            stamp = embeddings.stamp if embeddings is not None else None
+            if stamp and expected and stamp.fingerprint != expected:
+                raise InputError(
+                    f"{side} embeddings are of model {stamp.model!r} ({stamp.fingerprint[:12]}), "
+                    f"but the aligner was fitted on model {expected[:12]}; extract them with "
+                    f"that model, or fit an aligner for this one"
+                )
+
+
+def read_description(directory: Path) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
+    """The description and the arrays that `Aligner.save` wrote.
+
+    Raises:
+        InputError: there is no aligner, or it cannot be read.
+    """
+    if not (directory / DESCRIPTION).is_file():
+        raise InputError(f"{directory}: no aligner here ({DESCRIPTION}); run stage 6 first")
+    description = read_json(directory / DESCRIPTION)
+    try:
+        arrays = load_file(directory / ARRAYS)
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{directory / ARRAYS}: cannot be read: {error}") from None
+    if not isinstance(description, dict) or "kind" not in description:
+        raise InputError(f"{directory / DESCRIPTION}: not an aligner: {json.dumps(description)}")
+    return description, arrays
+
+
+def checked(matrix: Matrix, dim: int, side: str) -> Matrix:
+    """`matrix` as float32 (N, dim).
+
+    Raises:
+        InputError: another shape, or values that are not finite.
+    """
+    matrix = np.asarray(matrix, dtype=np.float32)
+    if matrix.ndim != 2 or matrix.shape[1] != dim:
+        raise InputError(
+            f"{side} embeddings have shape {matrix.shape}; this aligner takes (N, {dim})"
+        )
+    if not np.isfinite(matrix).all():
+        row = int(np.flatnonzero(~np.isfinite(matrix).all(axis=1))[0])
+        raise InputError(f"{side} embedding in row {row} is not finite")
+    return matrix

@@ -1,0 +1,77 @@
+"""On-line augmentation of training crops through Lhotse: speed, reverberation, noise."""
+
+import numpy as np
+from lhotse import Recording, RecordingSet
+from lhotse.cut import Cut, MonoCut
+
+from nessa.config import AugmentationConfig
+from nessa.errors import InputError
+
+
+class Augmenter:
+    """Cuts -> augmented waveforms of one length; all randomness comes from the caller's generator.
+
+    Args:
+        config: probabilities and ranges.
+        noises: recordings to add, or None where `config.noise_prob` is 0.
+        rirs: room impulse responses, or None where `config.reverb_prob` is 0.
+
+    Raises:
+        InputError: the configuration asks for noise or reverberation and there is none.
+    """
+
+    def __init__(
+        self, config: AugmentationConfig, noises: RecordingSet | None, rirs: RecordingSet | None
+    ) -> None:
+        self.config = config
+        self.noises = list(noises or [])
+        self.rirs = list(rirs or [])
+        for what, probability, have in (
+            ("noise", config.noise_prob, self.noises),
+            ("reverb", config.reverb_prob, self.rirs),
+        ):
+            if probability > 0 and not have:
+                raise InputError(
+                    f"augmentation.{what}_prob is {probability}, but the corpus has no recordings "
+                    f"for it; set it to 0 or prepare some"
+                )
+
+    def __call__(
+        self, cut: MonoCut, samples: int, speed: float, rng: np.random.Generator
+    ) -> np.ndarray:
+        """A random crop of `cut`, augmented.
+
+        Args:
+            cut: one utterance.
+            samples: length of the result; a shorter utterance is repeated.
+            speed: factor by which it is played faster.
+            rng: draws the crop and the augmentation.
+
+        Returns:
+            float32 waveform, shape (samples,).
+        """
+        seconds = samples / cut.sampling_rate
+        augmented: Cut = _random_crop(cut, seconds * speed, rng)
+        if speed != 1.0:
+            augmented = augmented.perturb_speed(speed, affix_id=False)
+        if rng.random() < self.config.reverb_prob:
+            rir = self.rirs[rng.integers(len(self.rirs))]
+            augmented = augmented.reverb_rir(rir, affix_id=False)
+        if rng.random() < self.config.noise_prob:
+            augmented = self._add_noise(augmented, rng)
+        return np.resize(augmented.load_audio()[0], samples)
+
+    def _add_noise(self, cut: Cut, rng: np.random.Generator) -> Cut:
+        noise: Recording = self.noises[rng.integers(len(self.noises))]
+        section = _random_crop(noise.to_cut(), cut.duration, rng)
+        return cut.mix(section, snr=rng.uniform(*self.config.snr), preserve_id="left")
+
+
+def _random_crop(cut: MonoCut, seconds: float, rng: np.random.Generator) -> MonoCut:
+    """A section of `seconds`, or all of the cut where it is shorter."""
+    position = rng.random()  # drawn always, so that the stream does not depend on the length
+    if cut.duration <= seconds:
+        return cut
+    return cut.truncate(
+        offset=position * (cut.duration - seconds), duration=seconds, preserve_id=True
+    )

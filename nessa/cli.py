@@ -1,0 +1,324 @@
+"""The command line: thin; each command reads its input, calls one function and prints.
+
+Modules are imported inside the commands, so that `nessa --help` does not wait for torch.
+"""
+
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nessa import __version__
+from nessa.errors import InputError
+
+EXIT_BAD_INPUT = 2
+LOG_FORMAT = "%(asctime)s (%(filename)s:%(lineno)d) %(message)s"
+PathType = click.Path(path_type=Path)
+
+
+class PipelineOrder(click.Group):
+    """Lists the commands in the order of the pipeline rather than of the alphabet."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(cls=PipelineOrder, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def cli() -> None:
+    """Speaker recognition whose enrollment and runtime models may differ.
+
+    `./run.sh` calls these commands stage by stage; exp/log/ holds every call it made.
+    """
+
+
+def path_option(name: str, text: str, **more: Any) -> Callable[..., Any]:
+    """A required option that takes a path."""
+    return click.option(name, type=PathType, required=True, help=text, **more)
+
+
+recipe_option = path_option("--recipe", "Recipe file (YAML).")
+data_option = path_option("--data", "The recipe's data folder, which holds manifests/ and sets.")
+
+
+@cli.group()
+def recipe() -> None:
+    """Read a recipe."""
+
+
+@recipe.command("resolve")
+@recipe_option
+@click.option("--size", help="A size that the recipe offers.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a value.")
+@path_option("--work-dir", "Receives exp/recipe.yaml.")
+def recipe_resolve(
+    recipe: Path, size: str | None, overrides: tuple[str, ...], work_dir: Path
+) -> None:
+    """Check a recipe, save what it resolves to, and print the plan for run.sh.
+
+    Example: nessa recipe resolve --recipe recipes/mini/recipe.yaml --size tiny --work-dir work
+    """
+    from nessa.config import resolve, save_yaml
+    from nessa.plan import plan
+
+    resolved = resolve(recipe, size, overrides)
+    save_yaml(work_dir / "exp" / "recipe.yaml", resolved)
+    for key, value in plan(resolved):
+        click.echo(f"{key} {value}")
+
+
+@cli.command()
+@recipe_option
+@click.option("--nj", default=1, show_default=True, help="Processes; does not change a byte.")
+@path_option("--output", "Receives wav/<speaker>/<session>/<utterance>.wav and meta.csv.")
+def synth(recipe: Path, nj: int, output: Path) -> None:
+    """Make a synthetic corpus with espeak-ng voices, shaped as VoxCeleb is.
+
+    Example: nessa synth --recipe recipes/mini/recipe.yaml --output corpus
+    """
+    from nessa.config import load_recipe
+    from nessa.synth import synthesise_corpus
+
+    settings = load_recipe(recipe)
+    synthesise_corpus(output, settings.corpus.sets, seed=settings.seed, nj=nj)
+
+
+@cli.command()
+@recipe_option
+@click.argument("data", type=PathType)
+def prepare(recipe: Path, data: Path) -> None:
+    """Check the sets that a corpus program made in DATA, and make trials where there are none.
+
+    Example: nessa prepare --recipe recipes/mini/exp/recipe.yaml recipes/mini/data
+    """
+    from nessa.config import load_recipe
+    from nessa.corpus import finish_sets
+
+    settings = load_recipe(recipe)
+    finish_sets(data, settings.prepare, settings.seed)
+
+
+@cli.command()
+@recipe_option
+@click.option("--model", required=True, help="Which of the recipe's encoders to train.")
+@data_option
+@path_option("--output", "Receives config.yaml and model.safetensors.")
+@click.option("--workers", default=1, show_default=True, help="Processes that load audio.")
+@click.option("--tensorboard", is_flag=True, help="Log the loss to OUTPUT/tensorboard as well.")
+def train(
+    recipe: Path, model: str, data: Path, output: Path, workers: int, tensorboard: bool
+) -> None:
+    """Train a speaker encoder; carries on from a checkpoint of the same training.
+
+    Example: nessa train --recipe recipes/mini/exp/recipe.yaml --model old
+    --data recipes/mini/data --output recipes/mini/exp/encoders/old
+    """
+    from nessa.config import load_recipe
+    from nessa.training import train_encoder
+
+    settings = load_recipe(recipe)
+    if model not in settings.encoders:
+        raise InputError(f"{recipe}: no encoder {model!r}; there are {list(settings.encoders)}")
+    train_encoder(settings.encoders[model], data, output, workers, tensorboard)
+
+
+@cli.command()
+@path_option("--encoder", "Directory of a trained encoder.")
+@data_option
+@click.option("--set", "sets", multiple=True, required=True, help="A set of DATA; repeatable.")
+@click.option("--shard", default=1, show_default=True, help="Which shard to extract, from 1.")
+@click.option("--shards", default=1, show_default=True, help="Into how many a set is divided.")
+@click.option("--merge", is_flag=True, help="Join the extracted shards instead of extracting.")
+@click.option("--batch-seconds", default=120.0, show_default=True, help="Audio per batch.")
+@path_option("--output", "Receives one embeddings directory per set.")
+def extract(
+    encoder: Path,
+    data: Path,
+    sets: tuple[str, ...],
+    shard: int,
+    shards: int,
+    merge: bool,
+    batch_seconds: float,
+    output: Path,
+) -> None:
+    """Extract embeddings to Kaldi ark/scp: one shard of each set, or, at last, --merge.
+
+    Memory: one batch of audio, and the shard's embeddings.
+
+    Example: nessa extract --encoder recipes/mini/exp/encoders/old --data recipes/mini/data
+    --set eval --output embeddings && nessa extract --merge ... (the same options)
+    """
+    from nessa.encoders import load_model
+    from nessa.extraction import extract_shard, merge_shards
+
+    model = load_model(encoder)
+    for name in sets:
+        if merge:
+            merged = merge_shards(model, data, name, output / name, shards)
+            click.echo(f"{output / name}: {len(merged)} embeddings of dimension {merged.dim}")
+        else:
+            extract_shard(model, data, name, output / name, shard, shards, batch_seconds)
+
+
+@cli.command()
+@recipe_option
+@click.option("--aligner", required=True, help="logit, procrustes, nessa, nessa.seed2 ...")
+@path_option("--enroll", "Embeddings of the enrollment model: a folder with align and dev.")
+@path_option("--runtime", "Embeddings of the runtime model: a folder with align and dev.")
+@data_option
+@path_option("--output", "Receives the aligner.")
+def align(
+    recipe: Path, aligner: str, enroll: Path, runtime: Path, data: Path, output: Path
+) -> None:
+    """Fit an aligner on the align set; NESSA stops early by its EER on the dev set.
+
+    Example: nessa align --recipe recipes/mini/exp/recipe.yaml --aligner nessa
+    --enroll recipes/mini/exp/embeddings/new --runtime recipes/mini/exp/embeddings/old
+    --data recipes/mini/data --output aligner
+    """
+    from nessa.alignment import DevSet, make_aligner
+    from nessa.config import load_recipe
+    from nessa.datadir import read_utt2spk
+    from nessa.tables import Embeddings
+    from nessa.trials import Trials
+
+    made = make_aligner(aligner, load_recipe(recipe))
+    dev = DevSet(
+        Embeddings.read(enroll / "dev"),
+        Embeddings.read(runtime / "dev"),
+        Trials.read(data / "dev" / "trials"),
+    )
+    made.fit(
+        Embeddings.read(enroll / "align"),
+        Embeddings.read(runtime / "align"),
+        read_utt2spk(data / "align"),
+        dev,
+    )
+    made.save(output)
+
+
+@cli.command("map")
+@path_option("--aligner", "Directory of a fitted aligner.")
+@path_option("--enroll", "Embeddings of the enrollment model.")
+@path_option("--runtime", "Embeddings of the runtime model.")
+@click.option("--enroll-map", type=PathType, help="Profiles (`id utterance ...`) to map as well.")
+@path_option("--output", "Receives the embeddings directories enroll and runtime.")
+def map_embeddings(
+    aligner: Path, enroll: Path, runtime: Path, enroll_map: Path | None, output: Path
+) -> None:
+    """Map embeddings of both models into an aligner's shared space.
+
+    A profile is the mean of its utterances in the enrollment model's own space, mapped then.
+
+    Example: nessa map --aligner recipes/mini/exp/aligners/nessa/new-old
+    --enroll recipes/mini/exp/embeddings/new/eval --runtime recipes/mini/exp/embeddings/old/eval
+    --output mapped
+    """
+    from nessa.alignment import load
+    from nessa.mapping import map_sides
+
+    map_sides(load(aligner), enroll, runtime, enroll_map, output)
+
+
+@cli.command()
+@path_option("--enroll", "Embeddings of the enrollment side.")
+@path_option("--runtime", "Embeddings of the runtime side.")
+@path_option("--trials", "Trial list, in any of the three formats.")
+@click.option("--enroll-map", type=PathType, help="Profiles (`id utterance ...`) to average.")
+@path_option("--output", "Receives `enroll test score` lines, in trial order.")
+def score(enroll: Path, runtime: Path, trials: Path, enroll_map: Path | None, output: Path) -> None:
+    """Score trials by cosine, and print EER and minDCF where they are labelled.
+
+    Example: nessa score --enroll mapped/enroll --runtime mapped/runtime
+    --trials recipes/mini/data/eval/trials --output scores
+    """
+    from nessa.evaluation import score_trials
+
+    click.echo(score_trials(enroll, runtime, trials, enroll_map, output))
+
+
+@cli.command()
+@recipe_option
+@data_option
+@path_option("--exp", "The recipe's exp folder, which holds scores/.")
+@click.option("--system", "systems", multiple=True, required=True, help="aligner:enroll:runtime")
+@path_option("--output", "Receives the metrics (JSON), one record per system and trial list.")
+def evaluate(recipe: Path, data: Path, exp: Path, systems: tuple[str, ...], output: Path) -> None:
+    """Compute EER, minDCF and recovered gain, with paired joint-speaker-bootstrap intervals.
+
+    Example: nessa evaluate --recipe recipes/mini/exp/recipe.yaml --data recipes/mini/data
+    --exp recipes/mini/exp --system raw:old:old --system raw:new:new --output metrics.json
+    """
+    from nessa.config import load_recipe
+    from nessa.evaluation import evaluate_systems
+    from nessa.files import write_json
+    from nessa.plan import System
+    from nessa.report.table import format_records
+
+    parsed = [System.parse(system) for system in systems]
+    records = evaluate_systems(load_recipe(recipe), data / "eval", exp / "scores", parsed)
+    write_json(output, records)
+    click.echo(format_records(records))
+
+
+@cli.command()
+@recipe_option
+@path_option("--exp", "The recipe's exp folder, which holds metrics/ and scores/.")
+@data_option
+def report(recipe: Path, exp: Path, data: Path) -> None:
+    """Gather all metrics into results.json, the result table and the DET plot.
+
+    Example: nessa report --recipe recipes/mini/exp/recipe.yaml --exp recipes/mini/exp
+    --data recipes/mini/data
+    """
+    from nessa.config import load_recipe
+    from nessa.report import write_report
+
+    click.echo(write_report(load_recipe(recipe), exp, data))
+
+
+@cli.command()
+@path_option("--aligner", "Directory of a fitted aligner.")
+@path_option("--output", "Receives enroll.onnx and runtime.onnx.")
+def export(aligner: Path, output: Path) -> None:
+    """Export an aligner's two maps as ONNX, checked against it in onnxruntime.
+
+    Example: nessa export --aligner recipes/mini/exp/aligners/nessa/new-old --output onnx
+    """
+    from nessa.alignment import load
+    from nessa.export import export_aligner
+
+    for line in export_aligner(load(aligner), output):
+        click.echo(line)
+
+
+@cli.command()
+@click.argument("directory", type=PathType)
+def validate(directory: Path) -> None:
+    """Check a Kaldi data directory, and say how to mend what is wrong.
+
+    Example: nessa validate recipes/mini/data/eval
+    """
+    from nessa.datadir import validate_data_dir
+
+    problems = validate_data_dir(directory)
+    if problems:
+        raise InputError("\n".join(problems))
+    click.echo(f"{directory}: valid")
+
+
+def main() -> None:
+    """Run the command line; bad input ends with a message and status 2, never a traceback."""
+    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, stream=sys.stderr)
+    try:
+        cli()
+    except InputError as error:
+        click.echo(f"nessa: error: {error}", err=True)
+        sys.exit(EXIT_BAD_INPUT)
+
+
+if __name__ == "__main__":
+    main()

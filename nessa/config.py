@@ -1,0 +1,311 @@
+"""The recipe: one strict schema for everything a recipe can set.
+
+A recipe file is YAML. `resolve` merges it with a named size and with `--set key=value` overrides,
+checks every key and type, and returns a frozen `Recipe`. Anything unknown is an error that names
+the key, the file and the nearest valid key.
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from nessa.errors import InputError
+from nessa.files import atomic_open, digest, read_lines
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]
+Positive = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """A part of the recipe: unknown keys are refused, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SetSize(Section):
+    """How much speech a set of the synthetic corpus holds."""
+
+    speakers: Positive
+    sessions: Positive
+    utterances: Positive  # per session
+
+
+class CorpusConfig(Section):
+    """Stage 0: which program makes or finds the corpus, and what it should make."""
+
+    program: Name  # local/<program>.py
+    sets: dict[Literal["train", "align", "dev", "eval"], SetSize] = {}
+
+
+class TrialCount(Section):
+    """How many trials to draw for a set that has no list of its own."""
+
+    targets: Positive
+    nontargets: Positive
+
+
+class PrepareConfig(Section):
+    """Stage 1: which program reads the corpus, and the trials made for sets without a list."""
+
+    program: Name  # local/<program>.py
+    trials: dict[Literal["dev", "eval"], TrialCount] = {}
+    profile_sizes: tuple[Positive, ...] = (3,)  # enrollment utterances per profile
+
+
+class FeatureConfig(Section):
+    """Log-mel filterbank (Lhotse's Fbank); part of a model and of its fingerprint."""
+
+    sampling_rate: Positive = 16000  # Hz
+    num_filters: Positive = 80
+    frame_length: float = 0.025  # seconds
+    frame_shift: float = 0.01  # seconds
+    low_freq: float = 20.0  # Hz
+    high_freq: float = -400.0  # Hz; counted from the Nyquist frequency where not positive
+    mean_norm: bool = True  # subtract each utterance's mean over time
+
+
+class AugmentationConfig(Section):
+    """On-line augmentation of training crops, by Lhotse."""
+
+    noise_prob: Fraction = 0.5
+    snr: tuple[float, float] = (5.0, 20.0)  # dB, drawn uniformly
+    reverb_prob: Fraction = 0.3
+    speeds: tuple[float, ...] = (1.0,)  # a speaker at another speed counts as another speaker
+
+
+class LossConfig(Section):
+    """The training criterion of an encoder."""
+
+    type: Literal["aam", "ge2e"]
+    margin: float = 0.2  # radians, aam only
+    scale: float = 30.0  # aam only
+
+
+class EncoderConfig(Section):
+    """A speaker encoder and how it is trained."""
+
+    architecture: Literal["tdnn", "ecapa"]
+    channels: Positive
+    dim: Positive
+    features: FeatureConfig = FeatureConfig()
+    loss: LossConfig
+    augmentation: AugmentationConfig = AugmentationConfig()
+    train_part: tuple[Fraction, Fraction] = (0.0, 1.0)  # which part of the train speakers it sees
+    steps: Positive
+    speakers_per_batch: Positive = 32
+    utterances_per_speaker: Annotated[int, Field(ge=2)] = 2
+    crop: Annotated[float, Field(gt=0.1)] = 2.0  # seconds
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-4
+    checkpoint_every: Positive = 100  # steps
+    seed: int = 1
+
+
+class ExtractionConfig(Section):
+    """Stage 4: what is extracted, in how many shards (their number is part of the result)."""
+
+    sets: tuple[Literal["train", "align", "dev", "eval"], ...] = ("align", "dev", "eval")
+    shards: Positive = 4
+    batch_seconds: float = 120.0  # audio per batch
+
+
+class AlignerConfig(Section):
+    """NESSA: the networks f and g and their training (see docs of `nessa.alignment.neural`)."""
+
+    mode: Literal["shared", "to-enroll", "to-runtime"] = "shared"
+    dim: Positive = 192
+    hidden_dim: Positive = 1024
+    dropout: Fraction = 0.2
+    steps: Positive = 2500
+    speakers_per_batch: Positive = 256
+    utterances_per_speaker: Annotated[int, Field(ge=2)] = 8
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.05
+    evaluate_every: Positive = 250  # steps between looks at the dev EER
+    seeds: tuple[int, ...] = (1,)
+
+
+class EvaluationConfig(Section):
+    """Stages 5 and 8: scoring and metrics."""
+
+    bootstrap_draws: Annotated[int, Field(ge=0)] = 1000
+    seed: int = 1
+
+
+class Recipe(Section):
+    """Everything that decides what a run computes."""
+
+    name: Name
+    seed: int = 1
+    corpus: CorpusConfig
+    prepare: PrepareConfig
+    encoders: dict[Name, EncoderConfig]
+    extraction: ExtractionConfig = ExtractionConfig()
+    update: tuple[Name, Name]  # (old model, new model that replaces it)
+    controls: bool = True  # also align each model with itself
+    baselines: tuple[Literal["logit", "procrustes"], ...] = ("logit", "procrustes")
+    aligner: AlignerConfig = AlignerConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="after")
+    def _update_names_encoders(self) -> "Recipe":
+        for model in self.update:
+            if model not in self.encoders:
+                raise ValueError(f"update: no encoder {model!r}; there are {list(self.encoders)}")
+        return self
+
+    @property
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """(enrollment model, runtime model) in both update directions."""
+        old, new = self.update
+        return (new, old), (old, new)
+
+
+# The first stage that each section changes; a marker of a stage depends on all of the sections
+# up to it, so that a changed aligner does not make the encoders train again.
+FIRST_STAGE = {
+    "name": 0,
+    "seed": 0,
+    "corpus": 0,
+    "prepare": 1,
+    "encoders": 3,
+    "extraction": 4,
+    "update": 5,
+    "controls": 6,
+    "baselines": 6,
+    "aligner": 6,
+    "evaluation": 5,
+}
+STAGES = range(11)
+
+
+def stage_digest(recipe: Recipe, stage: int) -> str:
+    """sha256 of the settings that the outcome of `stage` depends on."""
+    settings = recipe.model_dump(mode="json")
+    return digest({key: settings[key] for key, first in FIRST_STAGE.items() if first <= stage})
+
+
+def load_recipe(path: Path | str) -> Recipe:
+    """Read a resolved recipe (or one that needs no size)."""
+    return resolve(path)
+
+
+def resolve(path: Path | str, size: str | None = None, overrides: Iterable[str] = ()) -> Recipe:
+    """Merge a recipe file, a size and overrides into a checked recipe.
+
+    Args:
+        path: recipe.yaml; its optional key `sizes` maps a size to the values that it changes.
+        size: a key of `sizes`, "default" or None.
+        overrides: "section.key=value" strings; the value is read as YAML.
+
+    Raises:
+        InputError: not YAML, unknown size or key (the nearest is named), or a wrong value.
+    """
+    settings = read_yaml(path)
+    sizes = settings.pop("sizes", None) or {}
+    if size not in (None, "default"):
+        if size not in sizes:
+            raise InputError(f"{path}: no size {size!r}{_nearest(str(size), ['default', *sizes])}")
+        settings = _merge(settings, sizes[size])
+    for override in overrides:
+        settings = _merge(settings, _parse_override(override))
+    try:
+        return Recipe.model_validate(settings)
+    except ValidationError as error:
+        raise InputError(f"{path}: " + "; ".join(_explain(error))) from None
+
+
+def save_yaml(path: Path | str, section: Section) -> None:
+    """Write a section (or the whole recipe) as YAML."""
+    with atomic_open(path) as file:
+        yaml.safe_dump(section.model_dump(mode="json"), file, sort_keys=False)
+
+
+def read_yaml(path: Path | str) -> dict[str, Any]:
+    """Read a YAML mapping by the safe loader.
+
+    Raises:
+        InputError: unreadable, not YAML, or not a mapping.
+    """
+    text = "\n".join(line for _, line in read_lines(path))
+    try:
+        settings = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        line = f"line {where.line + 1}: " if where else ""
+        what = getattr(error, "problem", None) or "cannot be parsed"
+        raise InputError(f"{path}: {line}not plain YAML: {what}") from None
+    if not isinstance(settings, dict):
+        raise InputError(f"{path}: expected `key: value` lines at the top level")
+    return settings
+
+
+def _parse_override(override: str) -> dict[str, Any]:
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise InputError(f"--set {override}: expected key=value, for instance aligner.dim=128")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise InputError(f"--set {override}: the value is not plain YAML") from None
+    for part in reversed(key.strip().split(".")):
+        value = {part: value}
+    return value
+
+
+def _merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with the values of `change`, mappings merged key by key."""
+    merged = dict(base)
+    for key, value in change.items():
+        old = merged.get(key)
+        both = isinstance(value, Mapping) and isinstance(old, Mapping)
+        merged[key] = _merge(old, value) if both else value  # type: ignore[arg-type]
+    return merged
+
+
+def _explain(error: ValidationError) -> Iterable[str]:
+    """One message per problem, with the nearest valid key for an unknown one."""
+    for problem in error.errors():
+        location = [str(part) for part in problem["loc"]]
+        if problem["type"] == "extra_forbidden":
+            yield f"unknown key {'.'.join(location)!r}{_nearest(location[-1], _keys_at(location))}"
+        elif problem["type"] == "missing":
+            yield f"key {'.'.join(location)!r} is missing"
+        else:
+            where = f"{'.'.join(location)}: " if location else ""
+            yield f"{where}{problem['msg']} (got {problem['input']!r})"
+
+
+def _keys_at(location: list[str]) -> list[str]:
+    """The valid keys beside an unknown one: walk the schema along its path."""
+    section: Any = Recipe
+    for part in location[:-1]:
+        fields = getattr(section, "model_fields", None)
+        if fields and part in fields:
+            section = _section_of(fields[part].annotation)
+    return list(getattr(section, "model_fields", {}))
+
+
+def _section_of(annotation: Any) -> Any:
+    """The section class inside an annotation such as dict[str, EncoderConfig]."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return annotation
+    for argument in getattr(annotation, "__args__", ()):
+        found = _section_of(argument)
+        if found is not None:
+            return found
+    return None
+
+
+def _nearest(word: str, candidates: Iterable[str]) -> str:
+    """ ", did you mean ...?" or the list of what there is."""
+    candidates = list(candidates)
+    close = difflib.get_close_matches(word, candidates, n=1, cutoff=0.5)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; valid: {', '.join(candidates)}" if candidates else ""

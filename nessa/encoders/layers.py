@@ -1,0 +1,88 @@
+"""Masked building blocks: padding never changes the embedding of a shorter utterance.
+
+`mask` is 1 inside an utterance and 0 in its padding, shape (B, 1, T), or None where all
+utterances of the batch fill it. Every convolution sees zeros beyond an utterance's end, as it
+would if the utterance were alone, since each block masks its output.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+def length_mask(lengths: Tensor, frames: int) -> Tensor:
+    """Lengths (B,) -> mask (B, 1, frames) of 0 and 1."""
+    positions = torch.arange(frames, device=lengths.device)
+    return (positions[None, :] < lengths[:, None]).unsqueeze(1).float()
+
+
+def masked(x: Tensor, mask: Tensor | None) -> Tensor:
+    """x (B, C, T) with its padding set to zero."""
+    return x if mask is None else x * mask
+
+
+def masked_mean(x: Tensor, mask: Tensor | None) -> Tensor:
+    """Mean over the valid frames: (B, C, T) -> (B, C, 1)."""
+    if mask is None:
+        return x.mean(dim=2, keepdim=True)
+    return (x * mask).sum(dim=2, keepdim=True) / mask.sum(dim=2, keepdim=True)
+
+
+class ConvBlock(nn.Module):
+    """Convolution over time, ReLU, batch normalisation; keeps the number of frames."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int = 1, dilation: int = 1) -> None:
+        super().__init__()
+        padding = dilation * (kernel - 1) // 2
+        self.conv = nn.Conv1d(inputs, outputs, kernel, dilation=dilation, padding=padding)
+        self.norm = nn.BatchNorm1d(outputs)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(B, inputs, T) -> (B, outputs, T)."""
+        return masked(self.norm(functional.relu(self.conv(x))), mask)
+
+
+VARIANCE_FLOOR = 1e-4  # under the square root, so that its gradient stays finite
+
+
+def weighted_statistics(x: Tensor, weights: Tensor) -> Tensor:
+    """Mean and standard deviation over time under weights that sum to 1: (B, C, T) -> (B, 2C)."""
+    mean = (weights * x).sum(dim=2)
+    variance = (weights * (x - mean.unsqueeze(2)) ** 2).sum(dim=2)
+    return torch.cat([mean, variance.clamp(min=VARIANCE_FLOOR).sqrt()], dim=1)
+
+
+class StatisticsPooling(nn.Module):
+    """Mean and standard deviation over time (Snyder et al., x-vectors, 2018)."""
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(B, C, T) -> (B, 2C)."""
+        weights = torch.ones_like(x[:, :1]) if mask is None else mask
+        return weighted_statistics(x, weights / weights.sum(dim=2, keepdim=True))
+
+
+class AttentiveStatisticsPooling(nn.Module):
+    """Statistics under channel- and context-dependent attention (ECAPA-TDNN, 2005.07143).
+
+    Args:
+        channels: C.
+        bottleneck: width of the attention's hidden layer.
+    """
+
+    def __init__(self, channels: int, bottleneck: int) -> None:
+        super().__init__()
+        # One layer over (frame, mean, deviation), split so that the part that is the same for all
+        # frames is computed once.
+        self.hidden = nn.Conv1d(channels, bottleneck, 1)
+        self.context = nn.Conv1d(2 * channels, bottleneck, 1, bias=False)
+        self.scores = nn.Conv1d(bottleneck, channels, 1)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(B, C, T) -> (B, 2C)."""
+        mean = masked_mean(x, mask)
+        spread = masked_mean((x - mean) ** 2, mask).clamp(min=VARIANCE_FLOOR).sqrt()
+        context = self.context(torch.cat([mean, spread], dim=1))  # (B, bottleneck, 1)
+        scores = self.scores(torch.tanh(self.hidden(x) + context))
+        if mask is not None:
+            scores = scores.masked_fill(mask == 0, -torch.inf)
+        return weighted_statistics(x, scores.softmax(dim=2))

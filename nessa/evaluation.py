@@ -1,0 +1,204 @@
+"""Scores and metrics of a recipe's systems, on the same trials and the same bootstrap draws."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nessa.config import Recipe
+from nessa.datadir import read_utt2spk
+from nessa.errors import InputError
+from nessa.metrics import Estimate, bootstrap, eer, mean_estimate, min_dcf, recovered_gain
+from nessa.plan import NESSA, RAW, System
+from nessa.scoring import cosine_scores
+from nessa.tables import Embeddings, profile_means
+from nessa.trials import (
+    Trials,
+    join_scores,
+    read_enroll_map,
+    read_scores,
+    trial_speakers,
+    write_scores,
+)
+
+Record = dict[str, Any]
+Scores = npt.NDArray[np.float32]
+
+
+def score_trials(
+    enroll: Path, runtime: Path, trials: Path, enroll_map: Path | None, output: Path
+) -> str:
+    """Score a trial list by cosine and write the scores.
+
+    Args:
+        enroll, runtime: embeddings of the two sides, in one space.
+        trials: the list; an enrollment id is an utterance or a profile.
+        enroll_map: profiles to average from the enrollment embeddings; None where the profiles
+            are among them already.
+        output: receives `enroll test score`, in trial order.
+
+    Returns:
+        One line: the number of trials, with EER and minDCF where they are labelled.
+
+    Raises:
+        InputError: a trial names an utterance without an embedding, or the dimensions differ.
+    """
+    enrolled, live = Embeddings.read(enroll), Embeddings.read(runtime)
+    if enrolled.dim != live.dim:
+        raise InputError(
+            f"{enroll} has dimension {enrolled.dim}, {runtime} has {live.dim}; map both into one "
+            f"space first (nessa map)"
+        )
+    wanted = Trials.read(trials)
+    if enroll_map is not None:
+        enrolled = profile_means(enrolled, read_enroll_map(enroll_map))
+    scores = cosine_scores(enrolled, live, wanted)
+    write_scores(output, wanted, scores)
+    line = f"{output}: {len(wanted)} trials"
+    if wanted.labels is None:
+        return line
+    error, cost = eer(scores, wanted.labels), min_dcf(scores, wanted.labels)
+    return f"{line}, EER {error:.2%}, minDCF {cost:.3f}"
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A list of trials of one kind: single utterances, or profiles of one size.
+
+    Attributes:
+        name: "single", or "profile3" for profiles of three utterances.
+        list_name: the file in the set's directory, "trials" or "trials_profile".
+        rows: which trials of that list.
+        trials: those trials.
+        speakers: of their enrollment and their test sides.
+    """
+
+    name: str
+    list_name: str
+    rows: npt.NDArray[np.bool_]
+    trials: Trials
+    speakers: tuple[list[str], list[str]]
+
+
+def read_conditions(set_dir: Path) -> Iterator[Condition]:
+    """The kinds of trials of a set's data directory."""
+    utt2spk = read_utt2spk(set_dir)
+    trials = Trials.read(set_dir / "trials")
+    everything = np.ones(len(trials), bool)
+    yield Condition("single", "trials", everything, trials, trial_speakers(trials, utt2spk))
+    if not (set_dir / "trials_profile").is_file():
+        return
+    trials = Trials.read(set_dir / "trials_profile")
+    profiles = read_enroll_map(set_dir / "enroll_map")
+    sizes = np.array([len(profiles[profile]) for profile in trials.enroll])
+    for size in np.unique(sizes):
+        chosen = trials.select(sizes == size)
+        speakers = trial_speakers(chosen, utt2spk, profiles)
+        yield Condition(f"profile{size}", "trials_profile", sizes == size, chosen, speakers)
+
+
+def score_file(scores_dir: Path, system: System, list_name: str) -> Path:
+    """Where the scores of a system on a trial list lie."""
+    pair = f"{system.enroll}-{system.runtime}"
+    return scores_dir / system.aligner / pair / f"{list_name}.scores"
+
+
+def read_condition_scores(scores_dir: Path, system: System, condition: Condition) -> Scores:
+    """The scores of a system on the trials of a condition, (T,), joined by key."""
+    scored, scores = read_scores(score_file(scores_dir, system, condition.list_name))
+    return join_scores(condition.trials, scored, scores, allow_extra=True)
+
+
+def evaluate_systems(
+    recipe: Recipe, set_dir: Path, scores_dir: Path, systems: Sequence[System]
+) -> list[Record]:
+    """EER, minDCF and recovered gain of each system on each kind of trials.
+
+    All systems of a condition, the two symmetric raw ones included, share the bootstrap's draws,
+    so that their differences and gains have paired intervals. NESSA's trainings with different
+    seeds get a record each, and one of their mean.
+
+    Args:
+        recipe: names the models and the number of draws.
+        set_dir: data directory with trials.
+        scores_dir: holds the score files; see `score_file`.
+        systems: what to evaluate.
+
+    Returns:
+        One record per system and condition: fractions, intervals as [low, high], gain None where
+        the new model is not significantly better than the old one.
+
+    Raises:
+        InputError: a score file is missing or does not fit its trials.
+    """
+    records: list[Record] = []
+    references = [System(RAW, model, model) for model in recipe.update]
+    everything = list(dict.fromkeys([*references, *systems]))
+    for condition in read_conditions(set_dir):
+        assert condition.trials.labels is not None
+        drawn = bootstrap(
+            [read_condition_scores(scores_dir, system, condition) for system in everything],
+            condition.trials.labels,
+            *condition.speakers,
+            draws=recipe.evaluation.bootstrap_draws,
+            seed=recipe.evaluation.seed,
+        )
+        eers = dict(zip(everything, drawn.eer, strict=True))
+        costs = dict(zip(everything, drawn.min_dcf, strict=True))
+        for system, members in _with_means(systems).items():
+            records.append(
+                {
+                    "recipe": recipe.name,
+                    **_names(system),
+                    "trials": condition.name,
+                    "targets": condition.trials.targets,
+                    "nontargets": condition.trials.nontargets,
+                    "seed": _seed(recipe, members),
+                    **_figures(
+                        mean_estimate([eers[member] for member in members]),
+                        mean_estimate([costs[member] for member in members]),
+                        [eers[reference] for reference in references],
+                    ),
+                }
+            )
+    return records
+
+
+def _with_means(systems: Sequence[System]) -> Mapping[System, list[System]]:
+    """Each system by itself, and "nessa.mean" over the seeds where there are several."""
+    groups = {system: [system] for system in systems}
+    for system in systems:
+        if system.aligner.split(".")[0] == NESSA:
+            mean = System(f"{NESSA}.mean", system.enroll, system.runtime)
+            groups.setdefault(mean, []).append(system)
+    return {s: members for s, members in groups.items() if s in systems or len(members) > 1}
+
+
+def _names(system: System) -> Record:
+    aligner = system.aligner.split(".seed")[0]
+    return {"aligner": aligner, "enroll": system.enroll, "runtime": system.runtime}
+
+
+def _seed(recipe: Recipe, members: Sequence[System]) -> int | list[int] | None:
+    """The seed of a NESSA system, or those of a mean; None for what has no seed."""
+    if members[0].aligner.split(".")[0] != NESSA:
+        return None
+    number = [int(s.aligner.partition(".seed")[2] or 1) for s in members]
+    seeds = [recipe.aligner.seeds[n - 1] for n in number]
+    return seeds if len(seeds) > 1 else seeds[0]
+
+
+def _figures(error: Estimate, cost: Estimate, references: Sequence[Estimate]) -> Record:
+    old, new = references
+    gain = recovered_gain(old, error, new)
+    return {
+        "eer": error.value,
+        "eer_ci": list(error.interval),
+        "min_dcf": cost.value,
+        "min_dcf_ci": list(cost.interval),
+        "gain": gain.value if gain else None,
+        "gain_ci": list(gain.interval) if gain else None,
+    }

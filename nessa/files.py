@@ -1,0 +1,133 @@
+"""Files that are never seen half-written, and Kaldi's plain text tables."""
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from nessa.errors import InputError
+
+
+@contextlib.contextmanager
+def atomic_open(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
+    """Open `path` for writing so that it appears complete or not at all.
+
+    The bytes go to a temporary file in the same folder, which is flushed, fsynced and renamed
+    over `path` when the block ends without an exception, and removed otherwise.
+
+    Args:
+        path: the final name; missing parent folders are made.
+        mode: "w" (text, UTF-8, "\\n" line ends) or "wb".
+
+    Yields:
+        The open temporary file.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    try:
+        with open(handle, mode, **text) as file:  # type: ignore[call-overload]
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+    sync_directory(path.parent)
+
+
+def sync_directory(directory: Path | str) -> None:
+    """Make renames inside `directory` durable."""
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def read_lines(path: Path | str) -> Iterator[tuple[int, str]]:
+    """Yield (line number from 1, line without its end) of a UTF-8 text file.
+
+    Raises:
+        InputError: the file cannot be read, is not UTF-8, or holds a NUL character.
+    """
+    path = Path(path)
+    try:
+        with open(path, encoding="utf-8", newline="\n") as file:
+            for number, line in enumerate(file, start=1):
+                if "\0" in line:
+                    raise InputError(f"{path}: line {number}: NUL character; is this a text file?")
+                yield number, line.rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text ({error.reason}); convert it first") from error
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file; has the stage that makes it been run?") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def read_table(path: Path | str) -> dict[str, str]:
+    """Read a Kaldi text table: one `key value...` per line, keys unique.
+
+    Returns:
+        {key: rest of the line}, in file order.
+
+    Raises:
+        InputError: unreadable, an empty line, a key without a value, or a duplicate key.
+    """
+    table: dict[str, str] = {}
+    for number, line in read_lines(path):
+        key, _, value = line.strip().partition(" ")
+        if not value.strip():
+            raise InputError(f"{path}: line {number}: expected `key value`, got {line!r}")
+        if key in table:
+            raise InputError(f"{path}: line {number}: duplicate key {key!r}; remove one")
+        table[key] = value.strip()
+    return table
+
+
+def write_table(path: Path | str, table: Mapping[str, object]) -> None:
+    """Write a Kaldi text table, sorted as `LC_ALL=C sort` sorts."""
+    with atomic_open(path) as file:
+        for key in sorted(table, key=str.encode):
+            file.write(f"{key} {table[key]}\n")
+
+
+def read_json(path: Path | str) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        InputError: unreadable or not JSON.
+    """
+    text = "\n".join(line for _, line in read_lines(path))
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}: line {error.lineno}: not JSON ({error.msg})") from error
+
+
+def write_json(path: Path | str, value: Any) -> None:
+    """Write `value` as indented JSON; NaN and infinity are refused by the encoder."""
+    with atomic_open(path) as file:
+        json.dump(value, file, indent=1, allow_nan=False)
+        file.write("\n")
+
+
+def digest(value: Any) -> str:
+    """sha256 (hex) of a JSON-able value, independent of the order of its mappings."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,68 @@
+"""What a recipe asks the shell to do: the lists that `run.sh` walks through."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from nessa.config import STAGES, Recipe, stage_digest
+
+RAW = "raw"  # embeddings as they were extracted
+NESSA = "nessa"
+
+
+class System(NamedTuple):
+    """An aligner (or "raw") with the models on its two sides; written aligner:enroll:runtime."""
+
+    aligner: str
+    enroll: str
+    runtime: str
+
+    def __str__(self) -> str:
+        return ":".join(self)
+
+    @classmethod
+    def parse(cls, text: str) -> "System":
+        """The inverse of str()."""
+        return cls(*text.split(":"))
+
+
+def aligner_name(seed_index: int) -> str:
+    """The name of NESSA's `seed_index`-th training: nessa, nessa.seed2, ..."""
+    return NESSA if seed_index == 0 else f"{NESSA}.seed{seed_index + 1}"
+
+
+def aligner_names(recipe: Recipe) -> list[str]:
+    """Every aligner of the recipe."""
+    return [*recipe.baselines, *map(aligner_name, range(len(recipe.aligner.seeds)))]
+
+
+def symmetric_systems(recipe: Recipe) -> list[System]:
+    """Each model with itself, as it is."""
+    return [System(RAW, model, model) for model in recipe.encoders]
+
+
+def aligned_systems(recipe: Recipe) -> list[System]:
+    """Every aligner in every update direction, and NESSA's controls."""
+    systems = [System(name, *pair) for name in aligner_names(recipe) for pair in recipe.pairs]
+    if recipe.controls:
+        systems += [System(NESSA, model, model) for model in recipe.encoders]
+    return systems
+
+
+def plan(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """Key and value of each line of the plan, lists separated by spaces."""
+    systems = aligned_systems(recipe)
+    yield "corpus", recipe.corpus.program
+    yield "prepare", recipe.prepare.program
+    yield "models", " ".join(recipe.encoders)
+    yield "trained", " ".join(recipe.encoders)
+    yield "sets", "train align dev eval"
+    yield "extract_sets", " ".join(recipe.extraction.sets)
+    yield "shards", str(recipe.extraction.shards)
+    yield "aligners", " ".join(aligner_names(recipe))
+    yield "pairs", " ".join(":".join(pair) for pair in recipe.pairs)
+    yield "symmetric", " ".join(map(str, symmetric_systems(recipe)))
+    yield "systems", " ".join(map(str, systems))
+    exported = [system for system in systems if system.aligner == NESSA]
+    yield "exported", " ".join(str(s) for s in exported if s.enroll != s.runtime)
+    for stage in STAGES:
+        yield "digest", f"{stage} {stage_digest(recipe, stage)}"

@@ -1,0 +1,259 @@
+"""The corpus on disk: a VoxCeleb-shaped tree, made by many processes, that can be carried on."""
+
+import contextlib
+import fcntl
+import itertools
+import multiprocessing
+import multiprocessing.connection
+import os
+import shutil
+import wave
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from multiprocessing.context import ForkProcess
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nessa.errors import InputError
+from nessa.files import atomic_open, digest, read_json, write_json
+from nessa.progress import progress
+from nessa.synth.acoustics import SAMPLE_RATE, AcousticRanges, draw_session, record
+from nessa.synth.espeak import SAMPLE_RATE as ESPEAK_RATE
+from nessa.synth.espeak import Espeak
+from nessa.synth.voices import VoiceRanges, draw_utterance, draw_voice
+
+SET_SIZE_LIMIT = 9999  # speakers: ids are one digit for the set and four for the speaker
+_FORMAT = 1  # raised when the same settings come to give other samples
+
+
+@dataclass(frozen=True)
+class SetPlan:
+    """How much of a set to make."""
+
+    speakers: int
+    sessions: int
+    utterances: int  # per session
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """One speaker to make."""
+
+    set: str
+    number: int  # what all of the speaker's randomness comes from, with the corpus seed
+    plan: SetPlan
+
+    @property
+    def id(self) -> str:
+        """Shaped as VoxCeleb's: `id` and five digits."""
+        return f"id{self.number:05d}"
+
+    @property
+    def gender(self) -> str:
+        """Alternates, so that every set is balanced."""
+        return "mf"[self.number % 2]
+
+    @property
+    def utterances(self) -> int:
+        """Over all sessions."""
+        return self.plan.sessions * self.plan.utterances
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that decides the samples of a corpus, besides the set plans."""
+
+    seed: int = 0
+    seconds: tuple[float, float] = (1.5, 3.0)
+    voices: VoiceRanges = field(default_factory=VoiceRanges)
+    acoustics: AcousticRanges = field(default_factory=AcousticRanges)
+
+
+def synthesise_corpus(
+    directory: Path | str,
+    sets: Mapping[str, SetPlan],
+    *,
+    seed: int = 0,
+    nj: int = 1,
+    seconds: tuple[float, float] = (1.5, 3.0),
+    voices: VoiceRanges | None = None,
+    acoustics: AcousticRanges | None = None,
+) -> None:
+    """Make a synthetic corpus: `wav/<speaker>/<session>/<utterance>.wav` and `meta.csv`.
+
+    The bytes depend on the settings alone, not on `nj`, nor on how often the work was stopped
+    and taken up again. A speaker depends on its set's position and its own number only: a corpus
+    with more speakers holds the smaller one's.
+
+    Args:
+        directory: of the corpus; made if missing. A corpus made with other settings is replaced.
+        sets: what to make, by name of the set.
+        seed: of everything random.
+        nj: number of processes.
+        seconds: shortest and longest utterance.
+        voices: what speakers are drawn from.
+        acoustics: what sessions are drawn from.
+
+    Raises:
+        InputError: espeak-ng is missing, a plan makes no sense, or `directory` holds something
+            that is not a synthetic corpus.
+    """
+    directory = Path(directory)
+    settings = Settings(seed, seconds, voices or VoiceRanges(), acoustics or AcousticRanges())
+    speakers = list(_list_speakers(sets))
+    espeak = Espeak()
+    stamp = {
+        "format": _FORMAT,
+        "espeak": espeak.version,
+        "settings": asdict(settings),
+        "sets": {name: asdict(plan) for name, plan in sets.items()},
+    }
+    directory.mkdir(parents=True, exist_ok=True)
+    with _locked(directory):
+        _open_directory(directory, {"digest": digest(stamp), **stamp})
+        wav = directory / "wav"
+        wav.mkdir(exist_ok=True)
+        missing = [speaker for speaker in speakers if not (wav / speaker.id).is_dir()]
+        _in_processes(lambda speaker: _make_speaker(wav, speaker, settings, espeak), missing, nj)
+        _write_meta(directory / "meta.csv", speakers, settings)
+
+
+@contextlib.contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Wait for other makers of the same corpus.
+
+    Forked processes inherit the lock: it is free only when the last of them has ended, also where
+    the run that started them was killed.
+    """
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _list_speakers(sets: Mapping[str, SetPlan]) -> Iterator[Speaker]:
+    for position, (name, plan) in enumerate(sets.items(), start=1):
+        if position > 9 or not 1 <= plan.speakers <= SET_SIZE_LIMIT:
+            raise InputError(
+                f"corpus: set {name!r} has {plan.speakers} speakers; "
+                f"at most 9 sets of 1 to {SET_SIZE_LIMIT} speakers can be made"
+            )
+        if plan.sessions < 1 or plan.utterances < 1:
+            raise InputError(f"corpus: set {name!r} needs at least 1 session of 1 utterance")
+        for speaker in range(1, plan.speakers + 1):
+            yield Speaker(name, position * (SET_SIZE_LIMIT + 1) + speaker, plan)
+
+
+def _open_directory(directory: Path, stamp: Mapping[str, object]) -> None:
+    """Leave in `directory` nothing but whole speakers of this very corpus, and its stamp."""
+    path = directory / "corpus.json"
+    if path.exists():
+        if read_json(path).get("digest") != stamp["digest"]:
+            # The stamp goes last: a run killed here still knows the folder for its own.
+            for name in ("meta.csv", "trials", "wav"):
+                _remove(directory / name)
+            path.unlink()
+    elif any(directory.iterdir()):
+        raise InputError(
+            f"{directory}: not empty, and no synthetic corpus (it has no corpus.json); "
+            "name another folder, or empty this one"
+        )
+    if not path.exists():
+        write_json(path, stamp)
+    for leftover in directory.glob("wav/.*.tmp"):
+        shutil.rmtree(leftover)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _make_speaker(wav: Path, speaker: Speaker, settings: Settings, espeak: Espeak) -> None:
+    temporary = wav / f".{speaker.id}.tmp"
+    for session, utterance, samples in _speak(speaker, settings, espeak):
+        folder = temporary / f"s{session:02d}"
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_wav(folder / f"{utterance:05d}.wav", samples)
+    # No fsync, which would cost more than the synthesis: a killed process loses nothing that the
+    # rename shows, and what a power cut may empty is refused by name at stage 1.
+    temporary.rename(wav / speaker.id)
+
+
+def _speak(
+    speaker: Speaker, settings: Settings, espeak: Espeak
+) -> Iterator[tuple[int, int, NDArray[np.int16]]]:
+    """Yield (session from 1, utterance from 1, samples (N,) at 16 kHz)."""
+    rng = np.random.default_rng([settings.seed, speaker.number])
+    ranges = settings.voices
+    voice = draw_voice(rng, speaker.gender, ranges)
+    espeak.set_voice(speaker.id, voice.accent, voice.definition, seed=speaker.number)
+    longest = int(settings.seconds[1] * ESPEAK_RATE)
+    for session in range(1, speaker.plan.sessions + 1):
+        place = draw_session(rng, settings.acoustics)
+        mood = rng.uniform(-ranges.session_pitch_jitter, ranges.session_pitch_jitter)
+        for utterance in range(1, speaker.plan.utterances + 1):
+            seconds = rng.uniform(*settings.seconds)
+            words = draw_utterance(rng, voice, seconds, mood, ranges)
+            speech = espeak.say(words.text, words.rate, words.pitch)[:longest]
+            yield session, utterance, record(speech, place, rng)
+
+
+def _write_wav(path: Path, samples: NDArray[np.int16]) -> None:
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(SAMPLE_RATE)
+        file.writeframes(samples.tobytes())
+
+
+def _write_meta(path: Path, speakers: Iterable[Speaker], settings: Settings) -> None:
+    with atomic_open(path) as file:
+        file.write("VoxCeleb1 ID\tVGGFace1 ID\tGender\tNationality\tSet\n")
+        for speaker in speakers:
+            rng = np.random.default_rng([settings.seed, speaker.number])
+            accent = draw_voice(rng, speaker.gender, settings.voices).accent
+            file.write(
+                f"{speaker.id}\tvoice{speaker.number}\t{speaker.gender}\t{accent}\t{speaker.set}\n"
+            )
+
+
+def _in_processes(make: Callable[[Speaker], None], speakers: list[Speaker], nj: int) -> None:
+    """Make every speaker in a process of its own, `nj` at a time.
+
+    A pool's workers would speak for many speakers, and espeak-ng would carry state from one to
+    the next; a fork costs some milliseconds a speaker.
+    """
+    context = multiprocessing.get_context("fork")
+    running: dict[int, tuple[ForkProcess, Speaker]] = {}
+    waiting = iter(speakers)
+    total = sum(speaker.utterances for speaker in speakers)
+    with progress(total=total, what="synth") as done:
+        try:
+            while True:
+                for speaker in itertools.islice(waiting, nj - len(running)):
+                    process = context.Process(target=make, args=(speaker,))
+                    process.start()
+                    running[process.sentinel] = process, speaker
+                if not running:
+                    return
+                for sentinel in multiprocessing.connection.wait(list(running)):
+                    process, speaker = running.pop(cast(int, sentinel))
+                    process.join()
+                    if process.exitcode != 0:
+                        raise RuntimeError(
+                            f"synth: speaker {speaker.id} failed (exit code {process.exitcode}); "
+                            "its message is above"
+                        )
+                    done.update(speaker.utterances)
+        finally:
+            for process, _ in running.values():
+                process.terminate()
+                process.join()

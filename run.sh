@@ -1,0 +1,290 @@
+#!/usr/bin/env bash
+# Run a recipe, stage by stage, from audio to a table of error rates.
+#
+#   ./run.sh                                  the mini recipe; carries on where it stopped
+#   ./run.sh --recipe voxceleb --stage 6      from stage 6 on, whatever is there
+#   ./run.sh --set aligner.hidden_dim=512     with a value of recipe.yaml changed
+#
+#   stage 0 corpus      the corpus on disk           6 align       fit the aligners
+#         1 prepare     data directories, trials     7 map         embeddings into the shared space
+#         2 features    (mini: on the fly)           8 asymmetric  score old with new
+#         3 encoders    train the speaker models     9 report      tables, plots
+#         4 extract     embeddings as ark/scp       10 export      aligners as ONNX
+#         5 symmetric   score each model with itself
+#
+#   --recipe NAME       a folder of recipes/ (default: mini)
+#   --stage N           start at stage N (default: after the last stage that finished)
+#   --stop-stage N      stop after stage N (default: 10)
+#   --nj N              parallel jobs (default: the number of cores); never changes a result
+#   --size NAME         a size that the recipe offers, e.g. tiny, default, large
+#   --work-dir DIR      where data/ and exp/ grow (default: the recipe's folder)
+#   --set KEY=VALUE     change a value of recipe.yaml; may be given many times
+#   --help              print this
+#
+# Every stage logs to exp/log/<stage>/. NESSA_PYTHON=/path/to/python uses that environment
+# instead of .venv. Exit status: 0 done, 2 bad options or bad input, 1 anything else.
+
+# shellcheck source-path=SCRIPTDIR
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+source "$root/utils/log.sh"
+source "$root/utils/parse_options.sh"
+source "$root/utils/setup.sh"
+
+# Sums of floating-point numbers depend on how many threads share them; with one thread per job
+# the results have the same bytes whatever --nj and the machine.
+export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+# Jobs print into files and pipes; what they say should be there when they are killed.
+export PYTHONUNBUFFERED=1
+
+stages=(corpus prepare features encoders extract symmetric align map asymmetric report export)
+
+main() {
+  read_options "$@"
+  setup_environment mini onnx
+  cd "$root" # programs, and relative paths in a recipe, are found from here
+  lock_work_dir
+  trap 'stop 129' HUP
+  trap 'stop 130' INT
+  trap 'stop 143' TERM
+  read_plan
+  choose_first_stage
+  local number
+  for ((number = first; number <= stop_stage; number++)); do run_stage "$number"; done
+  show_results
+}
+
+# --- the stages --------------------------------------------------------------------------------
+# {1}, {2}, ... are the fields of a job such as nessa:new:old; see utils/launch.sh.
+
+stage_0_corpus() {
+  run_one "$python" "local/${plan[corpus]}.py" --recipe "$config" --corpus "$data/corpus" --nj "$nj"
+}
+
+stage_1_prepare() {
+  run_one "$python" "local/${plan[prepare]}.py" \
+    --recipe "$config" --corpus "$data/corpus" --output "$data"
+  run_one "${nessa[@]}" prepare --recipe "$config" "$data"
+}
+
+stage_2_features() {
+  log "features are computed on the fly; nothing to do"
+}
+
+stage_3_encoders() {
+  run_jobs '{1}' "${plan[trained]}" \
+    "${nessa[@]}" train --recipe "$config" --model '{1}' --data "$data/train" \
+    --output "$exp/encoders/{1}"
+}
+
+stage_4_extract() {
+  local sets
+  read -r -a sets <<<"${plan[extract_sets]}"
+  run_jobs '{1}.{2}' "$(each_shard_of "${plan[models]}")" \
+    "${nessa[@]}" extract --recipe "$config" --model '{1}' --encoder "$exp/encoders/{1}" \
+    --shard "{2}/${plan[shards]}" --output "$exp/embeddings/{1}" "${sets[@]/#/$data/}"
+  run_jobs '{1}.merge' "${plan[models]}" \
+    "${nessa[@]}" extract --recipe "$config" --model '{1}' --encoder "$exp/encoders/{1}" \
+    --merge "${plan[shards]}" --output "$exp/embeddings/{1}" "${sets[@]/#/$data/}"
+}
+
+stage_5_symmetric() {
+  local model systems=''
+  for model in ${plan[models]}; do systems+=" raw:$model:$model"; done
+  evaluate "${systems# }"
+}
+
+stage_6_align() {
+  run_jobs '{1}.{2}-{3}' "${plan[systems]}" \
+    "${nessa[@]}" align --recipe "$config" --aligner '{1}' \
+    --enroll "$exp/embeddings/{2}" --runtime "$exp/embeddings/{3}" --data "$data" \
+    --output "$exp/aligners/{1}/{2}-{3}"
+}
+
+stage_7_map() {
+  run_jobs '{1}.{2}-{3}' "${plan[systems]}" \
+    "${nessa[@]}" map --aligner "$exp/aligners/{1}/{2}-{3}" \
+    --enroll "$exp/embeddings/{2}/eval" --runtime "$exp/embeddings/{3}/eval" \
+    --output "$exp/mapped/{1}/{2}-{3}/eval"
+}
+
+stage_8_asymmetric() {
+  evaluate "${plan[systems]}"
+}
+
+stage_9_report() {
+  run_one "${nessa[@]}" report --recipe "$config" --exp "$exp"
+}
+
+stage_10_export() {
+  run_jobs '{1}.{2}-{3}' "${plan[exported]}" \
+    "${nessa[@]}" export --aligner "$exp/aligners/{1}/{2}-{3}" \
+    --output "$exp/export/{1}.{2}-{3}"
+}
+
+evaluate() {
+  run_one "${nessa[@]}" evaluate --recipe "$config" --data "$data" --exp "$exp" --systems "$1"
+}
+
+# "old new" -> "old:1 old:2 ... new:1 new:2 ..."
+each_shard_of() {
+  local model shard
+  for model in $1; do
+    for ((shard = 1; shard <= plan[shards]; shard++)); do echo -n "$model:$shard "; done
+  done
+}
+
+# --- running them ------------------------------------------------------------------------------
+
+# run_stage NUMBER: the stage with its log lines, then the marker that says it is done.
+# The functions below find the stage's name in $name.
+run_stage() {
+  local number=$1 start=$SECONDS name
+  name=${stages[number]}
+  log "stage $number: $name$(subject_of "$name"); logs in $exp/log/$name"
+  "stage_${number}_$name"
+  mark_done "$number"
+  log "stage $number: $name done in $((SECONDS - start)) seconds"
+}
+
+subject_of() {
+  local subject=''
+  case $1 in
+    corpus) subject=${plan[corpus]} ;;
+    prepare) subject=${plan[sets]} ;;
+    encoders) subject=${plan[trained]} ;;
+    extract) subject="${plan[models]}: ${plan[extract_sets]}" ;;
+    symmetric) subject=${plan[models]} ;;
+    align | map | asymmetric) subject="${plan[aligners]}: ${plan[pairs]}" ;;
+    export) subject=${plan[exported]} ;;
+  esac
+  echo "${subject:+ ($subject)}"
+}
+
+# run_jobs LOG JOBS COMMAND...: the command for each job, its log in exp/log/<stage>/LOG.log.
+run_jobs() {
+  local log_name=$1 jobs=$2
+  shift 2
+  if [[ -z $jobs ]]; then
+    log "the recipe asks for none; nothing to do"
+    return
+  fi
+  launch --log "$exp/log/$name/$log_name.log" --jobs "$jobs" -- "$@"
+}
+
+# run_one COMMAND...: a single job, named after its program or subcommand, seen on the screen.
+run_one() {
+  local job
+  case $2 in
+    -m) job=$4 ;;                  # python -m nessa.cli prepare ...
+    *) job=$(basename "$2" .py) ;; # python local/mini.py ...
+  esac
+  launch --log "$exp/log/$name/$job.log" --jobs "$job" --show true -- "$@"
+}
+
+launch() {
+  # In the background, for bash acts on a signal at once only while it waits.
+  "$root/utils/launch.sh" --nj "$nj" "$@" &
+  launcher=$!
+  wait "$launcher" ||
+    fail $? "stage $name failed; once that is mended, ./run.sh without --stage carries on from it"
+  launcher=
+}
+
+# stop STATUS: end the jobs that are running, then leave.
+stop() {
+  trap '' HUP INT TERM
+  if [[ -n ${launcher:-} ]]; then
+    kill -TERM "$launcher" 2>/dev/null || true
+    wait "$launcher" || true
+  fi
+  exit "$1"
+}
+
+# --- options, plan and markers -----------------------------------------------------------------
+
+read_options() {
+  recipe=mini stage='' stop_stage=10 nj=$(nproc) size='' work_dir='' set=() arguments=()
+  parse_options recipe stage stop_stage nj size work_dir set -- "$@"
+  ((${#arguments[@]} == 0)) ||
+    fail 2 "unexpected argument '${arguments[0]}'; options start with -- (see --help)"
+  [[ $recipe != */* && -f $root/recipes/$recipe/recipe.yaml ]] ||
+    fail 2 "unknown recipe '$recipe'; there are: $(list_recipes)"
+  [[ -z $stage ]] || check_integer stage 0 10
+  check_integer stop_stage 0 10
+  check_integer nj 1 9999
+  first=$stage
+  [[ -z $first ]] || ((first <= stop_stage)) ||
+    fail 2 "--stage $first comes after --stop-stage $stop_stage"
+  work_dir=$(realpath -m -- "${work_dir:-$root/recipes/$recipe}")
+  data=$work_dir/data exp=$work_dir/exp config=$work_dir/exp/recipe.yaml
+}
+
+list_recipes() {
+  local file names=()
+  for file in "$root"/recipes/*/recipe.yaml; do names+=("$(basename "$(dirname "$file")")"); done
+  echo "${names[*]}"
+}
+
+# One run per work directory. The jobs inherit the lock (descriptor 9) on purpose: jobs that
+# outlive a killed run.sh still write there, and keep a new run out until they have ended.
+lock_work_dir() {
+  mkdir -p "$exp/.done" || fail 1 "cannot write to $exp; choose another --work-dir"
+  exec 9>>"$exp/.lock"
+  flock -w 2 9 ||
+    fail 1 "$work_dir is in use by another run.sh ($(<"$exp/.lock")) or by jobs it left behind;" \
+      "wait for it, stop it, or choose another --work-dir"
+  printf 'process %d, started %(%F %T)T\n' $$ -1 >"$exp/.lock"
+}
+
+# What to run, as lines of `key value...` that the recipe resolves to; `digest N HEX` tells the
+# settings apart that stage N and those before it depend on.
+read_plan() {
+  local text key value changes=()
+  for value in "${set[@]}"; do changes+=(--set "$value"); done
+  text=$("${nessa[@]}" recipe resolve --recipe "recipes/$recipe/recipe.yaml" \
+    ${size:+--size "$size"} "${changes[@]}" --work-dir "$work_dir")
+  declare -gA plan=()
+  declare -ga digests=()
+  while read -r key value; do
+    case $key in
+      digest) digests[${value%% *}]=${value#* } ;;
+      *) plan[$key]=$value ;;
+    esac
+  done <<<"$text"
+}
+
+choose_first_stage() {
+  local number
+  if [[ -z $first ]]; then
+    first=0
+    while ((first <= 10)) && is_done "$first"; do first=$((first + 1)); done
+  fi
+  # What comes after is older than what will be made now.
+  for ((number = first; number <= 10; number++)); do rm -f "$exp/.done/$number"; done
+}
+
+is_done() {
+  [[ -f $exp/.done/$1 && $(<"$exp/.done/$1") == "${digests[$1]}" ]]
+}
+
+# The marker must not be there before it is whole, nor before what it vouches for is on disk.
+mark_done() {
+  local marker=$exp/.done/$1
+  echo "${digests[$1]}" >"$marker.tmp"
+  sync "$marker.tmp"
+  mv "$marker.tmp" "$marker"
+}
+
+show_results() {
+  if ! is_done 10; then
+    log "stages up to $stop_stage are done; results will be in $exp"
+    return
+  fi
+  ((first <= 10)) || log "all done before; --stage N runs stage N and on again"
+  [[ ! -f $exp/report/results.md ]] || cat "$exp/report/results.md"
+  log "all done; results in $exp/results.json, $exp/report, logs in $exp/log"
+}
+
+main "$@"

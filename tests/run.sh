@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# Check everything: lint, format, types, shell scripts, tests.
+#
+#   tests/run.sh [--quick] [pytest's arguments]
+#
+#   --quick   leave out the tests that are marked slow
+#
+# All parts run, whatever fails; the exit status is 0 only if none did.
+
+# shellcheck source-path=SCRIPTDIR
+set -euo pipefail
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source utils/log.sh
+source utils/parse_options.sh
+source utils/setup.sh
+
+main() {
+  local selection=()
+  case ${1-} in
+    --help | -h) print_help && exit 0 ;;
+    --quick) selection=(-m 'not slow') && shift ;;
+  esac
+  setup_environment mini onnx test
+  failed=()
+  check "ruff check" "$python" -m ruff check .
+  check "ruff format" "$python" -m ruff format --check .
+  check "mypy" "$python" -m mypy
+  check_shell
+  check "pytest" "$python" -m pytest "${selection[@]}" "$@"
+  ((${#failed[@]} == 0)) || fail 1 "failed: $(printf '%s, ' "${failed[@]}" | sed 's/, $//')"
+  log "all checks passed"
+}
+
+# check NAME COMMAND...: run it, and remember its name if it fails.
+check() {
+  local name=$1
+  shift
+  log "$name"
+  "$@" || failed+=("$name")
+}
+
+check_shell() {
+  if command -v shellcheck >/dev/null; then
+    check "shellcheck" shellcheck -x run.sh utils/*.sh tests/run.sh .ci/run
+  else
+    log "shellcheck: SKIPPED, for it is not installed"
+  fi
+}
+
+main "$@"

@@ -1,0 +1,339 @@
+"""Data preparation: manifests and data directories that agree, and refusals that name the fault."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from lhotse import CutSet, RecordingSet, SupervisionSet
+from lhotse.kaldi import load_kaldi_data_dir
+
+from nessa.config import PrepareConfig
+from nessa.corpus import Utterance, check_disjoint, finish_sets, make_manifests, write_set
+from nessa.datadir import read_utt2spk, validate_data_dir
+from nessa.errors import InputError
+from nessa.files import read_table
+from nessa.trials import Trials, read_enroll_map
+
+
+def make_utterances(
+    folder: Path, speakers: list[str], sessions: int = 3, utterances: int = 2
+) -> list[Utterance]:
+    """Audio of 0.1 s and a little more, 16 kHz, for speakers of alternating gender."""
+    made = []
+    for number, speaker in enumerate(speakers):
+        for session in (f"s{k}" for k in range(sessions)):
+            for utterance in range(utterances):
+                path = folder / speaker / session / f"{utterance}.wav"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                soundfile.write(path, np.full(1600 + len(made), 0.1), 16000)
+                name = f"{speaker}-{session}-{utterance}"
+                made.append(Utterance(name, speaker, session, path, "mf"[number % 2]))
+    return made
+
+
+def prepare(data: Path, name: str, utterances: list[Utterance]) -> Path:
+    recordings, supervisions, skipped = make_manifests(utterances)
+    assert not skipped
+    write_set(data, name, recordings, supervisions)
+    return data / name
+
+
+@pytest.fixture
+def audio(tmp_path: Path) -> list[Utterance]:
+    # "id1" is a prefix of "id10": the order that needs a separator after the speaker.
+    return make_utterances(tmp_path / "audio", ["id10", "id1", "id2", "ID3"])
+
+
+@pytest.fixture
+def directory(tmp_path: Path, audio: list[Utterance]) -> Path:
+    return prepare(tmp_path / "data", "eval", audio)
+
+
+def c_sorted(path: Path) -> bool:
+    lines = path.read_bytes().splitlines(keepends=True)
+    done = subprocess.run(
+        ["sort", "-c", path], env={**os.environ, "LC_ALL": "C"}, capture_output=True, check=False
+    )
+    return bool(lines) and done.returncode == 0
+
+
+def test_data_directory_is_consistent(directory: Path, audio: list[Utterance]) -> None:
+    assert validate_data_dir(directory) == []
+    for name in ("wav.scp", "utt2spk", "spk2utt", "utt2dur", "spk2gender", "utt2session"):
+        assert c_sorted(directory / name), name
+    assert read_utt2spk(directory) == {u.id: u.speaker for u in audio}
+    assert read_table(directory / "wav.scp") == {u.id: str(u.path.resolve()) for u in audio}
+    assert read_table(directory / "spk2gender") == {
+        "id10": "m", "id1": "f", "id2": "m", "ID3": "f"
+    }  # fmt: skip
+    for utterance in audio:
+        seconds = soundfile.info(str(utterance.path)).duration
+        assert float(read_table(directory / "utt2dur")[utterance.id]) == pytest.approx(
+            seconds, abs=1e-4
+        )
+
+
+def test_lhotse_reads_both_and_they_agree(directory: Path, audio: list[Utterance]) -> None:
+    manifests = directory.parent / "manifests"
+    recordings = RecordingSet.from_file(manifests / "eval_recordings.jsonl.gz")
+    supervisions = SupervisionSet.from_file(manifests / "eval_supervisions.jsonl.gz")
+    cuts = CutSet.from_file(manifests / "eval_cuts.jsonl.gz")
+    from_kaldi, _, _ = load_kaldi_data_dir(directory, sampling_rate=16000)
+    assert {r.id: r.num_samples for r in recordings} == {r.id: r.num_samples for r in from_kaldi}
+    assert {s.id: (s.speaker, s.custom["session"]) for s in supervisions} == {
+        u.id: (u.speaker, u.session) for u in audio
+    }
+    for cut in cuts:
+        assert cut.load_audio().shape == (1, cut.num_samples)
+        assert cut.supervisions[0].id == cut.id == cut.recording.id
+
+
+def test_bytes_do_not_depend_on_order_or_time(tmp_path: Path, audio: list[Utterance]) -> None:
+    def written(data: Path, utterances: list[Utterance]) -> dict[str, bytes]:
+        prepare(data, "eval", utterances)
+        return {str(p.relative_to(data)): p.read_bytes() for p in data.rglob("*") if p.is_file()}
+
+    first = written(tmp_path / "a", audio)
+    assert written(tmp_path / "b", audio[::-1]) == first
+    assert written(tmp_path / "a", audio) == first
+
+
+def test_preparing_again_removes_what_was_made_of_the_old_set(
+    directory: Path, audio: list[Utterance]
+) -> None:
+    for name in ("trials", "trials_profile", "enroll_map", "skipped"):
+        (directory / name).write_text("stale\n")
+    prepare(directory.parent, "eval", audio)
+    assert not {"trials", "trials_profile", "enroll_map", "skipped"} & set(os.listdir(directory))
+
+
+def test_genders_are_written_only_where_all_are_known(
+    tmp_path: Path, audio: list[Utterance]
+) -> None:
+    unknown = [Utterance(u.id, u.speaker, u.session, u.path) for u in audio if u.speaker == "id1"]
+    known = [u for u in audio if u.speaker != "id1"]
+    directory = prepare(tmp_path / "data", "eval", [*known, *unknown])
+    assert not (directory / "spk2gender").exists()
+    assert validate_data_dir(directory) == []
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def no_samples(path: Path) -> None:
+    soundfile.write(path, np.zeros(0), 16000)
+
+
+def noise(path: Path) -> None:
+    path.write_bytes(b"no audio at all" * 100)
+
+
+def stereo(path: Path) -> None:
+    soundfile.write(path, np.zeros((1600, 2)), 16000)
+
+
+@pytest.mark.parametrize("spoil", [Path.unlink, empty, no_samples, noise, stereo])
+def test_unusable_audio_is_named_or_skipped_and_listed(
+    tmp_path: Path, audio: list[Utterance], spoil: object
+) -> None:
+    spoil(audio[3].path)  # type: ignore[operator]
+    with pytest.raises(InputError) as refusal:
+        make_manifests(audio)
+    assert str(audio[3].path) in str(refusal.value)
+    assert audio[3].id in str(refusal.value)
+    recordings, supervisions, skipped = make_manifests(audio, skip_bad=True)
+    write_set(tmp_path / "data", "eval", recordings, supervisions, skipped=skipped)
+    directory = tmp_path / "data/eval"
+    assert len(read_utt2spk(directory)) == len(audio) - 1
+    assert list(read_table(directory / "skipped")) == [audio[3].id]
+    assert validate_data_dir(directory) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "speaker", "message"),
+    [
+        ("id1x-s0-0", "id1", "does not start with its speaker"),
+        ("other-s0-0", "id1", "does not start with its speaker"),
+        ("id1-s0 0-0", "id1", "spaces"),
+        ("id1-s0-0", "id1", "is also that of"),
+    ],
+)
+def test_bad_ids_are_refused(audio: list[Utterance], name: str, speaker: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        make_manifests([*audio, Utterance(name, speaker, "s0", audio[0].path)])
+
+
+def test_an_empty_set_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="'dev' has no utterances"):
+        write_set(tmp_path, "dev", RecordingSet(), SupervisionSet())
+
+
+def test_sets_must_not_share_speakers() -> None:
+    check_disjoint({"train": {"a-1": "a"}, "dev": {"b-1": "b"}, "eval": {"c-1": "c"}})
+    with pytest.raises(InputError, match="'b' is in set 'dev' and in set 'eval'"):
+        check_disjoint({"dev": {"a-1": "a", "b-1": "b"}, "eval": {"b-2": "b", "c-1": "c"}})
+
+
+# ---- finishing ----------------------------------------------------------------------------------
+
+CONFIG = PrepareConfig.model_validate(
+    {
+        "program": "voxceleb",
+        "trials": {"eval": {"targets": 20, "nontargets": 60}},
+        "profile_sizes": [1, 3, 10],
+    }
+)
+
+
+def test_finishing_makes_trials_and_profiles(
+    directory: Path, audio: list[Utterance], caplog: pytest.LogCaptureFixture
+) -> None:
+    finish_sets(directory.parent, CONFIG, seed=1)
+    sessions = {u.id: (u.speaker, u.session) for u in audio}
+    trials = Trials.read(directory / "trials")
+    assert (trials.targets, trials.nontargets) == (20, 60)
+    for enroll, test, target in zip(trials.enroll, trials.test, trials.labels, strict=True):
+        assert (sessions[enroll][0] == sessions[test][0]) == target
+        assert sessions[enroll] != sessions[test]
+    profiles = read_enroll_map(directory / "enroll_map")
+    assert {len(utterances) for utterances in profiles.values()} == {1, 3}
+    assert "no profiles of 10 utterances" in caplog.text  # 4 are left of 6 with a session for tests
+    for enroll, test in zip(*_sides(directory / "trials_profile"), strict=True):
+        assert sessions[test] not in {sessions[utterance] for utterance in profiles[enroll]}
+    assert validate_data_dir(directory) == []
+
+
+def _sides(path: Path) -> tuple[list[str], list[str]]:
+    trials = Trials.read(path)
+    return trials.enroll, trials.test
+
+
+def test_a_list_that_is_there_stays(directory: Path) -> None:
+    given = "id1-s0-0 id1-s1-0 target\nid1-s0-0 id2-s1-0 nontarget\n"
+    (directory / "trials").write_text(given)
+    finish_sets(directory.parent, CONFIG, seed=1)
+    assert (directory / "trials").read_text() == given
+
+
+def test_finishing_is_seeded(directory: Path) -> None:
+    made = []
+    for seed in (1, 1, 2):
+        (directory / "trials").unlink(missing_ok=True)
+        finish_sets(directory.parent, CONFIG, seed)
+        made.append([(directory / n).read_bytes() for n in ("trials", "trials_profile")])
+    assert made[0] == made[1]
+    assert made[0][0] != made[2][0]
+    assert made[0][1] != made[2][1]
+
+
+def test_finishing_refuses_shared_speakers(directory: Path, audio: list[Utterance]) -> None:
+    prepare(directory.parent, "train", [u for u in audio if u.speaker == "id2"])
+    with pytest.raises(InputError, match="'id2' is in set 'train' and in set 'eval'"):
+        finish_sets(directory.parent, CONFIG, seed=1)
+
+
+def test_finishing_names_a_set_that_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="eval: no such set"):
+        finish_sets(tmp_path, CONFIG, seed=1)
+
+
+# ---- validation ---------------------------------------------------------------------------------
+
+
+def edit(name: str, old: str, new: str) -> object:
+    def change(directory: Path) -> None:
+        text = (directory / name).read_text()
+        assert old in text
+        (directory / name).write_text(text.replace(old, new, 1))
+
+    return change
+
+
+def shuffle(name: str) -> object:
+    def change(directory: Path) -> None:
+        lines = (directory / name).read_text().splitlines(keepends=True)
+        (directory / name).write_text("".join(lines[::-1]))
+
+    return change
+
+
+def remove(*names: str) -> object:
+    def change(directory: Path) -> None:
+        for name in names:
+            (directory / name).unlink()
+
+    return change
+
+
+def append(name: str, line: str) -> object:
+    def change(directory: Path) -> None:
+        with open(directory / name, "a") as file:
+            file.write(line + "\n")
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (shuffle("utt2spk"), "utt2spk: not sorted"),
+        (shuffle("wav.scp"), "wav.scp: not sorted"),
+        (remove("wav.scp"), "neither wav.scp nor feats.scp"),
+        (remove("spk2utt"), "spk2utt: no such file"),
+        (remove("utt2spk"), "utt2spk: no such file"),
+        (edit("utt2spk", "id2-s0-0 id2", "id2-s0-0 id9"), "no prefix of 'id2-s0-0'"),
+        (edit("utt2spk", "id2-s0-0 id2", "id2-s0-0"), "expected `key value`"),
+        (edit("utt2spk", "id2-s0-0 id2", "id2-s0-0 id2 id2"), "expected one speaker"),
+        (edit("spk2utt", " id2-s0-1", ""), "spk2utt: not the inverse"),
+        (edit("spk2gender", "id1 f", "id1 female"), "neither m nor f: 'id1'"),
+        (edit("spk2gender", "id1 f\n", ""), "no line for speaker 'id1'"),
+        (edit("utt2dur", "id1-s0-0", "id1-s0-00"), "utterance 'id1-s0-00' is not in the set"),
+        (edit("wav.scp", "id1/s0/0.wav", "id1/s0/gone.wav"), "gone.wav"),
+        (append("wav.scp", "zz-1 zz.wav"), "utterance 'zz-1' is not in the set"),
+        (edit("trials", "id1-s0-0 ", "id1-s0-9 "), "trials: 'id1-s0-9' is not in the set"),
+        (append("enroll_map", "id9-p1-1 id9-s0-0"), "enroll_map: utterance 'id9-s0-0'"),
+        (append("trials_profile", "id9-p1-1 id1-s0-0 target"), "'id9-p1-1' is not in the set"),
+        (append("utt2spk", "id1-s0-0 id1"), "duplicate key"),
+    ],
+)
+def test_validation_names_each_fault(directory: Path, spoil: object, message: str) -> None:
+    finish_sets(directory.parent, CONFIG, seed=1)
+    assert validate_data_dir(directory) == []
+    spoil(directory)  # type: ignore[operator]
+    problems = validate_data_dir(directory)
+    assert any(message in problem for problem in problems), problems
+
+
+def test_segments_cut_recordings_into_utterances(directory: Path) -> None:
+    table = read_table(directory / "wav.scp")
+    (directory / "wav.scp").write_text(f"whole {table['id1-s0-0']}\n")
+    segments = dict.fromkeys(table, "whole 0.0 0.1")
+    (directory / "segments").write_text("".join(f"{u} {s}\n" for u, s in segments.items()))
+    assert validate_data_dir(directory) == []
+    edit("segments", "whole 0.0 0.1", "whole 0.1 0.1")(directory)  # type: ignore[operator]
+    edit("segments", "whole 0.0", "other 0.0")(directory)  # type: ignore[operator]
+    problems = "\n".join(validate_data_dir(directory))
+    assert "start < end" in problems
+    assert "'other' is not in wav.scp" in problems
+
+
+def test_features_without_audio_are_valid(directory: Path) -> None:
+    shutil.move(directory / "wav.scp", directory / "feats.scp")
+    assert validate_data_dir(directory) == []
+
+
+def test_pipes_are_neither_run_nor_refused(directory: Path, tmp_path: Path) -> None:
+    table = read_table(directory / "wav.scp")
+    canary = tmp_path / "canary"
+    (directory / "wav.scp").write_text("".join(f"{u} touch {canary} |\n" for u in table))
+    assert validate_data_dir(directory) == []
+    assert not canary.exists()
+
+
+def test_a_missing_folder_is_a_problem(tmp_path: Path) -> None:
+    assert "no such folder" in validate_data_dir(tmp_path / "nowhere")[0]

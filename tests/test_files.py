@@ -1,0 +1,112 @@
+"""Files appear whole or not at all; text tables are read strictly."""
+
+import os
+import stat
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nessa.errors import InputError
+from nessa.files import atomic_open, digest, read_json, read_lines, read_table, write_json
+from nessa.files import write_table as write_text_table
+
+
+def test_atomic_open_writes_the_whole_file(tmp_path):
+    path = tmp_path / "new" / "folder" / "file"
+    with atomic_open(path) as file:
+        file.write("one\ntwo é\n")
+        assert not path.exists()
+    assert path.read_bytes() == "one\ntwo é\n".encode()
+    assert os.listdir(path.parent) == ["file"]
+
+
+def test_atomic_open_keeps_the_old_file_when_the_writer_fails(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    with pytest.raises(KeyboardInterrupt), atomic_open(path, "wb") as file:
+        file.write(b"new" * 100_000)
+        raise KeyboardInterrupt
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_atomic_open_leaves_nothing_when_the_rename_fails(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match="No space"), atomic_open(tmp_path / "file") as file:
+        file.write("text")
+    assert os.listdir(tmp_path) == []
+
+
+def test_atomic_open_honours_the_umask(tmp_path):
+    mask = os.umask(0o027)
+    try:
+        with atomic_open(tmp_path / "file") as file:
+            file.write("x")
+    finally:
+        os.umask(mask)
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o640
+
+
+words = st.text(st.characters(min_codepoint=33, max_codepoint=0x24F, exclude_categories=["Z", "C"]))
+
+
+@settings(deadline=None, max_examples=50)  # each example waits for the disk
+@given(st.dictionaries(words.filter(bool), words.filter(bool)))
+def test_tables_round_trip_in_c_order(tmp_path_factory, table):
+    path = tmp_path_factory.mktemp("table") / "utt2spk"
+    write_text_table(path, table)
+    assert read_table(path) == table
+    lines = path.read_bytes().splitlines()
+    assert [line.split(b" ")[0] for line in lines] == sorted(key.encode() for key in table)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a 1\n\nb 2\n", "line 2: expected `key value`"),
+        (b"a 1\nb\n", "line 2: expected `key value`"),
+        (b"a 1\na 2\n", "line 2: duplicate key 'a'"),
+        (b"a 1\nb \xff\n", "not UTF-8"),
+        (b"a 1\nb \0\n", "line 2: NUL"),
+    ],
+)
+def test_broken_tables_are_refused_with_file_and_line(tmp_path, content, message):
+    path = tmp_path / "table"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=message) as caught:
+        read_table(path)
+    assert str(path) in str(caught.value)
+
+
+def test_missing_files_and_directories_are_input_errors(tmp_path):
+    with pytest.raises(InputError, match="no such file"):
+        list(read_lines(tmp_path / "absent"))
+    with pytest.raises(InputError, match="cannot be read"):
+        list(read_lines(tmp_path))
+
+
+def test_a_last_line_without_its_end_is_read(tmp_path):
+    (tmp_path / "table").write_bytes(b"a 1\r\nb 2 3")
+    assert read_table(tmp_path / "table") == {"a": "1", "b": "2 3"}
+
+
+def test_json_round_trips_and_refuses_what_is_not_json(tmp_path):
+    path = tmp_path / "x.json"
+    write_json(path, {"b": [1, 2.5, None], "a": "é"})
+    assert read_json(path) == {"b": [1, 2.5, None], "a": "é"}
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_json(path, {"eer": float("nan")})
+    assert path.read_bytes() == before
+    path.write_text('{"a": 1,\n "b": }')
+    with pytest.raises(InputError, match="line 2: not JSON"):
+        read_json(path)
+
+
+def test_digest_ignores_the_order_of_mappings_only():
+    assert digest({"a": 1, "b": [1, 2]}) == digest({"b": [1, 2], "a": 1})
+    assert digest({"a": [1, 2]}) != digest({"a": [2, 1]})

@@ -1,0 +1,253 @@
+"""The programs in local/: from a corpus on disk to data directories, by their command lines."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import yaml
+
+from nessa.datadir import read_utt2spk, validate_data_dir
+from nessa.files import read_table
+from nessa.trials import Trials
+
+ROOT = Path(__file__).parents[1]
+SAMPLE = ROOT.parent / "shared/data/librispeech_sample/LibriSpeech"
+LISTS = ROOT.parent / "shared/data/voxceleb_trials"
+HEADER = "VoxCeleb1 ID\tVGGFace1 ID\tGender\tNationality\tSet\n"
+
+
+def run_local(program: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "local" / program), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def refuse(done: subprocess.CompletedProcess[str], *messages: str) -> None:
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    for message in messages:
+        assert message in done.stderr
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "recipe.yaml"
+    settings = {
+        "name": "mini",
+        "corpus": {
+            "program": "mini",
+            "sets": {
+                "train": {"speakers": 3, "sessions": 2, "utterances": 1},
+                "eval": {"speakers": 4, "sessions": 3, "utterances": 2},
+            },
+        },
+        "prepare": {
+            "program": "voxceleb",
+            "trials": {"eval": {"targets": 30, "nontargets": 100}},
+        },
+        "encoders": {},
+        "pairs": [],
+    }
+    path.write_text(yaml.safe_dump(settings))
+    return path
+
+
+@pytest.fixture
+def voxceleb(tmp_path: Path) -> Path:
+    """A tree with VoxCeleb's names, session names with dashes and underscores included."""
+    corpus = tmp_path / "corpus"
+    speakers = {"id10270": "m", "id10271": "f"}
+    for speaker in speakers:
+        for session in ("x6uYqmx31kE", "-5r0dWxy17C", "_p-a"):
+            for utterance in ("00001", "00002"):
+                path = corpus / "wav" / speaker / session / f"{utterance}.wav"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                soundfile.write(path, np.full(800, 0.1), 16000)
+    rows = [f"{s}\tname\t{g}\tUK\teval\n" for s, g in speakers.items()]
+    rows.append("id10001\tname\tf\tUK\ttrain\n")
+    path = corpus / "wav/id10001/a/00001.wav"
+    path.parent.mkdir(parents=True)
+    soundfile.write(path, np.full(800, 0.1), 16000)
+    (corpus / "meta.csv").write_text(HEADER + "".join(rows))
+    (corpus / "trials").mkdir()
+    (corpus / "trials/eval.txt").write_text(
+        "1 id10270/x6uYqmx31kE/00001.wav id10270/-5r0dWxy17C/00002.wav\n"
+        "0 id10270/_p-a/00001.wav id10271/-5r0dWxy17C/00002.wav\n"
+    )
+    return corpus
+
+
+def prepare_voxceleb(
+    recipe: Path, corpus: Path, data: Path, *options: str
+) -> subprocess.CompletedProcess[str]:
+    return run_local(
+        "voxceleb.py", "--recipe", recipe, "--corpus", corpus, "--output", data, *options
+    )
+
+
+def test_mini_then_voxceleb(tmp_path: Path, recipe: Path) -> None:
+    pytest.importorskip("espeakng_loader", reason="needs the extra `mini`")
+    corpus, data = tmp_path / "corpus", tmp_path / "data"
+    done = run_local("mini.py", "--recipe", recipe, "--corpus", corpus, "--nj", 2)
+    assert done.returncode == 0, done.stderr
+    lines = (corpus / "trials/eval.txt").read_text().splitlines()
+    assert len(lines) == 130
+    label, *files = lines[0].split()
+    assert label in "01" and all((corpus / "wav" / file).is_file() for file in files)
+    done = prepare_voxceleb(recipe, corpus, data)
+    assert done.returncode == 0, done.stderr
+    assert len(read_utt2spk(data / "train")) == 6
+    assert len(read_utt2spk(data / "eval")) == 24
+    trials = Trials.read(data / "eval/trials")
+    assert (trials.targets, trials.nontargets) == (30, 100)
+    assert validate_data_dir(data / "eval") == validate_data_dir(data / "train") == []
+
+
+def test_mini_refuses_a_recipe_without_sets(tmp_path: Path, recipe: Path) -> None:
+    settings = yaml.safe_load(recipe.read_text())
+    settings["corpus"]["sets"] = {}
+    recipe.write_text(yaml.safe_dump(settings))
+    refuse(run_local("mini.py", "--recipe", recipe, "--corpus", tmp_path / "corpus"), "corpus.sets")
+
+
+def test_voxceleb_names_become_ids(tmp_path: Path, recipe: Path, voxceleb: Path) -> None:
+    data = tmp_path / "data"
+    done = prepare_voxceleb(recipe, voxceleb, data)
+    assert done.returncode == 0, done.stderr
+    trials = Trials.read(data / "eval/trials")
+    assert trials.enroll == ["id10270-x6uYqmx31kE-00001", "id10270-_p-a-00001"]
+    assert trials.test == ["id10270--5r0dWxy17C-00002", "id10271--5r0dWxy17C-00002"]
+    assert trials.labels.tolist() == [True, False]
+    assert len(read_utt2spk(data / "eval")) == 12
+    assert read_table(data / "eval/spk2gender") == {"id10270": "m", "id10271": "f"}
+    assert validate_data_dir(data / "eval") == []
+
+
+def test_a_name_that_matches_nothing_is_named(tmp_path: Path, recipe: Path, voxceleb: Path) -> None:
+    with open(voxceleb / "trials/eval.txt", "a") as file:
+        file.write("1 id10270/x6uYqmx31kE/00001.wav id10270/x6uYqmx31kE/00009.wav\n")
+    done = prepare_voxceleb(recipe, voxceleb, tmp_path / "data")
+    refuse(done, "eval.txt: line 3", "id10270/x6uYqmx31kE/00009.wav")
+
+
+@pytest.mark.parametrize("line", ["", "1 a/b/c.wav", "2 a/b/c.wav d/e/f.wav", "1 a b c"])
+def test_a_malformed_list_is_refused(
+    tmp_path: Path, recipe: Path, voxceleb: Path, line: str
+) -> None:
+    (voxceleb / "trials/eval.txt").write_text(line + "\n")
+    refuse(prepare_voxceleb(recipe, voxceleb, tmp_path / "data"), "eval.txt: line 1", "expected")
+
+
+def test_bad_audio_stops_or_is_skipped_with_its_trials(
+    tmp_path: Path, recipe: Path, voxceleb: Path
+) -> None:
+    data = tmp_path / "data"
+    bad = voxceleb / "wav/id10270/x6uYqmx31kE/00001.wav"
+    bad.write_bytes(b"")
+    refuse(prepare_voxceleb(recipe, voxceleb, data), str(bad), "--skip-bad")
+    done = prepare_voxceleb(recipe, voxceleb, data, "--skip-bad")
+    assert done.returncode == 0, done.stderr
+    assert "11 utterances, 2 skipped" in done.stdout
+    assert set(read_table(data / "eval/skipped")) == {"id10270-x6uYqmx31kE-00001", "eval.txt:1"}
+    assert len(Trials.read(data / "eval/trials")) == 1
+    assert validate_data_dir(data / "eval") == []
+
+
+def test_missing_things_are_named(tmp_path: Path, recipe: Path, voxceleb: Path) -> None:
+    data = tmp_path / "data"
+    refuse(prepare_voxceleb(recipe, tmp_path / "nowhere", data), "nowhere/meta.csv", "no such file")
+    meta = (voxceleb / "meta.csv").read_text()
+    (voxceleb / "meta.csv").write_text(meta + "id10999\tname\tf\tUK\teval\n")
+    refuse(prepare_voxceleb(recipe, voxceleb, data), "speaker id10999", "meta.csv")
+    (voxceleb / "meta.csv").write_text(meta + "id10999\tname\tfemale\tUK\teval\n")
+    refuse(prepare_voxceleb(recipe, voxceleb, data), "meta.csv: line 5")
+    (voxceleb / "meta.csv").write_text(meta.replace("\ttrain", "\teval"))
+    refuse(prepare_voxceleb(recipe, voxceleb, data), "no speaker of set 'train'")
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "targets"),
+    [("veri_test.txt", 37720, 18860), ("veri_test2.txt", 37611, 18802)],
+)
+def test_the_published_lists_translate(
+    monkeypatch: pytest.MonkeyPatch, name: str, count: int, targets: int
+) -> None:
+    path = LISTS / name
+    if not path.exists():
+        pytest.skip("the published VoxCeleb1 lists are not there")
+    monkeypatch.syspath_prepend(str(ROOT / "local"))
+    import voxceleb
+
+    files = {file for line in path.read_text().splitlines() for file in line.split()[1:]}
+    names = {file: file.removesuffix(".wav").replace("/", "-") for file in files}
+    trials = voxceleb.read_list(path, names, {})
+    assert (len(trials), trials.targets) == (count, targets)
+    assert trials.enroll[0] == "id10270-x6uYqmx31kE-00001"
+
+
+# ---- LibriSpeech --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def librispeech(tmp_path: Path) -> Path:
+    """Speaker 14 has two chapters, speaker 17 one."""
+    corpus = tmp_path / "LibriSpeech"
+    for speaker, chapter in (("14", "208"), ("14", "209"), ("17", "362")):
+        for number in range(3):
+            path = corpus / "dev" / speaker / chapter / f"{speaker}-{chapter}-{number:04d}.flac"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(path, np.full(800, 0.1), 16000)
+    (corpus / "SPEAKERS.TXT").write_text(
+        "; comment\n14 | F | dev | 1 | A\n17   | M | dev | 1 | B\n"
+    )
+    return corpus
+
+
+def prepare_librispeech(
+    corpus: Path, data: Path, *options: str
+) -> subprocess.CompletedProcess[str]:
+    return run_local("librispeech.py", "--corpus", corpus, "--output", data, *options)
+
+
+def test_chapters_are_sessions_where_there_are_several(tmp_path: Path, librispeech: Path) -> None:
+    data = tmp_path / "data"
+    done = prepare_librispeech(librispeech, data)
+    assert done.returncode == 0, done.stderr
+    assert "1 of 2 speakers have a single chapter" in done.stdout
+    sessions = read_table(data / "eval/utt2session")
+    assert sessions["14-208-0000"] == sessions["14-208-0001"] == "208"
+    assert sessions["14-209-0000"] == "209"
+    assert sessions["17-362-0000"] != sessions["17-362-0001"]
+    assert read_table(data / "eval/spk2gender") == {"14": "f", "17": "m"}
+    assert validate_data_dir(data / "eval") == []
+
+
+def test_librispeech_refusals(tmp_path: Path, librispeech: Path) -> None:
+    data = tmp_path / "data"
+    refuse(prepare_librispeech(tmp_path / "nowhere", data), "SPEAKERS.TXT", "no such file")
+    (librispeech / "dev/17/362/17-362-0001.flac").write_bytes(b"")
+    refuse(prepare_librispeech(librispeech, data), "17-362-0001.flac")
+    done = prepare_librispeech(librispeech, data, "--skip-bad")
+    assert done.returncode == 0
+    assert list(read_table(data / "eval/skipped")) == ["17-362-0001"]
+    (librispeech / "SPEAKERS.TXT").write_text("14 | F | dev | 1 | A\n")
+    refuse(prepare_librispeech(librispeech, data), "speaker '17'")
+    (librispeech / "SPEAKERS.TXT").write_text("14 F\n")
+    refuse(prepare_librispeech(librispeech, data), "SPEAKERS.TXT: line 1")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (empty / "SPEAKERS.TXT").write_text("14 | F | dev | 1 | A\n")
+    refuse(prepare_librispeech(empty, data), "<part>/<speaker>/<chapter>/*.flac")
+
+
+@pytest.mark.skipif(not SAMPLE.is_dir(), reason="the LibriSpeech sample is not there")
+def test_librispeech_sample(tmp_path: Path) -> None:
+    done = prepare_librispeech(SAMPLE, tmp_path)
+    assert done.returncode == 0, done.stderr
+    utt2spk = read_utt2spk(tmp_path / "eval")
+    assert (len(utt2spk), len(set(utt2spk.values()))) == (100, 10)
+    assert utt2spk["1688-142285-0000"] == "1688"
+    assert set(read_table(tmp_path / "eval/spk2gender").values()) == {"m", "f"}
+    assert validate_data_dir(tmp_path / "eval") == []

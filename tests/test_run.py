@@ -1,0 +1,261 @@
+"""run.sh: which stages run, what is remembered, what is refused. The tool itself is a stand-in."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Stands in for Python: resolves a recipe to a plan, and notes every other command in $CALLS.
+# The setting `late=...` matters from stage 6 on, any other from stage 0 on.
+FAKE_PYTHON = f"""#!{sys.executable}
+import os, sys, time
+words = sys.argv[1:]
+if words[0] == "-c":
+    print("3.11.9")
+elif words[0].endswith("check_environment.py"):
+    pass
+elif words[:4] == ["-m", "nessa.cli", "recipe", "resolve"]:
+    early = [w for w in words if "=" in w and not w.startswith("late=")]
+    print("models old new\\ntrained", os.environ.get("TRAINED", "old new"))
+    print("sets train align dev eval\\nextract_sets align dev eval")
+    print("corpus mini\\nprepare voxceleb\\nshards 2\\naligners logit\\npairs new:old")
+    print("systems logit:new:old\\nexported logit:new:old")
+    for stage in range(11):
+        seen = [w for w in words if "=" in w] if stage >= 6 else early
+        print("digest", stage, f"{{stage}}-{{len(seen)}}-{{'.'.join(seen)}}")
+else:
+    name = words[2] if words[0] == "-m" else words[0]
+    with open(os.environ["CALLS"], "a") as calls:
+        print(name, *words, file=calls)
+    if name == os.environ.get("SLEEP"):
+        time.sleep(300)
+    if name == os.environ.get("FAIL"):
+        sys.exit(print("Error: the data are bad", file=sys.stderr) or 2)
+    if name == "report":
+        folder = words[words.index("--exp") + 1] + "/report"
+        os.makedirs(folder, exist_ok=True)
+        open(folder + "/results.md", "w").write("| the table |\\n")
+"""
+
+CHAIN = ["local/mini.py", "local/voxceleb.py", "prepare", "train", "train"]
+CHAIN += ["extract"] * 6 + ["evaluate", "align", "map", "evaluate", "report", "export"]
+
+
+class Tree:
+    """A copy of the shell side, with a stand-in for everything behind it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.root = folder / "a repository"
+        self.root.mkdir()
+        shutil.copytree(ROOT / "utils", self.root / "utils")
+        shutil.copy(ROOT / "run.sh", self.root)
+        for recipe in ("mini", "other"):
+            (self.root / "recipes" / recipe).mkdir(parents=True)
+            (self.root / "recipes" / recipe / "recipe.yaml").touch()
+        self.exp = self.root / "recipes/mini/exp"
+        self.python = folder / "python"
+        self.python.write_text(FAKE_PYTHON)
+        self.python.chmod(0o755)
+        self.call_file = folder / "calls"
+
+    def start(self, *options: str, **settings: str) -> subprocess.Popen:
+        own = {"NESSA_PYTHON": str(self.python), "CALLS": str(self.call_file)}
+        return subprocess.Popen(
+            [self.root / "run.sh", *options],
+            cwd=self.root.parent,
+            env={**os.environ, **own, **settings},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, *options: str, **settings: str) -> subprocess.CompletedProcess:
+        process = self.start(*options, **settings)
+        stdout, stderr = process.communicate(timeout=60)
+        return subprocess.CompletedProcess(options, process.returncode, stdout, stderr)
+
+    def lines(self) -> list[str]:
+        """The commands called since the last time that this was asked."""
+        lines = self.call_file.read_text().splitlines() if self.call_file.exists() else []
+        self.call_file.unlink(missing_ok=True)
+        return lines
+
+    def calls(self) -> list[str]:
+        return [line.split()[0] for line in self.lines()]
+
+    def wait_for_call(self, name: str) -> None:
+        deadline = time.monotonic() + 30
+        while not self.call_file.exists() or f"{name} " not in self.call_file.read_text():
+            assert time.monotonic() < deadline, f"{name} was never called"
+            time.sleep(0.05)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Tree:
+    return Tree(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def finished_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    tree = Tree(tmp_path_factory.mktemp("finished"))
+    run = tree.run()
+    assert run.returncode == 0, run.stderr
+    return tree.exp
+
+
+@pytest.fixture
+def finished(tree: Tree, finished_once: Path) -> Tree:
+    """A tree whose stages are all done."""
+    shutil.copytree(finished_once, tree.exp)
+    return tree
+
+
+def test_a_bare_run_does_all_stages_in_order_and_prints_the_table(tree):
+    run = tree.run()
+    assert run.returncode == 0, run.stderr
+    assert tree.calls() == CHAIN
+    assert re.findall(r"stage (\d+): \w+ done", run.stdout) == [str(n) for n in range(11)]
+    assert re.search(r"\n\d{4}-\d\d-\d\d [\d:]{8} \(run.sh:\d+\) stage 3: encoders", run.stdout)
+    assert "| the table |" in run.stdout
+
+
+def test_every_stage_logs_into_its_folder(finished):
+    logs = {str(path.relative_to(finished.exp / "log")) for path in finished.exp.rglob("*.log")}
+    assert logs == {
+        "corpus/mini.log",
+        "prepare/voxceleb.log",
+        "prepare/prepare.log",
+        "encoders/old.log",
+        "encoders/new.log",
+        *(f"extract/{model}.{job}.log" for model in ("old", "new") for job in (1, 2, "merge")),
+        "symmetric/evaluate.log",
+        "align/logit.new-old.log",
+        "map/logit.new-old.log",
+        "asymmetric/evaluate.log",
+        "report/report.log",
+        "export/logit.new-old.log",
+    }
+
+
+def test_a_second_run_does_nothing_and_says_so(finished):
+    run = finished.run()
+    assert run.returncode == 0
+    assert finished.calls() == []
+    assert "all done" in run.stdout
+    assert "| the table |" in run.stdout
+
+
+def test_only_the_stages_that_a_changed_setting_touches_run_again(finished):
+    finished.run("--set", "late=1")
+    assert finished.calls() == ["align", "map", "evaluate", "report", "export"]
+    finished.run("--set", "late=1", "--set", "other=2")
+    assert finished.calls() == CHAIN
+
+
+def test_stages_can_be_run_alone(finished):
+    for stage, calls in ((0, CHAIN[:1]), (3, ["train", "train"]), (5, ["evaluate"])):
+        assert finished.run("--stage", str(stage), "--stop-stage", str(stage)).returncode == 0
+        assert finished.calls() == calls
+
+
+def test_what_comes_after_a_stage_run_alone_is_out_of_date(finished):
+    finished.run("--stage", "7", "--stop-stage", "7")
+    finished.lines()
+    finished.run()
+    assert finished.calls() == ["evaluate", "report", "export"]
+
+
+def test_stop_stage_stops_and_the_next_run_carries_on(tree):
+    run = tree.run("--stop-stage", "2")
+    assert run.returncode == 0
+    assert "stages up to 2 are done" in run.stdout
+    assert tree.calls() == CHAIN[:3]
+    tree.run()
+    assert tree.calls() == CHAIN[3:]
+
+
+def test_a_failed_stage_is_not_taken_for_done(tree):
+    run = tree.run(FAIL="align")
+    assert run.returncode == 2
+    assert "Error: the data are bad" in run.stderr
+    assert "log/align/logit.new-old.log" in run.stderr
+    assert "stage align failed" in run.stderr
+    assert tree.calls()[-1] == "align"
+    assert tree.run().returncode == 0
+    assert tree.calls() == ["align", "map", "evaluate", "report", "export"]
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_stopped_run_leaves_no_job_and_carries_on(tree, sent):
+    run = tree.start(SLEEP="train")
+    tree.wait_for_call("train")
+    os.killpg(run.pid, sent) if sent == signal.SIGKILL else run.send_signal(sent)
+    assert run.wait(timeout=30) == (-sent if sent == signal.SIGKILL else 128 + sent)
+    tree.lines()
+    again = tree.run()  # the lock would refuse it if a job were still there
+    assert again.returncode == 0, again.stderr
+    assert tree.calls() == CHAIN[3:]
+
+
+def test_a_second_run_at_once_is_refused_and_names_the_first(tree):
+    first = tree.start(SLEEP="prepare")
+    tree.wait_for_call("prepare")
+    second = tree.run("--stage", "0")
+    assert second.returncode == 1
+    assert f"process {first.pid}, started 2" in second.stderr
+    elsewhere = tree.run("--stop-stage", "0", "--work-dir", "elsewhere")
+    assert elsewhere.returncode == 0
+    first.terminate()
+    first.communicate(timeout=30)
+
+
+def test_work_dir_is_relative_to_the_caller(tree):
+    assert tree.run("--stop-stage", "0", "--work-dir", "my work").returncode == 0
+    assert (tree.root.parent / "my work/exp/log/corpus/mini.log").exists()
+    assert not tree.exp.exists()
+
+
+def test_a_recipe_without_encoders_to_train_skips_that_stage(tree):
+    assert tree.run(TRAINED="").returncode == 0
+    assert "train" not in tree.calls()
+
+
+def test_each_job_gets_its_model_and_shard(tree):
+    tree.run("--nj", "1")
+    shards = [
+        (words[words.index("--model") + 1], words[words.index("--shard") + 1])
+        for words in (line.split() for line in tree.lines())
+        if "--shard" in words
+    ]
+    assert shards == [("old", "1/2"), ("old", "2/2"), ("new", "1/2"), ("new", "2/2")]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--recipe", "vox"], "unknown recipe 'vox'; there are: mini other"),
+        (["--recipe", "../recipes/mini"], "unknown recipe"),
+        (["--stagge", "3"], "did you mean --stage?"),
+        (["--stage", "11"], "--stage must be a whole number from 0 to 10"),
+        (["--stage", "5", "--stop-stage", "4"], "--stage 5 comes after --stop-stage 4"),
+        (["--nj", "0"], "--nj must be a whole number"),
+        (["stage", "3"], "unexpected argument 'stage'"),
+        (["--set", "x=$(touch canary)"], "asks for a command to be run"),
+    ],
+)
+def test_bad_options_are_refused_before_anything_is_written(tree, options, message):
+    run = tree.run(*options)
+    assert run.returncode == 2
+    assert message in run.stderr
+    assert tree.calls() == []
+    assert not tree.exp.exists()
+    assert not list(tree.root.parent.rglob("canary"))

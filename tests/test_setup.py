@@ -1,0 +1,265 @@
+"""utils/setup.sh: installs what is missing, once, and says how to mend what fails."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Stands in for Python and pip: notes each installation in $CALLS, and fails as $PIP says.
+FAKE_PYTHON = """#!/usr/bin/env bash
+case "$*" in
+  "-c import sys;"*) echo "${VERSION:-3.11.9}" ;;
+  "-c import venv"*) exit "${NO_VENV:-0}" ;;
+  "-m venv "*)
+    echo venv >>"$CALLS"
+    mkdir -p "$3/bin" && cp "$0" "$3/bin/python" && echo "version = 3.11.9" >"$3/pyvenv.cfg" ;;
+  "-m pip install "*)
+    echo "$*" >>"$CALLS"
+    case "${PIP:-}" in
+      offline) echo "NewConnectionError: Temporary failure in name resolution"; exit 1 ;;
+      unpinned) echo "ERROR: No matching distribution found for torch==2.13.0"; exit 1 ;;
+      full) echo "Installing collected packages: torch"
+        echo "ERROR: [Errno 28] No space left on device"; exit 1 ;;
+      killed) echo "Installing collected packages: torch"; kill -KILL "$PPID" ;;
+      slow) sleep 1 ;;
+    esac ;;
+esac
+"""
+
+CALLER = """set -euo pipefail
+source "$1/utils/log.sh"
+source "$1/utils/setup.sh"
+shift
+setup_environment "$@"
+echo "python=$python"
+echo "${nessa[@]}"
+command -v python
+"""
+
+
+class Tree:
+    """A copy of what set-up reads, with programs of our own first in PATH."""
+
+    def __init__(self, folder: Path) -> None:
+        self.root = folder / "a repository"
+        shutil.copytree(ROOT / "utils", self.root / "utils")
+        shutil.copy(ROOT / "pyproject.toml", self.root)
+        self.programs = folder / "bin"
+        self.programs.mkdir()
+        for name in ("python3.11", "python3.12", "python3.13", "python3", "python"):
+            self.add_program(name, FAKE_PYTHON)
+        self.set_free_space(kib=100 * 2**20)
+        self.call_file = folder / "calls"
+        self.command = ["bash", "-c", CALLER, "run.sh", self.root]
+
+    def add_program(self, name: str, text: str) -> None:
+        (self.programs / name).write_text(text)
+        (self.programs / name).chmod(0o755)
+
+    def set_free_space(self, kib: int) -> None:
+        self.add_program("df", f"#!/bin/sh\necho header\necho disk 0 0 {kib} 0% /\n")
+
+    def environment(self, settings: dict[str, str]) -> dict[str, str]:
+        own = {"PATH": f"{self.programs}:{os.environ['PATH']}", "CALLS": str(self.call_file)}
+        inherited = {name: value for name, value in os.environ.items() if name != "NESSA_PYTHON"}
+        return {**inherited, **own, **settings}
+
+    def setup(self, *extras: str, **settings: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [*self.command, *(extras or ("mini", "onnx"))],
+            env=self.environment(settings),
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    def calls(self) -> list[str]:
+        """What was made or installed since the last time that this was asked."""
+        calls = self.call_file.read_text().splitlines() if self.call_file.exists() else []
+        self.call_file.unlink(missing_ok=True)
+        return [call if call == "venv" else "pip" for call in calls]
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Tree:
+    return Tree(tmp_path)
+
+
+def test_it_installs_the_package_with_extras_and_constraints(tree):
+    run = tree.setup("mini", "onnx")
+    assert run.returncode == 0, run.stderr
+    venv, pip = tree.call_file.read_text().splitlines()
+    assert venv == "venv"
+    assert pip.endswith(f"-c {tree.root}/utils/constraints.txt -e {tree.root}[mini,onnx]")
+    interpreter = f"{tree.root}/.venv/bin/python"
+    assert run.stdout.endswith(f"python={interpreter}\n{interpreter} -m nessa.cli\n{interpreter}\n")
+
+
+def test_nothing_is_installed_when_all_is_there(tree):
+    tree.setup()
+    tree.calls()
+    assert tree.setup().returncode == 0
+    assert tree.calls() == []
+
+
+@pytest.mark.parametrize("file", ["utils/constraints.txt", "pyproject.toml", ".venv/pyvenv.cfg"])
+def test_it_installs_again_when_what_it_depends_on_changes(tree, file):
+    tree.setup()
+    tree.calls()
+    with open(tree.root / file, "a") as changed:
+        changed.write("# changed\n")
+    tree.setup()
+    assert tree.calls() == ["pip"]
+
+
+def test_a_moved_repository_is_installed_again(tree):
+    tree.setup()
+    tree.calls()
+    moved = tree.root.with_name("moved")
+    tree.root.rename(moved)
+    tree.command[-1] = moved
+    tree.setup()
+    assert tree.calls() == ["pip"]
+
+
+def test_two_sets_of_extras_do_not_undo_each_other(tree):
+    tree.setup("mini")
+    tree.setup("mini", "test")
+    assert tree.calls() == ["venv", "pip", "pip"]
+    tree.setup("mini")
+    tree.setup("mini", "test")
+    assert tree.calls() == []
+
+
+def test_an_install_killed_half_way_starts_from_nothing(tree):
+    assert tree.setup(PIP="killed").returncode < 0
+    assert tree.calls() == ["venv", "pip"]
+    (tree.root / ".venv/half-a-package").touch()
+    assert tree.setup().returncode == 0
+    assert tree.calls() == ["venv", "pip"]
+    assert not (tree.root / ".venv/half-a-package").exists()
+
+
+def test_an_interpreter_that_is_gone_is_replaced(tree):
+    tree.setup()
+    tree.calls()
+    (tree.root / ".venv/bin/python").unlink()
+    assert tree.setup().returncode == 0
+    assert tree.calls() == ["venv", "pip"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("offline", "the package index cannot be reached; check the network"),
+        ("unpinned", "lacks a pinned version for this Python (3.11.9)"),
+        ("full", "the disk is full"),
+    ],
+)
+def test_a_failed_install_is_explained_and_finished_next_time(tree, fault, message):
+    run = tree.setup(PIP=fault)
+    assert run.returncode == 1
+    assert message in run.stderr
+    assert f"{tree.root}/.venv/pip.log" in run.stderr
+    tree.calls()
+    assert tree.setup().returncode == 0
+    assert tree.calls()[-1] == "pip"
+
+
+def test_without_network_what_is_installed_stays(tree):
+    tree.setup()
+    (tree.root / "utils/constraints.txt").write_text("# newer\n")
+    (tree.root / ".venv/a-package").touch()
+    tree.setup(PIP="offline")
+    tree.setup()
+    assert (tree.root / ".venv/a-package").exists()
+
+
+def test_an_old_python_is_refused_and_named(tree):
+    run = tree.setup(VERSION="3.9.2")
+    assert run.returncode == 1
+    assert "needs Python 3.11 or newer" in run.stderr
+    assert "python3 is 3.9.2" in run.stderr
+    assert tree.calls() == []
+
+
+def test_a_newer_python_is_taken_where_the_first_is_broken(tree):
+    tree.add_program("python3.11", "#!/bin/sh\nexit 1\n")
+    assert tree.setup(VERSION="3.12.1").returncode == 0
+    assert tree.calls() == ["venv", "pip"]
+
+
+def test_a_missing_venv_module_is_named(tree):
+    run = tree.setup(NO_VENV="1")
+    assert run.returncode == 1
+    assert "python3-venv" in run.stderr
+
+
+def test_too_little_disk_space_is_told_before_anything_is_done(tree):
+    tree.set_free_space(kib=2 * 2**20)
+    run = tree.setup()
+    assert run.returncode == 1
+    assert "has 2 GiB of free disk space; set-up needs 3" in run.stderr
+    assert tree.calls() == []
+
+
+def test_two_set_ups_at_once_install_once(tree):
+    environment = tree.environment({"PIP": "slow"})
+    runs = [subprocess.Popen([*tree.command, "mini"], env=environment) for _ in range(2)]
+    assert [run.wait(timeout=60) for run in runs] == [0, 0]
+    assert tree.calls() == ["venv", "pip"]
+
+
+# --- NESSA_PYTHON ------------------------------------------------------------------------------
+
+
+def test_a_given_environment_is_used_and_not_touched(tree):
+    run = tree.setup(NESSA_PYTHON=sys.executable)
+    assert run.returncode == 0, run.stderr
+    assert f"python={sys.executable}\n{sys.executable} -m nessa.cli\n" in run.stdout
+    assert tree.calls() == []
+    assert not (tree.root / ".venv").exists()
+
+
+def test_what_a_given_environment_lacks_is_named(tree):
+    pyproject = tree.root / "pyproject.toml"
+    text = pyproject.read_text()
+    assert '"numpy>=1.26", ' in text
+    pyproject.write_text(text.replace('"numpy>=1.26"', '"numpy>=99", "no-such-thing>=2"'))
+    run = tree.setup(NESSA_PYTHON=sys.executable)
+    assert run.returncode == 2
+    assert "lacks numpy>=99, no-such-thing>=2; install with" in run.stderr
+    assert run.stderr.endswith("'numpy>=99' 'no-such-thing>=2'\n")
+
+
+def test_an_empty_given_environment_is_no_traceback(tree, tmp_path):
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "empty"], check=True)
+    run = tree.setup(NESSA_PYTHON=str(tmp_path / "empty/bin/python"))
+    assert run.returncode == 2
+    assert "lacks packaging" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [("/no/such/python", "is not a program"), ("/bin/true", "is no working Python")],
+)
+def test_a_given_program_that_is_no_python_is_refused(tree, given, message):
+    run = tree.setup(NESSA_PYTHON=given)
+    assert run.returncode == 2
+    assert f"NESSA_PYTHON={given} {message}" in run.stderr
+
+
+def test_every_dependency_is_pinned():
+    pins = (ROOT / "utils/constraints.txt").read_text()
+    names = {line.split("==")[0].lower() for line in pins.splitlines() if "==" in line}
+    project = (ROOT / "pyproject.toml").read_text().partition("[project.scripts]")[0]
+    wanted = re.findall(r'"([A-Za-z0-9_-]+)(?:>=[0-9.]+)?"', project.partition("dependencies =")[2])
+    assert len(wanted) > 15
+    assert {name.lower() for name in wanted} <= names

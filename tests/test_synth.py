@@ -1,0 +1,213 @@
+"""The synthetic corpus: same bytes however it is made, and voices that can be told apart."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+import wave
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nessa.errors import InputError
+from nessa.files import read_json
+from nessa.synth import SAMPLE_RATE, AcousticRanges, SetPlan, VoiceRanges, synthesise_corpus
+from nessa.synth.words import WORDS
+
+pytest.importorskip("espeakng_loader", reason="needs the extra `mini`")
+
+PLAN = {"train": SetPlan(5, 2, 2), "eval": SetPlan(3, 3, 1)}
+
+
+def tree(directory: Path) -> dict[str, bytes]:
+    """Every file below a folder, by relative path."""
+    return {
+        str(path.relative_to(directory)): path.read_bytes()
+        for path in directory.rglob("*")
+        if path.is_file()
+    }
+
+
+def read_wav(path: Path) -> np.ndarray:
+    with wave.open(str(path)) as file:
+        assert (file.getnchannels(), file.getsampwidth(), file.getframerate()) == (1, 2, 16000)
+        return np.frombuffer(file.readframes(file.getnframes()), np.int16)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("synth") / "corpus"
+    synthesise_corpus(directory, PLAN, seed=3, nj=2)
+    return directory
+
+
+def test_tree_is_shaped_as_voxceleb(corpus: Path) -> None:
+    wavs = sorted(corpus.glob("wav/*/*/*.wav"))
+    assert len(wavs) == 5 * 2 * 2 + 3 * 3 * 1
+    with open(corpus / "meta.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    assert list(rows[0]) == ["VoxCeleb1 ID", "VGGFace1 ID", "Gender", "Nationality", "Set"]
+    assert [row["Set"] for row in rows] == ["train"] * 5 + ["eval"] * 3
+    assert {row["VoxCeleb1 ID"] for row in rows} == {path.name for path in corpus.glob("wav/*")}
+    assert {row["Gender"] for row in rows} == {"m", "f"}
+    assert not list(corpus.rglob("*.tmp"))
+
+
+def test_audio_is_speech_of_the_length_asked_for(corpus: Path) -> None:
+    for path in corpus.glob("wav/*/*/*.wav"):
+        samples = read_wav(path)
+        assert 0.8 * SAMPLE_RATE < samples.size <= 3.0 * SAMPLE_RATE + 1
+        level = 20 * np.log10(np.sqrt(np.mean((samples / 32768.0) ** 2)))
+        assert -33 < level < -15
+        assert np.mean(np.abs(samples) >= 32766) < 0.001  # clipped
+
+
+def test_no_two_utterances_are_alike(corpus: Path) -> None:
+    contents = [path.read_bytes() for path in corpus.glob("wav/*/*/*.wav")]
+    assert len(set(contents)) == len(contents)
+
+
+@pytest.mark.parametrize("nj", [1, 3])
+def test_bytes_do_not_depend_on_the_number_of_processes(
+    corpus: Path, tmp_path: Path, nj: int
+) -> None:
+    synthesise_corpus(tmp_path, PLAN, seed=3, nj=nj)
+    assert tree(tmp_path) == tree(corpus)
+
+
+def test_a_speaker_does_not_depend_on_the_others(corpus: Path, tmp_path: Path) -> None:
+    """The synthesiser's hidden state must not leak from one speaker to the next."""
+    synthesise_corpus(tmp_path, {"train": SetPlan(1, 2, 2), "eval": SetPlan(2, 3, 1)}, seed=3)
+    small, large = tree(tmp_path / "wav"), tree(corpus / "wav")
+    assert len(small) == 4 + 6
+    assert small.items() <= large.items()
+
+
+def test_seed_decides(corpus: Path, tmp_path: Path) -> None:
+    synthesise_corpus(tmp_path, PLAN, seed=4, nj=2)
+    ours, theirs = tree(tmp_path / "wav"), tree(corpus / "wav")
+    assert ours.keys() == theirs.keys()
+    assert all(ours[name] != theirs[name] for name in ours)
+
+
+def test_other_settings_replace_the_corpus(tmp_path: Path) -> None:
+    synthesise_corpus(tmp_path, {"train": SetPlan(3, 1, 1)}, seed=1)
+    synthesise_corpus(tmp_path, {"train": SetPlan(2, 2, 1)}, seed=1)
+    assert len(list(tmp_path.glob("wav/*"))) == 2
+    assert len(list(tmp_path.glob("wav/*/*"))) == 4
+    assert read_json(tmp_path / "corpus.json")["sets"]["train"]["sessions"] == 2
+
+
+def test_same_settings_make_only_what_is_missing(tmp_path: Path) -> None:
+    synthesise_corpus(tmp_path, PLAN, seed=3)
+    before = tree(tmp_path)
+    kept = tmp_path / "wav/id10001/s01/00001.wav"
+    stamp = kept.stat().st_mtime_ns
+    for path in (tmp_path / "wav/id10002").rglob("*.wav"):
+        path.unlink()
+    for folder in sorted((tmp_path / "wav/id10002").rglob("*"), reverse=True):
+        folder.rmdir()
+    (tmp_path / "wav/id10002").rename(tmp_path / "wav/.id10002.tmp")  # as a killed process leaves
+    (tmp_path / "wav/.id10002.tmp/s99").mkdir()
+    synthesise_corpus(tmp_path, PLAN, seed=3)
+    assert tree(tmp_path) == before
+    assert kept.stat().st_mtime_ns == stamp
+
+
+def test_killed_and_taken_up_again_equals_undisturbed(tmp_path: Path) -> None:
+    program = (
+        "import sys; from nessa.synth import SetPlan, synthesise_corpus\n"
+        "synthesise_corpus(sys.argv[1], {'train': SetPlan(40, 2, 2)}, seed=5, nj=2)\n"
+    )
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, str(killed)], stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 60
+    while len(list(killed.glob("wav/id*"))) < 5 and time.monotonic() < deadline:
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert 5 <= len(list(killed.glob("wav/id*"))) < 40, "killed too early or too late"
+    assert not (killed / "meta.csv").exists()
+    for directory in (killed, whole):
+        synthesise_corpus(directory, {"train": SetPlan(40, 2, 2)}, seed=5, nj=2)
+    assert tree(killed) == tree(whole)
+
+
+def test_a_folder_that_is_not_ours_is_refused_untouched(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("ten years of work")
+    with pytest.raises(InputError, match="no synthetic corpus"):
+        synthesise_corpus(tmp_path, PLAN)
+    assert tree(tmp_path) == {"thesis.txt": b"ten years of work"}
+
+
+@pytest.mark.parametrize(
+    "plan", [SetPlan(0, 1, 1), SetPlan(10_000, 1, 1), SetPlan(1, 0, 1), SetPlan(1, 1, 0)]
+)
+def test_a_senseless_plan_is_refused(tmp_path: Path, plan: SetPlan) -> None:
+    with pytest.raises(InputError, match="'dev'"):
+        synthesise_corpus(tmp_path / "corpus", {"dev": plan})
+
+
+def test_missing_synthesiser_names_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "espeakng_loader", None)
+    with pytest.raises(InputError, match=r"pip install 'nessa\[mini\]'"):
+        synthesise_corpus(tmp_path / "corpus", PLAN)
+
+
+def test_an_unknown_accent_fails_without_leaving_half_a_speaker(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="id10001 failed"):
+        synthesise_corpus(
+            tmp_path, {"train": SetPlan(2, 1, 1)}, voices=VoiceRanges(accents=("en-nowhere",))
+        )
+    assert not (tmp_path / "meta.csv").exists()
+    assert not list(tmp_path.glob("wav/id*"))
+
+
+def test_words_are_distinct() -> None:
+    assert len(set(WORDS)) == len(WORDS) >= 200
+
+
+def long_term_spectra(directory: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Log long-term spectrum of each utterance on 60 bands (N, 60), and its speaker (N,)."""
+    spectra, speakers = [], []
+    for path in sorted(directory.glob("wav/*/*/*.wav")):
+        samples = read_wav(path).astype(np.float64)
+        power = np.abs(np.fft.rfft(samples, 2 * 30720)) ** 2
+        bands = np.log(power[1:24001].reshape(60, -1).mean(axis=1))
+        spectra.append(bands - bands.mean())
+        speakers.append(path.parts[-3])
+    return np.array(spectra), np.array(speakers)
+
+
+def same_and_other_distances(directory: Path) -> tuple[float, float]:
+    spectra, speakers = long_term_spectra(directory)
+    distances = np.sqrt(((spectra[:, None] - spectra[None]) ** 2).mean(axis=-1))
+    same = speakers[:, None] == speakers[None]
+    return float(distances[same & ~np.eye(len(same), dtype=bool)].mean()), float(
+        distances[~same].mean()
+    )
+
+
+def test_speakers_differ_and_sessions_blur_the_difference(tmp_path: Path) -> None:
+    quiet = AcousticRanges(
+        equaliser_db=0.0,
+        low_cut=(40.0, 41.0),
+        high_cut=(7700.0, 7800.0),
+        snr_db=(40.0, 41.0),
+        reverberation_time=(0.1, 0.11),
+        direct_to_reverberant_db=(30.0, 31.0),
+    )
+    plan = {"eval": SetPlan(12, 3, 2)}
+    synthesise_corpus(tmp_path / "clean", plan, seed=1, nj=2, acoustics=quiet)
+    synthesise_corpus(tmp_path / "real", plan, seed=1, nj=2)
+    clean_same, clean_other = same_and_other_distances(tmp_path / "clean")
+    real_same, real_other = same_and_other_distances(tmp_path / "real")
+    assert clean_other > 1.5 * clean_same
+    assert real_other / real_same < 0.8 * clean_other / clean_same

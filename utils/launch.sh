@@ -1,0 +1,168 @@
+#!/usr/bin/env bash
+# Run one command many times in parallel, each with its own log.
+#
+#   utils/launch.sh --nj 2 --log 'exp/log/extract/{1}.{2}.log' --jobs 'old:1 old:2 new:1' -- \
+#     nessa extract --model '{1}' --shard '{2}/2' ...
+#
+# Every word of --jobs is one job; its fields, split at the colons, replace {1}, {2}, ... in the
+# command and in the log's name. A log begins with the command line and the time, and ends with
+# the exit code and the time taken.
+#
+#   --jobs 'JOB ...'    the jobs, in the order they start
+#   --log FILE          the log of a job, with its fields in it
+#   --nj N              run at most N at once (default: 1)
+#   --show true|false   copy what jobs print on stdout to the screen too (default: false)
+#   --backend local     where the jobs run (default: local)
+#
+# Exit status: 0 if every job ended with 0; 2 if all that failed did so with 2 (bad input);
+# 1 otherwise. Ctrl-C or SIGTERM stops all jobs first.
+
+# shellcheck source-path=SCRIPTDIR
+set -euo pipefail
+
+utils=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+source "$utils/log.sh"
+source "$utils/parse_options.sh"
+
+readonly grace=5        # seconds between SIGTERM and SIGKILL
+readonly tail_lines=15  # of a failed job's log
+
+main() {
+  jobs='' log='' nj=1 show=false backend=local arguments=()
+  parse_options jobs log nj show backend -- "$@"
+  check_integer nj 1 9999
+  [[ -n $jobs ]] || fail 2 "--jobs is missing"
+  [[ -n $log ]] || fail 2 "--log is missing"
+  ((${#arguments[@]})) || fail 2 "the command is missing; write it after --"
+  # A backend is a function that calls `run_job INDEX` for every job, wherever it likes to.
+  declare -F "run_$backend" >/dev/null || fail 2 "unknown backend '$backend'; there is: local"
+
+  read -r -a job_list <<<"$jobs"
+  status_dir=$(mktemp -d)
+  trap 'rm -rf "$status_dir"' EXIT
+  trap 'stop_jobs HUP' HUP
+  trap 'stop_jobs INT' INT
+  trap 'stop_jobs TERM' TERM
+  "run_$backend"
+  report_failures
+}
+
+run_local() {
+  local index
+  for index in "${!job_list[@]}"; do
+    while (($(count_running) >= nj)); do wait_for_one; done
+    run_job "$index" &
+  done
+  while (($(count_running))); do wait_for_one; done
+  [[ $show == true || ! -t 1 ]] || echo
+}
+
+count_running() {
+  jobs -rp | wc -l
+}
+
+wait_for_one() {
+  wait -n || true # the job has left its exit code in a file
+  [[ $show == true || ! -t 1 ]] ||
+    printf '\r%d/%d jobs done' "$(find "$status_dir" -type f | wc -l)" "${#job_list[@]}"
+}
+
+# run_job INDEX: one job with its log, in a process of its own.
+run_job() {
+  local code=0 start=$SECONDS file command=() word
+  trap : TERM # when stopped, wait for the command to end and close the log
+  file=$(fill_in "${job_list[$1]}" "$log")
+  for word in "${arguments[@]}"; do command+=("$(fill_in "${job_list[$1]}" "$word")"); done
+  mkdir -p "$(dirname "$file")"
+  {
+    printf '#' && printf ' %q' "${command[@]}" && echo
+    printf '# started at %(%F %T)T\n' -1
+  } >"$file"
+  if [[ $show == true ]]; then
+    # shellcheck disable=SC2094  # both only append
+    "${command[@]}" </dev/null 2>>"$file" | tee -a "$file" || code=${PIPESTATUS[0]}
+  else
+    "${command[@]}" </dev/null >>"$file" 2>&1 || code=$?
+  fi
+  printf '# exit code %d after %d seconds at %(%F %T)T\n' "$code" $((SECONDS - start)) -1 >>"$file"
+  echo "$code" >"$status_dir/$1"
+}
+
+# fill_in JOB TEXT: TEXT with the job's fields in place of {1}, {2}, ...
+fill_in() {
+  local text=$2 fields number
+  IFS=: read -r -a fields <<<"$1"
+  for number in "${!fields[@]}"; do
+    text=${text//"{$((number + 1))}"/"${fields[number]}"}
+  done
+  printf '%s\n' "$text"
+}
+
+report_failures() {
+  local index code file failed=0 first='' status=2
+  for index in "${!job_list[@]}"; do
+    code=$(cat "$status_dir/$index" 2>/dev/null || echo 1) # no file: the job was killed outright
+    ((code == 0)) && continue
+    ((code == 2)) || status=1
+    failed=$((failed + 1))
+    first=${first:-$index}
+  done
+  ((failed)) || return 0
+  file=$(fill_in "${job_list[first]}" "$log")
+  {
+    echo "$failed of ${#job_list[@]} jobs failed; the log of the first, $file, ends with:"
+    show_tail "$file"
+  } >&2
+  return "$status"
+}
+
+# The end of a log without the launcher's own lines; a progress bar's \r count as line ends.
+show_tail() {
+  if [[ -r $1 ]]; then
+    tr '\r' '\n' <"$1" | grep -v -e '^# exit code ' -e '^# started at ' -e '^$' | tail -n "$tail_lines"
+  else
+    echo "(there is no such log; is the folder writable?)"
+  fi
+}
+
+# stop_jobs SIGNAL: end every process that this launcher started, then leave as SIGNAL asks.
+stop_jobs() {
+  local processes
+  trap '' HUP INT TERM # a second Ctrl-C must not break off the cleaning up
+  mapfile -t processes < <(descendants $$)
+  signal_all TERM "${processes[@]}" || true
+  local deadline=$((SECONDS + grace))
+  while ((SECONDS < deadline)) && signal_all 0 "${processes[@]}"; do sleep 0.1; done
+  signal_all KILL "${processes[@]}" || true
+  echo "stopped, with all jobs" >&2
+  exit $((128 + $(kill -l "$1")))
+}
+
+# signal_all SIGNAL PROCESS...: true if any of the processes is still there.
+signal_all() {
+  local signal=$1 process any=1
+  shift
+  for process in "$@"; do kill -s "$signal" "$process" 2>/dev/null && any=0; done
+  return "$any"
+}
+
+# descendants PROCESS: its children, their children, ..., one a line. Jobs stay in the launcher's
+# process group, so that a kill of the group reaches them, hence the walk. It reads /proc, for a
+# slim container has no ps.
+descendants() {
+  local -A children=()
+  local path parent queue=("$1") child
+  while IFS=: read -r path _ parent; do
+    path=${path#/proc/}
+    children[${parent//[[:space:]]/}]+=" ${path%/status}"
+  done < <(grep -sH '^PPid:' /proc/[0-9]*/status)
+  while ((${#queue[@]})); do
+    for child in ${children[${queue[0]}]-}; do
+      echo "$child"
+      queue+=("$child")
+    done
+    queue=("${queue[@]:1}")
+  done
+}
+
+main "$@"

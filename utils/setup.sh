@@ -1,0 +1,145 @@
+# shellcheck shell=bash
+# The Python environment. Source this file (after log.sh), then call
+#
+#     setup_environment mini onnx        # the extras of pyproject.toml that are needed
+#
+# It makes .venv in the repository's root, with the versions of utils/constraints.txt, or, where
+# NESSA_PYTHON=/path/to/python is set, uses that environment and only checks it. Afterwards
+# `$python` is the interpreter, `${nessa[@]}` the command line tool, and the environment's
+# programs come first in PATH.
+
+repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+venv=$repository/.venv
+readonly oldest_python=3.11
+readonly space_needed=3 # GiB: the packages, and pip's copies while it installs them
+
+setup_environment() {
+  if [[ -n ${NESSA_PYTHON:-} ]]; then
+    use_given_environment "$@"
+  else
+    use_own_environment "$@"
+  fi
+  export PATH=${python%/*}:$PATH
+  # shellcheck disable=SC2034  # read by the script that sources this file
+  nessa=("$python" -m nessa.cli)
+}
+
+# --- an environment that the user brings -------------------------------------------------------
+
+use_given_environment() {
+  local lacking
+  python=$(command -v -- "$NESSA_PYTHON") || fail 2 "NESSA_PYTHON=$NESSA_PYTHON is not a program"
+  [[ $python == /* ]] || python=$PWD/$python
+  new_enough "$(python_version "$python")" ||
+    fail 2 "NESSA_PYTHON=$NESSA_PYTHON is $(python_version "$python");" \
+      "it must be Python $oldest_python or newer"
+  lacking=$("$python" "$repository/utils/check_environment.py" "$repository/pyproject.toml" "$@")
+  [[ -z $lacking ]] ||
+    fail 2 "NESSA_PYTHON=$NESSA_PYTHON lacks ${lacking//$'\n'/, }; install with:" \
+      "$python -m pip install -c $repository/utils/constraints.txt '${lacking//$'\n'/"' '"}'"
+  export PYTHONPATH=$repository${PYTHONPATH:+:$PYTHONPATH}
+}
+
+# --- our own -----------------------------------------------------------------------------------
+
+use_own_environment() {
+  local extras
+  extras=$(IFS=, && echo "$*")
+  python=$venv/bin/python
+  is_set_up "$extras" && return
+  mkdir -p "$venv" 2>/dev/null || fail 1 "cannot write to $repository; use a copy that you own"
+  {
+    flock -n 8 || { log "another set-up is at work here; waiting for it" && flock 8; }
+    is_set_up "$extras" || install_packages "$extras"
+  } 8>"$venv/.lock"
+}
+
+# One stamp per set of extras: run.sh and tests/run.sh need different ones, in turns.
+is_set_up() {
+  [[ -f $venv/.installed/$1 && ! -e $venv/.unfinished ]] &&
+    [[ $(<"$venv/.installed/$1") == "$(fingerprint)" ]] && "$python" -c '' 2>/dev/null
+}
+
+# What an installation depends on: the versions, the interpreter, and the place, for the package
+# is installed by reference.
+fingerprint() {
+  { echo "$repository" && cat "$repository/pyproject.toml" "$repository/utils/constraints.txt" \
+    "$venv/pyvenv.cfg"; } | sha256sum
+}
+
+install_packages() {
+  local extras=$1
+  if [[ -e $venv/.unfinished ]] || ! "$python" -c 'import pip' 2>/dev/null; then
+    make_venv
+  fi
+  log "installing packages into .venv (some minutes, once); log: $venv/pip.log"
+  touch "$venv/.unfinished" # a package may be half there until pip returns
+  "$python" -m pip install --no-input --disable-pip-version-check \
+    -c "$repository/utils/constraints.txt" -e "${repository}[$extras]" >"$venv/pip.log" 2>&1 8>&- ||
+    explain_pip_failure
+  mkdir -p "$venv/.installed"
+  fingerprint >"$venv/.installed/$extras"
+  rm "$venv/.unfinished"
+}
+
+make_venv() {
+  local base
+  base=$(find_python)
+  check_space
+  log "making .venv with $base ($(python_version "$base"))"
+  # Not `venv --clear`: the lock lies in there, and must stay the same file.
+  find "$venv" -mindepth 1 -maxdepth 1 ! -name .lock -exec rm -rf {} +
+  touch "$venv/.unfinished"
+  "$base" -c 'import venv, ensurepip' 2>/dev/null ||
+    fail 1 "$base has no venv module; on Debian or Ubuntu it comes with the package" \
+      "python3-venv; without root, a Python from conda or pyenv has it (put it first in PATH)"
+  "$base" -m venv "$venv" || fail 1 "could not make $venv; see above"
+}
+
+find_python() {
+  local candidate path version found=()
+  for candidate in python3.11 python3.12 python3.13 python3 python; do
+    path=$(command -v "$candidate") || continue
+    version=$(python_version "$path")
+    new_enough "$version" && echo "$path" && return
+    found+=("$candidate is $version")
+  done
+  fail 1 "needs Python $oldest_python or newer; found:$(printf ' %s;' "${found[@]:-none}")" \
+    "install one (conda and pyenv need no root), or set NESSA_PYTHON=/path/to/python"
+}
+
+# "3.11.7", or words where the program is no Python that works.
+python_version() {
+  local version
+  version=$("$1" -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null) || true
+  echo "${version:-no working Python}"
+}
+
+new_enough() {
+  [[ $1 =~ ^[0-9.]+$ ]] &&
+    [[ $(printf '%s\n' "$oldest_python" "$1" | sort -V | head -n 1) == "$oldest_python" ]]
+}
+
+check_space() {
+  local free
+  free=$(($(df -Pk "$repository" | awk 'END { print $4 }') / 1024 / 1024)) # GiB
+  ((free >= space_needed)) ||
+    fail 1 "$repository has $free GiB of free disk space; set-up needs $space_needed." \
+      "Free some, or set NESSA_PYTHON=/path/to/python to use an environment elsewhere"
+}
+
+explain_pip_failure() {
+  local pip_log=$venv/pip.log why="pip failed"
+  # Nothing was touched yet: what is there may stay.
+  grep -q '^Installing collected packages' "$pip_log" || rm "$venv/.unfinished"
+  if grep -qi 'no space left on device' "$pip_log"; then
+    why="the disk is full (here, or in ${TMPDIR:-/tmp}, where pip unpacks; TMPDIR moves that)"
+  elif grep -qE 'NewConnectionError|ConnectTimeout|NameResolutionError|ProxyError|from versions: none' \
+    "$pip_log"; then
+    why="the package index cannot be reached; check the network and pip's proxy settings"
+  elif grep -q 'No matching distribution' "$pip_log"; then
+    why="the package index lacks a pinned version for this Python ($(python_version "$python"))"
+  fi
+  grep -E '^ *ERROR' "$pip_log" | tail -n 3 >&2 || true
+  fail 1 "set-up failed: $why. Run it again to go on. The whole story: $pip_log"
+}
