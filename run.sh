@@ -79,42 +79,47 @@ stage_3_encoders() {
 }
 
 stage_4_extract() {
-  local sets
-  read -r -a sets <<<"${plan[extract_sets]}"
-  run_jobs '{1}.{2}' "$(each_shard_of "${plan[models]}")" \
-    "${nessa[@]}" extract --recipe "$config" --model '{1}' --encoder "$exp/encoders/{1}" \
-    --shard "{2}/${plan[shards]}" --output "$exp/embeddings/{1}" "${sets[@]/#/$data/}"
-  run_jobs '{1}.merge' "${plan[models]}" \
-    "${nessa[@]}" extract --recipe "$config" --model '{1}' --encoder "$exp/encoders/{1}" \
-    --merge "${plan[shards]}" --output "$exp/embeddings/{1}" "${sets[@]/#/$data/}"
+  local part sets=()
+  for part in ${plan[extract_sets]}; do sets+=(--set "$part"); done
+  local extract=("${nessa[@]}" extract --encoder "$exp/encoders/{1}" --data "$data" "${sets[@]}"
+    --shards "${plan[shards]}" --output "$exp/embeddings/{1}")
+  run_jobs '{1}.{2}' "$(each_shard_of "${plan[models]}")" "${extract[@]}" --shard '{2}'
+  run_jobs '{1}.merge' "${plan[models]}" "${extract[@]}" --merge
 }
 
 stage_5_symmetric() {
-  local model systems=''
-  for model in ${plan[models]}; do systems+=" raw:$model:$model"; done
-  evaluate "${systems# }"
+  local sides=(--enroll "$exp/embeddings/{2}/eval" --runtime "$exp/embeddings/{3}/eval")
+  score trials "${plan[symmetric]}" "${sides[@]}"
+  score trials_profile "${plan[symmetric]}" "${sides[@]}" --enroll-map "$data/eval/enroll_map"
+  evaluate "${plan[symmetric]}"
 }
 
 stage_6_align() {
   run_jobs '{1}.{2}-{3}' "${plan[systems]}" \
-    "${nessa[@]}" align --recipe "$config" --aligner '{1}' \
-    --enroll "$exp/embeddings/{2}" --runtime "$exp/embeddings/{3}" --data "$data" \
+    "${nessa[@]}" align --recipe "$config" --aligner '{1}' --data "$data" \
+    --enroll "$exp/embeddings/{2}" --runtime "$exp/embeddings/{3}" \
     --output "$exp/aligners/{1}/{2}-{3}"
 }
 
 stage_7_map() {
+  local profiles=()
+  [[ ! -f $data/eval/enroll_map ]] || profiles=(--enroll-map "$data/eval/enroll_map")
   run_jobs '{1}.{2}-{3}' "${plan[systems]}" \
-    "${nessa[@]}" map --aligner "$exp/aligners/{1}/{2}-{3}" \
+    "${nessa[@]}" map --aligner "$exp/aligners/{1}/{2}-{3}" "${profiles[@]}" \
     --enroll "$exp/embeddings/{2}/eval" --runtime "$exp/embeddings/{3}/eval" \
     --output "$exp/mapped/{1}/{2}-{3}/eval"
 }
 
 stage_8_asymmetric() {
+  local list mapped="$exp/mapped/{1}/{2}-{3}/eval"
+  for list in trials trials_profile; do
+    score "$list" "${plan[systems]}" --enroll "$mapped/enroll" --runtime "$mapped/runtime"
+  done
   evaluate "${plan[systems]}"
 }
 
 stage_9_report() {
-  run_one "${nessa[@]}" report --recipe "$config" --exp "$exp"
+  run_one "${nessa[@]}" report --recipe "$config" --exp "$exp" --data "$data"
 }
 
 stage_10_export() {
@@ -123,8 +128,22 @@ stage_10_export() {
     --output "$exp/export/{1}.{2}-{3}"
 }
 
+# score LIST SYSTEMS OPTION...: each system on a trial list of the eval set, if it has that list.
+score() {
+  local list=$1 systems=$2
+  shift 2
+  [[ -f $data/eval/$list ]] || return 0
+  run_jobs "{1}.{2}-{3}.$list" "$systems" \
+    "${nessa[@]}" score --trials "$data/eval/$list" "$@" \
+    --output "$exp/scores/{1}/{2}-{3}/$list.scores"
+}
+
+# evaluate SYSTEMS: error rates and their intervals, for this stage's table.
 evaluate() {
-  run_one "${nessa[@]}" evaluate --recipe "$config" --data "$data" --exp "$exp" --systems "$1"
+  local system systems=()
+  for system in $1; do systems+=(--system "$system"); done
+  run_one "${nessa[@]}" evaluate --recipe "$config" --data "$data" --exp "$exp" "${systems[@]}" \
+    --output "$exp/metrics/$name.json"
 }
 
 # "old new" -> "old:1 old:2 ... new:1 new:2 ..."

@@ -9,6 +9,7 @@ import itertools
 import json
 import logging
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from nessa.trials import Trials, largest_profile, make_profile_trials, make_tria
 log = logging.getLogger(__name__)
 
 SETS = ("train", "align", "dev", "eval")
+PROFILE_NONTARGETS = 20  # non-target tests of a profile
 # What other steps add to a data directory; utt2spk because it marks the directory as complete.
 _GENERATED = ("utt2spk", "trials", "trials_profile", "enroll_map", "skipped")
 
@@ -303,8 +305,15 @@ def _make_trials(directory: Path, count: TrialCount, sizes: Sequence[int], seed:
             )  # fmt: skip
     sizes = [size for size in sizes if size <= largest]
     if sizes:
+        largest_speaker = max(Counter(utt2spk.values()).values())
         profiles, trials = make_profile_trials(
-            utt2spk, utt2session, spk2gender, sizes=sizes, seed=seed
+            utt2spk,
+            utt2session,
+            spk2gender,
+            sizes=sizes,
+            # A tiny set has fewer utterances of others than that.
+            n_nontarget=min(PROFILE_NONTARGETS, len(utt2spk) - largest_speaker),
+            seed=seed,
         )
         write_table(
             directory / "enroll_map", {name: " ".join(utts) for name, utts in profiles.items()}

@@ -17,7 +17,8 @@ from nessa.metrics import check_scores
 from nessa.tables import Embeddings
 from nessa.trials import Indexed, Trials
 
-BLOCK_FLOATS = 2**24  # 64 MiB of float32: the scratch memory of one block of scores
+GATHER_FLOATS = 2**18  # 1 MiB of float32 per side: gathered vectors stay in the cache
+COHORT_FLOATS = 2**24  # 64 MiB of float32: one block of cohort scores
 # Keeps the slope finite where dev scores separate perfectly; far below any other effect.
 RIDGE = 1e-7
 
@@ -25,7 +26,7 @@ RIDGE = 1e-7
 def cosine_scores(enroll: Embeddings, runtime: Embeddings, trials: Trials) -> NDArray[np.float32]:
     """Cosine of the two embeddings of each trial.
 
-    Memory is 4 T bytes and 192 MiB beside one normalised copy of the vectors that trials name.
+    Memory is 4 T bytes beside two copies of the vectors that trials name.
 
     Args:
         enroll: embeddings (N, D) of all enrollment ids, utterances or profiles.
@@ -42,7 +43,7 @@ def cosine_scores(enroll: Embeddings, runtime: Embeddings, trials: Trials) -> ND
     runtime_rows = _normalised_rows(runtime, trials.test_index, "runtime")  # (V, D)
     _check_dimensions(enroll, runtime)
     scores = np.empty(len(trials), np.float32)
-    step = max(1, BLOCK_FLOATS // enroll.dim)
+    step = max(1, GATHER_FLOATS // enroll.dim)
     for start in range(0, len(trials), step):
         block = slice(start, start + step)
         left = enroll_rows[trials.enroll_index.codes[block]]
@@ -163,7 +164,7 @@ def _top_statistics(
             "choose another, or a larger cohort"
         )
     mean, std = np.empty(len(vectors)), np.empty(len(vectors))
-    step = max(1, BLOCK_FLOATS // len(cohort))
+    step = max(1, COHORT_FLOATS // len(cohort))
     for start in range(0, len(vectors), step):
         block = slice(start, start + step)
         scores = vectors[block] @ cohort.T

@@ -412,7 +412,7 @@ class _Ark:
     """The vectors in the bytes of an ark."""
 
     def __init__(self, name: str, data: bytes | mmap.mmap) -> None:
-        self._name = name
+        self.name = name
         self._data = data
         self.size = len(data)
         self._end = 0  # of the vector read last
@@ -425,24 +425,34 @@ class _Ark:
             start = self._end
             space = self._data.find(b" ", start, start + _MAX_KEY_BYTES)
             if space <= start:
-                raise InputError(f"{self._name}: byte {start}: expected a key and a vector")
+                raise InputError(f"{self.name}: byte {start}: expected a key and a vector")
             try:
                 key = self._data[start:space].decode()
             except UnicodeDecodeError as error:
-                raise InputError(f"{self._name}: byte {start}: key is not UTF-8") from error
+                raise InputError(f"{self.name}: byte {start}: key is not UTF-8") from error
             yield [key], [space + 1], self._vector(key, space + 1)
             if run := self._run(space - start, self._end - start):
                 yield run
 
-    def records_at(self, places: Iterable[tuple[str, int]]) -> Iterator[_Records]:
-        """The records listed by an scp as (key, offset); offset 0 is a file of one bare vector."""
-        for key, offset in places:
-            label = key.encode() + b" "
-            if offset and self._data[max(offset - len(label), 0) : offset] != label:
+    def records_at(self, keys: list[str], offsets: list[int]) -> Iterator[_Records]:
+        """The records that an scp lists; offset 0 is a file of one bare vector."""
+        row = 0
+        in_order = True  # until the scp departs from the order of the ark
+        while row < len(keys):
+            key, offset = keys[row], offsets[row]
+            start = offset - len(label := key.encode() + b" ")
+            if offset and self._data[max(start, 0) : offset] != label:
                 self._refuse(key, offset, "is not here: the scp is stale; write both again")
             yield [key], [offset], self._vector(key, offset)
             if not offset and self._end != self.size:
                 self._refuse(key, offset, "is followed by more; is an `:offset` missing?")
+            row += 1
+            if in_order and (run := self._run(len(label) - 1, self._end - start)):
+                end = row + len(run[0])
+                in_order = keys[row:end] == run[0] and offsets[row:end] == list(run[1])
+                if in_order:
+                    yield run
+                    row = end
 
     def _run(self, key_bytes: int, stride: int) -> _Records | None:
         """Records that follow and repeat the last one's layout to the byte, read as an array.
@@ -534,7 +544,7 @@ class _Ark:
         return narrow.tobytes()
 
     def _refuse(self, key: str, offset: int, complaint: str) -> NoReturn:
-        raise InputError(f"{self._name}: byte {offset}: vector of {key!r} {complaint}")
+        raise InputError(f"{self.name}: byte {offset}: vector of {key!r} {complaint}")
 
 
 @dataclass(frozen=True)
@@ -571,8 +581,8 @@ def _merge_scps(directory: Path, parts: Sequence[_Listing]) -> _Listing:
 
 
 def _read_ark(path: Path) -> Embeddings:
-    with _open_ark(str(path), path) as ark:
-        keys, offsets, matrix = _stack(ark.records(), str(path), ark.size)
+    with _open_ark(str(path), str(path), path) as ark:
+        keys, offsets, matrix = _stack(ark.records(), ark.name, ark.size)
     return Embeddings(keys, matrix, where=lambda row: f"{path}: byte {offsets[row]}")
 
 
@@ -590,9 +600,11 @@ def _read_listed(listing: _Listing, allow_pipes: bool) -> Embeddings:
     matrix = np.empty((0, 0), np.float32)
     for source, rows in groups.items():
         place = listing.where(rows[0])
-        with _open_source(place, source, allow_pipes) as ark:
-            places = ((listing.keys[row], offsets[row]) for row in rows)
-            _, _, block = _stack(ark.records_at(places), f"{place}: {source}", ark.size)
+        with _open_source(listing.name, place, source, allow_pipes) as ark:
+            runs = ark.records_at(
+                [listing.keys[row] for row in rows], [offsets[row] for row in rows]
+            )
+            _, _, block = _stack(runs, ark.name, ark.size)
         if not matrix.size:
             matrix = np.empty((len(offsets), block.shape[1]), np.float32)
         if block.shape[1] != matrix.shape[1]:
@@ -613,43 +625,47 @@ def _split_location(location: str) -> tuple[str, int]:
 
 
 @contextlib.contextmanager
-def _open_source(place: str, source: str, allow_pipes: bool) -> Iterator[_Ark]:
-    """The file or pipe that the scp line at `place` names."""
-    name = f"{place}: {source}"
+def _open_source(table: str, place: str, source: str, allow_pipes: bool) -> Iterator[_Ark]:
+    """The file or pipe that `table` names, first at the line `place`."""
     if source.endswith("]"):
         raise InputError(
-            f"{name}: range specifiers are not supported; write the range as a vector of its own"
+            f"{place}: range specifiers are not supported: {source}; "
+            "write the range as a vector of its own"
         )
     if not source.endswith("|"):
-        with _open_ark(name, Path(source)) as ark:
+        with _open_ark(f"{table}: {source}", f"{place}: {source}", Path(source)) as ark:
             yield ark
     elif allow_pipes:
-        yield _Ark(name, _run_pipe(name, source.removesuffix("|")))
+        output = _run_pipe(place, source.removesuffix("|"))
+        yield _Ark(f"{place}: {source}", output)
     else:
-        raise InputError(f"{name}: a command, which is not run unless pipes are allowed")
+        raise InputError(
+            f"{place}: {source} is a command, which is not run; allow pipes if you trust the file"
+        )
 
 
 @contextlib.contextmanager
-def _open_ark(name: str, path: Path) -> Iterator[_Ark]:
+def _open_ark(name: str, place: str, path: Path) -> Iterator[_Ark]:
+    """Map a file; `name` is the ark's in messages, `place` says who asked for it."""
     if not path.is_file():  # a FIFO or a device would block or never end
         what = "not a regular file" if path.exists() else "no such file"
-        raise InputError(f"{name}: {what}; has the stage that makes it been run?")
+        raise InputError(f"{place}: {what}; has the stage that makes it been run?")
     try:
         with open(path, "rb") as file:
             if not os.fstat(file.fileno()).st_size:
-                raise InputError(f"{name}: empty file, holds no vectors; run extraction again")
+                raise InputError(f"{place}: empty file, holds no vectors; run extraction again")
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError as error:
-        raise InputError(f"{name}: cannot be read: {error.strerror}") from error
+        raise InputError(f"{place}: cannot be read: {error.strerror}") from error
     with data:
         yield _Ark(name, data)
 
 
-def _run_pipe(name: str, command: str) -> bytes:
+def _run_pipe(place: str, command: str) -> bytes:
     done = subprocess.run(["sh", "-c", command], capture_output=True, check=False)
     if done.returncode:
         complaint = done.stderr.decode(errors="replace").strip()
-        raise InputError(f"{name}: command failed with status {done.returncode}: {complaint}")
+        raise InputError(f"{place}: command failed with status {done.returncode}: {complaint}")
     return done.stdout
 
 
@@ -683,11 +699,12 @@ def _stack(
 
 
 def _as_float32(matrix: npt.ArrayLike) -> npt.NDArray[np.float32]:
-    if np.iscomplexobj(matrix):
-        raise InputError("embeddings need a matrix of real numbers, got complex ones")
     try:
+        array = np.asarray(matrix)
+        if np.iscomplexobj(array):
+            raise TypeError("these are complex")
         with np.errstate(over="ignore"):  # the overflow shows as infinity, and is refused as such
-            return np.ascontiguousarray(matrix, np.float32)
+            return np.ascontiguousarray(array, np.float32)
     except (TypeError, ValueError) as error:
         raise InputError(f"embeddings need a matrix of real numbers: {error}") from error
 

@@ -149,7 +149,14 @@ def start_sleepers(tmp_path: Path, prelude: str = "") -> tuple[subprocess.Popen,
     return launcher, [int(file.read_text()) for file in files]
 
 
-@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "sent",
+    [
+        signal.SIGTERM,
+        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, marks=pytest.mark.slow),
+    ],
+)
 def test_a_stopped_launcher_leaves_no_process(tmp_path, sent):
     launcher, processes = start_sleepers(tmp_path)
     launcher.send_signal(sent)

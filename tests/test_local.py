@@ -1,7 +1,10 @@
 """The programs in local/: from a corpus on disk to data directories, by their command lines."""
 
+import importlib
+import logging
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +12,7 @@ import pytest
 import soundfile
 import yaml
 
+from nessa.corpus import run_program
 from nessa.datadir import read_utt2spk, validate_data_dir
 from nessa.files import read_table
 from nessa.trials import Trials
@@ -16,19 +20,66 @@ from nessa.trials import Trials
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT.parent / "shared/data/librispeech_sample/LibriSpeech"
 LISTS = ROOT.parent / "shared/data/voxceleb_trials"
+ENCODER = {
+    "architecture": "tdnn", "channels": 8, "dim": 8, "steps": 1, "loss": {"type": "ge2e"}
+}  # fmt: skip
 HEADER = "VoxCeleb1 ID\tVGGFace1 ID\tGender\tNationality\tSet\n"
 
 
-def run_local(program: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "local" / program), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+@dataclass
+class Done:
+    """How a program ended, and what it said."""
+
+    status: int
+    out: str
+    err: str
 
 
-def refuse(done: subprocess.CompletedProcess[str], *messages: str) -> None:
-    assert done.returncode == 2, done.stderr
-    assert "Traceback" not in done.stderr
+class Programs:
+    """Runs programs of local/ inside this process: each start would cost seconds of imports."""
+
+    def __init__(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        self.monkeypatch, self.capsys, self.caplog = monkeypatch, capsys, caplog
+        monkeypatch.syspath_prepend(str(ROOT / "local"))
+        caplog.set_level(logging.INFO)
+
+    def __call__(self, program: str, *arguments: object) -> Done:
+        self.caplog.clear()
+        self.monkeypatch.setattr("sys.argv", [f"{program}.py", *map(str, arguments)])
+        status = 0
+        try:
+            run_program(importlib.import_module(program).main)
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+        out, err = self.capsys.readouterr()
+        return Done(status, out + self.caplog.text, err)
+
+    def voxceleb(self, recipe: Path, corpus: Path, data: Path, *options: str) -> Done:
+        return self("voxceleb", "--recipe", recipe, "--corpus", corpus, "--output", data, *options)
+
+    def librispeech(self, corpus: Path, data: Path, *options: str) -> Done:
+        return self("librispeech", "--corpus", corpus, "--output", data, *options)
+
+
+@pytest.fixture
+def programs(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> Programs:
+    return Programs(monkeypatch, capsys, caplog)
+
+
+def refuse(done: Done, *messages: str) -> None:
+    assert done.status == 2, done
+    assert "Traceback" not in done.err
     for message in messages:
-        assert message in done.stderr
+        assert message in done.err
 
 
 @pytest.fixture
@@ -47,8 +98,8 @@ def recipe(tmp_path: Path) -> Path:
             "program": "voxceleb",
             "trials": {"eval": {"targets": 30, "nontargets": 100}},
         },
-        "encoders": {},
-        "pairs": [],
+        "encoders": dict.fromkeys(("old", "new"), ENCODER),
+        "update": ["old", "new"],
     }
     path.write_text(yaml.safe_dump(settings))
     return path
@@ -79,25 +130,17 @@ def voxceleb(tmp_path: Path) -> Path:
     return corpus
 
 
-def prepare_voxceleb(
-    recipe: Path, corpus: Path, data: Path, *options: str
-) -> subprocess.CompletedProcess[str]:
-    return run_local(
-        "voxceleb.py", "--recipe", recipe, "--corpus", corpus, "--output", data, *options
-    )
-
-
-def test_mini_then_voxceleb(tmp_path: Path, recipe: Path) -> None:
+def test_mini_then_voxceleb(programs: Programs, tmp_path: Path, recipe: Path) -> None:
     pytest.importorskip("espeakng_loader", reason="needs the extra `mini`")
     corpus, data = tmp_path / "corpus", tmp_path / "data"
-    done = run_local("mini.py", "--recipe", recipe, "--corpus", corpus, "--nj", 2)
-    assert done.returncode == 0, done.stderr
+    done = programs("mini", "--recipe", recipe, "--corpus", corpus, "--nj", 2)
+    assert done.status == 0, done
     lines = (corpus / "trials/eval.txt").read_text().splitlines()
     assert len(lines) == 130
     label, *files = lines[0].split()
     assert label in "01" and all((corpus / "wav" / file).is_file() for file in files)
-    done = prepare_voxceleb(recipe, corpus, data)
-    assert done.returncode == 0, done.stderr
+    done = programs.voxceleb(recipe, corpus, data)
+    assert done.status == 0, done
     assert len(read_utt2spk(data / "train")) == 6
     assert len(read_utt2spk(data / "eval")) == 24
     trials = Trials.read(data / "eval/trials")
@@ -105,17 +148,21 @@ def test_mini_then_voxceleb(tmp_path: Path, recipe: Path) -> None:
     assert validate_data_dir(data / "eval") == validate_data_dir(data / "train") == []
 
 
-def test_mini_refuses_a_recipe_without_sets(tmp_path: Path, recipe: Path) -> None:
+def test_mini_refuses_a_recipe_without_sets(
+    programs: Programs, tmp_path: Path, recipe: Path
+) -> None:
     settings = yaml.safe_load(recipe.read_text())
     settings["corpus"]["sets"] = {}
     recipe.write_text(yaml.safe_dump(settings))
-    refuse(run_local("mini.py", "--recipe", recipe, "--corpus", tmp_path / "corpus"), "corpus.sets")
+    refuse(programs("mini", "--recipe", recipe, "--corpus", tmp_path / "corpus"), "corpus.sets")
 
 
-def test_voxceleb_names_become_ids(tmp_path: Path, recipe: Path, voxceleb: Path) -> None:
+def test_voxceleb_names_become_ids(
+    programs: Programs, tmp_path: Path, recipe: Path, voxceleb: Path
+) -> None:
     data = tmp_path / "data"
-    done = prepare_voxceleb(recipe, voxceleb, data)
-    assert done.returncode == 0, done.stderr
+    done = programs.voxceleb(recipe, voxceleb, data)
+    assert done.status == 0, done
     trials = Trials.read(data / "eval/trials")
     assert trials.enroll == ["id10270-x6uYqmx31kE-00001", "id10270-_p-a-00001"]
     assert trials.test == ["id10270--5r0dWxy17C-00002", "id10271--5r0dWxy17C-00002"]
@@ -125,46 +172,52 @@ def test_voxceleb_names_become_ids(tmp_path: Path, recipe: Path, voxceleb: Path)
     assert validate_data_dir(data / "eval") == []
 
 
-def test_a_name_that_matches_nothing_is_named(tmp_path: Path, recipe: Path, voxceleb: Path) -> None:
+def test_a_name_that_matches_nothing_is_named(
+    programs: Programs, tmp_path: Path, recipe: Path, voxceleb: Path
+) -> None:
     with open(voxceleb / "trials/eval.txt", "a") as file:
         file.write("1 id10270/x6uYqmx31kE/00001.wav id10270/x6uYqmx31kE/00009.wav\n")
-    done = prepare_voxceleb(recipe, voxceleb, tmp_path / "data")
+    done = programs.voxceleb(recipe, voxceleb, tmp_path / "data")
     refuse(done, "eval.txt: line 3", "id10270/x6uYqmx31kE/00009.wav")
 
 
 @pytest.mark.parametrize("line", ["", "1 a/b/c.wav", "2 a/b/c.wav d/e/f.wav", "1 a b c"])
 def test_a_malformed_list_is_refused(
-    tmp_path: Path, recipe: Path, voxceleb: Path, line: str
+    programs: Programs, tmp_path: Path, recipe: Path, voxceleb: Path, line: str
 ) -> None:
     (voxceleb / "trials/eval.txt").write_text(line + "\n")
-    refuse(prepare_voxceleb(recipe, voxceleb, tmp_path / "data"), "eval.txt: line 1", "expected")
+    refuse(programs.voxceleb(recipe, voxceleb, tmp_path / "data"), "eval.txt: line 1", "expected")
 
 
 def test_bad_audio_stops_or_is_skipped_with_its_trials(
-    tmp_path: Path, recipe: Path, voxceleb: Path
+    programs: Programs, tmp_path: Path, recipe: Path, voxceleb: Path
 ) -> None:
     data = tmp_path / "data"
     bad = voxceleb / "wav/id10270/x6uYqmx31kE/00001.wav"
     bad.write_bytes(b"")
-    refuse(prepare_voxceleb(recipe, voxceleb, data), str(bad), "--skip-bad")
-    done = prepare_voxceleb(recipe, voxceleb, data, "--skip-bad")
-    assert done.returncode == 0, done.stderr
-    assert "11 utterances, 2 skipped" in done.stdout
+    refuse(programs.voxceleb(recipe, voxceleb, data), str(bad), "--skip-bad")
+    done = programs.voxceleb(recipe, voxceleb, data, "--skip-bad")
+    assert done.status == 0, done
+    assert "11 utterances, 2 skipped" in done.out
     assert set(read_table(data / "eval/skipped")) == {"id10270-x6uYqmx31kE-00001", "eval.txt:1"}
     assert len(Trials.read(data / "eval/trials")) == 1
     assert validate_data_dir(data / "eval") == []
 
 
-def test_missing_things_are_named(tmp_path: Path, recipe: Path, voxceleb: Path) -> None:
+def test_missing_things_are_named(
+    programs: Programs, tmp_path: Path, recipe: Path, voxceleb: Path
+) -> None:
     data = tmp_path / "data"
-    refuse(prepare_voxceleb(recipe, tmp_path / "nowhere", data), "nowhere/meta.csv", "no such file")
+    refuse(
+        programs.voxceleb(recipe, tmp_path / "nowhere", data), "nowhere/meta.csv", "no such file"
+    )
     meta = (voxceleb / "meta.csv").read_text()
     (voxceleb / "meta.csv").write_text(meta + "id10999\tname\tf\tUK\teval\n")
-    refuse(prepare_voxceleb(recipe, voxceleb, data), "speaker id10999", "meta.csv")
+    refuse(programs.voxceleb(recipe, voxceleb, data), "speaker id10999", "meta.csv")
     (voxceleb / "meta.csv").write_text(meta + "id10999\tname\tfemale\tUK\teval\n")
-    refuse(prepare_voxceleb(recipe, voxceleb, data), "meta.csv: line 5")
+    refuse(programs.voxceleb(recipe, voxceleb, data), "meta.csv: line 5")
     (voxceleb / "meta.csv").write_text(meta.replace("\ttrain", "\teval"))
-    refuse(prepare_voxceleb(recipe, voxceleb, data), "no speaker of set 'train'")
+    refuse(programs.voxceleb(recipe, voxceleb, data), "no speaker of set 'train'")
 
 
 @pytest.mark.parametrize(
@@ -205,17 +258,13 @@ def librispeech(tmp_path: Path) -> Path:
     return corpus
 
 
-def prepare_librispeech(
-    corpus: Path, data: Path, *options: str
-) -> subprocess.CompletedProcess[str]:
-    return run_local("librispeech.py", "--corpus", corpus, "--output", data, *options)
-
-
-def test_chapters_are_sessions_where_there_are_several(tmp_path: Path, librispeech: Path) -> None:
+def test_chapters_are_sessions_where_there_are_several(
+    programs: Programs, tmp_path: Path, librispeech: Path
+) -> None:
     data = tmp_path / "data"
-    done = prepare_librispeech(librispeech, data)
-    assert done.returncode == 0, done.stderr
-    assert "1 of 2 speakers have a single chapter" in done.stdout
+    done = programs.librispeech(librispeech, data)
+    assert done.status == 0, done
+    assert "1 of 2 speakers have a single chapter" in done.out
     sessions = read_table(data / "eval/utt2session")
     assert sessions["14-208-0000"] == sessions["14-208-0001"] == "208"
     assert sessions["14-209-0000"] == "209"
@@ -224,30 +273,38 @@ def test_chapters_are_sessions_where_there_are_several(tmp_path: Path, librispee
     assert validate_data_dir(data / "eval") == []
 
 
-def test_librispeech_refusals(tmp_path: Path, librispeech: Path) -> None:
+def test_librispeech_refusals(programs: Programs, tmp_path: Path, librispeech: Path) -> None:
     data = tmp_path / "data"
-    refuse(prepare_librispeech(tmp_path / "nowhere", data), "SPEAKERS.TXT", "no such file")
+    refuse(programs.librispeech(tmp_path / "nowhere", data), "SPEAKERS.TXT", "no such file")
     (librispeech / "dev/17/362/17-362-0001.flac").write_bytes(b"")
-    refuse(prepare_librispeech(librispeech, data), "17-362-0001.flac")
-    done = prepare_librispeech(librispeech, data, "--skip-bad")
-    assert done.returncode == 0
+    refuse(programs.librispeech(librispeech, data), "17-362-0001.flac")
+    done = programs.librispeech(librispeech, data, "--skip-bad")
+    assert done.status == 0
     assert list(read_table(data / "eval/skipped")) == ["17-362-0001"]
     (librispeech / "SPEAKERS.TXT").write_text("14 | F | dev | 1 | A\n")
-    refuse(prepare_librispeech(librispeech, data), "speaker '17'")
+    refuse(programs.librispeech(librispeech, data), "speaker '17'")
     (librispeech / "SPEAKERS.TXT").write_text("14 F\n")
-    refuse(prepare_librispeech(librispeech, data), "SPEAKERS.TXT: line 1")
+    refuse(programs.librispeech(librispeech, data), "SPEAKERS.TXT: line 1")
     empty = tmp_path / "empty"
     empty.mkdir()
     (empty / "SPEAKERS.TXT").write_text("14 | F | dev | 1 | A\n")
-    refuse(prepare_librispeech(empty, data), "<part>/<speaker>/<chapter>/*.flac")
+    refuse(programs.librispeech(empty, data), "<part>/<speaker>/<chapter>/*.flac")
 
 
 @pytest.mark.skipif(not SAMPLE.is_dir(), reason="the LibriSpeech sample is not there")
-def test_librispeech_sample(tmp_path: Path) -> None:
-    done = prepare_librispeech(SAMPLE, tmp_path)
-    assert done.returncode == 0, done.stderr
+def test_librispeech_sample(programs: Programs, tmp_path: Path) -> None:
+    done = programs.librispeech(SAMPLE, tmp_path)
+    assert done.status == 0, done
     utt2spk = read_utt2spk(tmp_path / "eval")
     assert (len(utt2spk), len(set(utt2spk.values()))) == (100, 10)
     assert utt2spk["1688-142285-0000"] == "1688"
     assert set(read_table(tmp_path / "eval/spk2gender").values()) == {"m", "f"}
     assert validate_data_dir(tmp_path / "eval") == []
+
+
+@pytest.mark.parametrize("program", ["mini", "voxceleb", "librispeech"])
+def test_programs_start_from_anywhere(tmp_path: Path, program: str) -> None:
+    command = [sys.executable, str(ROOT / "local" / f"{program}.py"), "--help"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "--corpus" in done.stdout

@@ -27,18 +27,22 @@ elif words[:4] == ["-m", "nessa.cli", "recipe", "resolve"]:
     print("models old new\\ntrained", os.environ.get("TRAINED", "old new"))
     print("sets train align dev eval\\nextract_sets align dev eval")
     print("corpus mini\\nprepare voxceleb\\nshards 2\\naligners logit\\npairs new:old")
-    print("systems logit:new:old\\nexported logit:new:old")
+    print("symmetric raw:old:old raw:new:new\\nsystems logit:new:old\\nexported logit:new:old")
     for stage in range(11):
         seen = [w for w in words if "=" in w] if stage >= 6 else early
         print("digest", stage, f"{{stage}}-{{len(seen)}}-{{'.'.join(seen)}}")
 else:
     name = words[2] if words[0] == "-m" else words[0]
     with open(os.environ["CALLS"], "a") as calls:
-        print(name, *words, file=calls)
+        print(name, *words, sep="\\t", file=calls)
     if name == os.environ.get("SLEEP"):
         time.sleep(300)
     if name == os.environ.get("FAIL"):
         sys.exit(print("Error: the data are bad", file=sys.stderr) or 2)
+    if name == "prepare":
+        os.makedirs(words[-1] + "/eval", exist_ok=True)
+        for made in ("trials", "trials_profile", "enroll_map"):
+            open(words[-1] + "/eval/" + made, "w").close()
     if name == "report":
         folder = words[words.index("--exp") + 1] + "/report"
         os.makedirs(folder, exist_ok=True)
@@ -46,7 +50,9 @@ else:
 """
 
 CHAIN = ["local/mini.py", "local/voxceleb.py", "prepare", "train", "train"]
-CHAIN += ["extract"] * 6 + ["evaluate", "align", "map", "evaluate", "report", "export"]
+CHAIN += ["extract"] * 6 + ["score"] * 4 + ["evaluate"]
+LATE = ["align", "map", "score", "score", "evaluate", "report", "export"]  # stage 6 and on
+CHAIN += LATE
 
 
 class Tree:
@@ -90,11 +96,11 @@ class Tree:
         return lines
 
     def calls(self) -> list[str]:
-        return [line.split()[0] for line in self.lines()]
+        return [line.split("\t")[0] for line in self.lines()]
 
     def wait_for_call(self, name: str) -> None:
         deadline = time.monotonic() + 30
-        while not self.call_file.exists() or f"{name} " not in self.call_file.read_text():
+        while not self.call_file.exists() or f"{name}\t" not in self.call_file.read_text():
             assert time.monotonic() < deadline, f"{name} was never called"
             time.sleep(0.05)
 
@@ -109,13 +115,13 @@ def finished_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tree = Tree(tmp_path_factory.mktemp("finished"))
     run = tree.run()
     assert run.returncode == 0, run.stderr
-    return tree.exp
+    return tree.exp.parent
 
 
 @pytest.fixture
 def finished(tree: Tree, finished_once: Path) -> Tree:
     """A tree whose stages are all done."""
-    shutil.copytree(finished_once, tree.exp)
+    shutil.copytree(finished_once, tree.exp.parent, dirs_exist_ok=True)
     return tree
 
 
@@ -129,6 +135,8 @@ def test_a_bare_run_does_all_stages_in_order_and_prints_the_table(tree):
 
 
 def test_every_stage_logs_into_its_folder(finished):
+    lists = ("trials", "trials_profile")
+    cells = [(model, list_name) for model in ("old", "new") for list_name in lists]
     logs = {str(path.relative_to(finished.exp / "log")) for path in finished.exp.rglob("*.log")}
     assert logs == {
         "corpus/mini.log",
@@ -138,6 +146,8 @@ def test_every_stage_logs_into_its_folder(finished):
         "encoders/new.log",
         *(f"extract/{model}.{job}.log" for model in ("old", "new") for job in (1, 2, "merge")),
         "symmetric/evaluate.log",
+        *(f"symmetric/raw.{model}-{model}.{list_name}.log" for model, list_name in cells),
+        *(f"asymmetric/logit.new-old.{list_name}.log" for list_name in lists),
         "align/logit.new-old.log",
         "map/logit.new-old.log",
         "asymmetric/evaluate.log",
@@ -156,13 +166,14 @@ def test_a_second_run_does_nothing_and_says_so(finished):
 
 def test_only_the_stages_that_a_changed_setting_touches_run_again(finished):
     finished.run("--set", "late=1")
-    assert finished.calls() == ["align", "map", "evaluate", "report", "export"]
+    assert finished.calls() == LATE
     finished.run("--set", "late=1", "--set", "other=2")
     assert finished.calls() == CHAIN
 
 
+@pytest.mark.slow
 def test_stages_can_be_run_alone(finished):
-    for stage, calls in ((0, CHAIN[:1]), (3, ["train", "train"]), (5, ["evaluate"])):
+    for stage, calls in ((0, CHAIN[:1]), (3, ["train", "train"]), (9, ["report"])):
         assert finished.run("--stage", str(stage), "--stop-stage", str(stage)).returncode == 0
         assert finished.calls() == calls
 
@@ -171,7 +182,7 @@ def test_what_comes_after_a_stage_run_alone_is_out_of_date(finished):
     finished.run("--stage", "7", "--stop-stage", "7")
     finished.lines()
     finished.run()
-    assert finished.calls() == ["evaluate", "report", "export"]
+    assert finished.calls() == LATE[2:]
 
 
 def test_stop_stage_stops_and_the_next_run_carries_on(tree):
@@ -191,10 +202,17 @@ def test_a_failed_stage_is_not_taken_for_done(tree):
     assert "stage align failed" in run.stderr
     assert tree.calls()[-1] == "align"
     assert tree.run().returncode == 0
-    assert tree.calls() == ["align", "map", "evaluate", "report", "export"]
+    assert tree.calls() == LATE
 
 
-@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "sent",
+    [
+        signal.SIGKILL,
+        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
+    ],
+)
 def test_a_stopped_run_leaves_no_job_and_carries_on(tree, sent):
     run = tree.start(SLEEP="train")
     tree.wait_for_call("train")
@@ -206,6 +224,7 @@ def test_a_stopped_run_leaves_no_job_and_carries_on(tree, sent):
     assert tree.calls() == CHAIN[3:]
 
 
+@pytest.mark.slow
 def test_a_second_run_at_once_is_refused_and_names_the_first(tree):
     first = tree.start(SLEEP="prepare")
     tree.wait_for_call("prepare")
@@ -224,6 +243,7 @@ def test_work_dir_is_relative_to_the_caller(tree):
     assert not tree.exp.exists()
 
 
+@pytest.mark.slow
 def test_a_recipe_without_encoders_to_train_skips_that_stage(tree):
     assert tree.run(TRAINED="").returncode == 0
     assert "train" not in tree.calls()
@@ -232,11 +252,30 @@ def test_a_recipe_without_encoders_to_train_skips_that_stage(tree):
 def test_each_job_gets_its_model_and_shard(tree):
     tree.run("--nj", "1")
     shards = [
-        (words[words.index("--model") + 1], words[words.index("--shard") + 1])
-        for words in (line.split() for line in tree.lines())
+        (Path(words[words.index("--encoder") + 1]).name, words[words.index("--shard") + 1])
+        for words in (line.split("\t") for line in tree.lines())
         if "--shard" in words
     ]
-    assert shards == [("old", "1/2"), ("old", "2/2"), ("new", "1/2"), ("new", "2/2")]
+    assert shards == [("old", "1"), ("old", "2"), ("new", "1"), ("new", "2")]
+
+
+@pytest.mark.slow
+def test_profiles_are_averaged_once(tree):
+    """Before mapping where there is a mapping, else while scoring."""
+    tree.run()
+    with_map = [line.split("\t")[0] for line in tree.lines() if "--enroll-map" in line]
+    assert with_map == ["score", "score", "map"]
+
+
+@pytest.mark.slow
+def test_a_recipe_without_profile_trials_scores_what_it_has(tree):
+    tree.run("--stop-stage", "1")
+    (tree.exp.parent / "data/eval/trials_profile").unlink()
+    (tree.exp.parent / "data/eval/enroll_map").unlink()
+    assert tree.run().returncode == 0
+    lines = tree.lines()
+    assert sum(line.startswith("score\t") for line in lines) == 3
+    assert not [line for line in lines if "--enroll-map" in line]
 
 
 @pytest.mark.parametrize(

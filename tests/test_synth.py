@@ -138,6 +138,12 @@ def test_killed_and_taken_up_again_equals_undisturbed(tmp_path: Path) -> None:
     assert tree(killed) == tree(whole)
 
 
+def test_a_kill_while_the_stamp_is_written_does_no_harm(tmp_path: Path) -> None:
+    (tmp_path / ".corpus.json.x1.tmp").write_text("{")
+    synthesise_corpus(tmp_path, {"train": SetPlan(1, 1, 1)})
+    assert not list(tmp_path.glob(".*"))
+
+
 def test_a_folder_that_is_not_ours_is_refused_untouched(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("ten years of work")
     with pytest.raises(InputError, match="no synthetic corpus"):

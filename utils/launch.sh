@@ -71,8 +71,12 @@ wait_for_one() {
 run_job() {
   local code=0 start=$SECONDS file command=() word
   trap : TERM # when stopped, wait for the command to end and close the log
-  file=$(fill_in "${job_list[$1]}" "$log")
-  for word in "${arguments[@]}"; do command+=("$(fill_in "${job_list[$1]}" "$word")"); done
+  fill_in "${job_list[$1]}" "$log"
+  file=$filled
+  for word in "${arguments[@]}"; do
+    fill_in "${job_list[$1]}" "$word"
+    command+=("$filled")
+  done
   mkdir -p "$(dirname "$file")"
   {
     printf '#' && printf ' %q' "${command[@]}" && echo
@@ -88,18 +92,19 @@ run_job() {
   echo "$code" >"$status_dir/$1"
 }
 
-# fill_in JOB TEXT: TEXT with the job's fields in place of {1}, {2}, ...
+# fill_in JOB TEXT: leaves in $filled the TEXT with the job's fields in place of {1}, {2}, ...
+# (A variable, not stdout: a process per word would cost more than many a job.)
 fill_in() {
-  local text=$2 fields number
+  local fields number
+  filled=$2
   IFS=: read -r -a fields <<<"$1"
   for number in "${!fields[@]}"; do
-    text=${text//"{$((number + 1))}"/"${fields[number]}"}
+    filled=${filled//"{$((number + 1))}"/"${fields[number]}"}
   done
-  printf '%s\n' "$text"
 }
 
 report_failures() {
-  local index code file failed=0 first='' status=2
+  local index code failed=0 first='' status=2
   for index in "${!job_list[@]}"; do
     code=$(cat "$status_dir/$index" 2>/dev/null || echo 1) # no file: the job was killed outright
     ((code == 0)) && continue
@@ -108,10 +113,10 @@ report_failures() {
     first=${first:-$index}
   done
   ((failed)) || return 0
-  file=$(fill_in "${job_list[first]}" "$log")
+  fill_in "${job_list[first]}" "$log"
   {
-    echo "$failed of ${#job_list[@]} jobs failed; the log of the first, $file, ends with:"
-    show_tail "$file"
+    echo "$failed of ${#job_list[@]} jobs failed; the log of the first, $filled, ends with:"
+    show_tail "$filled"
   } >&2
   return "$status"
 }
@@ -119,7 +124,8 @@ report_failures() {
 # The end of a log without the launcher's own lines; a progress bar's \r count as line ends.
 show_tail() {
   if [[ -r $1 ]]; then
-    tr '\r' '\n' <"$1" | grep -v -e '^# exit code ' -e '^# started at ' -e '^$' | tail -n "$tail_lines"
+    tr '\r' '\n' <"$1" | grep -v -e '^# exit code ' -e '^# started at ' -e '^$' |
+      tail -n "$tail_lines"
   else
     echo "(there is no such log; is the folder writable?)"
   fi

@@ -130,12 +130,12 @@ check_space() {
 
 explain_pip_failure() {
   local pip_log=$venv/pip.log why="pip failed"
+  local no_index='NewConnectionError|ConnectTimeout|NameResolutionError|ProxyError'
   # Nothing was touched yet: what is there may stay.
   grep -q '^Installing collected packages' "$pip_log" || rm "$venv/.unfinished"
   if grep -qi 'no space left on device' "$pip_log"; then
     why="the disk is full (here, or in ${TMPDIR:-/tmp}, where pip unpacks; TMPDIR moves that)"
-  elif grep -qE 'NewConnectionError|ConnectTimeout|NameResolutionError|ProxyError|from versions: none' \
-    "$pip_log"; then
+  elif grep -qE "$no_index|from versions: none" "$pip_log"; then
     why="the package index cannot be reached; check the network and pip's proxy settings"
   elif grep -q 'No matching distribution' "$pip_log"; then
     why="the package index lacks a pinned version for this Python ($(python_version "$python"))"

@@ -3,17 +3,18 @@
 The paper's abstract is all we know of its layers and losses; the choices below are ours.
 Symbols as in the method: x (Dx) enrollment, y (Dy) runtime embedding, f and g the two networks,
 
-    z = normalize(P c + r(c)),   c = length-normalised, centred, length-normalised input,
+    z = normalize(P c + r(c)),   c = normalize(normalize(x) - mean),
 
-P a linear map started from the cross-covariance of the two views, r a small MLP that starts at
-zero. A batch holds P speakers x K utterances; the K are split at random into an enrollment part,
-averaged to a profile in the enrollment model's own space, and a runtime part, so that an
-utterance is never on both sides. The loss is supervised contrastive, both ways.
+P a linear map started from the two views' covariances, r a small MLP that starts at zero. A batch
+holds P speakers x K utterances; the K are split at random into an enrollment part, averaged to a
+profile in its own model's space, and a runtime part, so that an utterance is never on both sides.
+The loss is supervised contrastive, both ways. Which model gives the profiles is drawn for every
+batch: the space serves both update directions, and galleries in which both models' profiles meet.
 """
 
 import copy
 import logging
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -33,24 +34,44 @@ from nessa.training import learning_rate
 
 log = logging.getLogger(__name__)
 
-ROWS_PER_BLOCK = 65536  # of a matrix mapped at once; bounds the memory of the hidden layer
-SCALE = 15.0  # start of the learnable scale of the cosines
+Side = Literal["enroll", "runtime"]
+SIDES: tuple[Side, Side] = ("enroll", "runtime")
+ROWS_PER_BLOCK = 16384  # of a matrix mapped at once; bounds the memory of the hidden layer
+INITIAL_SCALE = 15.0  # of the cosines in the loss; learned
+SMALL_START = 1e-2  # of dimensions beyond the rank of the start of P
+EIGENVALUE_FLOOR = 1e-3  # of the mean eigenvalue, when whitening
+
+
+class Centering(nn.Module):
+    """normalize(normalize(x) - mean)."""
+
+    mean: Tensor
+
+    def __init__(self, mean: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mean", mean)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, D) -> (N, D), unit length."""
+        return functional.normalize(functional.normalize(x, dim=1) - self.mean, dim=1)
 
 
 class SideNetwork(nn.Module):
-    """f or g: centred input -> normalize(P c + r(c)).
+    """f or g: a model's embedding -> the shared space.
 
     Args:
+        mean: of the model's length-normalised align embeddings, shape (D_in,).
         projection: start of P, shape (D_in, D).
         hidden_dim: width of the MLP r.
         dropout: on its hidden layer, in training.
     """
 
-    def __init__(self, projection: Tensor, hidden_dim: int, dropout: float) -> None:
+    def __init__(self, mean: Tensor, projection: Tensor, hidden_dim: int, dropout: float) -> None:
         super().__init__()
         inputs, outputs = projection.shape
+        self.centering = Centering(mean)
         self.linear = nn.Linear(inputs, outputs, bias=False)
-        self.linear.weight.data = projection.T.clone()
+        self.linear.weight.data = projection.T.contiguous()
         last = nn.Linear(hidden_dim, outputs)
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
@@ -58,93 +79,99 @@ class SideNetwork(nn.Module):
             nn.Linear(inputs, hidden_dim), nn.GELU(), nn.Dropout(dropout), last
         )
 
-    def forward(self, centred: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """(N, D_in) -> (N, D), unit length."""
-        return functional.normalize(self.linear(centred) + self.residual(centred), dim=1)
+        c = self.centering(x)
+        return functional.normalize(self.linear(c) + self.residual(c), dim=1)
 
 
 class NeuralAligner(Aligner):
     """NESSA.
 
     Args:
-        mode: "shared" trains f and g; "to-enroll" keeps f = identity and trains g; "to-runtime"
-            keeps g = identity and trains f.
-        dim: D of the shared space (in the other modes that of the side that is kept).
-        hidden_dim, dropout: of the residual MLPs.
-        steps, speakers_per_batch, utterances_per_speaker, learning_rate, weight_decay: training.
-        evaluate_every: steps between looks at the dev EER; the best network is kept.
         seed: of initialisation and batches.
+        settings: see `nessa.config.AlignerConfig`. mode: "shared" trains f and g; "to-enroll"
+            keeps f = centring and trains g into the enrollment model's space; "to-runtime" the
+            reverse.
     """
 
     kind = "neural"
 
     def __init__(self, seed: int = 1, **settings: Any) -> None:
-        self.config = AlignerConfig(**{**settings, "seeds": (seed,)})
         super().__init__(seed=seed, **settings)
         self.seed = seed
-        self.networks: dict[str, SideNetwork | None] = {}
-
-    # --- fitting ---
+        self.config = AlignerConfig(**settings)
+        self.modules: dict[Side, nn.Module] = {}
 
     def _fit(
         self, enroll: Matrix, runtime: Matrix, labels: npt.NDArray[np.int64], dev: DevSet | None
     ) -> None:
         torch.manual_seed(self.seed)
-        self.arrays = {"enroll_mean": fit_mean(enroll), "runtime_mean": fit_mean(runtime)}
-        self.networks = self._initial_networks(enroll, runtime, labels)
-        training = _Training(self, enroll, runtime, labels)
-        best, best_eer = None, np.inf
-        for step in range(self.config.steps):
-            loss = training.step(step)
-            if (step + 1) % self.config.evaluate_every and step + 1 < self.config.steps:
+        self.modules = self._initial_modules(enroll, runtime, labels)
+        training = _Training(self.config, self.modules, (enroll, runtime), labels, self.seed)
+        best, best_eer = copy.deepcopy(self.modules), np.inf
+        for step in range(1, self.config.steps + 1):
+            loss = training.step(step - 1)
+            if step % self.config.evaluate_every and step < self.config.steps:
                 continue
-            self._keep_weights()
-            dev_eer = self._dev_eer(dev) if dev else -step
-            log.info("step %d: loss %.4f, dev EER %.4f", step + 1, loss, dev_eer)
-            if dev_eer < best_eer:
-                best, best_eer = copy.deepcopy(self.arrays), dev_eer
-        assert best is not None
-        self.arrays = best
-        self._load_weights()
+            dev_eer = self._dev_eer(dev) if dev else np.nan
+            log.info("step %d: loss %.4f, dev EER %.4f", step, loss, dev_eer)
+            if dev is None or dev_eer < best_eer:
+                best, best_eer = copy.deepcopy(self.modules), dev_eer
+        self.modules = best
+        self.arrays = {
+            f"{side}.{name}": tensor.detach().numpy()
+            for side, module in best.items()
+            for name, tensor in module.state_dict().items()
+        }
 
-    def _initial_networks(
+    def _initial_modules(
         self, enroll: Matrix, runtime: Matrix, labels: npt.NDArray[np.int64]
-    ) -> dict[str, SideNetwork | None]:
-        a = center(enroll, self.arrays["enroll_mean"])
-        b = center(runtime, self.arrays["runtime_mean"])
-        p, q = _whitened_cross_projections(a, b, labels, self.config.dim)
-        config = self.config
-        make = lambda start: SideNetwork(  # noqa: E731
-            torch.from_numpy(start), config.hidden_dim, config.dropout
-        )
-        return {"enroll": make(p), "runtime": make(q)}
+    ) -> dict[Side, nn.Module]:
+        means = fit_mean(enroll), fit_mean(runtime)
+        a, b = center(enroll, means[0]), center(runtime, means[1])
+        if self.config.mode == "shared":
+            starts = shared_start(a, b, labels, self.config.dim)
+        else:
+            starts = regression_start(a, b)
+        kept = {"shared": None, "to-enroll": "enroll", "to-runtime": "runtime"}[self.config.mode]
+        return {
+            side: Centering(torch.from_numpy(mean))
+            if side == kept
+            else self._network(torch.from_numpy(mean), torch.from_numpy(start))
+            for side, mean, start in zip(SIDES, means, starts, strict=True)
+        }
 
-    def _keep_weights(self) -> None:
-        """Networks -> arrays."""
-        for side, network in self.networks.items():
-            if network is not None:
-                for name, tensor in network.state_dict().items():
-                    self.arrays[f"{side}.{name}"] = tensor.detach().numpy().copy()
+    def _network(self, mean: Tensor, start: Tensor) -> SideNetwork:
+        return SideNetwork(mean, start, self.config.hidden_dim, self.config.dropout)
 
-    def _load_weights(self) -> None:
-        """Arrays -> networks."""
-        for side in ("enroll", "runtime"):
+    def restore(self, arrays: dict[str, npt.NDArray[Any]], fingerprints: Any) -> None:
+        """Take over what `save` wrote."""
+        super().restore(arrays, fingerprints)
+        for side in SIDES:
             weights = {
                 name.removeprefix(f"{side}."): torch.from_numpy(array)
-                for name, array in self.arrays.items()
+                for name, array in arrays.items()
                 if name.startswith(f"{side}.")
             }
-            network = SideNetwork(weights["linear.weight"].T, self.config.hidden_dim, 0.0)
-            network.load_state_dict(weights)
-            self.networks[side] = network.eval()
+            module: nn.Module = (
+                Centering(weights["mean"])
+                if "mean" in weights
+                else self._network(weights["centering.mean"], weights["linear.weight"].T)
+            )
+            module.load_state_dict(weights)
+            self.modules[side] = module.eval()
 
     def _dev_eer(self, dev: DevSet) -> float:
+        """Mean of both directions, since the space serves both."""
+        assert dev.trials.labels is not None
         enroll = Embeddings(dev.enroll.keys, self.map_enroll(dev.enroll.matrix))
         runtime = Embeddings(dev.runtime.keys, self.map_runtime(dev.runtime.matrix))
-        assert dev.trials.labels is not None
-        return eer(cosine_scores(enroll, runtime, dev.trials), dev.trials.labels)
-
-    # --- mapping ---
+        scores = (
+            cosine_scores(enroll, runtime, dev.trials),
+            cosine_scores(runtime, enroll, dev.trials),
+        )
+        return float(np.mean([eer(s, dev.trials.labels) for s in scores]))
 
     def map_enroll(self, matrix: Matrix) -> Matrix:
         """(N, Dx) -> (N, D)."""
@@ -155,50 +182,54 @@ class NeuralAligner(Aligner):
         return self._map(matrix, "runtime")
 
     @torch.inference_mode()
-    def _map(self, matrix: Matrix, side: str) -> Matrix:
-        mean = self.arrays[f"{side}_mean"]
-        network = self.networks[side]
-        centred = center(checked(matrix, len(mean), side), mean)
-        if network is None:
-            return centred
-        network.eval()
-        blocks = [network(block) for block in torch.from_numpy(centred).split(ROWS_PER_BLOCK)]
-        return torch.cat(blocks).numpy()
+    def _map(self, matrix: Matrix, side: Side) -> Matrix:
+        module = self.modules[side].eval()
+        mean = next(iter(module.buffers()))
+        blocks = torch.from_numpy(checked(matrix, len(mean), side)).split(ROWS_PER_BLOCK)
+        return torch.cat([module(block) for block in blocks]).numpy()
 
 
-def _whitened_cross_projections(
+def shared_start(
     a: Matrix, b: Matrix, labels: npt.NDArray[np.int64], dim: int
 ) -> tuple[Matrix, Matrix]:
-    """Start of P for both sides: whiten within speakers, then cross-covariance SVD of the means.
+    """Start of P on both sides: whiten within speakers, then SVD of the means' cross-covariance.
 
     Args:
-        a, b: centred views (N, Dx), (N, Dy), same rows.
+        a, b: centred views of the same utterances, (N, Dx), (N, Dy).
         labels: speaker of each row.
-        dim: D; where it exceeds min(Dx, Dy) the rest is random and small.
+        dim: D; dimensions beyond min(Dx, Dy) start small and random.
 
     Returns:
         (Dx, D) and (Dy, D).
     """
-    wa, wb = _within_whitening(a, labels), _within_whitening(b, labels)
-    ma, mb = speaker_means(a @ wa, labels), speaker_means(b @ wb, labels)
-    u, s, vt = svd(ma.T.astype(np.float64) @ mb / len(ma), full_matrices=False)
+    whitenings = [_within_whitening(view, labels) for view in (a, b)]
+    means = [speaker_means(v, labels) @ w for v, w in zip((a, b), whitenings, strict=True)]
+    u, s, vt = svd(means[0].T @ means[1] / len(means[0]), full_matrices=False)
     rank = min(dim, len(s))
     rng = np.random.default_rng(0)
     starts = []
-    for whitening, rotation in ((wa, u), (wb, vt.T)):
-        start = rng.standard_normal((len(whitening), dim)) * 1e-2 / np.sqrt(len(whitening))
+    for whitening, rotation in zip(whitenings, (u, vt.T), strict=True):
+        start = SMALL_START * rng.standard_normal((len(whitening), dim)) / np.sqrt(len(whitening))
         start[:, :rank] = whitening @ rotation[:, :rank] * np.sqrt(s[:rank] / s[0])
         starts.append((start / np.linalg.norm(start, 2)).astype(np.float32))
     return starts[0], starts[1]
 
 
+def regression_start(a: Matrix, b: Matrix) -> tuple[Matrix, Matrix]:
+    """Least-squares maps of b onto a (Dy, Dx) for to-enroll, and of a onto b for to-runtime.
+
+    Returned in the order of the sides that use them: (Dx, Dy), (Dy, Dx).
+    """
+    onto_b = np.linalg.lstsq(a, b, rcond=None)[0]
+    onto_a = np.linalg.lstsq(b, a, rcond=None)[0]
+    return onto_b.astype(np.float32), onto_a.astype(np.float32)
+
+
 def _within_whitening(x: Matrix, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     """W (D, D) such that the within-speaker covariance of x W is the identity."""
     residual = x - speaker_means(x, labels)[labels]
-    covariance = residual.T.astype(np.float64) @ residual / len(x)
-    values, vectors = eigh(covariance)
-    floor = 1e-3 * values.mean()
-    return vectors / np.sqrt(np.maximum(values, floor))
+    values, vectors = eigh(residual.T.astype(np.float64) @ residual / len(x))
+    return vectors / np.sqrt(np.maximum(values, EIGENVALUE_FLOOR * values.mean()))
 
 
 class _Training:
@@ -206,69 +237,81 @@ class _Training:
 
     def __init__(
         self,
-        aligner: NeuralAligner,
-        enroll: Matrix,
-        runtime: Matrix,
+        config: AlignerConfig,
+        modules: dict[Side, nn.Module],
+        views: tuple[Matrix, Matrix],
         labels: npt.NDArray[np.int64],
+        seed: int,
     ) -> None:
-        self.config, self.networks = aligner.config, aligner.networks
-        self.rng = np.random.default_rng(aligner.seed)
-        self.x = torch.from_numpy(center(enroll, np.zeros(enroll.shape[1], np.float32)))
-        self.y = torch.from_numpy(center(runtime, np.zeros(runtime.shape[1], np.float32)))
-        self.mx = torch.from_numpy(aligner.arrays["enroll_mean"])
-        self.my = torch.from_numpy(aligner.arrays["runtime_mean"])
-        self.speakers = _Speakers(labels)
-        self.log_scale = nn.Parameter(torch.tensor(float(np.log(SCALE))))
-        weights = [w for n in self.networks.values() if n is not None for w in n.parameters()]
-        self.optimizer = torch.optim.AdamW(
-            [{"params": weights}, {"params": [self.log_scale], "weight_decay": 0.0}],
-            weight_decay=self.config.weight_decay,
-        )
+        self.config = config
+        self.sides = [
+            (modules[side], torch.from_numpy(view)) for side, view in zip(SIDES, views, strict=True)
+        ]
+        self.speakers = SpeakerBatches(labels)
+        self.rng = np.random.default_rng(seed)
+        self.log_scale = nn.Parameter(torch.tensor(INITIAL_SCALE).log())
+        weights = [weight for module in modules.values() for weight in module.parameters()]
+        groups: list[dict[str, Any]] = [
+            {"params": weights, "weight_decay": config.weight_decay},
+            {"params": [self.log_scale], "weight_decay": 0.0},
+        ]
+        self.optimizer = torch.optim.AdamW(groups)
 
     def step(self, step: int) -> float:
         config = self.config
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(step, config.steps, config.learning_rate)
-        rows = self.speakers.draw(
-            config.speakers_per_batch, config.utterances_per_speaker, self.rng
+        rows = torch.from_numpy(
+            self.speakers.draw(config.speakers_per_batch, config.utterances_per_speaker, self.rng)
         )  # (P, K)
-        k = rows.shape[1]
-        n = int(self.rng.choice([1, 1, 2, max(1, k // 2)]))
-        n = min(n, k - 1)
-        e, r = torch.from_numpy(rows[:, :n]), torch.from_numpy(rows[:, n:])
-        p = len(rows)
-        self.networks["enroll"].train(), self.networks["runtime"].train()
-        prof = functional.normalize(functional.normalize(self.x[e].mean(1), dim=1) - self.mx, dim=1)
-        run = functional.normalize(self.y[r.flatten()] - self.my, dim=1)
-        zx = self.networks["enroll"](prof)  # (P, D)
-        zy = self.networks["runtime"](run)  # (P*R, D)
-        sim = self.log_scale.exp() * zx @ zy.T  # (P, P*R)
-        lab = torch.arange(p)
-        same = lab[:, None] == lab.repeat_interleave(r.shape[1])[None]
-        loss = supervised_contrastive(sim, same) + supervised_contrastive(sim.T, same.T)
+        loss = self._loss(rows)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
         return loss.item()
 
+    def _loss(self, rows: Tensor) -> Tensor:
+        """Profiles of one side against utterances of the other; `rows` (P, K)."""
+        speakers, k = rows.shape
+        size = profile_size(k, self.rng)
+        order = self.rng.integers(2)
+        (enroll, x), (runtime, y) = self.sides[order], self.sides[1 - order]
+        profiles = enroll.train()(x[rows[:, :size]].mean(dim=1))  # (P, D)
+        live = runtime.train()(y[rows[:, size:].flatten()])  # (P * R, D)
+        similarity = self.log_scale.exp() * profiles @ live.T  # (P, P * R)
+        own = torch.arange(speakers)
+        same = own[:, None] == own.repeat_interleave(k - size)
+        return supervised_contrastive(similarity, same) + supervised_contrastive(
+            similarity.T, same.T
+        )
 
-class _Speakers:
-    """Rows of each speaker, for drawing batches without a loop over speakers."""
+
+def profile_size(k: int, rng: np.random.Generator) -> int:
+    """How many of K utterances form the profile: 1 half of the time, else up to K - 1."""
+    return 1 if rng.random() < 0.5 else int(rng.integers(1, k))
+
+
+class SpeakerBatches:
+    """Draws batches of speakers and utterances by index arithmetic.
+
+    Args:
+        labels: speaker 0..S-1 of each row, (N,).
+    """
 
     def __init__(self, labels: npt.NDArray[np.int64]) -> None:
-        order = np.argsort(labels, kind="stable")
-        self.order = order
+        self.order = np.argsort(labels, kind="stable")
         self.counts = np.bincount(labels)
-        self.starts = np.concatenate([[0], np.cumsum(self.counts)[:-1]])
-        self.usable = np.flatnonzero(self.counts >= 2)
+        self.starts = np.cumsum(self.counts) - self.counts
+        self.usable = np.flatnonzero(self.counts >= 2)  # one utterance cannot be on both sides
 
-    def draw(self, speakers: int, utterances: int, rng: np.random.Generator) -> npt.NDArray:
-        """Rows of `speakers` speakers, (P, K) without repetition within a speaker."""
-        p = min(speakers, len(self.usable))
-        chosen = rng.choice(self.usable, p, replace=False)
-        k = min(utterances, int(self.counts[chosen].min()))
-        width = int(self.counts[chosen].max())
-        keys = rng.random((p, width))
-        keys[np.arange(width)[None] >= self.counts[chosen][:, None]] = np.inf
+    def draw(
+        self, speakers: int, utterances: int, rng: np.random.Generator
+    ) -> npt.NDArray[np.int64]:
+        """Rows of P speakers x K utterances, none twice; K at most the fewest that one has."""
+        chosen = rng.choice(self.usable, min(speakers, len(self.usable)), replace=False)
+        counts = self.counts[chosen]
+        keys = rng.random((len(chosen), counts.max()))
+        keys[np.arange(counts.max()) >= counts[:, None]] = np.inf
+        k = min(utterances, counts.min())
         positions = np.argpartition(keys, k - 1, axis=1)[:, :k]
         return self.order[self.starts[chosen][:, None] + positions]

@@ -7,6 +7,7 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import shutil
+import signal
 import wave
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -152,6 +153,8 @@ def _list_speakers(sets: Mapping[str, SetPlan]) -> Iterator[Speaker]:
 def _open_directory(directory: Path, stamp: Mapping[str, object]) -> None:
     """Leave in `directory` nothing but whole speakers of this very corpus, and its stamp."""
     path = directory / "corpus.json"
+    for leftover in (*directory.glob(".*.tmp"), *directory.glob("wav/.*.tmp")):
+        _remove(leftover)  # of a killed run
     if path.exists():
         if read_json(path).get("digest") != stamp["digest"]:
             # The stamp goes last: a run killed here still knows the folder for its own.
@@ -165,8 +168,6 @@ def _open_directory(directory: Path, stamp: Mapping[str, object]) -> None:
         )
     if not path.exists():
         write_json(path, stamp)
-    for leftover in directory.glob("wav/.*.tmp"):
-        shutil.rmtree(leftover)
 
 
 def _remove(path: Path) -> None:
@@ -177,6 +178,8 @@ def _remove(path: Path) -> None:
 
 
 def _make_speaker(wav: Path, speaker: Speaker, settings: Settings, espeak: Espeak) -> None:
+    # Ctrl-C reaches all processes of a terminal; the parent ends this one, without a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     temporary = wav / f".{speaker.id}.tmp"
     for session, utterance, samples in _speak(speaker, settings, espeak):
         folder = temporary / f"s{session:02d}"

@@ -1,0 +1,61 @@
+"""Small prepared corpora for tests: real files, real manifests, random but voice-like sound."""
+
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from nessa.corpus import Utterance, make_manifests, write_manifest, write_set
+
+RATE = 16000
+
+
+def tone(speaker: int, seconds: float, rng: np.random.Generator) -> np.ndarray:
+    """A buzz whose pitch and spectrum belong to the speaker."""
+    voice = np.random.default_rng(speaker)
+    pitch, weights = voice.uniform(80, 300), voice.random(20)
+    t = np.arange(round(seconds * RATE)) / RATE
+    phases = 2 * np.pi * pitch * rng.uniform(0.97, 1.03) * np.outer(np.arange(1, 21), t)
+    buzz = weights @ np.sin(phases + rng.uniform(0, 6, (20, 1)))
+    return 0.02 * (buzz + rng.standard_normal(len(t)))
+
+
+def prepare_set(
+    data: Path,
+    name: str,
+    speakers: range,
+    sessions: int = 2,
+    utterances: int = 2,
+    seconds: tuple[float, float] = (0.6, 1.2),
+) -> None:
+    """Write audio, manifests and a data directory for one set."""
+    made = []
+    for speaker in speakers:
+        rng = np.random.default_rng((7, speaker))
+        for session in range(sessions):
+            for number in range(utterances):
+                key = f"id{speaker:05d}-s{session}-{number:05d}"
+                path = data / "audio" / f"{key}.wav"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                soundfile.write(path, tone(speaker, rng.uniform(*seconds), rng), RATE)
+                made.append(
+                    Utterance(key, key.split("-")[0], f"s{session}", path, "mf"[speaker % 2])
+                )
+    recordings, supervisions, _ = make_manifests(made)
+    write_set(data, name, recordings, supervisions)
+
+
+def prepare_augmentation(data: Path) -> None:
+    """Manifests of a noise and of a room impulse response."""
+    from lhotse import Recording
+
+    rng = np.random.default_rng(5)
+    response = np.zeros(1600)
+    response[[0, 300, 900]] = 0.5, 0.2, 0.1
+    for name, samples in (("noise", 0.1 * rng.standard_normal(3 * RATE)), ("rir", response)):
+        path = data / "audio" / f"{name}.wav"
+        soundfile.write(path, samples, RATE)
+        write_manifest(
+            data / "manifests" / f"{name}_recordings.jsonl.gz",
+            [Recording.from_file(path, recording_id=name)],
+        )

@@ -1,0 +1,112 @@
+"""Encoders: padding changes nothing, a saved model is the same model, damage is named."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from nessa.config import EncoderConfig, FeatureConfig, LossConfig
+from nessa.encoders import build, fingerprint, load_model, save_model
+from nessa.errors import InputError
+
+ARCHITECTURES = ["tdnn", "ecapa"]
+
+
+def config(architecture: str, **features: object) -> EncoderConfig:
+    return EncoderConfig(
+        architecture=architecture,
+        channels=16,
+        dim=12,
+        features=FeatureConfig(num_filters=10, **features),
+        loss=LossConfig(type="aam"),
+        steps=1,
+    )
+
+
+def trained_looking(architecture: str, seed: int = 0) -> torch.nn.Module:
+    """An encoder whose batch-norm statistics are not the trivial ones."""
+    torch.manual_seed(seed)
+    encoder = build(config(architecture))
+    with torch.no_grad():
+        for _ in range(3):
+            encoder(2 * torch.randn(8, 40, 10) + 1)
+    return encoder.eval()
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@torch.inference_mode()
+def test_padding_and_company_do_not_change_an_embedding(architecture: str) -> None:
+    encoder = trained_looking(architecture)
+    lengths = torch.tensor([5, 17, 40, 23, 38])
+    utterances = [torch.randn(int(length), 10) for length in lengths]
+    batch = torch.full((5, 47, 10), 1e3)  # what lies in the padding must not matter
+    for row, utterance in enumerate(utterances):
+        batch[row, : len(utterance)] = utterance
+    alone = torch.cat([encoder(utterance[None]) for utterance in utterances])
+    batch[torch.arange(47)[None] >= lengths[:, None]] = 0
+    together = encoder(batch, lengths)
+    cosine = torch.nn.functional.cosine_similarity(alone, together)
+    assert cosine.min() > 1 - 1e-6
+    assert torch.allclose(alone, together, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_weight_gets_a_gradient(architecture: str) -> None:
+    encoder = build(config(architecture))
+    encoder(torch.randn(4, 30, 10)).square().sum().backward()
+    silent = [name for name, w in encoder.named_parameters() if w.grad is None]
+    assert not silent
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_saved_model_is_the_same_model(architecture: str, tmp_path: Path) -> None:
+    encoder = trained_looking(architecture)
+    save_model(tmp_path / "m", config(architecture), encoder)
+    model = load_model(tmp_path / "m")
+    x = torch.randn(3, 30, 10)
+    with torch.inference_mode():
+        assert torch.equal(model.encoder(x), encoder(x))
+    assert model.name == "m"
+    assert model.fingerprint == fingerprint(encoder, config(architecture).features)
+
+
+def test_the_fingerprint_tells_weights_and_features_apart() -> None:
+    one, two = trained_looking("tdnn", 0), trained_looking("tdnn", 1)
+    features = config("tdnn").features
+    other = config("tdnn", low_freq=50.0).features
+    assert len({fingerprint(one, features), fingerprint(two, features)}) == 2
+    assert fingerprint(one, features) != fingerprint(one, other)
+    assert fingerprint(one, features) == fingerprint(trained_looking("tdnn", 0), features)
+
+
+def test_missing_and_damaged_models_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"config\.yaml: no such file.*stage 3"):
+        load_model(tmp_path)
+    save_model(tmp_path, config("tdnn"), trained_looking("tdnn"))
+    weights = tmp_path / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match="not a safetensors file"):
+        load_model(tmp_path)
+    weights.write_bytes(whole)
+    text = (tmp_path / "config.yaml").read_text()
+    (tmp_path / "config.yaml").write_text(text.replace("channels: 16", "channels: 20"))
+    with pytest.raises(InputError, match="does not fit"):
+        load_model(tmp_path)
+    (tmp_path / "config.yaml").write_text(text.replace("channels: 16", "channels: many"))
+    with pytest.raises(InputError, match=r"config\.yaml"):
+        load_model(tmp_path)
+
+
+def test_a_pickle_in_place_of_weights_is_not_loaded(tmp_path: Path) -> None:
+    save_model(tmp_path, config("tdnn"), trained_looking("tdnn"))
+    canary = tmp_path / "canary"
+
+    class Evil:
+        def __reduce__(self):
+            return Path.touch, (canary,)
+
+    torch.save(Evil(), tmp_path / "model.safetensors")
+    with pytest.raises(InputError):
+        load_model(tmp_path)
+    assert not canary.exists()

@@ -1,0 +1,73 @@
+"""Losses against their definitions, written out one element at a time."""
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from torch.nn import functional
+
+from nessa.losses import GE2E, AAMSoftmax, supervised_contrastive
+
+
+def unit(*shape: int, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return functional.normalize(torch.randn(*shape, generator=generator), dim=-1)
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.2, 0.5])
+def test_aam_adds_the_margin_to_the_angle_of_the_right_class(margin: float) -> None:
+    loss = AAMSoftmax(8, 5, margin=margin, scale=30.0)
+    x, labels = unit(6, 8), torch.tensor([0, 1, 2, 3, 4, 0])
+    w = functional.normalize(loss.weight.detach(), dim=1)
+    expected = []
+    for row, label in zip(x, labels, strict=True):
+        angles = [math.acos(float(row @ weight)) for weight in w]
+        logits = [30 * math.cos(a) for a in angles]
+        logits[label] = 30 * math.cos(angles[label] + margin)
+        expected.append(-logits[label] + math.log(sum(math.exp(v) for v in logits)))
+    assert float(loss(x, labels).detach()) == pytest.approx(sum(expected) / 6, rel=1e-4)
+
+
+def test_aam_does_not_depend_on_the_length_of_an_embedding() -> None:
+    loss = AAMSoftmax(8, 5, margin=0.2, scale=30.0)
+    x, labels = unit(4, 8), torch.tensor([0, 1, 2, 3])
+    assert torch.allclose(loss(x, labels), loss(7 * x, labels), rtol=1e-4)
+
+
+def test_aam_rises_as_the_right_angle_grows_even_past_its_turning_point() -> None:
+    loss = AAMSoftmax(2, 2, margin=0.5, scale=30.0)
+    loss.weight.data = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    angles = torch.linspace(0.1, math.pi - 0.01, 50)
+    x = torch.stack([angles.cos(), -angles.sin()], dim=1)
+    values = [float(loss(row[None], torch.tensor([0])).detach()) for row in x]
+    assert all(a < b + 1e-4 for a, b in pairwise(values))
+
+
+def test_ge2e_leaves_an_utterance_out_of_its_own_centroid() -> None:
+    p, k, d = 4, 3, 6
+    x = unit(p, k, d)
+    loss = GE2E()
+    expected = []
+    for j in range(p):
+        for i in range(k):
+            logits = []
+            for q in range(p):
+                others = [x[q, u] for u in range(k) if not (q == j and u == i)]
+                centroid = functional.normalize(torch.stack(others).mean(0), dim=0)
+                logits.append(10 * float(x[j, i] @ centroid) - 5)
+            expected.append(-logits[j] + math.log(sum(math.exp(v) for v in logits)))
+    value = float(loss(x.flatten(0, 1), p).detach())
+    assert value == pytest.approx(sum(expected) / (p * k), rel=1e-4)
+
+
+def test_supervised_contrastive_is_the_mean_over_the_positives_of_each_row() -> None:
+    similarity = 5 * torch.randn(3, 7, generator=torch.Generator().manual_seed(1))
+    same = torch.tensor([[1, 0, 0, 1, 0, 0, 0], [0, 1, 0, 0, 0, 0, 0], [0, 0, 1, 0, 1, 1, 1]]) > 0
+    rows = []
+    for row, mask in zip(similarity.tolist(), same.tolist(), strict=True):
+        total = math.log(sum(math.exp(v) for v in row))
+        positives = [total - v for v, is_same in zip(row, mask, strict=True) if is_same]
+        rows.append(sum(positives) / len(positives))
+    value = float(supervised_contrastive(similarity, same))
+    assert value == pytest.approx(sum(rows) / 3, rel=1e-5)

@@ -1,0 +1,418 @@
+"""Metrics against their definitions, independent implementations, and what must not change them."""
+
+import time
+import tracemalloc
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.isotonic import IsotonicRegression
+from sklearn.metrics import roc_curve
+
+from nessa import InputError
+from nessa.metrics import (
+    Estimate,
+    Roc,
+    act_dcf,
+    bootstrap,
+    cllr,
+    det_points,
+    difference,
+    eer,
+    mean_estimate,
+    min_cllr,
+    min_dcf,
+    recovered_gain,
+)
+
+SORTED_METRICS = {
+    "eer": eer,
+    "interpolated eer": lambda s, t: eer(s, t, method="interpolated"),
+    "min_dcf": lambda s, t: min_dcf(s, t, p_target=0.3),
+    "min_cllr": min_cllr,
+}
+
+
+@st.composite
+def systems(draw):
+    """Scores with many ties, and labels of both classes."""
+    labels = draw(st.lists(st.booleans(), min_size=2, max_size=30))
+    labels[:2] = [True, False]
+    score = st.integers(-4, 4).map(float)
+    scores = draw(st.lists(score, min_size=len(labels), max_size=len(labels)))
+    return np.array(scores), np.array(labels)
+
+
+def gaussian(targets=2000, nontargets=20000, distance=2.0, seed=0):
+    rng = np.random.default_rng(seed)
+    labels = np.arange(targets + nontargets) < targets
+    return rng.normal(size=len(labels)) + distance * labels, labels
+
+
+# ---- brute-force definitions ----
+
+
+def operating_points(scores, labels):
+    """(p_miss, p_fa) of every threshold, by counting."""
+    thresholds = [*np.unique(scores), np.inf]
+    return [
+        (np.mean(scores[labels] < threshold), np.mean(scores[~labels] >= threshold))
+        for threshold in thresholds
+    ]
+
+
+def brute_rocch_eer(scores, labels):
+    """The lowest point of the diagonal under any chord between two operating points."""
+    points = operating_points(scores, labels)
+    lowest = 1.0
+    for miss_a, fa_a in points:
+        for miss_b, fa_b in points:
+            gap_a, gap_b = miss_a - fa_a, miss_b - fa_b
+            if gap_a == 0:
+                lowest = min(lowest, miss_a)
+            if gap_a < 0 < gap_b:
+                share = -gap_a / (gap_b - gap_a)
+                lowest = min(lowest, miss_a + share * (miss_b - miss_a))
+    return lowest
+
+
+def brute_interpolated_eer(scores, labels):
+    points = operating_points(scores, labels)
+    for (miss_a, fa_a), (miss_b, fa_b) in pairwise(points):
+        gap_a, gap_b = miss_a - fa_a, miss_b - fa_b
+        if gap_a < 0 <= gap_b:
+            return miss_a + gap_a / (gap_a - gap_b) * (miss_b - miss_a)
+    raise AssertionError
+
+
+def brute_min_dcf(scores, labels, p, c_miss=1, c_fa=1):
+    costs = [
+        c_miss * p * miss + c_fa * (1 - p) * fa for miss, fa in operating_points(scores, labels)
+    ]
+    return min(costs) / min(c_miss * p, c_fa * (1 - p))
+
+
+def pav_cllr(scores, labels):
+    """Cllr of the LLRs that scikit-learn's isotonic regression gives."""
+    posterior = IsotonicRegression().fit_transform(scores, labels.astype(float))
+    with np.errstate(divide="ignore"):
+        llr = np.log(posterior / (1 - posterior)) - np.log(labels.sum() / (~labels).sum())
+    targets, nontargets = np.logaddexp(0, -llr[labels]), np.logaddexp(0, llr[~labels])
+    return (targets.mean() + nontargets.mean()) / 2 / np.log(2)
+
+
+@given(systems())
+def test_eer_is_the_lowest_reachable_equal_error(system):
+    assert eer(*system) == pytest.approx(brute_rocch_eer(*system), abs=1e-12)
+
+
+@given(systems())
+def test_interpolated_eer_crosses_the_curve(system):
+    assert eer(*system, method="interpolated") == pytest.approx(
+        brute_interpolated_eer(*system), abs=1e-12
+    )
+
+
+@given(systems(), st.floats(0.01, 0.99), st.floats(0.1, 10), st.floats(0.1, 10))
+def test_min_dcf_tries_every_threshold(system, p, c_miss, c_fa):
+    assert min_dcf(*system, p, c_miss, c_fa) == pytest.approx(
+        brute_min_dcf(*system, p, c_miss, c_fa), abs=1e-12
+    )
+
+
+@given(systems())
+def test_min_cllr_is_that_of_isotonic_regression(system):
+    assert min_cllr(*system) == pytest.approx(pav_cllr(*system), abs=1e-9)
+
+
+@given(systems())
+def test_cllr_by_its_formula(system):
+    scores, labels = system
+    targets = [np.log2(1 + np.exp(-s)) for s in scores[labels]]
+    nontargets = [np.log2(1 + np.exp(s)) for s in scores[~labels]]
+    assert cllr(*system) == pytest.approx((np.mean(targets) + np.mean(nontargets)) / 2)
+
+
+@given(systems(), st.floats(0.01, 0.99))
+def test_act_dcf_counts_errors_at_the_bayes_threshold(system, p):
+    scores, labels = system
+    threshold = np.log((1 - p) / p)
+    miss, fa = np.mean(scores[labels] < threshold), np.mean(scores[~labels] >= threshold)
+    assert act_dcf(*system, p) == pytest.approx((p * miss + (1 - p) * fa) / min(p, 1 - p))
+
+
+def test_continuous_scores_against_scikit_learn():
+    scores, labels = gaussian()
+    fa, hit, _ = roc_curve(labels, scores, drop_intermediate=False)
+    crossing = np.argmin(np.abs(1 - hit - fa))
+    one_target = 1 / labels.sum()
+    assert eer(scores, labels, "interpolated") == pytest.approx(fa[crossing], abs=one_target)
+    assert min_cllr(scores, labels) == pytest.approx(pav_cllr(scores, labels), abs=1e-9)
+    costs = (0.01 * (1 - hit) + 0.99 * fa) / 0.01
+    assert min_dcf(scores, labels) == pytest.approx(costs.min(), abs=1e-12)
+    p_fa, p_miss = det_points(scores, labels)
+    fa, hit, _ = roc_curve(labels, scores)  # without points on straight stretches
+    by_sklearn = set(zip(fa.round(9), (1 - hit).round(9), strict=True))
+    assert set(zip(p_fa.round(9), p_miss.round(9), strict=True)) == by_sklearn
+
+
+# ---- corner cases ----
+
+
+@pytest.mark.parametrize(
+    ("scores", "labels", "rocch", "interpolated"),
+    [
+        ([4, 5, 6, 7, 0, 1, 2, 3], [1, 1, 1, 1, 0, 0, 0, 0], 0, 0),
+        ([1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0], 0.5, 0.5),
+        ([1, 1, 1, 1, 1, 1], [0, 0, 0, 1, 1, 1], 0.5, 0.5),
+        ([0, 1, 2, 3, 4, 5], [1, 1, 1, 0, 0, 0], 0.5, 1),
+        ([0, 1], [0, 1], 0, 0),
+        ([1, 0], [0, 1], 0.5, 1),
+    ],
+)
+def test_corner_cases(scores, labels, rocch, interpolated):
+    assert eer(scores, labels) == rocch
+    assert eer(scores, labels, method="interpolated") == interpolated
+
+
+def test_bounds_of_costs():
+    assert min_dcf([1, 1], [True, False]) == min_cllr([1, 1], [True, False]) == 1
+    assert str(min_cllr([0, 1], [False, True])) == "0.0"
+    assert cllr([0, 0], [True, False]) == 1
+    assert act_dcf([-9, -9], [True, False]) == 1
+
+
+def test_hull_eer_is_below_the_interpolated_one_by_a_little():
+    scores, labels = gaussian()
+    below = eer(scores, labels, "interpolated") - eer(scores, labels)
+    assert 0 < below < 0.005
+
+
+def test_float32_scores_do_not_round_the_bayes_threshold():
+    # Scores that a threshold rounded to float32 would accept.
+    below = [
+        p
+        for p in np.arange(0.01, 0.5, 0.01)
+        if np.float32(np.log((1 - p) / p)) < np.log((1 - p) / p)
+    ]
+    assert len(below) > 10
+    for p in below:
+        scores = np.array([np.log((1 - p) / p), 0], np.float32)
+        assert act_dcf(scores, [True, False], p) == pytest.approx(1)
+
+
+# ---- invariances ----
+
+
+@pytest.mark.parametrize("metric", SORTED_METRICS.values(), ids=SORTED_METRICS)
+@given(system=systems(), data=st.data())
+def test_order_scale_and_repetition_do_not_matter(metric, system, data):
+    scores, labels = system
+    expected = pytest.approx(metric(scores, labels), abs=1e-12)
+    order = np.array(data.draw(st.permutations(range(len(labels)))))
+    assert metric(scores[order], labels[order]) == expected
+    assert metric(np.exp(scores / 3), labels) == expected
+    assert metric(scores.astype(np.float32), labels) == expected
+    assert metric(scores.astype(int), labels.astype(int)) == expected
+    assert metric(np.repeat(scores, 3), np.repeat(labels, 3)) == expected
+
+
+@given(systems())
+def test_calibrated_costs_are_never_below_their_minimum(system):
+    assert cllr(*system) >= min_cllr(*system) - 1e-12
+    assert act_dcf(*system) >= min_dcf(*system) - 1e-12
+    assert 0 <= eer(*system) <= 0.5
+    assert eer(*system) <= eer(*system, method="interpolated") + 1e-12
+
+
+@given(systems())
+def test_det_points_run_from_accept_all_to_reject_all(system):
+    p_fa, p_miss = det_points(*system)
+    assert (p_fa[0], p_miss[0], p_fa[-1], p_miss[-1]) == (1, 0, 0, 1)
+    assert (np.diff(p_fa) <= 0).all() and (np.diff(p_miss) >= 0).all()
+
+
+# ---- bad input ----
+
+
+@pytest.mark.parametrize(
+    "metric", [*SORTED_METRICS.values(), act_dcf, cllr, det_points], ids=lambda m: m.__name__
+)
+@pytest.mark.parametrize(
+    ("scores", "labels", "message"),
+    [
+        ([1, 2], [True, True], "2 target and 0 non-target"),
+        ([1, 2], [False, False], "0 target and 2 non-target"),
+        ([], [], "0 target"),
+        ([1, np.nan, np.nan], [True, False, True], r"score 1 \(counted from 0\) is nan, 2 of 3"),
+        ([1, np.inf], [True, False], "is inf"),
+        ([1, 2, 3], [True, False], "shape"),
+        ([[1, 2]], [True, False], "shape"),
+        ([[1, 2]], [[True, False]], "shape"),
+        ([1, 2], [1, -1], "True/False"),
+    ],
+)
+def test_bad_input_is_refused(metric, scores, labels, message):
+    with pytest.raises(InputError, match=message):
+        metric(np.array(scores, float), np.array(labels))
+
+
+@pytest.mark.parametrize("metric", [min_dcf, act_dcf])
+@pytest.mark.parametrize("setting", [{"p_target": 0}, {"p_target": 1}, {"c_fa": 0}, {"c_miss": -1}])
+def test_impossible_operating_points_are_refused(metric, setting):
+    with pytest.raises(InputError, match="prior must lie"):
+        metric([0, 1], [False, True], **setting)
+
+
+def test_unknown_eer_method_is_refused():
+    with pytest.raises(InputError, match="'kaldi' is unknown"):
+        eer([0, 1], [False, True], method="kaldi")
+
+
+# ---- bootstrap ----
+
+
+def speaker_trials(rng, speakers, utterances=4, spread=0.7):
+    """All pairs of utterances: scores, labels and speakers; speakers differ in difficulty."""
+    speaker = np.repeat(np.arange(speakers), utterances)
+    a, b = np.triu_indices(len(speaker), k=1)
+    labels = speaker[a] == speaker[b]
+    ease = rng.normal(size=speakers) * spread
+    scores = rng.normal(size=len(a)) + labels * (2 + ease[speaker[a]])
+    return scores, labels, [f"s{n}" for n in speaker[a]], [f"s{n}" for n in speaker[b]]
+
+
+def test_weighted_draws_equal_trials_repeated_literally():
+    rng = np.random.default_rng(3)
+    scores, labels, enroll, test = speaker_trials(rng, speakers=7)
+    scores = scores.round(1)  # ties
+    drawn = bootstrap([scores, -scores], labels, enroll, test, draws=30, seed=5, p_target=0.2)
+    names = list(dict.fromkeys([*enroll, *test]))
+    rng = np.random.default_rng(5)
+    for draw in range(30):
+        while True:
+            counts = dict(
+                zip(names, np.bincount(rng.integers(7, size=7), minlength=7), strict=True)
+            )
+            weights = [
+                counts[a] if a == b else counts[a] * counts[b]
+                for a, b in zip(enroll, test, strict=True)
+            ]
+            repeated = np.repeat(labels, weights)
+            if 0 < repeated.sum() < len(repeated):
+                break
+        for system, sign in enumerate((1, -1)):
+            literal = np.repeat(sign * scores, weights)
+            assert drawn.eer[system].draws[draw] == pytest.approx(eer(literal, repeated), abs=1e-12)
+            assert drawn.min_dcf[system].draws[draw] == pytest.approx(
+                min_dcf(literal, repeated, 0.2), abs=1e-12
+            )
+    assert drawn.eer[0].value == eer(scores, labels)
+    assert drawn.min_dcf[1].value == min_dcf(-scores, labels, 0.2)
+
+
+def test_weights_of_zero_leave_the_hull_of_the_other_trials():
+    whole = Roc(np.array([0, 0, 0, 2]), np.array([0, 3, 3, 3]))
+    assert whole.eer() == 0 and whole.min_cllr() == 0
+
+
+def test_draws_are_seeded_and_paired():
+    trials = speaker_trials(np.random.default_rng(0), speakers=10)
+    scores, *rest = trials
+    one = bootstrap([scores, scores], *rest, draws=20, seed=1)
+    assert (one.eer[0].draws == one.eer[1].draws).all()
+    assert (one.eer[0].draws == bootstrap([scores], *rest, draws=20, seed=1).eer[0].draws).all()
+    assert (one.eer[0].draws != bootstrap([scores], *rest, draws=20, seed=2).eer[0].draws).any()
+
+
+def test_draws_without_a_class_are_redrawn():
+    # Only the pair s0, s1 has non-targets, and only s0 targets: most draws lack one of them.
+    speakers = ["s0", "s0", "s1"], ["s1", "s0", "s1"]
+    estimate = bootstrap([[0.0, 1.0, 2.0]], [False, True, True], *speakers, draws=200).eer[0]
+    assert (estimate.draws == 0).all() and len(estimate.draws) == 200
+
+
+def test_labels_must_fit_speakers():
+    with pytest.raises(InputError, match=r"trial 1 .* is a target of speakers 'a' and 'b'"):
+        bootstrap([[0.0, 1.0]], [False, True], ["a", "a"], ["b", "b"])
+    with pytest.raises(InputError, match="one of each per trial"):
+        bootstrap([[0.0, 1.0]], [False, True], ["a", "a"], ["b"])
+    with pytest.raises(InputError, match="0 draws"):
+        bootstrap([[0.0, 1.0]], [False, True], ["a", "a"], ["b", "a"], draws=0)
+
+
+@pytest.mark.slow
+def test_intervals_cover_the_truth():
+    rng = np.random.default_rng(11)
+    large = [speaker_trials(rng, speakers=300, utterances=3)[:2] for _ in range(6)]
+    truth = np.mean([eer(scores, labels) for scores, labels in large])
+    covered = 0
+    for _ in range(100):
+        scores, *rest = speaker_trials(rng, speakers=40)
+        low, high = bootstrap([scores], *rest, draws=200).eer[0].interval
+        covered += low <= truth <= high
+    assert covered >= 85  # 95 expected; a trial-wise bootstrap reaches about 60
+
+
+# ---- estimates and gains ----
+
+
+def estimate(value, *draws):
+    return Estimate(value, np.array(draws, float))
+
+
+def test_intervals_are_percentiles():
+    low, high = Estimate(0.5, np.linspace(0, 1, 1001)).interval
+    assert (low, high) == pytest.approx((0.025, 0.975))
+
+
+def test_gain_is_paired_and_bounded_by_its_ends():
+    old, new = estimate(0.05, 0.05, 0.06, 0.04), estimate(0.02, 0.02, 0.03, 0.01)
+    assert recovered_gain(old, new, new).value == 1
+    assert recovered_gain(old, old, new).value == 0
+    halfway = mean_estimate([old, new])
+    gain = recovered_gain(old, halfway, new)
+    # Unpaired, the spread of the draws would show in the gain.
+    assert gain.value == pytest.approx(0.5) and gain.interval == pytest.approx((0.5, 0.5))
+
+
+def test_gain_of_no_update_is_undefined():
+    old, new = estimate(0.05, 0.05, 0.05), estimate(0.04, 0.06, 0.03)
+    assert recovered_gain(old, new, new) is None
+    assert recovered_gain(new, new, old) is None
+
+
+def test_difference_is_draw_by_draw():
+    result = difference(estimate(0.5, 0.4, 0.6), estimate(0.2, 0.1, 0.3))
+    assert result.value == pytest.approx(0.3) and result.draws == pytest.approx([0.3, 0.3])
+
+
+# ---- scale ----
+
+
+@pytest.mark.slow
+def test_ten_million_trials_cost_a_few_sorts():
+    rng = np.random.default_rng(0)
+    labels = rng.random(10_000_000) < 0.3
+    scores = rng.normal(size=len(labels)) + 2 * labels
+    start = time.perf_counter()
+    np.argsort(scores)
+    sort = time.perf_counter() - start
+    tracemalloc.start()
+    start = time.perf_counter()
+    for metric in (eer, min_dcf, cllr, min_cllr):
+        metric(scores, labels)
+    elapsed = time.perf_counter() - start
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert elapsed < 6 * sort
+    assert peak < 6 * scores.nbytes
+
+
+@settings(max_examples=20)
+@given(st.integers(2, 200))
+def test_straight_stretches_are_left_out_of_the_curve(trials):
+    labels = np.arange(trials) >= trials // 2
+    assert len(Roc.of(np.arange(trials), labels).misses) == 3

@@ -1,0 +1,166 @@
+"""Encoder training: learns, does not depend on interruptions, and refuses what cannot work."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import nessa.training
+from nessa.augmentation import Augmenter
+from nessa.config import AugmentationConfig, EncoderConfig, FeatureConfig, LossConfig
+from nessa.encoders import load_model
+from nessa.errors import InputError
+from nessa.training import TrainBatches, TrainSpeakers, learning_rate, train_encoder
+from tests.speech import RATE, prepare_augmentation, prepare_set
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    data = tmp_path_factory.mktemp("data")
+    prepare_set(data, "train", range(10))
+    prepare_augmentation(data)
+    return data
+
+
+def config(loss: str = "aam", steps: int = 6, **more: object) -> EncoderConfig:
+    augmentation = AugmentationConfig(speeds=(0.9, 1.0, 1.1))
+    settings = {"speakers_per_batch": 8, "checkpoint_every": 2, "crop": 0.5, **more}
+    return EncoderConfig(
+        architecture="tdnn",
+        channels=8,
+        dim=8,
+        features=FeatureConfig(num_filters=20),
+        loss=LossConfig(type=loss),
+        augmentation=settings.pop("augmentation", augmentation),
+        steps=steps,
+        **settings,
+    )
+
+
+def weights(directory: Path) -> bytes:
+    return (directory / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("loss", ["aam", "ge2e"])
+def test_training_separates_its_speakers(loss: str, data: Path, tmp_path: Path) -> None:
+    quiet = AugmentationConfig(noise_prob=0, reverb_prob=0)
+    train_encoder(config(loss, steps=60, augmentation=quiet), data, tmp_path, workers=0)
+    model = load_model(tmp_path)
+    batches = TrainBatches(TrainSpeakers.read(data, (0, 1)), config(loss, augmentation=quiet))
+    waves, labels = batches[10_000]
+    with torch.inference_mode():
+        e = torch.nn.functional.normalize(model.encoder(model.feature_extractor()(waves)))
+    cosine, same = e @ e.T, labels[:, None] == labels[None]
+    off_diagonal = ~torch.eye(len(e), dtype=torch.bool)
+    targets, nontargets = cosine[same & off_diagonal], cosine[~same]
+    assert (targets[:, None] > nontargets[None]).float().mean() > 0.9
+
+
+def test_an_interrupted_training_ends_with_the_same_weights(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_encoder(config(), data, tmp_path / "whole", workers=0)
+    steps = nessa.training._Run.step
+
+    def fail_at_four(self: object, step: int, *batch: object) -> float:
+        if step == 4:
+            raise KeyboardInterrupt
+        return steps(self, step, *batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(nessa.training._Run, "step", fail_at_four)
+        with pytest.raises(KeyboardInterrupt):
+            train_encoder(config(), data, tmp_path / "parts", workers=0)
+    assert not (tmp_path / "parts" / "model.safetensors").exists()
+    assert (tmp_path / "parts" / "checkpoint.pt").exists()
+    train_encoder(config(), data, tmp_path / "parts", workers=1)
+    assert weights(tmp_path / "parts") == weights(tmp_path / "whole")
+    assert not (tmp_path / "parts" / "checkpoint.pt").exists()
+
+
+def test_a_checkpoint_of_other_settings_is_not_taken_up(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nessa.training, "save_model", lambda *_: (_ for _ in ()).throw(OSError))
+    with pytest.raises(OSError):
+        train_encoder(config(seed=1), data, tmp_path / "a", workers=0)
+    monkeypatch.undo()
+    train_encoder(config(seed=2), data, tmp_path / "a", workers=0)
+    train_encoder(config(seed=2), data, tmp_path / "b", workers=0)
+    assert weights(tmp_path / "a") == weights(tmp_path / "b")
+
+
+def test_a_finished_training_is_not_done_again_unless_settings_change(
+    data: Path, tmp_path: Path
+) -> None:
+    train_encoder(config(), data, tmp_path, workers=0)
+    first = weights(tmp_path)
+    before = (tmp_path / "model.safetensors").stat().st_mtime_ns
+    train_encoder(config(), data, tmp_path, workers=0)
+    assert (tmp_path / "model.safetensors").stat().st_mtime_ns == before
+    train_encoder(config(seed=5), data, tmp_path, workers=0)
+    assert weights(tmp_path) != first
+
+
+def test_batches_depend_on_seed_and_step_alone(data: Path) -> None:
+    speakers = TrainSpeakers.read(data, (0, 1))
+    one, two = TrainBatches(speakers, config()), TrainBatches(speakers, config())
+    two[0]
+    for a, b in zip(one[3], two[3], strict=True):
+        assert torch.equal(a, b)
+    assert not torch.equal(one[3][0], one[4][0])
+    waves, labels = one[3]
+    assert waves.shape == (8 * 2, RATE // 2) and waves.dtype == torch.float32
+    assert labels.tolist() == [label for label in labels[::2].tolist() for _ in range(2)]
+    assert one.classes == 10 * 3
+
+
+def test_train_part_splits_the_speakers(data: Path) -> None:
+    first, second = TrainSpeakers.read(data, (0, 0.4)), TrainSpeakers.read(data, (0.4, 1))
+    assert len(first.cuts) == 4 and len(second.cuts) == 6
+    assert not set(first.cuts) & set(second.cuts)
+    with pytest.raises(InputError, match="train_part"):
+        TrainSpeakers.read(data, (0.5, 0.55))
+
+
+def test_augmentation_changes_sound_but_not_shape(data: Path) -> None:
+    speakers = TrainSpeakers.read(data, (0, 1))
+    cut = next(iter(speakers.cuts.values()))[0]
+
+    def wave(**augmentation: object) -> np.ndarray:
+        settings = AugmentationConfig(**{"noise_prob": 0, "reverb_prob": 0, **augmentation})
+        augment = Augmenter(settings, speakers.noises, speakers.rirs)
+        return augment(cut, 4000, 1.0, np.random.default_rng(0))
+
+    plain = wave()
+    assert plain.shape == (4000,)
+    noisy, rooms = wave(noise_prob=1, snr=(0, 0)), wave(reverb_prob=1)
+    for changed in (noisy, rooms):
+        assert changed.shape == (4000,) and not np.allclose(changed, plain, atol=1e-4)
+    noise = noisy - plain  # at 0 dB, noise and speech have equal power
+    assert 10 * np.log10(np.mean(plain**2) / np.mean(noise**2)) == pytest.approx(0, abs=1.5)
+    long = Augmenter(AugmentationConfig(noise_prob=0, reverb_prob=0), None, None)(
+        cut, 5 * RATE, 1.0, np.random.default_rng(0)
+    )
+    assert long.shape == (5 * RATE,) and np.isfinite(long).all()
+
+
+def test_augmentation_without_recordings_is_refused(tmp_path: Path) -> None:
+    prepare_set(tmp_path, "train", range(3))
+    with pytest.raises(InputError, match="noise_prob"):
+        train_encoder(config(), tmp_path, tmp_path / "out", workers=0)
+
+
+def test_a_missing_manifest_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"train_cuts.*stage 1"):
+        train_encoder(config(), tmp_path, tmp_path / "out", workers=0)
+
+
+def test_learning_rate_rises_then_falls_to_zero() -> None:
+    rates = [learning_rate(step, 100, 1.0) for step in range(100)]
+    assert np.argmax(rates) in (9, 10) and max(rates) == pytest.approx(1.0)
+    assert all(a <= b for a, b in pairwise(rates[:10]))
+    assert all(a >= b for a, b in pairwise(rates[10:]))
+    assert rates[-1] < 0.01

@@ -1,0 +1,362 @@
+"""Trial lists: the three formats, drawn lists, and scores joined by key."""
+
+from collections import Counter
+from itertools import permutations
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import nessa
+from nessa import InputError
+from nessa.trials import (
+    Trials,
+    join_scores,
+    largest_profile,
+    make_profile_trials,
+    make_trials,
+    read_enroll_map,
+    read_scores,
+    trial_speakers,
+    write_scores,
+)
+
+VOXCELEB_LISTS = Path(__file__).parents[2] / "shared" / "data" / "voxceleb_trials"
+
+
+def write(path, text):
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+# ---- reading and writing ----
+
+
+@pytest.mark.parametrize(
+    ("text", "labels"),
+    [
+        ("1 a b\n0 a c\n", [True, False]),
+        ("a b target\na c nontarget\n", [True, False]),
+        ("a b\na c\n", None),
+    ],
+)
+@pytest.mark.parametrize("last_newline", [True, False])
+def test_three_formats_are_read(tmp_path, text, labels, last_newline):
+    text = text if last_newline else text.rstrip("\n")
+    trials = Trials.read(write(tmp_path / "trials", text))
+    assert (trials.enroll, trials.test) == (["a", "a"], ["b", "c"])
+    assert trials.labels is None if labels is None else trials.labels.tolist() == labels
+
+
+def test_trials_is_a_public_name():
+    assert nessa.Trials is Trials
+
+
+@pytest.mark.parametrize(("name", "targets"), [("veri_test.txt", 18860), ("veri_test2.txt", 18802)])
+def test_voxceleb_lists(name, targets):
+    if not VOXCELEB_LISTS.is_dir():
+        pytest.skip("the VoxCeleb trial lists are not beside this checkout")
+    trials = Trials.read(VOXCELEB_LISTS / name)
+    assert len(trials) == {"veri_test.txt": 37720, "veri_test2.txt": 37611}[name]
+    assert (trials.targets, trials.nontargets) == (targets, len(trials) - targets)
+    assert trials.enroll[0] == "id10270/x6uYqmx31kE/00001.wav"
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("1 a b\na c target\n", 2),
+        ("a b target\na c\n", 2),
+        ("a b target\n0 a c\n", 2),
+        ("a b\na c target\n", 2),
+        ("1 a b\n\n0 a c\n", 2),
+        ("1 a b\n2 a c\n", 2),
+        ("a b\nc\nd e f\n", 2),
+        ("a b imposter\n", 1),
+        ("a\n", 1),
+        ("\n", 1),
+    ],
+)
+def test_bad_lines_are_named(tmp_path, text, line):
+    path = write(tmp_path / "trials", text)
+    with pytest.raises(InputError, match=f"{path}: line {line}:"):
+        Trials.read(path)
+
+
+def test_a_bad_line_far_down_is_named(tmp_path):
+    path = write(tmp_path / "trials", "1 a b\n" * 250_000 + "1 a\n")
+    with pytest.raises(InputError, match="line 250001: '1 a'"):
+        Trials.read(path)
+
+
+def test_empty_and_missing_files(tmp_path):
+    with pytest.raises(InputError, match="empty"):
+        Trials.read(write(tmp_path / "trials", ""))
+    with pytest.raises(InputError, match="no such file"):
+        Trials.read(tmp_path / "nothing")
+
+
+def test_duplicates_may_agree_but_not_contradict(tmp_path):
+    assert len(Trials.read(write(tmp_path / "a", "1 a b\n0 a c\n1 a b\n"))) == 3
+    path = write(tmp_path / "b", "1 a b\n0 c d\n1 a b\n0 a b\n1 a b\n")
+    with pytest.raises(InputError, match=f"{path}: trials 1 and 4: 'a' 'b'"):
+        Trials.read(path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((["a"], ["b", "c"]), "1 enrollment ids but 2 test ids"),
+        (([], []), "without trials"),
+        ((["a b"], ["c"]), "white space"),
+        ((["a"], [""]), "empty"),
+        ((["a"], ["b"], [True, False]), "1 trials but 2 labels"),
+        ((["a"], ["b"], [2]), "True/False"),
+        ((["a"], ["b"], [[True]]), "shape"),
+    ],
+)
+def test_bad_trials_are_refused(arguments, message):
+    with pytest.raises(InputError, match=message):
+        Trials(*arguments)
+
+
+ids = st.text(st.characters(codec="utf-8", exclude_categories=["Z", "C"]), min_size=1, max_size=5)
+pairs = st.lists(st.tuples(ids, ids), min_size=1, max_size=20, unique=True)
+
+
+@settings(max_examples=40)  # each writes a file
+@given(pairs, st.data())
+def test_writing_and_reading_gives_the_same(tmp_path_factory, pairs, data):
+    labels = data.draw(
+        st.none() | st.lists(st.booleans(), min_size=len(pairs), max_size=len(pairs))
+    )
+    enroll, test = map(list, zip(*pairs, strict=True))
+    path = tmp_path_factory.mktemp("trials") / "trials"
+    Trials(enroll, test, labels).write(path)
+    # An unlabelled list is one whatever its ids: no line of it has three fields.
+    again = Trials.read(path)
+    assert (again.enroll, again.test) == (enroll, test)
+    assert again.labels is None if labels is None else again.labels.tolist() == labels
+
+
+def test_counts_need_labels():
+    with pytest.raises(InputError, match="no labels"):
+        _ = Trials(["a"], ["b"]).targets
+
+
+def test_select_keeps_order_and_labels():
+    chosen = Trials(["a", "b", "c"], ["x", "y", "z"], [True, False, True]).select(
+        np.array([True, False, True])
+    )
+    assert (chosen.enroll, chosen.test, chosen.targets) == (["a", "c"], ["x", "z"], 2)
+
+
+def test_enroll_map(tmp_path):
+    path = write(tmp_path / "enroll_map", "a-p2-1 u1 u2\nb-p1-1 u3\n")
+    assert read_enroll_map(path) == {"a-p2-1": ["u1", "u2"], "b-p1-1": ["u3"]}
+    for text, line in (("a u1\na u2\n", 2), ("a u1\nb u2 u2\n", 2), ("a\n", 1)):
+        with pytest.raises(InputError, match=f"line {line}"):
+            read_enroll_map(write(path, text))
+
+
+def test_speakers_of_trials_see_through_profiles():
+    trials = Trials(["p", "u1"], ["u3", "u2"])
+    utt2spk = {"u1": "s1", "u2": "s1", "u3": "s2"}
+    assert trial_speakers(trials, utt2spk, {"p": ["u1", "u2"]}) == (["s1", "s1"], ["s2", "s1"])
+    with pytest.raises(InputError, match="'p' holds utterances of 2 speakers"):
+        trial_speakers(trials, utt2spk, {"p": ["u1", "u3"]})
+    with pytest.raises(InputError, match="no speaker is known for 'p'"):
+        trial_speakers(trials, utt2spk)
+
+
+# ---- drawn lists ----
+
+
+def corpus(speakers=12, sessions=4, utterances=3):
+    """utt2spk, utt2session and spk2gender; speaker n has n % 2 further sessions."""
+    utt2spk, utt2session = {}, {}
+    for speaker in range(speakers):
+        for session in range(sessions + speaker % 2):
+            for utterance in range(utterances):
+                key = f"id{speaker:02d}-s{session}-{utterance}"
+                utt2spk[key], utt2session[key] = f"id{speaker:02d}", f"s{session}"
+    return utt2spk, utt2session, {f"id{n:02d}": "mf"[n % 3 == 0] for n in range(speakers)}
+
+
+@pytest.mark.parametrize(("n_target", "n_nontarget"), [(100, 400), (1000, 6000), (0, 3), (3, 0)])
+def test_drawn_trials_are_what_they_claim(n_target, n_nontarget):
+    utt2spk, utt2session, spk2gender = corpus()
+    trials = make_trials(utt2spk, utt2session, spk2gender, n_target, n_nontarget, seed=1)
+    assert (trials.targets, trials.nontargets) == (n_target, n_nontarget)
+    assert len(set(zip(trials.enroll, trials.test, strict=True))) == len(trials)
+    assert trials.enroll == sorted(trials.enroll, key=str.encode)
+    for enroll, test, label in zip(trials.enroll, trials.test, trials.labels, strict=True):
+        assert label == (utt2spk[enroll] == utt2spk[test])
+        assert not label or utt2session[enroll] != utt2session[test]
+
+
+def test_drawn_trials_are_balanced():
+    utt2spk, utt2session, spk2gender = corpus()
+    trials = make_trials(utt2spk, utt2session, spk2gender, 240, 1200)
+    for label, each in ((True, 20), (False, 100)):
+        of_class = trials.select(trials.labels == label)
+        assert set(Counter(utt2spk[e] for e in of_class.enroll).values()) == {each}
+    genders = [
+        spk2gender[utt2spk[e]] == spk2gender[utt2spk[t]]
+        for e, t in zip(of_class.enroll, of_class.test, strict=True)
+    ]
+    assert 600 < sum(genders) < 1150  # half by design, and some of the other half
+
+
+def test_all_possible_pairs_can_be_drawn():
+    utt2spk, utt2session, spk2gender = corpus(speakers=4, sessions=2, utterances=2)
+    every = [
+        (a, b)
+        for a, b in permutations(utt2spk, 2)
+        if utt2spk[a] != utt2spk[b] or utt2session[a] != utt2session[b]
+    ]
+    n_target = sum(utt2spk[a] == utt2spk[b] for a, b in every)
+    trials = make_trials(utt2spk, utt2session, spk2gender, n_target, len(every) - n_target)
+    assert set(zip(trials.enroll, trials.test, strict=True)) == set(every)
+
+
+def test_target_pairs_turn_round_only_when_all_are_used():
+    utt2spk, utt2session, spk2gender = corpus(speakers=4, sessions=2, utterances=3)
+    undirected = 2 * 9 + 2 * 27  # of speakers with two and with three sessions
+    trials = make_trials(utt2spk, utt2session, spk2gender, 4 * 9, 1)
+    targets = trials.select(trials.labels)
+    assert len({frozenset(p) for p in zip(targets.enroll, targets.test, strict=True)}) == 36
+    trials = make_trials(utt2spk, utt2session, spk2gender, 2 * undirected, 1)
+    assert trials.targets == 2 * undirected
+
+
+def test_the_draw_depends_on_seed_and_content_only():
+    utt2spk, utt2session, spk2gender = corpus()
+    backwards = dict(reversed(utt2spk.items()))
+
+    def draw(utt2spk, seed):
+        trials = make_trials(utt2spk, utt2session, spk2gender, 50, 50, seed)
+        return list(zip(trials.enroll, trials.test, trials.labels.tolist(), strict=True))
+
+    assert draw(utt2spk, 7) == draw(backwards, 7)
+    assert draw(utt2spk, 7) != draw(utt2spk, 8)
+
+
+def test_genders_may_be_unknown():
+    utt2spk, utt2session, _ = corpus()
+    assert make_trials(utt2spk, utt2session, None, 10, 100).nontargets == 100
+
+
+def test_impossible_draws_say_why():
+    utt2spk, utt2session, spk2gender = corpus(speakers=3, sessions=1)
+    one_session = dict.fromkeys(utt2session, "s0")
+    with pytest.raises(InputError, match=r"only 0 pairs .* more sessions"):
+        make_trials(utt2spk, one_session, spk2gender, 1, 1)
+    with pytest.raises(InputError, match=r"only 90 pairs .* different speakers"):
+        make_trials(utt2spk, utt2session, spk2gender, 0, 91)
+    with pytest.raises(InputError, match="at least 2 speakers"):
+        make_trials(dict.fromkeys(utt2spk, "id00"), utt2session, spk2gender, 1, 0)
+    del utt2session["id00-s0-0"]
+    with pytest.raises(InputError, match="'id00-s0-0' has no session"):
+        make_trials(utt2spk, utt2session, spk2gender, 1, 1)
+
+
+def test_profile_trials():
+    utt2spk, utt2session, spk2gender = corpus()
+    enroll_map, trials = make_profile_trials(
+        utt2spk, utt2session, spk2gender, sizes=(1, 3, 9), profiles=4, n_nontarget=8, seed=2
+    )
+    assert len(enroll_map) == 12 * 3 * 4
+    speakers, test_speakers = trial_speakers(trials, utt2spk, enroll_map)
+    for profile, test, label, a, b in zip(
+        trials.enroll, trials.test, trials.labels, speakers, test_speakers, strict=True
+    ):
+        speaker, size, _ = profile.split("-")
+        assert (speaker, size) == (a, f"p{len(enroll_map[profile])}")
+        assert label == (a == b)
+        if label:
+            assert utt2session[test] not in {utt2session[utt] for utt in enroll_map[profile]}
+    tests = {profile: set() for profile in enroll_map}
+    for profile, test in zip(trials.enroll, trials.test, strict=True):
+        assert test not in tests[profile]
+        tests[profile].add(test)
+    for profile in enroll_map:
+        if "-p1-" in profile:  # sizes are nested, and meet the same tests
+            larger = profile.replace("-p1-", "-p9-")
+            assert set(enroll_map[profile]) < set(enroll_map[larger])
+            assert tests[profile] == tests[larger]
+
+
+def test_profiles_that_cannot_be_made():
+    utt2spk, utt2session, spk2gender = corpus(sessions=2)
+    assert largest_profile(utt2spk, utt2session) == 3
+    with pytest.raises(
+        InputError, match=r"'id00' has 3 utterances .* \(6 such speakers\); .* at most 3"
+    ):
+        make_profile_trials(utt2spk, utt2session, spk2gender, sizes=(1, 4))
+    with pytest.raises(InputError, match="distinct"):
+        make_profile_trials(utt2spk, utt2session, spk2gender, sizes=(3, 3))
+    with pytest.raises(InputError, match="ask for fewer"):
+        make_profile_trials(utt2spk, utt2session, spk2gender, sizes=(1,), n_nontarget=1000)
+
+
+# ---- scores ----
+
+
+@settings(max_examples=40)
+@given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1))
+def test_scores_come_back_exactly(tmp_path_factory, values):
+    trials = Trials([f"e{n}" for n in range(len(values))], ["t"] * len(values))
+    path = tmp_path_factory.mktemp("scores") / "scores"
+    write_scores(path, trials, values)
+    scored, scores = read_scores(path)
+    assert scored.enroll == trials.enroll and scored.test == trials.test
+    assert scores.dtype == np.float32 and scores.tolist() == values
+
+
+@pytest.mark.parametrize(
+    "bad", ["a b\n", "a b nan\n", "a b inf\n", "a b 1e39\n", "a b x\n", "a b 1 2\n", "\n"]
+)
+def test_bad_score_lines_are_named(tmp_path, bad):
+    path = write(tmp_path / "scores", "a b 0.5\n" + bad)
+    with pytest.raises(InputError, match=f"{path}: line 2:"):
+        read_scores(path)
+
+
+def test_unfit_scores_are_not_written(tmp_path):
+    trials = Trials(["a", "b"], ["c", "d"])
+    for scores, message in (([0.5], "shape"), ([0.5, np.nan], "'b' 'd' has score nan")):
+        with pytest.raises(InputError, match=message):
+            write_scores(tmp_path / "scores", trials, scores)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_scores_are_joined_by_key():
+    trials = Trials(["a", "b", "a", "a"], ["x", "y", "y", "x"])
+    scored = Trials(["a", "a", "b"], ["y", "x", "y"])
+    assert join_scores(trials, scored, [1, 2, 3]).tolist() == [2, 3, 1, 2]
+
+
+@given(pairs, st.randoms())
+def test_the_order_of_scores_does_not_matter(pairs, random):
+    shuffled = list(range(len(pairs)))
+    random.shuffle(shuffled)
+    trials = Trials(*map(list, zip(*pairs, strict=True)))
+    scored = Trials(*map(list, zip(*(pairs[row] for row in shuffled), strict=True)))
+    assert join_scores(trials, scored, shuffled).tolist() == list(range(len(pairs)))
+
+
+def test_joins_that_do_not_fit():
+    trials = Trials(["a", "b"], ["x", "y"])
+    with pytest.raises(InputError, match=r"1 trial\(s\) \('b' 'y'\) without a score"):
+        join_scores(trials, Trials(["a"], ["x"]), [1])
+    extra = Trials(["a", "b", "a", "c"], ["x", "y", "y", "x"])
+    with pytest.raises(InputError, match=r"2 trial\(s\) \('a' 'y', 'c' 'x'\) scored but not in"):
+        join_scores(trials, extra, [1, 2, 3, 4])
+    assert join_scores(trials, extra, [1, 2, 3, 4], allow_extra=True).tolist() == [1, 2]
+    twice = Trials(["a", "b", "a"], ["x", "y", "x"])
+    assert join_scores(trials, twice, [1, 2, 1]).tolist() == [1, 2]
+    with pytest.raises(InputError, match=r"'a' 'x'.*scored twice"):
+        join_scores(trials, twice, [1, 2, 3])
