@@ -46,7 +46,8 @@ def weights(directory: Path) -> bytes:
 @pytest.mark.parametrize("loss", ["aam", "ge2e"])
 def test_training_separates_its_speakers(loss: str, data: Path, tmp_path: Path) -> None:
     quiet = AugmentationConfig(noise_prob=0, reverb_prob=0)
-    train_encoder(config(loss, steps=60, augmentation=quiet), data, tmp_path, workers=0)
+    settings = config(loss, steps=100, learning_rate=1e-2, augmentation=quiet)
+    train_encoder(settings, data, tmp_path, workers=0)
     model = load_model(tmp_path)
     batches = TrainBatches(TrainSpeakers.read(data, (0, 1)), config(loss, augmentation=quiet))
     waves, labels = batches[10_000]

@@ -1,0 +1,109 @@
+"""Stage 9: all metrics of a run as results.json, a Markdown page and a DET plot."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from nessa.config import Recipe, stage_digest
+from nessa.errors import InputError
+from nessa.evaluation import read_condition_scores, read_conditions
+from nessa.files import atomic_open, read_json, write_json
+from nessa.plan import NESSA, RAW, System
+from nessa.report.comparison import compare_systems
+from nessa.report.det import write_det
+from nessa.report.table import format_records, legend, markdown_table
+
+__all__ = ["write_report"]
+
+METRICS = {"symmetric": 5, "asymmetric": 8}  # file in exp/metrics -> the stage that writes it
+STAGE = 9
+FIELDS = {
+    "recipe", "aligner", "enroll", "runtime", "trials", "seed", "targets", "nontargets",
+    "eer", "eer_ci", "min_dcf", "min_dcf_ci", "gain", "gain_ci",
+}  # fmt: skip
+
+
+def write_report(recipe: Recipe, exp: Path, data: Path) -> str:
+    """Write results.json, report/results.md and report/det.{png,svg} into `exp`.
+
+    Args:
+        recipe: the resolved recipe.
+        exp: holds metrics/ and scores/.
+        data: the recipe's data folder; the trials of its eval set label the DET curves.
+
+    Returns:
+        What to print: the table, the comparisons, and where the files are.
+
+    Raises:
+        InputError: metrics or scores are missing or unreadable; names the stage to run.
+    """
+    records = [record for name in METRICS for record in read_metrics(exp, name)]
+    comparisons = list(compare_systems(recipe, records))
+    plots = _write_det(recipe, exp, data)
+    page, results = exp / "report" / "results.md", exp / "results.json"
+    with atomic_open(page) as file:
+        file.write(_markdown(recipe, records, comparisons))
+    write_json(results, records)
+    paths = [str(path) for path in (results, page, *plots)]
+    return "\n".join([format_records(records), "", *comparisons, "", *paths])
+
+
+def read_metrics(exp: Path, name: str) -> list[dict[str, Any]]:
+    """The records that stage `name` ("symmetric" or "asymmetric") wrote.
+
+    Raises:
+        InputError: the file is missing, or holds something else.
+    """
+    path = exp / "metrics" / f"{name}.json"
+    remedy = f"run stage {METRICS[name]} ({name}): ./run.sh --stage {METRICS[name]}"
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; {remedy}")
+    records = read_json(path)
+    if not isinstance(records, list):
+        raise InputError(f"{path}: expected a list of records; {remedy}")
+    for number, record in enumerate(records):
+        lacking = FIELDS - record.keys() if isinstance(record, dict) else FIELDS
+        if lacking:
+            raise InputError(
+                f"{path}: record {number} lacks {', '.join(sorted(lacking))}; {remedy}"
+            )
+    return records
+
+
+def _write_det(recipe: Recipe, exp: Path, data: Path) -> list[Path]:
+    """DET curves of single-utterance trials, one panel per update direction."""
+    condition = next(read_conditions(data / "eval"))
+    assert condition.trials.labels is not None
+    raw = {f"{model} with itself": System(RAW, model, model) for model in recipe.update}
+    panels = {}
+    for enroll, runtime in recipe.pairs:
+        aligned = {name: System(name, enroll, runtime) for name in (*recipe.baselines, NESSA)}
+        panels[f"{enroll} enrolls, {runtime} runs"] = {
+            name: read_condition_scores(exp / "scores", system, condition)
+            for name, system in (raw | aligned).items()
+        }
+    return write_det(panels, condition.trials.labels, exp / "report" / "det")
+
+
+def _markdown(recipe: Recipe, records: Sequence[dict[str, Any]], comparisons: Sequence[str]) -> str:
+    seeds = f"NESSA's curve is that of seed {recipe.aligner.seeds[0]}."
+    lines = [
+        f"# Results of recipe {recipe.name}",
+        "",
+        f"Made by `./run.sh --recipe {recipe.name}`; settings in `exp/recipe.yaml`, "
+        f"digest `{stage_digest(recipe, STAGE)[:12]}`.",
+        "",
+        markdown_table(records),
+        "",
+        *(f"- {comparison}" for comparison in comparisons),
+        "",
+        "## How to read this",
+        "",
+        *(f"- {line}" for line in legend(records)),
+        "",
+        "## DET curves, single-utterance trials",
+        "",
+        f"![Miss against false alarm rate of every system](det.svg) {seeds}",
+        "",
+    ]
+    return "\n".join(lines)

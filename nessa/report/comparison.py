@@ -1,0 +1,55 @@
+"""The two sentences that a reader wants first: how much lower one EER is than another."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from nessa.config import Recipe
+from nessa.plan import NESSA, RAW
+from nessa.report.table import MEAN
+
+LOGIT = "logit"
+
+
+def compare_systems(recipe: Recipe, records: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """New model against old, and NESSA against the logit space, on each kind of trials.
+
+    NESSA stands with the mean of its seeds where there are several.
+
+    Args:
+        recipe: names the old and the new model, and the update directions.
+        records: of `nessa.evaluation.evaluate_systems`.
+
+    Yields:
+        One sentence per comparison that the records allow.
+    """
+    old, new = recipe.update
+    for trials in dict.fromkeys(record["trials"] for record in records):
+        # A mean of seeds has a record of its own, which stands in for the single seeds.
+        eers: dict[tuple[str, str, str], float] = {
+            (record["aligner"], record["enroll"], record["runtime"]): record["eer"]
+            for record in records
+            if record["trials"] == trials
+        }
+        if (RAW, old, old) in eers and (RAW, new, new) in eers:
+            change = relative_change(eers[RAW, new, new], eers[RAW, old, old])
+            yield f"{trials}: new model against old: {change}"
+        changes = [
+            f"{relative_change(_nessa(eers, *pair), eers[LOGIT, *pair])} "
+            f"({pair[0]} enrolls, {pair[1]} runs)"
+            for pair in recipe.pairs
+            if (LOGIT, *pair) in eers and (NESSA, *pair) in eers
+        ]
+        if changes:
+            yield f"{trials}: NESSA against the logit space: {', '.join(changes)}"
+
+
+def relative_change(error: float, reference: float) -> str:
+    """How `error` compares with `reference`: "12.3 % lower EER"."""
+    if reference == 0:
+        return "same EER, 0 %" if error == 0 else "higher EER than 0 %"
+    lowered = (reference - error) / reference
+    return f"{abs(100 * lowered):.1f} % {'lower' if lowered >= 0 else 'higher'} EER"
+
+
+def _nessa(eers: Mapping[tuple[str, str, str], float], enroll: str, runtime: str) -> float:
+    return eers.get((MEAN, enroll, runtime), eers[NESSA, enroll, runtime])

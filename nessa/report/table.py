@@ -1,0 +1,170 @@
+"""Evaluation records as tables: plain text for the terminal, Markdown for files."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from nessa.plan import NESSA, RAW
+
+Record = Mapping[str, Any]
+Row = tuple[str, ...]
+
+HEADER: Row = ("system", "enroll", "runtime", "trials", "EER %", "minDCF", "recovered gain %")
+MEAN = f"{NESSA}.mean"
+
+
+def format_records(records: Sequence[Record]) -> str:
+    """A plain-text table for the terminal, and below it what its columns mean.
+
+    Args:
+        records: of `nessa.evaluation.evaluate_systems`, in any order.
+
+    Returns:
+        Lines without a final line end.
+    """
+    rows = [HEADER, *_rows(records)]
+    widths = _widths(rows)
+    lines = ["  ".join(_padded(row, widths)).rstrip() for row in rows]
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join([*lines, "", *legend(records)])
+
+
+def markdown_table(records: Sequence[Record]) -> str:
+    """The same table in Markdown, padded so that it reads well as text too, without a legend."""
+    rows = [HEADER, *_rows(records)]
+    widths = _widths(rows)
+    rule = tuple("-" * width for width in widths)
+    rows.insert(1, rule)
+    return "\n".join(f"| {' | '.join(_padded(row, widths))} |" for row in rows)
+
+
+def legend(records: Sequence[Record]) -> list[str]:
+    """What the columns mean, one sentence group per line, for the rows that there are."""
+    lines = [
+        "EER: equal error rate, on the ROC convex hull. minDCF: normalised detection cost at "
+        "p_target = 0.01, costs 1.",
+        "[low, high]: 95 % interval of a joint speaker bootstrap, the same draws for all systems.",
+        "Recovered gain: (E_oo - E) / (E_oo - E_nn), with E the EER, E_oo that of the raw old "
+        "model with itself and E_nn that of the new one. 100 % is as good as enrolling everybody "
+        "again; undefined: the new model is not significantly better than the old one.",
+        _trials_line(records),
+    ]
+    if any(record["aligner"] == MEAN for record in records):
+        lines.append(
+            "mean: average over trainings with different seeds, which are listed below it."
+        )
+    if any(_is_control(record) for record in records):
+        lines.append(
+            "control: NESSA fitted on a model with itself. What that gains over the raw model is "
+            "a better back-end, not alignment."
+        )
+    return lines
+
+
+def _trials_line(records: Sequence[Record]) -> str:
+    counts = {r["trials"]: f"{r['targets']} target, {r['nontargets']} non-target" for r in records}
+    listed = "; ".join(f"{condition}: {count}" for condition, count in counts.items())
+    return f"Trials: {listed}. profileN: the enrollment side is the mean of N utterances."
+
+
+def _rows(records: Sequence[Record]) -> Iterator[Row]:
+    """The table's rows; the seeds of a mean share one row below it."""
+    ordered = _ordered(records)
+    averaged = {_cell(record) for record in records if record["aligner"] == MEAN}
+    for record in ordered:
+        if record["aligner"] == NESSA and _cell(record) in averaged:
+            continue
+        yield _row(record)
+        if record["aligner"] == MEAN:
+            yield _seeds_row(
+                [r for r in ordered if r["aligner"] == NESSA and _cell(r) == _cell(record)]
+            )
+
+
+def _ordered(records: Sequence[Record]) -> list[Record]:
+    """By trials, then raw models, aligners by update direction, controls; otherwise as given."""
+    conditions = list(dict.fromkeys(record["trials"] for record in records))
+    pairs = list(dict.fromkeys(_pair(record) for record in records))
+
+    def place(record: Record) -> tuple[int, int, int, bool]:
+        symmetric = record["enroll"] == record["runtime"]
+        group = 1 if not symmetric else 0 if record["aligner"] == RAW else 2
+        mean_last = record["aligner"] == MEAN
+        return conditions.index(record["trials"]), group, pairs.index(_pair(record)), mean_last
+
+    return sorted(records, key=place)
+
+
+def _pair(record: Record) -> tuple[str, str]:
+    return record["enroll"], record["runtime"]
+
+
+def _cell(record: Record) -> tuple[str, str, str]:
+    return record["trials"], *_pair(record)
+
+
+def _is_control(record: Record) -> bool:
+    return record["aligner"] != RAW and record["enroll"] == record["runtime"]
+
+
+def _row(record: Record) -> Row:
+    name = record["aligner"]
+    if name == MEAN:
+        name = f"{NESSA}, mean of {len(record['seed'])}"
+    if _is_control(record):
+        name += " (control)"
+    return (
+        name,
+        *_pair(record),
+        record["trials"],
+        with_interval(record["eer"], record["eer_ci"], percent),
+        with_interval(record["min_dcf"], record["min_dcf_ci"], "{:.3f}".format),
+        _gain(record),
+    )
+
+
+def _seeds_row(seeds: Sequence[Record]) -> Row:
+    gains = ["undefined" if seed["gain"] is None else share(seed["gain"]) for seed in seeds]
+    return (
+        "  seeds " + ", ".join(str(seed["seed"]) for seed in seeds),
+        "",
+        "",
+        "",
+        ", ".join(percent(seed["eer"]) for seed in seeds),
+        ", ".join(f"{seed['min_dcf']:.3f}" for seed in seeds),
+        "undefined" if set(gains) == {"undefined"} else ", ".join(gains),
+    )
+
+
+def _gain(record: Record) -> str:
+    if record["gain"] is None:
+        return "undefined"
+    if record["aligner"] == RAW and record["gain"] == 0:
+        return "–"  # the old model itself: what gains are counted from
+    low, high = record["gain_ci"]
+    if low == high:
+        return share(record["gain"])  # the new model itself: 100 % by definition
+    return with_interval(record["gain"], (low, high), share)
+
+
+def percent(fraction: float) -> str:
+    """An error rate in percent, without the sign."""
+    return f"{100 * fraction:.2f}"
+
+
+def share(fraction: float) -> str:
+    """A gain in percent, without the sign; coarser, for it is a ratio of differences."""
+    return f"{100 * fraction:.1f}"
+
+
+def with_interval(value: float, interval: Sequence[float], number: Callable[[float], str]) -> str:
+    """`value [low, high]`, each written by `number`."""
+    low, high = interval
+    return f"{number(value)} [{number(low)}, {number(high)}]"
+
+
+def _widths(rows: Sequence[Row]) -> list[int]:
+    return [max(map(len, column)) for column in zip(*rows, strict=True)]
+
+
+def _padded(row: Row, widths: Sequence[int]) -> list[str]:
+    return [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]

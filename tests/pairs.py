@@ -1,0 +1,41 @@
+"""Paired embeddings of known origin: one latent speaker factor, seen through two models."""
+
+import numpy as np
+
+from nessa.tables import Embeddings, ModelStamp
+from nessa.trials import Trials
+
+
+def two_views(
+    speakers: int,
+    utterances: int,
+    first_speaker: int = 0,
+    factor: int = 8,
+    dims: tuple[int, int] = (12, 20),
+    noise: tuple[float, float] = (0.6, 0.3),
+) -> tuple[Embeddings, Embeddings, dict[str, str]]:
+    """Embeddings by an enrollment and a runtime model, and {utterance: speaker}.
+
+    x = A h + noise, y = B h + noise: h belongs to the speaker, A and B to the models.
+    """
+    models = np.random.default_rng(11)
+    maps = [models.standard_normal((factor, d)) / np.sqrt(factor) for d in dims]
+    rng = np.random.default_rng((12, first_speaker))
+    h = rng.standard_normal((speakers, factor)).repeat(utterances, axis=0)
+    names = [f"id{first_speaker + s:05d}" for s in range(speakers)]
+    keys = [f"{name}-s0-{u:05d}" for name in names for u in range(utterances)]
+    views = []
+    for model, matrix, level in zip(("x", "y"), maps, noise, strict=True):
+        clean = h @ matrix + 0.5  # an offset, as real embeddings have one
+        noisy = clean + level * rng.standard_normal(clean.shape)
+        stamp = ModelStamp(model, model * 64, "align")
+        views.append(Embeddings(keys, noisy.astype(np.float32), stamp))
+    return views[0], views[1], {key: key.split("-")[0] for key in keys}
+
+
+def all_trials(speakers: dict[str, str]) -> Trials:
+    """Every ordered pair of different utterances."""
+    keys = list(speakers)
+    pairs = [(a, b) for a in keys for b in keys if a != b]
+    labels = [speakers[a] == speakers[b] for a, b in pairs]
+    return Trials([a for a, _ in pairs], [b for _, b in pairs], np.array(labels))

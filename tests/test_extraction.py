@@ -1,0 +1,168 @@
+"""Extraction: batches, shards and restarts never change an embedding; bad audio is named."""
+
+import shutil
+from pathlib import Path
+
+import kaldi_native_io
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from nessa.config import EncoderConfig, FeatureConfig, LossConfig
+from nessa.datadir import read_utt2spk
+from nessa.encoders import build, load_model, save_model
+from nessa.errors import InputError
+from nessa.extraction import embed, extract, extract_shard, merge_shards, read_audio
+from nessa.tables import Embeddings
+from nessa.training import read_cuts
+from tests.speech import prepare_set
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    data = tmp_path_factory.mktemp("data")
+    prepare_set(data, "eval", range(8), sessions=2, utterances=3, seconds=(0.5, 3.0))
+    return data
+
+
+@pytest.fixture
+def data(prepared: Path, tmp_path: Path) -> Path:
+    """A copy whose audio may be damaged (manifests point to it)."""
+    folder = tmp_path / "data"
+    shutil.rmtree(folder, ignore_errors=True)
+    prepare_set(folder, "eval", range(3), sessions=2, utterances=2)
+    return folder
+
+
+@pytest.fixture(scope="module", params=["tdnn", "ecapa"])
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
+    directory = tmp_path_factory.mktemp(request.param)
+    config = EncoderConfig(
+        architecture=request.param,
+        channels=16,
+        dim=24,
+        features=FeatureConfig(num_filters=20),
+        loss=LossConfig(type="aam"),
+        steps=1,
+    )
+    torch.manual_seed(3)
+    encoder = build(config)
+    with torch.no_grad():
+        for _ in range(5):
+            encoder(torch.randn(8, 50, 20))
+    save_model(directory, config, encoder)
+    return load_model(directory, "test")
+
+
+def cuts_of(data: Path) -> list:
+    return sorted(read_cuts(data / "manifests" / "eval_cuts.jsonl.gz"), key=lambda cut: cut.id)
+
+
+def test_the_batch_never_changes_an_embedding(model, prepared: Path) -> None:
+    cuts = cuts_of(prepared)
+    features = model.feature_extractor()
+    alone = torch.cat([embed(model, [features(read_audio(c, model))[0]]) for c in cuts]).numpy()
+    for batch_seconds in (4.0, 30.0, 1000.0):
+        together = extract(model, cuts, batch_seconds).matrix
+        norms = np.linalg.norm(alone, axis=1) * np.linalg.norm(together, axis=1)
+        assert ((alone * together).sum(axis=1) / norms).min() >= 0.99999
+
+
+def test_the_directory_is_kaldis_and_stamped(model, prepared: Path, tmp_path: Path) -> None:
+    for shard in (2, 1, 3):
+        extract_shard(model, prepared, "eval", tmp_path, shard, 3, 20.0)
+    merged = merge_shards(model, prepared, "eval", tmp_path, 3)
+    utt2spk = read_utt2spk(prepared / "eval")
+    assert merged.keys == sorted(utt2spk)
+    with kaldi_native_io.SequentialFloatVectorReader(f"scp:{tmp_path / 'xvector.scp'}") as reader:
+        theirs = {key: np.array(value) for key, value in reader}
+    assert list(theirs) == merged.keys
+    np.testing.assert_array_equal(np.stack(list(theirs.values())), merged.matrix)
+    read = Embeddings.read(tmp_path)
+    assert read.stamp is not None
+    assert (read.stamp.model, read.stamp.set) == ("test", "eval")
+    assert read.stamp.fingerprint == model.fingerprint
+    means = Embeddings.read(tmp_path / "spk_xvector.scp")
+    own = [utt for utt, speaker in utt2spk.items() if speaker == means.keys[0]]
+    np.testing.assert_allclose(means.matrix[0], merged.select(own).matrix.mean(axis=0), atol=1e-5)
+    counts = dict(line.split() for line in (tmp_path / "num_utts.ark").read_text().splitlines())
+    assert counts == dict.fromkeys(means.keys, "6")
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(directory.iterdir()) if path.is_file()}
+
+
+def test_a_restart_keeps_finished_shards_and_ends_with_the_same_bytes(
+    model, prepared: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    for shard in (1, 2):
+        extract_shard(model, prepared, "eval", out, shard, 2, 20.0)
+    merge_shards(model, prepared, "eval", out, 2)
+    whole = contents(out)
+    kept = (out / "xvector.1.ark").stat().st_mtime_ns
+    (out / ".xvector.2.json").unlink()  # what a kill between ark and stamp leaves
+    (out / "xvector.2.ark").write_bytes(b"half")
+    with pytest.raises(InputError, match="shard 2 of 2"):
+        merge_shards(model, prepared, "eval", out, 2)
+    for shard in (1, 2):
+        extract_shard(model, prepared, "eval", out, shard, 2, 20.0)
+    assert (out / "xvector.1.ark").stat().st_mtime_ns == kept
+    merge_shards(model, prepared, "eval", out, 2)
+    assert contents(out) == whole
+
+
+def test_shards_of_another_model_or_division_are_not_swept_in(
+    model, prepared: Path, tmp_path: Path
+) -> None:
+    for shard in (1, 2, 3):
+        extract_shard(model, prepared, "eval", tmp_path, shard, 3, 20.0)
+    with pytest.raises(InputError, match="shard 1 of 2"):
+        merge_shards(model, prepared, "eval", tmp_path, 2)
+    for shard in (1, 2):
+        extract_shard(model, prepared, "eval", tmp_path, shard, 2, 20.0)
+    merge_shards(model, prepared, "eval", tmp_path, 2)
+    assert not (tmp_path / "xvector.3.ark").exists()
+
+
+def audio_of(data: Path, row: int) -> Path:
+    return Path(cuts_of(data)[row].recording.sources[0].source)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: path.unlink(), "cannot be read"),
+        (lambda path: path.write_bytes(b""), "cannot be read"),
+        (lambda path: path.write_bytes(b"no audio at all" * 100), "cannot be read"),
+        (lambda path: path.write_bytes(path.read_bytes()[:200]), "cannot be read|too short"),
+    ],
+    ids=["missing", "empty", "garbage", "truncated"],
+)
+def test_bad_audio_is_named(model, data: Path, tmp_path: Path, damage, message: str) -> None:
+    path = audio_of(data, 4)
+    damage(path)
+    with pytest.raises(InputError, match=message) as error:
+        extract_shard(model, data, "eval", tmp_path / "out", 1, 1, 20.0)
+    assert cuts_of(data)[4].id in str(error.value) and str(path) in str(error.value)
+    assert not (tmp_path / "out" / "xvector.scp").exists()
+
+
+def test_digital_silence_still_gives_a_finite_embedding(model, data: Path) -> None:
+    path = audio_of(data, 0)
+    soundfile.write(path, np.zeros(soundfile.info(path).frames), 16000)
+    assert np.isfinite(extract(model, cuts_of(data)[:1]).matrix).all()
+
+
+def test_another_sampling_rate_is_refused(model, data: Path) -> None:
+    cut = cuts_of(data)[0]
+    cut.recording.sampling_rate = 8000
+    with pytest.raises(InputError, match="8000 Hz"):
+        read_audio(cut, model)
+
+
+def test_a_missing_manifest_is_named(model, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"eval_cuts\.jsonl\.gz: no such manifest"):
+        extract_shard(model, tmp_path, "eval", tmp_path / "out", 1, 1, 20.0)
