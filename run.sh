@@ -74,7 +74,7 @@ stage_2_features() {
 
 stage_3_encoders() {
   run_jobs '{1}' "${plan[trained]}" \
-    "${nessa[@]}" train --recipe "$config" --model '{1}' --data "$data/train" \
+    "${nessa[@]}" train --recipe "$config" --model '{1}' --data "$data" \
     --output "$exp/encoders/{1}"
 }
 

@@ -14,7 +14,7 @@ from nessa.config import load_recipe
 from nessa.corpus import run_program
 from nessa.errors import InputError
 from nessa.files import atomic_open
-from nessa.synth import SetPlan, synthesise_corpus
+from nessa.synth import synthesise_recipe
 from nessa.trials import Trials, make_trials
 
 log = logging.getLogger(__name__)
@@ -28,16 +28,10 @@ def main() -> None:
     parser.add_argument("--nj", type=int, default=1, help="number of processes")
     options = parser.parse_args()
     recipe = load_recipe(options.recipe)
-    if not recipe.corpus.sets:
-        raise InputError(f"{options.recipe}: corpus.sets is empty; say how many speakers to make")
-    sets = {
-        name: SetPlan(size.speakers, size.sessions, size.utterances)
-        for name, size in recipe.corpus.sets.items()
-    }
-    synthesise_corpus(options.corpus, sets, seed=recipe.seed, nj=options.nj)
-    speakers = sum(plan.speakers for plan in sets.values())
-    log.info("%s: %d speakers in %d sets", options.corpus, speakers, len(sets))
+    synthesise_recipe(recipe, options.corpus, options.nj)
     genders = read_meta(options.corpus / "meta.csv")
+    speakers = sum(map(len, genders.values()))
+    log.info("%s: %d speakers in %d sets", options.corpus, speakers, len(genders))
     for name, count in recipe.prepare.trials.items():
         if name not in genders:
             raise InputError(f"{options.recipe}: prepare.trials: corpus.sets has no set {name!r}")

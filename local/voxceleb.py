@@ -3,7 +3,8 @@
 
 The corpus holds wav/<speaker>/<session>/<utterance>.wav, VoxCeleb's meta.csv, whose column `Set`
 says which set a speaker is in, and optionally trials/<set>.txt, lists that name files
-(`1 id10270/x6uYqmx31kE/00001.wav id10270/8jEAjG6SegY/00008.wav`).
+(`1 id10270/x6uYqmx31kE/00001.wav id10270/8jEAjG6SegY/00008.wav`), and noise/ and rir/, recordings
+of noise and of room impulse responses for the encoders' augmentation.
 
     python local/voxceleb.py --recipe exp/recipe.yaml --corpus data/corpus --output data
 """
@@ -16,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from nessa.config import load_recipe
-from nessa.corpus import Utterance, make_manifests, run_program, write_set
+from nessa.corpus import Utterance, make_manifests, run_program, write_backgrounds, write_set
 from nessa.errors import InputError
 from nessa.files import read_lines
 from nessa.trials import Trials
@@ -57,6 +58,8 @@ def main() -> None:
             len(skipped),
             0 if trials is None else len(trials),
         )
+    backgrounds = write_backgrounds(options.output, options.corpus)
+    log.info("%s: %d noises, %d rooms", options.output, backgrounds["noise"], backgrounds["rir"])
 
 
 def read_meta(path: Path) -> dict[str, dict[str, str]]:

@@ -80,10 +80,9 @@ def synth(recipe: Path, nj: int, output: Path) -> None:
     Example: nessa synth --recipe recipes/mini/recipe.yaml --output corpus
     """
     from nessa.config import load_recipe
-    from nessa.synth import synthesise_corpus
+    from nessa.synth import synthesise_recipe
 
-    settings = load_recipe(recipe)
-    synthesise_corpus(output, settings.corpus.sets, seed=settings.seed, nj=nj)
+    synthesise_recipe(load_recipe(recipe), output, nj)
 
 
 @cli.command()

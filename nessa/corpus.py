@@ -28,6 +28,7 @@ from nessa.trials import Trials, largest_profile, make_profile_trials, make_tria
 log = logging.getLogger(__name__)
 
 SETS = ("train", "align", "dev", "eval")
+BACKGROUNDS = ("noise", "rir")  # what augments the training of encoders
 PROFILE_NONTARGETS = 20  # non-target tests of a profile
 # What other steps add to a data directory; utt2spk because it marks the directory as complete.
 _GENERATED = ("utt2spk", "trials", "trials_profile", "enroll_map", "skipped")
@@ -44,30 +45,28 @@ class Utterance:
     gender: str | None = None  # "m" or "f"
 
 
-def read_recording(utterance: Utterance) -> Recording:
-    """Read the header of an utterance's audio; the samples are not read.
+def read_recording(name: str, path: Path) -> Recording:
+    """Read the header of an audio file; the samples are not read.
+
+    Args:
+        name: becomes the recording's id.
+        path: of the audio.
 
     Raises:
         InputError: missing, unreadable, empty, or more than one channel.
     """
-    path = utterance.path.resolve()
+    path = path.resolve()
     try:
         header = soundfile.info(str(path))
     except (soundfile.LibsndfileError, OSError) as error:
         what = "is not readable audio" if path.exists() else "no such file"
-        raise InputError(
-            f"{path}: {what} ({utterance.id}); restore it, or use --skip-bad"
-        ) from error
+        raise InputError(f"{path}: {what} ({name}); restore or remove it") from error
     if header.frames == 0:
-        raise InputError(
-            f"{path}: {utterance.id} has no samples; restore the file, or use --skip-bad"
-        )
+        raise InputError(f"{path}: {name} has no samples; restore or remove it")
     if header.channels != 1:
-        raise InputError(
-            f"{path}: {utterance.id} has {header.channels} channels; mix it down to one"
-        )
+        raise InputError(f"{path}: {name} has {header.channels} channels; mix it down to one")
     return Recording(
-        id=utterance.id,
+        id=name,
         sources=[AudioSource(type="file", channels=[0], source=str(path))],
         sampling_rate=header.samplerate,
         num_samples=header.frames,
@@ -99,10 +98,10 @@ def make_manifests(
     _check_ids(ordered)
     for utterance in progress(ordered, total=len(ordered), what=what):
         try:
-            recording = read_recording(utterance)
+            recording = read_recording(utterance.id, utterance.path)
         except InputError as error:
             if not skip_bad:
-                raise
+                raise InputError(f"{error}, or use --skip-bad") from error
             skipped[utterance.id] = str(error)
             continue
         recordings.append(recording)
@@ -182,6 +181,36 @@ def write_set(
         trials.write(directory / "trials")
     if skipped:
         write_table(directory / "skipped", skipped)
+
+
+def write_backgrounds(data: Path | str, corpus: Path) -> dict[str, int]:
+    """Describe the noises and rooms that encoders are trained with, where the corpus has some.
+
+    Args:
+        data: receives manifests/{noise,rir}_recordings.jsonl.gz; what an earlier preparation
+            left there of a corpus that had them goes.
+        corpus: its folders noise/ and rir/, at any depth, hold *.wav.
+
+    Returns:
+        {"noise": number of recordings, "rir": number of recordings}.
+
+    Raises:
+        InputError: audio that cannot be used.
+    """
+    counts = {}
+    for kind in BACKGROUNDS:
+        names = {
+            path.relative_to(corpus).with_suffix("").as_posix(): path
+            for path in (corpus / kind).rglob("*.wav")
+        }
+        manifest = Path(data) / "manifests" / f"{kind}_recordings.jsonl.gz"
+        if names:
+            ordered = sorted(names, key=str.encode)
+            write_manifest(manifest, [read_recording(name, names[name]) for name in ordered])
+        else:
+            manifest.unlink(missing_ok=True)
+        counts[kind] = len(names)
+    return counts
 
 
 def _write_manifests(

@@ -1,6 +1,8 @@
 """A fitted aligner's two maps as ONNX files for production, checked against the aligner."""
 
+import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import singledispatch
 from pathlib import Path
@@ -29,6 +31,13 @@ except ImportError as error:
 OPSET = 20  # the first with a Gelu operator
 TOLERANCE = 1e-5  # largest difference from the aligner, of any value of a unit vector
 CHECKED_BATCHES = (1, 7)  # rows
+# What the exporter's own loggers may say: not each rewriting pass, nor that torchvision's
+# operators, which no aligner uses, are not there.
+LOG_LEVELS = {
+    "onnx_ir": logging.WARNING,
+    "onnxscript": logging.WARNING,
+    "torch.onnx": logging.ERROR,
+}
 
 
 def export_aligner(aligner: Aligner, output: Path) -> Iterator[str]:
@@ -103,21 +112,35 @@ def _export_side(aligner: Aligner, side: Side) -> _Network:
 
 
 def _to_onnx(module: nn.Module, input_dim: int) -> onnx.ModelProto:
-    program = torch.onnx.export(
-        module,
-        (torch.zeros(2, input_dim),),  # one row would make the exporter fix the batch size
-        dynamo=True,
-        opset_version=OPSET,
-        input_names=["embedding"],
-        output_names=["mapped"],
-        dynamic_shapes=({0: torch.export.Dim("N")},),
-        verbose=False,
-    )
+    with _quiet_exporter():
+        program = torch.onnx.export(
+            module,
+            (torch.zeros(2, input_dim),),  # one row would make the exporter fix the batch size
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["embedding"],
+            output_names=["mapped"],
+            dynamic_shapes=({0: torch.export.Dim("N")},),
+            verbose=False,
+        )
     assert program is not None
     model = program.model_proto
     for node in model.graph.node:
         del node.metadata_props[:]  # stack traces, with paths of this machine
     return model
+
+
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    loggers = {logging.getLogger(name): level for name, level in LOG_LEVELS.items()}
+    before = {logger: logger.level for logger in loggers}
+    try:
+        for logger, level in loggers.items():
+            logger.setLevel(level)
+        yield
+    finally:
+        for logger, level in before.items():
+            logger.setLevel(level)
 
 
 def _largest_difference(aligner: Aligner, side: Side, content: bytes, input_dim: int) -> float:
@@ -223,7 +246,7 @@ Two networks that map the speaker embeddings of two models into one space, made 
   product. Any threshold must be set on scores of this aligner.
 - ONNX opset {OPSET}. N may be any number of rows.
 - Difference: the largest absolute difference between onnxruntime and the aligner, on random rows
-  in batches of {" and ".join(map(str, CHECKED_BATCHES))}; with more than {TOLERANCE:.0e}, nothing is written.
+  in batches of {" and ".join(map(str, CHECKED_BATCHES))}; more than {TOLERANCE:.0e} is refused.
 - Use each network with the model of its fingerprint only (also in the file's metadata). Another
   model's embeddings give scores without meaning, not an error, where the dimension is the same.
 

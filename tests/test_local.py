@@ -2,6 +2,7 @@
 
 import importlib
 import logging
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 import yaml
+from lhotse import RecordingSet
 
 from nessa.corpus import run_program
 from nessa.datadir import read_utt2spk, validate_data_dir
@@ -146,6 +148,10 @@ def test_mini_then_voxceleb(programs: Programs, tmp_path: Path, recipe: Path) ->
     trials = Trials.read(data / "eval/trials")
     assert (trials.targets, trials.nontargets) == (30, 100)
     assert validate_data_dir(data / "eval") == validate_data_dir(data / "train") == []
+    for kind in ("noise", "rir"):
+        recordings = RecordingSet.from_jsonl(data / f"manifests/{kind}_recordings.jsonl.gz")
+        assert len(recordings) == 24
+        assert {recording.sampling_rate for recording in recordings} == {16000}
 
 
 def test_mini_refuses_a_recipe_without_sets(
@@ -202,6 +208,32 @@ def test_bad_audio_stops_or_is_skipped_with_its_trials(
     assert set(read_table(data / "eval/skipped")) == {"id10270-x6uYqmx31kE-00001", "eval.txt:1"}
     assert len(Trials.read(data / "eval/trials")) == 1
     assert validate_data_dir(data / "eval") == []
+
+
+def test_noises_and_rooms_become_manifests(
+    programs: Programs, tmp_path: Path, recipe: Path, voxceleb: Path
+) -> None:
+    data = tmp_path / "data"
+    noise, rir = (data / f"manifests/{kind}_recordings.jsonl.gz" for kind in ("noise", "rir"))
+    assert programs.voxceleb(recipe, voxceleb, data).status == 0
+    assert not noise.exists() and not rir.exists()
+    for name in ("b", "a-1", "a/1"):
+        path = voxceleb / "noise" / f"{name}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, np.full(800, 0.1), 16000)
+    assert programs.voxceleb(recipe, voxceleb, data).status == 0
+    first = noise.read_bytes()
+    recordings = list(RecordingSet.from_jsonl(noise))
+    assert [recording.id for recording in recordings] == ["noise/a-1", "noise/a/1", "noise/b"]
+    assert recordings[0].load_audio() == pytest.approx(np.full((1, 800), 0.1), abs=1e-4)
+    assert not rir.exists()
+    assert programs.voxceleb(recipe, voxceleb, data).status == 0
+    assert noise.read_bytes() == first
+    (voxceleb / "noise/b.wav").write_bytes(b"")
+    refuse(programs.voxceleb(recipe, voxceleb, data), "noise/b.wav", "restore or remove it")
+    shutil.rmtree(voxceleb / "noise")
+    assert programs.voxceleb(recipe, voxceleb, data).status == 0
+    assert not noise.exists()  # the earlier corpus's
 
 
 def test_missing_things_are_named(
@@ -308,3 +340,23 @@ def test_programs_start_from_anywhere(tmp_path: Path, program: str) -> None:
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "--corpus" in done.stdout
+
+
+@pytest.mark.parametrize("program", ["voxceleb", "librispeech"])
+def test_a_corpus_that_is_not_there_is_a_message(
+    programs: Programs, tmp_path: Path, recipe: Path, program: str
+) -> None:
+    data = tmp_path / "data"
+    arguments = ("--recipe", recipe, "--output", data, "--corpus")
+    refuse(programs(program, *arguments, tmp_path / "nowhere"), "nowhere/", "no such file")
+    (tmp_path / "file").write_text("not a folder")
+    refuse(programs(program, *arguments, tmp_path / "file"), "file/", "cannot be read")
+    assert not data.exists()
+
+
+def test_mini_without_its_synthesiser_is_a_message(
+    programs: Programs, tmp_path: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "espeakng_loader", None)
+    done = programs("mini", "--recipe", recipe, "--corpus", tmp_path / "corpus")
+    refuse(done, "pip install 'nessa[mini]'")

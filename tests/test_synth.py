@@ -7,14 +7,23 @@ import subprocess
 import sys
 import time
 import wave
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from nessa.config import Recipe
 from nessa.errors import InputError
 from nessa.files import read_json
-from nessa.synth import SAMPLE_RATE, AcousticRanges, SetPlan, VoiceRanges, synthesise_corpus
+from nessa.synth import (
+    SAMPLE_RATE,
+    AcousticRanges,
+    SetPlan,
+    VoiceRanges,
+    synthesise_corpus,
+    synthesise_recipe,
+)
 from nessa.synth.words import WORDS
 
 pytest.importorskip("espeakng_loader", reason="needs the extra `mini`")
@@ -167,13 +176,46 @@ def test_missing_synthesiser_names_the_remedy(
         synthesise_corpus(tmp_path / "corpus", PLAN)
 
 
-def test_an_unknown_accent_fails_without_leaving_half_a_speaker(tmp_path: Path) -> None:
+def test_a_broken_synthesiser_names_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import espeakng_loader
+
+    broken = tmp_path / "libespeak-ng.so"
+    broken.write_bytes(b"not a library")
+    monkeypatch.setattr(espeakng_loader, "get_library_path", lambda: str(broken))
+    with pytest.raises(InputError, match=r"libespeak-ng\.so.*pip install --force-reinstall"):
+        synthesise_corpus(tmp_path / "corpus", PLAN)
+
+
+def test_a_speaker_that_fails_leaves_no_half_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr("nessa.synth.tree.record", fail)  # forked processes inherit it
     with pytest.raises(RuntimeError, match="id10001 failed"):
-        synthesise_corpus(
-            tmp_path, {"train": SetPlan(2, 1, 1)}, voices=VoiceRanges(accents=("en-nowhere",))
-        )
+        synthesise_corpus(tmp_path, {"train": SetPlan(2, 1, 1)})
     assert not (tmp_path / "meta.csv").exists()
     assert not list(tmp_path.glob("wav/id*"))
+
+
+def test_senseless_settings_are_refused(tmp_path: Path) -> None:
+    for message, settings in (
+        ("'en-nowhere'.*en-gb-scotland", {"voices": VoiceRanges(accents=("en-nowhere",))}),
+        ("0 processes", {"nj": 0}),
+        ("seed -1", {"seed": -1}),
+    ):
+        with pytest.raises(InputError, match=message):
+            synthesise_corpus(tmp_path / "corpus", PLAN, **settings)
+    assert not (tmp_path / "corpus").exists()
+
+
+def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "corpus").write_text("ten years of work")
+    with pytest.raises(InputError, match="name another"):
+        synthesise_corpus(tmp_path / "corpus", PLAN)
 
 
 def test_words_are_distinct() -> None:
@@ -217,3 +259,98 @@ def test_speakers_differ_and_sessions_blur_the_difference(tmp_path: Path) -> Non
     real_same, real_other = same_and_other_distances(tmp_path / "real")
     assert clean_other > 1.5 * clean_same
     assert real_other / real_same < 0.8 * clean_other / clean_same
+
+
+# ---- Noises and rooms for the training of encoders ----------------------------------------------
+
+
+def test_noises_and_rooms_are_heard(corpus: Path) -> None:
+    noises, rooms = sorted(corpus.glob("noise/*.wav")), sorted(corpus.glob("rir/*.wav"))
+    assert len(noises) == len(rooms) == 24
+    for path in noises:
+        samples = read_wav(path)
+        assert samples.size == 6 * SAMPLE_RATE
+        assert 0.4 * 32768 < np.abs(samples).max() < 32767
+    for path in rooms:
+        samples = read_wav(path)
+        assert 0.1 * SAMPLE_RATE <= samples.size <= 0.4 * SAMPLE_RATE
+        assert samples[0] == np.abs(samples).max() == 32767  # the direct sound
+    contents = [path.read_bytes() for path in (*noises, *rooms)]
+    assert len(set(contents)) == len(contents)
+
+
+def test_rooms_decay_in_their_length(corpus: Path) -> None:
+    for path in corpus.glob("rir/*.wav"):
+        tail = read_wav(path)[1:] / 32768.0
+        remaining = np.cumsum(tail[::-1] ** 2)[::-1] / np.sum(tail**2)  # Schroeder's integral
+        fifth = np.argmax(remaining < 10**-1.2)  # a fifth of 60 dB
+        assert 0.15 < fifth / tail.size < 0.25
+
+
+def test_kinds_of_noise_differ_in_how_their_level_wavers(corpus: Path) -> None:
+    swings = []
+    for path in sorted(corpus.glob("noise/*.wav")):
+        power = (read_wav(path).astype(np.float64) ** 2).reshape(60, -1).mean(axis=1)
+        swings.append(float(np.std(10 * np.log10(power))))
+    stationary, fluctuating, babble = (np.mean(swings[kind::3]) for kind in range(3))
+    assert max(swings[::3]) < 2.5
+    assert stationary < babble < fluctuating
+    assert min(swings[1::3]) > 3
+
+
+def test_seed_decides_noises_and_rooms_and_sets_do_not(corpus: Path, tmp_path: Path) -> None:
+    plan = {"dev": SetPlan(1, 1, 1)}
+    synthesise_corpus(tmp_path, plan, seed=3)
+    for kind in ("noise", "rir"):
+        assert tree(tmp_path / kind) == tree(corpus / kind)
+    synthesise_corpus(tmp_path, plan, seed=4)  # replaces the corpus
+    for kind in ("noise", "rir"):
+        ours, theirs = tree(tmp_path / kind), tree(corpus / kind)
+        assert ours.keys() == theirs.keys()
+        assert all(ours[name] != theirs[name] for name in ours)
+
+
+def test_noises_appear_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(seed: int) -> Iterator[np.ndarray]:
+        yield np.zeros(10, np.int16)
+        raise KeyboardInterrupt
+
+    plan = {"dev": SetPlan(1, 1, 1)}
+    with monkeypatch.context() as patch:
+        patch.setattr("nessa.synth.tree.make_noises", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            synthesise_corpus(tmp_path, plan)
+    assert not (tmp_path / "noise").exists()
+    assert not (tmp_path / "meta.csv").exists()
+    synthesise_corpus(tmp_path, plan)
+    assert len(list(tmp_path.glob("noise/*.wav"))) == 24
+    assert not list(tmp_path.glob(".*"))
+
+
+# ---- From a recipe ------------------------------------------------------------------------------
+
+
+def make_recipe(sets: dict[str, dict[str, int]]) -> Recipe:
+    encoder = {
+        "architecture": "tdnn", "channels": 8, "dim": 8, "steps": 1, "loss": {"type": "ge2e"}
+    }  # fmt: skip
+    settings = {
+        "name": "small",
+        "seed": 3,
+        "corpus": {"program": "mini", "sets": sets},
+        "prepare": {"program": "voxceleb"},
+        "encoders": {"old": encoder, "new": encoder},
+        "update": ("old", "new"),
+    }
+    return Recipe.model_validate(settings)
+
+
+def test_a_recipe_is_its_sets_and_its_seed(corpus: Path, tmp_path: Path) -> None:
+    sets = {name: vars(plan) for name, plan in PLAN.items()}
+    synthesise_recipe(make_recipe(sets), tmp_path, nj=2)
+    assert tree(tmp_path) == tree(corpus)
+
+
+def test_a_recipe_without_sets_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"'small'.*corpus\.sets"):
+        synthesise_recipe(make_recipe({}), tmp_path / "corpus")

@@ -34,7 +34,7 @@ STYLES = [
 TICKS = np.array([0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4,
                   0.6, 0.8, 0.9])  # fmt: skip
 RESOLUTION = 0.01  # probit units between two points of a curve: about one pixel
-MARGIN = 8.0  # how many times below the lowest and above the highest EER the axes reach
+MARGIN = 5.0  # how many times below the lowest and above the highest EER the axes reach
 
 
 def write_det(panels: Mapping[str, Curves], labels: Labels, stem: Path) -> list[Path]:
@@ -61,7 +61,7 @@ def write_det(panels: Mapping[str, Curves], labels: Labels, stem: Path) -> list[
 
 def det_figure(panels: Mapping[str, Curves], labels: Labels) -> Figure:
     """One panel per title, side by side on the same axes; see `write_det`."""
-    figure = Figure(figsize=(5.2 * len(panels), 5.2), dpi=120, layout="constrained")
+    figure = Figure(figsize=(5.2 * len(panels), 5.5), dpi=120, layout="constrained")
     grid = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)
     rates = {
         title: {name: eer(scores, labels) for name, scores in curves.items()}
@@ -70,7 +70,7 @@ def det_figure(panels: Mapping[str, Curves], labels: Labels) -> Figure:
     limits = _limits([rate for panel in rates.values() for rate in panel.values()])
     for axes, (title, curves) in zip(grid.flat, panels.items(), strict=True):
         for (name, scores), (colour, style) in zip(curves.items(), cycle(STYLES), strict=False):
-            label = f"{name}: EER {rates[title][name]:.2%}"
+            label = f"{name}: EER {100 * rates[title][name]:.2f} %"
             axes.plot(*det_curve(scores, labels), color=colour, linestyle=style, label=label)
         _dress(axes, title, limits)
     return figure
@@ -112,9 +112,10 @@ def _dress(axes: Axes, title: str, limits: tuple[float, float]) -> None:
     axes.set_yticks(ndtri(TICKS), names)
     axes.set_xlim(low, high)
     axes.set_ylim(low, high)
-    axes.set_aspect("equal")
+    axes.set_box_aspect(1)
     axes.grid(color="0.9", linewidth=0.6)
     axes.set_title(title)
     axes.set_xlabel("false alarm rate (%)")
     axes.set_ylabel("miss rate (%)")
+    axes.label_outer()
     axes.legend(loc="upper right", fontsize="small")

@@ -1,6 +1,7 @@
 """Evaluation records as tables: plain text for the terminal, Markdown for files."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from textwrap import wrap
 from typing import Any
 
 from nessa.plan import NESSA, RAW
@@ -10,6 +11,7 @@ Row = tuple[str, ...]
 
 HEADER: Row = ("system", "enroll", "runtime", "trials", "EER %", "minDCF", "recovered gain %")
 MEAN = f"{NESSA}.mean"
+LEGEND_WIDTH = 100  # characters, in plain text
 
 
 def format_records(records: Sequence[Record]) -> str:
@@ -25,7 +27,8 @@ def format_records(records: Sequence[Record]) -> str:
     widths = _widths(rows)
     lines = ["  ".join(_padded(row, widths)).rstrip() for row in rows]
     lines.insert(1, "  ".join("-" * width for width in widths))
-    return "\n".join([*lines, "", *legend(records)])
+    notes = [line for note in legend(records) for line in wrap(note, LEGEND_WIDTH)]
+    return "\n".join([*lines, "", *notes])
 
 
 def markdown_table(records: Sequence[Record]) -> str:

@@ -64,15 +64,25 @@ def draw_session(rng: np.random.Generator, ranges: AcousticRanges) -> Session:
         equaliser_db=rng.normal(0, ranges.equaliser_db, BANDS.size),
         low_cut=rng.uniform(*ranges.low_cut),
         high_cut=rng.uniform(*ranges.high_cut),
-        room=_draw_room(rng, ranges),
+        room=draw_room(rng, ranges),
         snr_db=rng.uniform(*ranges.snr_db),
         noise_slope_db=rng.uniform(*ranges.noise_slope_db),
         level_db=rng.uniform(*ranges.level_db),
     )
 
 
-def _draw_room(rng: np.random.Generator, ranges: AcousticRanges) -> NDArray[np.float32]:
-    # Polack's model: white Gaussian noise under an exponential decay, after the direct sound.
+def draw_room(rng: np.random.Generator, ranges: AcousticRanges) -> NDArray[np.float32]:
+    """Draw a room impulse response by Polack's model.
+
+    That is white Gaussian noise under an exponential decay, after the direct sound.
+
+    Args:
+        rng: a generator.
+        ranges: what to draw from.
+
+    Returns:
+        Samples at 16000 Hz, shape (R,), R the reverberation time; the first is 1.
+    """
     time = rng.uniform(*ranges.reverberation_time)
     ratio = 10 ** (-rng.uniform(*ranges.direct_to_reverberant_db) / 20)
     count = int(time * SAMPLE_RATE)
@@ -109,7 +119,7 @@ def record(
     frequency = np.arange(bins, dtype=np.float32) * (SAMPLE_RATE / size)
     spectrum *= scipy.fft.rfft(session.room, size)
     noise = rng.standard_normal(2 * bins, dtype=np.float32).view(np.complex64)
-    noise *= _power_law(frequency, session.noise_slope_db)
+    noise *= power_law(frequency, session.noise_slope_db)
     noise *= np.linalg.norm(spectrum) / np.linalg.norm(noise) * 10 ** (-session.snr_db / 20)
     spectrum += noise
     spectrum *= _channel(frequency, session)
@@ -118,7 +128,16 @@ def record(
     return (32767 * np.clip(signal, -1, 1)).astype(np.int16)
 
 
-def _power_law(frequency: NDArray[np.float32], slope_db: float) -> NDArray[np.float32]:
+def power_law(frequency: NDArray[np.floating], slope_db: float) -> NDArray[np.float32]:
+    """Magnitude of coloured noise.
+
+    Args:
+        frequency: Hz, shape (F,).
+        slope_db: per octave, from the lowest of `BANDS` upwards.
+
+    Returns:
+        Gain, shape (F,); 1 at the lowest frequencies.
+    """
     octaves = np.log2(np.maximum(frequency, BANDS[0]) / BANDS[0])
     return (10 ** (slope_db * octaves / 20)).astype(np.float32)
 

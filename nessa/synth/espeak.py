@@ -16,6 +16,7 @@ _SYNCHRONOUS = 2  # espeak_AUDIO_OUTPUT: samples go to the callback, espeak_Synt
 _CHUNK_MS = 1000  # samples per callback
 _CHARACTERS = 1  # espeak_POSITION_TYPE and espeakCHARS_UTF8 share this value
 _RATE, _PITCH = 1, 3  # espeak_PARAMETER
+_REINSTALL = "reinstall it with `pip install --force-reinstall espeakng-loader`"
 
 _Callback = ctypes.CFUNCTYPE(
     ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p
@@ -41,7 +42,7 @@ class Espeak:
         data = Path(self._home.name) / "espeak-ng-data"
         self._variants = data / "voices" / "!v"
         _make_data_folder(data, Path(espeakng_loader.get_data_path()))
-        self._library = ctypes.CDLL(espeakng_loader.get_library_path())
+        self._library = _load_library(espeakng_loader.get_library_path())
         self._chunks: list[bytes] = []
         # Held by the object: the library keeps the bare pointer.
         self._callback = _Callback(self._collect)
@@ -49,8 +50,7 @@ class Espeak:
             self._library.espeak_Initialize(_SYNCHRONOUS, _CHUNK_MS, self._home.name.encode(), 0)
             != SAMPLE_RATE
         ):
-            raise InputError("espeak-ng cannot be started; reinstall with `pip install "
-                             "--force-reinstall espeakng-loader`")  # fmt: skip
+            raise InputError(f"espeak-ng cannot be started; {_REINSTALL}")
         self._library.espeak_SetSynthCallback(self._callback)
         # The first voice loads dictionary and phoneme tables (8 ms): once here, not in every fork.
         self.set_voice("warm-up", "en-us", "language variant\nname warm-up\n", seed=0)
@@ -106,6 +106,13 @@ ACCENTS = (
     "en", "en-us", "en-us-nyc", "en-gb-scotland", "en-gb-x-rp", "en-gb-x-gbclan",
     "en-gb-x-gbcwmd", "en-029",
 )  # fmt: skip
+
+
+def _load_library(path: str) -> ctypes.CDLL:
+    try:
+        return ctypes.CDLL(path)
+    except OSError as error:
+        raise InputError(f"espeak-ng cannot be loaded ({error}); {_REINSTALL}") from error
 
 
 def _make_data_folder(data: Path, source: Path) -> None:

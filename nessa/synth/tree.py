@@ -22,8 +22,9 @@ from nessa.errors import InputError
 from nessa.files import atomic_open, digest, read_json, write_json
 from nessa.progress import progress
 from nessa.synth.acoustics import SAMPLE_RATE, AcousticRanges, draw_session, record
+from nessa.synth.background import make_noises, make_rooms
+from nessa.synth.espeak import ACCENTS, Espeak
 from nessa.synth.espeak import SAMPLE_RATE as ESPEAK_RATE
-from nessa.synth.espeak import Espeak
 from nessa.synth.voices import VoiceRanges, draw_utterance, draw_voice
 
 SET_SIZE_LIMIT = 9999  # speakers: ids are one digit for the set and four for the speaker
@@ -85,6 +86,7 @@ def synthesise_corpus(
 ) -> None:
     """Make a synthetic corpus: `wav/<speaker>/<session>/<utterance>.wav` and `meta.csv`.
 
+    Beside them, `noise/*.wav` and `rir/*.wav` are recordings to augment training speech with.
     The bytes depend on the settings alone, not on `nj`, nor on how often the work was stopped
     and taken up again. A speaker depends on its set's position and its own number only: a corpus
     with more speakers holds the smaller one's.
@@ -99,11 +101,12 @@ def synthesise_corpus(
         acoustics: what sessions are drawn from.
 
     Raises:
-        InputError: espeak-ng is missing, a plan makes no sense, or `directory` holds something
-            that is not a synthetic corpus.
+        InputError: espeak-ng is missing, a setting makes no sense, or `directory` is or holds
+            something that is not a synthetic corpus.
     """
     directory = Path(directory)
     settings = Settings(seed, seconds, voices or VoiceRanges(), acoustics or AcousticRanges())
+    _check_settings(settings, nj)
     speakers = list(_list_speakers(sets))
     espeak = Espeak()
     stamp = {
@@ -112,13 +115,20 @@ def synthesise_corpus(
         "settings": asdict(settings),
         "sets": {name: asdict(plan) for name, plan in sets.items()},
     }
-    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{directory}: cannot be made a folder ({error.strerror}); name another one"
+        ) from error
     with _locked(directory):
         _open_directory(directory, {"digest": digest(stamp), **stamp})
         wav = directory / "wav"
         wav.mkdir(exist_ok=True)
         missing = [speaker for speaker in speakers if not (wav / speaker.id).is_dir()]
         _in_processes(lambda speaker: _make_speaker(wav, speaker, settings, espeak), missing, nj)
+        _make_recordings(directory / "noise", make_noises(seed))
+        _make_recordings(directory / "rir", make_rooms(seed))
         _write_meta(directory / "meta.csv", speakers, settings)
 
 
@@ -137,6 +147,16 @@ def _locked(directory: Path) -> Iterator[None]:
         os.close(handle)
 
 
+def _check_settings(settings: Settings, nj: int) -> None:
+    if nj < 1:
+        raise InputError(f"corpus: {nj} processes cannot make anything; give at least 1")
+    if settings.seed < 0:
+        raise InputError(f"corpus: seed {settings.seed} is negative; give 0 or more")
+    for accent in settings.voices.accents:
+        if accent not in ACCENTS:
+            raise InputError(f"corpus: no accent {accent!r}; use one of {', '.join(ACCENTS)}")
+
+
 def _list_speakers(sets: Mapping[str, SetPlan]) -> Iterator[Speaker]:
     for position, (name, plan) in enumerate(sets.items(), start=1):
         if position > 9 or not 1 <= plan.speakers <= SET_SIZE_LIMIT:
@@ -151,14 +171,14 @@ def _list_speakers(sets: Mapping[str, SetPlan]) -> Iterator[Speaker]:
 
 
 def _open_directory(directory: Path, stamp: Mapping[str, object]) -> None:
-    """Leave in `directory` nothing but whole speakers of this very corpus, and its stamp."""
+    """Leave in `directory` nothing but whole parts of this very corpus, and its stamp."""
     path = directory / "corpus.json"
     for leftover in (*directory.glob(".*.tmp"), *directory.glob("wav/.*.tmp")):
         _remove(leftover)  # of a killed run
     if path.exists():
         if read_json(path).get("digest") != stamp["digest"]:
             # The stamp goes last: a run killed here still knows the folder for its own.
-            for name in ("meta.csv", "trials", "wav"):
+            for name in ("meta.csv", "trials", "noise", "rir", "wav"):
                 _remove(directory / name)
             path.unlink()
     elif any(directory.iterdir()):
@@ -207,6 +227,17 @@ def _speak(
             words = draw_utterance(rng, voice, seconds, mood, ranges)
             speech = espeak.say(words.text, words.rate, words.pitch)[:longest]
             yield session, utterance, record(speech, place, rng)
+
+
+def _make_recordings(folder: Path, recordings: Iterable[NDArray[np.int16]]) -> None:
+    """Write numbered recordings, unless they are there."""
+    if folder.is_dir():
+        return
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    temporary.mkdir()
+    for number, samples in enumerate(recordings, start=1):
+        _write_wav(temporary / f"{number:05d}.wav", samples)
+    temporary.rename(folder)
 
 
 def _write_wav(path: Path, samples: NDArray[np.int16]) -> None:

@@ -1,0 +1,305 @@
+"""The report: tables that say what was measured, curves that can be drawn again, clear refusals."""
+
+import re
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.special import ndtri
+
+from nessa.config import Recipe
+from nessa.errors import InputError
+from nessa.evaluation import evaluate_systems, score_file
+from nessa.files import read_json, write_json, write_table
+from nessa.metrics import eer
+from nessa.plan import System, aligned_systems, symmetric_systems
+from nessa.report import write_report
+from nessa.report.comparison import compare_systems, relative_change
+from nessa.report.det import det_curve, write_det
+from nessa.report.table import format_records, markdown_table
+from nessa.trials import Trials, write_scores
+
+ENCODER = {"architecture": "tdnn", "channels": 8, "dim": 8, "steps": 1, "loss": {"type": "aam"}}
+# How far apart targets and non-targets are, in standard deviations of the scores.
+SEPARATION = {"logit": 1.0, "procrustes": 1.5, "nessa": 2.5}
+
+
+def make_recipe(**changes: Any) -> Recipe:
+    settings = {
+        "name": "toy",
+        "corpus": {"program": "mini"},
+        "prepare": {"program": "voxceleb"},
+        "encoders": {"v1": ENCODER, "v2": ENCODER},
+        "update": ("v1", "v2"),
+        "aligner": {"seeds": (5, 6, 7)},
+        "evaluation": {"bootstrap_draws": 20},
+    }
+    return Recipe.model_validate(settings | changes)
+
+
+def record(aligner: str, enroll: str, runtime: str, **changes: Any) -> dict[str, Any]:
+    return {
+        "recipe": "toy",
+        "aligner": aligner,
+        "enroll": enroll,
+        "runtime": runtime,
+        "trials": "single",
+        "targets": 100,
+        "nontargets": 900,
+        "seed": None,
+        "eer": 0.1,
+        "eer_ci": [0.08, 0.12],
+        "min_dcf": 0.5,
+        "min_dcf_ci": [0.4, 0.6],
+        "gain": 0.5,
+        "gain_ci": [0.3, 0.7],
+    } | changes
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An eval set of 12 speakers with single-utterance and profile trials."""
+    data = tmp_path_factory.mktemp("data")
+    utt2spk = {f"s{s:02d}-x-{u}": f"s{s:02d}" for s in range(12) for u in range(5)}
+    write_table(data / "eval" / "utt2spk", utt2spk)
+    tests = [utterance for utterance in utt2spk if utterance[-1] >= "3"]
+    profiles = {f"{speaker}-p3-0": speaker for speaker in sorted(set(utt2spk.values()))}
+    members = {p: " ".join(f"{s}-x-{u}" for u in range(3)) for p, s in profiles.items()}
+    write_table(data / "eval" / "enroll_map", members)
+    for name, enroll in (
+        ("trials", [utterance for utterance in utt2spk if utterance[-1] < "3"]),
+        ("trials_profile", list(profiles)),
+    ):
+        pairs = list(product(enroll, tests))
+        labels = np.array([first[:3] == second[:3] for first, second in pairs])
+        Trials([p[0] for p in pairs], [p[1] for p in pairs], labels).write(data / "eval" / name)
+    return data
+
+
+@pytest.fixture
+def exp(tmp_path: Path, data: Path) -> Path:
+    """Scores and metrics of every system of the toy recipe."""
+    recipe, exp = make_recipe(), tmp_path / "exp"
+    rng = np.random.default_rng(0)
+    systems = {"symmetric": symmetric_systems(recipe), "asymmetric": aligned_systems(recipe)}
+    for system in (s for group in systems.values() for s in group):
+        strength = SEPARATION.get(system.aligner.split(".")[0], 1 if system.enroll == "v1" else 4)
+        for name in ("trials", "trials_profile"):
+            trials = Trials.read(data / "eval" / name)
+            scores = strength * trials.labels + rng.standard_normal(len(trials))
+            write_scores(score_file(exp / "scores", system, name), trials, scores)
+    for name, group in systems.items():
+        records = evaluate_systems(recipe, data / "eval", exp / "scores", group)
+        write_json(exp / "metrics" / f"{name}.json", records)
+    return exp
+
+
+# ---- tables -------------------------------------------------------------------------------------
+
+
+def test_values_are_shown_in_percent_with_their_intervals() -> None:
+    text = format_records([record("logit", "v2", "v1", eer=0.0234, gain=-1.691)])
+    assert "2.34 [8.00, 12.00]" in text
+    assert "0.500 [0.400, 0.600]" in text
+    assert "-169.1 [30.0, 70.0]" in text
+    assert "single: 100 target, 900 non-target" in text
+
+
+def test_references_and_undefined_gains() -> None:
+    rows = format_records(
+        [
+            record("raw", "v1", "v1", gain=0.0, gain_ci=[0.0, 0.0]),
+            record("raw", "v2", "v2", gain=1.0, gain_ci=[1.0, 1.0]),
+            record("logit", "v2", "v1", gain=None, gain_ci=None),
+        ]
+    ).splitlines()[2:5]
+    assert [row.split()[-1] for row in rows] == ["–", "100.0", "undefined"]
+
+
+@pytest.mark.parametrize("draw", [format_records, markdown_table])
+def test_order_is_raw_then_aligners_by_direction_then_controls(
+    draw: Callable[[list[dict[str, Any]]], str],
+) -> None:
+    shuffled = [
+        record("nessa.mean", "v2", "v1", seed=[1, 2]),
+        record("nessa", "v1", "v1", seed=1),
+        record("nessa", "v2", "v1", seed=1),
+        record("nessa", "v2", "v1", seed=2),
+        record("nessa", "v1", "v2", seed=1),
+        record("logit", "v1", "v2"),
+        record("logit", "v2", "v1"),
+        record("raw", "v1", "v1"),
+        record("raw", "v1", "v1", trials="profile3"),
+    ]
+    rows = [re.sub(r"[|\s]+", " ", row).strip() for row in draw(shuffled).splitlines()[2:]]
+    expected = [
+        "raw v1 v1 single",
+        "logit v2 v1 single",
+        "nessa, mean of 2 v2 v1 single",
+        "seeds 1, 2 10.00, 10.00 0.500, 0.500 50.0, 50.0",
+        "nessa v1 v2 single",
+        "logit v1 v2 single",
+        "nessa (control) v1 v1 single",
+        "raw v1 v1 profile3",
+    ]
+    assert len(rows) >= len(expected)
+    for row, start in zip(rows, expected, strict=False):
+        assert row.startswith(start)
+
+
+def test_columns_line_up_and_every_markdown_row_has_as_many() -> None:
+    records = [record("raw", "v1", "v1"), record("procrustes", "a_long_name", "v1", eer=0.5)]
+    lines = markdown_table(records).splitlines()
+    assert {line.count("|") for line in lines} == {8}
+    assert len({len(line) for line in lines}) == 1
+    header, rule, *rows = format_records(records).splitlines()[:4]
+    for column in ("enroll", "trials", "minDCF", "recovered"):
+        start = header.index(column)
+        assert all(row[start] != " " and row[start - 1] == " " for row in (rule, *rows))
+
+
+def test_legend_explains_only_what_is_there() -> None:
+    plain = format_records([record("logit", "v2", "v1")])
+    assert "control:" not in plain and "mean:" not in plain
+    full = [record("nessa.mean", "v2", "v1", seed=[1, 2]), record("nessa", "v1", "v1", seed=1)]
+    assert "control:" in format_records(full) and "mean:" in format_records(full)
+
+
+# ---- comparisons --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "reference", "words"),
+    [
+        (0.02, 0.04, "50.0 % lower EER"),
+        (0.05, 0.04, "25.0 % higher EER"),
+        (0.0, 0.0, "same EER, 0 %"),
+        (0.01, 0.0, "higher EER than 0 %"),
+    ],
+)
+def test_relative_change(error: float, reference: float, words: str) -> None:
+    assert relative_change(error, reference) == words
+
+
+def test_nessa_stands_with_the_mean_of_its_seeds() -> None:
+    records = [
+        record("raw", "v1", "v1", eer=0.08),
+        record("raw", "v2", "v2", eer=0.02),
+        record("logit", "v2", "v1", eer=0.10),
+        record("nessa", "v2", "v1", eer=0.01, seed=5),
+        record("nessa.mean", "v2", "v1", eer=0.05, seed=[5, 6]),
+        record("logit", "v1", "v2", eer=0.10),
+        record("nessa", "v1", "v2", eer=0.04, seed=5),
+    ]
+    assert list(compare_systems(make_recipe(), records)) == [
+        "single: new model against old: 75.0 % lower EER",
+        "single: NESSA against the logit space: 50.0 % lower EER (v2 enrolls, v1 runs), "
+        "60.0 % lower EER (v1 enrolls, v2 runs)",
+    ]
+
+
+def test_what_was_not_run_is_not_compared() -> None:
+    assert not list(compare_systems(make_recipe(), [record("nessa", "v2", "v1")]))
+
+
+# ---- DET curves ---------------------------------------------------------------------------------
+
+
+def overlapping(trials: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(1)
+    labels = np.arange(trials) < trials // 5
+    return (3 * labels + rng.standard_normal(trials)).astype(np.float32), labels
+
+
+def test_det_curve_of_gaussian_scores_is_a_straight_line_through_the_eer() -> None:
+    scores, labels = overlapping(200_000)
+    p_fa, p_miss = det_curve(scores, labels)
+    assert np.all(np.diff(p_fa) <= 0) and np.all(np.diff(p_miss) >= 0)
+    middle = (p_fa > -2) & (p_miss > -2)  # beyond, few trials decide
+    np.testing.assert_allclose((p_fa + p_miss)[middle], -3, atol=0.1)
+    nearest = np.argmin(np.abs(p_fa - p_miss))
+    assert p_fa[nearest] == pytest.approx(ndtri(eer(scores, labels)), abs=0.02)
+    assert len(p_fa) < 2000
+
+
+def test_plots_are_valid_small_and_reproducible(tmp_path: Path) -> None:
+    scores, labels = overlapping(100_000)
+    panels = {f"panel {k}": {f"system {c}": scores * (1 + c) for c in range(5)} for k in "ab"}
+    for copy in ("first", "second"):
+        paths = write_det(panels, labels, tmp_path / copy / "det")
+        assert [path.name for path in paths] == ["det.png", "det.svg"]
+    png, svg = paths
+    assert png.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    assert ElementTree.parse(svg).getroot().tag.endswith("svg")
+    assert svg.stat().st_size < 500_000
+    for path in paths:
+        assert path.read_bytes() == (tmp_path / "first" / path.name).read_bytes()
+
+
+@pytest.mark.parametrize("strength", [0, 1000])
+def test_chance_and_perfect_scores_can_be_drawn(strength: float, tmp_path: Path) -> None:
+    labels = np.arange(20) < 10
+    scores = (strength * labels).astype(np.float32)
+    for path in write_det({"panel": {"system": scores}}, labels, tmp_path / "det"):
+        assert path.stat().st_size > 0
+
+
+# ---- the whole report ---------------------------------------------------------------------------
+
+
+def test_report_gathers_everything(exp: Path, data: Path) -> None:
+    recipe = make_recipe()
+    text = write_report(recipe, exp, data)
+    results = read_json(exp / "results.json")
+    for name in ("symmetric", "asymmetric"):
+        assert all(r in results for r in read_json(exp / "metrics" / f"{name}.json"))
+    assert {r["trials"] for r in results} == {"single", "profile3"}
+    # Two raw, 2 x (logit, procrustes, 3 seeds, their mean), two controls, on two kinds of trials.
+    assert len(results) == 2 * (2 + 2 * 6 + 2)
+    assert [r["aligner"] for r in results[:2]] == ["raw", "raw"]
+    assert results[0].keys() >= {"recipe", "seed", "eer_ci", "min_dcf_ci", "gain_ci"}
+    assert all(0 <= r["eer"] <= 0.5 for r in results)
+    page = (exp / "report" / "results.md").read_text()
+    assert markdown_table(results) in page
+    assert "![" in page and "(det.svg)" in page
+    assert str(exp) not in page  # the page can be copied to another machine
+    for comparison in compare_systems(recipe, results):
+        assert comparison in page and comparison in text
+    for path in ("results.json", "report/results.md", "report/det.png", "report/det.svg"):
+        assert str(exp / path) in text and (exp / path).stat().st_size > 0
+
+
+def test_report_has_the_same_bytes_again(exp: Path, data: Path) -> None:
+    files = ["results.json", "report/results.md", "report/det.png", "report/det.svg"]
+    write_report(make_recipe(), exp, data)
+    before = [(exp / name).read_bytes() for name in files]
+    write_report(make_recipe(), exp, data)
+    assert [(exp / name).read_bytes() for name in files] == before
+
+
+@pytest.mark.parametrize(("name", "stage"), [("symmetric", 5), ("asymmetric", 8)])
+def test_missing_metrics_name_the_stage_and_nothing_is_written(
+    name: str, stage: int, exp: Path, data: Path
+) -> None:
+    (exp / "metrics" / f"{name}.json").unlink()
+    with pytest.raises(InputError, match=rf"{name}\.json: .*run stage {stage} \({name}\)"):
+        write_report(make_recipe(), exp, data)
+    assert not (exp / "report").exists() and not (exp / "results.json").exists()
+
+
+@pytest.mark.parametrize("content", [{}, [3], [{"eer": 0.1}]])
+def test_other_json_is_refused(content: Any, exp: Path, data: Path) -> None:
+    write_json(exp / "metrics" / "symmetric.json", content)
+    with pytest.raises(InputError, match=r"symmetric\.json: .*stage 5"):
+        write_report(make_recipe(), exp, data)
+
+
+def test_missing_scores_are_named(exp: Path, data: Path) -> None:
+    path = score_file(exp / "scores", System("logit", "v1", "v2"), "trials")
+    path.unlink()
+    with pytest.raises(InputError, match=re.escape(str(path))):
+        write_report(make_recipe(), exp, data)
