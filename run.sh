@@ -224,7 +224,7 @@ stop() {
 # --- options, plan and markers -----------------------------------------------------------------
 
 read_options() {
-  recipe=mini stage='' stop_stage=10 nj=$(nproc) size='' work_dir='' set=() arguments=()
+  recipe=mini stage='' stop_stage=10 nj=$(count_cores) size='' work_dir='' set=() arguments=()
   parse_options recipe stage stop_stage nj size work_dir set -- "$@"
   ((${#arguments[@]} == 0)) ||
     fail 2 "unexpected argument '${arguments[0]}'; options start with -- (see --help)"
@@ -238,6 +238,10 @@ read_options() {
     fail 2 "--stage $first comes after --stop-stage $stop_stage"
   work_dir=$(realpath -m -- "${work_dir:-$root/recipes/$recipe}")
   data=$work_dir/data exp=$work_dir/exp config=$work_dir/exp/recipe.yaml
+}
+
+count_cores() {
+  env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc # which would otherwise count the threads allowed
 }
 
 list_recipes() {

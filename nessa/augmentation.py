@@ -15,13 +15,19 @@ class Augmenter:
         config: probabilities and ranges.
         noises: recordings to add, or None where `config.noise_prob` is 0.
         rirs: room impulse responses, or None where `config.reverb_prob` is 0.
+        sampling_rate: of the speech, in Hz.
 
     Raises:
-        InputError: the configuration asks for noise or reverberation and there is none.
+        InputError: the configuration asks for noise or reverberation and there is none, or it is
+            of another sampling rate.
     """
 
     def __init__(
-        self, config: AugmentationConfig, noises: RecordingSet | None, rirs: RecordingSet | None
+        self,
+        config: AugmentationConfig,
+        noises: RecordingSet | None,
+        rirs: RecordingSet | None,
+        sampling_rate: int = 16000,
     ) -> None:
         self.config = config
         self.noises = list(noises or [])
@@ -35,6 +41,12 @@ class Augmenter:
                     f"augmentation.{what}_prob is {probability}, but the corpus has no recordings "
                     f"for it; set it to 0 or prepare some"
                 )
+            for recording in have:
+                if recording.sampling_rate != sampling_rate:
+                    raise InputError(
+                        f"{what} recording {recording.id!r} has {recording.sampling_rate} Hz, the "
+                        f"features take {sampling_rate} Hz; resample it"
+                    )
 
     def __call__(
         self, cut: MonoCut, samples: int, speed: float, rng: np.random.Generator

@@ -5,7 +5,6 @@ checkpoint holds the rest of the state; so a run that was killed ends with the s
 """
 
 import logging
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,10 +25,10 @@ from nessa.features import FeatureExtractor
 from nessa.files import atomic_open, digest, read_json, write_json
 from nessa.losses import GE2E, AAMSoftmax
 from nessa.progress import progress
+from nessa.schedule import learning_rate
 
 log = logging.getLogger(__name__)
 
-WARMUP = 0.1  # part of the steps in which the learning rate rises
 MARGIN_RAMP = 0.4  # part of the steps in which the margin rises
 MAX_GRADIENT_NORM = 5.0
 CHECKPOINT = "checkpoint.pt"
@@ -75,8 +74,10 @@ class TrainSpeakers:
         return cls(kept, _read_recordings(manifests, "noise"), _read_recordings(manifests, "rir"))
 
     def digest(self) -> str:
-        """sha256 over which speakers and utterances there are."""
-        return digest({name: [cut.id for cut in cuts] for name, cuts in self.cuts.items()})
+        """sha256 over which speakers, utterances, noises and rooms there are."""
+        speech = {name: [cut.id for cut in cuts] for name, cuts in self.cuts.items()}
+        sounds = [[r.id for r in recordings or []] for recordings in (self.noises, self.rirs)]
+        return digest([speech, sounds])
 
 
 def read_cuts(path: Path) -> CutSet:
@@ -105,8 +106,9 @@ class TrainBatches(Dataset):
         self.cuts = list(speakers.cuts.values())
         self.config = config
         self.speeds = config.augmentation.speeds
-        self.augment = Augmenter(config.augmentation, speakers.noises, speakers.rirs)
-        self.samples = round(config.crop * config.features.sampling_rate)
+        rate = config.features.sampling_rate
+        self.augment = Augmenter(config.augmentation, speakers.noises, speakers.rirs, rate)
+        self.samples = round(config.crop * rate)
 
     @property
     def classes(self) -> int:
@@ -119,6 +121,16 @@ class TrainBatches(Dataset):
         return min(self.config.speakers_per_batch, self.classes)
 
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
+        # Reverberation's Fourier transforms differ in the last bit with the number of threads; a
+        # batch must not, whether a worker makes it or not.
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            return self._batch(step)
+        finally:
+            torch.set_num_threads(threads)
+
+    def _batch(self, step: int) -> tuple[Tensor, Tensor]:
         rng = np.random.default_rng((self.config.seed, step))
         labels = rng.choice(self.classes, self.speakers_per_batch, replace=False)
         waves = [wave for label in labels for wave in self._utterances(int(label), rng)]
@@ -150,14 +162,6 @@ class Criterion(nn.Module):
         if isinstance(self.loss, AAMSoftmax):
             return self.loss(embeddings, labels, ramp=min(1.0, done / MARGIN_RAMP))
         return self.loss(embeddings, self.speakers_per_batch)
-
-
-def learning_rate(step: int, steps: int, peak: float) -> float:
-    """Linear warm-up, then half a cosine down to zero."""
-    warmup = max(1.0, WARMUP * steps)
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
 
 
 def train_encoder(

@@ -12,7 +12,8 @@ from nessa.augmentation import Augmenter
 from nessa.config import AugmentationConfig, EncoderConfig, FeatureConfig, LossConfig
 from nessa.encoders import load_model
 from nessa.errors import InputError
-from nessa.training import TrainBatches, TrainSpeakers, learning_rate, train_encoder
+from nessa.schedule import learning_rate
+from nessa.training import TrainBatches, TrainSpeakers, train_encoder
 from tests.speech import RATE, prepare_augmentation, prepare_set
 
 

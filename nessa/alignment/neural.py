@@ -28,9 +28,9 @@ from nessa.alignment.preprocessing import center, fit_mean, speaker_means
 from nessa.config import AlignerConfig
 from nessa.losses import supervised_contrastive
 from nessa.metrics import eer
+from nessa.schedule import learning_rate
 from nessa.scoring import cosine_scores
 from nessa.tables import Embeddings
-from nessa.training import learning_rate
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,86 @@
+"""Canonical correlation analysis of two views of the same speakers."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+from scipy.linalg import eigh, svd
+
+from nessa.alignment.base import DevSet, Matrix
+from nessa.alignment.linear import Arrays, LinearAligner
+from nessa.alignment.preprocessing import center, fit_mean
+from nessa.errors import InputError
+
+SHRINKAGES = (0.03, 0.003, 0.1, 0.3)
+RANKS = (512, 128, 64, 32, 16)  # those above min(Dx, Dy) mean min(Dx, Dy)
+
+
+class CCAAligner(LinearAligner):
+    """Regularised CCA of pairs of *different* utterances of one speaker.
+
+    The two views of one utterance share its channel and its words, which no trial does; an
+    enrollment and a runtime utterance share the speaker only. So with centred x, y the
+    cross-covariance is taken between each utterance and the others of its speaker,
+
+        C_xy = mean over u of x_u (mean over the speaker's v != u of y_v)^T,
+
+    which in the model x = A h + e, y = B h + e' is A B^T whatever the noises e, e' of one
+    utterance have in common. With C_xx, C_yy shrunk towards a multiple of I (Vinod 1976) and
+    C_xx^-1/2 C_xy C_yy^-1/2 = U R V^T, the maps are
+
+        x -> x C_xx^-1/2 U R^1/2,   y -> y C_yy^-1/2 V R^1/2,
+
+    the posterior means of h in probabilistic CCA (Bach & Jordan 2005). Rank and shrinkage have
+    the lowest dev EER; without a dev set they are the first of `RANKS` and `SHRINKAGES`.
+    """
+
+    kind = "cca"
+
+    def _fit(
+        self, enroll: Matrix, runtime: Matrix, labels: npt.NDArray[np.int64], dev: DevSet | None
+    ) -> None:
+        means = {"enroll_mean": fit_mean(enroll), "runtime_mean": fit_mean(runtime)}
+        a = center(enroll, means["enroll_mean"]).astype(np.float64)
+        b = center(runtime, means["runtime_mean"]).astype(np.float64)
+        c_ab = _cross_covariance(a, b, labels)
+        c_aa, c_bb = np.cov(a.T), np.cov(b.T)
+
+        def candidates() -> Iterator[tuple[str, Arrays]]:
+            for shrinkage in SHRINKAGES:
+                roots = [_inverse_root(shrunk(c, shrinkage)) for c in (c_aa, c_bb)]
+                u, r, vt = svd(roots[0] @ c_ab @ roots[1], full_matrices=False)
+                for rank in sorted({min(rank, len(r)) for rank in RANKS}, reverse=True):
+                    scale = np.sqrt(r[:rank])
+                    maps = {
+                        "enroll_map": (roots[0] @ u[:, :rank] * scale).astype(np.float32),
+                        "runtime_map": (roots[1] @ vt[:rank].T * scale).astype(np.float32),
+                    }
+                    yield f"shrinkage {shrinkage}, rank {rank}", {**means, **maps}
+
+        self._choose(candidates(), dev)
+
+
+def shrunk(covariance: npt.NDArray[np.float64], shrinkage: float) -> npt.NDArray[np.float64]:
+    """(1 - s) C + s (tr C / D) I, for C (D, D): positive definite where s > 0."""
+    target = np.trace(covariance) / len(covariance) * np.eye(len(covariance))
+    return (1 - shrinkage) * covariance + shrinkage * target
+
+
+def _cross_covariance(
+    a: npt.NDArray[np.float64], b: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float64]:
+    """Between each row of a (N, Dx) and the mean of its speaker's other rows of b (N, Dy)."""
+    counts = np.bincount(labels)
+    paired = counts[labels] >= 2
+    if not paired.any():
+        raise InputError("no align speaker has two utterances; CCA pairs different ones")
+    sums = np.zeros((len(counts), b.shape[1]))
+    np.add.at(sums, labels, b)
+    others = (sums[labels] - b)[paired] / (counts[labels][paired, None] - 1)
+    return a[paired].T @ others / paired.sum()
+
+
+def _inverse_root(covariance: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """C^-1/2 of a positive definite C (D, D)."""
+    values, vectors = eigh(covariance)
+    return vectors / np.sqrt(values) @ vectors.T

@@ -1,0 +1,181 @@
+"""Two-view probabilistic linear discriminant analysis: one speaker factor seen by two models."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from scipy.linalg import cholesky, eigh, solve_triangular
+
+from nessa.alignment.base import DevSet, Matrix
+from nessa.alignment.cca import shrunk
+from nessa.alignment.linear import Arrays, LinearAligner
+from nessa.alignment.preprocessing import center, fit_mean, speaker_means
+from nessa.errors import InputError
+
+Floats = npt.NDArray[np.float64]
+
+SHRINKAGES = (0.01, 0.001, 0.1, 0.3)
+RANKS = (512, 128, 64, 32, 16)  # those above the number of significant dimensions mean that
+GATHER_FLOATS = 2**18  # trials are scored in blocks whose gathered vectors stay in the cache
+
+
+class PLDAAligner(LinearAligner):
+    """One latent speaker factor h ~ N(0, I_q) behind both views of centred embeddings:
+
+        x = A h + e_x,   y = B h + e_y,   e_x ~ N(0, S_x),   e_y ~ N(0, S_y)
+
+    (Prince & Elder 2007, for two views). It is fitted to the stacked vectors (x, y) of the align
+    utterances, whose two noises may correlate, since both come from the same recording; trials
+    are between recordings and need S_x and S_y only. In closed form: the within-speaker
+    covariance S, shrunk towards a multiple of I per view; then, where S is whitened, the
+    covariance of the speaker means is I/n + C C^T (n: harmonic mean of utterances per speaker),
+    whose leading eigenvectors give C = (A, B), the maximum likelihood solution where all speakers
+    have n utterances. Eigenvalues that noise alone can reach (Marchenko & Pastur 1967) are
+    left out.
+
+    With G_x = A^T S_x^-1 A and G_y likewise, the cross term of the log likelihood ratio of two
+    single utterances is x^T S_x^-1 A K B^T S_y^-1 y, K = (I + G_x + G_y)^-1. So the maps are
+    x -> x S_x^-1 A K^1/2 and y -> y S_y^-1 B K^1/2; length normalisation stands for the other
+    terms, and the cosine is close to a monotone function of the ratio. `llr` is the ratio itself.
+    """
+
+    kind = "plda"
+
+    def _fit(
+        self, enroll: Matrix, runtime: Matrix, labels: npt.NDArray[np.int64], dev: DevSet | None
+    ) -> None:
+        if len(labels) == labels.max() + 1:
+            raise InputError("no align speaker has two utterances; PLDA needs several of each")
+        means = {"enroll_mean": fit_mean(enroll), "runtime_mean": fit_mean(runtime)}
+        views = center(enroll, means["enroll_mean"]), center(runtime, means["runtime_mean"])
+
+        def candidates() -> Iterator[tuple[str, Arrays]]:
+            statistics = _Scatter.of(*views, labels)
+            for shrinkage in SHRINKAGES:
+                loading, noise = statistics.solve(shrinkage)
+                for rank in sorted({min(r, loading.shape[1]) for r in RANKS}, reverse=True):
+                    arrays = means | _maps(loading[:, :rank], noise, enroll.shape[1])
+                    yield f"shrinkage {shrinkage}, rank {rank}", arrays
+
+        self._choose(candidates(), dev)
+
+    def llr(
+        self,
+        profiles: Matrix,
+        counts: npt.NDArray[np.int64],
+        runtime: Matrix,
+        pairs: npt.NDArray[np.int64],
+    ) -> Floats:
+        """Log likelihood ratio (natural) of each trial: one speaker against two.
+
+        Args:
+            profiles: means of raw enrollment embeddings, (N, Dx).
+            counts: utterances behind each profile, (N,).
+            runtime: raw runtime embeddings of one utterance each, (M, Dy).
+            pairs: row of `profiles` and row of `runtime` of each trial, (T, 2).
+
+        Returns:
+            (T,), in trial order.
+        """
+        a = self._centred(profiles, "enroll") @ self.arrays["enroll_map"]
+        b = self._centred(runtime, "runtime") @ self.arrays["runtime_map"]
+        g = [self.arrays[f"{side}_precision"].astype(np.float64) for side in ("enroll", "runtime")]
+        # The maps' basis is h' = K^-1/2 h, in which the prior precision is K.
+        prior = np.eye(len(g[0])) - g[0] - g[1]
+        return factor_llr((a, g[0]), counts, (b, g[1]), pairs, prior)
+
+
+def factor_llr(
+    enroll: tuple[npt.ArrayLike, Floats],
+    counts: npt.NDArray[np.int64],
+    runtime: tuple[npt.ArrayLike, Floats],
+    pairs: npt.NDArray[np.int64],
+    prior: Floats,
+) -> Floats:
+    """Log likelihood ratio of profiles of n utterances against single runtime utterances.
+
+    Given h, utterances are independent, so all that a profile says of h is exp(n a^T h -
+    n h^T G_x h / 2), a = A^T S_x^-1 x with x the mean of its n utterances; a runtime utterance
+    says the same with b, G_y and n = 1. With prior precision P of h, L = P + n G_x + G_y,
+    L_x = P + n G_x, L_y = P + G_y and v = n a + b,
+
+        LLR = 1/2 [v^T L^-1 v - n^2 a^T L_x^-1 a - b^T L_y^-1 b
+                   - log|L| - log|P| + log|L_x| + log|L_y|].
+
+    Cost: O(T q), and O((N + M) q^2) per distinct count.
+
+    Args:
+        enroll: statistics a (N, q) and precision G_x (q, q) of one utterance.
+        counts: n of each profile, (N,).
+        runtime: statistics b (M, q) and precision G_y (q, q).
+        pairs: rows of the two sides of each trial, (T, 2).
+        prior: P, (q, q).
+
+    Returns:
+        (T,), natural logarithm.
+    """
+    (a, g_x), (b, g_y) = (
+        (np.asarray(statistics, np.float64), g) for statistics, g in (enroll, runtime)
+    )
+    scores = np.empty(len(pairs))
+    for n in np.unique(counts):
+        precisions = prior + n * g_x + g_y, prior + n * g_x, prior + g_y
+        joint, own_x, own_y = map(np.linalg.inv, precisions)
+        logdet, logdet_x, logdet_y = (np.linalg.slogdet(p)[1] for p in precisions)
+        constant = (logdet_x + logdet_y - logdet - np.linalg.slogdet(prior)[1]) / 2
+        terms_a = np.einsum("nq,nq->n", n * a @ (joint - own_x), n * a) / 2
+        terms_b = np.einsum("mq,mq->m", b @ (joint - own_y), b) / 2
+        crossed = n * a @ joint
+        trials = np.flatnonzero(counts[pairs[:, 0]] == n)
+        for block in np.array_split(trials, 1 + trials.size * len(prior) // GATHER_FLOATS):
+            i, j = pairs[block].T
+            cross = np.einsum("tq,tq->t", crossed[i], b[j])
+            scores[block] = cross + terms_a[i] + terms_b[j] + constant
+    return scores
+
+
+class _Scatter(NamedTuple):
+    """What the align set says of the stacked model z = C h + e, D = Dx + Dy."""
+
+    within: Floats  # unbiased within-speaker covariance (D, D)
+    between: Floats  # covariance of the speakers' means (D, D)
+    speakers: int
+    utterances: float  # per speaker, harmonic mean
+    enroll_dim: int
+
+    @classmethod
+    def of(cls, a: Matrix, b: Matrix, labels: npt.NDArray[np.int64]) -> "_Scatter":
+        z = np.hstack([a, b])
+        means = speaker_means(z, labels)
+        residual = (z - means[labels]).astype(np.float64)
+        counts = np.bincount(labels)
+        within = residual.T @ residual / (len(z) - len(counts))
+        harmonic = 1 / np.mean(1 / counts)
+        return cls(within, np.cov(means.T.astype(np.float64)), len(counts), harmonic, a.shape[1])
+
+    def solve(self, shrinkage: float) -> tuple[Floats, Floats]:
+        """C (D, q), columns in falling order of significance, and S (D, D)."""
+        noise = (1 - shrinkage) * self.within
+        for view in (slice(self.enroll_dim), slice(self.enroll_dim, None)):
+            noise[view, view] = shrunk(self.within[view, view], shrinkage)
+        root = cholesky(noise, lower=True)
+        half = solve_triangular(root, self.between, lower=True)
+        values, vectors = eigh(solve_triangular(root, half.T, lower=True))
+        values, vectors = values[::-1], vectors[:, ::-1]
+        edge = (1 + np.sqrt(len(noise) / self.speakers)) ** 2 / self.utterances
+        q = max(1, int((values > edge).sum()))
+        strength = np.sqrt(np.maximum(values[:q] - 1 / self.utterances, 1e-6))
+        return root @ vectors[:, :q] * strength, noise
+
+
+def _maps(loading: Floats, noise: Floats, enroll_dim: int) -> Arrays:
+    """The maps S^-1 A K^1/2 and precisions K^1/2 G K^1/2 of both sides."""
+    sides = {"enroll": slice(enroll_dim), "runtime": slice(enroll_dim, None)}
+    filters = {s: np.linalg.solve(noise[v, v], loading[v]) for s, v in sides.items()}
+    precisions = {s: loading[v].T @ filters[s] for s, v in sides.items()}
+    values, vectors = eigh(np.eye(loading.shape[1]) + precisions["enroll"] + precisions["runtime"])
+    root = vectors / np.sqrt(values) @ vectors.T  # K^1/2
+    arrays = {f"{s}_map": f @ root for s, f in filters.items()}
+    arrays |= {f"{s}_precision": root @ g @ root for s, g in precisions.items()}
+    return {name: array.astype(np.float32) for name, array in arrays.items()}

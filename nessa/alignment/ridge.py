@@ -1,0 +1,50 @@
+"""Ridge regression of the enrollment view on the runtime view."""
+
+import numpy as np
+import numpy.typing as npt
+from scipy.linalg import eigh
+
+from nessa.alignment.base import DevSet, Matrix
+from nessa.alignment.linear import LinearAligner
+from nessa.alignment.preprocessing import center, fit_mean
+
+# The penalty, in units of the mean eigenvalue of Y^T Y.
+PENALTIES = (1e-4, 1e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0)
+
+
+class RidgeAligner(LinearAligner):
+    """Maps runtime embeddings into the enrollment model's centred space by least squares.
+
+    With X (N, Dx) and Y (N, Dy) the centred views of the same utterances,
+
+        W = argmin ||X - Y W||^2 + p ||W||^2 = (Y^T Y + p I)^-1 Y^T X
+
+    (Hoerl & Kennard 1970). The enrollment side is only centred: stored profiles keep their space.
+    p is the one of `PENALTIES` with the lowest dev EER or, without a dev set, the lowest
+    generalised cross-validation error (Golub, Heath & Wahba 1979),
+    GCV = ||X - Y W||^2 / (N - tr H)^2, with H = Y (Y^T Y + p I)^-1 Y^T.
+    """
+
+    kind = "ridge"
+
+    def _fit(
+        self, enroll: Matrix, runtime: Matrix, labels: npt.NDArray[np.int64], dev: DevSet | None
+    ) -> None:
+        means = {"enroll_mean": fit_mean(enroll), "runtime_mean": fit_mean(runtime)}
+        x = center(enroll, means["enroll_mean"]).astype(np.float64)
+        y = center(runtime, means["runtime_mean"]).astype(np.float64)
+        s, v = eigh(y.T @ y)  # one decomposition serves every penalty
+        s = np.maximum(s, 0)
+        projected = v.T @ (y.T @ x)  # (Dy, Dx)
+        power = (projected**2).sum(axis=1)
+
+        def gcv(penalty: float) -> float:
+            residual = (x**2).sum() - (power * (s + 2 * penalty) / (s + penalty) ** 2).sum()
+            return float(residual / (len(y) - (s / (s + penalty)).sum()) ** 2)
+
+        def arrays(penalty: float) -> dict[str, npt.NDArray[np.float32]]:
+            weight = v @ (projected / (s + penalty)[:, None])
+            return {**means, "runtime_map": weight.astype(np.float32)}
+
+        penalties = sorted((p * s.mean() for p in PENALTIES), key=gcv)
+        self._choose(((f"penalty {p:.3g}", arrays(p)) for p in penalties), dev)

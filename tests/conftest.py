@@ -1,0 +1,85 @@
+"""Fixtures that several test files share."""
+
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from nessa.cli import main
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended, and what it said."""
+
+    status: int
+    out: str
+    err: str
+
+    def refused(self, *parts: str) -> None:
+        """Bad input: status 2 and a message with all of `parts`, never a traceback."""
+        assert self.status == 2, self
+        assert "Traceback" not in self.err
+        for part in parts:
+            assert part in self.err
+
+
+Command = Callable[..., Done]
+
+
+@pytest.fixture
+def nessa(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> Command:
+    """The command `nessa` inside this process: each start would cost seconds of imports."""
+    caplog.set_level(logging.INFO)
+
+    def run(*words: object) -> Done:
+        caplog.clear()
+        monkeypatch.setattr("sys.argv", ["nessa", *map(str, words)])
+        status = 0
+        try:
+            main()
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+        out, err = capsys.readouterr()
+        return Done(status, out, err + caplog.text)
+
+    return run
+
+
+def start_recipe(work_dir: Path, *options: str) -> subprocess.Popen[str]:
+    """`./run.sh` with this Python, as the leader of a process group of its own."""
+    return subprocess.Popen(
+        [ROOT / "run.sh", "--work-dir", str(work_dir), *options],
+        env={**os.environ, "NESSA_PYTHON": sys.executable},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def run_recipe(work_dir: Path, *options: str) -> Done:
+    """`./run.sh` from start to end."""
+    process = start_recipe(work_dir, *options)
+    out, err = process.communicate()
+    return Done(process.returncode, out, err)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Work directory of a finished `./run.sh --size tiny`; for slow tests, which only read it."""
+    work_dir = tmp_path_factory.mktemp("tiny") / "work"
+    done = run_recipe(work_dir, "--size", "tiny", "--nj", "2")
+    assert done.status == 0, done.err
+    return work_dir

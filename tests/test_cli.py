@@ -1,0 +1,377 @@
+"""The command line: help, exit codes, and bad input, which is a message and never a traceback."""
+
+import shutil
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+import yaml
+
+from nessa.cli import cli
+from nessa.files import write_json, write_table
+from nessa.tables import Embeddings, ModelStamp
+from nessa.trials import Trials
+from tests.conftest import Command
+from tests.pairs import all_trials, two_views
+
+PIPELINE = "synth prepare train extract align map score evaluate report export".split()
+ENCODER = {
+    "architecture": "tdnn", "channels": 8, "dim": 8, "steps": 1, "loss": {"type": "ge2e"}
+}  # fmt: skip
+
+
+class Toy:
+    """What stages 1 to 4 leave behind, in small: two models' embeddings, data and a recipe.
+
+    Model x has 12 dimensions and model y 20. In the set "align" are speakers 0 to 39, in "dev"
+    100 to 104 and in "eval" 200 to 204, with two utterances each.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.data, self.exp = folder, folder / "data", folder / "exp"
+        self.x, self.y = folder / "x", folder / "y"
+        self.recipe = folder / "recipe.yaml"
+        self.trials = self.data / "eval" / "trials"
+        for name, first, speakers in (("align", 0, 40), ("dev", 100, 5), ("eval", 200, 5)):
+            x, y, utt2spk = two_views(speakers, 2, first_speaker=first)
+            x.write(self.x / name, utt2spk)
+            y.write(self.y / name, utt2spk)
+            write_table(self.data / name / "utt2spk", utt2spk)
+            all_trials(utt2spk).write(self.data / name / "trials")
+        settings = {
+            "name": "toy",
+            "corpus": {"program": "mini"},
+            "prepare": {"program": "voxceleb"},
+            "encoders": {"x": ENCODER, "y": ENCODER},
+            "update": ["x", "y"],
+            "aligner": {"steps": 4, "dim": 8, "hidden_dim": 8, "speakers_per_batch": 8},
+            "evaluation": {"bootstrap_draws": 5},
+        }
+        self.recipe.write_text(yaml.safe_dump(settings))
+
+    def align(self, aligner: str = "procrustes") -> list[object]:
+        sides = ["--enroll", self.x, "--runtime", self.y, "--data", self.data]
+        recipe = ["--recipe", self.recipe, "--aligner", aligner]
+        return ["align", *recipe, *sides, "--output", self.folder / "aligner"]
+
+    def map(self, enroll: Path | None = None, runtime: Path | None = None) -> list[object]:
+        sides = ["--enroll", enroll or self.x / "eval", "--runtime", runtime or self.y / "eval"]
+        output = ["--output", self.folder / "mapped"]
+        return ["map", "--aligner", self.folder / "aligner", *sides, *output]
+
+    def score(self, enroll: Path | None = None, runtime: Path | None = None) -> list[object]:
+        sides = ["--enroll", enroll or self.x / "eval", "--runtime", runtime or self.x / "eval"]
+        return ["score", *sides, "--trials", self.trials, "--output", self.folder / "scores"]
+
+    def evaluate(self, *systems: str) -> list[object]:
+        named = [word for system in systems for word in ("--system", system)]
+        paths = ["--recipe", self.recipe, "--data", self.data, "--exp", self.exp]
+        return ["evaluate", *paths, *named, "--output", self.folder / "metrics.json"]
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Toy:
+    return Toy(tmp_path)
+
+
+# --- help and exit codes ------------------------------------------------------------------------
+
+
+def commands(group: click.Group = cli, words: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """Every command that can be given, as its words."""
+    found = []
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            found += commands(command, (*words, name))
+        else:
+            found.append((*words, name))
+    return found
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_every_command_has_help_with_an_example(nessa: Command, words: tuple[str, ...]) -> None:
+    done = nessa(*words, "--help")
+    assert done.status == 0
+    assert f"Example: nessa {' '.join(words)} " in done.out
+
+
+def test_commands_are_listed_in_the_order_of_the_pipeline(nessa: Command) -> None:
+    lines = nessa("--help").out.partition("Commands:\n")[2].splitlines()
+    listed = [line.split()[0] for line in lines]
+    assert [name for name in listed if name in PIPELINE] == PIPELINE
+
+
+def test_help_does_not_wait_for_torch() -> None:
+    code = (
+        "import sys\nfrom nessa.cli import main\nsys.argv = ['nessa', '--help']\n"
+        "try: main()\nfinally: print(sorted({'torch', 'lhotse', 'scipy'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_bad_input_as_the_shell_sees_it(toy: Toy) -> None:
+    words = ["validate", str(toy.folder / "nowhere")]
+    done = subprocess.run(
+        [sys.executable, "-m", "nessa.cli", *words], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr == f"nessa: error: {words[1]}: no such folder; has stage 1 been run?\n"
+
+
+def test_align_map_and_score_work_together(nessa: Command, toy: Toy) -> None:
+    assert nessa(*toy.align()).status == 0
+    assert nessa(*toy.map()).status == 0
+    done = nessa(*toy.score(toy.folder / "mapped/enroll", toy.folder / "mapped/runtime"))
+    assert done.status == 0
+    assert f"{toy.folder / 'scores'}: 90 trials, EER" in done.out
+
+
+# --- words that are not understood --------------------------------------------------------------
+
+
+def test_a_misspelt_option_names_the_nearest(nessa: Command, toy: Toy) -> None:
+    words = [str(word).replace("--trials", "--trails") for word in toy.score()]
+    nessa(*words).refused("--trails", "--trials")
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("algner.dim=64", "unknown key 'algner'; did you mean 'aligner'?"),
+        ("aligner.hiden_dim=64", "unknown key 'aligner.hiden_dim'; did you mean 'hidden_dim'?"),
+    ],
+)
+def test_a_misspelt_setting_names_the_nearest(
+    nessa: Command, toy: Toy, setting: str, message: str
+) -> None:
+    resolve = ["recipe", "resolve", "--recipe", toy.recipe, "--work-dir", toy.folder]
+    nessa(*resolve, "--set", setting).refused(str(toy.recipe), message)
+    assert not toy.exp.exists()
+
+
+def test_unknown_models_and_aligners_are_named_with_those_there_are(
+    nessa: Command, toy: Toy
+) -> None:
+    train = ["train", "--recipe", toy.recipe, "--data", toy.data, "--output", toy.folder]
+    nessa(*train, "--model", "z").refused(str(toy.recipe), "'z'", "['x', 'y']")
+    nessa(*toy.align("nesa")).refused("'nesa'", "logit, procrustes, nessa")
+    output = ["--data", toy.data, "--set", "eval", "--output", toy.folder / "out"]
+    nessa("extract", "--encoder", toy.exp / "z", *output).refused(f"{toy.exp}/z/", "stage 3")
+
+
+@pytest.mark.parametrize("system", ["raw", "raw:x", "raw:x:x:x"])
+def test_a_system_is_three_names(nessa: Command, toy: Toy, system: str) -> None:
+    nessa(*toy.evaluate(system)).refused(repr(system), "aligner:enroll:runtime")
+
+
+@pytest.mark.parametrize(("shard", "shards"), [(0, 2), (3, 2), (1, 0)])
+def test_a_shard_lies_among_the_shards(nessa: Command, toy: Toy, shard: int, shards: int) -> None:
+    options = ["--shard", shard, "--shards", shards, "--data", toy.data, "--set", "eval"]
+    done = nessa("extract", "--encoder", toy.exp, *options, "--output", toy.folder / "out")
+    done.refused("--shard")
+
+
+# --- files that are missing or damaged ----------------------------------------------------------
+
+
+def ark(directory: Path) -> Path:
+    return directory / "xvector.1.ark"
+
+
+def with_value(value: float) -> Callable[[Toy], None]:
+    """Puts a number in the place of the first vector's second one."""
+
+    def damage(toy: Toy) -> None:
+        path = ark(toy.x / "eval")
+        content = bytearray(path.read_bytes())
+        place = content.index(b"\0BFV \4") + 10 + 4
+        content[place : place + 4] = struct.pack("<f", value)
+        path.write_bytes(content)
+
+    return damage
+
+
+def truncated(toy: Toy) -> None:
+    path = ark(toy.x / "eval")
+    path.write_bytes(path.read_bytes()[:-3])
+
+
+def without_ark(toy: Toy) -> None:
+    ark(toy.x / "eval").unlink()
+
+
+def with_trial_of(name: str) -> Callable[[Toy], None]:
+    def damage(toy: Toy) -> None:
+        with open(toy.trials, "a") as file:
+            file.write(f"{name} id00200-s0-00000 nontarget\n")
+
+    return damage
+
+
+def of_another_dimension(toy: Toy) -> None:
+    shutil.copy(ark(toy.y / "eval"), ark(toy.x / "eval"))
+
+
+def with_info_of_another(toy: Toy) -> None:
+    shutil.copy(toy.y / "eval/info.json", toy.x / "eval/info.json")
+
+
+def without_trials(toy: Toy) -> None:
+    toy.trials.unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "parts"),
+    [
+        (with_value(np.nan), ["xvector.scp: line 1", "'id00200-s0-00000'", "nan", "again"]),
+        (with_value(np.inf), ["xvector.scp: line 1", "'id00200-s0-00000'", "inf", "again"]),
+        (truncated, ["xvector.1.ark: byte", "'id00204-s0-00001'", "3 bytes beyond", "again"]),
+        (without_ark, ["xvector.scp: line 1", "xvector.1.ark: no such file", "stage"]),
+        (of_another_dimension, ["xvector.1.ark: byte", "stale; write both again"]),
+        (with_info_of_another, ["info.json: says 10 vectors of dimension 20", "has 10 of dim"]),
+        (with_trial_of("id9-s0-1"), ["eval/trials", "x/eval", "'id9-s0-1'", "leave them out"]),
+        (without_trials, ["eval/trials: no such file", "stage"]),
+    ],
+    ids=["nan", "inf", "truncated", "no-ark", "other-ark", "other-info", "trial", "no-trials"],
+)
+def test_damaged_input_is_named(
+    nessa: Command, toy: Toy, damage: Callable[[Toy], None], parts: list[str]
+) -> None:
+    damage(toy)
+    nessa(*toy.score()).refused(*parts)
+    assert not (toy.folder / "scores").exists()
+
+
+def test_two_dimensions_do_not_score(nessa: Command, toy: Toy) -> None:
+    done = nessa(*toy.score(toy.x / "eval", toy.y / "eval"))
+    done.refused("x/eval has dimension 12", "y/eval has 20", "nessa map")
+
+
+def test_missing_folders_and_files_are_named(nessa: Command, toy: Toy) -> None:
+    gone = toy.folder / "gone"
+    recipe = ["--recipe", toy.recipe, "--exp", toy.exp, "--data", toy.data]
+    for words, *parts in (
+        (toy.score(gone), f"{gone}/xvector.scp: no such file"),
+        ([*toy.score(), "--enroll-map", gone], f"{gone}: no such file"),
+        (toy.map(), f"{toy.folder / 'aligner'}: no aligner here", "stage 6"),
+        (["export", "--aligner", gone, "--output", toy.folder], f"{gone}: no aligner", "stage 6"),
+        (toy.evaluate("raw:x:x"), "raw/x-x/trials.scores: no such file"),
+        (["report", *recipe], "metrics/symmetric.json: no such file", "stage 5"),
+        (["synth", "--recipe", gone, "--output", toy.folder], f"{gone}: no such file"),
+    ):
+        nessa(*words).refused(*parts)
+
+
+def test_utterances_of_a_profile_without_embeddings_are_named(nessa: Command, toy: Toy) -> None:
+    profiles = toy.data / "eval/enroll_map"
+    write_table(profiles, {"id00200-p2-0": "id00200-s0-00000 id00200-s0-00009"})
+    for words in (toy.score(), toy.map()):
+        nessa(*toy.align())
+        done = nessa(*words, "--enroll-map", profiles)
+        done.refused(str(profiles), "x/eval", "'id00200-s0-00009'")
+
+
+def test_trials_of_profiles_that_are_not_in_the_map_are_named(nessa: Command, toy: Toy) -> None:
+    eval_set = toy.data / "eval"
+    write_table(eval_set / "enroll_map", {"id00200-p1-0": "id00200-s0-00000"})
+    (eval_set / "trials_profile").write_text("id00201-p1-0 id00201-s0-00001 target\n")
+    score_raw(nessa, toy)
+    done = nessa(*toy.evaluate("raw:x:x"))
+    done.refused("trials_profile", "'id00201-p1-0'", "enroll_map")
+
+
+def score_raw(nessa: Command, toy: Toy) -> None:
+    """Scores of both models with themselves, where `evaluate` expects them."""
+    for model in ("x", "y"):
+        words = toy.score(toy.folder / model / "eval", toy.folder / model / "eval")
+        words[-1] = toy.exp / "scores/raw" / f"{model}-{model}" / "trials.scores"
+        assert nessa(*words).status == 0
+
+
+def test_trials_without_labels_are_scored_but_not_evaluated(nessa: Command, toy: Toy) -> None:
+    trials = Trials.read(toy.trials)
+    Trials(trials.enroll, trials.test).write(toy.trials)
+    score_raw(nessa, toy)
+    nessa(*toy.evaluate("raw:x:x")).refused(str(toy.trials), "label")
+
+
+def test_dev_trials_without_labels_cannot_stop_a_training(nessa: Command, toy: Toy) -> None:
+    path = toy.data / "dev/trials"
+    trials = Trials.read(path)
+    Trials(trials.enroll, trials.test).write(path)
+    nessa(*toy.align("nessa")).refused(str(path), "label")
+
+
+def test_scores_of_another_list_are_not_evaluated(nessa: Command, toy: Toy) -> None:
+    score_raw(nessa, toy)
+    with_trial_of("id00201-s0-00000")(toy)
+    enrolled = toy.trials.read_text().splitlines()
+    toy.trials.write_text("\n".join(sorted(set(enrolled[5:]))) + "\n")
+    assert nessa(*toy.evaluate("raw:x:x")).status == 0  # more scores than trials are fine
+    toy.trials.write_text("\n".join([*enrolled[5:], "id00204-s0-00000 id00204-s0-00000 target"]))
+    done = nessa(*toy.evaluate("raw:x:x"))
+    done.refused("x-x/trials.scores", "'id00204-s0-00000'", "score the whole list again")
+
+
+# --- embeddings of the wrong model --------------------------------------------------------------
+
+
+def test_an_aligner_refuses_the_sides_exchanged(nessa: Command, toy: Toy) -> None:
+    nessa(*toy.align())
+    done = nessa(*toy.map(toy.y / "eval", toy.x / "eval"))
+    done.refused("y/eval", "model 'y'", "fitted on", "extract them with that model")
+    done = nessa(*toy.map(toy.x / "eval", toy.x / "eval"))
+    done.refused("x/eval: runtime embeddings are of model 'x'")
+    assert not (toy.folder / "mapped").exists()
+
+
+def test_an_aligner_refuses_a_model_that_was_trained_again(nessa: Command, toy: Toy) -> None:
+    nessa(*toy.align())
+    again = Embeddings.read(toy.x / "eval")
+    again.stamp = ModelStamp("x", "f" * 64, "eval")
+    again.write(toy.folder / "x2")
+    nessa(*toy.map(toy.folder / "x2")).refused("x2", "ffffffffffff", "xxxxxxxxxxxx")
+
+
+def test_unstamped_embeddings_are_mapped_with_a_warning(nessa: Command, toy: Toy) -> None:
+    nessa(*toy.align())
+    (toy.x / "eval/info.json").unlink()
+    done = nessa(*toy.map())
+    assert done.status == 0
+    assert f"{toy.x / 'eval'}" in done.err
+    assert "info.json" in done.err
+
+
+def test_another_dimension_is_refused_where_no_stamp_tells(nessa: Command, toy: Toy) -> None:
+    nessa(*toy.align())
+    (toy.y / "eval/info.json").unlink()
+    nessa(*toy.map(toy.y / "eval")).refused("y/eval: ", "(10, 20)", "takes (N, 12)")
+
+
+def test_align_sets_that_differ_are_named(nessa: Command, toy: Toy) -> None:
+    shutil.rmtree(toy.y / "align")
+    shutil.copytree(toy.y / "dev", toy.y / "align")
+    done = nessa(*toy.align())
+    done.refused("x/align", "y/align", "'id00000-s0-00000'", "extract both from the same data")
+
+
+def test_an_align_utterance_without_a_speaker_is_named(nessa: Command, toy: Toy) -> None:
+    table = toy.data / "align/utt2spk"
+    table.write_text("".join(table.read_text().splitlines(keepends=True)[1:]))
+    nessa(*toy.align()).refused(str(table), "'id00000-s0-00000'")
+
+
+def test_a_damaged_aligner_is_named(nessa: Command, toy: Toy) -> None:
+    nessa(*toy.align())
+    weights = toy.folder / "aligner/aligner.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-5])
+    nessa(*toy.map()).refused(str(weights))
+    write_json(toy.folder / "aligner/aligner.json", {"kind": "oracle"})
+    weights.unlink()
+    nessa(*toy.map()).refused(str(toy.folder / "aligner"))
