@@ -95,10 +95,11 @@ stage_5_symmetric() {
 }
 
 stage_6_align() {
-  run_jobs '{1}.{2}-{3}' "${plan[systems]}" \
+  # One fit serves both update directions: the second aligner has the sides swapped.
+  run_jobs '{1}.{2}-{3}' "${plan[fitted]}" \
     "${nessa[@]}" align --recipe "$config" --aligner '{1}' --data "$data" \
     --enroll "$exp/embeddings/{2}" --runtime "$exp/embeddings/{3}" \
-    --output "$exp/aligners/{1}/{2}-{3}"
+    --output "$exp/aligners/{1}/{2}-{3}" --mirror "$exp/aligners/{1}/{3}-{2}"
 }
 
 stage_7_map() {

@@ -12,11 +12,12 @@ from typing import Any
 import click
 
 from nessa import __version__
-from nessa.errors import InputError
+from nessa.errors import InputError, about
 
 EXIT_BAD_INPUT = 2
 LOG_FORMAT = "%(asctime)s (%(filename)s:%(lineno)d) %(message)s"
 PathType = click.Path(path_type=Path)
+COUNT = click.IntRange(min=1)
 
 
 class PipelineOrder(click.Group):
@@ -128,8 +129,8 @@ def train(
 @path_option("--encoder", "Directory of a trained encoder.")
 @data_option
 @click.option("--set", "sets", multiple=True, required=True, help="A set of DATA; repeatable.")
-@click.option("--shard", default=1, show_default=True, help="Which shard to extract, from 1.")
-@click.option("--shards", default=1, show_default=True, help="Into how many a set is divided.")
+@click.option("--shard", default=1, type=COUNT, show_default=True, help="Which one to extract.")
+@click.option("--shards", default=1, type=COUNT, show_default=True, help="Parts of a set.")
 @click.option("--merge", is_flag=True, help="Join the extracted shards instead of extracting.")
 @click.option("--batch-seconds", default=120.0, show_default=True, help="Audio per batch.")
 @path_option("--output", "Receives one embeddings directory per set.")
@@ -153,6 +154,8 @@ def extract(
     from nessa.encoders import load_model
     from nessa.extraction import extract_shard, merge_shards
 
+    if shard > shards:
+        raise InputError(f"--shard {shard} is beyond --shards {shards}")
     model = load_model(encoder)
     for name in sets:
         if merge:
@@ -169,8 +172,15 @@ def extract(
 @path_option("--runtime", "Embeddings of the runtime model: a folder with align and dev.")
 @data_option
 @path_option("--output", "Receives the aligner.")
+@click.option("--mirror", type=PathType, help="Receives it with the sides swapped, unless OUTPUT.")
 def align(
-    recipe: Path, aligner: str, enroll: Path, runtime: Path, data: Path, output: Path
+    recipe: Path,
+    aligner: str,
+    enroll: Path,
+    runtime: Path,
+    data: Path,
+    output: Path,
+    mirror: Path | None,
 ) -> None:
     """Fit an aligner on the align set; NESSA stops early by its EER on the dev set.
 
@@ -185,18 +195,17 @@ def align(
     from nessa.trials import Trials
 
     made = make_aligner(aligner, load_recipe(recipe))
-    dev = DevSet(
-        Embeddings.read(enroll / "dev"),
-        Embeddings.read(runtime / "dev"),
-        Trials.read(data / "dev" / "trials"),
-    )
-    made.fit(
-        Embeddings.read(enroll / "align"),
-        Embeddings.read(runtime / "align"),
-        read_utt2spk(data / "align"),
-        dev,
-    )
+    trials = Trials.read(data / "dev" / "trials")
+    dev_sides = Embeddings.read(enroll / "dev"), Embeddings.read(runtime / "dev")
+    with about(data / "dev" / "trials", enroll / "dev", runtime / "dev"):
+        dev = DevSet(*dev_sides, trials)
+    sides = Embeddings.read(enroll / "align"), Embeddings.read(runtime / "align")
+    speakers = read_utt2spk(data / "align")
+    with about(enroll / "align", runtime / "align", data / "align" / "utt2spk"):
+        made.fit(*sides, speakers, dev)
     made.save(output)
+    if mirror not in (None, output):
+        made.mirrored().save(mirror)
 
 
 @cli.command("map")

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from nessa.config import Recipe
 from nessa.datadir import read_utt2spk
-from nessa.errors import InputError
+from nessa.errors import InputError, about
 from nessa.metrics import Estimate, bootstrap, eer, mean_estimate, min_dcf, recovered_gain
 from nessa.plan import NESSA, RAW, System
 from nessa.scoring import cosine_scores
@@ -54,8 +54,11 @@ def score_trials(
         )
     wanted = Trials.read(trials)
     if enroll_map is not None:
-        enrolled = profile_means(enrolled, read_enroll_map(enroll_map))
-    scores = cosine_scores(enrolled, live, wanted)
+        profiles = read_enroll_map(enroll_map)
+        with about(enroll_map, enroll):
+            enrolled = profile_means(enrolled, profiles)
+    with about(trials, enroll, runtime):
+        scores = cosine_scores(enrolled, live, wanted)
     write_scores(output, wanted, scores)
     line = f"{output}: {len(wanted)} trials"
     if wanted.labels is None:
@@ -84,20 +87,40 @@ class Condition:
 
 
 def read_conditions(set_dir: Path) -> Iterator[Condition]:
-    """The kinds of trials of a set's data directory."""
+    """The kinds of trials of a set's data directory.
+
+    Raises:
+        InputError: a list is unreadable or unlabelled, or names what has no speaker.
+    """
     utt2spk = read_utt2spk(set_dir)
-    trials = Trials.read(set_dir / "trials")
+    trials = _read_labelled(set_dir / "trials")
     everything = np.ones(len(trials), bool)
-    yield Condition("single", "trials", everything, trials, trial_speakers(trials, utt2spk))
+    with about(set_dir / "trials"):
+        speakers = trial_speakers(trials, utt2spk)
+    yield Condition("single", "trials", everything, trials, speakers)
     if not (set_dir / "trials_profile").is_file():
         return
-    trials = Trials.read(set_dir / "trials_profile")
+    trials = _read_labelled(set_dir / "trials_profile")
     profiles = read_enroll_map(set_dir / "enroll_map")
+    for profile in trials.enroll_index.names:
+        if profile not in profiles:
+            raise InputError(
+                f"{set_dir / 'trials_profile'}: profile {profile!r} is not in enroll_map; "
+                f"add it there, or remove its trials"
+            )
     sizes = np.array([len(profiles[profile]) for profile in trials.enroll])
     for size in np.unique(sizes):
         chosen = trials.select(sizes == size)
-        speakers = trial_speakers(chosen, utt2spk, profiles)
+        with about(set_dir / "trials_profile", set_dir / "enroll_map"):
+            speakers = trial_speakers(chosen, utt2spk, profiles)
         yield Condition(f"profile{size}", "trials_profile", sizes == size, chosen, speakers)
+
+
+def _read_labelled(path: Path) -> Trials:
+    trials = Trials.read(path)
+    if trials.labels is None:
+        raise InputError(f"{path}: no labels; write `enroll test target|nontarget`")
+    return trials
 
 
 def score_file(scores_dir: Path, system: System, list_name: str) -> Path:
@@ -108,8 +131,10 @@ def score_file(scores_dir: Path, system: System, list_name: str) -> Path:
 
 def read_condition_scores(scores_dir: Path, system: System, condition: Condition) -> Scores:
     """The scores of a system on the trials of a condition, (T,), joined by key."""
-    scored, scores = read_scores(score_file(scores_dir, system, condition.list_name))
-    return join_scores(condition.trials, scored, scores, allow_extra=True)
+    path = score_file(scores_dir, system, condition.list_name)
+    scored, scores = read_scores(path)
+    with about(path):
+        return join_scores(condition.trials, scored, scores, allow_extra=True)
 
 
 def evaluate_systems(

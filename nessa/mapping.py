@@ -1,13 +1,17 @@
 """Embeddings of both models -> the shared space of an aligner, as embeddings directories."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
 
 from nessa.alignment import Aligner
+from nessa.errors import about
 from nessa.files import digest
 from nessa.tables import Embeddings, ModelStamp, profile_means
 from nessa.trials import read_enroll_map
+
+log = logging.getLogger(__name__)
 
 
 def map_sides(
@@ -27,16 +31,27 @@ def map_sides(
         InputError: unreadable embeddings, or of another model or dimension than the aligner's.
     """
     enrolled, live = Embeddings.read(enroll), Embeddings.read(runtime)
-    aligner.check_models(enrolled, live)
+    with about(enroll):
+        aligner.check_models(enrolled, None)
+    with about(runtime):
+        aligner.check_models(None, live)
+    for path, embeddings in ((enroll, enrolled), (runtime, live)):
+        if embeddings.stamp is None:
+            log.warning("%s: no info.json; is this the model that the aligner was fitted on?", path)
     if enroll_map is not None:
-        profiles = profile_means(enrolled, read_enroll_map(enroll_map))
-        enrolled = _joined(enrolled, profiles)
-    for side, embeddings, function in (
-        ("enroll", enrolled, aligner.map_enroll),
-        ("runtime", live, aligner.map_runtime),
+        profiles = read_enroll_map(enroll_map)
+        with about(enroll_map, enroll):
+            enrolled = _joined(enrolled, profile_means(enrolled, profiles))
+    with about(enroll):
+        mapped_enroll = aligner.map_enroll(enrolled.matrix)
+    with about(runtime):
+        mapped_runtime = aligner.map_runtime(live.matrix)
+    for side, embeddings, mapped in (
+        ("enroll", enrolled, mapped_enroll),
+        ("runtime", live, mapped_runtime),
     ):
         stamp = _shared_space(aligner, embeddings.stamp)
-        Embeddings(embeddings.keys, function(embeddings.matrix), stamp).write(output / side)
+        Embeddings(embeddings.keys, mapped, stamp).write(output / side)
 
 
 def _joined(first: Embeddings, second: Embeddings) -> Embeddings:

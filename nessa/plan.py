@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from nessa.config import STAGES, Recipe, stage_digest
+from nessa.errors import InputError
 
 RAW = "raw"  # embeddings as they were extracted
 NESSA = "nessa"
@@ -21,8 +22,15 @@ class System(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "System":
-        """The inverse of str()."""
-        return cls(*text.split(":"))
+        """The inverse of str().
+
+        Raises:
+            InputError: not three names.
+        """
+        names = text.split(":")
+        if len(names) != 3 or not all(names):
+            raise InputError(f"system {text!r}: expected aligner:enroll:runtime, as raw:old:old")
+        return cls(*names)
 
 
 def aligner_name(seed_index: int) -> str:
@@ -48,6 +56,12 @@ def aligned_systems(recipe: Recipe) -> list[System]:
     return systems
 
 
+def fitted_systems(recipe: Recipe) -> list[System]:
+    """The systems that are fitted; the aligners of the other direction are their mirrors."""
+    mirrored = recipe.pairs[1:]
+    return [s for s in aligned_systems(recipe) if (s.enroll, s.runtime) not in mirrored]
+
+
 def plan(recipe: Recipe) -> Iterator[tuple[str, str]]:
     """Key and value of each line of the plan, lists separated by spaces."""
     systems = aligned_systems(recipe)
@@ -61,6 +75,7 @@ def plan(recipe: Recipe) -> Iterator[tuple[str, str]]:
     yield "aligners", " ".join(aligner_names(recipe))
     yield "pairs", " ".join(":".join(pair) for pair in recipe.pairs)
     yield "symmetric", " ".join(map(str, symmetric_systems(recipe)))
+    yield "fitted", " ".join(map(str, fitted_systems(recipe)))
     yield "systems", " ".join(map(str, systems))
     exported = [system for system in systems if system.aligner == NESSA]
     yield "exported", " ".join(str(s) for s in exported if s.enroll != s.runtime)

@@ -119,6 +119,22 @@ def test_one_sided_modes_leave_the_other_side_as_it_is() -> None:
         assert np.isfinite(moved).all()
 
 
+@pytest.mark.parametrize(
+    "aligner", [*EVERY, NeuralAligner(mode="to-enroll", **SMALL)], ids=lambda a: a.kind
+)
+def test_the_mirror_serves_the_other_update_direction(aligner: Aligner, tmp_path: Path) -> None:
+    mirror = fitted(aligner, 40).mirrored()
+    x, y, _ = two_views(5, 2, first_speaker=300)
+    np.testing.assert_array_equal(mirror.map_runtime(x.matrix), aligner.map_enroll(x.matrix))
+    np.testing.assert_array_equal(mirror.map_enroll(y.matrix), aligner.map_runtime(y.matrix))
+    mirror.check_models(y, x)
+    mirror.save(tmp_path)
+    np.testing.assert_array_equal(
+        load(tmp_path).map_runtime(x.matrix), aligner.map_enroll(x.matrix)
+    )
+    assert mirror.mirrored().settings == aligner.settings
+
+
 def test_nessa_is_a_function_of_its_seed() -> None:
     x = two_views(3, 2, first_speaker=300)[0].matrix
     maps = [fitted(NeuralAligner(seed=s, **SMALL), 50).map_enroll(x) for s in (1, 1, 2)]

@@ -229,7 +229,7 @@ def without_trials(toy: Toy) -> None:
 @pytest.mark.parametrize(
     ("damage", "parts"),
     [
-        (with_value(np.nan), ["xvector.scp: line 1", "'id00200-s0-00000'", "nan", "again"]),
+        (with_value(np.nan), ["xvector.scp: line 1", "'id00200-s0-00000'", "NaN", "again"]),
         (with_value(np.inf), ["xvector.scp: line 1", "'id00200-s0-00000'", "inf", "again"]),
         (truncated, ["xvector.1.ark: byte", "'id00204-s0-00001'", "3 bytes beyond", "again"]),
         (without_ark, ["xvector.scp: line 1", "xvector.1.ark: no such file", "stage"]),
@@ -257,7 +257,8 @@ def test_missing_folders_and_files_are_named(nessa: Command, toy: Toy) -> None:
     gone = toy.folder / "gone"
     recipe = ["--recipe", toy.recipe, "--exp", toy.exp, "--data", toy.data]
     for words, *parts in (
-        (toy.score(gone), f"{gone}/xvector.scp: no such file"),
+        (toy.score(gone), f"{gone}: "),
+        (toy.score(gone / "xvector.scp"), f"{gone}/xvector.scp: no such file"),
         ([*toy.score(), "--enroll-map", gone], f"{gone}: no such file"),
         (toy.map(), f"{toy.folder / 'aligner'}: no aligner here", "stage 6"),
         (["export", "--aligner", gone, "--output", toy.folder], f"{gone}: no aligner", "stage 6"),

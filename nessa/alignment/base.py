@@ -30,18 +30,31 @@ class DevSet:
     Attributes:
         enroll, runtime: their embeddings by the two models.
         trials: labelled pairs of an enrollment and a runtime utterance.
+
+    Raises:
+        InputError: trials without labels, or of utterances that one of the models has no
+            embedding of.
     """
 
     enroll: Embeddings
     runtime: Embeddings
     trials: Trials
 
+    def __post_init__(self) -> None:
+        if self.trials.labels is None:
+            raise InputError("no labels; write `enroll test target|nontarget`")
+        # Both models embed both sides of a trial, for an aligner is judged in both directions.
+        names = [*self.trials.enroll_index.names, *self.trials.test_index.names]
+        for embeddings in (self.enroll, self.runtime):
+            embeddings.rows(names)
+
 
 class Aligner(ABC):
     """Maps enrollment embeddings (N, Dx) and runtime embeddings (N, Dy) to (N, D), unit length.
 
     A subclass computes its arrays in `_fit`, lists them in `arrays`, and applies them in the two
-    maps. What it is made with (`settings`) and its arrays are all that is saved.
+    maps. What it is made with (`settings`) and its arrays are all that is saved. An array that
+    belongs to one side has a name that begins with it: "enroll" or "runtime".
 
     Attributes:
         fingerprints: of the enrollment and the runtime model, None where they were unstamped.
@@ -140,6 +153,16 @@ class Aligner(ABC):
         self.arrays = arrays
         self.fingerprints = (fingerprints[0], fingerprints[1])
 
+    def mirrored(self) -> Self:
+        """The aligner of the other update direction: the same maps with the sides swapped."""
+        other = type(self)(**self._mirrored_settings())
+        arrays = {_other_side(name): array for name, array in self.arrays.items()}
+        other.restore(arrays, self.fingerprints[::-1])
+        return other
+
+    def _mirrored_settings(self) -> dict[str, Any]:
+        return self.settings
+
     def check_models(self, enroll: Embeddings | None, runtime: Embeddings | None) -> None:
         """Refuse embeddings of another model than the one that this aligner was fitted on.
 
@@ -155,6 +178,14 @@ class Aligner(ABC):
                     f"but the aligner was fitted on model {expected[:12]}; extract them with "
                     f"that model, or fit an aligner for this one"
                 )
+
+
+def _other_side(name: str) -> str:
+    """The name of an array with the sides swapped; names without a side stay."""
+    for side, other in (("enroll", "runtime"), ("runtime", "enroll")):
+        if name.startswith(side):
+            return other + name.removeprefix(side)
+    return name
 
 
 def read_description(directory: Path) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:

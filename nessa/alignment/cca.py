@@ -7,8 +7,8 @@ import numpy.typing as npt
 from scipy.linalg import eigh, svd
 
 from nessa.alignment.base import DevSet, Matrix
-from nessa.alignment.linear import Arrays, LinearAligner
-from nessa.alignment.preprocessing import center, fit_mean
+from nessa.alignment.linear import Arrays, Floats, LinearAligner, cross_product
+from nessa.alignment.preprocessing import center, fit_mean, speaker_means
 from nessa.errors import InputError
 
 SHRINKAGES = (0.03, 0.003, 0.1, 0.3)
@@ -40,10 +40,10 @@ class CCAAligner(LinearAligner):
         self, enroll: Matrix, runtime: Matrix, labels: npt.NDArray[np.int64], dev: DevSet | None
     ) -> None:
         means = {"enroll_mean": fit_mean(enroll), "runtime_mean": fit_mean(runtime)}
-        a = center(enroll, means["enroll_mean"]).astype(np.float64)
-        b = center(runtime, means["runtime_mean"]).astype(np.float64)
+        a = center(enroll, means["enroll_mean"])
+        b = center(runtime, means["runtime_mean"])
         c_ab = _cross_covariance(a, b, labels)
-        c_aa, c_bb = np.cov(a.T), np.cov(b.T)
+        c_aa, c_bb = cross_product(a, a) / len(a), cross_product(b, b) / len(b)
 
         def candidates() -> Iterator[tuple[str, Arrays]]:
             for shrinkage in SHRINKAGES:
@@ -60,27 +60,23 @@ class CCAAligner(LinearAligner):
         self._choose(candidates(), dev)
 
 
-def shrunk(covariance: npt.NDArray[np.float64], shrinkage: float) -> npt.NDArray[np.float64]:
+def shrunk(covariance: Floats, shrinkage: float) -> Floats:
     """(1 - s) C + s (tr C / D) I, for C (D, D): positive definite where s > 0."""
     target = np.trace(covariance) / len(covariance) * np.eye(len(covariance))
     return (1 - shrinkage) * covariance + shrinkage * target
 
 
-def _cross_covariance(
-    a: npt.NDArray[np.float64], b: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]
-) -> npt.NDArray[np.float64]:
+def _cross_covariance(a: Matrix, b: Matrix, labels: npt.NDArray[np.int64]) -> Floats:
     """Between each row of a (N, Dx) and the mean of its speaker's other rows of b (N, Dy)."""
-    counts = np.bincount(labels)
-    paired = counts[labels] >= 2
+    counts = np.bincount(labels)[labels][:, None]
+    paired = counts[:, 0] >= 2
     if not paired.any():
         raise InputError("no align speaker has two utterances; CCA pairs different ones")
-    sums = np.zeros((len(counts), b.shape[1]))
-    np.add.at(sums, labels, b)
-    others = (sums[labels] - b)[paired] / (counts[labels][paired, None] - 1)
-    return a[paired].T @ others / paired.sum()
+    others = (counts * speaker_means(b, labels)[labels] - b)[paired] / (counts[paired] - 1)
+    return cross_product(a[paired], others) / len(others)
 
 
-def _inverse_root(covariance: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _inverse_root(covariance: Floats) -> Floats:
     """C^-1/2 of a positive definite C (D, D)."""
     values, vectors = eigh(covariance)
     return vectors / np.sqrt(values) @ vectors.T

@@ -162,6 +162,11 @@ class NeuralAligner(Aligner):
             module.load_state_dict(weights)
             self.modules[side] = module.eval()
 
+    def _mirrored_settings(self) -> dict[str, Any]:
+        other = {"to-enroll": "to-runtime", "to-runtime": "to-enroll"}
+        mode = self.settings.get("mode")
+        return {**self.settings, "mode": other.get(mode, mode)} if mode else self.settings
+
     def _dev_eer(self, dev: DevSet) -> float:
         """Mean of both directions, since the space serves both."""
         assert dev.trials.labels is not None

@@ -9,11 +9,9 @@ from scipy.linalg import cholesky, eigh, solve_triangular
 
 from nessa.alignment.base import DevSet, Matrix
 from nessa.alignment.cca import shrunk
-from nessa.alignment.linear import Arrays, LinearAligner
+from nessa.alignment.linear import Arrays, Floats, LinearAligner, cross_product
 from nessa.alignment.preprocessing import center, fit_mean, speaker_means
 from nessa.errors import InputError
-
-Floats = npt.NDArray[np.float64]
 
 SHRINKAGES = (0.01, 0.001, 0.1, 0.3)
 RANKS = (512, 128, 64, 32, 16)  # those above the number of significant dimensions mean that
@@ -148,9 +146,9 @@ class _Scatter(NamedTuple):
     def of(cls, a: Matrix, b: Matrix, labels: npt.NDArray[np.int64]) -> "_Scatter":
         z = np.hstack([a, b])
         means = speaker_means(z, labels)
-        residual = (z - means[labels]).astype(np.float64)
+        residual = z - means[labels]
         counts = np.bincount(labels)
-        within = residual.T @ residual / (len(z) - len(counts))
+        within = cross_product(residual, residual) / (len(z) - len(counts))
         harmonic = 1 / np.mean(1 / counts)
         return cls(within, np.cov(means.T.astype(np.float64)), len(counts), harmonic, a.shape[1])
 

@@ -5,7 +5,7 @@ import numpy.typing as npt
 from scipy.linalg import eigh
 
 from nessa.alignment.base import DevSet, Matrix
-from nessa.alignment.linear import LinearAligner
+from nessa.alignment.linear import Arrays, LinearAligner, cross_product
 from nessa.alignment.preprocessing import center, fit_mean
 
 # The penalty, in units of the mean eigenvalue of Y^T Y.
@@ -31,18 +31,19 @@ class RidgeAligner(LinearAligner):
         self, enroll: Matrix, runtime: Matrix, labels: npt.NDArray[np.int64], dev: DevSet | None
     ) -> None:
         means = {"enroll_mean": fit_mean(enroll), "runtime_mean": fit_mean(runtime)}
-        x = center(enroll, means["enroll_mean"]).astype(np.float64)
-        y = center(runtime, means["runtime_mean"]).astype(np.float64)
-        s, v = eigh(y.T @ y)  # one decomposition serves every penalty
+        x = center(enroll, means["enroll_mean"])
+        y = center(runtime, means["runtime_mean"])
+        s, v = eigh(cross_product(y, y))  # one decomposition serves every penalty
         s = np.maximum(s, 0)
-        projected = v.T @ (y.T @ x)  # (Dy, Dx)
+        projected = v.T @ cross_product(y, x)  # (Dy, Dx)
         power = (projected**2).sum(axis=1)
+        total = float(np.vdot(x, x))
 
         def gcv(penalty: float) -> float:
-            residual = (x**2).sum() - (power * (s + 2 * penalty) / (s + penalty) ** 2).sum()
+            residual = total - (power * (s + 2 * penalty) / (s + penalty) ** 2).sum()
             return float(residual / (len(y) - (s / (s + penalty)).sum()) ** 2)
 
-        def arrays(penalty: float) -> dict[str, npt.NDArray[np.float32]]:
+        def arrays(penalty: float) -> Arrays:
             weight = v @ (projected / (s + penalty)[:, None])
             return {**means, "runtime_map": weight.astype(np.float32)}
 
