@@ -306,8 +306,10 @@ show_results() {
     log "stages up to $stop_stage are done; results will be in $exp"
     return
   fi
-  ((first <= 10)) || log "all done before; --stage N runs stage N and on again"
-  [[ ! -f $exp/report/results.md ]] || cat "$exp/report/results.md"
+  if ((first > 10)); then # else stage 9 has just printed the table
+    [[ ! -f $exp/report/results.md ]] || cat "$exp/report/results.md"
+    log "all done before; --stage N runs stage N and on again"
+  fi
   log "all done; results in $exp/results.json, $exp/report, logs in $exp/log"
 }
 

@@ -130,6 +130,9 @@ class AlignerConfig(Section):
     seeds: tuple[int, ...] = (1,)
 
 
+Baseline = Literal["raw", "logit", "procrustes", "ridge", "cca", "plda", "regression"]
+
+
 class EvaluationConfig(Section):
     """Stages 5 and 8: scoring and metrics."""
 
@@ -148,7 +151,7 @@ class Recipe(Section):
     extraction: ExtractionConfig = ExtractionConfig()
     update: tuple[Name, Name]  # (old model, new model that replaces it)
     controls: bool = True  # also align each model with itself
-    baselines: tuple[Literal["logit", "procrustes"], ...] = ("logit", "procrustes")
+    baselines: tuple[Baseline, ...] = ("logit", "procrustes")
     aligner: AlignerConfig = AlignerConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
 

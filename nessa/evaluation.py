@@ -44,13 +44,19 @@ def score_trials(
         One line: the number of trials, with EER and minDCF where they are labelled.
 
     Raises:
-        InputError: a trial names an utterance without an embedding, or the dimensions differ.
+        InputError: a trial names an utterance without an embedding, or the two sides are not in
+            one space: their dimensions or stamps differ.
     """
     enrolled, live = Embeddings.read(enroll), Embeddings.read(runtime)
     if enrolled.dim != live.dim:
         raise InputError(
             f"{enroll} has dimension {enrolled.dim}, {runtime} has {live.dim}; map both into one "
             f"space first (nessa map)"
+        )
+    if enrolled.stamp and live.stamp and enrolled.stamp.fingerprint != live.stamp.fingerprint:
+        raise InputError(
+            f"{enroll} is of model {enrolled.stamp.model!r}, {runtime} of {live.stamp.model!r}: "
+            f"their scores mean nothing; map both into one space first (nessa map)"
         )
     wanted = Trials.read(trials)
     if enroll_map is not None:

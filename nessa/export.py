@@ -13,8 +13,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nessa import __version__
-from nessa.alignment import Aligner, LogitAligner, NeuralAligner, ProcrustesAligner
+from nessa.alignment import (
+    Aligner,
+    LogitAligner,
+    NeuralAligner,
+    PLDAAligner,
+    ProcrustesAligner,
+    RegressionAligner,
+)
 from nessa.alignment.base import Matrix
+from nessa.alignment.linear import LinearAligner
 from nessa.alignment.neural import SIDES, Centering, Side
 from nessa.errors import InputError
 from nessa.files import atomic_open
@@ -179,6 +187,23 @@ def _(aligner: NeuralAligner, side: Side) -> nn.Module:
 def _(aligner: ProcrustesAligner, side: Side) -> nn.Module:
     centering = Centering(torch.from_numpy(aligner.arrays[f"{side}_mean"]))
     return nn.Sequential(centering, _Linear(aligner.arrays[f"{side}_map"]), _Normalize())
+
+
+@side_module.register
+def _(aligner: LinearAligner, side: Side) -> nn.Module:
+    if isinstance(aligner, PLDAAligner) and not aligner.length_normalize:
+        raise InputError("a PLDA without length normalisation cannot be exported; fit it with")
+    centering = Centering(torch.from_numpy(aligner.arrays[f"{side}_mean"]))
+    if f"{side}_map" not in aligner.arrays:
+        return centering
+    return nn.Sequential(centering, _Linear(aligner.arrays[f"{side}_map"]), _Normalize())
+
+
+@side_module.register
+def _(aligner: RegressionAligner, side: Side) -> nn.Module:
+    if side == "runtime":
+        return aligner.network
+    return Centering(torch.from_numpy(aligner.arrays["enroll_mean"]))
 
 
 @side_module.register

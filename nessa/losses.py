@@ -63,16 +63,18 @@ class GE2E(nn.Module):
         return functional.cross_entropy(logits.flatten(0, 1), labels)  # eq. 6
 
 
-def supervised_contrastive(similarity: Tensor, same: Tensor) -> Tensor:
-    """Supervised contrastive loss (arXiv 2004.11362, L_out) of one view against the other.
+def supervised_contrastive(similarity: Tensor) -> Tensor:
+    """Supervised contrastive loss (arXiv 2004.11362, L_out), profiles against utterances and back.
 
     Args:
-        similarity: scaled cosines, shape (N, M).
-        same: True where row and column are of one speaker, shape (N, M); every row has one.
+        similarity: scaled cosines of each speaker's profile with each speaker's R utterances,
+            shape (P, P, R).
 
     Returns:
-        Mean over rows of the mean negative log-probability of the row's positives.
+        The mean negative log-probability of a profile's own utterances among all utterances, plus
+        that of an utterance's own profile among all profiles.
     """
-    log_probability = similarity.log_softmax(dim=1)
-    positives = same.to(similarity.dtype)
-    return -((log_probability * positives).sum(1) / positives.sum(1)).mean()
+    own = similarity.diagonal(dim1=0, dim2=1)  # (R, P)
+    by_profile = similarity.flatten(1).logsumexp(dim=1) - own.mean(dim=0)  # (P,)
+    by_utterance = similarity.logsumexp(dim=0) - own.T  # (P, R)
+    return by_profile.mean() + by_utterance.mean()

@@ -10,6 +10,7 @@ Bayes-optimal score is known with it too; a linear map cannot undo it, a small n
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -21,8 +22,7 @@ from nessa.tables import Embeddings, profile_means
 from nessa.trials import Trials
 
 SPEAKERS_PER_BLOCK = 256
-WARP_UNITS = 64
-WEAKEST = 0.3  # strength of the last dimension of a factor or a noise, the first one's being 1
+WEAKEST = 0.7  # strength of the last dimension of a factor or a noise, the first one's being 1
 
 
 class Block(NamedTuple):
@@ -55,9 +55,9 @@ class Simulation:
 
     def __init__(
         self,
-        dims: tuple[int, int] = (192, 256),
-        factor_dim: int = 64,
-        noise: tuple[float, float] = (1.0, 0.8),
+        dims: tuple[int, int] = (128, 160),
+        factor_dim: int = 96,
+        noise: tuple[float, float] = (1.9, 1.5),
         warp: float = 0.0,
         seed: int = 1,
     ) -> None:
@@ -108,7 +108,7 @@ class Simulation:
         keys, names, enroll, runtime = zip(
             *self.blocks(speakers, utterances, set_number), strict=True
         )
-        utt2spk = dict(zip(sum(keys, []), sum(names, []), strict=True))
+        utt2spk = dict(zip(chain(*keys), chain(*names), strict=True))
         return (
             Embeddings(utt2spk, np.concatenate(enroll)),
             Embeddings(utt2spk, np.concatenate(runtime)),
@@ -166,7 +166,7 @@ class _Model:
         self.noise_root = spectrum[:, None] * _rotation(dim, rng)  # S = root^T root, (D, D)
         length = np.sqrt((strengths**2).sum() + (spectrum**2).sum())
         self.mean = 0.3 * length * _unit(rng.standard_normal(dim))
-        self.warp = _Warp(dim, warp * length, rng)
+        self.warp = _Warp(dim, warp, rng)
         covariance = self.noise_root.T @ self.noise_root
         self.filter = np.linalg.solve(covariance, self.loading.T)  # S^-1 A, (D, q)
         self.precision = self.loading @ self.filter  # A^T S^-1 A, (q, q)
@@ -189,25 +189,20 @@ class _Model:
 
 
 class _Warp:
-    """The shift s cos(x V + p) U, which x + shift and x have in common.
-
-    V and U act in complementary halves of a random basis of x's space, so V U^T = 0.
-    """
+    """The shift s cos(x V) U, which is the same for x and for x + shift, since U V = 0."""
 
     def __init__(self, dim: int, strength: float, rng: np.random.Generator) -> None:
         basis = _rotation(dim, rng)
-        read, written = basis[: dim // 2], basis[dim // 2 :]
+        units = dim // 2
         self.strength = strength
-        self.v = read.T @ rng.standard_normal((len(read), WARP_UNITS))  # (D, H)
-        self.phase = rng.uniform(0, 2 * np.pi, WARP_UNITS)
-        rows = rng.standard_normal((WARP_UNITS, len(written)))
-        self.u = rows @ written * np.sqrt(2 / (WARP_UNITS * len(written)))  # E |cos U|^2 = 1
+        self.v = basis[:units].T  # (D, H)
+        self.u = basis[units : 2 * units]  # (H, D)
 
     def shift(self, x: Matrix) -> Matrix:
         """(N, D) -> (N, D)."""
         if not self.strength:
             return np.zeros_like(x)
-        return (self.strength * np.cos(x @ self.v + self.phase) @ self.u).astype(np.float32)
+        return (self.strength * np.cos(x @ self.v.astype(np.float32)) @ self.u).astype(np.float32)
 
 
 def _rotation(dim: int, rng: np.random.Generator) -> npt.NDArray[np.float64]:

@@ -136,7 +136,9 @@ class Embeddings:
         elif path.suffix == ".scp":
             embeddings = _read_listed(_read_scp(path), allow_pipes)
         else:
-            raise InputError(f"{path}: expected a .scp, an .ark or an embeddings directory")
+            wanted = "expected a .scp, an .ark or an embeddings directory"
+            missing = "no such folder; has the stage that makes it been run?"
+            raise InputError(f"{path}: {wanted if path.exists() else missing}")
         if path.name in XVECTOR_TABLES:
             embeddings.stamp = _read_stamp(path, embeddings)
         return embeddings

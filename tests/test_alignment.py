@@ -196,6 +196,9 @@ def test_bad_align_data_is_refused_by_name(aligner: Aligner) -> None:
         aligner.fit(enroll, runtime, dict.fromkeys(speakers, "id00000"))
     with pytest.raises(InputError, match="both in the align and the dev set"):
         aligner.fit(enroll, runtime, speakers, DevSet(enroll, runtime, all_trials(speakers)))
+    dev = dev_set()
+    with pytest.raises(InputError, match="enrollment embeddings are of model 'y'"):
+        aligner.fit(enroll, runtime, speakers, DevSet(dev.runtime, dev.enroll, dev.trials))
 
 
 @pytest.mark.parametrize("aligner", EVERY, ids=lambda a: a.kind)

@@ -61,13 +61,16 @@ def test_ge2e_leaves_an_utterance_out_of_its_own_centroid() -> None:
     assert value == pytest.approx(sum(expected) / (p * k), rel=1e-4)
 
 
-def test_supervised_contrastive_is_the_mean_over_the_positives_of_each_row() -> None:
-    similarity = 5 * torch.randn(3, 7, generator=torch.Generator().manual_seed(1))
-    same = torch.tensor([[1, 0, 0, 1, 0, 0, 0], [0, 1, 0, 0, 0, 0, 0], [0, 0, 1, 0, 1, 1, 1]]) > 0
-    rows = []
-    for row, mask in zip(similarity.tolist(), same.tolist(), strict=True):
-        total = math.log(sum(math.exp(v) for v in row))
-        positives = [total - v for v, is_same in zip(row, mask, strict=True) if is_same]
-        rows.append(sum(positives) / len(positives))
-    value = float(supervised_contrastive(similarity, same))
-    assert value == pytest.approx(sum(rows) / 3, rel=1e-5)
+def test_supervised_contrastive_is_its_definition_both_ways() -> None:
+    p, r = 4, 3
+    similarity = 5 * torch.randn(p, p, r, generator=torch.Generator().manual_seed(1))
+    s = similarity.tolist()
+    by_profile, by_utterance = [], []
+    for i in range(p):
+        total = sum(math.exp(s[i][j][u]) for j in range(p) for u in range(r))
+        by_profile += [math.log(total) - s[i][i][u] for u in range(r)]
+        for u in range(r):
+            total = sum(math.exp(s[q][i][u]) for q in range(p))
+            by_utterance.append(math.log(total) - s[i][i][u])
+    expected = sum(by_profile) / (p * r) + sum(by_utterance) / (p * r)
+    assert float(supervised_contrastive(similarity)) == pytest.approx(expected, rel=1e-5)

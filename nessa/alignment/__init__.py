@@ -4,25 +4,45 @@ from pathlib import Path
 from typing import Any
 
 from nessa.alignment.base import Aligner, DevSet, read_description
+from nessa.alignment.cca import CCAAligner
 from nessa.alignment.logit import LogitAligner
 from nessa.alignment.neural import NeuralAligner
+from nessa.alignment.plda import PLDAAligner
 from nessa.alignment.procrustes import ProcrustesAligner
+from nessa.alignment.raw import RawAligner
+from nessa.alignment.regression import RegressionAligner
+from nessa.alignment.ridge import RidgeAligner
 from nessa.config import Recipe
 from nessa.errors import InputError
 from nessa.plan import NESSA, aligner_names
 
 __all__ = [
     "Aligner",
+    "CCAAligner",
     "DevSet",
     "LogitAligner",
     "NeuralAligner",
+    "PLDAAligner",
     "ProcrustesAligner",
+    "RawAligner",
+    "RegressionAligner",
+    "RidgeAligner",
     "load",
     "make_aligner",
 ]
 
 KINDS: dict[str, type[Aligner]] = {
-    aligner.kind: aligner for aligner in (LogitAligner, NeuralAligner, ProcrustesAligner)
+    aligner.kind: aligner
+    for aligner in (
+        RawAligner,
+        LogitAligner,
+        ProcrustesAligner,
+        RidgeAligner,
+        CCAAligner,
+        PLDAAligner,
+        RegressionAligner,
+        NeuralAligner,
+    )
 }
 
 

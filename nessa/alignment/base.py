@@ -84,7 +84,7 @@ class Aligner(ABC):
 
         Raises:
             InputError: other utterances in the two views, an utterance without a speaker, fewer
-                than two speakers, or align speakers among dev's.
+                than two speakers, align utterances among dev's, or a dev set of other models.
         """
         if not len(enroll) or sorted(enroll.keys) != sorted(runtime.keys):
             different = sorted(set(enroll.keys) ^ set(runtime.keys))
@@ -107,6 +107,8 @@ class Aligner(ABC):
             enroll.stamp.fingerprint if enroll.stamp else None,
             runtime.stamp.fingerprint if runtime.stamp else None,
         )
+        if dev is not None:
+            self.check_models(dev.enroll, dev.runtime)
         paired = runtime.matrix[runtime.rows(enroll.keys)]
         self._fit(enroll.matrix, paired, labels, dev)
         return self

@@ -283,12 +283,8 @@ class _Training:
         (enroll, x), (runtime, y) = self.sides[order], self.sides[1 - order]
         profiles = enroll.train()(x[rows[:, :size]].mean(dim=1))  # (P, D)
         live = runtime.train()(y[rows[:, size:].flatten()])  # (P * R, D)
-        similarity = self.log_scale.exp() * profiles @ live.T  # (P, P * R)
-        own = torch.arange(speakers)
-        same = own[:, None] == own.repeat_interleave(k - size)
-        return supervised_contrastive(similarity, same) + supervised_contrastive(
-            similarity.T, same.T
-        )
+        similarity = (self.log_scale.exp() * profiles) @ live.T  # (P, P * R)
+        return supervised_contrastive(similarity.unflatten(1, (speakers, -1)))
 
 
 def profile_size(k: int, rng: np.random.Generator) -> int:

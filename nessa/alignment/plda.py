@@ -7,10 +7,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy.linalg import cholesky, eigh, solve_triangular
 
-from nessa.alignment.base import DevSet, Matrix
+from nessa.alignment.base import DevSet, Matrix, checked
 from nessa.alignment.cca import shrunk
 from nessa.alignment.linear import Arrays, Floats, LinearAligner, cross_product
-from nessa.alignment.preprocessing import center, fit_mean, speaker_means
+from nessa.alignment.preprocessing import fit_mean, speaker_means
 from nessa.errors import InputError
 
 SHRINKAGES = (0.01, 0.001, 0.1, 0.3)
@@ -36,17 +36,28 @@ class PLDAAligner(LinearAligner):
     single utterances is x^T S_x^-1 A K B^T S_y^-1 y, K = (I + G_x + G_y)^-1. So the maps are
     x -> x S_x^-1 A K^1/2 and y -> y S_y^-1 B K^1/2; length normalisation stands for the other
     terms, and the cosine is close to a monotone function of the ratio. `llr` is the ratio itself.
+
+    Args:
+        length_normalize: centre by normalize(normalize(x) - mean) as the other aligners do. Real
+            embeddings need it (Garcia-Romero & Espy-Wilson 2011); where embeddings are Gaussian,
+            as simulated ones can be, x - mean keeps the model exact, for profiles too.
     """
 
     kind = "plda"
+
+    def __init__(self, length_normalize: bool = True) -> None:
+        super().__init__(length_normalize=length_normalize)
+        self.length_normalize = length_normalize
 
     def _fit(
         self, enroll: Matrix, runtime: Matrix, labels: npt.NDArray[np.int64], dev: DevSet | None
     ) -> None:
         if len(labels) == labels.max() + 1:
             raise InputError("no align speaker has two utterances; PLDA needs several of each")
-        means = {"enroll_mean": fit_mean(enroll), "runtime_mean": fit_mean(runtime)}
-        views = center(enroll, means["enroll_mean"]), center(runtime, means["runtime_mean"])
+        mean = fit_mean if self.length_normalize else _plain_mean
+        means = {"enroll_mean": mean(enroll), "runtime_mean": mean(runtime)}
+        self.arrays = dict(means)
+        views = self._centred(enroll, "enroll"), self._centred(runtime, "runtime")
 
         def candidates() -> Iterator[tuple[str, Arrays]]:
             statistics = _Scatter.of(*views, labels)
@@ -57,6 +68,12 @@ class PLDAAligner(LinearAligner):
                     yield f"shrinkage {shrinkage}, rank {rank}", arrays
 
         self._choose(candidates(), dev)
+
+    def _centred(self, matrix: Matrix, side: str) -> Matrix:
+        if self.length_normalize:
+            return super()._centred(matrix, side)
+        mean = self.arrays[f"{side}_mean"]
+        return checked(matrix, len(mean), side) - mean
 
     def llr(
         self,
@@ -165,6 +182,10 @@ class _Scatter(NamedTuple):
         q = max(1, int((values > edge).sum()))
         strength = np.sqrt(np.maximum(values[:q] - 1 / self.utterances, 1e-6))
         return root @ vectors[:, :q] * strength, noise
+
+
+def _plain_mean(matrix: Matrix) -> Matrix:
+    return matrix.mean(axis=0, dtype=np.float64).astype(np.float32)
 
 
 def _maps(loading: Floats, noise: Floats, enroll_dim: int) -> Arrays:

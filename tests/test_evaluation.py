@@ -1,0 +1,279 @@
+"""Evaluation: records agree with the metrics of the same scores, computed directly."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nessa.config import Recipe, resolve
+from nessa.errors import InputError
+from nessa.evaluation import evaluate_systems, score_file, score_trials
+from nessa.files import write_table
+from nessa.metrics import bootstrap, eer, min_dcf
+from nessa.plan import System
+from nessa.tables import Embeddings
+from nessa.trials import Trials, read_scores, write_scores
+from tests.conftest import ROOT
+from tests.pairs import all_trials, two_views
+
+OLD, NEW = System("raw", "old", "old"), System("raw", "new", "new")
+LOGIT = System("logit", "new", "old")
+NESSA, NESSA2 = System("nessa", "new", "old"), System("nessa.seed2", "new", "old")
+NOISE = {OLD: 1.0, NEW: 0.2, LOGIT: 2.0, NESSA: 0.5, NESSA2: 0.6}
+DRAWS, SEED = 40, 7
+
+
+@pytest.fixture(scope="module")
+def recipe() -> Recipe:
+    changes = [f"evaluation={{bootstrap_draws: {DRAWS}, seed: {SEED}}}", "aligner.seeds=[11, 5]"]
+    return resolve(ROOT / "recipes/mini/recipe.yaml", "tiny", changes)
+
+
+class EvalSet:
+    """A set of 15 speakers with single trials, profiles of 1 and 2 utterances, and toy scores."""
+
+    def __init__(self, folder: Path) -> None:
+        self.directory, self.scores = folder / "eval", folder / "scores"
+        _, _, self.utt2spk = two_views(15, 3)
+        write_table(self.directory / "utt2spk", self.utt2spk)
+        single = all_trials(self.utt2spk)
+        single.write(self.directory / "trials")
+        self.lists = {"trials": single, "trials_profile": self._write_profiles()}
+        for system, noise in NOISE.items():
+            for name, trials in self.lists.items():
+                self.write(system, name, self.draw(trials, noise))
+
+    def _write_profiles(self) -> Trials:
+        keys, profiles, trials = list(self.utt2spk), {}, []
+        for first in range(0, len(keys), 3):
+            speaker = self.utt2spk[keys[first]]
+            for size in (1, 2):
+                profile = f"{speaker}-p{size}-0"
+                profiles[profile] = " ".join(keys[first : first + size])
+                tests = [keys[first + 2], *(k for k in keys if self.utt2spk[k] != speaker)]
+                trials += [(profile, key, self.utt2spk[key] == speaker) for key in tests]
+        write_table(self.directory / "enroll_map", profiles)
+        enroll, test, labels = zip(*trials, strict=True)
+        listed = Trials(list(enroll), list(test), np.array(labels))
+        listed.write(self.directory / "trials_profile")
+        return listed
+
+    @staticmethod
+    def draw(trials: Trials, noise: float) -> np.ndarray:
+        rng = np.random.default_rng(round(10 * noise))
+        return (trials.labels + noise * rng.standard_normal(len(trials))).astype(np.float32)
+
+    def write(self, system: System, list_name: str, scores: np.ndarray) -> None:
+        path = self.scores / system.aligner / f"{system.enroll}-{system.runtime}"
+        write_scores(path / f"{list_name}.scores", self.lists[list_name], scores)
+
+    def evaluate(self, recipe: Recipe, *systems: System) -> list[dict]:
+        return evaluate_systems(recipe, self.directory, self.scores, systems)
+
+
+@pytest.fixture
+def eval_set(tmp_path: Path) -> EvalSet:
+    return EvalSet(tmp_path)
+
+
+def of(records: list[dict], trials: str = "single") -> list[dict]:
+    return [record for record in records if record["trials"] == trials]
+
+
+def test_records_are_the_metrics_of_the_scores(eval_set: EvalSet, recipe: Recipe) -> None:
+    records = eval_set.evaluate(recipe, OLD, NEW, LOGIT)
+    single, profile = eval_set.lists["trials"], eval_set.lists["trials_profile"]
+    sizes = np.array([int(name.split("-p")[1][0]) for name in profile.enroll])
+    chosen = {
+        "single": (single, np.ones(len(single), bool)),
+        "profile1": (profile, sizes == 1),
+        "profile2": (profile, sizes == 2),
+    }
+    assert {record["trials"] for record in records} == chosen.keys()
+    for condition, (trials, rows) in chosen.items():
+        labels = trials.labels[rows]
+        for record, system in zip(of(records, condition), (OLD, NEW, LOGIT), strict=True):
+            scores = eval_set.draw(trials, NOISE[system])[rows]
+            assert record["eer"] == eer(scores, labels)
+            assert record["min_dcf"] == min_dcf(scores, labels)
+            assert (record["targets"], record["nontargets"]) == (labels.sum(), (~labels).sum())
+            assert (record["aligner"], record["enroll"], record["runtime"]) == system
+            assert record["recipe"] == "mini"
+            assert record["seed"] is None
+
+
+def test_intervals_come_from_the_joint_speaker_bootstrap(eval_set: EvalSet, recipe: Recipe) -> None:
+    trials = eval_set.lists["trials"]
+    sides = [[eval_set.utt2spk[name] for name in side] for side in (trials.enroll, trials.test)]
+    scores = [eval_set.draw(trials, NOISE[system]) for system in (OLD, NEW, LOGIT)]
+    drawn = bootstrap(scores, trials.labels, *sides, draws=DRAWS, seed=SEED)
+    for record, error, cost in zip(
+        of(eval_set.evaluate(recipe, OLD, NEW, LOGIT)), drawn.eer, drawn.min_dcf, strict=True
+    ):
+        assert record["eer_ci"] == list(error.interval)
+        assert record["min_dcf_ci"] == list(cost.interval)
+        assert record["eer_ci"][0] <= record["eer"] <= record["eer_ci"][1]
+
+
+def test_the_gain_is_0_for_the_old_model_and_1_for_the_new(
+    eval_set: EvalSet, recipe: Recipe
+) -> None:
+    old, new, logit = of(eval_set.evaluate(recipe, OLD, NEW, LOGIT))
+    assert (old["gain"], old["gain_ci"]) == (0, [0, 0])
+    assert (new["gain"], new["gain_ci"]) == (1, [1, 1])
+    expected = (old["eer"] - logit["eer"]) / (old["eer"] - new["eer"])
+    assert logit["gain"] == pytest.approx(expected)
+    assert logit["gain"] < 0  # worse than not updating
+
+
+def test_the_gain_of_an_update_that_does_not_help_is_undefined(
+    eval_set: EvalSet, recipe: Recipe
+) -> None:
+    for name, trials in eval_set.lists.items():
+        eval_set.write(NEW, name, eval_set.draw(trials, NOISE[OLD]))
+    for record in eval_set.evaluate(recipe, OLD, NEW, NESSA):
+        assert (record["gain"], record["gain_ci"]) == (None, None)
+
+
+def test_a_figure_does_not_depend_on_what_else_is_evaluated(
+    eval_set: EvalSet, recipe: Recipe
+) -> None:
+    together = eval_set.evaluate(recipe, OLD, NEW, LOGIT, NESSA)
+    alone = eval_set.evaluate(recipe, LOGIT)
+    assert [record for record in together if record["aligner"] == "logit"] == alone
+
+
+def test_seeds_of_nessa_get_a_record_each_and_one_of_their_mean(
+    eval_set: EvalSet, recipe: Recipe
+) -> None:
+    records = of(eval_set.evaluate(recipe, LOGIT, NESSA, NESSA2))
+    by_seed = {str(r["seed"]): r for r in records if r["aligner"].startswith("nessa")}
+    assert {seed: r["aligner"] for seed, r in by_seed.items()} == {
+        "11": "nessa", "5": "nessa", "[11, 5]": "nessa.mean"
+    }  # fmt: skip
+    first, second, mean = (by_seed[seed] for seed in ("11", "5", "[11, 5]"))
+    for figure in ("eer", "min_dcf", "gain"):
+        assert mean[figure] == pytest.approx((first[figure] + second[figure]) / 2)
+    width = {seed: r["eer_ci"][1] - r["eer_ci"][0] for seed, r in by_seed.items()}
+    assert 0 < width["[11, 5]"] < max(width["11"], width["5"])
+
+
+def test_one_seed_has_no_mean(eval_set: EvalSet, recipe: Recipe) -> None:
+    assert [r["aligner"] for r in of(eval_set.evaluate(recipe, NESSA))] == ["nessa"]
+
+
+def test_a_set_without_profiles_has_single_trials_only(eval_set: EvalSet, recipe: Recipe) -> None:
+    (eval_set.directory / "trials_profile").unlink()
+    assert {record["trials"] for record in eval_set.evaluate(recipe, OLD)} == {"single"}
+
+
+def test_the_order_of_a_score_file_does_not_matter(eval_set: EvalSet, recipe: Recipe) -> None:
+    before = eval_set.evaluate(recipe, OLD)
+    path = score_file(eval_set.scores, OLD, "trials")
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(np.random.default_rng(1).permutation(lines)))
+    assert eval_set.evaluate(recipe, OLD) == before
+
+
+def without_file(path: Path) -> None:
+    path.unlink()
+
+
+def without_a_line(path: Path) -> None:
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
+
+
+def with_nan(path: Path) -> None:
+    path.write_text("a b nan\n" + path.read_text())
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (without_file, "no such file"),
+        (without_a_line, r".*'id00000-s0-00000' 'id00000-s0-00001'.* without a score"),
+        (with_nan, "line 1: "),
+    ],
+)
+@pytest.mark.parametrize("system", [NEW, LOGIT], ids=str)  # a reference, and what is evaluated
+def test_missing_scores_are_named(
+    eval_set: EvalSet,
+    recipe: Recipe,
+    system: System,
+    damage: Callable[[Path], None],
+    message: str,
+) -> None:
+    path = score_file(eval_set.scores, system, "trials")
+    damage(path)
+    with pytest.raises(InputError, match=f"{path}: {message}"):
+        eval_set.evaluate(recipe, LOGIT)
+
+
+def test_a_label_that_contradicts_the_speakers_is_refused(
+    eval_set: EvalSet, recipe: Recipe
+) -> None:
+    path = eval_set.directory / "trials"
+    path.write_text(path.read_text().replace(" target\n", " nontarget\n", 1))
+    with pytest.raises(InputError, match=r"trial 0 .* is a non-target of speakers 'id00000'"):
+        eval_set.evaluate(recipe, OLD)
+
+
+# --- score_trials ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sides(tmp_path: Path) -> tuple[Path, Path, Trials]:
+    """Two directories in one space, and labelled trials, of which a list is at tmp_path/trials."""
+    x, _, utt2spk = two_views(6, 3)
+    _, y, _ = two_views(6, 3, dims=(20, 12))
+    x.write(tmp_path / "x")
+    Embeddings(y.keys, y.matrix, x.stamp).write(tmp_path / "y")
+    trials = all_trials(utt2spk)
+    trials.write(tmp_path / "trials")
+    return tmp_path / "x", tmp_path / "y", trials
+
+
+def cosines(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    norms = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
+    return (left * right).sum(axis=1) / norms
+
+
+def test_scores_are_cosines_in_trial_order_and_the_line_tells_their_eer(
+    sides: tuple[Path, Path, Trials], tmp_path: Path
+) -> None:
+    enroll, runtime, trials = sides
+    output = tmp_path / "deep/scores"
+    line = score_trials(enroll, runtime, tmp_path / "trials", None, output)
+    scored, scores = read_scores(output)
+    assert (scored.enroll, scored.test) == (trials.enroll, trials.test)
+    left, right = Embeddings.read(enroll), Embeddings.read(runtime)
+    expected = cosines(left.matrix[left.rows(trials.enroll)], right.matrix[right.rows(trials.test)])
+    np.testing.assert_allclose(scores, expected, atol=1e-6)
+    error, cost = eer(scores, trials.labels), min_dcf(scores, trials.labels)
+    assert line == f"{output}: {len(trials)} trials, EER {error:.2%}, minDCF {cost:.3f}"
+
+
+def test_unlabelled_trials_are_scored_without_an_eer(
+    sides: tuple[Path, Path, Trials], tmp_path: Path
+) -> None:
+    *directories, trials = sides
+    Trials(trials.enroll, trials.test).write(tmp_path / "unlabelled")
+    labelled, unlabelled = tmp_path / "labelled.scores", tmp_path / "unlabelled.scores"
+    score_trials(*directories, tmp_path / "trials", None, labelled)
+    line = score_trials(*directories, tmp_path / "unlabelled", None, unlabelled)
+    assert line == f"{unlabelled}: {len(trials)} trials"
+    assert labelled.read_bytes() == unlabelled.read_bytes()
+
+
+def test_profiles_are_averaged_from_the_enrollment_side(
+    sides: tuple[Path, Path, Trials], tmp_path: Path
+) -> None:
+    enroll, runtime, trials = sides
+    utterances, test = trials.enroll_index.names[:2], trials.test_index.names[4]
+    write_table(tmp_path / "enroll_map", {"id00000-p2-0": " ".join(utterances)})
+    (tmp_path / "profiles").write_text(f"id00000-p2-0 {test}\n")
+    score_trials(enroll, runtime, tmp_path / "profiles", tmp_path / "enroll_map", tmp_path / "out")
+    mean = Embeddings.read(enroll).select(utterances).matrix.mean(axis=0, keepdims=True)
+    expected = cosines(mean, Embeddings.read(runtime).select([test]).matrix)
+    np.testing.assert_allclose(read_scores(tmp_path / "out")[1], expected, atol=1e-6)

@@ -1,0 +1,106 @@
+"""Mapping: what lands in the shared space, under which keys and which stamp."""
+
+from pathlib import Path
+
+import kaldi_native_io
+import numpy as np
+import pytest
+
+from nessa.alignment import Aligner, ProcrustesAligner
+from nessa.files import read_json, write_table
+from nessa.mapping import map_sides
+from nessa.tables import Embeddings
+from tests.pairs import two_views
+
+
+@pytest.fixture(scope="module")
+def aligner() -> Aligner:
+    return ProcrustesAligner().fit(*two_views(40, 2))
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> tuple[Path, Path]:
+    """Embeddings directories of unseen speakers by the two models."""
+    x, y, _ = two_views(4, 3, first_speaker=200)
+    x.write(tmp_path / "x")
+    y.write(tmp_path / "y")
+    return tmp_path / "x", tmp_path / "y"
+
+
+def test_each_side_is_mapped_by_its_own_map(aligner, raw, tmp_path):
+    map_sides(aligner, *raw, None, tmp_path / "mapped")
+    for side, directory, function in (
+        ("enroll", raw[0], aligner.map_enroll),
+        ("runtime", raw[1], aligner.map_runtime),
+    ):
+        before, after = Embeddings.read(directory), Embeddings.read(tmp_path / "mapped" / side)
+        assert after.keys == before.keys
+        np.testing.assert_array_equal(after.matrix, function(before.matrix))
+
+
+def test_a_profile_is_the_mean_in_the_models_own_space_mapped_then(aligner, raw, tmp_path):
+    enrolled = Embeddings.read(raw[0])
+    profiles = {"id00200-p3-0": enrolled.keys[:3], "id00201-p2-0": enrolled.keys[3:5]}
+    write_table(tmp_path / "map", {name: " ".join(keys) for name, keys in profiles.items()})
+    map_sides(aligner, *raw, tmp_path / "map", tmp_path / "mapped")
+    mapped = Embeddings.read(tmp_path / "mapped/enroll")
+    assert mapped.keys == sorted([*enrolled.keys, *profiles])
+    for name, keys in profiles.items():
+        found = mapped.select([name]).matrix
+        mean = enrolled.select(keys).matrix.mean(axis=0, keepdims=True)
+        np.testing.assert_allclose(found, aligner.map_enroll(mean), atol=1e-6)
+        # Not the same as averaging in the shared space, or the order would not matter.
+        late = mapped.select(keys).matrix.mean(axis=0)
+        assert np.abs(found - late / np.linalg.norm(late)).max() > 1e-4
+    assert Embeddings.read(tmp_path / "mapped/runtime").keys == enrolled.keys  # without profiles
+
+
+def test_a_single_utterance_is_its_own_profile(aligner, raw, tmp_path):
+    key = Embeddings.read(raw[0]).keys[5]
+    write_table(tmp_path / "map", {"id00201-p1-0": key})
+    map_sides(aligner, *raw, tmp_path / "map", tmp_path / "mapped")
+    profile, utterance = (
+        Embeddings.read(tmp_path / "mapped/enroll").select(["id00201-p1-0", key]).matrix
+    )
+    np.testing.assert_allclose(profile, utterance, atol=1e-6)
+
+
+def test_both_sides_are_complete_and_stamped_with_the_space(aligner, raw, tmp_path):
+    map_sides(aligner, *raw, None, tmp_path / "mapped")
+    sides = [tmp_path / "mapped" / side for side in ("enroll", "runtime")]
+    infos = [read_json(side / "info.json") for side in sides]
+    assert infos[0]["fingerprint"] == infos[1]["fingerprint"]
+    assert [info["model"] for info in infos] == ["x in procrustes space", "y in procrustes space"]
+    for side, info in zip(sides, infos, strict=True):
+        assert info["fingerprint"] not in aligner.fingerprints  # a mapped vector is no raw one
+        with kaldi_native_io.SequentialFloatVectorReader(f"scp:{side / 'xvector.scp'}") as reader:
+            vectors = {key: np.array(value) for key, value in reader}
+        read = Embeddings.read(side)
+        assert list(vectors) == read.keys
+        np.testing.assert_array_equal(np.stack(list(vectors.values())), read.matrix)
+        assert (info["count"], info["dim"]) == read.matrix.shape
+
+
+def test_mapped_embeddings_are_not_mapped_again(nessa, aligner, raw, tmp_path):
+    aligner.save(tmp_path / "aligner")
+    words = ["map", "--aligner", tmp_path / "aligner", "--runtime", raw[1]]
+    assert nessa(*words, "--enroll", raw[0], "--output", tmp_path / "mapped").status == 0
+    done = nessa(*words, "--enroll", tmp_path / "mapped/enroll", "--output", tmp_path / "twice")
+    done.refused("mapped/enroll", "'x in procrustes space'")
+    assert not (tmp_path / "twice").exists()
+
+
+def test_another_aligner_makes_another_space(aligner, raw, tmp_path):
+    other = ProcrustesAligner().fit(*two_views(40, 2, first_speaker=500))
+    stamps = []
+    for number, one in enumerate((aligner, other, aligner)):
+        map_sides(one, *raw, None, tmp_path / str(number))
+        stamps.append(read_json(tmp_path / str(number) / "enroll/info.json")["fingerprint"])
+    assert stamps[0] == stamps[2] != stamps[1]
+
+
+def test_vectors_without_a_stamp_stay_without_one(aligner, raw, tmp_path):
+    for directory in raw:
+        (directory / "info.json").unlink()
+    map_sides(aligner, *raw, None, tmp_path / "mapped")
+    assert Embeddings.read(tmp_path / "mapped/enroll").stamp is None

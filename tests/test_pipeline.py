@@ -1,0 +1,341 @@
+"""The whole pipeline at `--size tiny`: what it makes, restarts, Kaldi's eyes, real recordings."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import kaldi_native_io
+import numpy as np
+import onnxruntime
+import pytest
+import yaml
+
+from nessa.config import load_recipe
+from nessa.datadir import read_utt2spk, validate_data_dir
+from nessa.plan import aligned_systems
+from nessa.tables import Embeddings
+from nessa.trials import read_scores
+from tests.conftest import ROOT, Command, Done, run_recipe, start_recipe
+
+pytestmark = pytest.mark.slow
+
+SAMPLE = ROOT.parent / "shared/data/librispeech_sample/LibriSpeech"
+SETS = ("train", "align", "dev", "eval")
+# What grows while a stage works; every step that a training logs counts as well.
+PRODUCTS = {0: "data/corpus/wav", 3: "exp/encoders", 4: "exp/embeddings", 6: "exp/aligners"}
+LOGS = {0: "corpus", 3: "encoders", 4: "extract", 6: "align"}
+NOT_COMPARED = ("data/manifests/", "exp/log/", "exp/.lock")  # nor scp: places, times, processes
+
+
+def tiny_run(work_dir: Path, *options: str) -> Done:
+    return run_recipe(work_dir, "--size", "tiny", *options)
+
+
+def files(folder: Path) -> Iterator[Path]:
+    """All files below, also while others move folders about."""
+    return (Path(parent, name) for parent, _, names in os.walk(folder) for name in names)
+
+
+def outcome(work_dir: Path) -> dict[str, bytes]:
+    """Content of every file that a run ends with, where it does not depend on place and time."""
+    names = {str(path.relative_to(work_dir)): path for path in files(work_dir)}
+    return {
+        name: path.read_bytes()
+        for name, path in names.items()
+        if path.suffix != ".scp" and not name.startswith(NOT_COMPARED)
+    }
+
+
+def assert_same(found: dict[str, bytes], expected: dict[str, bytes]) -> None:
+    assert found.keys() == expected.keys()
+    assert [name for name in expected if found[name] != expected[name]] == []
+
+
+def records(work_dir: Path) -> list[dict]:
+    return json.loads((work_dir / "exp/results.json").read_text())
+
+
+# --- what a run makes ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("trials", ["single", "profile3"])
+def test_results_hold_every_cell_of_the_comparison(tiny: Path, trials: str) -> None:
+    recipe = load_recipe(tiny / "exp/recipe.yaml")
+    assert {"logit", "procrustes"} <= set(recipe.baselines)
+    rows = [record for record in records(tiny) if record["trials"] == trials]
+    cells = Counter((r["aligner"], r["enroll"], r["runtime"]) for r in rows)
+    assert cells["raw", "old", "old"] == cells["raw", "new", "new"] == 1
+    for direction in (("new", "old"), ("old", "new")):
+        assert [cells[name, *direction] for name in recipe.baselines] == [1] * len(recipe.baselines)
+        assert cells["nessa", *direction] == len(recipe.aligner.seeds)
+    assert cells["nessa", "old", "old"] == cells["nessa", "new", "new"] == 1  # the controls
+    for record in rows:
+        assert 0 <= record["eer"] <= 0.5
+        assert 0 <= record["min_dcf"] <= 1
+        assert record["eer_ci"][0] <= record["eer_ci"][1]
+
+
+def test_the_table_the_plots_and_the_plan_are_there(tiny: Path) -> None:
+    report = tiny / "exp/report"
+    assert "| recovered gain % |" in (report / "results.md").read_text()
+    assert (report / "det.png").read_bytes().startswith(b"\x89PNG")
+    assert "<svg" in (report / "det.svg").read_text()[:1000]
+    assert yaml.safe_load((tiny / "exp/recipe.yaml").read_text())["name"] == "mini"
+
+
+def test_every_log_begins_with_its_command_and_ends_with_its_exit_code(tiny: Path) -> None:
+    logs = list((tiny / "exp/log").glob("*/*.log"))
+    assert len(logs) > 30
+    for log in logs:
+        lines = log.read_text().splitlines()
+        assert lines[0].startswith("# ")
+        assert lines[-1].startswith("# exit code 0 after ")
+
+
+def test_nothing_temporary_is_left(tiny: Path) -> None:
+    assert [path for path in tiny.rglob("*") if path.name.endswith(".tmp")] == []
+
+
+def test_the_two_models_differ_and_their_embeddings_say_whose_they_are(tiny: Path) -> None:
+    encoders = load_recipe(tiny / "exp/recipe.yaml").encoders
+    infos = {
+        (model, part): json.loads((tiny / f"exp/embeddings/{model}/{part}/info.json").read_text())
+        for model in encoders
+        for part in ("align", "dev", "eval")
+    }
+    for (model, part), info in infos.items():
+        assert (info["model"], info["set"]) == (model, part)
+        assert info["count"] == len(read_utt2spk(tiny / "data" / part))
+        assert info["dim"] == encoders[model].dim
+    assert len({info["fingerprint"] for info in infos.values()}) == len(encoders) == 2
+
+
+# --- what Kaldi and others see ------------------------------------------------------------------
+
+
+def kaldi_vectors(specifier: str) -> dict[str, np.ndarray]:
+    with kaldi_native_io.SequentialFloatVectorReader(specifier) as reader:
+        return {key: np.array(value) for key, value in reader}
+
+
+def kaldi_counts(path: Path) -> dict[str, int]:
+    with kaldi_native_io.SequentialInt32Reader(f"ark:{path}") as reader:
+        return dict(reader)
+
+
+def test_kaldi_reads_every_ark_and_scp_exactly(tiny: Path) -> None:
+    seen = 0
+    for kind in ("ark", "scp"):
+        for path in (tiny / "exp").rglob(f"*xvector*.{kind}"):
+            theirs, ours = kaldi_vectors(f"{kind}:{path}"), Embeddings.read(path)
+            assert list(theirs) == ours.keys
+            np.testing.assert_array_equal(np.stack(list(theirs.values())), ours.matrix)
+            seen += 1
+    recipe = load_recipe(tiny / "exp/recipe.yaml")
+    # Two files of each shard and of the speakers' means, and the list of all shards.
+    of_a_set, of_a_side = 2 * (recipe.extraction.shards + 1) + 1, 2 + 1
+    assert seen == 2 * 3 * of_a_set + len(aligned_systems(recipe)) * 2 * of_a_side
+
+
+def test_speaker_vectors_are_the_means_of_their_utterances(tiny: Path) -> None:
+    for model in ("old", "new"):
+        directory = tiny / f"exp/embeddings/{model}/eval"
+        vectors = kaldi_vectors(f"scp:{directory / 'xvector.scp'}")
+        assert list(vectors) == sorted(vectors, key=str.encode)
+        means = kaldi_vectors(f"scp:{directory / 'spk_xvector.scp'}")
+        counts = kaldi_counts(directory / "num_utts.ark")
+        speakers = read_utt2spk(tiny / "data/eval")
+        assert means.keys() == counts.keys() == set(speakers.values())
+        for speaker, mean in means.items():
+            own = [vector for key, vector in vectors.items() if speakers[key] == speaker]
+            assert counts[speaker] == len(own)
+            np.testing.assert_allclose(mean, np.mean(own, axis=0), atol=1e-5)
+
+
+def test_scores_are_the_cosines_of_the_mapped_vectors(tiny: Path) -> None:
+    for trials in ("trials", "trials_profile"):
+        scored, scores = read_scores(tiny / f"exp/scores/nessa/new-old/{trials}.scores")
+        sides = []
+        for side, names in (("enroll", scored.enroll), ("runtime", scored.test)):
+            scp = tiny / f"exp/mapped/nessa/new-old/eval/{side}/xvector.scp"
+            vectors = kaldi_vectors(f"scp:{scp}")
+            matrix = np.stack([vectors[name] for name in names])
+            sides.append(matrix / np.linalg.norm(matrix, axis=1, keepdims=True))
+        np.testing.assert_allclose((sides[0] * sides[1]).sum(axis=1), scores, atol=1e-5)
+
+
+def test_the_exported_networks_map_as_the_pipeline_did(tiny: Path) -> None:
+    for enroll, runtime in (("new", "old"), ("old", "new")):
+        for side, model in (("enroll", enroll), ("runtime", runtime)):
+            raw = Embeddings.read(tiny / f"exp/embeddings/{model}/eval")
+            mapped = Embeddings.read(tiny / f"exp/mapped/nessa/{enroll}-{runtime}/eval/{side}")
+            network = tiny / f"exp/export/nessa.{enroll}-{runtime}/{side}.onnx"
+            session = onnxruntime.InferenceSession(str(network))
+            (output,) = session.run(None, {session.get_inputs()[0].name: raw.matrix})
+            np.testing.assert_allclose(output, mapped.matrix[mapped.rows(raw.keys)], atol=1e-4)
+
+
+@pytest.mark.parametrize("part", SETS)
+def test_data_directories_are_valid_and_sorted(tiny: Path, part: str) -> None:
+    directory = tiny / "data" / part
+    assert validate_data_dir(directory) == []
+    for name in ("wav.scp", "utt2spk", "spk2utt", "utt2dur", "spk2gender"):
+        subprocess.run(
+            ["sort", "-c", "-u", directory / name], env={**os.environ, "LC_ALL": "C"}, check=True
+        )
+    for line in (directory / "utt2spk").read_text().splitlines():
+        utterance, speaker = line.split()
+        assert utterance.startswith(f"{speaker}-s")
+
+
+def test_sets_share_no_speakers(tiny: Path) -> None:
+    speakers = [set(read_utt2spk(tiny / "data" / part).values()) for part in SETS]
+    assert len(set.union(*speakers)) == sum(map(len, speakers))
+
+
+# --- running again ------------------------------------------------------------------------------
+
+
+def test_a_second_run_makes_nothing_and_shows_the_results(tiny: Path) -> None:
+    def times() -> dict[Path, int]:
+        ran = (path for path in files(tiny) if path.name not in (".lock", "recipe.yaml"))
+        return {path: path.stat().st_mtime_ns for path in ran}
+
+    before = times()
+    done = tiny_run(tiny)
+    assert done.status == 0, done.err
+    assert times() == before
+    assert "all done before" in done.out
+    assert (tiny / "exp/report/results.md").read_text() in done.out
+
+
+def test_stage_by_stage_in_one_job_ends_with_the_same_bytes(tiny: Path, tmp_path: Path) -> None:
+    """`tiny` was made in one go by two jobs at a time."""
+    for stage in map(str, range(11)):
+        done = tiny_run(tmp_path, "--nj", "1", "--stage", stage, "--stop-stage", stage)
+        assert done.status == 0, done.err
+    assert_same(outcome(tmp_path), outcome(tiny))
+
+
+def work_done(work_dir: Path, stage: int) -> int:
+    """How far a stage has come: a clock that runs as fast as the machine."""
+    made = sum(not path.name.endswith(".tmp") for path in files(work_dir / PRODUCTS[stage]))
+    logs = (work_dir / "exp/log" / LOGS[stage]).glob("*.log")
+    return made + sum(log.read_bytes().count(b": loss ") for log in logs)
+
+
+def kill_in_stage(work_dir: Path, stage: int, moment: float) -> None:
+    """Start a run, and kill its process group once `stage` has done `moment` of its work."""
+    process = start_recipe(work_dir, "--size", "tiny", "--nj", "2")
+    try:
+        while process.poll() is None and work_done(work_dir, stage) < moment:
+            time.sleep(0.01)
+        ended = process.poll()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        out, err = process.communicate()
+    assert ended is None, (out, err)
+    assert not (work_dir / f"exp/.done/{stage}").exists(), "killed too late"
+
+
+def test_a_run_killed_in_four_stages_ends_with_the_same_bytes(tiny: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(20240112)
+    for stage in PRODUCTS:
+        kill_in_stage(tmp_path, stage, rng.uniform(0.05, 0.75) * work_done(tiny, stage))
+    done = tiny_run(tmp_path, "--stop-stage", "7")
+    assert done.status == 0, done.err
+    expected = outcome(tiny)
+    found = outcome(tmp_path)
+    assert_same(found, {name: expected[name] for name in found})
+    made = ("exp/encoders/", "exp/embeddings/", "exp/aligners/", "exp/mapped/", "data/")
+    assert {name for name in expected if name.startswith(made)} <= found.keys()
+
+
+# --- bad input, through run.sh ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        (["--stagge", "3"], ["--stagge", "did you mean --stage?"]),
+        (["--set", "aligner.hiden_dim=64"], ["'aligner.hiden_dim'", "did you mean 'hidden_dim'?"]),
+        (["--size", "tinny"], ["'tinny'", "did you mean 'tiny'?"]),
+        (["--stage", "1"], ["data/corpus/meta.csv: no such file"]),
+        (["--stage", "3"], ["manifests/train_cuts.jsonl.gz: no such manifest", "stage 1"]),
+    ],
+    ids=" ".join,
+)
+def test_what_is_missing_or_misspelt_is_told(
+    tmp_path: Path, options: list[str], parts: list[str]
+) -> None:
+    run_recipe(tmp_path, *options).refused(*parts)
+
+
+@pytest.fixture
+def with_corpus(tiny: Path, tmp_path: Path) -> Path:
+    """A work directory with a corpus and encoders of its own, to be damaged."""
+    shutil.copytree(tiny / "data/corpus", tmp_path / "data/corpus")
+    shutil.copytree(tiny / "exp/encoders", tmp_path / "exp/encoders")
+    return tmp_path
+
+
+def test_unreadable_and_empty_audio_is_named(with_corpus: Path) -> None:
+    victim = min((with_corpus / "data/corpus/wav").glob("id4*/*/*.wav"))  # of the eval set
+    key = "-".join(victim.with_suffix("").parts[-3:])
+    sound = victim.read_bytes()
+    for content in (b"no audio at all", sound[:44]):
+        victim.write_bytes(content)
+        done = tiny_run(with_corpus, "--stage", "1", "--stop-stage", "1")
+        done.refused(str(victim), key, "restore or remove it", "stage prepare failed")
+    victim.write_bytes(sound)
+    assert tiny_run(with_corpus, "--stage", "1", "--stop-stage", "1").status == 0
+    victim.write_bytes(sound[:2000])  # damaged since it was prepared
+    done = tiny_run(with_corpus, "--stage", "4", "--stop-stage", "4")
+    done.refused(str(victim), key, "repair or remove it", "stage extract failed")
+
+
+# --- real recordings ----------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not SAMPLE.is_dir(), reason="the LibriSpeech sample is not there")
+def test_real_recordings_go_through(
+    nessa: Command, capsys: pytest.CaptureFixture[str], tiny: Path, tmp_path: Path
+) -> None:
+    """No target for the error rates: models of synthetic voices know nothing of these."""
+    settings = yaml.safe_load((tiny / "exp/recipe.yaml").read_text())
+    settings["prepare"]["trials"] = {"eval": {"targets": 400, "nontargets": 2000}}
+    recipe, data = tmp_path / "recipe.yaml", tmp_path / "data"
+    recipe.write_text(yaml.safe_dump(settings))
+    program = [sys.executable, ROOT / "local/librispeech.py"]
+    subprocess.run([*program, "--corpus", SAMPLE, "--output", data], check=True)
+    assert nessa("prepare", "--recipe", recipe, data).status == 0
+    for model in ("old", "new"):
+        words = ["extract", "--encoder", tiny / "exp/encoders" / model, "--data", data]
+        words += ["--set", "eval", "--output", tmp_path / model]
+        assert nessa(*words).status == 0
+        assert nessa(*words, "--merge").status == 0
+        assert len(Embeddings.read(tmp_path / model / "eval")) == 100
+    lines = []
+    for enroll, runtime in (("new", "old"), ("old", "new")):
+        mapped = tmp_path / f"{enroll}-{runtime}"
+        sides = ["--enroll", tmp_path / enroll / "eval", "--runtime", tmp_path / runtime / "eval"]
+        aligner = tiny / f"exp/aligners/nessa/{enroll}-{runtime}"
+        assert nessa("map", "--aligner", aligner, *sides, "--output", mapped).status == 0
+        sides = ["--enroll", mapped / "enroll", "--runtime", mapped / "runtime"]
+        trials = ["--trials", data / "eval/trials", "--output", mapped / "scores"]
+        done = nessa("score", *sides, *trials)
+        assert done.status == 0
+        error = float(done.out.partition("EER ")[2].partition("%")[0])
+        assert 0 <= error <= 50
+        lines.append(f"LibriSpeech sample, {enroll} enrolls, {runtime} runs: EER {error} %")
+    with capsys.disabled():
+        print("", *lines, sep="\n")
