@@ -313,4 +313,4 @@ show_results() {
   log "all done; results in $exp/results.json, $exp/report, logs in $exp/log"
 }
 
-main "$@"
+main "$@"; exit # on one line: an edit of this file during a run is not run

@@ -6,6 +6,8 @@ python local/mini.py --recipe exp/recipe.yaml --corpus data/corpus --nj 2
 
 import argparse
 import logging
+import subprocess
+import sys
 from pathlib import Path
 
 from voxceleb import file_name, find_utterances, read_meta
@@ -14,7 +16,6 @@ from nessa.config import load_recipe
 from nessa.corpus import run_program
 from nessa.errors import InputError
 from nessa.files import atomic_open
-from nessa.synth import synthesise_recipe
 from nessa.trials import Trials, make_trials
 
 log = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ def main() -> None:
     parser.add_argument("--nj", type=int, default=1, help="number of processes")
     options = parser.parse_args()
     recipe = load_recipe(options.recipe)
-    synthesise_recipe(recipe, options.corpus, options.nj)
+    synthesise(options.recipe, options.corpus, options.nj)
     genders = read_meta(options.corpus / "meta.csv")
     speakers = sum(map(len, genders.values()))
     log.info("%s: %d speakers in %d sets", options.corpus, speakers, len(genders))
@@ -46,6 +47,18 @@ def main() -> None:
         )
         path = options.corpus / "trials" / f"{name}.txt"
         write_list(path, trials, {utt.id: file_name(utt) for utt in utterances})
+
+
+def synthesise(recipe: Path, corpus: Path, nj: int) -> None:
+    """Run `nessa synth`.
+
+    It forks for every speaker, and a process that has not loaded torch forks several times as
+    fast as this one would.
+    """
+    command = [sys.executable, "-m", "nessa.cli", "synth", "--recipe", recipe, "--output", corpus]
+    code = subprocess.run([*command, "--nj", str(nj)], check=False).returncode
+    if code:
+        sys.exit(code)
 
 
 def write_list(path: Path, trials: Trials, files: dict[str, str]) -> None:

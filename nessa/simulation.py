@@ -4,9 +4,10 @@ Two models see a speaker's factor h ~ N(0, I_q), each in its own way and with it
 
     x = m_x + A h + e_x,  e_x ~ N(0, S_x)   (Dx)        y = m_y + B h + e_y,  e_y ~ N(0, S_y)  (Dy)
 
-and may then warp it, w(x) = x + s cos(x V + p) U, where V reads one half of x's dimensions (in a
-random basis) and U writes the other half. Such a warp can be undone exactly, so that the
-Bayes-optimal score is known with it too; a linear map cannot undo it, a small network can.
+and may then warp it: in a random basis of its space, each coordinate of one half is shifted by
+s cos(t), with t a coordinate of the other half. The warp can be undone exactly, so that the
+Bayes-optimal score is known with it too. No linear map can undo it, since cos(t) hardly
+correlates with t; a network with one hidden layer can.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -49,7 +50,8 @@ class Simulation:
         factor_dim: q, dimension of the speaker factor; at most the smaller of `dims`.
         noise: standard deviation of the two models' noise per dimension, relative to that of the
             factor in the dimensions that it fills, root mean square.
-        warp: s, root mean square length of the warp relative to that of the embedding.
+        warp: s, the largest shift of a coordinate; the factor's own standard deviation in a
+            coordinate is at most 1. 0: no warp.
         seed: of the models; sets are drawn by their own number.
     """
 

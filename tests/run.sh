@@ -48,4 +48,4 @@ check_shell() {
   fi
 }
 
-main "$@"
+main "$@"; exit # on one line: an edit of this file during a run is not run

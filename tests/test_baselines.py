@@ -1,9 +1,11 @@
 """The linear competitors and the regression network, against independent implementations."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from scipy.stats import multivariate_normal
 from sklearn.cross_decomposition import CCA
 from sklearn.linear_model import Ridge, RidgeCV
@@ -38,6 +40,15 @@ MAKE = {
     "regression": lambda: RegressionAligner(hidden_dim=16, steps=40, evaluate_every=20),
 }
 NORMALISING = [name for name in MAKE if name != "plda as it is"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Networks as small as these only wait for more threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def dev_set() -> DevSet:
@@ -249,9 +260,7 @@ def drawn_trials(speakers: int, utterances: int, count: int) -> tuple[np.ndarray
             (3000, 5),
             id="small",
         ),
-        pytest.param(
-            Simulation(), PLDAAligner(), (20000, 6), id="default", marks=pytest.mark.slow
-        ),
+        pytest.param(Simulation(), PLDAAligner(), (20000, 6), id="default", marks=pytest.mark.slow),
     ],
 )
 def test_plda_is_within_two_percent_of_the_bayes_optimal_eer(

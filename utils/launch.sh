@@ -171,4 +171,4 @@ descendants() {
   done
 }
 
-main "$@"
+main "$@"; exit # on one line: an edit of this file during a run is not run

@@ -72,8 +72,9 @@ def _cross_covariance(a: Matrix, b: Matrix, labels: npt.NDArray[np.int64]) -> Fl
     paired = counts[:, 0] >= 2
     if not paired.any():
         raise InputError("no align speaker has two utterances; CCA pairs different ones")
-    others = (counts * speaker_means(b, labels)[labels] - b)[paired] / (counts[paired] - 1)
-    return cross_product(a[paired], others) / len(others)
+    means = speaker_means(b, labels)[labels][paired]
+    others = (counts[paired] * means - b[paired]) / (counts[paired] - 1)
+    return cross_product(a[paired], others.astype(np.float32)) / len(others)
 
 
 def _inverse_root(covariance: Floats) -> Floats:

@@ -166,7 +166,7 @@ class _Scatter(NamedTuple):
         residual = z - means[labels]
         counts = np.bincount(labels)
         within = cross_product(residual, residual) / (len(z) - len(counts))
-        harmonic = 1 / np.mean(1 / counts)
+        harmonic = float(1 / np.mean(1 / counts))
         return cls(within, np.cov(means.T.astype(np.float64)), len(counts), harmonic, a.shape[1])
 
     def solve(self, shrinkage: float) -> tuple[Floats, Floats]:

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.nn import functional
 
 from nessa.alignment.base import Aligner, DevSet, Matrix, checked
 from nessa.alignment.linear import dev_eer
