@@ -192,7 +192,7 @@ def _(aligner: ProcrustesAligner, side: Side) -> nn.Module:
 @side_module.register
 def _(aligner: LinearAligner, side: Side) -> nn.Module:
     if isinstance(aligner, PLDAAligner) and not aligner.length_normalize:
-        raise InputError("a PLDA without length normalisation cannot be exported; fit it with")
+        raise InputError("only a PLDA fitted with length_normalize=True can be exported")
     centering = Centering(torch.from_numpy(aligner.arrays[f"{side}_mean"]))
     if f"{side}_map" not in aligner.arrays:
         return centering

@@ -21,11 +21,14 @@ from nessa.alignment import (
     RidgeAligner,
     cca,
     load,
+    make_aligner,
     ridge,
 )
 from nessa.alignment.linear import dev_eer
 from nessa.alignment.preprocessing import center
+from nessa.config import resolve
 from nessa.errors import InputError
+from nessa.export import side_module
 from nessa.metrics import eer
 from nessa.simulation import Simulation
 from nessa.tables import Embeddings, ModelStamp
@@ -111,6 +114,29 @@ def test_wrong_input_to_a_map_is_refused(name: str) -> None:
         aligner.map_runtime(np.zeros((3, 12), np.float32))
     with pytest.raises(InputError, match="row 1 is not finite"):
         aligner.map_runtime(np.array([[1.0] * 20, [np.nan] * 20], np.float32))
+
+
+@pytest.mark.parametrize("name", NORMALISING)
+def test_the_form_for_export_maps_alike(name: str) -> None:
+    aligner = fitted(name, dev=False)
+    views = two_views(5, 2, first_speaker=300)[:2]
+    maps = aligner.map_enroll, aligner.map_runtime
+    for side, view, mapping in zip(("enroll", "runtime"), views, maps, strict=True):
+        with torch.inference_mode():
+            mapped = side_module(aligner, side).eval()(torch.from_numpy(view.matrix))
+        np.testing.assert_allclose(mapped, mapping(view.matrix), atol=1e-5)
+
+
+def test_a_plda_without_length_normalisation_is_not_exported() -> None:
+    with pytest.raises(InputError, match="length_normalize"):
+        side_module(fitted("plda as it is", dev=False), "enroll")
+
+
+def test_every_baseline_of_a_recipe_is_made() -> None:
+    names = ["raw", "logit", "procrustes", "ridge", "cca", "plda", "regression"]
+    mini = Path(__file__).parents[1] / "recipes/mini/recipe.yaml"
+    recipe = resolve(mini, overrides=[f"baselines={names}"])
+    assert [make_aligner(name, recipe).kind for name in names] == names
 
 
 @pytest.mark.parametrize("name", ["ridge", "cca", "plda"])
@@ -244,7 +270,8 @@ def drawn_trials(speakers: int, utterances: int, count: int) -> tuple[np.ndarray
     rng = np.random.default_rng(4)
     first = rng.integers(speakers * utterances, size=count)
     second = rng.integers(speakers * utterances, size=count)
-    own = first // utterances * utterances + (first + rng.integers(1, utterances)) % utterances
+    further = rng.integers(1, utterances, size=count)
+    own = first // utterances * utterances + (first + further) % utterances
     second = np.where(np.arange(count) % 10 == 0, own, second)
     different = first != second
     pairs = np.stack([first, second], axis=1)[different]
@@ -252,21 +279,18 @@ def drawn_trials(speakers: int, utterances: int, count: int) -> tuple[np.ndarray
 
 
 @pytest.mark.parametrize(
-    ("simulation", "aligner", "align"),
+    ("simulation", "align"),
     [
         pytest.param(
-            Simulation(dims=(24, 30), factor_dim=16, noise=(1.3, 1.0)),
-            PLDAAligner(length_normalize=False),
-            (3000, 5),
-            id="small",
+            Simulation(dims=(24, 30), factor_dim=16, noise=(1.3, 1.0)), (3000, 5), id="small"
         ),
-        pytest.param(Simulation(), PLDAAligner(), (20000, 6), id="default", marks=pytest.mark.slow),
+        pytest.param(Simulation(), (20000, 6), id="default", marks=pytest.mark.slow),
     ],
 )
 def test_plda_is_within_two_percent_of_the_bayes_optimal_eer(
-    simulation: Simulation, aligner: PLDAAligner, align: tuple[int, int]
+    simulation: Simulation, align: tuple[int, int]
 ) -> None:
-    aligner.fit(*simulation.sample(*align))
+    aligner = PLDAAligner(length_normalize=False).fit(*simulation.sample(*align))
     x, y, utt2spk = simulation.sample(1000, 4, set_number=1)
     pairs, labels = drawn_trials(1000, 4, 200000)
     keys = list(utt2spk)
