@@ -82,7 +82,9 @@ class SideNetwork(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, D_in) -> (N, D), unit length."""
         c = self.centering(x)
-        return functional.normalize(self.linear(c) + self.residual(c), dim=1)
+        # A coordinate of a unit vector is about 1 / sqrt(D_in): too small for the GELU to bend.
+        spread = c * c.shape[1] ** 0.5
+        return functional.normalize(self.linear(c) + self.residual(spread), dim=1)
 
 
 class NeuralAligner(Aligner):
