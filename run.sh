@@ -260,6 +260,7 @@ lock_work_dir() {
     fail 1 "$work_dir is in use by another run.sh ($(<"$exp/.lock")) or by jobs it left behind;" \
       "wait for it, stop it, or choose another --work-dir"
   printf 'process %d, started %(%F %T)T\n' $$ -1 >"$exp/.lock"
+  find "$exp" -type f -name '.*.tmp' -delete # what killed jobs were writing; none runs now
 }
 
 # What to run, as lines of `key value...` that the recipe resolves to; `digest N HEX` tells the

@@ -215,12 +215,14 @@ def resolve(path: Path | str, size: str | None = None, overrides: Iterable[str] 
         if size not in sizes:
             raise InputError(f"{path}: no size {size!r}{_nearest(str(size), ['default', *sizes])}")
         settings = _merge(settings, sizes[size])
+    where = str(path)
     for override in overrides:
         settings = _merge(settings, _parse_override(override))
+        where += f" with --set {override}"
     try:
         return Recipe.model_validate(settings)
     except ValidationError as error:
-        raise InputError(f"{path}: " + "; ".join(_explain(error))) from None
+        raise InputError(f"{where}: " + "; ".join(_explain(error))) from None
 
 
 def save_yaml(path: Path | str, section: Section) -> None:
