@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from scipy.special import ndtri
 
-from nessa.config import Recipe
+from nessa.alignment import NeuralAligner
+from nessa.config import EncoderConfig, LossConfig, Recipe
+from nessa.encoders import build, save_model
 from nessa.errors import InputError
 from nessa.evaluation import evaluate_systems, score_file
 from nessa.files import read_json, write_json, write_table
@@ -19,9 +21,11 @@ from nessa.metrics import eer
 from nessa.plan import System, aligned_systems, symmetric_systems
 from nessa.report import write_report
 from nessa.report.comparison import compare_systems, relative_change
+from nessa.report.cost import nessa_cost
 from nessa.report.det import det_curve, write_det
 from nessa.report.table import format_records, markdown_table
 from nessa.trials import Trials, write_scores
+from tests.pairs import two_views
 
 ENCODER = {"architecture": "tdnn", "channels": 8, "dim": 8, "steps": 1, "loss": {"type": "aam"}}
 # How far apart targets and non-targets are, in standard deviations of the scores.
@@ -204,6 +208,37 @@ def test_nessa_stands_with_the_mean_of_its_seeds() -> None:
 
 def test_what_was_not_run_is_not_compared() -> None:
     assert not list(compare_systems(make_recipe(), [record("nessa", "v2", "v1")]))
+
+
+def test_controls_say_what_a_better_back_end_recovers_alone() -> None:
+    records = [
+        record("nessa", "v1", "v1", gain=0.3, seed=5),
+        record("nessa", "v2", "v2", gain=1.2, seed=5),
+    ]
+    (sentence,) = compare_systems(make_recipe(), records)
+    assert "recovers 30% with v1 on both sides and 120% with v2" in sentence
+    assert not list(compare_systems(make_recipe(), [{**r, "gain": None} for r in records]))
+
+
+def test_the_cost_of_nessa_is_counted_in_multiply_adds(tmp_path: Path) -> None:
+    recipe = make_recipe()
+    old, new = recipe.update
+    for name in recipe.update:
+        config = EncoderConfig(
+            architecture="tdnn", channels=8, dim=12, loss=LossConfig(type="ge2e"), steps=1
+        )
+        save_model(tmp_path / "encoders" / name, config, build(config))
+    enroll, runtime, speakers = two_views(20, 3)
+    aligner = NeuralAligner(dim=6, hidden_dim=10, steps=2).fit(enroll, runtime, speakers)
+    aligner.save(tmp_path / "aligners" / "nessa" / f"{new}-{old}")
+    first, second = nessa_cost(recipe, tmp_path)
+    for line, inputs in ((first, enroll.dim), (second, runtime.dim)):
+        multiply_adds = inputs * 10 + 10 * 6 + inputs * 6
+        assert f"{multiply_adds + 10 + 6:,} parameters" in line  # and two biases
+        assert f"{multiply_adds:,} multiply-adds" in line
+    frames, width = 300, 8  # 3 s; an x-vector network is five layers and an affine one
+    layers = 80 * width * 5 + 2 * 3 * width * width + width * width + width * 3 * width
+    assert f"of the {frames * layers + 6 * width * 12:,} that" in first
 
 
 # ---- DET curves ---------------------------------------------------------------------------------

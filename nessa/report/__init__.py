@@ -1,6 +1,9 @@
 """Stage 9: all metrics of a run as results.json, a Markdown page and a DET plot."""
 
+import os
+import platform
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ from nessa.evaluation import read_condition_scores, read_conditions
 from nessa.files import atomic_open, read_json, write_json
 from nessa.plan import NESSA, RAW, System
 from nessa.report.comparison import compare_systems
+from nessa.report.cost import nessa_cost
 from nessa.report.det import write_det
 from nessa.report.table import format_records, legend, markdown_table
 
@@ -39,6 +43,8 @@ def write_report(recipe: Recipe, exp: Path, data: Path) -> str:
     """
     records = [record for name in METRICS for record in read_metrics(exp, name)]
     comparisons = list(compare_systems(recipe, records))
+    if (exp / "encoders").is_dir():  # not where embeddings came from elsewhere
+        comparisons += nessa_cost(recipe, exp)
     plots = _write_det(recipe, exp, data)
     page, results = exp / "report" / "results.md", exp / "results.json"
     with atomic_open(page) as file:
@@ -85,13 +91,22 @@ def _write_det(recipe: Recipe, exp: Path, data: Path) -> list[Path]:
     return write_det(panels, condition.trials.labels, exp / "report" / "det")
 
 
+def _circumstances(recipe: Recipe) -> str:
+    """What a figure depends on beside the settings: seed, machine and versions."""
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "lhotse", "numpy"))
+    return (
+        f"Seed {recipe.seed}; {platform.machine()} with {os.cpu_count()} cores, "
+        f"Python {platform.python_version()}, {versions}."
+    )
+
+
 def _markdown(recipe: Recipe, records: Sequence[dict[str, Any]], comparisons: Sequence[str]) -> str:
     seeds = f"NESSA's curve is that of seed {recipe.aligner.seeds[0]}."
     lines = [
         f"# Results of recipe {recipe.name}",
         "",
         f"Made by `./run.sh --recipe {recipe.name}`; settings in `exp/recipe.yaml`, "
-        f"digest `{stage_digest(recipe, STAGE)[:12]}`.",
+        f"digest `{stage_digest(recipe, STAGE)[:12]}`. {_circumstances(recipe)}",
         "",
         markdown_table(records),
         "",

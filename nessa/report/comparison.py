@@ -1,4 +1,4 @@
-"""The two sentences that a reader wants first: how much lower one EER is than another."""
+"""The sentences that a reader wants first: how EERs compare, and what a gain is made of."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ LOGIT = "logit"
 
 
 def compare_systems(recipe: Recipe, records: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """New model against old, and NESSA against the logit space, on each kind of trials.
+    """New against old, NESSA against the logit space, and the back-end's share of its gain.
 
     NESSA stands with the mean of its seeds where there are several.
 
@@ -41,6 +41,17 @@ def compare_systems(recipe: Recipe, records: Sequence[Mapping[str, Any]]) -> Ite
         ]
         if changes:
             yield f"{trials}: NESSA against the logit space: {', '.join(changes)}"
+        gains = {
+            (record["enroll"], record["runtime"]): record["gain"]
+            for record in records
+            if record["trials"] == trials and record["aligner"] == NESSA
+        }
+        if gains.get((old, old)) is not None and gains.get((new, new)) is not None:
+            yield (
+                f"{trials}: a better back-end without alignment (controls) recovers "
+                f"{gains[old, old]:.0%} with {old} on both sides and {gains[new, new]:.0%} with "
+                f"{new}; what an update direction has above the former is alignment"
+            )
 
 
 def relative_change(error: float, reference: float) -> str:

@@ -1,0 +1,58 @@
+"""What NESSA adds to a product: parameters and multiply-adds, beside those of the encoders."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from nessa.alignment import NeuralAligner, load
+from nessa.config import Recipe
+from nessa.encoders import load_model
+from nessa.plan import NESSA
+
+SECONDS = 3.0  # of the utterance whose embedding is counted
+
+
+def nessa_cost(recipe: Recipe, exp: Path) -> list[str]:
+    """Lines that say what NESSA costs on each side, with the larger encoder as the measure.
+
+    Args:
+        recipe: names the models.
+        exp: holds encoders/ and aligners/.
+
+    Raises:
+        InputError: an encoder or the aligner is missing.
+    """
+    aligner = load(exp / "aligners" / NESSA / "-".join(recipe.pairs[0]))
+    assert isinstance(aligner, NeuralAligner)
+    encoders = {name: _encoder_cost(exp / "encoders" / name) for name in recipe.encoders}
+    larger = max(encoders, key=lambda name: encoders[name])
+    lines = []
+    for model, module in zip(recipe.pairs[0], aligner.modules.values(), strict=True):
+        inputs = next(iter(module.buffers())).shape  # the mean, (D_in,)
+        own = _multiply_adds(module, torch.zeros(1, *inputs))
+        lines.append(
+            f"NESSA, side of {model}: {_parameters(module):,} parameters, {own:,} multiply-adds an "
+            f"embedding: {own / encoders[larger]:.2%} of the {encoders[larger]:,} that {larger} "
+            f"takes for {SECONDS:g} s of speech"
+        )
+    return lines
+
+
+def _encoder_cost(directory: Path) -> int:
+    model = load_model(directory)
+    features = model.config.features
+    frames = round(SECONDS / features.frame_shift)
+    return _multiply_adds(model.encoder, torch.zeros(1, frames, features.num_filters))
+
+
+def _multiply_adds(module: nn.Module, example: torch.Tensor) -> int:
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        module.eval()(example)
+    return counter.get_total_flops() // 2  # it counts a multiply-add as two operations
+
+
+def _parameters(module: nn.Module) -> int:
+    return sum(weight.numel() for weight in module.parameters())
