@@ -173,6 +173,12 @@ def extract(
 @data_option
 @path_option("--output", "Receives the aligner.")
 @click.option("--mirror", type=PathType, help="Receives it with the sides swapped, unless OUTPUT.")
+@click.option(
+    "--freeze",
+    type=click.Choice(["enroll", "runtime"]),
+    help="Keep this side of the aligner --from DIR, and train the other for a new model.",
+)
+@click.option("--from", "start", type=PathType, help="The fitted NESSA aligner to update.")
 def align(
     recipe: Path,
     aligner: str,
@@ -181,20 +187,32 @@ def align(
     data: Path,
     output: Path,
     mirror: Path | None,
+    freeze: str | None,
+    start: Path | None,
 ) -> None:
     """Fit an aligner on the align set; NESSA stops early by its EER on the dev set.
+
+    With --freeze enroll --from DIR a new runtime model joins the space of the aligner in DIR:
+    profiles that were mapped with it stay valid.
 
     Example: nessa align --recipe recipes/mini/exp/recipe.yaml --aligner nessa
     --enroll recipes/mini/exp/embeddings/new --runtime recipes/mini/exp/embeddings/old
     --data recipes/mini/data --output aligner
     """
-    from nessa.alignment import DevSet, make_aligner
+    from nessa.alignment import Aligner, DevSet, load_to_update, make_aligner
     from nessa.config import load_recipe
     from nessa.datadir import read_utt2spk
     from nessa.tables import Embeddings
     from nessa.trials import Trials
 
-    made = make_aligner(aligner, load_recipe(recipe))
+    made: Aligner
+    options: dict[str, Any] = {}
+    if freeze is None and start is None:
+        made = make_aligner(aligner, load_recipe(recipe))
+    elif freeze and start:
+        made, options = load_to_update(start), {"freeze": freeze}
+    else:
+        raise click.UsageError("--freeze and --from go together")
     trials = Trials.read(data / "dev" / "trials")
     dev_sides = Embeddings.read(enroll / "dev"), Embeddings.read(runtime / "dev")
     with about(data / "dev" / "trials", enroll / "dev", runtime / "dev"):
@@ -202,7 +220,7 @@ def align(
     sides = Embeddings.read(enroll / "align"), Embeddings.read(runtime / "align")
     speakers = read_utt2spk(data / "align")
     with about(enroll / "align", runtime / "align", data / "align" / "utt2spk"):
-        made.fit(*sides, speakers, dev)
+        made.fit(*sides, speakers, dev, **options)
     made.save(output)
     if mirror not in (None, output):
         made.mirrored().save(mirror)

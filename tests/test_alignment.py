@@ -15,7 +15,7 @@ from nessa.alignment import (
     load,
     make_aligner,
 )
-from nessa.alignment.neural import SpeakerBatches, profile_size
+from nessa.alignment.neural import Side, SpeakerBatches, profile_size
 from nessa.config import resolve
 from nessa.errors import InputError
 from nessa.metrics import eer
@@ -44,8 +44,9 @@ def fitted(aligner: Aligner, speakers: int = 150) -> Aligner:
     return aligner.fit(*two_views(speakers, 6), dev_set())
 
 
-def error(aligner: Aligner) -> float:
+def error(aligner: Aligner, sides: tuple[Embeddings, Embeddings] | None = None) -> float:
     enroll, runtime, names = two_views(40, 3, first_speaker=9000)
+    enroll, runtime = sides or (enroll, runtime)
     trials = all_trials(names)
     x = Embeddings(enroll.keys, aligner.map_enroll(enroll.matrix))
     y = Embeddings(runtime.keys, aligner.map_runtime(runtime.matrix))
@@ -133,6 +134,50 @@ def test_the_mirror_serves_the_other_update_direction(aligner: Aligner, tmp_path
         load(tmp_path).map_runtime(x.matrix), aligner.map_enroll(x.matrix)
     )
     assert mirror.mirrored().settings == aligner.settings
+
+
+@pytest.mark.parametrize("freeze", ["enroll", "runtime"])
+def test_a_frozen_side_stays_to_the_last_bit_while_the_other_is_updated(
+    freeze: Side, tmp_path: Path
+) -> None:
+    fitted(NeuralAligner(**SMALL)).save(tmp_path)
+    x, y, speakers = two_views(150, 6)
+    held = two_views(40, 3, first_speaker=9000)
+    kept, view = ("map_enroll", held[0]) if freeze == "enroll" else ("map_runtime", held[1])
+    updated = load(tmp_path)
+    assert isinstance(updated, NeuralAligner)
+    stored = getattr(updated, kept)(view.matrix)
+    # The new model of the other side: other dimension, other map, other fingerprint.
+    turn = np.random.default_rng(3).standard_normal((64, 64)).astype(np.float32)
+
+    def replaced(old: Embeddings) -> Embeddings:
+        matrix = np.tanh(old.matrix @ turn[: old.dim, : old.dim + 5])
+        return Embeddings(old.keys, matrix, ModelStamp("z", "z" * 64, "align"))
+
+    dev = dev_set()
+    if freeze == "enroll":
+        views = x, replaced(y)
+        dev = DevSet(dev.enroll, replaced(dev.runtime), dev.trials)
+        sides = held[0], replaced(held[1])
+    else:
+        views = replaced(x), y
+        dev = DevSet(replaced(dev.enroll), dev.runtime, dev.trials)
+        sides = replaced(held[0]), held[1]
+    updated.fit(*views, speakers, dev, freeze=freeze)
+    np.testing.assert_array_equal(getattr(updated, kept)(view.matrix), stored)
+    updated.save(tmp_path / "updated")
+    again = load(tmp_path / "updated")
+    np.testing.assert_array_equal(getattr(again, kept)(view.matrix), stored)
+    again.check_models(*sides)
+    joint = NeuralAligner(**SMALL).fit(*views, speakers, dev)
+    assert error(again, sides) < error(joint, sides) + 0.03
+    with pytest.raises(InputError, match="embeddings are of model 'z'"):
+        updated.fit(replaced(x), replaced(y), speakers, dev, freeze=freeze)
+
+
+def test_there_must_be_something_to_freeze() -> None:
+    with pytest.raises(InputError, match="nothing is fitted yet"):
+        NeuralAligner(**SMALL).fit(*two_views(10, 3), freeze="enroll")
 
 
 def test_nessa_is_a_function_of_its_seed() -> None:

@@ -151,6 +151,25 @@ def test_the_mirror_of_an_aligner_scores_the_other_direction_alike(
     nessa(*toy.map(), "--aligner", mirror).refused("x/eval", "model 'x'")
 
 
+def test_a_new_runtime_model_joins_without_touching_mapped_profiles(
+    nessa: Command, toy: Toy
+) -> None:
+    aligner, updated, ark = (toy.folder / name for name in ("aligner", "new", "mapped/enroll"))
+    assert nessa(*toy.align("nessa")).status == 0
+    assert nessa(*toy.map()).status == 0
+    profiles = (ark / "xvector.1.ark").read_bytes()
+    update = [*toy.align("nessa"), "--freeze", "enroll", "--from", aligner]
+    done = nessa(*update, "--runtime", toy.x, "--output", updated)  # x now runs as well
+    assert done.status == 0, done
+    done = nessa(*toy.map(runtime=toy.x / "eval"), "--aligner", updated)
+    assert done.status == 0, done
+    assert (ark / "xvector.1.ark").read_bytes() == profiles
+    nessa(*update, "--enroll", toy.y).refused("model 'y'")
+    nessa(*toy.align("nessa"), "--freeze", "enroll").refused("--from")
+    nessa(*toy.align())
+    nessa(*update).refused("procrustes aligner; only NESSA")
+
+
 # --- words that are not understood --------------------------------------------------------------
 
 

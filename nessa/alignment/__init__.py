@@ -28,6 +28,7 @@ __all__ = [
     "RegressionAligner",
     "RidgeAligner",
     "load",
+    "load_to_update",
     "make_aligner",
 ]
 
@@ -58,6 +59,18 @@ def load(directory: Path | str) -> Aligner:
         raise InputError(f"{directory}: unknown kind of aligner {description['kind']!r}")
     aligner = KINDS[description["kind"]](**description["settings"])
     aligner.restore(arrays, description["fingerprints"])
+    return aligner
+
+
+def load_to_update(directory: Path | str) -> NeuralAligner:
+    """Load a NESSA aligner one side of which is to be trained anew; see `NeuralAligner.fit`.
+
+    Raises:
+        InputError: see `load`; or an aligner of another kind, which has no side to keep.
+    """
+    aligner = load(directory)
+    if not isinstance(aligner, NeuralAligner):
+        raise InputError(f"{directory}: a {aligner.kind} aligner; only NESSA keeps a side frozen")
     return aligner
 
 

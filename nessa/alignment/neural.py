@@ -14,7 +14,8 @@ batch: the space serves both update directions, and galleries in which both mode
 
 import copy
 import logging
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,7 @@ from torch.nn import functional
 from nessa.alignment.base import Aligner, DevSet, Matrix, checked
 from nessa.alignment.preprocessing import center, fit_mean, speaker_means
 from nessa.config import AlignerConfig
+from nessa.errors import InputError
 from nessa.losses import supervised_contrastive
 from nessa.metrics import eer
 from nessa.schedule import learning_rate
@@ -95,15 +97,46 @@ class NeuralAligner(Aligner):
         settings: see `nessa.config.AlignerConfig`. mode: "shared" trains f and g; "to-enroll"
             keeps f = centring and trains g into the enrollment model's space; "to-runtime" the
             reverse.
+
+    Updates are independent: `fit(..., freeze="enroll")` on a fitted aligner keeps f to the last
+    bit, so that stored, mapped profiles stay valid, and trains g for a new runtime model, or for
+    a third one that joins the space. `freeze="runtime"` is the reverse.
     """
 
     kind = "neural"
+    KEPT_BY_MODE: ClassVar[dict[str, Side]] = {"to-enroll": "enroll", "to-runtime": "runtime"}
 
     def __init__(self, seed: int = 1, **settings: Any) -> None:
         super().__init__(seed=seed, **settings)
         self.seed = seed
         self.config = AlignerConfig(**settings)
         self.modules: dict[Side, nn.Module] = {}
+        self._frozen: Side | None = None
+
+    def fit(
+        self,
+        enroll: Embeddings,
+        runtime: Embeddings,
+        speakers: Mapping[str, str],
+        dev: DevSet | None = None,
+        freeze: Side | None = None,
+    ) -> Self:
+        """Fit to the align set; see `Aligner.fit`.
+
+        Args:
+            enroll, runtime, speakers, dev: as there.
+            freeze: the side whose network stays as it is; this aligner must be fitted already.
+
+        Raises:
+            InputError: as there; or there is nothing to freeze, or the embeddings of the frozen
+                side are of another model than its network was fitted on.
+        """
+        if freeze is not None and not self.modules:
+            raise InputError(f"freeze={freeze!r}: nothing is fitted yet; load an aligner first")
+        if freeze is not None:
+            self.check_models(*(enroll, None) if freeze == "enroll" else (None, runtime))
+        self._frozen = freeze
+        return super().fit(enroll, runtime, speakers, dev)
 
     def _fit(
         self, enroll: Matrix, runtime: Matrix, labels: npt.NDArray[np.int64], dev: DevSet | None
@@ -130,38 +163,42 @@ class NeuralAligner(Aligner):
     def _initial_modules(
         self, enroll: Matrix, runtime: Matrix, labels: npt.NDArray[np.int64]
     ) -> dict[Side, nn.Module]:
-        means = fit_mean(enroll), fit_mean(runtime)
-        a, b = center(enroll, means[0]), center(runtime, means[1])
-        if self.config.mode == "shared":
-            starts = shared_start(a, b, labels, self.config.dim)
-        else:
-            starts = regression_start(a, b)
-        kept = {"shared": None, "to-enroll": "enroll", "to-runtime": "runtime"}[self.config.mode]
-        return {
-            side: Centering(torch.from_numpy(mean))
-            if side == kept
-            else self._network(torch.from_numpy(mean), torch.from_numpy(start))
-            for side, mean, start in zip(SIDES, means, starts, strict=True)
-        }
+        views: dict[Side, Matrix] = {"enroll": enroll, "runtime": runtime}
+        means = {side: fit_mean(view) for side, view in views.items()}
+        centred = {side: center(view, means[side]) for side, view in views.items()}
+        kept = self._frozen or self.KEPT_BY_MODE.get(self.config.mode)
+        if kept is None:
+            pair = shared_start(centred["enroll"], centred["runtime"], labels, self.config.dim)
+            starts = dict(zip(SIDES, pair, strict=True))
+            return {side: self._network(means[side], starts[side]) for side in SIDES}
+        if self._frozen is None:
+            self.modules[kept] = Centering(torch.from_numpy(means[kept]))
+        target = self._map(views[kept], kept)
+        modules = {kept: self.modules[kept].requires_grad_(False)}
+        for side in set(SIDES) - {kept}:  # the trained side starts as a regression onto the other
+            start = np.linalg.lstsq(centred[side], target, rcond=None)[0]
+            modules[side] = self._network(means[side], start.astype(np.float32))
+        return {side: modules[side] for side in SIDES}
 
-    def _network(self, mean: Tensor, start: Tensor) -> SideNetwork:
-        return SideNetwork(mean, start, self.config.hidden_dim, self.config.dropout)
+    def _network(self, mean: Matrix, start: Matrix) -> SideNetwork:
+        tensors = torch.from_numpy(mean), torch.from_numpy(start)
+        return SideNetwork(*tensors, self.config.hidden_dim, self.config.dropout)
 
     def restore(self, arrays: dict[str, npt.NDArray[Any]], fingerprints: Any) -> None:
         """Take over what `save` wrote."""
         super().restore(arrays, fingerprints)
         for side in SIDES:
             weights = {
-                name.removeprefix(f"{side}."): torch.from_numpy(array)
+                name.removeprefix(f"{side}."): array
                 for name, array in arrays.items()
                 if name.startswith(f"{side}.")
             }
             module: nn.Module = (
-                Centering(weights["mean"])
+                Centering(torch.from_numpy(weights["mean"]))
                 if "mean" in weights
                 else self._network(weights["centering.mean"], weights["linear.weight"].T)
             )
-            module.load_state_dict(weights)
+            module.load_state_dict({n: torch.from_numpy(array) for n, array in weights.items()})
             self.modules[side] = module.eval()
 
     def _mirrored_settings(self) -> dict[str, Any]:
@@ -222,16 +259,6 @@ def shared_start(
     return starts[0], starts[1]
 
 
-def regression_start(a: Matrix, b: Matrix) -> tuple[Matrix, Matrix]:
-    """Least-squares maps of b onto a (Dy, Dx) for to-enroll, and of a onto b for to-runtime.
-
-    Returned in the order of the sides that use them: (Dx, Dy), (Dy, Dx).
-    """
-    onto_b = np.linalg.lstsq(a, b, rcond=None)[0]
-    onto_a = np.linalg.lstsq(b, a, rcond=None)[0]
-    return onto_b.astype(np.float32), onto_a.astype(np.float32)
-
-
 def _within_whitening(x: Matrix, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     """W (D, D) such that the within-speaker covariance of x W is the identity."""
     residual = x - speaker_means(x, labels)[labels]
@@ -257,7 +284,7 @@ class _Training:
         self.speakers = SpeakerBatches(labels)
         self.rng = np.random.default_rng(seed)
         self.log_scale = nn.Parameter(torch.tensor(INITIAL_SCALE).log())
-        weights = [weight for module in modules.values() for weight in module.parameters()]
+        weights = [w for m in modules.values() for w in m.parameters() if w.requires_grad]
         groups: list[dict[str, Any]] = [
             {"params": weights, "weight_decay": config.weight_decay},
             {"params": [self.log_scale], "weight_decay": 0.0},
@@ -271,6 +298,9 @@ class _Training:
         rows = torch.from_numpy(
             self.speakers.draw(config.speakers_per_batch, config.utterances_per_speaker, self.rng)
         )  # (P, K)
+        for module, _ in self.sides:
+            # A frozen network is trained against as it will be used: without dropout.
+            module.train(any(weight.requires_grad for weight in module.parameters()))
         loss = self._loss(rows)
         self.optimizer.zero_grad()
         loss.backward()
@@ -283,8 +313,8 @@ class _Training:
         size = profile_size(k, self.rng)
         order = self.rng.integers(2)
         (enroll, x), (runtime, y) = self.sides[order], self.sides[1 - order]
-        profiles = enroll.train()(x[rows[:, :size]].mean(dim=1))  # (P, D)
-        live = runtime.train()(y[rows[:, size:].flatten()])  # (P * R, D)
+        profiles = enroll(x[rows[:, :size]].mean(dim=1))  # (P, D)
+        live = runtime(y[rows[:, size:].flatten()])  # (P * R, D)
         similarity = (self.log_scale.exp() * profiles) @ live.T  # (P, P * R)
         return supervised_contrastive(similarity.unflatten(1, (speakers, -1)))
 

@@ -9,7 +9,7 @@ import torch
 
 from nessa.alignment.base import Aligner, DevSet, Matrix, checked
 from nessa.alignment.linear import dev_eer
-from nessa.alignment.neural import ROWS_PER_BLOCK, SideNetwork, regression_start
+from nessa.alignment.neural import ROWS_PER_BLOCK, SideNetwork
 from nessa.alignment.preprocessing import center, fit_mean
 from nessa.schedule import learning_rate
 
@@ -72,7 +72,7 @@ class RegressionAligner(Aligner):
         torch.manual_seed(settings["seed"])
         x_mean, y_mean = fit_mean(enroll), fit_mean(runtime)
         target = center(enroll, x_mean)
-        _, start = regression_start(target, center(runtime, y_mean))
+        start = np.linalg.lstsq(center(runtime, y_mean), target, rcond=None)[0].astype(np.float32)
         self.network = self._network(y_mean, start)
         views = torch.from_numpy(target), torch.from_numpy(runtime)
         rng = np.random.default_rng(settings["seed"])
