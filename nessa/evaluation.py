@@ -11,7 +11,15 @@ import numpy.typing as npt
 from nessa.config import Recipe
 from nessa.datadir import read_utt2spk
 from nessa.errors import InputError, about
-from nessa.metrics import Estimate, bootstrap, eer, mean_estimate, min_dcf, recovered_gain
+from nessa.metrics import (
+    Estimate,
+    bootstrap,
+    difference,
+    eer,
+    mean_estimate,
+    min_dcf,
+    recovered_gain,
+)
 from nessa.plan import NESSA, RAW, System
 from nessa.scoring import cosine_scores
 from nessa.tables import Embeddings, profile_means
@@ -159,8 +167,9 @@ def evaluate_systems(
         systems: what to evaluate.
 
     Returns:
-        One record per system and condition: fractions, intervals as [low, high], gain None where
-        the new model is not significantly better than the old one.
+        One record per system and condition: fractions, intervals as [low, high]. "gain" is None
+        where the new model is not significantly better than the old one, and "over_nessa" (how
+        far the EER lies above NESSA's, paired) where NESSA has no row for the pair of models.
 
     Raises:
         InputError: a score file is missing or does not fit its trials.
@@ -179,7 +188,9 @@ def evaluate_systems(
         )
         eers = dict(zip(everything, drawn.eer, strict=True))
         costs = dict(zip(everything, drawn.min_dcf, strict=True))
-        for system, members in _with_means(systems).items():
+        groups = _with_means(systems)
+        for system, members in groups.items():
+            rivals = [] if _is_nessa(system) else _nessa_beside(system, groups)
             records.append(
                 {
                     "recipe": recipe.name,
@@ -193,6 +204,7 @@ def evaluate_systems(
                         mean_estimate([costs[member] for member in members]),
                         [eers[reference] for reference in references],
                     ),
+                    **_over_nessa(eers[members[0]], [eers[rival] for rival in rivals]),
                 }
             )
     return records
@@ -202,10 +214,23 @@ def _with_means(systems: Sequence[System]) -> Mapping[System, list[System]]:
     """Each system by itself, and "nessa.mean" over the seeds where there are several."""
     groups = {system: [system] for system in systems}
     for system in systems:
-        if system.aligner.split(".")[0] == NESSA:
+        if _is_nessa(system):
             mean = System(f"{NESSA}.mean", system.enroll, system.runtime)
             groups.setdefault(mean, []).append(system)
     return {s: members for s, members in groups.items() if s in systems or len(members) > 1}
+
+
+def _is_nessa(system: System) -> bool:
+    return system.aligner.split(".")[0] == NESSA
+
+
+def _nessa_beside(system: System, groups: Mapping[System, list[System]]) -> list[System]:
+    """NESSA's trainings between the same two models; none for a model with itself."""
+    if system.enroll == system.runtime:
+        return []
+    pair = system.enroll, system.runtime
+    return next((groups[s] for s in (System(f"{NESSA}.mean", *pair), System(NESSA, *pair))
+                 if s in groups), [])  # fmt: skip
 
 
 def _names(system: System) -> Record:
@@ -215,7 +240,7 @@ def _names(system: System) -> Record:
 
 def _seed(recipe: Recipe, members: Sequence[System]) -> int | list[int] | None:
     """The seed of a NESSA system, or those of a mean; None for what has no seed."""
-    if members[0].aligner.split(".")[0] != NESSA:
+    if not _is_nessa(members[0]):
         return None
     number = [int(s.aligner.partition(".seed")[2] or 1) for s in members]
     seeds = [recipe.aligner.seeds[n - 1] for n in number]
@@ -233,3 +258,11 @@ def _figures(error: Estimate, cost: Estimate, references: Sequence[Estimate]) ->
         "gain": gain.value if gain else None,
         "gain_ci": list(gain.interval) if gain else None,
     }
+
+
+def _over_nessa(error: Estimate, rivals: Sequence[Estimate]) -> Record:
+    """By how much an EER exceeds NESSA's mean, paired; above 0 in all the interval: NESSA wins."""
+    if not rivals:
+        return {"over_nessa": None, "over_nessa_ci": None}
+    excess = difference(error, mean_estimate(rivals))
+    return {"over_nessa": excess.value, "over_nessa_ci": list(excess.interval)}

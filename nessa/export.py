@@ -16,14 +16,12 @@ from nessa import __version__
 from nessa.alignment import (
     Aligner,
     LogitAligner,
-    NeuralAligner,
     PLDAAligner,
     ProcrustesAligner,
-    RegressionAligner,
 )
 from nessa.alignment.base import Matrix
 from nessa.alignment.linear import LinearAligner
-from nessa.alignment.neural import SIDES, Centering, Side
+from nessa.alignment.networks import SIDES, Centering, NetworkAligner, Side
 from nessa.errors import InputError
 from nessa.files import atomic_open
 
@@ -179,7 +177,7 @@ def side_module(aligner: Aligner, side: Side) -> nn.Module:
 
 
 @side_module.register
-def _(aligner: NeuralAligner, side: Side) -> nn.Module:
+def _(aligner: NetworkAligner, side: Side) -> nn.Module:
     return aligner.modules[side]
 
 
@@ -197,13 +195,6 @@ def _(aligner: LinearAligner, side: Side) -> nn.Module:
     if f"{side}_map" not in aligner.arrays:
         return centering
     return nn.Sequential(centering, _Linear(aligner.arrays[f"{side}_map"]), _Normalize())
-
-
-@side_module.register
-def _(aligner: RegressionAligner, side: Side) -> nn.Module:
-    if side == "runtime":
-        return aligner.network
-    return Centering(torch.from_numpy(aligner.arrays["enroll_mean"]))
 
 
 @side_module.register

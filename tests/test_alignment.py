@@ -15,7 +15,8 @@ from nessa.alignment import (
     load,
     make_aligner,
 )
-from nessa.alignment.neural import Side, SpeakerBatches, profile_size
+from nessa.alignment.networks import Side
+from nessa.alignment.neural import SpeakerBatches, profile_size
 from nessa.config import resolve
 from nessa.errors import InputError
 from nessa.metrics import eer

@@ -82,6 +82,16 @@ def test_both_sides_meet_in_one_space_at_unit_length(name: str, dev: bool) -> No
 
 
 @pytest.mark.parametrize("name", MAKE)
+def test_the_mirror_swaps_the_sides_and_saves(name: str, tmp_path: Path) -> None:
+    aligner = fitted(name)
+    x, y, _ = two_views(5, 2, first_speaker=300)
+    aligner.mirrored().save(tmp_path)
+    for mirror in (aligner.mirrored(), load(tmp_path)):
+        np.testing.assert_array_equal(mirror.map_runtime(x.matrix), aligner.map_enroll(x.matrix))
+        np.testing.assert_array_equal(mirror.map_enroll(y.matrix), aligner.map_runtime(y.matrix))
+
+
+@pytest.mark.parametrize("name", MAKE)
 def test_a_row_does_not_depend_on_its_company(name: str) -> None:
     aligner = fitted(name)
     y = np.random.default_rng(1).standard_normal((9, 20)).astype(np.float32)

@@ -141,7 +141,25 @@ def test_a_figure_does_not_depend_on_what_else_is_evaluated(
 ) -> None:
     together = eval_set.evaluate(recipe, OLD, NEW, LOGIT, NESSA)
     alone = eval_set.evaluate(recipe, LOGIT)
-    assert [record for record in together if record["aligner"] == "logit"] == alone
+    beside_nessa = [record for record in together if record["aligner"] == "logit"]
+    own = [record.keys() - {"over_nessa", "over_nessa_ci"} for record in alone]
+    for here, there, keys in zip(beside_nessa, alone, own, strict=True):
+        assert {key: here[key] for key in keys} == {key: there[key] for key in keys}
+
+
+def test_how_far_a_rival_lies_above_nessa_is_paired(eval_set: EvalSet, recipe: Recipe) -> None:
+    records = eval_set.evaluate(recipe, OLD, NEW, LOGIT, NESSA)
+    by_name = {(r["aligner"], r["trials"]): r for r in records}
+    for name in {record["trials"] for record in records}:
+        rival, nessa = by_name["logit", name], by_name["nessa", name]
+        assert rival["over_nessa"] == pytest.approx(rival["eer"] - nessa["eer"])
+        low, high = rival["over_nessa_ci"]
+        assert low <= rival["over_nessa"] <= high
+        assert high - low < (rival["eer_ci"][1] - rival["eer_ci"][0]) + (
+            nessa["eer_ci"][1] - nessa["eer_ci"][0]
+        )
+        assert nessa["over_nessa"] is None
+    assert all(r["over_nessa"] is None for r in eval_set.evaluate(recipe, LOGIT))
 
 
 def test_seeds_of_nessa_get_a_record_each_and_one_of_their_mean(

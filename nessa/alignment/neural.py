@@ -15,16 +15,16 @@ batch: the space serves both update directions, and galleries in which both mode
 import copy
 import logging
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from scipy.linalg import eigh, svd
 from torch import Tensor, nn
-from torch.nn import functional
 
-from nessa.alignment.base import Aligner, DevSet, Matrix, checked
+from nessa.alignment.base import DevSet, Matrix
+from nessa.alignment.networks import SIDES, Centering, NetworkAligner, Side
 from nessa.alignment.preprocessing import center, fit_mean, speaker_means
 from nessa.config import AlignerConfig
 from nessa.errors import InputError
@@ -36,60 +36,12 @@ from nessa.tables import Embeddings
 
 log = logging.getLogger(__name__)
 
-Side = Literal["enroll", "runtime"]
-SIDES: tuple[Side, Side] = ("enroll", "runtime")
-ROWS_PER_BLOCK = 16384  # of a matrix mapped at once; bounds the memory of the hidden layer
 INITIAL_SCALE = 15.0  # of the cosines in the loss; learned
 SMALL_START = 1e-2  # of dimensions beyond the rank of the start of P
 EIGENVALUE_FLOOR = 1e-3  # of the mean eigenvalue, when whitening
 
 
-class Centering(nn.Module):
-    """normalize(normalize(x) - mean)."""
-
-    mean: Tensor
-
-    def __init__(self, mean: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("mean", mean)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, D) -> (N, D), unit length."""
-        return functional.normalize(functional.normalize(x, dim=1) - self.mean, dim=1)
-
-
-class SideNetwork(nn.Module):
-    """f or g: a model's embedding -> the shared space.
-
-    Args:
-        mean: of the model's length-normalised align embeddings, shape (D_in,).
-        projection: start of P, shape (D_in, D).
-        hidden_dim: width of the MLP r.
-        dropout: on its hidden layer, in training.
-    """
-
-    def __init__(self, mean: Tensor, projection: Tensor, hidden_dim: int, dropout: float) -> None:
-        super().__init__()
-        inputs, outputs = projection.shape
-        self.centering = Centering(mean)
-        self.linear = nn.Linear(inputs, outputs, bias=False)
-        self.linear.weight.data = projection.T.contiguous()
-        last = nn.Linear(hidden_dim, outputs)
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
-        self.residual = nn.Sequential(
-            nn.Linear(inputs, hidden_dim), nn.GELU(), nn.Dropout(dropout), last
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, D_in) -> (N, D), unit length."""
-        c = self.centering(x)
-        # A coordinate of a unit vector is about 1 / sqrt(D_in): too small for the GELU to bend.
-        spread = c * c.shape[1] ** 0.5
-        return functional.normalize(self.linear(c) + self.residual(spread), dim=1)
-
-
-class NeuralAligner(Aligner):
+class NeuralAligner(NetworkAligner):
     """NESSA.
 
     Args:
@@ -110,7 +62,7 @@ class NeuralAligner(Aligner):
         super().__init__(seed=seed, **settings)
         self.seed = seed
         self.config = AlignerConfig(**settings)
-        self.modules: dict[Side, nn.Module] = {}
+        self.hidden_dim, self.dropout = self.config.hidden_dim, self.config.dropout
         self._frozen: Side | None = None
 
     def fit(
@@ -153,12 +105,7 @@ class NeuralAligner(Aligner):
             log.info("step %d: loss %.4f, dev EER %.4f", step, loss, dev_eer)
             if dev is None or dev_eer < best_eer:
                 best, best_eer = copy.deepcopy(self.modules), dev_eer
-        self.modules = best
-        self.arrays = {
-            f"{side}.{name}": tensor.detach().numpy()
-            for side, module in best.items()
-            for name, tensor in module.state_dict().items()
-        }
+        self.keep(best)
 
     def _initial_modules(
         self, enroll: Matrix, runtime: Matrix, labels: npt.NDArray[np.int64]
@@ -170,36 +117,15 @@ class NeuralAligner(Aligner):
         if kept is None:
             pair = shared_start(centred["enroll"], centred["runtime"], labels, self.config.dim)
             starts = dict(zip(SIDES, pair, strict=True))
-            return {side: self._network(means[side], starts[side]) for side in SIDES}
+            return {side: self.network(means[side], starts[side]) for side in SIDES}
         if self._frozen is None:
             self.modules[kept] = Centering(torch.from_numpy(means[kept]))
-        target = self._map(views[kept], kept)
+        target = self.map_side(views[kept], kept)
         modules = {kept: self.modules[kept].requires_grad_(False)}
         for side in set(SIDES) - {kept}:  # the trained side starts as a regression onto the other
             start = np.linalg.lstsq(centred[side], target, rcond=None)[0]
-            modules[side] = self._network(means[side], start.astype(np.float32))
+            modules[side] = self.network(means[side], start.astype(np.float32))
         return {side: modules[side] for side in SIDES}
-
-    def _network(self, mean: Matrix, start: Matrix) -> SideNetwork:
-        tensors = torch.from_numpy(mean), torch.from_numpy(start)
-        return SideNetwork(*tensors, self.config.hidden_dim, self.config.dropout)
-
-    def restore(self, arrays: dict[str, npt.NDArray[Any]], fingerprints: Any) -> None:
-        """Take over what `save` wrote."""
-        super().restore(arrays, fingerprints)
-        for side in SIDES:
-            weights = {
-                name.removeprefix(f"{side}."): array
-                for name, array in arrays.items()
-                if name.startswith(f"{side}.")
-            }
-            module: nn.Module = (
-                Centering(torch.from_numpy(weights["mean"]))
-                if "mean" in weights
-                else self._network(weights["centering.mean"], weights["linear.weight"].T)
-            )
-            module.load_state_dict({n: torch.from_numpy(array) for n, array in weights.items()})
-            self.modules[side] = module.eval()
 
     def _mirrored_settings(self) -> dict[str, Any]:
         other = {"to-enroll": "to-runtime", "to-runtime": "to-enroll"}
@@ -216,21 +142,6 @@ class NeuralAligner(Aligner):
             cosine_scores(runtime, enroll, dev.trials),
         )
         return float(np.mean([eer(s, dev.trials.labels) for s in scores]))
-
-    def map_enroll(self, matrix: Matrix) -> Matrix:
-        """(N, Dx) -> (N, D)."""
-        return self._map(matrix, "enroll")
-
-    def map_runtime(self, matrix: Matrix) -> Matrix:
-        """(N, Dy) -> (N, D)."""
-        return self._map(matrix, "runtime")
-
-    @torch.inference_mode()
-    def _map(self, matrix: Matrix, side: Side) -> Matrix:
-        module = self.modules[side].eval()
-        mean = next(iter(module.buffers()))
-        blocks = torch.from_numpy(checked(matrix, len(mean), side)).split(ROWS_PER_BLOCK)
-        return torch.cat([module(block) for block in blocks]).numpy()
 
 
 def shared_start(

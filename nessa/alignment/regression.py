@@ -1,24 +1,23 @@
 """Regression of the enrollment view on the runtime view by a small residual network."""
 
+import copy
 import logging
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
-from nessa.alignment.base import Aligner, DevSet, Matrix, checked
+from nessa.alignment.base import DevSet, Matrix
 from nessa.alignment.linear import dev_eer
-from nessa.alignment.neural import ROWS_PER_BLOCK, SideNetwork
+from nessa.alignment.networks import Centering, NetworkAligner, SideNetwork
 from nessa.alignment.preprocessing import center, fit_mean
 from nessa.schedule import learning_rate
 
 log = logging.getLogger(__name__)
 
-PREFIX = "runtime."
 
-
-class RegressionAligner(Aligner):
+class RegressionAligner(NetworkAligner):
     """Predicts an utterance's enrollment embedding from its runtime embedding.
 
     The way that vector databases outlive a change of their embedding model: a residual MLP of one
@@ -64,6 +63,7 @@ class RegressionAligner(Aligner):
             evaluate_every=evaluate_every,
             seed=seed,
         )
+        self.hidden_dim = hidden_dim
 
     def _fit(
         self, enroll: Matrix, runtime: Matrix, labels: npt.NDArray[np.int64], dev: DevSet | None
@@ -73,65 +73,29 @@ class RegressionAligner(Aligner):
         x_mean, y_mean = fit_mean(enroll), fit_mean(runtime)
         target = center(enroll, x_mean)
         start = np.linalg.lstsq(center(runtime, y_mean), target, rcond=None)[0].astype(np.float32)
-        self.network = self._network(y_mean, start)
+        network = self.network(y_mean, start)
         views = torch.from_numpy(target), torch.from_numpy(runtime)
         rng = np.random.default_rng(settings["seed"])
-        optimizer = torch.optim.AdamW(
-            self.network.parameters(), weight_decay=settings["weight_decay"]
-        )
-        best, best_eer = self._arrays(x_mean), np.inf
+        optimizer = torch.optim.AdamW(network.parameters(), weight_decay=settings["weight_decay"])
+        self.modules = {"enroll": Centering(torch.from_numpy(x_mean)), "runtime": network}
+        best, best_eer = copy.deepcopy(self.modules), np.inf
         for step in range(1, settings["steps"] + 1):
             rate = learning_rate(step - 1, settings["steps"], settings["learning_rate"])
             optimizer.param_groups[0]["lr"] = rate
             batch = torch.from_numpy(rng.integers(len(target), size=settings["batch_size"]))
-            loss = self._step(optimizer, *(view[batch] for view in views))
+            loss = _step(network, optimizer, *(view[batch] for view in views))
             if step % settings["evaluate_every"] and step < settings["steps"]:
                 continue
-            self.arrays = self._arrays(x_mean)
             error = dev_eer(self, dev) if dev else np.nan
             log.info("step %d: loss %.4f, dev EER %.4f", step, loss, error)
             if dev is None or error < best_eer:
-                best, best_eer = self.arrays, error
-        self.restore(best, self.fingerprints)
+                best, best_eer = copy.deepcopy(self.modules), error
+        self.keep(best)
 
-    def _step(self, optimizer: torch.optim.Optimizer, x: torch.Tensor, y: torch.Tensor) -> float:
-        loss = (self.network.train()(y) - x).square().sum(dim=1).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        return loss.item()
 
-    def _network(self, mean: Matrix, start: Matrix) -> SideNetwork:
-        return SideNetwork(
-            torch.from_numpy(mean), torch.from_numpy(start), self.settings["hidden_dim"], dropout=0
-        )
-
-    def _arrays(self, enroll_mean: Matrix) -> dict[str, npt.NDArray[Any]]:
-        weights = self.network.state_dict()
-        arrays = {PREFIX + name: tensor.numpy().copy() for name, tensor in weights.items()}
-        return {"enroll_mean": enroll_mean, **arrays}
-
-    def restore(self, arrays: dict[str, npt.NDArray[Any]], fingerprints: Any) -> None:
-        """Take over what `save` wrote."""
-        super().restore(arrays, fingerprints)
-        weights = {
-            name.removeprefix(PREFIX): torch.from_numpy(array)
-            for name, array in arrays.items()
-            if name.startswith(PREFIX)
-        }
-        start = arrays[f"{PREFIX}linear.weight"].T
-        self.network = self._network(arrays[f"{PREFIX}centering.mean"], start)
-        self.network.load_state_dict(weights)
-
-    def map_enroll(self, matrix: Matrix) -> Matrix:
-        """(N, Dx) -> (N, Dx): only centred."""
-        mean = self.arrays["enroll_mean"]
-        return center(checked(matrix, len(mean), "enroll"), mean)
-
-    @torch.inference_mode()
-    def map_runtime(self, matrix: Matrix) -> Matrix:
-        """(N, Dy) -> (N, Dx)."""
-        dim = len(self.arrays[f"{PREFIX}centering.mean"])
-        blocks = torch.from_numpy(checked(matrix, dim, "runtime")).split(ROWS_PER_BLOCK)
-        self.network.eval()
-        return torch.cat([self.network(block) for block in blocks]).numpy()
+def _step(network: SideNetwork, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor) -> float:
+    loss = (network.train()(y) - x).square().sum(dim=1).mean()
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.item()

@@ -41,6 +41,7 @@ def compare_systems(recipe: Recipe, records: Sequence[Mapping[str, Any]]) -> Ite
         ]
         if changes:
             yield f"{trials}: NESSA against the logit space: {', '.join(changes)}"
+        yield from _rivals(recipe, trials, records)
         gains = {
             (record["enroll"], record["runtime"]): record["gain"]
             for record in records
@@ -52,6 +53,28 @@ def compare_systems(recipe: Recipe, records: Sequence[Mapping[str, Any]]) -> Ite
                 f"{gains[old, old]:.0%} with {old} on both sides and {gains[new, new]:.0%} with "
                 f"{new}; what an update direction has above the former is alignment"
             )
+
+
+def _rivals(recipe: Recipe, trials: str, records: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """For each direction the aligner that comes nearest to NESSA, with the paired interval."""
+    for enroll, runtime in recipe.pairs:
+        rivals = [
+            record
+            for record in records
+            if (record["trials"], record["enroll"], record["runtime"]) == (trials, enroll, runtime)
+            and record.get("over_nessa") is not None
+        ]
+        if not rivals:
+            continue
+        nearest = min(rivals, key=lambda record: record["over_nessa"])
+        low, high = nearest["over_nessa_ci"]
+        beaten = sum(record["over_nessa_ci"][0] > 0 for record in rivals)
+        yield (
+            f"{trials}: {enroll} enrolls, {runtime} runs: the nearest to NESSA is "
+            f"{nearest['aligner']}, whose EER is {100 * nearest['over_nessa']:.2f} "
+            f"[{100 * low:.2f}, {100 * high:.2f}] points higher; NESSA is significantly better "
+            f"than {beaten} of {len(rivals)}"
+        )
 
 
 def relative_change(error: float, reference: float) -> str:
