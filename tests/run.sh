@@ -27,7 +27,10 @@ main() {
   check "ruff format" "$python" -m ruff format --check .
   check "mypy" "$python" -m mypy
   check_shell
-  check "pytest" "$python" -m pytest "${selection[@]}" "$@"
+  # A worker per core, with one thread each; the tests of a file share a worker, and with it what
+  # their fixtures made.
+  export OMP_NUM_THREADS=1
+  check "pytest" "$python" -m pytest -n auto --dist loadfile "${selection[@]}" "$@"
   ((${#failed[@]} == 0)) || fail 1 "failed: $(printf '%s, ' "${failed[@]}" | sed 's/, $//')"
   log "all checks passed"
 }
