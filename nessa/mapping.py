@@ -7,7 +7,6 @@ import numpy as np
 
 from nessa.alignment import Aligner
 from nessa.errors import about
-from nessa.files import digest
 from nessa.tables import Embeddings, ModelStamp, profile_means
 from nessa.trials import read_enroll_map
 
@@ -63,5 +62,4 @@ def _shared_space(aligner: Aligner, stamp: ModelStamp | None) -> ModelStamp | No
     """The stamp of mapped vectors: not the model's any more, but of the space they are in."""
     if stamp is None:
         return None
-    space = digest([aligner.kind, list(aligner.fingerprints), aligner.digest()])
-    return ModelStamp(f"{stamp.model} in {aligner.kind} space", space, stamp.set)
+    return ModelStamp(f"{stamp.model} in {aligner.kind} space", aligner.space(), stamp.set)

@@ -140,13 +140,21 @@ class Aligner(ABC):
         }
         write_json(directory / DESCRIPTION, description)
 
-    def digest(self) -> str:
-        """sha256 over the arrays: two aligners with one digest map alike."""
-        sha = hashlib.sha256()
-        for name, array in sorted(self.arrays.items()):
-            sha.update(f"{name} {array.dtype} {array.shape}".encode())
-            sha.update(np.ascontiguousarray(array).tobytes())
-        return sha.hexdigest()
+    def space(self) -> str:
+        """sha256 (hex) of the shared space: of the maps into it, whichever side they are on.
+
+        An aligner and its mirror have one space, so that the profiles that both models have in
+        it can be compared with the live utterances of either.
+        """
+        maps = []
+        for side in ("enroll", "runtime"):
+            sha = hashlib.sha256(self.kind.encode())
+            for name, array in sorted(self.arrays.items()):
+                if name.startswith(side):
+                    sha.update(f"{name.removeprefix(side)} {array.dtype} {array.shape}".encode())
+                    sha.update(np.ascontiguousarray(array).tobytes())
+            maps.append(sha.hexdigest())
+        return hashlib.sha256("".join(sorted(maps)).encode()).hexdigest()
 
     def restore(
         self, arrays: dict[str, npt.NDArray[Any]], fingerprints: Sequence[str | None]

@@ -11,10 +11,12 @@ from nessa.config import Recipe, stage_digest
 from nessa.errors import InputError
 from nessa.evaluation import read_condition_scores, read_conditions
 from nessa.files import atomic_open, read_json, write_json
+from nessa.gallery import mixed_gallery
 from nessa.plan import NESSA, RAW, System
 from nessa.report.comparison import compare_systems
 from nessa.report.cost import nessa_cost
 from nessa.report.det import write_det
+from nessa.report.migration import write_gallery
 from nessa.report.table import format_records, legend, markdown_table
 
 __all__ = ["write_report"]
@@ -28,7 +30,7 @@ FIELDS = {
 
 
 def write_report(recipe: Recipe, exp: Path, data: Path) -> str:
-    """Write results.json, report/results.md and report/det.{png,svg} into `exp`.
+    """Write results.json, metrics/gallery.json, report/results.md and its figures into `exp`.
 
     Args:
         recipe: the resolved recipe.
@@ -46,9 +48,14 @@ def write_report(recipe: Recipe, exp: Path, data: Path) -> str:
     if (exp / "encoders").is_dir():  # not where embeddings came from elsewhere
         comparisons += nessa_cost(recipe, exp)
     plots = _write_det(recipe, exp, data)
+    gallery: list[dict[str, Any]] = []
+    if (exp / "aligners" / NESSA).is_dir():
+        gallery = mixed_gallery(recipe, exp, data / "eval")
+        write_json(exp / "metrics" / "gallery.json", gallery)
+        plots += write_gallery(gallery, exp / "report" / "gallery")
     page, results = exp / "report" / "results.md", exp / "results.json"
     with atomic_open(page) as file:
-        file.write(_markdown(recipe, records, comparisons))
+        file.write(_markdown(recipe, records, comparisons, gallery))
     write_json(results, records)
     paths = [str(path) for path in (results, page, *plots)]
     return "\n".join([format_records(records), "", *comparisons, "", *paths])
@@ -100,7 +107,34 @@ def _circumstances(recipe: Recipe) -> str:
     )
 
 
-def _markdown(recipe: Recipe, records: Sequence[dict[str, Any]], comparisons: Sequence[str]) -> str:
+def _gallery_section(gallery: Sequence[dict[str, Any]]) -> list[str]:
+    """The mixed-gallery curve as a table and a figure."""
+    if not gallery:
+        return []
+    shares = list(dict.fromkeys(record["old_share"] for record in gallery))
+    rows = [
+        [runtime, *(f"{100 * r['eer']:.2f}" for r in gallery if r["runtime"] == runtime)]
+        for runtime in dict.fromkeys(record["runtime"] for record in gallery)
+    ]
+    table = [["runtime", *(f"{share:.0%} old" for share in shares)], ["---"] * (len(shares) + 1)]
+    return [
+        "## Mixed gallery: EER % while the profiles move to the new model",
+        "",
+        *("| " + " | ".join(row) + " |" for row in [*table, *rows]),
+        "",
+        "All profiles, whichever model they are from, lie in the space of NESSA's first seed.",
+        "",
+        "![EER over the share of the old model's profiles](gallery.svg)",
+        "",
+    ]
+
+
+def _markdown(
+    recipe: Recipe,
+    records: Sequence[dict[str, Any]],
+    comparisons: Sequence[str],
+    gallery: Sequence[dict[str, Any]],
+) -> str:
     seeds = f"NESSA's curve is that of seed {recipe.aligner.seeds[0]}."
     lines = [
         f"# Results of recipe {recipe.name}",
@@ -120,5 +154,6 @@ def _markdown(recipe: Recipe, records: Sequence[dict[str, Any]], comparisons: Se
         "",
         f"![Miss against false alarm rate of every system](det.svg) {seeds}",
         "",
+        *_gallery_section(gallery),
     ]
     return "\n".join(lines)

@@ -4,18 +4,17 @@ Source: A. Martin et al., "The DET curve in assessment of detection task perform
 """
 
 from collections.abc import Mapping
-from itertools import cycle
+from itertools import cycle, islice
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.special import ndtri
 
-from nessa.files import atomic_open
 from nessa.metrics import det_points, eer
+from nessa.report.figures import save_figure
 
 Scores = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.bool_]
@@ -27,10 +26,12 @@ STYLES = [
     ("#000000", "-"),
     ("#E69F00", "-."),
     ("#0072B2", ":"),
-    ("#D55E00", "-"),
     ("#009E73", "--"),
     ("#CC79A7", "-."),
+    ("#56B4E9", "--"),
+    ("#999999", "-"),
 ]
+LAST = ("#D55E00", "-")  # of the last curve, which is the one that the others are compared with
 TICKS = np.array([0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4,
                   0.6, 0.8, 0.9])  # fmt: skip
 RESOLUTION = 0.01  # probit units between two points of a curve: about one pixel
@@ -48,15 +49,7 @@ def write_det(panels: Mapping[str, Curves], labels: Labels, stem: Path) -> list[
     Returns:
         The paths of the two files.
     """
-    paths = [stem.with_suffix(".png"), stem.with_suffix(".svg")]
-    # Ids in an SVG are random, and both formats are stamped, unless told otherwise.
-    stamps = {".png": {"Software": None}, ".svg": {"Date": None, "Creator": None}}
-    with matplotlib.rc_context({"svg.hashsalt": "nessa"}):
-        figure = det_figure(panels, labels)
-        for path in paths:
-            with atomic_open(path, "wb") as file:
-                figure.savefig(file, format=path.suffix[1:], metadata=stamps[path.suffix])
-    return paths
+    return save_figure(lambda: det_figure(panels, labels), stem)
 
 
 def det_figure(panels: Mapping[str, Curves], labels: Labels) -> Figure:
@@ -69,7 +62,8 @@ def det_figure(panels: Mapping[str, Curves], labels: Labels) -> Figure:
     }
     limits = _limits([rate for panel in rates.values() for rate in panel.values()])
     for axes, (title, curves) in zip(grid.flat, panels.items(), strict=True):
-        for (name, scores), (colour, style) in zip(curves.items(), cycle(STYLES), strict=False):
+        styles = [*islice(cycle(STYLES), len(curves) - 1), LAST]
+        for (name, scores), (colour, style) in zip(curves.items(), styles, strict=True):
             label = f"{name}: EER {100 * rates[title][name]:.2f} %"
             axes.plot(*det_curve(scores, labels), color=colour, linestyle=style, label=label)
         _dress(axes, title, limits)

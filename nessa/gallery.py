@@ -1,0 +1,67 @@
+"""Mixed galleries: what a fleet sees while its stored profiles move from one model to another."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nessa.alignment import load
+from nessa.config import Recipe
+from nessa.metrics import eer
+from nessa.plan import NESSA
+from nessa.scoring import cosine_scores
+from nessa.tables import Embeddings
+from nessa.trials import Trials
+
+SHARES = np.linspace(0, 1, 11)  # of the profiles that are still the old model's
+DRAWS = 5  # of which profiles those are; the mean is reported
+
+Record = dict[str, Any]
+
+
+def mixed_gallery(recipe: Recipe, exp: Path, set_dir: Path) -> list[Record]:
+    """EER as a share of the profiles moves from the old model to the new one.
+
+    All profiles lie in NESSA's shared space, whichever model they are from, and all live
+    utterances come from one runtime model.
+
+    Args:
+        recipe: names the old and the new model.
+        exp: holds embeddings/ and aligners/.
+        set_dir: data directory of the eval set, with trials.
+
+    Returns:
+        A record per runtime model and share: {"runtime", "old_share", "eer"}.
+
+    Raises:
+        InputError: embeddings, trials or the aligner are missing.
+    """
+    old, new = recipe.update
+    aligner = load(exp / "aligners" / NESSA / f"{new}-{old}")
+    trials = Trials.read(set_dir / "trials")
+    space = {
+        model: Embeddings(vectors.keys, function(vectors.matrix))
+        for model, function in ((new, aligner.map_enroll), (old, aligner.map_runtime))
+        for vectors in [Embeddings.read(exp / "embeddings" / model / set_dir.name)]
+    }
+    return [
+        {"runtime": runtime, "old_share": float(share), "eer": _mixed_eer(
+            cosine_scores(space[old], space[runtime], trials),
+            cosine_scores(space[new], space[runtime], trials),
+            trials, float(share), recipe.evaluation.seed,
+        )}
+        for runtime in recipe.update
+        for share in SHARES
+    ]  # fmt: skip
+
+
+def _mixed_eer(old: np.ndarray, new: np.ndarray, trials: Trials, share: float, seed: int) -> float:
+    """Mean EER over draws of which enrollment ids are the old model's."""
+    assert trials.labels is not None
+    ids = trials.enroll_index
+    errors = []
+    for draw in range(DRAWS):
+        order = np.random.default_rng((seed, draw)).permutation(len(ids.names))
+        is_old = order < round(share * len(ids.names))
+        errors.append(eer(np.where(is_old[ids.codes], old, new), trials.labels))
+    return float(np.mean(errors))

@@ -1,0 +1,82 @@
+"""Mixed galleries: their ends are the cells of the update protocol, their middle lies between."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nessa.alignment import NeuralAligner
+from nessa.config import Recipe
+from nessa.errors import InputError
+from nessa.gallery import SHARES, mixed_gallery
+from nessa.metrics import eer
+from nessa.report.migration import write_gallery
+from nessa.scoring import cosine_scores
+from nessa.tables import Embeddings
+from tests.pairs import all_trials, two_views
+
+ENCODER = {"architecture": "tdnn", "channels": 8, "dim": 8, "steps": 1, "loss": {"type": "aam"}}
+
+
+@pytest.fixture
+def recipe() -> Recipe:
+    settings = {
+        "name": "toy",
+        "corpus": {"program": "mini"},
+        "prepare": {"program": "voxceleb"},
+        "encoders": {"x": ENCODER, "y": ENCODER},
+        "update": ("x", "y"),
+    }
+    return Recipe.model_validate(settings)
+
+
+@pytest.fixture
+def exp(tmp_path: Path) -> Path:
+    """An aligner y-x, and eval embeddings and trials beside it."""
+    x, y, speakers = two_views(100, 5, noise=(1.5, 0.7))
+    settings = {"dim": 16, "hidden_dim": 32, "steps": 100, "speakers_per_batch": 64}
+    aligner = NeuralAligner(**settings).fit(y, x, speakers)
+    aligner.save(tmp_path / "aligners/nessa/y-x")
+    x, y, speakers = two_views(30, 3, first_speaker=7000, noise=(1.5, 0.7))
+    x.write(tmp_path / "embeddings/x/eval")
+    y.write(tmp_path / "embeddings/y/eval")
+    all_trials(speakers).write(tmp_path / "eval/trials")
+    return tmp_path
+
+
+def test_the_ends_are_the_cells_and_the_middle_lies_between(recipe: Recipe, exp: Path) -> None:
+    records = mixed_gallery(recipe, exp, exp / "eval")
+    assert records == mixed_gallery(recipe, exp, exp / "eval"), "seeded"
+    x, y, speakers = two_views(30, 3, first_speaker=7000, noise=(1.5, 0.7))
+    trials = all_trials(speakers)
+    aligner = NeuralAligner(dim=16, hidden_dim=32, steps=100, speakers_per_batch=64).fit(
+        *[two_views(100, 5, noise=(1.5, 0.7))[k] for k in (1, 0)],  # type: ignore[arg-type]
+        two_views(100, 5)[2],
+    )
+    space = {
+        "x": Embeddings(x.keys, aligner.map_runtime(x.matrix)),
+        "y": Embeddings(y.keys, aligner.map_enroll(y.matrix)),
+    }
+    assert trials.labels is not None
+    for runtime in ("x", "y"):
+        curve = [r["eer"] for r in records if r["runtime"] == runtime]
+        ends = [eer(cosine_scores(space[m], space[runtime], trials), trials.labels) for m in "yx"]
+        assert curve[0] == pytest.approx(ends[0]) and curve[-1] == pytest.approx(ends[1])
+        assert min(ends) - 0.03 <= min(curve) and max(curve) <= max(ends) + 0.03
+    assert [r["old_share"] for r in records[: len(SHARES)]] == pytest.approx(list(SHARES))
+
+
+def test_the_curve_is_drawn_alike_twice(tmp_path: Path) -> None:
+    records = [
+        {"runtime": runtime, "old_share": float(share), "eer": 0.02 + 0.03 * float(share)}
+        for runtime in ("old", "new")
+        for share in np.linspace(0, 1, 3)
+    ]
+    first = [path.read_bytes() for path in write_gallery(records, tmp_path / "a")]
+    second = [path.read_bytes() for path in write_gallery(records, tmp_path / "b")]
+    assert first == second and first[0].startswith(b"\x89PNG") and b"<svg" in first[1]
+
+
+def test_a_missing_aligner_is_named(recipe: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no aligner here"):
+        mixed_gallery(recipe, tmp_path, tmp_path / "eval")
