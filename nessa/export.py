@@ -17,7 +17,6 @@ from nessa.alignment import (
     Aligner,
     LogitAligner,
     PLDAAligner,
-    ProcrustesAligner,
 )
 from nessa.alignment.base import Matrix
 from nessa.alignment.linear import LinearAligner
@@ -179,12 +178,6 @@ def side_module(aligner: Aligner, side: Side) -> nn.Module:
 @side_module.register
 def _(aligner: NetworkAligner, side: Side) -> nn.Module:
     return aligner.modules[side]
-
-
-@side_module.register
-def _(aligner: ProcrustesAligner, side: Side) -> nn.Module:
-    centering = Centering(torch.from_numpy(aligner.arrays[f"{side}_mean"]))
-    return nn.Sequential(centering, _Linear(aligner.arrays[f"{side}_map"]), _Normalize())
 
 
 @side_module.register

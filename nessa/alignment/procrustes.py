@@ -4,11 +4,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy.linalg import svd
 
-from nessa.alignment.base import Aligner, DevSet, Matrix, checked
-from nessa.alignment.preprocessing import center, fit_mean, length_normalize
+from nessa.alignment.base import DevSet, Matrix
+from nessa.alignment.linear import LinearAligner, cross_product
+from nessa.alignment.preprocessing import center, fit_mean
 
 
-class ProcrustesAligner(Aligner):
+class ProcrustesAligner(LinearAligner):
     """Rotates the centred embeddings of paired utterances onto each other.
 
     With A (N, Dx) and B (N, Dy) centred, A^T B = U S V^T (thin SVD, rank r = min(Dx, Dy)), and
@@ -24,23 +25,10 @@ class ProcrustesAligner(Aligner):
     ) -> None:
         a_mean, b_mean = fit_mean(enroll), fit_mean(runtime)
         a, b = center(enroll, a_mean), center(runtime, b_mean)
-        u, _, vt = svd(a.T.astype(np.float64) @ b, full_matrices=False)
+        u, _, vt = svd(cross_product(a, b), full_matrices=False)
         self.arrays = {
             "enroll_mean": a_mean,
             "runtime_mean": b_mean,
             "enroll_map": u.astype(np.float32),  # (Dx, r)
             "runtime_map": vt.T.astype(np.float32),  # (Dy, r)
         }
-
-    def map_enroll(self, matrix: Matrix) -> Matrix:
-        """(N, Dx) -> (N, min(Dx, Dy))."""
-        return self._rotate(matrix, "enroll")
-
-    def map_runtime(self, matrix: Matrix) -> Matrix:
-        """(N, Dy) -> (N, min(Dx, Dy))."""
-        return self._rotate(matrix, "runtime")
-
-    def _rotate(self, matrix: Matrix, side: str) -> Matrix:
-        rotation = self.arrays[f"{side}_map"]
-        centred = center(checked(matrix, rotation.shape[0], side), self.arrays[f"{side}_mean"])
-        return length_normalize(centred @ rotation)
