@@ -106,7 +106,7 @@ def test_a_saved_aligner_maps_alike_and_knows_its_models(name: str, tmp_path: Pa
     fitted(name).save(tmp_path)
     again, aligner = load(tmp_path), fitted(name)
     x, y, _ = two_views(5, 2, first_speaker=300)
-    assert again.digest() == aligner.digest(), "two fits to the same data are the same"
+    assert again.space() == aligner.space(), "two fits to the same data are the same"
     np.testing.assert_array_equal(again.map_enroll(x.matrix), aligner.map_enroll(x.matrix))
     np.testing.assert_array_equal(again.map_runtime(y.matrix), aligner.map_runtime(y.matrix))
     assert again.settings == aligner.settings

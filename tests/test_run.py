@@ -27,7 +27,8 @@ elif words[:4] == ["-m", "nessa.cli", "recipe", "resolve"]:
     print("models old new\\ntrained", os.environ.get("TRAINED", "old new"))
     print("sets train align dev eval\\nextract_sets align dev eval")
     print("corpus mini\\nprepare voxceleb\\nshards 2\\naligners logit\\npairs new:old")
-    print("symmetric raw:old:old raw:new:new\\nsystems logit:new:old\\nexported logit:new:old")
+    print("symmetric raw:old:old raw:new:new\\nfitted logit:new:old")
+    print("systems logit:new:old\\nexported logit:new:old")
     for stage in range(11):
         seen = [w for w in words if "=" in w] if stage >= 6 else early
         print("digest", stage, f"{{stage}}-{{len(seen)}}-{{'.'.join(seen)}}")
@@ -47,6 +48,7 @@ else:
         folder = words[words.index("--exp") + 1] + "/report"
         os.makedirs(folder, exist_ok=True)
         open(folder + "/results.md", "w").write("| the table |\\n")
+        print("| the table |")
 """
 
 CHAIN = ["local/mini.py", "local/voxceleb.py", "prepare", "train", "train"]
