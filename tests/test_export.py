@@ -72,6 +72,7 @@ def run(path: Path, batch: np.ndarray) -> np.ndarray:
     return session.run(["mapped"], {"embedding": batch})[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", DIMS)
 def test_files_map_as_the_aligner_does(
     exported: tuple[Aligner, Path, list[str]], side: str
@@ -120,6 +121,7 @@ def test_another_dimension_is_refused(exported: tuple[Aligner, Path, list[str]])
         run(output / "enroll.onnx", np.zeros((1, DIMS["runtime"]), np.float32))
 
 
+@pytest.mark.slow
 def test_same_unstamped_aligner_gives_the_same_bytes_quietly(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -134,6 +136,7 @@ def test_same_unstamped_aligner_gives_the_same_bytes_quietly(
     assert not [record for record in caplog.records if record.levelno >= logging.INFO]
 
 
+@pytest.mark.slow
 def test_a_network_that_differs_is_never_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

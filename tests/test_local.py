@@ -342,6 +342,7 @@ def test_librispeech_sample(programs: Programs, tmp_path: Path) -> None:
     assert validate_data_dir(tmp_path / "eval") == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", ["mini", "voxceleb", "librispeech"])
 def test_programs_start_from_anywhere(tmp_path: Path, program: str) -> None:
     command = [sys.executable, str(ROOT / "local" / f"{program}.py"), "--help"]
@@ -362,6 +363,7 @@ def test_a_corpus_that_is_not_there_is_a_message(
     assert not data.exists()
 
 
+@pytest.mark.slow
 def test_mini_without_its_synthesiser_is_a_message(tmp_path: Path, recipe: Path) -> None:
     (tmp_path / "espeakng_loader.py").write_text("raise ImportError('not installed')")
     done = mini(recipe, tmp_path / "corpus", PYTHONPATH=f"{tmp_path}:{ROOT}")

@@ -126,6 +126,7 @@ def test_same_settings_make_only_what_is_missing(tmp_path: Path) -> None:
     assert kept.stat().st_mtime_ns == stamp
 
 
+@pytest.mark.slow
 def test_killed_and_taken_up_again_equals_undisturbed(tmp_path: Path) -> None:
     program = (
         "import sys; from nessa.synth import SetPlan, synthesise_corpus\n"
@@ -243,6 +244,7 @@ def same_and_other_distances(directory: Path) -> tuple[float, float]:
     )
 
 
+@pytest.mark.slow
 def test_speakers_differ_and_sessions_blur_the_difference(tmp_path: Path) -> None:
     quiet = AcousticRanges(
         equaliser_db=0.0,
