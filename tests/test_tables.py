@@ -623,13 +623,13 @@ def test_a_job_killed_at_any_moment_is_never_seen_half_done(tmp_path, monkeypatc
     old, new = numbered(12, seed=1), numbered(12, seed=2)
     old.stamp = new.stamp = STAMP
     new.write(tmp_path / "reference", UTT2SPK)
-    directory = tmp_path / "work"
+    directory = tmp_path / "rerun"
     real = nessa.tables.atomic_open
 
     def rerun():
         new.write(directory, UTT2SPK)
         for name, content in listing(tmp_path / "reference").items():
-            moved = content.replace(b"/reference/", b"/work/")
+            moved = content.replace(b"/reference/", b"/rerun/")
             assert (directory / name).read_bytes() == moved
 
     for fatal in range(20):
