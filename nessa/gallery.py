@@ -44,15 +44,13 @@ def mixed_gallery(recipe: Recipe, exp: Path, set_dir: Path) -> list[Record]:
         for model, function in ((new, aligner.map_enroll), (old, aligner.map_runtime))
         for vectors in [Embeddings.read(exp / "embeddings" / model / set_dir.name)]
     }
-    return [
-        {"runtime": runtime, "old_share": float(share), "eer": _mixed_eer(
-            cosine_scores(space[old], space[runtime], trials),
-            cosine_scores(space[new], space[runtime], trials),
-            trials, float(share), recipe.evaluation.seed,
-        )}
-        for runtime in recipe.update
-        for share in SHARES
-    ]  # fmt: skip
+    records = []
+    for runtime in recipe.update:
+        scores = {model: cosine_scores(space[model], space[runtime], trials) for model in space}
+        for share in map(float, SHARES):
+            error = _mixed_eer(scores[old], scores[new], trials, share, recipe.evaluation.seed)
+            records.append({"runtime": runtime, "old_share": share, "eer": error})
+    return records
 
 
 def _mixed_eer(old: np.ndarray, new: np.ndarray, trials: Trials, share: float, seed: int) -> float:

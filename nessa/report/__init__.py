@@ -9,7 +9,7 @@ from typing import Any
 
 from nessa.config import Recipe, stage_digest
 from nessa.errors import InputError
-from nessa.evaluation import read_condition_scores, read_conditions
+from nessa.evaluation import Scores, read_condition_scores, read_conditions
 from nessa.files import atomic_open, read_json, write_json
 from nessa.gallery import mixed_gallery
 from nessa.plan import NESSA, RAW, System
@@ -87,14 +87,17 @@ def _write_det(recipe: Recipe, exp: Path, data: Path) -> list[Path]:
     """DET curves of single-utterance trials, one panel per update direction."""
     condition = next(read_conditions(data / "eval"))
     assert condition.trials.labels is not None
-    raw = {f"{model} with itself": System(RAW, model, model) for model in recipe.update}
-    panels = {}
-    for enroll, runtime in recipe.pairs:
-        aligned = {name: System(name, enroll, runtime) for name in (*recipe.baselines, NESSA)}
-        panels[f"{enroll} enrolls, {runtime} runs"] = {
-            name: read_condition_scores(exp / "scores", system, condition)
-            for name, system in (raw | aligned).items()
-        }
+
+    def read(system: System) -> Scores:
+        return read_condition_scores(exp / "scores", system, condition)
+
+    raw = {f"{model} with itself": read(System(RAW, model, model)) for model in recipe.update}
+    names = *recipe.baselines, NESSA
+    panels = {
+        f"{enroll} enrolls, {runtime} runs": raw
+        | {name: read(System(name, enroll, runtime)) for name in names}
+        for enroll, runtime in recipe.pairs
+    }
     return write_det(panels, condition.trials.labels, exp / "report" / "det")
 
 
