@@ -20,7 +20,7 @@ from nessa.metrics import (
     min_dcf,
     recovered_gain,
 )
-from nessa.plan import NESSA, RAW, System
+from nessa.plan import NESSA, RAW, SEED, System, is_nessa, seed_index
 from nessa.scoring import cosine_scores
 from nessa.tables import Embeddings, profile_means
 from nessa.trials import (
@@ -88,14 +88,12 @@ class Condition:
     Attributes:
         name: "single", or "profile3" for profiles of three utterances.
         list_name: the file in the set's directory, "trials" or "trials_profile".
-        rows: which trials of that list.
-        trials: those trials.
+        trials: those of that list that are of this kind.
         speakers: of their enrollment and their test sides.
     """
 
     name: str
     list_name: str
-    rows: npt.NDArray[np.bool_]
     trials: Trials
     speakers: tuple[list[str], list[str]]
 
@@ -108,10 +106,9 @@ def read_conditions(set_dir: Path) -> Iterator[Condition]:
     """
     utt2spk = read_utt2spk(set_dir)
     trials = _read_labelled(set_dir / "trials")
-    everything = np.ones(len(trials), bool)
     with about(set_dir / "trials"):
         speakers = trial_speakers(trials, utt2spk)
-    yield Condition("single", "trials", everything, trials, speakers)
+    yield Condition("single", "trials", trials, speakers)
     if not (set_dir / "trials_profile").is_file():
         return
     trials = _read_labelled(set_dir / "trials_profile")
@@ -127,7 +124,7 @@ def read_conditions(set_dir: Path) -> Iterator[Condition]:
         chosen = trials.select(sizes == size)
         with about(set_dir / "trials_profile", set_dir / "enroll_map"):
             speakers = trial_speakers(chosen, utt2spk, profiles)
-        yield Condition(f"profile{size}", "trials_profile", sizes == size, chosen, speakers)
+        yield Condition(f"profile{size}", "trials_profile", chosen, speakers)
 
 
 def _read_labelled(path: Path) -> Trials:
@@ -190,7 +187,7 @@ def evaluate_systems(
         costs = dict(zip(everything, drawn.min_dcf, strict=True))
         groups = _with_means(systems)
         for system, members in groups.items():
-            rivals = [] if _is_nessa(system) else _nessa_beside(system, groups)
+            rivals = [] if is_nessa(system.aligner) else _nessa_beside(system, groups)
             records.append(
                 {
                     "recipe": recipe.name,
@@ -214,14 +211,10 @@ def _with_means(systems: Sequence[System]) -> Mapping[System, list[System]]:
     """Each system by itself, and "nessa.mean" over the seeds where there are several."""
     groups = {system: [system] for system in systems}
     for system in systems:
-        if _is_nessa(system):
+        if is_nessa(system.aligner):
             mean = System(f"{NESSA}.mean", system.enroll, system.runtime)
             groups.setdefault(mean, []).append(system)
     return {s: members for s, members in groups.items() if s in systems or len(members) > 1}
-
-
-def _is_nessa(system: System) -> bool:
-    return system.aligner.split(".")[0] == NESSA
 
 
 def _nessa_beside(system: System, groups: Mapping[System, list[System]]) -> list[System]:
@@ -234,16 +227,15 @@ def _nessa_beside(system: System, groups: Mapping[System, list[System]]) -> list
 
 
 def _names(system: System) -> Record:
-    aligner = system.aligner.split(".seed")[0]
+    aligner = system.aligner.split(SEED)[0]
     return {"aligner": aligner, "enroll": system.enroll, "runtime": system.runtime}
 
 
 def _seed(recipe: Recipe, members: Sequence[System]) -> int | list[int] | None:
     """The seed of a NESSA system, or those of a mean; None for what has no seed."""
-    if not _is_nessa(members[0]):
+    if not is_nessa(members[0].aligner):
         return None
-    number = [int(s.aligner.partition(".seed")[2] or 1) for s in members]
-    seeds = [recipe.aligner.seeds[n - 1] for n in number]
+    seeds = [recipe.aligner.seeds[seed_index(member.aligner)] for member in members]
     return seeds if len(seeds) > 1 else seeds[0]
 
 

@@ -8,6 +8,7 @@ from nessa.errors import InputError
 
 RAW = "raw"  # embeddings as they were extracted
 NESSA = "nessa"
+SEED = ".seed"  # between "nessa" and the number of a training after the first
 
 
 class System(NamedTuple):
@@ -33,9 +34,19 @@ class System(NamedTuple):
         return cls(*names)
 
 
-def aligner_name(seed_index: int) -> str:
-    """The name of NESSA's `seed_index`-th training: nessa, nessa.seed2, ..."""
-    return NESSA if seed_index == 0 else f"{NESSA}.seed{seed_index + 1}"
+def aligner_name(index: int) -> str:
+    """The name of NESSA's `index`-th training: nessa, nessa.seed2, ..."""
+    return NESSA if index == 0 else f"{NESSA}{SEED}{index + 1}"
+
+
+def seed_index(name: str) -> int:
+    """The inverse of `aligner_name`."""
+    return int(name.partition(SEED)[2] or 1) - 1
+
+
+def is_nessa(name: str) -> bool:
+    """Whether an aligner's name is that of a training of NESSA, or of their mean."""
+    return name.split(".")[0] == NESSA
 
 
 def aligner_names(recipe: Recipe) -> list[str]:

@@ -14,7 +14,7 @@ from nessa.alignment.regression import RegressionAligner
 from nessa.alignment.ridge import RidgeAligner
 from nessa.config import Recipe
 from nessa.errors import InputError
-from nessa.plan import NESSA, aligner_names
+from nessa.plan import aligner_names, seed_index
 
 __all__ = [
     "Aligner",
@@ -85,6 +85,6 @@ def make_aligner(name: str, recipe: Recipe) -> Aligner:
         raise InputError(f"the recipe has no aligner {name!r}; there are {', '.join(names)}")
     if name in KINDS:
         return KINDS[name]()
-    seed = recipe.aligner.seeds[names.index(name) - names.index(NESSA)]
+    seed = recipe.aligner.seeds[seed_index(name)]
     settings: dict[str, Any] = recipe.aligner.model_dump(exclude={"seeds"})
     return NeuralAligner(seed=seed, **settings)

@@ -7,8 +7,8 @@ import numpy.typing as npt
 from scipy.linalg import eigh, svd
 
 from nessa.alignment.base import DevSet, Matrix
-from nessa.alignment.linear import Arrays, Floats, LinearAligner, cross_product
-from nessa.alignment.preprocessing import center, fit_mean, speaker_means
+from nessa.alignment.linear import Arrays, Floats, LinearAligner, centred_views, cross_product
+from nessa.alignment.preprocessing import speaker_means
 from nessa.errors import InputError
 
 SHRINKAGES = (0.03, 0.003, 0.1, 0.3)
@@ -39,9 +39,7 @@ class CCAAligner(LinearAligner):
     def _fit(
         self, enroll: Matrix, runtime: Matrix, labels: npt.NDArray[np.int64], dev: DevSet | None
     ) -> None:
-        means = {"enroll_mean": fit_mean(enroll), "runtime_mean": fit_mean(runtime)}
-        a = center(enroll, means["enroll_mean"])
-        b = center(runtime, means["runtime_mean"])
+        means, a, b = centred_views(enroll, runtime)
         c_ab = _cross_covariance(a, b, labels)
         c_aa, c_bb = cross_product(a, a) / len(a), cross_product(b, b) / len(b)
 

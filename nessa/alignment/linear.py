@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nessa.alignment.base import Aligner, DevSet, Matrix, checked
-from nessa.alignment.preprocessing import center, length_normalize
+from nessa.alignment.preprocessing import center, fit_mean, length_normalize
 from nessa.metrics import eer
 from nessa.scoring import cosine_scores
 from nessa.tables import Embeddings
@@ -61,6 +61,12 @@ class LinearAligner(Aligner):
                 best, best_eer = arrays, error
         assert best is not None, "an aligner offers at least one candidate"
         self.arrays = best
+
+
+def centred_views(enroll: Matrix, runtime: Matrix) -> tuple[Arrays, Matrix, Matrix]:
+    """The two sides' means, as arrays of a `LinearAligner`, and the two views centred by them."""
+    means = {"enroll_mean": fit_mean(enroll), "runtime_mean": fit_mean(runtime)}
+    return means, center(enroll, means["enroll_mean"]), center(runtime, means["runtime_mean"])
 
 
 def dev_eer(aligner: Aligner, dev: DevSet) -> float:

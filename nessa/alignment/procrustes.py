@@ -5,8 +5,7 @@ import numpy.typing as npt
 from scipy.linalg import svd
 
 from nessa.alignment.base import DevSet, Matrix
-from nessa.alignment.linear import LinearAligner, cross_product
-from nessa.alignment.preprocessing import center, fit_mean
+from nessa.alignment.linear import LinearAligner, centred_views, cross_product
 
 
 class ProcrustesAligner(LinearAligner):
@@ -23,12 +22,10 @@ class ProcrustesAligner(LinearAligner):
     def _fit(
         self, enroll: Matrix, runtime: Matrix, labels: npt.NDArray[np.int64], dev: DevSet | None
     ) -> None:
-        a_mean, b_mean = fit_mean(enroll), fit_mean(runtime)
-        a, b = center(enroll, a_mean), center(runtime, b_mean)
+        means, a, b = centred_views(enroll, runtime)
         u, _, vt = svd(cross_product(a, b), full_matrices=False)
         self.arrays = {
-            "enroll_mean": a_mean,
-            "runtime_mean": b_mean,
+            **means,
             "enroll_map": u.astype(np.float32),  # (Dx, r)
             "runtime_map": vt.T.astype(np.float32),  # (Dy, r)
         }

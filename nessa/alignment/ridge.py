@@ -5,8 +5,7 @@ import numpy.typing as npt
 from scipy.linalg import eigh
 
 from nessa.alignment.base import DevSet, Matrix
-from nessa.alignment.linear import Arrays, LinearAligner, cross_product
-from nessa.alignment.preprocessing import center, fit_mean
+from nessa.alignment.linear import Arrays, LinearAligner, centred_views, cross_product
 
 # The penalty, in units of the mean eigenvalue of Y^T Y.
 PENALTIES = (1e-4, 1e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0)
@@ -30,9 +29,7 @@ class RidgeAligner(LinearAligner):
     def _fit(
         self, enroll: Matrix, runtime: Matrix, labels: npt.NDArray[np.int64], dev: DevSet | None
     ) -> None:
-        means = {"enroll_mean": fit_mean(enroll), "runtime_mean": fit_mean(runtime)}
-        x = center(enroll, means["enroll_mean"])
-        y = center(runtime, means["runtime_mean"])
+        means, x, y = centred_views(enroll, runtime)
         s, v = eigh(cross_product(y, y))  # one decomposition serves every penalty
         s = np.maximum(s, 0)
         projected = v.T @ cross_product(y, x)  # (Dy, Dx)
