@@ -118,15 +118,15 @@ class AlignerConfig(Section):
     """NESSA: the networks f and g and their training (see docs of `nessa.alignment.neural`)."""
 
     mode: Literal["shared", "to-enroll", "to-runtime"] = "shared"
-    dim: Positive = 192
-    hidden_dim: Positive = 1024
-    dropout: Fraction = 0.2
-    steps: Positive = 2500
-    speakers_per_batch: Positive = 256
-    utterances_per_speaker: Annotated[int, Field(ge=2)] = 8
-    learning_rate: float = 1e-3
+    dim: Positive = 128
+    hidden_dim: Positive = 512
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    steps: Positive = 1000
+    speakers_per_batch: Positive = 1000
+    utterances_per_speaker: Annotated[int, Field(ge=2)] = 2
+    learning_rate: float = 8e-3
     weight_decay: float = 0.05
-    evaluate_every: Positive = 250  # steps between looks at the dev EER
+    evaluate_every: Positive = 50  # steps between looks at the dev EER
     seeds: tuple[int, ...] = (1,)
 
 

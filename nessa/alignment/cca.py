@@ -4,12 +4,11 @@ from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import eigh, svd
+from scipy.linalg import svd
 
 from nessa.alignment.base import DevSet, Matrix
-from nessa.alignment.linear import Arrays, Floats, LinearAligner, centred_views, cross_product
-from nessa.alignment.preprocessing import speaker_means
-from nessa.errors import InputError
+from nessa.alignment.covariance import between_utterances, cross_product, inverse_root, shrunk
+from nessa.alignment.linear import Arrays, LinearAligner, centred_views
 
 SHRINKAGES = (0.03, 0.003, 0.1, 0.3)
 RANKS = (512, 128, 64, 32, 16)  # those above min(Dx, Dy) mean min(Dx, Dy)
@@ -40,12 +39,12 @@ class CCAAligner(LinearAligner):
         self, enroll: Matrix, runtime: Matrix, labels: npt.NDArray[np.int64], dev: DevSet | None
     ) -> None:
         means, a, b = centred_views(enroll, runtime)
-        c_ab = _cross_covariance(a, b, labels)
+        c_ab = between_utterances(a, b, labels)
         c_aa, c_bb = cross_product(a, a) / len(a), cross_product(b, b) / len(b)
 
         def candidates() -> Iterator[tuple[str, Arrays]]:
             for shrinkage in SHRINKAGES:
-                roots = [_inverse_root(shrunk(c, shrinkage)) for c in (c_aa, c_bb)]
+                roots = [inverse_root(shrunk(c, shrinkage)) for c in (c_aa, c_bb)]
                 u, r, vt = svd(roots[0] @ c_ab @ roots[1], full_matrices=False)
                 for rank in sorted({min(rank, len(r)) for rank in RANKS}, reverse=True):
                     scale = np.sqrt(r[:rank])
@@ -56,26 +55,3 @@ class CCAAligner(LinearAligner):
                     yield f"shrinkage {shrinkage}, rank {rank}", {**means, **maps}
 
         self._choose(candidates(), dev)
-
-
-def shrunk(covariance: Floats, shrinkage: float) -> Floats:
-    """(1 - s) C + s (tr C / D) I, for C (D, D): positive definite where s > 0."""
-    target = np.trace(covariance) / len(covariance) * np.eye(len(covariance))
-    return (1 - shrinkage) * covariance + shrinkage * target
-
-
-def _cross_covariance(a: Matrix, b: Matrix, labels: npt.NDArray[np.int64]) -> Floats:
-    """Between each row of a (N, Dx) and the mean of its speaker's other rows of b (N, Dy)."""
-    counts = np.bincount(labels)[labels][:, None]
-    paired = counts[:, 0] >= 2
-    if not paired.any():
-        raise InputError("no align speaker has two utterances; CCA pairs different ones")
-    means = speaker_means(b, labels)[labels][paired]
-    others = (counts[paired] * means - b[paired]) / (counts[paired] - 1)
-    return cross_product(a[paired], others.astype(np.float32)) / len(others)
-
-
-def _inverse_root(covariance: Floats) -> Floats:
-    """C^-1/2 of a positive definite C (D, D)."""
-    values, vectors = eigh(covariance)
-    return vectors / np.sqrt(values) @ vectors.T

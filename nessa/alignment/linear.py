@@ -4,7 +4,6 @@ import logging
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from nessa.alignment.base import Aligner, DevSet, Matrix, checked
@@ -16,8 +15,6 @@ from nessa.tables import Embeddings
 log = logging.getLogger(__name__)
 
 Arrays = dict[str, npt.NDArray[Any]]
-Floats = npt.NDArray[np.float64]
-ROWS_PER_SUM = 65536  # converted to float64 at once
 
 
 class LinearAligner(Aligner):
@@ -75,12 +72,3 @@ def dev_eer(aligner: Aligner, dev: DevSet) -> float:
     enroll = Embeddings(dev.enroll.keys, aligner.map_enroll(dev.enroll.matrix))
     runtime = Embeddings(dev.runtime.keys, aligner.map_runtime(dev.runtime.matrix))
     return eer(cosine_scores(enroll, runtime, dev.trials), dev.trials.labels)
-
-
-def cross_product(a: Matrix, b: Matrix) -> Floats:
-    """A^T B (Dx, Dy) of A (N, Dx) and B (N, Dy), summed in float64 without a copy of the whole."""
-    total = np.zeros((a.shape[1], b.shape[1]))
-    for start in range(0, len(a), ROWS_PER_SUM):
-        rows = slice(start, start + ROWS_PER_SUM)
-        total += a[rows].T.astype(np.float64) @ b[rows]
-    return total

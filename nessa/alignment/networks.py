@@ -1,7 +1,11 @@
 """Aligners whose maps are small networks: how such a map looks, is saved and is applied."""
 
+import copy
+import logging
+from collections.abc import Callable
 from typing import Any, Literal
 
+import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
@@ -9,8 +13,12 @@ from torch.nn import functional
 
 from nessa.alignment.base import Aligner, Matrix, checked
 
+log = logging.getLogger(__name__)
+
 Side = Literal["enroll", "runtime"]
 SIDES: tuple[Side, Side] = ("enroll", "runtime")
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")  # of training
+WHITENING_SHRINKAGE = 0.2  # of the covariance that is whitened
 ROWS_PER_BLOCK = 16384  # of a matrix mapped at once; bounds the memory of the hidden layer
 
 
@@ -31,17 +39,28 @@ class Centering(nn.Module):
 class SideNetwork(nn.Module):
     """f or g: a model's embedding -> the shared space.
 
+        z = normalize(P w + r(w)),   w = W c,   c = normalize(normalize(x) - mean)
+
+    The whitened w has coordinates of one size, which lets the MLP r bend at once and all of the
+    weights learn at one rate. Its own variances are what P starts from.
+
     Args:
         mean: of the model's length-normalised align embeddings, shape (D_in,).
+        whitening: W, symmetric, shape (D_in, D_in); see `covariance.whitening`.
         projection: start of P, shape (D_in, D).
         hidden_dim: width of the MLP r.
         dropout: on its hidden layer, in training.
     """
 
-    def __init__(self, mean: Tensor, projection: Tensor, hidden_dim: int, dropout: float) -> None:
+    whitening: Tensor
+
+    def __init__(
+        self, mean: Tensor, whitening: Tensor, projection: Tensor, hidden_dim: int, dropout: float
+    ) -> None:
         super().__init__()
         inputs, outputs = projection.shape
         self.centering = Centering(mean)
+        self.register_buffer("whitening", whitening)
         self.linear = nn.Linear(inputs, outputs, bias=False)
         self.linear.weight.data = projection.T.contiguous()
         last = nn.Linear(hidden_dim, outputs)
@@ -53,10 +72,8 @@ class SideNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, D_in) -> (N, D), unit length."""
-        c = self.centering(x)
-        # A coordinate of a unit vector is about 1 / sqrt(D_in): too small for the GELU to bend.
-        spread = c * c.shape[1] ** 0.5
-        return functional.normalize(self.linear(c) + self.residual(spread), dim=1)
+        w = self.centering(x) @ self.whitening
+        return functional.normalize(self.linear(w) + self.residual(w), dim=1)
 
 
 class NetworkAligner(Aligner):
@@ -74,17 +91,45 @@ class NetworkAligner(Aligner):
         super().__init__(**settings)
         self.modules: dict[Side, nn.Module] = {}
 
-    def network(self, mean: Matrix, start: Matrix) -> SideNetwork:
-        """A fresh network; see `SideNetwork` for the mean (D_in,) and the start of P (D_in, D)."""
-        tensors = torch.from_numpy(mean), torch.from_numpy(start)
-        return SideNetwork(*tensors, self.hidden_dim, self.dropout)
+    def network(self, mean: Matrix, whitening: Matrix, start: Matrix) -> SideNetwork:
+        """A fresh network of mean (D_in,), W (D_in, D_in) and P (D_in, D); see `SideNetwork`."""
+        m, w, p = map(torch.from_numpy, (mean, whitening, start))
+        return SideNetwork(m, w, p, self.hidden_dim, self.dropout)
 
-    def keep(self, modules: dict[Side, nn.Module]) -> None:
-        """Take `modules` as the outcome of the fit."""
+    def train_modules(
+        self,
+        modules: dict[Side, nn.Module],
+        step: Callable[[int], float],
+        steps: int,
+        evaluate_every: int,
+        dev_error: Callable[[], float] | None,
+    ) -> None:
+        """Train, and keep the weights of the lowest dev EER; without a dev set, the last.
+
+        The start is among those that are compared: where training makes it worse, as on few
+        speakers, it is kept.
+
+        Args:
+            modules: the two sides at their start; `step` changes them.
+            step: takes step 0, 1, ... and gives its loss.
+            steps: how many.
+            evaluate_every: steps between looks at the dev EER.
+            dev_error: EER of the modules as they are.
+        """
         self.modules = modules
+        best, lowest = copy.deepcopy(modules), dev_error() if dev_error else np.inf
+        for number in range(1, steps + 1):
+            loss = step(number - 1)
+            if number % evaluate_every and number < steps:
+                continue
+            error = dev_error() if dev_error else np.nan
+            log.info("step %d: loss %.4f, dev EER %.4f", number, loss, error)
+            if dev_error is None or error < lowest:
+                best, lowest = copy.deepcopy(modules), error
+        self.modules = {side: module.cpu() for side, module in best.items()}
         self.arrays = {
             f"{side}.{name}": tensor.detach().numpy()
-            for side, module in modules.items()
+            for side, module in best.items()
             for name, tensor in module.state_dict().items()
         }
 
@@ -100,7 +145,9 @@ class NetworkAligner(Aligner):
             module: nn.Module = (
                 Centering(torch.from_numpy(weights["mean"]))
                 if "mean" in weights
-                else self.network(weights["centering.mean"], weights["linear.weight"].T)
+                else self.network(
+                    weights["centering.mean"], weights["whitening"], weights["linear.weight"].T
+                )
             )
             module.load_state_dict({n: torch.from_numpy(array) for n, array in weights.items()})
             self.modules[side] = module.eval()
@@ -119,4 +166,4 @@ class NetworkAligner(Aligner):
         module = self.modules[side].eval()
         mean = next(iter(module.buffers()))
         blocks = torch.from_numpy(checked(matrix, len(mean), side)).split(ROWS_PER_BLOCK)
-        return torch.cat([module(block) for block in blocks]).numpy()
+        return torch.cat([module(block.to(mean.device)).cpu() for block in blocks]).numpy()

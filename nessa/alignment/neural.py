@@ -3,29 +3,37 @@
 The paper's abstract is all we know of its layers and losses; the choices below are ours.
 Symbols as in the method: x (Dx) enrollment, y (Dy) runtime embedding, f and g the two networks,
 
-    z = normalize(P c + r(c)),   c = normalize(normalize(x) - mean),
+    z = normalize(P w + r(w)),   w = W c,   c = normalize(normalize(x) - mean),
 
-P a linear map started from the two views' covariances, r a small MLP that starts at zero. A batch
-holds P speakers x K utterances; the K are split at random into an enrollment part, averaged to a
-profile in its own model's space, and a runtime part, so that an utterance is never on both sides.
-The loss is supervised contrastive, both ways. Which model gives the profiles is drawn for every
-batch: the space serves both update directions, and galleries in which both models' profiles meet.
+W a whitening, P a linear map that starts as canonical correlation analysis, r a small MLP that
+starts at zero. A batch holds P speakers x K utterances; the K are split at random into an
+enrollment part, averaged to a profile in its own model's space, and a runtime part, so that an
+utterance is never on both sides. The loss is supervised contrastive, both ways. Which model gives
+the profiles is drawn for every batch: the space serves both update directions, and galleries in
+which both models' profiles meet.
 """
 
-import copy
-import logging
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.linalg import eigh, svd
+from scipy.linalg import svd
 from torch import Tensor, nn
 
 from nessa.alignment.base import DevSet, Matrix
-from nessa.alignment.networks import SIDES, Centering, NetworkAligner, Side
-from nessa.alignment.preprocessing import center, fit_mean, speaker_means
+from nessa.alignment.covariance import between_utterances, whitening
+from nessa.alignment.networks import (
+    DEVICE,
+    SIDES,
+    WHITENING_SHRINKAGE,
+    Centering,
+    NetworkAligner,
+    Side,
+    SideNetwork,
+)
+from nessa.alignment.preprocessing import center, fit_mean
 from nessa.config import AlignerConfig
 from nessa.errors import InputError
 from nessa.losses import supervised_contrastive
@@ -34,11 +42,8 @@ from nessa.schedule import learning_rate
 from nessa.scoring import cosine_scores
 from nessa.tables import Embeddings
 
-log = logging.getLogger(__name__)
-
 INITIAL_SCALE = 15.0  # of the cosines in the loss; learned
 SMALL_START = 1e-2  # of dimensions beyond the rank of the start of P
-EIGENVALUE_FLOOR = 1e-3  # of the mean eigenvalue, when whitening
 
 
 class NeuralAligner(NetworkAligner):
@@ -94,18 +99,11 @@ class NeuralAligner(NetworkAligner):
         self, enroll: Matrix, runtime: Matrix, labels: npt.NDArray[np.int64], dev: DevSet | None
     ) -> None:
         torch.manual_seed(self.seed)
-        self.modules = self._initial_modules(enroll, runtime, labels)
-        training = _Training(self.config, self.modules, (enroll, runtime), labels, self.seed)
-        best, best_eer = copy.deepcopy(self.modules), np.inf
-        for step in range(1, self.config.steps + 1):
-            loss = training.step(step - 1)
-            if step % self.config.evaluate_every and step < self.config.steps:
-                continue
-            dev_eer = self._dev_eer(dev) if dev else np.nan
-            log.info("step %d: loss %.4f, dev EER %.4f", step, loss, dev_eer)
-            if dev is None or dev_eer < best_eer:
-                best, best_eer = copy.deepcopy(self.modules), dev_eer
-        self.keep(best)
+        modules = self._initial_modules(enroll, runtime, labels)
+        training = _Training(self.config, modules, (enroll, runtime), labels, self.seed)
+        steps, interval = self.config.steps, self.config.evaluate_every
+        dev_error = (lambda: self._dev_eer(dev)) if dev else None
+        self.train_modules(modules, training.step, steps, interval, dev_error)
 
     def _initial_modules(
         self, enroll: Matrix, runtime: Matrix, labels: npt.NDArray[np.int64]
@@ -113,18 +111,23 @@ class NeuralAligner(NetworkAligner):
         views: dict[Side, Matrix] = {"enroll": enroll, "runtime": runtime}
         means = {side: fit_mean(view) for side, view in views.items()}
         centred = {side: center(view, means[side]) for side, view in views.items()}
+        whitenings = {side: whitening(c, WHITENING_SHRINKAGE) for side, c in centred.items()}
+        white = {side: centred[side] @ whitenings[side] for side in SIDES}
+
+        def network(side: Side, start: Matrix) -> SideNetwork:
+            return self.network(means[side], whitenings[side], start)
+
         kept = self._frozen or self.KEPT_BY_MODE.get(self.config.mode)
         if kept is None:
-            pair = shared_start(centred["enroll"], centred["runtime"], labels, self.config.dim)
-            starts = dict(zip(SIDES, pair, strict=True))
-            return {side: self.network(means[side], starts[side]) for side in SIDES}
+            pair = shared_start(white["enroll"], white["runtime"], labels, self.config.dim)
+            return {side: network(side, start) for side, start in zip(SIDES, pair, strict=True)}
         if self._frozen is None:
             self.modules[kept] = Centering(torch.from_numpy(means[kept]))
         target = self.map_side(views[kept], kept)
         modules = {kept: self.modules[kept].requires_grad_(False)}
         for side in set(SIDES) - {kept}:  # the trained side starts as a regression onto the other
-            start = np.linalg.lstsq(centred[side], target, rcond=None)[0]
-            modules[side] = self.network(means[side], start.astype(np.float32))
+            start = np.linalg.lstsq(white[side], target, rcond=None)[0].astype(np.float32)
+            modules[side] = network(side, start)
         return {side: modules[side] for side in SIDES}
 
     def _mirrored_settings(self) -> dict[str, Any]:
@@ -147,34 +150,29 @@ class NeuralAligner(NetworkAligner):
 def shared_start(
     a: Matrix, b: Matrix, labels: npt.NDArray[np.int64], dim: int
 ) -> tuple[Matrix, Matrix]:
-    """Start of P on both sides: whiten within speakers, then SVD of the means' cross-covariance.
+    """Start of P on both sides: where the views are white, canonical correlation analysis.
+
+    With the SVD U R V^T of the whitened views' cross-covariance between different utterances of
+    a speaker, P starts as U R^1/2 and V R^1/2, with R relative to its largest value: NESSA sets
+    out from the best of the linear competitors; see `CCAAligner`.
 
     Args:
-        a, b: centred views of the same utterances, (N, Dx), (N, Dy).
+        a, b: whitened views of the same utterances, (N, Dx), (N, Dy).
         labels: speaker of each row.
         dim: D; dimensions beyond min(Dx, Dy) start small and random.
 
     Returns:
         (Dx, D) and (Dy, D).
     """
-    whitenings = [_within_whitening(view, labels) for view in (a, b)]
-    means = [speaker_means(v, labels) @ w for v, w in zip((a, b), whitenings, strict=True)]
-    u, s, vt = svd(means[0].T @ means[1] / len(means[0]), full_matrices=False)
-    rank = min(dim, len(s))
+    u, r, vt = svd(between_utterances(a, b, labels), full_matrices=False)
+    rank = min(dim, len(r))
     rng = np.random.default_rng(0)
     starts = []
-    for whitening, rotation in zip(whitenings, (u, vt.T), strict=True):
-        start = SMALL_START * rng.standard_normal((len(whitening), dim)) / np.sqrt(len(whitening))
-        start[:, :rank] = whitening @ rotation[:, :rank] * np.sqrt(s[:rank] / s[0])
-        starts.append((start / np.linalg.norm(start, 2)).astype(np.float32))
+    for rotation in (u, vt.T):
+        start = SMALL_START * rng.standard_normal((len(rotation), dim)) / np.sqrt(len(rotation))
+        start[:, :rank] = rotation[:, :rank] * np.sqrt(r[:rank] / r[0])
+        starts.append(start.astype(np.float32))
     return starts[0], starts[1]
-
-
-def _within_whitening(x: Matrix, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """W (D, D) such that the within-speaker covariance of x W is the identity."""
-    residual = x - speaker_means(x, labels)[labels]
-    values, vectors = eigh(residual.T.astype(np.float64) @ residual / len(x))
-    return vectors / np.sqrt(np.maximum(values, EIGENVALUE_FLOOR * values.mean()))
 
 
 class _Training:
@@ -190,11 +188,12 @@ class _Training:
     ) -> None:
         self.config = config
         self.sides = [
-            (modules[side], torch.from_numpy(view)) for side, view in zip(SIDES, views, strict=True)
+            (modules[side].to(DEVICE), torch.from_numpy(view).to(DEVICE))
+            for side, view in zip(SIDES, views, strict=True)
         ]
         self.speakers = SpeakerBatches(labels)
         self.rng = np.random.default_rng(seed)
-        self.log_scale = nn.Parameter(torch.tensor(INITIAL_SCALE).log())
+        self.log_scale = nn.Parameter(torch.tensor(INITIAL_SCALE, device=DEVICE).log())
         weights = [w for m in modules.values() for w in m.parameters() if w.requires_grad]
         groups: list[dict[str, Any]] = [
             {"params": weights, "weight_decay": config.weight_decay},
@@ -208,7 +207,7 @@ class _Training:
             group["lr"] = learning_rate(step, config.steps, config.learning_rate)
         rows = torch.from_numpy(
             self.speakers.draw(config.speakers_per_batch, config.utterances_per_speaker, self.rng)
-        )  # (P, K)
+        ).to(DEVICE)  # (P, K)
         for module, _ in self.sides:
             # A frozen network is trained against as it will be used: without dropout.
             module.train(any(weight.requires_grad for weight in module.parameters()))

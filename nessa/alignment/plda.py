@@ -8,8 +8,8 @@ import numpy.typing as npt
 from scipy.linalg import cholesky, eigh, solve_triangular
 
 from nessa.alignment.base import DevSet, Matrix, checked
-from nessa.alignment.cca import shrunk
-from nessa.alignment.linear import Arrays, Floats, LinearAligner, cross_product
+from nessa.alignment.covariance import Floats, cross_product, shrunk
+from nessa.alignment.linear import Arrays, LinearAligner
 from nessa.alignment.preprocessing import fit_mean, speaker_means
 from nessa.errors import InputError
 

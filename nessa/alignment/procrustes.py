@@ -5,7 +5,8 @@ import numpy.typing as npt
 from scipy.linalg import svd
 
 from nessa.alignment.base import DevSet, Matrix
-from nessa.alignment.linear import LinearAligner, centred_views, cross_product
+from nessa.alignment.covariance import cross_product
+from nessa.alignment.linear import LinearAligner, centred_views
 
 
 class ProcrustesAligner(LinearAligner):

@@ -1,20 +1,22 @@
 """Regression of the enrollment view on the runtime view by a small residual network."""
 
-import copy
-import logging
-
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import nn
 
 from nessa.alignment.base import DevSet, Matrix
+from nessa.alignment.covariance import whitening
 from nessa.alignment.linear import dev_eer
-from nessa.alignment.networks import Centering, NetworkAligner, SideNetwork
+from nessa.alignment.networks import (
+    DEVICE,
+    WHITENING_SHRINKAGE,
+    Centering,
+    NetworkAligner,
+    Side,
+)
 from nessa.alignment.preprocessing import center, fit_mean
 from nessa.schedule import learning_rate
-
-log = logging.getLogger(__name__)
 
 
 class RegressionAligner(NetworkAligner):
@@ -23,7 +25,7 @@ class RegressionAligner(NetworkAligner):
     The way that vector databases outlive a change of their embedding model: a residual MLP of one
     hidden layer maps the new model's queries into the space of the stored vectors (Drift-Adapter,
     Vejendla 2025, arXiv 2509.23471). With c(x), c(y) the centred views of one utterance and
-    g(y) = normalize(P c(y) + r(c(y))), it minimises
+    g the network of `SideNetwork`, it minimises
 
         mean over utterances of |g(y) - c(x)|^2 = 2 - 2 cos(g(y), c(x)).
 
@@ -71,31 +73,30 @@ class RegressionAligner(NetworkAligner):
         settings = self.settings
         torch.manual_seed(settings["seed"])
         x_mean, y_mean = fit_mean(enroll), fit_mean(runtime)
-        target = center(enroll, x_mean)
-        start = np.linalg.lstsq(center(runtime, y_mean), target, rcond=None)[0].astype(np.float32)
-        network = self.network(y_mean, start)
-        views = torch.from_numpy(target), torch.from_numpy(runtime)
+        target, source = center(enroll, x_mean), center(runtime, y_mean)
+        w = whitening(source, WHITENING_SHRINKAGE)
+        start = np.linalg.lstsq(source @ w, target, rcond=None)[0].astype(np.float32)
+        network = self.network(y_mean, w, start).to(DEVICE)
+        views = torch.from_numpy(target).to(DEVICE), torch.from_numpy(runtime).to(DEVICE)
         rng = np.random.default_rng(settings["seed"])
         optimizer = torch.optim.AdamW(network.parameters(), weight_decay=settings["weight_decay"])
-        self.modules = {"enroll": Centering(torch.from_numpy(x_mean)), "runtime": network}
-        best, best_eer = copy.deepcopy(self.modules), np.inf
-        for step in range(1, settings["steps"] + 1):
-            rate = learning_rate(step - 1, settings["steps"], settings["learning_rate"])
+
+        def step(number: int) -> float:
+            rate = learning_rate(number, settings["steps"], settings["learning_rate"])
             optimizer.param_groups[0]["lr"] = rate
-            batch = torch.from_numpy(rng.integers(len(target), size=settings["batch_size"]))
-            loss = _step(network, optimizer, *(view[batch] for view in views))
-            if step % settings["evaluate_every"] and step < settings["steps"]:
-                continue
-            error = dev_eer(self, dev) if dev else np.nan
-            log.info("step %d: loss %.4f, dev EER %.4f", step, loss, error)
-            if dev is None or error < best_eer:
-                best, best_eer = copy.deepcopy(self.modules), error
-        self.keep(best)
+            batch = torch.from_numpy(rng.integers(len(target), size=settings["batch_size"])).to(
+                DEVICE
+            )
+            x, y = (view[batch] for view in views)
+            loss = (network.train()(y) - x).square().sum(dim=1).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            return loss.item()
 
-
-def _step(network: SideNetwork, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor) -> float:
-    loss = (network.train()(y) - x).square().sum(dim=1).mean()
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-    return loss.item()
+        modules: dict[Side, nn.Module] = {
+            "enroll": Centering(torch.from_numpy(x_mean)),
+            "runtime": network,
+        }
+        dev_error = (lambda: dev_eer(self, dev)) if dev else None
+        self.train_modules(modules, step, settings["steps"], settings["evaluate_every"], dev_error)

@@ -5,7 +5,8 @@ import numpy.typing as npt
 from scipy.linalg import eigh
 
 from nessa.alignment.base import DevSet, Matrix
-from nessa.alignment.linear import Arrays, LinearAligner, centred_views, cross_product
+from nessa.alignment.covariance import cross_product
+from nessa.alignment.linear import Arrays, LinearAligner, centred_views
 
 # The penalty, in units of the mean eigenvalue of Y^T Y.
 PENALTIES = (1e-4, 1e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0)
