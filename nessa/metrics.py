@@ -56,13 +56,17 @@ def check_scores(scores: ArrayLike, labels: ArrayLike) -> tuple[NDArray, NDArray
             f"score {bad[0]} (counted from 0) is {scores[bad[0]]}, {len(bad)} of {len(scores)} are "
             "not finite; score those trials again"
         )
+    _check_classes(labels)
+    return scores, labels
+
+
+def _check_classes(labels: NDArray[np.bool_]) -> None:
     targets = np.count_nonzero(labels)
     if targets in (0, len(labels)):
         raise InputError(
             f"{targets} target and {len(labels) - targets} non-target trials; an error rate needs "
             "some of each"
         )
-    return scores, labels
 
 
 def check_weights(weights: ArrayLike, labels: NDArray[np.bool_]) -> Points:
@@ -422,6 +426,7 @@ def bootstrap(
     if draws < 1:
         raise InputError(f"{draws} draws were asked for; an interval needs at least 1")
     labels = as_labels(labels)
+    _check_classes(labels)  # without both classes no draw would ever do
     enroll, test = _speaker_codes(labels, enroll_speakers, test_speakers)
     counts = _draw_counts(labels, enroll, test, draws, np.random.default_rng(seed))
     eers, costs = [], []

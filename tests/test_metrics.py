@@ -454,6 +454,12 @@ def test_draws_without_a_class_are_redrawn():
     assert (estimate.draws == 0).all() and len(estimate.draws) == 200
 
 
+@pytest.mark.parametrize(("label", "test"), [(True, "a"), (False, "b")])
+def test_one_class_is_refused_rather_than_drawn_for_ever(label, test):
+    with pytest.raises(InputError, match="an error rate needs some of each"):
+        bootstrap([[0.0, 1.0]], [label, label], ["a", "a"], [test, test])
+
+
 def test_labels_must_fit_speakers():
     with pytest.raises(InputError, match=r"trial 1 .* is a target of speakers 'a' and 'b'"):
         bootstrap([[0.0, 1.0]], [False, True], ["a", "a"], ["b", "b"])
