@@ -336,6 +336,30 @@ def validate(directory: Path) -> None:
     click.echo(f"{directory}: valid")
 
 
+@cli.command()
+@click.option("--only", multiple=True, metavar="NAME", help="A benchmark; repeatable. [all]")
+@click.option(
+    "--size", type=click.Choice(["small", "voxceleb"]), default="small", show_default=True
+)
+@click.option("--output", type=PathType, help="Receives the measurements (JSON).")
+def bench(only: tuple[str, ...], size: str, output: Path | None) -> None:
+    """Time the project's own work beside a reference in the same run.
+
+    Prints medians, the range of the repeats, and ours over the reference's.
+
+    Example: nessa bench --only metrics --size voxceleb --output bench.json
+    """
+    from nessa.bench import record, run_benchmarks
+    from nessa.files import write_json
+
+    records = []
+    for name, measurement in run_benchmarks(only, size):
+        click.echo(f"{name}: {measurement}")
+        records.append(record(name, size, measurement))
+    if output is not None:
+        write_json(output, records)
+
+
 def main() -> None:
     """Run the command line; bad input ends with a message and status 2, never a traceback."""
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, stream=sys.stderr)

@@ -1,7 +1,9 @@
 """Error rates of verification scores, and their intervals.
 
 All metrics treat tied scores as one: a threshold cannot part them. EER, minDCF and minCllr are
-read off one `Roc`, so that a system's scores are sorted once. Error rates are fractions.
+read off one `Roc`, so that a system's scores are sorted once. Error rates are fractions. Trials
+may be weighted: a whole weight counts as so many copies of the trial, and 0 as none.
+docs/metrics.md says how other projects' metrics differ.
 
 Sources: N. Brümmer and E. de Villiers, "The BOSARIS Toolkit" (2013), for the ROC convex hull
 and the EER on it; N. Brümmer and J. du Preez, "Application-independent evaluation of speaker
@@ -54,13 +56,48 @@ def check_scores(scores: ArrayLike, labels: ArrayLike) -> tuple[NDArray, NDArray
             f"score {bad[0]} (counted from 0) is {scores[bad[0]]}, {len(bad)} of {len(scores)} are "
             "not finite; score those trials again"
         )
+    _check_classes(labels)
+    return scores, labels
+
+
+def _check_classes(labels: NDArray[np.bool_]) -> None:
     targets = np.count_nonzero(labels)
     if targets in (0, len(labels)):
         raise InputError(
             f"{targets} target and {len(labels) - targets} non-target trials; an error rate needs "
             "some of each"
         )
-    return scores, labels
+
+
+def check_weights(weights: ArrayLike, labels: NDArray[np.bool_]) -> Points:
+    """Trial weights as an array fit for a metric.
+
+    Args:
+        weights: (T,), 0 or more.
+        labels: (T,), True for a target trial.
+
+    Returns:
+        The weights (T,): int64 where they are whole numbers by type, else float64.
+
+    Raises:
+        InputError: another shape, a weight that is negative or not finite, or a class of which
+            all weights are 0.
+    """
+    weights = np.asarray(weights)
+    if weights.shape != labels.shape:
+        raise InputError(
+            f"weights of shape {weights.shape} for {len(labels)} trials; give one weight per trial"
+        )
+    weights = weights.astype(np.int64 if weights.dtype.kind in "biu" else np.float64, copy=False)
+    bad = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
+    if len(bad):
+        raise InputError(
+            f"weight {bad[0]} (counted from 0) is {weights[bad[0]]}; a weight is a finite number, "
+            "0 or more"
+        )
+    if not (weights[labels].any() and weights[~labels].any()):
+        raise InputError("all targets or all non-targets weigh 0; an error rate needs some of each")
+    return weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,22 +115,33 @@ class Roc:
     rejections: Points
 
     @classmethod
-    def of(cls, scores: ArrayLike, labels: ArrayLike) -> "Roc":
-        """The curve of scores (T,) with labels (T,), True for a target; in counts (int64)."""
+    def of(cls, scores: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = None) -> "Roc":
+        """The curve of scores (T,) with labels (T,), True for a target, and weights (T,) or None.
+
+        In counts (int64) unless weights are fractions.
+
+        Raises:
+            InputError: see `check_scores` and `check_weights`.
+        """
         scores, labels = check_scores(scores, labels)
+        if weights is not None:
+            weights = check_weights(weights, labels)
+            present = weights > 0
+            scores, labels, weights = scores[present], labels[present], weights[present]
         order = np.argsort(scores)
         scores, labels = scores[order], labels[order]
+        sorted_weights = None if weights is None else weights[order]
         del order  # half the memory of this function
-        apart = scores[1:] != scores[:-1]
-        tied = np.zeros(len(scores), np.bool_)
-        tied[1:] |= ~apart
-        tied[:-1] |= ~apart
-        # Between two untied trials of one class the curve runs straight on.
-        corner = apart & ((labels[1:] != labels[:-1]) | tied[1:] | tied[:-1])
-        starts = np.append(0, np.flatnonzero(corner) + 1)
-        below = np.append(starts, len(scores))
-        misses = np.append(0, np.cumsum(np.add.reduceat(labels, starts, dtype=np.int64)))
-        return cls(misses, below - misses)
+        starts = _corners(scores, labels)
+        if sorted_weights is None:
+            below = np.append(starts, len(scores))
+            misses = np.append(0, np.cumsum(np.add.reduceat(labels, starts, dtype=np.int64)))
+            return cls(misses, below - misses)
+        sums = (
+            np.append(0, np.cumsum(np.add.reduceat(sorted_weights * mask, starts)))
+            for mask in (labels, ~labels)
+        )
+        return cls(*sums)
 
     @property
     def p_miss(self) -> Floats:
@@ -150,6 +198,17 @@ class Roc:
         return float(nats / np.log(2) / 2)
 
 
+def _corners(scores: NDArray, labels: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Rows of ascending scores (T,) at which a stretch of the curve begins that may be straight."""
+    apart = scores[1:] != scores[:-1]
+    tied = np.zeros(len(scores), np.bool_)
+    tied[1:] |= ~apart
+    tied[:-1] |= ~apart
+    # Between two untied trials of one class the curve runs straight on.
+    corner = apart & ((labels[1:] != labels[:-1]) | tied[1:] | tied[:-1])
+    return np.append(0, np.flatnonzero(corner) + 1)
+
+
 def _detection_cost(
     p_miss: ArrayLike, p_fa: ArrayLike, p_target: float, c_miss: float, c_fa: float
 ) -> NDArray:
@@ -162,7 +221,12 @@ def _detection_cost(
     return (miss * np.asarray(p_miss) + fa * np.asarray(p_fa)) / min(miss, fa)
 
 
-def eer(scores: ArrayLike, labels: ArrayLike, method: EerMethod = "rocch") -> float:
+def eer(
+    scores: ArrayLike,
+    labels: ArrayLike,
+    method: EerMethod = "rocch",
+    weights: ArrayLike | None = None,
+) -> float:
     """Equal error rate: where the miss rate equals the false alarm rate.
 
     Args:
@@ -170,14 +234,15 @@ def eer(scores: ArrayLike, labels: ArrayLike, method: EerMethod = "rocch") -> fl
         labels: (T,), True for a target trial.
         method: "rocch", on the convex hull of the ROC (BOSARIS); or "interpolated", on the ROC
             itself (VoxSRC).
+        weights: (T,), 0 or more; or None, for all alike.
 
     Returns:
         A fraction: 0 for perfect separation, 0.5 where all scores are tied.
 
     Raises:
-        InputError: see `check_scores`.
+        InputError: see `check_scores` and `check_weights`.
     """
-    return Roc.of(scores, labels).eer(method)
+    return Roc.of(scores, labels, weights).eer(method)
 
 
 def min_dcf(
@@ -186,6 +251,7 @@ def min_dcf(
     p_target: float = 0.01,
     c_miss: float = 1,
     c_fa: float = 1,
+    weights: ArrayLike | None = None,
 ) -> float:
     """Normalised detection cost at the best threshold, accept-all and reject-all included.
 
@@ -198,11 +264,12 @@ def min_dcf(
         p_target: p, the prior probability of a target.
         c_miss: cost of a miss.
         c_fa: cost of a false alarm.
+        weights: (T,), 0 or more; or None, for all alike.
 
     Raises:
-        InputError: see `check_scores`; or a prior or cost out of range.
+        InputError: see `check_scores` and `check_weights`; or a prior or cost out of range.
     """
-    return Roc.of(scores, labels).min_dcf(p_target, c_miss, c_fa)
+    return Roc.of(scores, labels, weights).min_dcf(p_target, c_miss, c_fa)
 
 
 def act_dcf(
@@ -211,6 +278,7 @@ def act_dcf(
     p_target: float = 0.01,
     c_miss: float = 1,
     c_fa: float = 1,
+    weights: ArrayLike | None = None,
 ) -> float:
     """Normalised detection cost at the Bayes threshold, log(c_fa (1 - p) / (c_miss p)).
 
@@ -220,62 +288,81 @@ def act_dcf(
         p_target: p, the prior probability of a target.
         c_miss: cost of a miss.
         c_fa: cost of a false alarm.
+        weights: (T,), 0 or more; or None, for all alike.
 
     Raises:
-        InputError: see `check_scores`; or a prior or cost out of range.
+        InputError: see `check_scores` and `check_weights`; or a prior or cost out of range.
     """
     scores, labels = check_scores(scores, labels)
     # A NumPy float64 keeps float32 scores from rounding the threshold.
     with np.errstate(divide="ignore", invalid="ignore"):  # _detection_cost refuses such priors
         threshold = np.log(np.float64(c_fa) * (1 - p_target) / (np.float64(c_miss) * p_target))
     accepted = scores >= threshold
-    p_miss, p_fa = 1 - accepted[labels].mean(), accepted[~labels].mean()
-    return float(_detection_cost(p_miss, p_fa, p_target, c_miss, c_fa))
+    p_hit, p_fa = _class_means(accepted[labels], accepted[~labels], labels, weights)
+    return float(_detection_cost(1 - p_hit, p_fa, p_target, c_miss, c_fa))
 
 
-def cllr(scores: ArrayLike, labels: ArrayLike) -> float:
+def cllr(scores: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = None) -> float:
     """Cost of log likelihood ratios, in bits: 1 for a system that always says 0.
 
     Args:
         scores: (T,), calibrated natural-log likelihood ratios.
         labels: (T,), True for a target trial.
+        weights: (T,), 0 or more; or None, for all alike.
 
     Raises:
-        InputError: see `check_scores`.
+        InputError: see `check_scores` and `check_weights`.
     """
     scores, labels = check_scores(scores, labels)
-    targets = np.logaddexp(0, -scores[labels], dtype=np.float64).mean()
-    nontargets = np.logaddexp(0, scores[~labels], dtype=np.float64).mean()
-    return float((targets + nontargets) / np.log(2) / 2)
+    targets = np.logaddexp(0, -scores[labels], dtype=np.float64)
+    nontargets = np.logaddexp(0, scores[~labels], dtype=np.float64)
+    return float(sum(_class_means(targets, nontargets, labels, weights)) / np.log(2) / 2)
 
 
-def min_cllr(scores: ArrayLike, labels: ArrayLike) -> float:
+def _class_means(
+    targets: NDArray, nontargets: NDArray, labels: NDArray[np.bool_], weights: ArrayLike | None
+) -> tuple[float, float]:
+    """The means of a value of the targets and of the non-targets, weighted by weights (T,)."""
+    if weights is None:
+        return targets.mean(), nontargets.mean()
+    weights = check_weights(weights, labels)
+    return (
+        float(np.average(targets, weights=weights[labels])),
+        float(np.average(nontargets, weights=weights[~labels])),
+    )
+
+
+def min_cllr(scores: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = None) -> float:
     """Cllr after isotonic regression of the labels on the scores: what calibration cannot mend.
 
     Args:
         scores: (T,), higher for a more likely target.
         labels: (T,), True for a target trial.
+        weights: (T,), 0 or more; or None, for all alike.
 
     Raises:
-        InputError: see `check_scores`.
+        InputError: see `check_scores` and `check_weights`.
     """
-    return Roc.of(scores, labels).min_cllr()
+    return Roc.of(scores, labels, weights).min_cllr()
 
 
-def det_points(scores: ArrayLike, labels: ArrayLike) -> tuple[Floats, Floats]:
+def det_points(
+    scores: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = None
+) -> tuple[Floats, Floats]:
     """The corners of the DET curve, from accept-all to reject-all.
 
     Args:
         scores: (T,), higher for a more likely target.
         labels: (T,), True for a target trial.
+        weights: (T,), 0 or more; or None, for all alike.
 
     Returns:
         (false alarm rates falling from 1 to 0, miss rates rising from 0 to 1), each (P,).
 
     Raises:
-        InputError: see `check_scores`.
+        InputError: see `check_scores` and `check_weights`.
     """
-    roc = Roc.of(scores, labels)
+    roc = Roc.of(scores, labels, weights)
     return roc.p_fa, roc.p_miss
 
 
@@ -339,6 +426,7 @@ def bootstrap(
     if draws < 1:
         raise InputError(f"{draws} draws were asked for; an interval needs at least 1")
     labels = as_labels(labels)
+    _check_classes(labels)  # without both classes no draw would ever do
     enroll, test = _speaker_codes(labels, enroll_speakers, test_speakers)
     counts = _draw_counts(labels, enroll, test, draws, np.random.default_rng(seed))
     eers, costs = [], []

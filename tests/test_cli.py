@@ -393,6 +393,56 @@ def test_scores_of_another_list_are_not_evaluated(nessa: Command, toy: Toy) -> N
     done.refused("x-x/trials.scores", "'id00204-s0-00000'", "score the whole list again")
 
 
+@pytest.mark.parametrize(
+    ("damage", "parts"),
+    [
+        (lambda lines: [], ["empty"]),
+        (lambda lines: lines[1:], ["1 trial(s)", "without a score"]),
+        (lambda lines: [*lines, with_score(lines[0], "0.123")], ["scored twice, differently"]),
+        (lambda lines: [with_score(lines[0], "nan"), *lines[1:]], ["line 1:", "finite score"]),
+        (lambda lines: [with_score(lines[0], "-inf"), *lines[1:]], ["line 1:", "finite score"]),
+        (lambda lines: [lines[0], "", *lines[1:]], ["line 2:", "score the list again"]),
+    ],
+    ids=["empty", "missing", "two-scores", "nan", "inf", "blank"],
+)
+def test_damaged_scores_are_named(
+    nessa: Command, toy: Toy, damage: Callable[[list[str]], list[str]], parts: list[str]
+) -> None:
+    score_raw(nessa, toy)
+    scores = toy.exp / "scores/raw/x-x/trials.scores"
+    scores.write_text("".join(f"{line}\n" for line in damage(scores.read_text().splitlines())))
+    nessa(*toy.evaluate("raw:x:x")).refused(str(scores), *parts)
+    assert not (toy.folder / "metrics.json").exists()
+
+
+def with_score(line: str, score: str) -> str:
+    return " ".join([*line.split()[:2], score])
+
+
+@pytest.mark.parametrize(
+    ("damage", "parts"),
+    [
+        (lambda lines: [], ["eval/trials", "empty"]),
+        (
+            lambda lines: [line for line in lines if line.endswith(" target")],
+            ["0 non-target trials", "needs some of each"],
+        ),
+        (
+            lambda lines: [*lines, *(line.replace("nontarget", "target") for line in lines)],
+            ["eval/trials", "is a target in one and a non-target in the other"],
+        ),
+    ],
+    ids=["empty", "one-class", "two-labels"],
+)
+def test_trials_without_an_error_rate_are_refused(
+    nessa: Command, toy: Toy, damage: Callable[[list[str]], list[str]], parts: list[str]
+) -> None:
+    score_raw(nessa, toy)
+    toy.trials.write_text("".join(f"{x}\n" for x in damage(toy.trials.read_text().splitlines())))
+    nessa(*toy.score()).refused(*parts)
+    nessa(*toy.evaluate("raw:x:x")).refused(*parts)
+
+
 # --- embeddings of the wrong model --------------------------------------------------------------
 
 

@@ -1,17 +1,21 @@
 """Metrics against their definitions, independent implementations, and what must not change them."""
 
-import time
 import tracemalloc
+from functools import partial
 from itertools import pairwise
 
+import audmetric
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from llreval.pav_rocch import PAV, ROCCH
+from llreval.quick_eval import scoreslabels_2_eer_cllr_mincllr
+from scipy.special import logit, ndtr
 from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import roc_curve
 
-from nessa import InputError
+from nessa import InputError, metrics
 from nessa.metrics import (
     Estimate,
     Roc,
@@ -157,6 +161,38 @@ def test_continuous_scores_against_scikit_learn():
     assert set(zip(p_fa.round(9), p_miss.round(9), strict=True)) <= by_sklearn
 
 
+# ---- other packages; docs/metrics.md tells how their definitions differ ----
+
+
+@given(systems())
+@pytest.mark.filterwarnings("ignore:divide by zero")  # llreval takes the log of 0
+def test_rocch_eer_and_cllr_against_llreval(system):
+    theirs = scoreslabels_2_eer_cllr_mincllr(system[0], system[1].astype(int))
+    assert eer(*system) == pytest.approx(theirs[0], abs=1e-6)  # found by a line search
+    assert cllr(*system) == pytest.approx(theirs[1], abs=1e-12)
+    assert min_cllr(*system) == pytest.approx(theirs[2], abs=1e-9)
+
+
+@given(systems(), st.lists(st.floats(0.001, 0.999), min_size=1, max_size=5))
+def test_min_dcf_against_llreval(system, priors):
+    p = np.array(priors)
+    error_rates = ROCCH(PAV(system[0], system[1].astype(int))).Bayes_error_rate(logit(p))
+    curve = Roc.of(*system)
+    ours = [curve.min_dcf(prior) for prior in priors]
+    assert ours == pytest.approx(error_rates / np.minimum(p, 1 - p), abs=1e-9)
+
+
+@given(systems())
+def test_interpolated_eer_against_audmetric(system):
+    # audmetric takes the middle of the step that crosses the diagonal. So do we on a curve that is
+    # its own mirror image. 9 and -9 keep the crossing from the ends: audmetric has no reject-all.
+    scores, labels = system
+    scores = np.concatenate([scores, -scores, [9, -9]])
+    labels = np.concatenate([labels, ~labels, [True, False]])
+    theirs, _ = audmetric.equal_error_rate(labels.astype(int), scores)
+    assert eer(scores, labels, "interpolated") == pytest.approx(theirs, abs=1e-12)
+
+
 # ---- corner cases ----
 
 
@@ -183,10 +219,14 @@ def test_bounds_of_costs():
     assert act_dcf([-9, -9], [True, False]) == 1
 
 
-def test_hull_eer_is_below_the_interpolated_one_by_a_little():
-    scores, labels = gaussian()
-    below = eer(scores, labels, "interpolated") - eer(scores, labels)
-    assert 0 < below < 0.005
+@pytest.mark.parametrize("seed", range(5))
+def test_hull_eer_is_below_the_interpolated_one_by_a_little(seed):
+    """The Gaussian case of 2000 targets and 20000 non-targets: 0.1557 and 0.1565 in one draw."""
+    scores, labels = gaussian(seed=seed)
+    rocch, interpolated = eer(scores, labels), eer(scores, labels, "interpolated")
+    assert 0.0001 < interpolated - rocch < 0.003
+    truth = ndtr(-1)  # 0.1587; the standard error is 0.006
+    assert rocch == pytest.approx(truth, abs=0.018)
 
 
 def test_float32_scores_do_not_round_the_bayes_threshold():
@@ -213,8 +253,19 @@ def test_order_scale_and_repetition_do_not_matter(metric, system, data):
     order = np.array(data.draw(st.permutations(range(len(labels)))))
     assert metric(scores[order], labels[order]) == expected
     assert metric(np.exp(scores / 3), labels) == expected
+    assert metric(1e6 * scores**3 - 5, labels) == expected
     assert metric(scores.astype(np.float32), labels) == expected
     assert metric(scores.astype(int), labels.astype(int)) == expected
+    assert metric(np.repeat(scores, 3), np.repeat(labels, 3)) == expected
+
+
+@given(system=systems(), data=st.data())
+@pytest.mark.parametrize("metric", [act_dcf, cllr])
+def test_order_and_repetition_do_not_matter_to_calibrated_costs(metric, system, data):
+    scores, labels = system
+    expected = pytest.approx(metric(scores, labels), abs=1e-12)
+    order = np.array(data.draw(st.permutations(range(len(labels)))))
+    assert metric(scores[order], labels[order]) == expected
     assert metric(np.repeat(scores, 3), np.repeat(labels, 3)) == expected
 
 
@@ -231,6 +282,76 @@ def test_det_points_run_from_accept_all_to_reject_all(system):
     p_fa, p_miss = det_points(*system)
     assert (p_fa[0], p_miss[0], p_fa[-1], p_miss[-1]) == (1, 0, 0, 1)
     assert (np.diff(p_fa) <= 0).all() and (np.diff(p_miss) >= 0).all()
+
+
+def test_all_costs_come_from_one_sort(monkeypatch):
+    scores, labels = gaussian()
+    sorts = []
+    argsort = np.argsort
+    monkeypatch.setattr(metrics.np, "argsort", lambda x: sorts.append(len(x)) or argsort(x))
+    curve = Roc.of(scores, labels)
+    for reading in (curve.eer, curve.min_cllr, curve.min_dcf, lambda: curve.min_dcf(0.05)):
+        reading()
+    assert sorts == [len(scores)]
+    assert curve.min_dcf(0.05) == min_dcf(scores, labels, 0.05)
+
+
+# ---- weights ----
+
+WEIGHTED = {
+    "eer": eer,
+    "interpolated eer": partial(eer, method="interpolated"),
+    "min_dcf": partial(min_dcf, p_target=0.3),
+    "act_dcf": partial(act_dcf, p_target=0.3),
+    "cllr": cllr,
+    "min_cllr": min_cllr,
+}
+
+
+@pytest.mark.parametrize("metric", WEIGHTED.values(), ids=WEIGHTED)
+@given(system=systems(), data=st.data())
+def test_whole_weights_repeat_trials(metric, system, data):
+    scores, labels = system
+    size = len(labels)
+    weights = np.array(data.draw(st.lists(st.integers(0, 4), min_size=size, max_size=size)))
+    weights[:2] += 1  # of a target and a non-target
+    repeated = metric(np.repeat(scores, weights), np.repeat(labels, weights))
+    assert metric(scores, labels, weights=weights) == pytest.approx(repeated, abs=1e-12)
+    eighths = metric(scores, labels, weights=weights / 8)
+    assert eighths == pytest.approx(repeated, abs=1e-12)
+    assert metric(scores, labels, weights=np.ones(size)) == pytest.approx(metric(*system))
+
+
+@given(systems(), st.data())
+def test_the_weighted_curve_is_that_of_repeated_trials(system, data):
+    scores, labels = system
+    size = len(labels)
+    weights = np.array(data.draw(st.lists(st.integers(1, 4), min_size=size, max_size=size)))
+    points = set(zip(*det_points(scores, labels, weights), strict=True))
+    repeated = np.repeat(scores, weights), np.repeat(labels, weights)
+    assert points <= {(fa, miss) for miss, fa in operating_points(*repeated)}
+    assert points >= set(zip(*(rates[[0, -1]] for rates in det_points(*repeated)), strict=True))
+    ours = Roc.of(scores, labels, weights).hull
+    assert (ours.p_miss == Roc.of(*repeated).hull.p_miss).all()
+    assert (ours.p_fa == Roc.of(*repeated).hull.p_fa).all()
+
+
+@pytest.mark.parametrize("metric", [*WEIGHTED.values(), det_points], ids=[*WEIGHTED, "det_points"])
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ([1, 1], r"weights of shape \(2,\) for 3 trials"),
+        ([[1, 1, 1]], r"weights of shape \(1, 3\)"),
+        ([1, -1, 1], r"weight 1 \(counted from 0\) is -1"),
+        ([1, 1, np.nan], "weight 2 .* is nan"),
+        ([np.inf, 1, 1], "weight 0 .* is inf"),
+        ([0, 1, 1], "all targets or all non-targets weigh 0"),
+        ([1.0, 0.0, 0.0], "all targets or all non-targets weigh 0"),
+    ],
+)
+def test_bad_weights_are_refused(metric, weights, message):
+    with pytest.raises(InputError, match=message):
+        metric([1.0, 2.0, 3.0], [True, False, False], weights=weights)
 
 
 # ---- bad input ----
@@ -333,6 +454,12 @@ def test_draws_without_a_class_are_redrawn():
     assert (estimate.draws == 0).all() and len(estimate.draws) == 200
 
 
+@pytest.mark.parametrize(("label", "test"), [(True, "a"), (False, "b")])
+def test_one_class_is_refused_rather_than_drawn_for_ever(label, test):
+    with pytest.raises(InputError, match="an error rate needs some of each"):
+        bootstrap([[0.0, 1.0]], [label, label], ["a", "a"], [test, test])
+
+
 def test_labels_must_fit_speakers():
     with pytest.raises(InputError, match=r"trial 1 .* is a target of speakers 'a' and 'b'"):
         bootstrap([[0.0, 1.0]], [False, True], ["a", "a"], ["b", "b"])
@@ -342,17 +469,53 @@ def test_labels_must_fit_speakers():
         bootstrap([[0.0, 1.0]], [False, True], ["a", "a"], ["b", "a"], draws=0)
 
 
+def experiment(rng, speakers, utterances=10, trials=20, distance=4.5):
+    """A trial list of newly drawn speakers, and the EER of the population that they come from.
+
+    Every speaker enrolls in `trials` target and `trials` non-target trials, against partners
+    drawn at random. A score has a part of each speaker, one of each utterance and noise, all
+    Gaussian, so that the population's EER is known.
+
+    Returns:
+        (scores, labels, enrollment speakers, test speakers), true EER.
+    """
+    alike, impostor = rng.normal(size=(2, speakers)) * [[0.7], [0.5]]
+    session = rng.normal(size=(speakers, utterances)) * 0.5
+    enroll = np.repeat(np.arange(speakers), trials)
+    other = (enroll + rng.integers(1, speakers, size=len(enroll))) % speakers
+    first, second, third = rng.integers(utterances, size=(3, len(enroll)))
+    second = (first + 1 + second % (utterances - 1)) % utterances  # never an utterance with itself
+    noise = rng.normal(size=(2, len(enroll)))
+    tar = distance + alike[enroll] + session[enroll, first] + session[enroll, second] + noise[0]
+    non = impostor[enroll] + impostor[other]
+    non += session[enroll, first] + session[other, third] + noise[1]
+    spread = np.sqrt([0.7**2 + 2 * 0.5**2 + 1, 2 * 0.5**2 + 2 * 0.5**2 + 1])
+    sides = np.tile(enroll, 2), np.concatenate([enroll, other])
+    names = [side.astype(str).tolist() for side in sides]
+    labels = np.arange(2 * len(enroll)) < len(enroll)
+    return (np.concatenate([tar, non]), labels, *names), ndtr(-distance / spread.sum())
+
+
+def covered(experiments, draws, seed=0, **design):
+    """In how many of so many experiments the interval of the EER holds the true EER."""
+    rng = np.random.default_rng(seed)
+    hits = 0
+    for number in range(experiments):
+        (scores, *trials), truth = experiment(rng, **design)
+        low, high = bootstrap([scores], *trials, draws=draws, seed=number).eer[0].interval
+        hits += low <= truth <= high
+    return hits
+
+
+def test_the_generator_has_the_eer_that_it_says():
+    (scores, labels, *_), truth = experiment(np.random.default_rng(1), speakers=20_000)
+    assert eer(scores, labels) == pytest.approx(truth, abs=0.001)
+
+
 @pytest.mark.slow
 def test_intervals_cover_the_truth():
-    rng = np.random.default_rng(11)
-    large = [speaker_trials(rng, speakers=300, utterances=3)[:2] for _ in range(8)]
-    truth = np.mean([eer(scores, labels) for scores, labels in large])
-    covered = 0
-    for _ in range(100):
-        scores, *rest = speaker_trials(rng, speakers=30, utterances=6)
-        low, high = bootstrap([scores], *rest, draws=150).eer[0].interval
-        covered += low <= truth <= high
-    assert covered >= 80  # resampling trials instead of speakers covers about 50
+    """92 to 98 % of them; docs/metrics.md tells for how many speakers."""
+    assert 184 <= covered(experiments=200, draws=400, speakers=200) <= 196
 
 
 # ---- estimates and gains ----
@@ -392,21 +555,15 @@ def test_difference_is_draw_by_draw():
 
 
 @pytest.mark.slow
-def test_ten_million_trials_cost_a_few_sorts():
+def test_ten_million_trials_need_a_few_copies_of_the_scores():
     rng = np.random.default_rng(0)
     labels = rng.random(10_000_000) < 0.3
     scores = rng.normal(size=len(labels)) + 2 * labels
-    start = time.perf_counter()
-    np.argsort(scores)
-    sort = time.perf_counter() - start
     tracemalloc.start()
-    start = time.perf_counter()
     for metric in (eer, min_dcf, cllr, min_cllr):
         metric(scores, labels)
-    elapsed = time.perf_counter() - start
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert elapsed < 6 * sort
     assert peak < 6 * scores.nbytes
 
 
