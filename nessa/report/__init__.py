@@ -7,9 +7,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from nessa.conditions import read_conditions
 from nessa.config import Recipe, stage_digest
 from nessa.errors import InputError
-from nessa.evaluation import Scores, read_condition_scores, read_conditions
 from nessa.files import atomic_open, read_json, write_json
 from nessa.gallery import mixed_gallery
 from nessa.plan import NESSA, RAW, System
@@ -18,6 +18,8 @@ from nessa.report.cost import nessa_cost
 from nessa.report.det import write_det
 from nessa.report.migration import write_gallery
 from nessa.report.table import format_records, legend, markdown_table
+from nessa.systems import read_condition_scores
+from nessa.verification import Scores
 
 __all__ = ["write_report"]
 

@@ -1,17 +1,23 @@
 """Evaluation records as tables: plain text for the terminal, Markdown for files."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from textwrap import wrap
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from nessa.columns import (
+    Row,
+    markdown_columns,
+    percent,
+    plain_columns,
+    share,
+    with_interval,
+    wrapped,
+)
 from nessa.plan import NESSA, RAW
 
 Record = Mapping[str, Any]
-Row = tuple[str, ...]
 
 HEADER: Row = ("system", "enroll", "runtime", "trials", "EER %", "minDCF", "recovered gain %")
 MEAN = f"{NESSA}.mean"
-LEGEND_WIDTH = 100  # characters, in plain text
 
 
 def format_records(records: Sequence[Record]) -> str:
@@ -23,21 +29,12 @@ def format_records(records: Sequence[Record]) -> str:
     Returns:
         Lines without a final line end.
     """
-    rows = [HEADER, *_rows(records)]
-    widths = _widths(rows)
-    lines = ["  ".join(_padded(row, widths)).rstrip() for row in rows]
-    lines.insert(1, "  ".join("-" * width for width in widths))
-    notes = [line for note in legend(records) for line in wrap(note, LEGEND_WIDTH)]
-    return "\n".join([*lines, "", *notes])
+    return f"{plain_columns([HEADER, *_rows(records)])}\n\n{wrapped(legend(records))}"
 
 
 def markdown_table(records: Sequence[Record]) -> str:
-    """The same table in Markdown, padded so that it reads well as text too, without a legend."""
-    rows = [HEADER, *_rows(records)]
-    widths = _widths(rows)
-    rule = tuple("-" * width for width in widths)
-    rows.insert(1, rule)
-    return "\n".join(f"| {' | '.join(_padded(row, widths))} |" for row in rows)
+    """The same table in Markdown, without a legend."""
+    return markdown_columns([HEADER, *_rows(records)])
 
 
 def legend(records: Sequence[Record]) -> list[str]:
@@ -147,27 +144,3 @@ def _gain(record: Record) -> str:
     if low == high:
         return share(record["gain"])  # the new model itself: 100 % by definition
     return with_interval(record["gain"], (low, high), share)
-
-
-def percent(fraction: float) -> str:
-    """An error rate in percent, without the sign."""
-    return f"{100 * fraction:.2f}"
-
-
-def share(fraction: float) -> str:
-    """A gain in percent, without the sign; coarser, for it is a ratio of differences."""
-    return f"{100 * fraction:.1f}"
-
-
-def with_interval(value: float, interval: Sequence[float], number: Callable[[float], str]) -> str:
-    """`value [low, high]`, each written by `number`."""
-    low, high = interval
-    return f"{number(value)} [{number(low)}, {number(high)}]"
-
-
-def _widths(rows: Sequence[Row]) -> list[int]:
-    return [max(map(len, column)) for column in zip(*rows, strict=True)]
-
-
-def _padded(row: Row, widths: Sequence[int]) -> list[str]:
-    return [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
