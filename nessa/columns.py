@@ -34,6 +34,11 @@ def percent(fraction: float) -> str:
     return f"{100 * fraction:.2f}"
 
 
+def cost(value: float) -> str:
+    """A detection cost or a Cllr."""
+    return f"{value:.3f}"
+
+
 def share(fraction: float) -> str:
     """A gain in percent, without the sign; coarser, for it is a ratio of differences."""
     return f"{100 * fraction:.1f}"

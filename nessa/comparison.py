@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nessa.columns import Row, percent, plain_columns, with_interval, wrapped
+from nessa.columns import Row, cost, percent, plain_columns, with_interval, wrapped
 from nessa.conditions import read_labelled
 from nessa.errors import about
 from nessa.files import read_table
@@ -133,11 +133,6 @@ def format_comparison(records: Sequence[Record]) -> str:
             "know the speakers; give --utt2spk (and --enroll-map for profiles)."
         )
     return "\n\n".join([*tables, wrapped(notes)])
-
-
-def cost(value: float) -> str:
-    """A detection cost or a Cllr."""
-    return f"{value:.3f}"
 
 
 def _figure(record: Record, name: str, number: Any) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 
 from nessa.columns import (
     Row,
+    cost,
     markdown_columns,
     percent,
     plain_columns,
@@ -68,7 +69,7 @@ def _trials_line(records: Sequence[Record]) -> str:
 
 def _rows(records: Sequence[Record]) -> Iterator[Row]:
     """The table's rows; the seeds of a mean share one row below it."""
-    ordered = _ordered(records)
+    ordered = ordered_records(records)
     averaged = {_cell(record) for record in records if record["aligner"] == MEAN}
     for record in ordered:
         if record["aligner"] == NESSA and _cell(record) in averaged:
@@ -80,7 +81,7 @@ def _rows(records: Sequence[Record]) -> Iterator[Row]:
             )
 
 
-def _ordered(records: Sequence[Record]) -> list[Record]:
+def ordered_records(records: Sequence[Record]) -> list[Record]:
     """By trials, then raw models, aligners by update direction, controls; otherwise as given."""
     conditions = list(dict.fromkeys(record["trials"] for record in records))
     pairs = list(dict.fromkeys(_pair(record) for record in records))
@@ -106,18 +107,21 @@ def _is_control(record: Record) -> bool:
     return record["aligner"] != RAW and record["enroll"] == record["runtime"]
 
 
-def _row(record: Record) -> Row:
+def system_label(record: Record) -> str:
+    """What a row calls its system."""
     name = record["aligner"]
     if name == MEAN:
         name = f"{NESSA}, mean of {len(record['seed'])}"
-    if _is_control(record):
-        name += " (control)"
+    return f"{name} (control)" if _is_control(record) else name
+
+
+def _row(record: Record) -> Row:
     return (
-        name,
+        system_label(record),
         *_pair(record),
         record["trials"],
         with_interval(record["eer"], record["eer_ci"], percent),
-        with_interval(record["min_dcf"], record["min_dcf_ci"], "{:.3f}".format),
+        with_interval(record["min_dcf"], record["min_dcf_ci"], cost),
         _gain(record),
     )
 
@@ -130,7 +134,7 @@ def _seeds_row(seeds: Sequence[Record]) -> Row:
         "",
         "",
         ", ".join(percent(seed["eer"]) for seed in seeds),
-        ", ".join(f"{seed['min_dcf']:.3f}" for seed in seeds),
+        ", ".join(cost(seed["min_dcf"]) for seed in seeds),
         "undefined" if set(gains) == {"undefined"} else ", ".join(gains),
     )
 
