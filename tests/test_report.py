@@ -15,7 +15,7 @@ from nessa.alignment import NeuralAligner
 from nessa.config import EncoderConfig, LossConfig, Recipe
 from nessa.encoders import build, save_model
 from nessa.errors import InputError
-from nessa.evaluation import evaluate_systems, score_file
+from nessa.evaluation import evaluate_systems
 from nessa.files import read_json, write_json, write_table
 from nessa.metrics import eer
 from nessa.plan import System, aligned_systems, symmetric_systems
@@ -24,8 +24,9 @@ from nessa.report.comparison import compare_systems, relative_change
 from nessa.report.cost import nessa_cost
 from nessa.report.det import det_curve, write_det
 from nessa.report.table import format_records, markdown_table
-from nessa.trials import Trials, write_scores
-from tests.pairs import two_views
+from nessa.systems import score_file
+from nessa.trials import Trials
+from tests.pairs import two_views, write_system
 
 ENCODER = {"architecture": "tdnn", "channels": 8, "dim": 8, "steps": 1, "loss": {"type": "aam"}}
 # How far apart targets and non-targets are, in standard deviations of the scores.
@@ -61,6 +62,10 @@ def record(aligner: str, enroll: str, runtime: str, **changes: Any) -> dict[str,
         "min_dcf_ci": [0.4, 0.6],
         "gain": 0.5,
         "gain_ci": [0.3, 0.7],
+        "act_dcf": 0.6,
+        "cllr": 0.4,
+        "min_cllr": 0.3,
+        "as_norm": None,
     } | changes
 
 
@@ -95,7 +100,7 @@ def exp(tmp_path: Path, data: Path) -> Path:
         for name in ("trials", "trials_profile"):
             trials = Trials.read(data / "eval" / name)
             scores = strength * trials.labels + rng.standard_normal(len(trials))
-            write_scores(score_file(exp / "scores", system, name), trials, scores)
+            write_system(exp / "scores", system, name, trials, scores.astype(np.float32))
     for name, group in systems.items():
         records = evaluate_systems(recipe, data / "eval", exp / "scores", group)
         write_json(exp / "metrics" / f"{name}.json", records)

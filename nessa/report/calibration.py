@@ -77,8 +77,8 @@ def calibration_section(
         "",
         "![Histograms of scores in every cell, before and after calibration](calibration.svg)",
         "",
-        "![Likelihood ratios against what the trials bear out](reliability.svg) A curve above the "
-        "diagonal says too little for the same speaker, one below it too much.",
+        "![Likelihood ratios against what the trials bear out](reliability.svg) Above the "
+        "diagonal the ratios understate that two speakers are one, below it they overstate it.",
         "",
     ]
 
