@@ -19,7 +19,7 @@ Scores = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Sides:
-    """Embeddings of the enrollment and of the runtime side, in one space, and their places."""
+    """Embeddings of the enrollment and of the runtime side, in one space, and their files."""
 
     enroll: Embeddings
     runtime: Embeddings
@@ -53,11 +53,8 @@ class Sides:
         if profiles.keys() <= set(self.enroll.keys):
             return self
         with about(enroll_map, self.paths[0]):
-            return Sides(profile_means(self.enroll, profiles), self.runtime, self.paths)
-
-    def check_cohort(self, cohort: "Sides") -> None:
-        """Refuse a cohort that is not in the space of these embeddings."""
-        _check_one_space(self.paths[0], self.enroll, cohort.paths[0], cohort.enroll)
+            means = profile_means(self.enroll, profiles)
+        return Sides(means, self.runtime, (enroll_map, self.paths[1]))
 
     def cosine(self, trials: Trials) -> Scores:
         """Cosine scores (T,); see `nessa.scoring.cosine_scores`."""
@@ -66,7 +63,7 @@ class Sides:
 
     def as_norm(self, scores: Scores, trials: Trials, cohort: "Sides", top_n: int) -> Scores:
         """Normalised scores (T,); see `nessa.scoring.as_norm`."""
-        self.check_cohort(cohort)
+        _check_one_space(self.paths[1], self.runtime, cohort.paths[1], cohort.runtime)
         with about(*cohort.paths):
             sides = self.enroll, self.runtime, trials, cohort.enroll, cohort.runtime
             return as_norm(scores, *sides, top_n)
@@ -134,9 +131,9 @@ def score_trials(
 
 
 def score_summary(output: Path, trials: Trials, scores: npt.ArrayLike) -> str:
-    """One line: the number of trials, with EER and minDCF where they are labelled."""
+    """One line: the number of trials, with EER and minDCF where both classes are labelled."""
     line = f"{output}: {len(trials)} trials"
-    if trials.labels is None:
+    if trials.labels is None or trials.targets == 0 or trials.nontargets == 0:
         return line
     error, cost = eer(scores, trials.labels), min_dcf(scores, trials.labels)
     return f"{line}, EER {error:.2%}, minDCF {cost:.3f}"

@@ -131,7 +131,7 @@ def test_a_cohort_that_is_too_small_or_of_another_space_is_refused(
     other.write(cohort[1])
     with pytest.raises(InputError, match=f"{cohort[0]} is of model 'x', {cohort[1]} of 'z'"):
         score_trials(*words, cohort=cohort, top_n=12)
-    with pytest.raises(InputError, match=f"x is of model 'x', {cohort[1]} of 'z'"):
+    with pytest.raises(InputError, match=f"y is of model 'x', {cohort[1]} of 'z'"):
         score_trials(*words, cohort=(cohort[1], cohort[1]), top_n=12)
     assert not (tmp_path / "out").exists()
 
