@@ -177,8 +177,11 @@ run_jobs() {
 run_one() {
   local job
   case $2 in
-    -m) job=${*:4:2} job=${job#recipe } job=${job%% *} ;; # python -m nessa.cli [recipe] NAME ...
-    *) job=$(basename "$2" .py) ;;                        # python local/mini.py ...
+    -m) # python -m nessa.cli prepare ..., or nessa.cli recipe evaluate ...
+      job=$4
+      [[ $job != recipe ]] || job=$5
+      ;;
+    *) job=$(basename "$2" .py) ;; # python local/mini.py ...
   esac
   launch --log "$exp/log/$name/$job.log" --jobs "$job" --show true -- "$@"
 }

@@ -6,6 +6,7 @@ from typing import Any
 
 from nessa.conditions import Condition, read_conditions
 from nessa.config import Recipe
+from nessa.layout import AS_NORM, COSINE, Kind
 from nessa.metrics import (
     Bootstrap,
     Estimate,
@@ -18,7 +19,7 @@ from nessa.metrics import (
     recovered_gain,
 )
 from nessa.plan import NESSA, RAW, SEED, System, has_as_norm, is_nessa, seed_index
-from nessa.systems import AS_NORM, COSINE, Kind, read_condition_scores
+from nessa.systems import read_condition_scores
 
 Record = dict[str, Any]
 CALIBRATED = ("act_dcf", "cllr", "min_cllr")
@@ -36,15 +37,16 @@ def evaluate_systems(
     Args:
         recipe: names the models and the number of draws.
         set_dir: data directory with trials.
-        scores_dir: holds the score files; see `nessa.systems.score_file`.
+        scores_dir: holds the score files; see `nessa.layout.score_file`.
         systems: what to evaluate.
 
     Returns:
         One record per system and condition: fractions, intervals as [low, high]. "gain" is None
         where the new model is not significantly better than the old one, and "over_nessa" (how
         far the EER lies above NESSA's, paired) where NESSA has no row for the pair of models.
-        "act_dcf" and "cllr" are of the calibrated cosine scores. "as_norm" has the same figures
-        with AS-norm; None for a system without it.
+        "act_dcf" and "cllr" are of the cosine scores as single-utterance dev trials calibrate
+        them, "min_cllr" of the best monotone map. "as_norm" has the same figures with AS-norm;
+        None for a system without it.
 
     Raises:
         InputError: a score file is missing or does not fit its trials.

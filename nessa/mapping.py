@@ -8,8 +8,8 @@ import numpy as np
 from nessa.alignment import Aligner, load
 from nessa.config import Recipe
 from nessa.errors import about
+from nessa.layout import COHORT, SCORED_SETS, aligner_dir, mapped_dir, own_cohort
 from nessa.plan import System, has_as_norm
-from nessa.systems import COHORT, SCORED_SETS, aligner_dir, mapped_dir, own_cohort
 from nessa.tables import Embeddings, ModelStamp, profile_means
 from nessa.trials import read_enroll_map
 

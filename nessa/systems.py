@@ -1,68 +1,30 @@
-"""A recipe's systems on disk: where their files lie, and how they are scored and calibrated.
-
-exp/mapped/<aligner>/<enroll>-<runtime>/{dev,eval,cohort}/{enroll,runtime}/
-exp/scores/<aligner>/<enroll>-<runtime>/
-    {dev,eval}/<list>.scores, <list>.asnorm.scores    cosine, and with AS-norm
-    calibration.json, calibration.asnorm.json         fitted on dev/trials
-    eval/<list>.llr, <list>.asnorm.llr                natural-log likelihood ratios
-"""
+"""A recipe's systems: how stages 5 and 8 score them, and calibrate on dev what eval has."""
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
 from nessa.calibration import fit_calibration
 from nessa.conditions import Condition
 from nessa.config import Recipe
 from nessa.errors import about
+from nessa.layout import (
+    AS_NORM,
+    COHORT,
+    COSINE,
+    DEV,
+    EVAL,
+    PROFILE_LIST,
+    SCORED_SETS,
+    Kind,
+    calibration_file,
+    mapped_dir,
+    own_cohort,
+    score_file,
+)
 from nessa.plan import RAW, System, has_as_norm
 from nessa.scoring import Calibration
 from nessa.trials import Trials, join_scores, read_scores, write_scores
 from nessa.verification import Scores, Sides, score_summary
-
-Kind = Literal["", ".asnorm"]  # of scores, as their files are named
-COSINE: Kind = ""
-AS_NORM: Kind = ".asnorm"
-DEV, EVAL = SCORED_SETS = ("dev", "eval")
-COHORT = "cohort"
-PROFILE_LIST = "trials_profile"
-
-
-def pair_dir(folder: Path, system: System) -> Path:
-    """A system's place in exp/aligners, exp/mapped or exp/scores."""
-    return folder / system.aligner / f"{system.enroll}-{system.runtime}"
-
-
-def aligner_dir(exp: Path, system: System) -> Path:
-    """The fitted aligner of a system."""
-    return pair_dir(exp / "aligners", system)
-
-
-def mapped_dir(exp: Path, system: System, name: str) -> Path:
-    """The mapped embeddings of a set (or of `COHORT`), with a folder for each side."""
-    return pair_dir(exp / "mapped", system) / name
-
-
-def own_cohort(exp: Path, system: System, cohort_set: str) -> tuple[Path, Path]:
-    """The speakers' means of the cohort's set, in each model's own space."""
-    tables = [
-        exp / "embeddings" / model / cohort_set / "spk_xvector.scp"
-        for model in (system.enroll, system.runtime)
-    ]
-    return tables[0], tables[1]
-
-
-def score_file(
-    scores_dir: Path,
-    system: System,
-    list_name: str,
-    set_name: str = EVAL,
-    kind: Kind = COSINE,
-    calibrated: bool = False,
-) -> Path:
-    """The scores, or the calibrated ones, of a system on a trial list of a set."""
-    name = f"{list_name}{kind}.{'llr' if calibrated else 'scores'}"
-    return pair_dir(scores_dir, system) / set_name / name
 
 
 def read_condition_scores(
@@ -117,7 +79,7 @@ def score_system(recipe: Recipe, data: Path, exp: Path, system: System) -> Itera
                 write_scores(score_file(*place), trials, values)
                 yield score_summary(score_file(*place), trials, values)
                 if set_name == DEV:
-                    fitted = pair_dir(exp / "scores", system) / f"calibration{kind}.json"
+                    fitted = calibration_file(exp / "scores", system, kind)
                     p_target = recipe.scoring.p_target
                     calibrations[kind] = fit_calibration(path, score_file(*place), fitted, p_target)
                 else:

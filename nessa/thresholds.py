@@ -9,9 +9,10 @@ import numpy.typing as npt
 
 from nessa.conditions import Condition
 from nessa.config import Recipe
+from nessa.layout import AS_NORM, COSINE, Kind
 from nessa.metrics import Roc, act_dcf, min_dcf
 from nessa.plan import System, update_cells
-from nessa.systems import AS_NORM, COSINE, Kind, read_condition_scores
+from nessa.systems import read_condition_scores
 from nessa.verification import Scores
 
 P_TARGET = 0.01  # of the detection cost that a threshold is chosen for

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
+from nessa.layout import AS_NORM, COSINE, score_file
 from nessa.plan import System, has_as_norm
-from nessa.systems import AS_NORM, COSINE, score_file
 from nessa.tables import Embeddings, ModelStamp
 from nessa.trials import Trials, write_scores
 

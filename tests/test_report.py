@@ -17,6 +17,7 @@ from nessa.encoders import build, save_model
 from nessa.errors import InputError
 from nessa.evaluation import evaluate_systems
 from nessa.files import read_json, write_json, write_table
+from nessa.layout import score_file
 from nessa.metrics import eer
 from nessa.plan import System, aligned_systems, symmetric_systems, update_cells
 from nessa.report import write_report
@@ -26,7 +27,6 @@ from nessa.report.det import det_curve, write_det
 from nessa.report.histograms import write_histograms
 from nessa.report.reliability import reliability_curve, write_reliability
 from nessa.report.table import format_records, markdown_table
-from nessa.systems import score_file
 from nessa.trials import Trials
 from tests.pairs import two_views, write_system
 

@@ -8,9 +8,10 @@ import pytest
 from nessa.config import load_recipe
 from nessa.errors import InputError
 from nessa.files import read_json, write_table
+from nessa.layout import AS_NORM, COSINE, score_file
 from nessa.plan import System, has_as_norm, update_cells
 from nessa.scoring import Calibration
-from nessa.systems import AS_NORM, COSINE, score_file, score_system
+from nessa.systems import score_system
 from nessa.trials import Trials, read_scores
 from nessa.verification import score_trials
 from tests.toy import Toy

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from nessa.layout import AS_NORM, COSINE
 from nessa.metrics import act_dcf, min_dcf
 from nessa.plan import System
-from nessa.systems import AS_NORM, COSINE
 from nessa.thresholds import best_threshold, threshold_costs
 
 CELLS = [System("raw", "x", "x"), System("nessa", "y", "x"), System("nessa", "x", "y"),

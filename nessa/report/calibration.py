@@ -8,11 +8,11 @@ import numpy as np
 
 from nessa.columns import Row, cost, markdown_columns
 from nessa.config import Recipe
+from nessa.layout import AS_NORM, COSINE, Kind
 from nessa.plan import NESSA, System, update_cells
 from nessa.report.histograms import write_histograms
 from nessa.report.reliability import write_reliability
 from nessa.report.table import Record
-from nessa.systems import AS_NORM, COSINE, Kind
 from nessa.thresholds import P_TARGET, Cells, Labels
 
 BAYES = float(np.log((1 - P_TARGET) / P_TARGET))  # the threshold of LLRs, costs 1
