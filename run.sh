@@ -88,10 +88,7 @@ stage_4_extract() {
 }
 
 stage_5_symmetric() {
-  local sides=(--enroll "$exp/embeddings/{2}/eval" --runtime "$exp/embeddings/{3}/eval")
-  score trials "${plan[symmetric]}" "${sides[@]}"
-  score trials_profile "${plan[symmetric]}" "${sides[@]}" --enroll-map "$data/eval/enroll_map"
-  evaluate "${plan[symmetric]}"
+  score "${plan[symmetric]}"
 }
 
 stage_6_align() {
@@ -103,24 +100,16 @@ stage_6_align() {
 }
 
 stage_7_map() {
-  local profiles=()
-  [[ ! -f $data/eval/enroll_map ]] || profiles=(--enroll-map "$data/eval/enroll_map")
   run_jobs '{1}.{2}-{3}' "${plan[systems]}" \
-    "${nessa[@]}" map --aligner "$exp/aligners/{1}/{2}-{3}" "${profiles[@]}" \
-    --enroll "$exp/embeddings/{2}/eval" --runtime "$exp/embeddings/{3}/eval" \
-    --output "$exp/mapped/{1}/{2}-{3}/eval"
+    "${nessa[@]}" recipe map "${of_recipe[@]}" --system '{1}:{2}:{3}'
 }
 
 stage_8_asymmetric() {
-  local list mapped="$exp/mapped/{1}/{2}-{3}/eval"
-  for list in trials trials_profile; do
-    score "$list" "${plan[systems]}" --enroll "$mapped/enroll" --runtime "$mapped/runtime"
-  done
-  evaluate "${plan[systems]}"
+  score "${plan[systems]}"
 }
 
 stage_9_report() {
-  run_one "${nessa[@]}" report --recipe "$config" --exp "$exp" --data "$data"
+  run_one "${nessa[@]}" report "${of_recipe[@]}"
 }
 
 stage_10_export() {
@@ -129,21 +118,12 @@ stage_10_export() {
     --output "$exp/export/{1}.{2}-{3}"
 }
 
-# score LIST SYSTEMS OPTION...: each system on a trial list of the eval set, if it has that list.
+# score SYSTEMS: scores, then error rates and their intervals for this stage's table.
 score() {
-  local list=$1 systems=$2
-  shift 2
-  [[ -f $data/eval/$list ]] || return 0
-  run_jobs "{1}.{2}-{3}.$list" "$systems" \
-    "${nessa[@]}" score --trials "$data/eval/$list" "$@" \
-    --output "$exp/scores/{1}/{2}-{3}/$list.scores"
-}
-
-# evaluate SYSTEMS: error rates and their intervals, for this stage's table.
-evaluate() {
   local system systems=()
+  run_jobs '{1}.{2}-{3}' "$1" "${nessa[@]}" recipe score "${of_recipe[@]}" --system '{1}:{2}:{3}'
   for system in $1; do systems+=(--system "$system"); done
-  run_one "${nessa[@]}" evaluate --recipe "$config" --data "$data" --exp "$exp" "${systems[@]}" \
+  run_one "${nessa[@]}" recipe evaluate "${of_recipe[@]}" "${systems[@]}" \
     --output "$exp/metrics/$name.json"
 }
 
@@ -197,7 +177,10 @@ run_jobs() {
 run_one() {
   local job
   case $2 in
-    -m) job=$4 ;;                  # python -m nessa.cli prepare ...
+    -m) # python -m nessa.cli prepare ..., or nessa.cli recipe evaluate ...
+      job=$4
+      [[ $job != recipe ]] || job=$5
+      ;;
     *) job=$(basename "$2" .py) ;; # python local/mini.py ...
   esac
   launch --log "$exp/log/$name/$job.log" --jobs "$job" --show true -- "$@"
@@ -239,6 +222,7 @@ read_options() {
     fail 2 "--stage $first comes after --stop-stage $stop_stage"
   work_dir=$(realpath -m -- "${work_dir:-$root/recipes/$recipe}")
   data=$work_dir/data exp=$work_dir/exp config=$work_dir/exp/recipe.yaml
+  of_recipe=(--recipe "$config" --data "$data" --exp "$exp")
 }
 
 count_cores() {

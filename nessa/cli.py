@@ -43,11 +43,28 @@ def path_option(name: str, text: str, **more: Any) -> Callable[..., Any]:
 
 recipe_option = path_option("--recipe", "Recipe file (YAML).")
 data_option = path_option("--data", "The recipe's data folder, which holds manifests/ and sets.")
+exp_option = path_option("--exp", "The recipe's exp folder.")
+utt2dur_option = click.option(
+    "--utt2dur",
+    type=PathType,
+    help="Calibration: durations (`utterance seconds`), which count as well.",
+)
 
 
-@cli.group()
+def system_option(multiple: bool = False) -> Callable[..., Any]:
+    """The option that names a system of the recipe, or several."""
+    text = "aligner:enroll:runtime, as nessa:new:old or raw:old:old"
+    return click.option(
+        "--system",
+        required=True,
+        multiple=multiple,
+        help=f"{text}; repeatable" if multiple else text,
+    )
+
+
+@cli.group(cls=PipelineOrder)
 def recipe() -> None:
-    """Read a recipe."""
+    """What run.sh asks for: read a recipe, and run a stage for one of its systems."""
 
 
 @recipe.command("resolve")
@@ -69,6 +86,71 @@ def recipe_resolve(
     save_yaml(work_dir / "exp" / "recipe.yaml", resolved)
     for key, value in plan(resolved):
         click.echo(f"{key} {value}")
+
+
+@recipe.command("map")
+@recipe_option
+@data_option
+@exp_option
+@system_option()
+def recipe_map(recipe: Path, data: Path, exp: Path, system: str) -> None:
+    """Stage 7: map what a system of the recipe is scored on; see `nessa map`.
+
+    Example: nessa recipe map --recipe recipes/mini/exp/recipe.yaml --data recipes/mini/data
+    --exp recipes/mini/exp --system nessa:new:old
+    """
+    from nessa.config import load_recipe
+    from nessa.mapping import map_system
+    from nessa.plan import System
+
+    map_system(load_recipe(recipe), data, exp, System.parse(system))
+
+
+@recipe.command("score")
+@recipe_option
+@data_option
+@exp_option
+@system_option()
+def recipe_score(recipe: Path, data: Path, exp: Path, system: str) -> None:
+    """Stages 5 and 8: score a system of the recipe, and calibrate on its dev set.
+
+    As `nessa score` and `nessa calibrate` would, in one process.
+
+    Example: nessa recipe score --recipe recipes/mini/exp/recipe.yaml --data recipes/mini/data
+    --exp recipes/mini/exp --system raw:old:old
+    """
+    from nessa.config import load_recipe
+    from nessa.plan import System
+    from nessa.systems import score_system
+
+    for line in score_system(load_recipe(recipe), data, exp, System.parse(system)):
+        click.echo(line)
+
+
+@recipe.command("evaluate")
+@recipe_option
+@data_option
+@exp_option
+@system_option(multiple=True)
+@path_option("--output", "Receives the metrics (JSON), one record per system and trial list.")
+def recipe_evaluate(
+    recipe: Path, data: Path, exp: Path, system: tuple[str, ...], output: Path
+) -> None:
+    """Stages 5 and 8: error rates and recovered gain of systems, with paired intervals.
+
+    Example: nessa recipe evaluate --recipe recipes/mini/exp/recipe.yaml --data recipes/mini/data
+    --exp recipes/mini/exp --system raw:old:old --system raw:new:new --output metrics.json
+    """
+    from nessa.config import load_recipe
+    from nessa.evaluation import evaluate_systems
+    from nessa.files import write_json
+    from nessa.plan import System
+    from nessa.report.table import format_records
+
+    parsed = [System.parse(name) for name in system]
+    records = evaluate_systems(load_recipe(recipe), data / "eval", exp / "scores", parsed)
+    write_json(output, records)
+    click.echo(format_records(records))
 
 
 @cli.command()
@@ -254,45 +336,132 @@ def map_embeddings(
 @path_option("--runtime", "Embeddings of the runtime side.")
 @path_option("--trials", "Trial list, in any of the three formats.")
 @click.option("--enroll-map", type=PathType, help="Profiles (`id utterance ...`) to average.")
+@click.option("--enroll-cohort", type=PathType, help="AS-norm: embeddings made as --enroll was.")
+@click.option("--runtime-cohort", type=PathType, help="AS-norm: embeddings made as --runtime was.")
+@click.option(
+    "--top-n", default=300, type=COUNT, show_default=True, help="AS-norm: scores that count."
+)
+@click.option("--calibration", type=PathType, help="Write log likelihood ratios by this file.")
+@utt2dur_option
 @path_option("--output", "Receives `enroll test score` lines, in trial order.")
-def score(enroll: Path, runtime: Path, trials: Path, enroll_map: Path | None, output: Path) -> None:
+def score(
+    enroll: Path,
+    runtime: Path,
+    trials: Path,
+    enroll_map: Path | None,
+    enroll_cohort: Path | None,
+    runtime_cohort: Path | None,
+    top_n: int,
+    calibration: Path | None,
+    utt2dur: Path | None,
+    output: Path,
+) -> None:
     """Score trials by cosine, and print EER and minDCF where they are labelled.
+
+    With both cohorts, two-sided AS-norm. With --calibration, natural-log likelihood ratios.
+    Memory: the embeddings, and about 20 bytes a trial.
 
     Example: nessa score --enroll mapped/enroll --runtime mapped/runtime
     --trials recipes/mini/data/eval/trials --output scores
     """
-    from nessa.evaluation import score_trials
+    from nessa.verification import score_trials
 
-    click.echo(score_trials(enroll, runtime, trials, enroll_map, output))
+    if (enroll_cohort is None) != (runtime_cohort is None):
+        raise click.UsageError("--enroll-cohort and --runtime-cohort go together")
+    if utt2dur is not None and calibration is None:
+        raise click.UsageError("--utt2dur is for --calibration")
+    line = score_trials(
+        enroll,
+        runtime,
+        trials,
+        output,
+        enroll_map=enroll_map,
+        cohort=(enroll_cohort, runtime_cohort) if enroll_cohort and runtime_cohort else None,
+        top_n=top_n,
+        calibration=calibration,
+        utt2dur=utt2dur,
+    )
+    click.echo(line)
 
 
 @cli.command()
-@recipe_option
-@data_option
-@path_option("--exp", "The recipe's exp folder, which holds scores/.")
-@click.option("--system", "systems", multiple=True, required=True, help="aligner:enroll:runtime")
-@path_option("--output", "Receives the metrics (JSON), one record per system and trial list.")
-def evaluate(recipe: Path, data: Path, exp: Path, systems: tuple[str, ...], output: Path) -> None:
-    """Compute EER, minDCF and recovered gain, with paired joint-speaker-bootstrap intervals.
+@path_option("--trials", "Labelled trials of a dev set, in either format.")
+@path_option("--scores", "Their scores, in any order.")
+@click.option(
+    "--p-target", default=0.01, show_default=True, help="The target prior at which to fit best."
+)
+@utt2dur_option
+@click.option(
+    "--enroll-map",
+    type=PathType,
+    help="Profiles of the trials (`id utterance ...`): the number of utterances counts as well.",
+)
+@path_option("--output", "Receives the calibration (JSON), for nessa score --calibration.")
+def calibrate(
+    trials: Path,
+    scores: Path,
+    p_target: float,
+    utt2dur: Path | None,
+    enroll_map: Path | None,
+    output: Path,
+) -> None:
+    """Fit a map from scores to natural-log likelihood ratios, by logistic regression.
 
-    Example: nessa evaluate --recipe recipes/mini/exp/recipe.yaml --data recipes/mini/data
-    --exp recipes/mini/exp --system raw:old:old --system raw:new:new --output metrics.json
+    Fit one per pair of enrollment and runtime model; one threshold then serves all pairs.
+
+    Example: nessa calibrate --trials recipes/mini/data/dev/trials --scores dev.scores
+    --output calibration.json
     """
-    from nessa.config import load_recipe
-    from nessa.evaluation import evaluate_systems
-    from nessa.files import write_json
-    from nessa.plan import System
-    from nessa.report.table import format_records
+    from nessa.calibration import fit_calibration
 
-    parsed = [System.parse(system) for system in systems]
-    records = evaluate_systems(load_recipe(recipe), data / "eval", exp / "scores", parsed)
-    write_json(output, records)
-    click.echo(format_records(records))
+    fitted = fit_calibration(trials, scores, output, p_target, utt2dur, enroll_map)
+    click.echo(f"{output}: {fitted}")
+
+
+@cli.command()
+@path_option("--trials", "Labelled trial list, in either format.")
+@path_option("--scores", "Score file, `enroll test score` lines in any order.", metavar="FILE...")
+@click.argument("more_scores", nargs=-1, type=PathType, metavar="")
+@click.option("--llr", is_flag=True, help="The scores are natural-log likelihood ratios.")
+@click.option("--utt2spk", type=PathType, help="Speakers (`utterance speaker`), for intervals.")
+@click.option("--enroll-map", type=PathType, help="Profiles (`id utterance ...`) of the trials.")
+@click.option("--draws", default=1000, type=COUNT, show_default=True, help="Of the bootstrap.")
+@click.option("--seed", default=1, show_default=True, help="Of the bootstrap.")
+@click.option("--output", type=PathType, help="Receives the figures (JSON), a record per file.")
+def evaluate(
+    trials: Path,
+    scores: Path,
+    more_scores: tuple[Path, ...],
+    llr: bool,
+    utt2spk: Path | None,
+    enroll_map: Path | None,
+    draws: int,
+    seed: int,
+    output: Path | None,
+) -> None:
+    """Compute the error rates of score files, of any system or toolkit.
+
+    Scores are joined to trials by key. With --utt2spk there are intervals of a joint speaker
+    bootstrap; several files are then compared with the first on the same draws.
+
+    Example: nessa evaluate --trials recipes/mini/data/eval/trials
+    --utt2spk recipes/mini/data/eval/utt2spk --scores a.scores b.scores
+    """
+    from nessa.comparison import compare_score_files, format_comparison
+    from nessa.files import write_json
+
+    if enroll_map is not None and utt2spk is None:
+        raise click.UsageError("--enroll-map is for the intervals, which need --utt2spk")
+    files = [scores, *more_scores]
+    records = compare_score_files(trials, files, llr, utt2spk, enroll_map, draws, seed)
+    if output is not None:
+        write_json(output, records)
+    click.echo(format_comparison(records))
 
 
 @cli.command()
 @recipe_option
-@path_option("--exp", "The recipe's exp folder, which holds metrics/ and scores/.")
+@exp_option
 @data_option
 def report(recipe: Path, exp: Path, data: Path) -> None:
     """Gather all metrics into results.json, the result table and the DET plot.

@@ -133,8 +133,16 @@ class AlignerConfig(Section):
 Baseline = Literal["raw", "logit", "procrustes", "ridge", "cca", "plda", "regression"]
 
 
+class ScoringConfig(Section):
+    """Stages 5 and 8: score normalisation, and calibration on the dev set."""
+
+    cohort: Literal["align", "train"] = "align"  # AS-norm: the set whose speakers' means it uses
+    top_n: Annotated[int, Field(ge=2)] = 300  # cohort scores that count
+    p_target: Annotated[float, Field(gt=0, lt=1)] = 0.01  # where the calibration is to fit best
+
+
 class EvaluationConfig(Section):
-    """Stages 5 and 8: scoring and metrics."""
+    """Stages 5 and 8: metrics."""
 
     bootstrap_draws: Annotated[int, Field(ge=0)] = 1000
     seed: int = 1
@@ -153,6 +161,7 @@ class Recipe(Section):
     controls: bool = True  # also align each model with itself
     baselines: tuple[Baseline, ...] = ("logit", "procrustes")
     aligner: AlignerConfig = AlignerConfig()
+    scoring: ScoringConfig = ScoringConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
 
     @model_validator(mode="after")
@@ -160,6 +169,14 @@ class Recipe(Section):
         for model in self.update:
             if model not in self.encoders:
                 raise ValueError(f"update: no encoder {model!r}; there are {list(self.encoders)}")
+        return self
+
+    @model_validator(mode="after")
+    def _cohort_is_extracted(self) -> "Recipe":
+        if self.scoring.cohort not in self.extraction.sets:
+            raise ValueError(
+                f"scoring.cohort: set {self.scoring.cohort!r} is not among extraction.sets; add it"
+            )
         return self
 
     @property
@@ -182,6 +199,7 @@ FIRST_STAGE = {
     "controls": 6,
     "baselines": 6,
     "aligner": 6,
+    "scoring": 5,
     "evaluation": 5,
 }
 STAGES = range(11)

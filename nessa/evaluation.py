@@ -1,157 +1,34 @@
-"""Scores and metrics of a recipe's systems, on the same trials and the same bootstrap draws."""
+"""Metrics of a recipe's systems, on the same trials and the same bootstrap draws."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
+from nessa.conditions import Condition, read_conditions
 from nessa.config import Recipe
-from nessa.datadir import read_utt2spk
-from nessa.errors import InputError, about
+from nessa.layout import AS_NORM, COSINE, Kind
 from nessa.metrics import (
+    Bootstrap,
     Estimate,
+    act_dcf,
     bootstrap,
+    cllr,
     difference,
-    eer,
     mean_estimate,
-    min_dcf,
+    min_cllr,
     recovered_gain,
 )
-from nessa.plan import NESSA, RAW, SEED, System, is_nessa, seed_index
-from nessa.scoring import cosine_scores
-from nessa.tables import Embeddings, profile_means
-from nessa.trials import (
-    Trials,
-    join_scores,
-    read_enroll_map,
-    read_scores,
-    trial_speakers,
-    write_scores,
-)
+from nessa.plan import NESSA, RAW, SEED, System, has_as_norm, is_nessa, seed_index
+from nessa.systems import read_condition_scores
 
 Record = dict[str, Any]
-Scores = npt.NDArray[np.float32]
-
-
-def score_trials(
-    enroll: Path, runtime: Path, trials: Path, enroll_map: Path | None, output: Path
-) -> str:
-    """Score a trial list by cosine and write the scores.
-
-    Args:
-        enroll, runtime: embeddings of the two sides, in one space.
-        trials: the list; an enrollment id is an utterance or a profile.
-        enroll_map: profiles to average from the enrollment embeddings; None where the profiles
-            are among them already.
-        output: receives `enroll test score`, in trial order.
-
-    Returns:
-        One line: the number of trials, with EER and minDCF where they are labelled.
-
-    Raises:
-        InputError: a trial names an utterance without an embedding, or the two sides are not in
-            one space: their dimensions or stamps differ.
-    """
-    enrolled, live = Embeddings.read(enroll), Embeddings.read(runtime)
-    if enrolled.dim != live.dim:
-        raise InputError(
-            f"{enroll} has dimension {enrolled.dim}, {runtime} has {live.dim}; map both into one "
-            f"space first (nessa map)"
-        )
-    if enrolled.stamp and live.stamp and enrolled.stamp.fingerprint != live.stamp.fingerprint:
-        raise InputError(
-            f"{enroll} is of model {enrolled.stamp.model!r}, {runtime} of {live.stamp.model!r}: "
-            f"their scores mean nothing; map both into one space first (nessa map)"
-        )
-    wanted = Trials.read(trials)
-    if enroll_map is not None:
-        profiles = read_enroll_map(enroll_map)
-        with about(enroll_map, enroll):
-            enrolled = profile_means(enrolled, profiles)
-    with about(trials, enroll, runtime):
-        scores = cosine_scores(enrolled, live, wanted)
-    write_scores(output, wanted, scores)
-    line = f"{output}: {len(wanted)} trials"
-    if wanted.labels is None:
-        return line
-    error, cost = eer(scores, wanted.labels), min_dcf(scores, wanted.labels)
-    return f"{line}, EER {error:.2%}, minDCF {cost:.3f}"
-
-
-@dataclass(frozen=True)
-class Condition:
-    """A list of trials of one kind: single utterances, or profiles of one size.
-
-    Attributes:
-        name: "single", or "profile3" for profiles of three utterances.
-        list_name: the file in the set's directory, "trials" or "trials_profile".
-        trials: those of that list that are of this kind.
-        speakers: of their enrollment and their test sides.
-    """
-
-    name: str
-    list_name: str
-    trials: Trials
-    speakers: tuple[list[str], list[str]]
-
-
-def read_conditions(set_dir: Path) -> Iterator[Condition]:
-    """The kinds of trials of a set's data directory.
-
-    Raises:
-        InputError: a list is unreadable or unlabelled, or names what has no speaker.
-    """
-    utt2spk = read_utt2spk(set_dir)
-    trials = _read_labelled(set_dir / "trials")
-    with about(set_dir / "trials"):
-        speakers = trial_speakers(trials, utt2spk)
-    yield Condition("single", "trials", trials, speakers)
-    if not (set_dir / "trials_profile").is_file():
-        return
-    trials = _read_labelled(set_dir / "trials_profile")
-    profiles = read_enroll_map(set_dir / "enroll_map")
-    for profile in trials.enroll_index.names:
-        if profile not in profiles:
-            raise InputError(
-                f"{set_dir / 'trials_profile'}: profile {profile!r} is not in enroll_map; "
-                f"add it there, or remove its trials"
-            )
-    sizes = np.array([len(profiles[profile]) for profile in trials.enroll])
-    for size in np.unique(sizes):
-        chosen = trials.select(sizes == size)
-        with about(set_dir / "trials_profile", set_dir / "enroll_map"):
-            speakers = trial_speakers(chosen, utt2spk, profiles)
-        yield Condition(f"profile{size}", "trials_profile", chosen, speakers)
-
-
-def _read_labelled(path: Path) -> Trials:
-    trials = Trials.read(path)
-    if trials.labels is None:
-        raise InputError(f"{path}: no labels; write `enroll test target|nontarget`")
-    return trials
-
-
-def score_file(scores_dir: Path, system: System, list_name: str) -> Path:
-    """Where the scores of a system on a trial list lie."""
-    pair = f"{system.enroll}-{system.runtime}"
-    return scores_dir / system.aligner / pair / f"{list_name}.scores"
-
-
-def read_condition_scores(scores_dir: Path, system: System, condition: Condition) -> Scores:
-    """The scores of a system on the trials of a condition, (T,), joined by key."""
-    path = score_file(scores_dir, system, condition.list_name)
-    scored, scores = read_scores(path)
-    with about(path):
-        return join_scores(condition.trials, scored, scores, allow_extra=True)
+CALIBRATED = ("act_dcf", "cllr", "min_cllr")
 
 
 def evaluate_systems(
     recipe: Recipe, set_dir: Path, scores_dir: Path, systems: Sequence[System]
 ) -> list[Record]:
-    """EER, minDCF and recovered gain of each system on each kind of trials.
+    """EER, minDCF, recovered gain and calibration of each system on each kind of trials.
 
     All systems of a condition, the two symmetric raw ones included, share the bootstrap's draws,
     so that their differences and gains have paired intervals. NESSA's trainings with different
@@ -160,13 +37,16 @@ def evaluate_systems(
     Args:
         recipe: names the models and the number of draws.
         set_dir: data directory with trials.
-        scores_dir: holds the score files; see `score_file`.
+        scores_dir: holds the score files; see `nessa.layout.score_file`.
         systems: what to evaluate.
 
     Returns:
         One record per system and condition: fractions, intervals as [low, high]. "gain" is None
         where the new model is not significantly better than the old one, and "over_nessa" (how
         far the EER lies above NESSA's, paired) where NESSA has no row for the pair of models.
+        "act_dcf" and "cllr" are of the cosine scores as single-utterance dev trials calibrate
+        them, "min_cllr" of the best monotone map. "as_norm" has the same figures with AS-norm;
+        None for a system without it.
 
     Raises:
         InputError: a score file is missing or does not fit its trials.
@@ -175,19 +55,15 @@ def evaluate_systems(
     references = [System(RAW, model, model) for model in recipe.update]
     everything = list(dict.fromkeys([*references, *systems]))
     for condition in read_conditions(set_dir):
-        assert condition.trials.labels is not None
-        drawn = bootstrap(
-            [read_condition_scores(scores_dir, system, condition) for system in everything],
-            condition.trials.labels,
-            *condition.speakers,
-            draws=recipe.evaluation.bootstrap_draws,
-            seed=recipe.evaluation.seed,
-        )
+        drawn = _draw(recipe, scores_dir, condition, everything, COSINE)
         eers = dict(zip(everything, drawn.eer, strict=True))
         costs = dict(zip(everything, drawn.min_dcf, strict=True))
+        calibrated = {s: _calibrated(scores_dir, condition, s, COSINE) for s in systems}
+        normalised = _with_as_norm(recipe, scores_dir, condition, systems)
         groups = _with_means(systems)
         for system, members in groups.items():
             rivals = [] if is_nessa(system.aligner) else _nessa_beside(system, groups)
+            error = mean_estimate([eers[member] for member in members])
             records.append(
                 {
                     "recipe": recipe.name,
@@ -196,15 +72,53 @@ def evaluate_systems(
                     "targets": condition.trials.targets,
                     "nontargets": condition.trials.nontargets,
                     "seed": _seed(recipe, members),
-                    **_figures(
-                        mean_estimate([eers[member] for member in members]),
-                        mean_estimate([costs[member] for member in members]),
-                        [eers[reference] for reference in references],
-                    ),
+                    **_rates(error, mean_estimate([costs[member] for member in members])),
+                    **_gain(error, [eers[reference] for reference in references]),
                     **_over_nessa(eers[members[0]], [eers[rival] for rival in rivals]),
+                    **_mean_figures([calibrated[member] for member in members]),
+                    "as_norm": normalised.get(system),
                 }
             )
     return records
+
+
+def _draw(
+    recipe: Recipe, scores_dir: Path, condition: Condition, systems: Sequence[System], kind: Kind
+) -> Bootstrap:
+    assert condition.trials.labels is not None
+    return bootstrap(
+        [read_condition_scores(scores_dir, system, condition, kind) for system in systems],
+        condition.trials.labels,
+        *condition.speakers,
+        draws=recipe.evaluation.bootstrap_draws,
+        seed=recipe.evaluation.seed,
+    )
+
+
+def _with_as_norm(
+    recipe: Recipe, scores_dir: Path, condition: Condition, systems: Sequence[System]
+) -> Mapping[System, Record]:
+    """The figures of each system that has AS-norm scores, from those."""
+    chosen = [system for system in systems if has_as_norm(system)]
+    drawn = _draw(recipe, scores_dir, condition, chosen, AS_NORM)
+    return {
+        system: _rates(error, cost) | _calibrated(scores_dir, condition, system, AS_NORM)
+        for system, error, cost in zip(chosen, drawn.eer, drawn.min_dcf, strict=True)
+    }
+
+
+def _calibrated(scores_dir: Path, condition: Condition, system: System, kind: Kind) -> Record:
+    """How good the likelihood ratios are, and how good the best monotone map would make them."""
+    labels = condition.trials.labels
+    assert labels is not None
+    llrs = read_condition_scores(scores_dir, system, condition, kind, calibrated=True)
+    figures = act_dcf(llrs, labels), cllr(llrs, labels), min_cllr(llrs, labels)
+    return dict(zip(CALIBRATED, figures, strict=True))
+
+
+def _mean_figures(figures: Sequence[Record]) -> Record:
+    """The mean over the seeds of what has no interval."""
+    return {name: sum(f[name] for f in figures) / len(figures) for name in CALIBRATED}
 
 
 def _with_means(systems: Sequence[System]) -> Mapping[System, list[System]]:
@@ -239,14 +153,19 @@ def _seed(recipe: Recipe, members: Sequence[System]) -> int | list[int] | None:
     return seeds if len(seeds) > 1 else seeds[0]
 
 
-def _figures(error: Estimate, cost: Estimate, references: Sequence[Estimate]) -> Record:
-    old, new = references
-    gain = recovered_gain(old, error, new)
+def _rates(error: Estimate, cost: Estimate) -> Record:
     return {
         "eer": error.value,
         "eer_ci": list(error.interval),
         "min_dcf": cost.value,
         "min_dcf_ci": list(cost.interval),
+    }
+
+
+def _gain(error: Estimate, references: Sequence[Estimate]) -> Record:
+    old, new = references
+    gain = recovered_gain(old, error, new)
+    return {
         "gain": gain.value if gain else None,
         "gain_ci": list(gain.interval) if gain else None,
     }

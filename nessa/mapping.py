@@ -5,12 +5,42 @@ from pathlib import Path
 
 import numpy as np
 
-from nessa.alignment import Aligner
+from nessa.alignment import Aligner, load
+from nessa.config import Recipe
 from nessa.errors import about
+from nessa.layout import COHORT, SCORED_SETS, aligner_dir, mapped_dir, own_cohort
+from nessa.plan import System, has_as_norm
 from nessa.tables import Embeddings, ModelStamp, profile_means
 from nessa.trials import read_enroll_map
 
 log = logging.getLogger(__name__)
+
+
+def map_system(recipe: Recipe, data: Path, exp: Path, system: System) -> None:
+    """Map all that a system is scored on: the dev and eval sets, and the cohort of AS-norm.
+
+    The cohort's vectors are means over a speaker's utterances, averaged as profiles are, in the
+    own space of each model.
+
+    Args:
+        recipe: names the cohort's set.
+        data: holds data directories; the enrollment map of a set names profiles to map as well.
+        exp: holds aligners/ and embeddings/; receives mapped/.
+        system: what to map.
+
+    Raises:
+        InputError: see `map_sides`; or there is no aligner.
+    """
+    aligner = load(aligner_dir(exp, system))
+    embeddings = exp / "embeddings"
+    for name in SCORED_SETS:
+        sides = embeddings / system.enroll / name, embeddings / system.runtime / name
+        enroll_map = data / name / "enroll_map"
+        profiles = enroll_map if enroll_map.is_file() else None
+        map_sides(aligner, *sides, profiles, mapped_dir(exp, system, name))
+    if has_as_norm(system):
+        cohort = own_cohort(exp, system, recipe.scoring.cohort)
+        map_sides(aligner, *cohort, None, mapped_dir(exp, system, COHORT))
 
 
 def map_sides(

@@ -67,6 +67,25 @@ def aligned_systems(recipe: Recipe) -> list[System]:
     return systems
 
 
+def has_as_norm(system: System) -> bool:
+    """Whether a system is scored with AS-norm too: all but NESSA's trainings after the first."""
+    return not is_nessa(system.aligner) or system.aligner == NESSA
+
+
+def update_cells(recipe: Recipe) -> list[System]:
+    """What a fleet uses while its models move from old to new: (enroll, runtime) in {old, new}^2.
+
+    A model with itself is raw; the two update directions go through NESSA's first training.
+    """
+    old, new = recipe.update
+    return [
+        System(RAW, old, old),
+        System(NESSA, new, old),
+        System(NESSA, old, new),
+        System(RAW, new, new),
+    ]
+
+
 def fitted_systems(recipe: Recipe) -> list[System]:
     """The systems that are fitted; the aligners of the other direction are their mirrors."""
     mirrored = recipe.pairs[1:]

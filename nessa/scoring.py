@@ -3,8 +3,8 @@
 Both sides must lie in one space: map them first where the models differ.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,8 @@ GATHER_FLOATS = 2**18  # 1 MiB of float32 per side: gathered vectors stay in the
 COHORT_FLOATS = 2**24  # 64 MiB of float32: one block of cohort scores
 # Keeps the slope finite where dev scores separate perfectly; far below any other effect.
 RIDGE = 1e-7
+
+Measures = Mapping[str, ArrayLike]  # name of a quality measure -> its values, (T,)
 
 
 def cosine_scores(enroll: Embeddings, runtime: Embeddings, trials: Trials) -> NDArray[np.float32]:
@@ -177,7 +179,7 @@ def _top_statistics(
 
 @dataclass(frozen=True)
 class Calibration:
-    """An affine map from scores to natural-log likelihood ratios: scale s + quality . q + offset.
+    """An affine map from scores to natural-log likelihood ratios: scale s + offset + sum of w q.
 
     Fit one per pair of enrollment and runtime model, on dev trials; one threshold then serves
     all pairs.
@@ -185,12 +187,12 @@ class Calibration:
     Attributes:
         scale: weight of the score.
         offset: constant.
-        quality: weights of the quality measures, length Q; empty without.
+        quality: {measure: weight w} of the quality measures q; empty without.
     """
 
     scale: float
     offset: float
-    quality: tuple[float, ...] = ()
+    quality: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def fit(
@@ -198,7 +200,7 @@ class Calibration:
         scores: ArrayLike,
         labels: ArrayLike,
         p_target: float = 0.01,
-        quality: ArrayLike | None = None,
+        quality: Measures | None = None,
     ) -> "Calibration":
         """Prior-weighted logistic regression (Brümmer and Doddington, 2013).
 
@@ -209,7 +211,7 @@ class Calibration:
             scores: (T,).
             labels: (T,), True for a target trial.
             p_target: p, the prior at which calibration matters most.
-            quality: (T, Q) quality measures, such as log durations; or None.
+            quality: {measure: values (T,)}, such as log durations; or None.
 
         Raises:
             InputError: see `metrics.check_scores`; or a prior out of range, or a regressor that
@@ -218,72 +220,79 @@ class Calibration:
         scores, labels = check_scores(scores, labels)
         if not 0 < p_target < 1:
             raise InputError(f"p_target {p_target} must lie between 0 and 1")
+        names = ["the score", *(f"quality measure {name!r}" for name in quality or {})]
         regressors = _regressors(scores, quality)  # (T, 1 + Q)
         centre, spread = regressors.mean(axis=0), regressors.std(axis=0)
         flat = np.flatnonzero(spread <= 1e-12 * np.abs(centre))
         if len(flat):
-            name = "the score" if flat[0] == 0 else f"quality measure {flat[0] - 1}"
-            raise InputError(f"{name} is the same in every trial; calibrate on others")
+            raise InputError(f"{names[flat[0]]} is the same in every trial; calibrate on others")
         regressors -= centre  # standardised: then the optimiser needs few steps
         regressors /= spread
         weights = _fit_logistic(regressors, labels, p_target) / np.append(spread, 1)
         offset = weights[-1] - weights[:-1] @ centre
-        return cls(float(weights[0]), float(offset), tuple(map(float, weights[1:-1])))
+        measured = dict(zip(quality or {}, weights[1:-1].tolist(), strict=True))
+        return cls(float(weights[0]), float(offset), measured)
 
-    def apply(self, scores: ArrayLike, quality: ArrayLike | None = None) -> NDArray[np.float64]:
-        """Natural-log likelihood ratios (T,) of scores (T,) with quality measures (T, Q).
+    def apply(self, scores: ArrayLike, quality: Measures | None = None) -> NDArray[np.float64]:
+        """Natural-log likelihood ratios (T,) of scores (T,), with {measure: values (T,)}.
 
         Raises:
             InputError: other quality measures than it was fitted with.
         """
-        regressors = _regressors(np.asarray(scores), quality)
-        if regressors.shape[1] != 1 + len(self.quality):
+        quality = quality or {}
+        if quality.keys() != self.quality.keys():
             raise InputError(
-                f"this calibration was fitted with {len(self.quality)} quality measures, got "
-                f"{regressors.shape[1] - 1}; give the same ones"
+                f"this calibration was fitted with {_listed(self.quality)}, but is given "
+                f"{_listed(quality)}; give the same ones"
             )
-        return regressors @ np.array([self.scale, *self.quality]) + self.offset
+        regressors = _regressors(np.asarray(scores), {name: quality[name] for name in self.quality})
+        return regressors @ np.array([self.scale, *self.quality.values()]) + self.offset
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able form; see `from_dict`."""
-        return {**asdict(self), "quality": list(self.quality)}
+        return {"scale": self.scale, "offset": self.offset, "quality": dict(self.quality)}
 
     @classmethod
-    def from_dict(cls, record: Mapping[str, Any]) -> "Calibration":
+    def from_dict(cls, record: Any) -> "Calibration":
         """The calibration that `to_dict` described.
 
         Raises:
             InputError: other keys, or values that are not finite numbers.
         """
         try:
-            scale, offset, quality = (record[key] for key in ("scale", "offset", "quality"))
-            values = np.array([scale, offset, *quality], np.float64)
-        except (KeyError, TypeError, ValueError) as error:
+            quality = {str(name): float(weight) for name, weight in record["quality"].items()}
+            made = cls(float(record["scale"]), float(record["offset"]), quality)
+            values = np.array([made.scale, made.offset, *quality.values()])
+            sound = len(record) == 3 and bool(np.isfinite(values).all())
+        except (AttributeError, KeyError, TypeError, ValueError):
+            sound = False
+        if not sound:
             raise InputError(
-                f"{dict(record)} is not a calibration: it needs numbers `scale` and `offset`, and "
-                "a list `quality`; fit it again"
-            ) from error
-        if len(record) != 3 or not np.isfinite(values).all():
-            raise InputError(f"{dict(record)} is not a calibration; fit it again")
-        return cls(float(scale), float(offset), tuple(map(float, quality)))
-
-
-def _regressors(scores: NDArray, quality: ArrayLike | None) -> NDArray[np.float64]:
-    """Scores and quality measures side by side, (T, 1 + Q)."""
-    columns = scores.astype(np.float64)[:, None]
-    if quality is not None:
-        measures = np.asarray(quality, np.float64)
-        if measures.ndim != 2 or len(measures) != len(scores):
-            raise InputError(
-                f"quality measures of shape {measures.shape} for {len(scores)} trials; give (T, Q)"
+                f"{record!r} is not a calibration, which has finite numbers `scale` and `offset`, "
+                "and `quality` with a number per measure; fit it again"
             )
-        columns = np.concatenate([columns, measures], axis=1)
-    bad = np.argwhere(~np.isfinite(columns))
-    if len(bad):
-        raise InputError(
-            f"trial {bad[0, 0]} (counted from 0) has a score or quality measure that is not finite"
-        )
-    return columns
+        return made
+
+
+def _listed(measures: Iterable[str]) -> str:
+    return ", ".join(measures) or "no quality measures"
+
+
+def _regressors(scores: NDArray, quality: Measures | None) -> NDArray[np.float64]:
+    """Scores and quality measures side by side, (T, 1 + Q)."""
+    columns = {"score": scores, **(quality or {})}
+    for name, values in columns.items():
+        values = np.asarray(values, np.float64)
+        if values.shape != scores.shape:
+            raise InputError(
+                f"{name!r} has values of shape {values.shape} for {len(scores)} trials; give (T,)"
+            )
+        bad = np.flatnonzero(~np.isfinite(values))
+        if len(bad):
+            raise InputError(
+                f"{name!r} of trial {bad[0]} (counted from 0) is {values[bad[0]]}, not finite"
+            )
+    return np.stack([np.asarray(values, np.float64) for values in columns.values()], axis=1)
 
 
 def _fit_logistic(

@@ -1,9 +1,13 @@
 """Paired embeddings of known origin: one latent speaker factor, seen through two models."""
 
+from pathlib import Path
+
 import numpy as np
 
+from nessa.layout import AS_NORM, COSINE, score_file
+from nessa.plan import System, has_as_norm
 from nessa.tables import Embeddings, ModelStamp
-from nessa.trials import Trials
+from nessa.trials import Trials, write_scores
 
 
 def two_views(
@@ -39,3 +43,14 @@ def all_trials(speakers: dict[str, str]) -> Trials:
     pairs = [(a, b) for a in keys for b in keys if a != b]
     labels = [speakers[a] == speakers[b] for a, b in pairs]
     return Trials([a for a, _ in pairs], [b for _, b in pairs], np.array(labels))
+
+
+def write_system(
+    scores_dir: Path, system: System, list_name: str, trials: Trials, scores: np.ndarray
+) -> None:
+    """Eval score files of a system: cosine s, AS-norm tanh s, LLRs three times these less 1."""
+    kinds = {COSINE: scores, AS_NORM: np.tanh(scores)} if has_as_norm(system) else {COSINE: scores}
+    for kind, values in kinds.items():
+        place = scores_dir, system, list_name
+        write_scores(score_file(*place, kind=kind), trials, values)
+        write_scores(score_file(*place, kind=kind, calibrated=True), trials, 3 * values - 1)

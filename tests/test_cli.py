@@ -10,71 +10,19 @@ from pathlib import Path
 import click
 import numpy as np
 import pytest
-import yaml
 
 from nessa.cli import cli
 from nessa.config import EncoderConfig
+from nessa.datadir import read_utt2spk
 from nessa.encoders import build, save_model
-from nessa.files import write_json, write_table
+from nessa.files import read_json, write_json, write_table
 from nessa.tables import Embeddings, ModelStamp
 from nessa.trials import Trials
 from tests.conftest import Command
-from tests.pairs import all_trials, two_views
 from tests.speech import prepare_set
+from tests.toy import ENCODER, Toy
 
-PIPELINE = "synth prepare train extract align map score evaluate report export"
-ENCODER = {
-    "architecture": "tdnn", "channels": 8, "dim": 8, "steps": 1, "loss": {"type": "ge2e"}
-}  # fmt: skip
-
-
-class Toy:
-    """What stages 1 to 4 leave behind, in small: two models' embeddings, data and a recipe.
-
-    Model x has 12 dimensions and model y 20. In the set "align" are speakers 0 to 39, in "dev"
-    100 to 104 and in "eval" 200 to 204, with two utterances each.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.data, self.exp = folder, folder / "data", folder / "exp"
-        self.x, self.y = folder / "x", folder / "y"
-        self.recipe = folder / "recipe.yaml"
-        self.trials = self.data / "eval" / "trials"
-        for name, first, speakers in (("align", 0, 40), ("dev", 100, 5), ("eval", 200, 5)):
-            x, y, utt2spk = two_views(speakers, 2, first_speaker=first)
-            x.write(self.x / name, utt2spk)
-            y.write(self.y / name, utt2spk)
-            write_table(self.data / name / "utt2spk", utt2spk)
-            all_trials(utt2spk).write(self.data / name / "trials")
-        settings = {
-            "name": "toy",
-            "corpus": {"program": "mini"},
-            "prepare": {"program": "voxceleb"},
-            "encoders": {"x": ENCODER, "y": ENCODER},
-            "update": ["x", "y"],
-            "aligner": {"steps": 4, "dim": 8, "hidden_dim": 8, "speakers_per_batch": 8},
-            "evaluation": {"bootstrap_draws": 5},
-        }
-        self.recipe.write_text(yaml.safe_dump(settings))
-
-    def align(self, aligner: str = "procrustes") -> list[object]:
-        sides = ["--enroll", self.x, "--runtime", self.y, "--data", self.data]
-        recipe = ["--recipe", self.recipe, "--aligner", aligner]
-        return ["align", *recipe, *sides, "--output", self.folder / "aligner"]
-
-    def map(self, enroll: Path | None = None, runtime: Path | None = None) -> list[object]:
-        sides = ["--enroll", enroll or self.x / "eval", "--runtime", runtime or self.y / "eval"]
-        output = ["--output", self.folder / "mapped"]
-        return ["map", "--aligner", self.folder / "aligner", *sides, *output]
-
-    def score(self, enroll: Path | None = None, runtime: Path | None = None) -> list[object]:
-        sides = ["--enroll", enroll or self.x / "eval", "--runtime", runtime or self.x / "eval"]
-        return ["score", *sides, "--trials", self.trials, "--output", self.folder / "scores"]
-
-    def evaluate(self, *systems: str) -> list[object]:
-        named = [word for system in systems for word in ("--system", system)]
-        paths = ["--recipe", self.recipe, "--data", self.data, "--exp", self.exp]
-        return ["evaluate", *paths, *named, "--output", self.folder / "metrics.json"]
+PIPELINE = "synth prepare train extract align map score calibrate evaluate report export"
 
 
 @pytest.fixture
@@ -142,7 +90,7 @@ def test_the_mirror_of_an_aligner_scores_the_other_direction_alike(
     assert nessa(*toy.align(), "--mirror", mirror).status == 0
     lines = []
     for aligner, sides in ((toy.folder / "aligner", "xy"), (mirror, "yx")):
-        enroll, runtime = (toy.folder / side / "eval" for side in sides)
+        enroll, runtime = (toy.exp / "embeddings" / side / "eval" for side in sides)
         done = nessa(*toy.map(enroll, runtime), "--aligner", aligner)
         assert done.status == 0, done
         lines.append(nessa(*toy.score(toy.folder / "mapped/enroll", toy.folder / "mapped/runtime")))
@@ -170,6 +118,94 @@ def test_a_new_runtime_model_joins_without_touching_mapped_profiles(
     nessa(*update).refused("procrustes aligner; only NESSA")
 
 
+# --- scores, calibrated and compared ------------------------------------------------------------
+
+
+def test_dev_calibrates_what_eval_is_evaluated_with(nessa: Command, toy: Toy) -> None:
+    cohort = toy.x / "align/spk_xvector.scp"
+    norm = ["--enroll-cohort", cohort, "--runtime-cohort", cohort, "--top-n", 20]
+    dev, calibration = toy.folder / "dev.scores", toy.folder / "calibration.json"
+    trials = ["--trials", toy.data / "dev/trials"]
+    done = nessa(*toy.score(toy.x / "dev", toy.x / "dev"), *norm, *trials, "--output", dev)
+    assert done.status == 0, done
+    done = nessa("calibrate", *trials, "--scores", dev, "--output", calibration)
+    assert done.status == 0, done
+    plain, llr = toy.folder / "plain", toy.folder / "llr"
+    assert nessa(*toy.score(), "--output", plain).status == 0
+    done = nessa(*toy.score(), *norm, "--calibration", calibration, "--output", llr)
+    assert done.status == 0, done
+    speakers = ["--utt2spk", toy.data / "eval/utt2spk", "--draws", 20]
+    output = toy.folder / "figures.json"
+    words = ["evaluate", "--trials", toy.trials, *speakers, "--llr", "--output", output]
+    done = nessa(*words, "--scores", llr, plain, llr)  # further files need no further option
+    assert done.status == 0, done
+    assert "minCllr" in done.out and f"above {llr}" in done.out
+    records = read_json(output)
+    assert [record["scores"] for record in records] == [str(llr), str(plain), str(llr)]
+    assert records[2]["over_first_ci"] == [0, 0]
+
+
+def test_durations_go_to_the_calibration_and_to_the_scores(nessa: Command, toy: Toy) -> None:
+    for name in ("dev", "eval"):
+        utterances = read_utt2spk(toy.data / name)
+        seconds = {
+            utterance: 1 + len(utterances) % 7 + n % 5 for n, utterance in enumerate(utterances)
+        }
+        write_table(toy.data / name / "utt2dur", seconds)
+    dev, calibration = toy.folder / "dev.scores", toy.folder / "calibration.json"
+    trials = ["--trials", toy.data / "dev/trials"]
+    assert nessa(*toy.score(toy.x / "dev", toy.x / "dev"), *trials, "--output", dev).status == 0
+    words = ["calibrate", *trials, "--scores", dev, "--output", calibration]
+    assert nessa(*words, "--utt2dur", toy.data / "dev/utt2dur").status == 0
+    words = [*toy.score(), "--calibration", calibration]
+    nessa(*words).refused(str(calibration), "log seconds", "give --utt2dur")
+    assert nessa(*words, "--utt2dur", toy.data / "eval/utt2dur").status == 0
+    nessa(*words, "--utt2dur", toy.data / "dev/utt2dur").refused(
+        "dev/utt2dur", "'id00200-s0-00000'"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["--enroll-cohort", "a"], ["--enroll-cohort and --runtime-cohort go together"]),
+        (["--utt2dur", "a"], ["--utt2dur is for --calibration"]),
+        (["--top-n", "0"], ["--top-n"]),
+        (["--calibration", "nowhere"], ["nowhere: no such file"]),
+        (["--enroll-cohort", "nowhere", "--runtime-cohort", "nowhere"], ["nowhere: "]),
+    ],
+    ids=lambda words: words[0],
+)
+def test_options_of_scoring_that_do_not_fit_are_told(
+    nessa: Command, toy: Toy, words: list[str], parts: list[str]
+) -> None:
+    nessa(*toy.score(), *words).refused(*parts)
+    assert not (toy.folder / "scores").exists()
+
+
+def test_evaluation_without_speakers_says_why_there_are_no_intervals(
+    nessa: Command, toy: Toy
+) -> None:
+    assert nessa(*toy.score()).status == 0
+    words = ["evaluate", "--trials", toy.trials, "--scores", toy.folder / "scores"]
+    done = nessa(*words)
+    assert done.status == 0
+    assert "No intervals" in done.out and "--utt2spk" in done.out
+    nessa(*words, "--enroll-map", toy.trials).refused("--enroll-map", "--utt2spk")
+
+
+def test_scoring_does_not_wait_for_torch(toy: Toy) -> None:
+    code = (
+        "import sys\nfrom nessa.cli import main\n"
+        "try: main()\nfinally: print(sorted({'torch', 'lhotse'} & sys.modules.keys()))"
+    )
+    for command in (toy.score(), toy.stage("score", "raw:x:x")):
+        words = [sys.executable, "-c", code, *map(str, command)]
+        done = subprocess.run(words, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines()[-1] == "[]"
+
+
 # --- words that are not understood --------------------------------------------------------------
 
 
@@ -190,7 +226,7 @@ def test_a_misspelt_setting_names_the_nearest(
 ) -> None:
     resolve = ["recipe", "resolve", "--recipe", toy.recipe, "--work-dir", toy.folder]
     nessa(*resolve, "--set", setting).refused(str(toy.recipe), message)
-    assert not toy.exp.exists()
+    assert not (toy.folder / "exp/recipe.yaml").exists()
 
 
 def test_unknown_models_and_aligners_are_named_with_those_there_are(
@@ -335,7 +371,7 @@ def test_missing_folders_and_files_are_named(nessa: Command, toy: Toy) -> None:
         ([*toy.score(), "--enroll-map", gone], f"{gone}: no such file"),
         (toy.map(), f"{toy.folder / 'aligner'}: no aligner here", "stage 6"),
         (["export", "--aligner", gone, "--output", toy.folder], f"{gone}: no aligner", "stage 6"),
-        (toy.evaluate("raw:x:x"), "raw/x-x/trials.scores: no such file"),
+        (toy.evaluate("raw:x:x"), "raw/x-x/eval/trials.scores: no such file"),
         (["report", *recipe], "metrics/symmetric.json: no such file", "stage 5"),
         (["synth", "--recipe", gone, "--output", toy.folder], f"{gone}: no such file"),
     ):
@@ -352,20 +388,19 @@ def test_utterances_of_a_profile_without_embeddings_are_named(nessa: Command, to
 
 
 def test_trials_of_profiles_that_are_not_in_the_map_are_named(nessa: Command, toy: Toy) -> None:
+    score_raw(nessa, toy)
     eval_set = toy.data / "eval"
     write_table(eval_set / "enroll_map", {"id00200-p1-0": "id00200-s0-00000"})
     (eval_set / "trials_profile").write_text("id00201-p1-0 id00201-s0-00001 target\n")
-    score_raw(nessa, toy)
-    done = nessa(*toy.evaluate("raw:x:x"))
-    done.refused("trials_profile", "'id00201-p1-0'", "enroll_map")
+    for words in (toy.stage("score", "raw:x:x"), toy.evaluate("raw:x:x")):
+        nessa(*words).refused("trials_profile", "'id00201-p1-0'", "enroll_map")
 
 
 def score_raw(nessa: Command, toy: Toy) -> None:
     """Scores of both models with themselves, where `evaluate` expects them."""
     for model in ("x", "y"):
-        words = toy.score(toy.folder / model / "eval", toy.folder / model / "eval")
-        words[-1] = toy.exp / "scores/raw" / f"{model}-{model}" / "trials.scores"
-        assert nessa(*words).status == 0
+        done = nessa(*toy.stage("score", f"raw:{model}:{model}"))
+        assert done.status == 0, done
 
 
 def test_trials_without_labels_are_scored_but_not_evaluated(nessa: Command, toy: Toy) -> None:
@@ -390,7 +425,7 @@ def test_scores_of_another_list_are_not_evaluated(nessa: Command, toy: Toy) -> N
     assert nessa(*toy.evaluate("raw:x:x")).status == 0  # more scores than trials are fine
     toy.trials.write_text("\n".join([*enrolled[5:], "id00204-s0-00000 id00204-s0-00000 target"]))
     done = nessa(*toy.evaluate("raw:x:x"))
-    done.refused("x-x/trials.scores", "'id00204-s0-00000'", "score the whole list again")
+    done.refused("x-x/eval/trials.scores", "'id00204-s0-00000'", "score the whole list again")
 
 
 @pytest.mark.parametrize(

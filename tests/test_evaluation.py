@@ -8,14 +8,14 @@ import pytest
 
 from nessa.config import Recipe, resolve
 from nessa.errors import InputError
-from nessa.evaluation import evaluate_systems, score_file, score_trials
+from nessa.evaluation import evaluate_systems
 from nessa.files import write_table
-from nessa.metrics import bootstrap, eer, min_dcf
-from nessa.plan import System
-from nessa.tables import Embeddings
-from nessa.trials import Trials, read_scores, write_scores
+from nessa.layout import AS_NORM, score_file
+from nessa.metrics import act_dcf, bootstrap, cllr, eer, min_cllr, min_dcf
+from nessa.plan import System, has_as_norm
+from nessa.trials import Trials
 from tests.conftest import ROOT
-from tests.pairs import all_trials, two_views
+from tests.pairs import all_trials, two_views, write_system
 
 OLD, NEW = System("raw", "old", "old"), System("raw", "new", "new")
 LOGIT = System("logit", "new", "old")
@@ -65,8 +65,7 @@ class EvalSet:
         return (trials.labels + noise * rng.standard_normal(len(trials))).astype(np.float32)
 
     def write(self, system: System, list_name: str, scores: np.ndarray) -> None:
-        path = self.scores / system.aligner / f"{system.enroll}-{system.runtime}"
-        write_scores(path / f"{list_name}.scores", self.lists[list_name], scores)
+        write_system(self.scores, system, list_name, self.lists[list_name], scores)
 
     def evaluate(self, recipe: Recipe, *systems: System) -> list[dict]:
         return evaluate_systems(recipe, self.directory, self.scores, systems)
@@ -99,6 +98,12 @@ def test_records_are_the_metrics_of_the_scores(eval_set: EvalSet, recipe: Recipe
             assert record["min_dcf"] == min_dcf(scores, labels)
             assert (record["targets"], record["nontargets"]) == (labels.sum(), (~labels).sum())
             assert (record["aligner"], record["enroll"], record["runtime"]) == system
+            llrs = np.float32(3 * scores - 1)  # what write_system says of them
+            assert record["act_dcf"] == act_dcf(llrs, labels)
+            assert (record["cllr"], record["min_cllr"]) == (
+                cllr(llrs, labels),
+                min_cllr(llrs, labels),
+            )
             assert record["recipe"] == "mini"
             assert record["seed"] is None
 
@@ -177,6 +182,33 @@ def test_seeds_of_nessa_get_a_record_each_and_one_of_their_mean(
     assert 0 < width["[11, 5]"] < max(width["11"], width["5"])
 
 
+def test_as_norm_has_figures_of_its_own_and_only_the_first_seed_has_them(
+    eval_set: EvalSet, recipe: Recipe
+) -> None:
+    records = of(eval_set.evaluate(recipe, OLD, LOGIT, NESSA, NESSA2))
+    normalised = {(r["aligner"], str(r["seed"])): r["as_norm"] for r in records}
+    assert [key for key, figures in normalised.items() if figures is None] == [
+        ("nessa", "5"), ("nessa.mean", "[11, 5]")
+    ]  # fmt: skip
+    trials = eval_set.lists["trials"]
+    scores = np.tanh(eval_set.draw(trials, NOISE[LOGIT]))  # see write_system
+    figures = normalised["logit", "None"]
+    assert figures["eer"] == eer(scores, trials.labels)
+    assert figures["eer_ci"][0] <= figures["eer"] <= figures["eer_ci"][1]
+    assert figures["cllr"] == cllr(np.float32(3 * scores - 1), trials.labels)
+
+
+@pytest.mark.parametrize("place", [{"calibrated": True}, {"kind": AS_NORM}])
+def test_a_system_without_calibrated_or_normalised_scores_is_named(
+    eval_set: EvalSet, recipe: Recipe, place: dict
+) -> None:
+    path = score_file(eval_set.scores, LOGIT, "trials", **place)
+    path.unlink()
+    assert has_as_norm(LOGIT)
+    with pytest.raises(InputError, match=f"{path}: no such file"):
+        eval_set.evaluate(recipe, LOGIT)
+
+
 def test_one_seed_has_no_mean(eval_set: EvalSet, recipe: Recipe) -> None:
     assert [r["aligner"] for r in of(eval_set.evaluate(recipe, NESSA))] == ["nessa"]
 
@@ -235,63 +267,3 @@ def test_a_label_that_contradicts_the_speakers_is_refused(
     path.write_text(path.read_text().replace(" target\n", " nontarget\n", 1))
     with pytest.raises(InputError, match=r"trial 0 .* is a non-target of speakers 'id00000'"):
         eval_set.evaluate(recipe, OLD)
-
-
-# --- score_trials ---------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def sides(tmp_path: Path) -> tuple[Path, Path, Trials]:
-    """Two directories in one space, and labelled trials, of which a list is at tmp_path/trials."""
-    x, _, utt2spk = two_views(6, 3)
-    _, y, _ = two_views(6, 3, dims=(20, 12))
-    x.write(tmp_path / "x")
-    Embeddings(y.keys, y.matrix, x.stamp).write(tmp_path / "y")
-    trials = all_trials(utt2spk)
-    trials.write(tmp_path / "trials")
-    return tmp_path / "x", tmp_path / "y", trials
-
-
-def cosines(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    norms = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
-    return (left * right).sum(axis=1) / norms
-
-
-def test_scores_are_cosines_in_trial_order_and_the_line_tells_their_eer(
-    sides: tuple[Path, Path, Trials], tmp_path: Path
-) -> None:
-    enroll, runtime, trials = sides
-    output = tmp_path / "deep/scores"
-    line = score_trials(enroll, runtime, tmp_path / "trials", None, output)
-    scored, scores = read_scores(output)
-    assert (scored.enroll, scored.test) == (trials.enroll, trials.test)
-    left, right = Embeddings.read(enroll), Embeddings.read(runtime)
-    expected = cosines(left.matrix[left.rows(trials.enroll)], right.matrix[right.rows(trials.test)])
-    np.testing.assert_allclose(scores, expected, atol=1e-6)
-    error, cost = eer(scores, trials.labels), min_dcf(scores, trials.labels)
-    assert line == f"{output}: {len(trials)} trials, EER {error:.2%}, minDCF {cost:.3f}"
-
-
-def test_unlabelled_trials_are_scored_without_an_eer(
-    sides: tuple[Path, Path, Trials], tmp_path: Path
-) -> None:
-    *directories, trials = sides
-    Trials(trials.enroll, trials.test).write(tmp_path / "unlabelled")
-    labelled, unlabelled = tmp_path / "labelled.scores", tmp_path / "unlabelled.scores"
-    score_trials(*directories, tmp_path / "trials", None, labelled)
-    line = score_trials(*directories, tmp_path / "unlabelled", None, unlabelled)
-    assert line == f"{unlabelled}: {len(trials)} trials"
-    assert labelled.read_bytes() == unlabelled.read_bytes()
-
-
-def test_profiles_are_averaged_from_the_enrollment_side(
-    sides: tuple[Path, Path, Trials], tmp_path: Path
-) -> None:
-    enroll, runtime, trials = sides
-    utterances, test = trials.enroll_index.names[:2], trials.test_index.names[4]
-    write_table(tmp_path / "enroll_map", {"id00000-p2-0": " ".join(utterances)})
-    (tmp_path / "profiles").write_text(f"id00000-p2-0 {test}\n")
-    score_trials(enroll, runtime, tmp_path / "profiles", tmp_path / "enroll_map", tmp_path / "out")
-    mean = Embeddings.read(enroll).select(utterances).matrix.mean(axis=0, keepdims=True)
-    expected = cosines(mean, Embeddings.read(runtime).select([test]).matrix)
-    np.testing.assert_allclose(read_scores(tmp_path / "out")[1], expected, atol=1e-6)

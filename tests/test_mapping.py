@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 
 from nessa.alignment import Aligner, ProcrustesAligner
+from nessa.config import load_recipe
 from nessa.files import read_json, write_table
-from nessa.mapping import map_sides
+from nessa.mapping import map_sides, map_system
+from nessa.plan import System
 from nessa.tables import Embeddings
 from tests.pairs import two_views
+from tests.toy import Toy
 
 
 @pytest.fixture(scope="module")
@@ -104,3 +107,23 @@ def test_vectors_without_a_stamp_stay_without_one(aligner, raw, tmp_path):
         (directory / "info.json").unlink()
     map_sides(aligner, *raw, None, tmp_path / "mapped")
     assert Embeddings.read(tmp_path / "mapped/enroll").stamp is None
+
+
+def test_a_system_has_all_that_it_is_scored_on_mapped(aligner, tmp_path):
+    toy = Toy(tmp_path)
+    write_table(toy.data / "eval/enroll_map", {"id00200-p1-0": "id00200-s0-00000"})
+    for name in ("nessa", "nessa.seed2"):
+        aligner.save(toy.exp / "aligners" / name / "x-y")
+        map_system(load_recipe(toy.recipe), toy.data, toy.exp, System(name, "x", "y"))
+    mapped = toy.exp / "mapped/nessa/x-y"
+    keys = {path.parent.name: Embeddings.read(path).keys for path in mapped.glob("*/enroll")}
+    assert "id00200-p1-0" in keys["eval"]
+    assert len(keys["dev"]) == 10  # without profiles
+    for side, model in (("enroll", toy.x), ("runtime", toy.y)):
+        cohort = Embeddings.read(mapped / "cohort" / side)
+        assert len(cohort) == 40
+        means = Embeddings.read(model / "align/spk_xvector.scp")
+        function = {"enroll": aligner.map_enroll, "runtime": aligner.map_runtime}[side]
+        np.testing.assert_array_equal(cohort.matrix, function(means.matrix))
+    # AS-norm is left to the first training.
+    assert not (toy.exp / "mapped/nessa.seed2/x-y/cohort").exists()

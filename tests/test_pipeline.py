@@ -18,9 +18,10 @@ import onnxruntime
 import pytest
 import yaml
 
+from nessa.calibration import read_calibration
 from nessa.config import load_recipe
 from nessa.datadir import read_utt2spk, validate_data_dir
-from nessa.plan import aligned_systems
+from nessa.plan import aligned_systems, has_as_norm, symmetric_systems
 from nessa.tables import Embeddings
 from nessa.trials import read_scores
 from tests.conftest import ROOT, Command, Done, run_recipe, start_recipe
@@ -82,13 +83,33 @@ def test_results_hold_every_cell_of_the_comparison(tiny: Path, trials: str) -> N
         assert 0 <= record["eer"] <= 0.5
         assert 0 <= record["min_dcf"] <= 1
         assert record["eer_ci"][0] <= record["eer_ci"][1]
+        assert 0 < record["min_cllr"] <= record["cllr"]
+        assert record["min_dcf"] <= record["act_dcf"] + 1e-9
+        first = record["aligner"] != "nessa" or record["seed"] == recipe.aligner.seeds[0]
+        assert (record["as_norm"] is not None) == (first and record["aligner"] != "nessa.mean")
+
+
+def test_every_system_is_calibrated_on_dev(tiny: Path) -> None:
+    recipe = load_recipe(tiny / "exp/recipe.yaml")
+    for system in [*symmetric_systems(recipe), *aligned_systems(recipe)]:
+        folder = tiny / f"exp/scores/{system.aligner}/{system.enroll}-{system.runtime}"
+        for kind in ["", ".asnorm"] if has_as_norm(system) else [""]:
+            fitted = read_calibration(folder / f"calibration{kind}.json")
+            names = "dev/trials{}.scores", "eval/trials{}.scores", "eval/trials{}.llr"
+            dev, scores, llrs = (read_scores(folder / name.format(kind))[1] for name in names)
+            assert len(dev) == 60 + 200
+            np.testing.assert_allclose(fitted.apply(scores), llrs, rtol=1e-5, atol=1e-5)
 
 
 def test_the_table_the_plots_and_the_plan_are_there(tiny: Path) -> None:
     report = tiny / "exp/report"
-    assert "| recovered gain % |" in (report / "results.md").read_text()
-    assert (report / "det.png").read_bytes().startswith(b"\x89PNG")
-    assert "<svg" in (report / "det.svg").read_text()[:1000]
+    page = (report / "results.md").read_text()
+    assert "| recovered gain % |" in page
+    assert "## Score normalisation" in page and "## Calibration" in page
+    for name in ("det", "gallery", "calibration", "reliability"):
+        assert (report / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert "<svg" in (report / f"{name}.svg").read_text()[:1000]
+        assert f"({name}.svg)" in page
     assert yaml.safe_load((tiny / "exp/recipe.yaml").read_text())["name"] == "mini"
 
 
@@ -143,7 +164,9 @@ def test_kaldi_reads_every_ark_and_scp_exactly(tiny: Path) -> None:
     recipe = load_recipe(tiny / "exp/recipe.yaml")
     # Two files of each shard and of the speakers' means, and the list of all shards.
     of_a_set, of_a_side = 2 * (recipe.extraction.shards + 1) + 1, 2 + 1
-    assert seen == 2 * 3 * of_a_set + len(aligned_systems(recipe)) * 2 * of_a_side
+    systems = aligned_systems(recipe)  # dev, eval and, for AS-norm, a cohort
+    mapped = 2 * len(systems) + sum(map(has_as_norm, systems))
+    assert seen == 2 * 3 * of_a_set + mapped * 2 * of_a_side
 
 
 def test_speaker_vectors_are_the_means_of_their_utterances(tiny: Path) -> None:
@@ -163,7 +186,7 @@ def test_speaker_vectors_are_the_means_of_their_utterances(tiny: Path) -> None:
 
 def test_scores_are_the_cosines_of_the_mapped_vectors(tiny: Path) -> None:
     for trials in ("trials", "trials_profile"):
-        scored, scores = read_scores(tiny / f"exp/scores/nessa/new-old/{trials}.scores")
+        scored, scores = read_scores(tiny / f"exp/scores/nessa/new-old/eval/{trials}.scores")
         sides = []
         for side, names in (("enroll", scored.enroll), ("runtime", scored.test)):
             scp = tiny / f"exp/mapped/nessa/new-old/eval/{side}/xvector.scp"

@@ -15,17 +15,20 @@ from nessa.alignment import NeuralAligner
 from nessa.config import EncoderConfig, LossConfig, Recipe
 from nessa.encoders import build, save_model
 from nessa.errors import InputError
-from nessa.evaluation import evaluate_systems, score_file
+from nessa.evaluation import evaluate_systems
 from nessa.files import read_json, write_json, write_table
+from nessa.layout import score_file
 from nessa.metrics import eer
-from nessa.plan import System, aligned_systems, symmetric_systems
+from nessa.plan import System, aligned_systems, symmetric_systems, update_cells
 from nessa.report import write_report
 from nessa.report.comparison import compare_systems, relative_change
 from nessa.report.cost import nessa_cost
 from nessa.report.det import det_curve, write_det
+from nessa.report.histograms import write_histograms
+from nessa.report.reliability import reliability_curve, write_reliability
 from nessa.report.table import format_records, markdown_table
-from nessa.trials import Trials, write_scores
-from tests.pairs import two_views
+from nessa.trials import Trials
+from tests.pairs import two_views, write_system
 
 ENCODER = {"architecture": "tdnn", "channels": 8, "dim": 8, "steps": 1, "loss": {"type": "aam"}}
 # How far apart targets and non-targets are, in standard deviations of the scores.
@@ -61,6 +64,10 @@ def record(aligner: str, enroll: str, runtime: str, **changes: Any) -> dict[str,
         "min_dcf_ci": [0.4, 0.6],
         "gain": 0.5,
         "gain_ci": [0.3, 0.7],
+        "act_dcf": 0.6,
+        "cllr": 0.4,
+        "min_cllr": 0.3,
+        "as_norm": None,
     } | changes
 
 
@@ -95,7 +102,7 @@ def exp(tmp_path: Path, data: Path) -> Path:
         for name in ("trials", "trials_profile"):
             trials = Trials.read(data / "eval" / name)
             scores = strength * trials.labels + rng.standard_normal(len(trials))
-            write_scores(score_file(exp / "scores", system, name), trials, scores)
+            write_system(exp / "scores", system, name, trials, scores.astype(np.float32))
     for name, group in systems.items():
         records = evaluate_systems(recipe, data / "eval", exp / "scores", group)
         write_json(exp / "metrics" / f"{name}.json", records)
@@ -283,6 +290,94 @@ def test_chance_and_perfect_scores_can_be_drawn(strength: float, tmp_path: Path)
         assert path.stat().st_size > 0
 
 
+# ---- calibration --------------------------------------------------------------------------------
+
+
+def calibrated(trials: int, separation: float = 3.0) -> tuple[np.ndarray, np.ndarray]:
+    """True LLRs: means +-separation and variance 2 separation make a Gaussian its own LLR."""
+    labels = np.arange(trials) < trials // 5
+    noise = np.random.default_rng(2).standard_normal(trials)
+    llrs = np.where(labels, separation, -separation) + np.sqrt(2 * separation) * noise
+    return llrs.astype(np.float32), labels
+
+
+def test_reliability_of_true_likelihood_ratios_is_the_diagonal() -> None:
+    llrs, labels = calibrated(400_000)
+    given, found = reliability_curve(llrs, labels)
+    assert np.all(np.diff(given) > 0) and np.all(np.diff(found) > 0)
+    middle = np.abs(given) < 4  # beyond, few trials decide
+    np.testing.assert_allclose(given[middle], found[middle], atol=0.3)
+    given, found = reliability_curve(llrs / 2 + 1, labels)
+    middle = np.abs(found) < 4
+    np.testing.assert_allclose(given[middle], found[middle] / 2 + 1, atol=0.3)
+
+
+def test_reliability_of_tied_and_perfect_scores() -> None:
+    labels = np.array([True, True, False, False, False])
+    given, found = reliability_curve([1.0, 1.0, 1.0, -1.0, -1.0], labels)
+    np.testing.assert_allclose(given, [1])
+    np.testing.assert_allclose(found, np.log(1 / (1 / 3)))
+    given, found = reliability_curve([3.0, 2.0, -1.0, -2.0, -3.0], labels)
+    assert len(given) == len(found) == 0  # every ratio is infinite
+
+
+def test_calibration_figures_are_valid_small_and_reproducible(tmp_path: Path) -> None:
+    llrs, labels = calibrated(50_000)
+    cells = {f"cell {k}": llrs / (k + 1) + k for k in range(4)}
+    for copy in ("first", "second"):
+        folder = tmp_path / copy
+        rows = {"score": cells, "log likelihood ratio": dict.fromkeys(cells, llrs)}
+        paths = write_histograms(rows, labels, 4.6, folder / "histograms")
+        paths += write_reliability({"cosine": cells, "AS-norm": cells}, labels, folder / "curves")
+    for path in paths:
+        assert path.read_bytes() == (tmp_path / "first" / path.name).read_bytes()
+        if path.suffix == ".svg":
+            assert ElementTree.parse(path).getroot().tag.endswith("svg")
+            assert path.stat().st_size < 500_000
+        else:
+            assert path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+
+
+def rows_of(page: str, heading: str) -> list[list[str]]:
+    """The cells of the first table under a heading, without its header."""
+    lines = page.partition(f"## {heading}")[2].partition("\n## ")[0].splitlines()
+    table = [line for line in lines if line.startswith("| ")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
+
+
+def test_the_page_has_the_four_cells_and_one_threshold_for_them(exp: Path, data: Path) -> None:
+    recipe = make_recipe()
+    write_report(recipe, exp, data)
+    page = (exp / "report" / "results.md").read_text()
+    results = read_json(exp / "results.json")
+    rows = rows_of(page, "Calibration")
+    assert [row[:4] for row in rows[2:10]] == [
+        [cell.enroll, cell.runtime, cell.aligner, kind]
+        for cell in update_cells(recipe)
+        for kind in ("cosine", "AS-norm")
+    ]
+    (first,) = [r for r in results if r["aligner"] == "nessa" and r["seed"] == 5
+                and (r["trials"], r["enroll"], r["runtime"]) == ("single", "v2", "v1")]  # fmt: skip
+    names = "min_cllr", "cllr", "min_dcf", "act_dcf"
+    assert rows[4][4:] == [f"{first[name]:.3f}" for name in names]
+    assert rows[5][4:] == [f"{first['as_norm'][name]:.3f}" for name in names]
+    costs = read_json(exp / "metrics" / "thresholds.json")
+    assert [(c["scores"], c["calibrated"]) for c in costs] == list(
+        product(("cosine", "as-norm"), (False, True))
+    )
+    for row, cost in zip(rows[12:], costs, strict=True):
+        assert row[2:4] == [f"{cost['own']:.3f}", f"{cost['common']:.3f}"]
+        assert cost["own"] <= cost["common"] <= 1
+
+
+def test_the_page_shows_as_norm_beside_cosine(exp: Path, data: Path) -> None:
+    write_report(make_recipe(), exp, data)
+    rows = rows_of((exp / "report" / "results.md").read_text(), "Score normalisation")[2:]
+    # Two raw, 2 x (logit, procrustes, one seed), two controls, on two kinds of trials.
+    assert len(rows) == 2 * (2 + 2 * 3 + 2)
+    assert [row[0] for row in rows[:4]] == ["raw", "raw", "logit", "procrustes"]
+
+
 # ---- the whole report ---------------------------------------------------------------------------
 
 
@@ -309,7 +404,10 @@ def test_report_gathers_everything(exp: Path, data: Path) -> None:
 
 
 def test_report_has_the_same_bytes_again(exp: Path, data: Path) -> None:
-    files = ["results.json", "report/results.md", "report/det.png", "report/det.svg"]
+    files = ["results.json", "metrics/thresholds.json", "report/results.md"]
+    files += [
+        f"report/{n}.{s}" for n in ("det", "calibration", "reliability") for s in ("png", "svg")
+    ]
     write_report(make_recipe(), exp, data)
     before = [(exp / name).read_bytes() for name in files]
     write_report(make_recipe(), exp, data)

@@ -33,17 +33,13 @@ elif words[:4] == ["-m", "nessa.cli", "recipe", "resolve"]:
         seen = [w for w in words if "=" in w] if stage >= 6 else early
         print("digest", stage, f"{{stage}}-{{len(seen)}}-{{'.'.join(seen)}}")
 else:
-    name = words[2] if words[0] == "-m" else words[0]
+    name = words[0] if words[0] != "-m" else words[3] if words[2] == "recipe" else words[2]
     with open(os.environ["CALLS"], "a") as calls:
         print(name, *words, sep="\\t", file=calls)
     if name == os.environ.get("SLEEP"):
         time.sleep(300)
     if name == os.environ.get("FAIL"):
         sys.exit(print("Error: the data are bad", file=sys.stderr) or 2)
-    if name == "prepare":
-        os.makedirs(words[-1] + "/eval", exist_ok=True)
-        for made in ("trials", "trials_profile", "enroll_map"):
-            open(words[-1] + "/eval/" + made, "w").close()
     if name == "report":
         folder = words[words.index("--exp") + 1] + "/report"
         os.makedirs(folder, exist_ok=True)
@@ -52,8 +48,8 @@ else:
 """
 
 CHAIN = ["local/mini.py", "local/voxceleb.py", "prepare", "train", "train"]
-CHAIN += ["extract"] * 6 + ["score"] * 4 + ["evaluate"]
-LATE = ["align", "map", "score", "score", "evaluate", "report", "export"]  # stage 6 and on
+CHAIN += ["extract"] * 6 + ["score"] * 2 + ["evaluate"]
+LATE = ["align", "map", "score", "evaluate", "report", "export"]  # stage 6 and on
 CHAIN += LATE
 
 
@@ -137,8 +133,6 @@ def test_a_bare_run_does_all_stages_in_order_and_prints_the_table(tree):
 
 
 def test_every_stage_logs_into_its_folder(finished):
-    lists = ("trials", "trials_profile")
-    cells = [(model, list_name) for model in ("old", "new") for list_name in lists]
     logs = {str(path.relative_to(finished.exp / "log")) for path in finished.exp.rglob("*.log")}
     assert logs == {
         "corpus/mini.log",
@@ -148,8 +142,9 @@ def test_every_stage_logs_into_its_folder(finished):
         "encoders/new.log",
         *(f"extract/{model}.{job}.log" for model in ("old", "new") for job in (1, 2, "merge")),
         "symmetric/evaluate.log",
-        *(f"symmetric/raw.{model}-{model}.{list_name}.log" for model, list_name in cells),
-        *(f"asymmetric/logit.new-old.{list_name}.log" for list_name in lists),
+        "symmetric/raw.old-old.log",
+        "symmetric/raw.new-new.log",
+        "asymmetric/logit.new-old.log",
         "align/logit.new-old.log",
         "map/logit.new-old.log",
         "asymmetric/evaluate.log",
@@ -261,23 +256,19 @@ def test_each_job_gets_its_model_and_shard(tree):
     assert shards == [("old", "1"), ("old", "2"), ("new", "1"), ("new", "2")]
 
 
-@pytest.mark.slow
-def test_profiles_are_averaged_once(tree):
-    """Before mapping where there is a mapping, else while scoring."""
-    tree.run()
-    with_map = [line.split("\t")[0] for line in tree.lines() if "--enroll-map" in line]
-    assert with_map == ["score", "score", "map"]
-
-
-@pytest.mark.slow
-def test_a_recipe_without_profile_trials_scores_what_it_has(tree):
-    tree.run("--stop-stage", "1")
-    (tree.exp.parent / "data/eval/trials_profile").unlink()
-    (tree.exp.parent / "data/eval/enroll_map").unlink()
-    assert tree.run().returncode == 0
-    lines = tree.lines()
-    assert sum(line.startswith("score\t") for line in lines) == 3
-    assert not [line for line in lines if "--enroll-map" in line]
+def test_each_job_of_a_system_gets_its_name(tree):
+    tree.run("--nj", "1")
+    named = [
+        (words[0], words[words.index("--system") + 1])
+        for words in (line.split("\t") for line in tree.lines())
+        if "--system" in words and words[0] in ("map", "score")
+    ]
+    assert named == [
+        ("score", "raw:old:old"),
+        ("score", "raw:new:new"),
+        ("map", "logit:new:old"),
+        ("score", "logit:new:old"),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -202,14 +202,17 @@ def test_calibration_balances_the_prior_of_the_trials_away():
 
 def test_quality_measures_take_out_what_they_explain():
     llr, labels = gaussian_llrs(20_000, 20_000)
-    quality = np.random.default_rng(1).normal(size=(len(llr), 2))
-    scores = llr - 2 * quality[:, 0]
+    useful, useless = np.random.default_rng(1).normal(size=(2, len(llr)))
+    quality = {"useful": useful, "useless": useless}
+    scores = llr - 2 * useful
     fitted = Calibration.fit(scores, labels, 0.5, quality)
-    assert fitted.quality == pytest.approx((2, 0), abs=0.1)
+    assert fitted.quality == pytest.approx({"useful": 2, "useless": 0}, abs=0.1)
+    swapped = {"useless": useless, "useful": useful}  # measures are known by name
+    np.testing.assert_array_equal(fitted.apply(scores, swapped), fitted.apply(scores, quality))
     with_quality = cllr(fitted.apply(scores, quality), labels)
     without = cllr(Calibration.fit(scores, labels, 0.5).apply(scores), labels)
     assert with_quality < without - 0.02
-    with pytest.raises(InputError, match="2 quality measures, got 0"):
+    with pytest.raises(InputError, match="with useful, useless, but is given no"):
         fitted.apply(scores)
 
 
@@ -221,7 +224,7 @@ def test_perfect_separation_still_calibrates():
 
 def test_calibration_survives_json():
     llr, labels = gaussian_llrs(100, 100)
-    fitted = Calibration.fit(llr, labels, quality=np.cos(llr)[:, None])
+    fitted = Calibration.fit(llr, labels, quality={"cosine": np.cos(llr)})
     assert Calibration.from_dict(json.loads(json.dumps(fitted.to_dict()))) == fitted
 
 
@@ -230,10 +233,12 @@ def test_calibration_survives_json():
     [
         {},
         {"scale": 1, "offset": 0},
-        {"scale": "x", "offset": 0, "quality": []},
-        {"scale": float("nan"), "offset": 0, "quality": []},
-        {"scale": 1, "offset": 0, "quality": [], "more": 1},
+        {"scale": "x", "offset": 0, "quality": {}},
+        {"scale": float("nan"), "offset": 0, "quality": {}},
+        {"scale": 1, "offset": 0, "quality": {}, "more": 1},
         {"scale": 1, "offset": 0, "quality": None},
+        {"scale": 1, "offset": 0, "quality": {"duration": "long"}},
+        [1, 2, 3],
     ],
 )
 def test_unfit_records_are_refused(record):
@@ -247,9 +252,9 @@ def test_unfit_records_are_refused(record):
         (([1.0, 1.0], [True, False]), "the score is the same"),
         (([1.0, 2.0], [True, True]), "2 target and 0 non-target"),
         (([1.0, 2.0], [True, False], 1.0), "p_target"),
-        (([1.0, 2.0], [True, False], 0.5, [[1.0], [1.0]]), "quality measure 0 is the same"),
-        (([1.0, 2.0], [True, False], 0.5, [[1.0], [np.nan]]), "trial 1 .* not finite"),
-        (([1.0, 2.0], [True, False], 0.5, [1.0, 2.0]), r"\(T, Q\)"),
+        (([1.0, 2.0], [True, False], 0.5, {"q": [1.0, 1.0]}), "measure 'q' is the same"),
+        (([1.0, 2.0], [True, False], 0.5, {"q": [1.0, np.nan]}), "'q' of trial 1 .* not finite"),
+        (([1.0, 2.0], [True, False], 0.5, {"q": [1.0]}), r"'q' has values of shape \(1,\)"),
     ],
 )
 def test_unfit_calibration_data_are_refused(arguments, message):

@@ -1,4 +1,4 @@
-"""Stage 9: all metrics of a run as results.json, a Markdown page and a DET plot."""
+"""Stage 9: all metrics of a run as results.json, a Markdown page and its figures."""
 
 import os
 import platform
@@ -7,17 +7,22 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from nessa.conditions import Condition, read_conditions
 from nessa.config import Recipe, stage_digest
 from nessa.errors import InputError
-from nessa.evaluation import Scores, read_condition_scores, read_conditions
 from nessa.files import atomic_open, read_json, write_json
 from nessa.gallery import mixed_gallery
 from nessa.plan import NESSA, RAW, System
+from nessa.report.calibration import calibration_section, write_calibration_figures
 from nessa.report.comparison import compare_systems
 from nessa.report.cost import nessa_cost
 from nessa.report.det import write_det
 from nessa.report.migration import write_gallery
+from nessa.report.normalisation import normalisation_section
 from nessa.report.table import format_records, legend, markdown_table
+from nessa.systems import read_condition_scores
+from nessa.thresholds import read_cells, threshold_costs
+from nessa.verification import Scores
 
 __all__ = ["write_report"]
 
@@ -26,11 +31,14 @@ STAGE = 9
 FIELDS = {
     "recipe", "aligner", "enroll", "runtime", "trials", "seed", "targets", "nontargets",
     "eer", "eer_ci", "min_dcf", "min_dcf_ci", "gain", "gain_ci",
+    "act_dcf", "cllr", "min_cllr", "as_norm",
 }  # fmt: skip
 
 
 def write_report(recipe: Recipe, exp: Path, data: Path) -> str:
-    """Write results.json, metrics/gallery.json, report/results.md and its figures into `exp`.
+    """Write results.json, report/results.md with its figures, and what only these show.
+
+    That is metrics/thresholds.json and, with NESSA's aligner at hand, metrics/gallery.json.
 
     Args:
         recipe: the resolved recipe.
@@ -47,7 +55,14 @@ def write_report(recipe: Recipe, exp: Path, data: Path) -> str:
     comparisons = list(compare_systems(recipe, records))
     if (exp / "encoders").is_dir():  # not where embeddings came from elsewhere
         comparisons += nessa_cost(recipe, exp)
-    plots = _write_det(recipe, exp, data)
+    condition = next(read_conditions(data / "eval"))
+    labels = condition.trials.labels
+    assert labels is not None
+    plots = write_det(_det_panels(recipe, exp, condition), labels, exp / "report" / "det")
+    cells = read_cells(recipe, exp / "scores", condition)
+    thresholds = threshold_costs(cells, labels)
+    write_json(exp / "metrics" / "thresholds.json", thresholds)
+    plots += write_calibration_figures(cells, labels, exp / "report")
     gallery: list[dict[str, Any]] = []
     if (exp / "aligners" / NESSA).is_dir():
         gallery = mixed_gallery(recipe, exp, data / "eval")
@@ -55,7 +70,12 @@ def write_report(recipe: Recipe, exp: Path, data: Path) -> str:
         plots += write_gallery(gallery, exp / "report" / "gallery")
     page, results = exp / "report" / "results.md", exp / "results.json"
     with atomic_open(page) as file:
-        file.write(_markdown(recipe, records, comparisons, gallery))
+        sections = [
+            *normalisation_section(recipe, records),
+            *calibration_section(recipe, records, thresholds),
+            *_gallery_section(gallery),
+        ]
+        file.write(_markdown(recipe, records, comparisons, sections))
     write_json(results, records)
     paths = [str(path) for path in (results, page, *plots)]
     return "\n".join([format_records(records), "", *comparisons, "", *paths])
@@ -83,22 +103,19 @@ def read_metrics(exp: Path, name: str) -> list[dict[str, Any]]:
     return records
 
 
-def _write_det(recipe: Recipe, exp: Path, data: Path) -> list[Path]:
-    """DET curves of single-utterance trials, one panel per update direction."""
-    condition = next(read_conditions(data / "eval"))
-    assert condition.trials.labels is not None
+def _det_panels(recipe: Recipe, exp: Path, condition: Condition) -> dict[str, dict[str, Scores]]:
+    """The curves of one panel per update direction."""
 
     def read(system: System) -> Scores:
         return read_condition_scores(exp / "scores", system, condition)
 
     raw = {f"{model} with itself": read(System(RAW, model, model)) for model in recipe.update}
     names = *recipe.baselines, NESSA
-    panels = {
+    return {
         f"{enroll} enrolls, {runtime} runs": raw
         | {name: read(System(name, enroll, runtime)) for name in names}
         for enroll, runtime in recipe.pairs
     }
-    return write_det(panels, condition.trials.labels, exp / "report" / "det")
 
 
 def _circumstances(recipe: Recipe) -> str:
@@ -136,7 +153,7 @@ def _markdown(
     recipe: Recipe,
     records: Sequence[dict[str, Any]],
     comparisons: Sequence[str],
-    gallery: Sequence[dict[str, Any]],
+    sections: Sequence[str],
 ) -> str:
     seeds = f"NESSA's curve is that of seed {recipe.aligner.seeds[0]}."
     lines = [
@@ -157,6 +174,6 @@ def _markdown(
         "",
         f"![Miss against false alarm rate of every system](det.svg) {seeds}",
         "",
-        *_gallery_section(gallery),
+        *sections,
     ]
     return "\n".join(lines)

@@ -1,17 +1,24 @@
 """Evaluation records as tables: plain text for the terminal, Markdown for files."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from textwrap import wrap
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from nessa.columns import (
+    Row,
+    cost,
+    markdown_columns,
+    percent,
+    plain_columns,
+    share,
+    with_interval,
+    wrapped,
+)
 from nessa.plan import NESSA, RAW
 
 Record = Mapping[str, Any]
-Row = tuple[str, ...]
 
 HEADER: Row = ("system", "enroll", "runtime", "trials", "EER %", "minDCF", "recovered gain %")
 MEAN = f"{NESSA}.mean"
-LEGEND_WIDTH = 100  # characters, in plain text
 
 
 def format_records(records: Sequence[Record]) -> str:
@@ -23,21 +30,12 @@ def format_records(records: Sequence[Record]) -> str:
     Returns:
         Lines without a final line end.
     """
-    rows = [HEADER, *_rows(records)]
-    widths = _widths(rows)
-    lines = ["  ".join(_padded(row, widths)).rstrip() for row in rows]
-    lines.insert(1, "  ".join("-" * width for width in widths))
-    notes = [line for note in legend(records) for line in wrap(note, LEGEND_WIDTH)]
-    return "\n".join([*lines, "", *notes])
+    return f"{plain_columns([HEADER, *_rows(records)])}\n\n{wrapped(legend(records))}"
 
 
 def markdown_table(records: Sequence[Record]) -> str:
-    """The same table in Markdown, padded so that it reads well as text too, without a legend."""
-    rows = [HEADER, *_rows(records)]
-    widths = _widths(rows)
-    rule = tuple("-" * width for width in widths)
-    rows.insert(1, rule)
-    return "\n".join(f"| {' | '.join(_padded(row, widths))} |" for row in rows)
+    """The same table in Markdown, without a legend."""
+    return markdown_columns([HEADER, *_rows(records)])
 
 
 def legend(records: Sequence[Record]) -> list[str]:
@@ -71,7 +69,7 @@ def _trials_line(records: Sequence[Record]) -> str:
 
 def _rows(records: Sequence[Record]) -> Iterator[Row]:
     """The table's rows; the seeds of a mean share one row below it."""
-    ordered = _ordered(records)
+    ordered = ordered_records(records)
     averaged = {_cell(record) for record in records if record["aligner"] == MEAN}
     for record in ordered:
         if record["aligner"] == NESSA and _cell(record) in averaged:
@@ -83,7 +81,7 @@ def _rows(records: Sequence[Record]) -> Iterator[Row]:
             )
 
 
-def _ordered(records: Sequence[Record]) -> list[Record]:
+def ordered_records(records: Sequence[Record]) -> list[Record]:
     """By trials, then raw models, aligners by update direction, controls; otherwise as given."""
     conditions = list(dict.fromkeys(record["trials"] for record in records))
     pairs = list(dict.fromkeys(_pair(record) for record in records))
@@ -109,18 +107,21 @@ def _is_control(record: Record) -> bool:
     return record["aligner"] != RAW and record["enroll"] == record["runtime"]
 
 
-def _row(record: Record) -> Row:
+def system_label(record: Record) -> str:
+    """What a row calls its system."""
     name = record["aligner"]
     if name == MEAN:
         name = f"{NESSA}, mean of {len(record['seed'])}"
-    if _is_control(record):
-        name += " (control)"
+    return f"{name} (control)" if _is_control(record) else name
+
+
+def _row(record: Record) -> Row:
     return (
-        name,
+        system_label(record),
         *_pair(record),
         record["trials"],
         with_interval(record["eer"], record["eer_ci"], percent),
-        with_interval(record["min_dcf"], record["min_dcf_ci"], "{:.3f}".format),
+        with_interval(record["min_dcf"], record["min_dcf_ci"], cost),
         _gain(record),
     )
 
@@ -133,7 +134,7 @@ def _seeds_row(seeds: Sequence[Record]) -> Row:
         "",
         "",
         ", ".join(percent(seed["eer"]) for seed in seeds),
-        ", ".join(f"{seed['min_dcf']:.3f}" for seed in seeds),
+        ", ".join(cost(seed["min_dcf"]) for seed in seeds),
         "undefined" if set(gains) == {"undefined"} else ", ".join(gains),
     )
 
@@ -147,27 +148,3 @@ def _gain(record: Record) -> str:
     if low == high:
         return share(record["gain"])  # the new model itself: 100 % by definition
     return with_interval(record["gain"], (low, high), share)
-
-
-def percent(fraction: float) -> str:
-    """An error rate in percent, without the sign."""
-    return f"{100 * fraction:.2f}"
-
-
-def share(fraction: float) -> str:
-    """A gain in percent, without the sign; coarser, for it is a ratio of differences."""
-    return f"{100 * fraction:.1f}"
-
-
-def with_interval(value: float, interval: Sequence[float], number: Callable[[float], str]) -> str:
-    """`value [low, high]`, each written by `number`."""
-    low, high = interval
-    return f"{number(value)} [{number(low)}, {number(high)}]"
-
-
-def _widths(rows: Sequence[Row]) -> list[int]:
-    return [max(map(len, column)) for column in zip(*rows, strict=True)]
-
-
-def _padded(row: Row, widths: Sequence[int]) -> list[str]:
-    return [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]

@@ -1,0 +1,114 @@
+"""A recipe's systems: how stages 5 and 8 score them, and calibrate on dev what eval has."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from nessa.calibration import fit_calibration
+from nessa.conditions import Condition
+from nessa.config import Recipe
+from nessa.errors import about
+from nessa.layout import (
+    AS_NORM,
+    COHORT,
+    COSINE,
+    DEV,
+    EVAL,
+    PROFILE_LIST,
+    SCORED_SETS,
+    Kind,
+    calibration_file,
+    mapped_dir,
+    own_cohort,
+    score_file,
+)
+from nessa.plan import RAW, System, has_as_norm
+from nessa.scoring import Calibration
+from nessa.trials import Trials, join_scores, read_scores, write_scores
+from nessa.verification import Scores, Sides, score_summary
+
+
+def read_condition_scores(
+    scores_dir: Path,
+    system: System,
+    condition: Condition,
+    kind: Kind = COSINE,
+    calibrated: bool = False,
+) -> Scores:
+    """The scores (T,) of a system on the eval trials of a condition, joined by key.
+
+    Raises:
+        InputError: the score file is unreadable, or a trial has no score in it.
+    """
+    path = score_file(scores_dir, system, condition.list_name, EVAL, kind, calibrated)
+    scored, scores = read_scores(path)
+    with about(path):
+        return join_scores(condition.trials, scored, scores, allow_extra=True)
+
+
+def score_system(recipe: Recipe, data: Path, exp: Path, system: System) -> Iterator[str]:
+    """Score a system's dev and eval trials, and calibrate on dev what eval has.
+
+    Args:
+        recipe: its section `scoring`.
+        data: holds the sets, with their trials.
+        exp: holds embeddings/ or mapped/; receives scores/.
+        system: what to score; a raw model with itself needs no mapping.
+
+    Yields:
+        What was written, a line each.
+
+    Raises:
+        InputError: embeddings or trials are missing or do not fit, the cohort is smaller than
+            scoring.top_n, or the dev trials have no labels.
+    """
+    cohort = Sides.read(*_cohort_paths(recipe, exp, system)) if has_as_norm(system) else None
+    calibrations: dict[Kind, Calibration] = {}
+    for set_name in SCORED_SETS:
+        sides = Sides.read(*_side_paths(exp, system, set_name))
+        for path in _lists(data / set_name):
+            if path.name == PROFILE_LIST:
+                sides = sides.with_profiles(path.with_name("enroll_map"))
+            trials = Trials.read(path)
+            with about(path):
+                scores = {COSINE: sides.cosine(trials)}
+                if cohort is not None:
+                    top_n = recipe.scoring.top_n
+                    scores[AS_NORM] = sides.as_norm(scores[COSINE], trials, cohort, top_n)
+            for kind, values in scores.items():
+                place = exp / "scores", system, path.name, set_name, kind
+                write_scores(score_file(*place), trials, values)
+                yield score_summary(score_file(*place), trials, values)
+                if set_name == DEV:
+                    fitted = calibration_file(exp / "scores", system, kind)
+                    p_target = recipe.scoring.p_target
+                    calibrations[kind] = fit_calibration(path, score_file(*place), fitted, p_target)
+                else:
+                    llrs = calibrations[kind].apply(values)
+                    write_scores(score_file(*place, calibrated=True), trials, llrs)
+
+
+def _lists(set_dir: Path) -> list[Path]:
+    """Single-utterance trials; profiles are evaluated only, and a set may have none."""
+    lists = [set_dir / "trials"]
+    if set_dir.name == EVAL and (set_dir / PROFILE_LIST).is_file():
+        lists.append(set_dir / PROFILE_LIST)
+    return lists
+
+
+def _side_paths(exp: Path, system: System, set_name: str) -> tuple[Path, Path]:
+    if _is_unmapped(system):
+        directory = exp / "embeddings" / system.enroll / set_name
+        return directory, directory
+    mapped = mapped_dir(exp, system, set_name)
+    return mapped / "enroll", mapped / "runtime"
+
+
+def _cohort_paths(recipe: Recipe, exp: Path, system: System) -> tuple[Path, Path]:
+    if _is_unmapped(system):
+        return own_cohort(exp, system, recipe.scoring.cohort)
+    mapped = mapped_dir(exp, system, COHORT)
+    return mapped / "enroll", mapped / "runtime"
+
+
+def _is_unmapped(system: System) -> bool:
+    return system.aligner == RAW and system.enroll == system.runtime

@@ -1,0 +1,108 @@
+"""A recipe's systems: what stages 5 and 8 write is what the commands on files would."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nessa.config import load_recipe
+from nessa.errors import InputError
+from nessa.files import read_json, write_table
+from nessa.layout import AS_NORM, COSINE, score_file
+from nessa.plan import System, has_as_norm, update_cells
+from nessa.scoring import Calibration
+from nessa.systems import score_system
+from nessa.trials import Trials, read_scores
+from nessa.verification import score_trials
+from tests.toy import Toy
+
+RAW = System("raw", "x", "x")
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Toy:
+    """With a profile of two utterances in the eval set."""
+    toy = Toy(tmp_path)
+    eval_set = toy.data / "eval"
+    write_table(eval_set / "enroll_map", {"id00200-p2-0": "id00200-s0-00000 id00201-s0-00000"})
+    (eval_set / "trials_profile").write_text("id00200-p2-0 id00201-s0-00001 target\n")
+    return toy
+
+
+def score(toy: Toy, system: System) -> list[str]:
+    return list(score_system(load_recipe(toy.recipe), toy.data, toy.exp, system))
+
+
+@pytest.mark.parametrize("kind", [COSINE, AS_NORM])
+@pytest.mark.parametrize(("set_name", "list_name"), [
+    ("dev", "trials"), ("eval", "trials"), ("eval", "trials_profile")
+])  # fmt: skip
+def test_scores_are_those_of_the_command(
+    toy: Toy, set_name: str, list_name: str, kind: str
+) -> None:
+    lines = score(toy, RAW)
+    path = score_file(toy.exp / "scores", RAW, list_name, set_name, kind)
+    assert sum(line.startswith(f"{path}: ") for line in lines) == 1
+    profiles = toy.data / "eval/enroll_map" if list_name == "trials_profile" else None
+    cohort = toy.x / "align/spk_xvector.scp"
+    score_trials(
+        toy.x / set_name,
+        toy.x / set_name,
+        toy.data / set_name / list_name,
+        toy.folder / "scores",
+        enroll_map=profiles,
+        cohort=(cohort, cohort) if kind else None,
+        top_n=20,
+    )
+    assert path.read_bytes() == (toy.folder / "scores").read_bytes()
+
+
+@pytest.mark.parametrize("kind", [COSINE, AS_NORM])
+def test_dev_calibrates_eval(toy: Toy, kind: str) -> None:
+    score(toy, RAW)
+    scores_dir = toy.exp / "scores"
+    place = scores_dir, RAW, "trials"
+    trials = Trials.read(toy.data / "dev/trials")
+    _, dev = read_scores(score_file(*place, "dev", kind))
+    fitted = Calibration.fit(dev, trials.labels, p_target=0.01)
+    stored = read_json(scores_dir / f"raw/x-x/calibration{kind}.json")
+    assert Calibration.from_dict(stored) == fitted
+    for list_name in ("trials", "trials_profile"):
+        _, scores = read_scores(score_file(scores_dir, RAW, list_name, "eval", kind))
+        _, llrs = read_scores(score_file(scores_dir, RAW, list_name, "eval", kind, calibrated=True))
+        np.testing.assert_allclose(llrs, fitted.apply(scores), rtol=1e-6)
+    assert not score_file(*place, "dev", kind, calibrated=True).exists()
+
+
+def test_scoring_again_gives_the_same_bytes(toy: Toy) -> None:
+    score(toy, RAW)
+    files = [path for path in (toy.exp / "scores").rglob("*") if path.is_file()]
+    before = [path.read_bytes() for path in files]
+    score(toy, RAW)
+    assert [path.read_bytes() for path in files] == before
+    assert len(files) == 2 * (3 + 2 + 1)  # per kind: scores, likelihood ratios, a calibration
+
+
+def test_a_cohort_smaller_than_top_n_is_named(toy: Toy) -> None:
+    toy.recipe.write_text(toy.recipe.read_text().replace("top_n: 20", "top_n: 41"))
+    with pytest.raises(InputError, match=r"x/align/spk_xvector.scp.*top_n 41 .* the 40 vectors"):
+        score(toy, RAW)
+
+
+def test_what_was_not_mapped_is_named(toy: Toy) -> None:
+    with pytest.raises(InputError, match="mapped/nessa/x-y/cohort/enroll: no such folder"):
+        score(toy, System("nessa", "x", "y"))
+
+
+def test_dev_trials_without_labels_cannot_calibrate(toy: Toy) -> None:
+    path = toy.data / "dev/trials"
+    trials = Trials.read(path)
+    Trials(trials.enroll, trials.test).write(path)
+    with pytest.raises(InputError, match=f"{path}: no labels"):
+        score(toy, RAW)
+
+
+def test_as_norm_is_left_out_for_later_seeds_only(toy: Toy) -> None:
+    assert has_as_norm(System("logit", "x", "y")) and has_as_norm(System("nessa", "x", "y"))
+    assert not has_as_norm(System("nessa.seed2", "x", "y"))
+    assert all(map(has_as_norm, update_cells(load_recipe(toy.recipe))))

@@ -1,0 +1,174 @@
+"""Scoring of a trial list on disk: cosine, profiles, AS-norm, calibration, and what is refused."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nessa.calibration import ENROLL_COUNT, TEST_DURATION, fit_calibration
+from nessa.errors import InputError
+from nessa.files import write_json, write_table
+from nessa.metrics import eer, min_dcf
+from nessa.scoring import Calibration, as_norm
+from nessa.tables import Embeddings, ModelStamp
+from nessa.trials import Trials, read_scores
+from nessa.verification import score_trials
+from tests.pairs import all_trials, two_views
+
+
+@pytest.fixture
+def sides(tmp_path: Path) -> tuple[Path, Path, Trials]:
+    """Two directories in one space, and labelled trials, of which a list is at tmp_path/trials."""
+    x, _, utt2spk = two_views(6, 3)
+    _, y, _ = two_views(6, 3, dims=(20, 12))
+    x.write(tmp_path / "x")
+    Embeddings(y.keys, y.matrix, x.stamp).write(tmp_path / "y")
+    trials = all_trials(utt2spk)
+    trials.write(tmp_path / "trials")
+    return tmp_path / "x", tmp_path / "y", trials
+
+
+def cosines(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    norms = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
+    return (left * right).sum(axis=1) / norms
+
+
+def test_scores_are_cosines_in_trial_order_and_the_line_tells_their_eer(
+    sides: tuple[Path, Path, Trials], tmp_path: Path
+) -> None:
+    enroll, runtime, trials = sides
+    output = tmp_path / "deep/scores"
+    line = score_trials(enroll, runtime, tmp_path / "trials", output)
+    scored, scores = read_scores(output)
+    assert (scored.enroll, scored.test) == (trials.enroll, trials.test)
+    left, right = Embeddings.read(enroll), Embeddings.read(runtime)
+    expected = cosines(left.matrix[left.rows(trials.enroll)], right.matrix[right.rows(trials.test)])
+    np.testing.assert_allclose(scores, expected, atol=1e-6)
+    error, cost = eer(scores, trials.labels), min_dcf(scores, trials.labels)
+    assert line == f"{output}: {len(trials)} trials, EER {error:.2%}, minDCF {cost:.3f}"
+
+
+def test_unlabelled_trials_are_scored_without_an_eer(
+    sides: tuple[Path, Path, Trials], tmp_path: Path
+) -> None:
+    *directories, trials = sides
+    Trials(trials.enroll, trials.test).write(tmp_path / "unlabelled")
+    labelled, unlabelled = tmp_path / "labelled.scores", tmp_path / "unlabelled.scores"
+    score_trials(*directories, tmp_path / "trials", labelled)
+    line = score_trials(*directories, tmp_path / "unlabelled", unlabelled)
+    assert line == f"{unlabelled}: {len(trials)} trials"
+    assert labelled.read_bytes() == unlabelled.read_bytes()
+
+
+def test_profiles_are_averaged_from_the_enrollment_side(
+    sides: tuple[Path, Path, Trials], tmp_path: Path
+) -> None:
+    enroll, runtime, trials = sides
+    utterances, test = trials.enroll_index.names[:2], trials.test_index.names[4]
+    write_table(tmp_path / "enroll_map", {"id00000-p2-0": " ".join(utterances)})
+    (tmp_path / "profiles").write_text(f"id00000-p2-0 {test}\n")
+    words = enroll, runtime, tmp_path / "profiles", tmp_path / "out", tmp_path / "enroll_map"
+    score_trials(*words)
+    mean = Embeddings.read(enroll).select(utterances).matrix.mean(axis=0, keepdims=True)
+    expected = cosines(mean, Embeddings.read(runtime).select([test]).matrix)
+    np.testing.assert_allclose(read_scores(tmp_path / "out")[1], expected, atol=1e-6)
+
+
+def test_profiles_that_are_mapped_already_are_not_averaged_again(
+    sides: tuple[Path, Path, Trials], tmp_path: Path
+) -> None:
+    enroll, runtime, trials = sides
+    utterances, test = trials.enroll_index.names[:2], trials.test_index.names[4]
+    write_table(tmp_path / "enroll_map", {"id00000-p2-0": " ".join(utterances)})
+    (tmp_path / "profiles").write_text(f"id00000-p2-0 {test}\n")
+    vectors = Embeddings.read(enroll)
+    stored = np.float32(np.arange(vectors.dim) + 1)  # a profile unlike the mean
+    matrix = np.vstack([vectors.matrix, stored])
+    Embeddings([*vectors.keys, "id00000-p2-0"], matrix, vectors.stamp).write(tmp_path / "mapped")
+    words = tmp_path / "mapped", runtime, tmp_path / "profiles", tmp_path / "out"
+    score_trials(*words, enroll_map=tmp_path / "enroll_map")
+    expected = cosines(stored[None], Embeddings.read(runtime).select([test]).matrix)
+    np.testing.assert_allclose(read_scores(tmp_path / "out")[1], expected, atol=1e-6)
+
+
+# --- AS-norm --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cohort(sides: tuple[Path, Path, Trials], tmp_path: Path) -> tuple[Path, Path]:
+    """A cohort of each side, in the space of `sides`."""
+    stamp = Embeddings.read(sides[0]).stamp
+    x, _, _ = two_views(30, 1, first_speaker=50)
+    _, y, _ = two_views(30, 1, first_speaker=50, dims=(20, 12))
+    for name, view in (("enroll", x), ("runtime", y)):
+        Embeddings(view.keys, view.matrix, stamp).write(tmp_path / "cohort" / name)
+    return tmp_path / "cohort/enroll", tmp_path / "cohort/runtime"
+
+
+def test_as_norm_takes_each_cohort_for_its_side(
+    sides: tuple[Path, Path, Trials], cohort: tuple[Path, Path], tmp_path: Path
+) -> None:
+    *directories, trials = sides
+    words = *directories, tmp_path / "trials"
+    score_trials(*words, tmp_path / "plain")
+    score_trials(*words, tmp_path / "normalised", cohort=cohort, top_n=12)
+    vectors = map(Embeddings.read, directories)
+    of_cohort = map(Embeddings.read, cohort)
+    plain = read_scores(tmp_path / "plain")[1]
+    expected = as_norm(plain, *vectors, trials, *of_cohort, top_n=12)
+    np.testing.assert_array_equal(read_scores(tmp_path / "normalised")[1], expected)
+
+
+def test_a_cohort_that_is_too_small_or_of_another_space_is_refused(
+    sides: tuple[Path, Path, Trials], cohort: tuple[Path, Path], tmp_path: Path
+) -> None:
+    *directories, _ = sides
+    words = *directories, tmp_path / "trials", tmp_path / "out"
+    with pytest.raises(InputError, match=f"{cohort[0]}.*top_n 31 .* the 30 vectors of the cohort"):
+        score_trials(*words, cohort=cohort, top_n=31)
+    other = Embeddings.read(cohort[1])
+    other.stamp = ModelStamp("z", "z" * 64, "align")
+    other.write(cohort[1])
+    with pytest.raises(InputError, match=f"{cohort[0]} is of model 'x', {cohort[1]} of 'z'"):
+        score_trials(*words, cohort=cohort, top_n=12)
+    with pytest.raises(InputError, match=f"y is of model 'x', {cohort[1]} of 'z'"):
+        score_trials(*words, cohort=(cohort[1], cohort[1]), top_n=12)
+    assert not (tmp_path / "out").exists()
+
+
+# --- calibration ----------------------------------------------------------------------------------
+
+
+def test_calibrated_scores_are_likelihood_ratios(
+    sides: tuple[Path, Path, Trials], tmp_path: Path
+) -> None:
+    *directories, _ = sides
+    words = *directories, tmp_path / "trials"
+    score_trials(*words, tmp_path / "plain")
+    fitted = fit_calibration(
+        tmp_path / "trials", tmp_path / "plain", tmp_path / "calibration.json", 0.5
+    )
+    score_trials(*words, tmp_path / "llr", calibration=tmp_path / "calibration.json")
+    expected = fitted.apply(read_scores(tmp_path / "plain")[1])
+    np.testing.assert_allclose(read_scores(tmp_path / "llr")[1], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("quality", "options", "message"),
+    [
+        ({TEST_DURATION: 1.0}, [], "log seconds of test; give --utt2dur"),
+        ({ENROLL_COUNT: 1.0}, [], "log number of enrollment utterances; give --enroll-map"),
+        ({}, ["utt2dur"], "fitted without durations; leave out --utt2dur"),
+    ],
+)
+def test_a_calibration_asks_for_the_files_that_it_was_fitted_with(
+    sides: tuple[Path, Path, Trials], tmp_path: Path, quality: dict, options: list, message: str
+) -> None:
+    *directories, trials = sides
+    write_table(tmp_path / "utt2dur", dict.fromkeys(trials.test_index.names, 2.5))
+    calibration = tmp_path / "calibration.json"
+    write_json(calibration, Calibration(1.0, 0.0, quality).to_dict())
+    files = {name: tmp_path / name for name in options}
+    words = *directories, tmp_path / "trials", tmp_path / "out"
+    with pytest.raises(InputError, match=f"{calibration}: .*{message}"):
+        score_trials(*words, calibration=calibration, **files)
