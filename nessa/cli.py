@@ -476,6 +476,31 @@ def report(recipe: Path, exp: Path, data: Path) -> None:
 
 
 @cli.command()
+@click.argument("name", type=click.Choice(["speakers", "utterances", "width", "parts", "freeze"]))
+@recipe_option
+@data_option
+@exp_option
+def study(name: str, recipe: Path, data: Path, exp: Path) -> None:
+    """Train NESSA at several points and show how its gain depends on them.
+
+    Curves over the number of align speakers, the utterances of each, or the width of the MLP;
+    tables of the method's parts, and of updates with a frozen side. Writes EXP/studies/NAME.json,
+    which `nessa report` shows. Minutes for each point; all eval trials, after stage 8 only.
+
+    Example: nessa study speakers --recipe recipes/mini/exp/recipe.yaml --data recipes/mini/data
+    --exp recipes/mini/exp
+    """
+    from nessa.config import load_recipe
+    from nessa.report.study import format_study
+    from nessa.studies import STUDIES, run_study
+
+    chosen = next(known for known in STUDIES if known == name)
+    output = exp / "studies" / f"{name}.json"
+    records = run_study(chosen, load_recipe(recipe), data, exp, output)
+    click.echo(format_study(records))
+
+
+@cli.command()
 @path_option("--aligner", "Directory of a fitted aligner.")
 @path_option("--output", "Receives enroll.onnx and runtime.onnx.")
 def export(aligner: Path, output: Path) -> None:

@@ -119,7 +119,9 @@ class AlignerConfig(Section):
 
     mode: Literal["shared", "to-enroll", "to-runtime"] = "shared"
     dim: Positive = 128
-    hidden_dim: Positive = 512
+    hidden_dim: Annotated[int, Field(ge=0)] = 512  # of the MLP; 0: linear maps
+    whitening_shrinkage: Fraction = 0.2  # of the covariance that is whitened; 1: no whitening
+    start: Literal["cca", "random"] = "cca"  # of the linear maps
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     steps: Positive = 1000
     speakers_per_batch: Positive = 1000

@@ -20,7 +20,7 @@ from nessa.alignment import (
 )
 from nessa.alignment.base import Matrix
 from nessa.alignment.linear import LinearAligner
-from nessa.alignment.networks import SIDES, Centering, NetworkAligner, Side
+from nessa.alignment.networks import SIDES, Centering, NetworkAligner, Side, input_dim
 from nessa.errors import InputError
 from nessa.files import atomic_open
 
@@ -90,37 +90,37 @@ class _Network:
 
 def _export_side(aligner: Aligner, side: Side) -> _Network:
     module = side_module(aligner, side).eval()
-    input_dim = _input_dim(module)
+    dim = input_dim(module)
     with torch.inference_mode():
-        output_dim = module(torch.zeros(1, input_dim)).shape[1]
+        output_dim = module(torch.zeros(1, dim)).shape[1]
     fingerprint = aligner.fingerprints[SIDES.index(side)] or "unknown"
-    model = _to_onnx(module, input_dim)
+    model = _to_onnx(module, dim)
     onnx.helper.set_model_props(
         model,
         {
             "kind": aligner.kind,
             "side": side,
             "model_fingerprint": fingerprint,
-            "input_dim": str(input_dim),
+            "input_dim": str(dim),
             "output_dim": str(output_dim),
             "nessa_version": __version__,
         },
     )
     onnx.checker.check_model(model)
     content = model.SerializeToString(deterministic=True)
-    difference = _largest_difference(aligner, side, content, input_dim)
+    difference = _largest_difference(aligner, side, content, dim)
     if not difference <= TOLERANCE:
         raise RuntimeError(
             f"{side}.onnx differs from the aligner by {difference:.1e}, more than {TOLERANCE:.0e}"
         )
-    return _Network(side, fingerprint, input_dim, output_dim, content, difference)
+    return _Network(side, fingerprint, dim, output_dim, content, difference)
 
 
-def _to_onnx(module: nn.Module, input_dim: int) -> onnx.ModelProto:
+def _to_onnx(module: nn.Module, dim: int) -> onnx.ModelProto:
     with _quiet_exporter():
         program = torch.onnx.export(
             module,
-            (torch.zeros(2, input_dim),),  # one row would make the exporter fix the batch size
+            (torch.zeros(2, dim),),  # one row would make the exporter fix the batch size
             dynamo=True,
             opset_version=OPSET,
             input_names=["embedding"],
@@ -223,11 +223,6 @@ class _Normalize(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return functional.normalize(x, dim=1)
-
-
-def _input_dim(module: nn.Module) -> int:
-    """D_in of a side's module: the mean or the matrix that meets its input has that many rows."""
-    return len(next(module.buffers()))
 
 
 # ---- the model card -----------------------------------------------------------------------------

@@ -185,7 +185,8 @@ def test_there_must_be_something_to_freeze() -> None:
 
 def test_nessa_is_a_function_of_its_seed() -> None:
     x = two_views(3, 2, first_speaker=300)[0].matrix
-    maps = [fitted(NeuralAligner(seed=s, **SMALL), 50).map_enroll(x) for s in (1, 1, 2)]
+    views = two_views(50, 6)
+    maps = [NeuralAligner(seed=s, **SMALL).fit(*views).map_enroll(x) for s in (1, 1, 2)]
     np.testing.assert_array_equal(maps[0], maps[1])
     assert not np.allclose(maps[0], maps[2], atol=1e-3)
 

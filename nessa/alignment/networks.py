@@ -18,7 +18,6 @@ log = logging.getLogger(__name__)
 Side = Literal["enroll", "runtime"]
 SIDES: tuple[Side, Side] = ("enroll", "runtime")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")  # of training
-WHITENING_SHRINKAGE = 0.2  # of the covariance that is whitened
 ROWS_PER_BLOCK = 16384  # of a matrix mapped at once; bounds the memory of the hidden layer
 
 
@@ -48,7 +47,7 @@ class SideNetwork(nn.Module):
         mean: of the model's length-normalised align embeddings, shape (D_in,).
         whitening: W, symmetric, shape (D_in, D_in); see `covariance.whitening`.
         projection: start of P, shape (D_in, D).
-        hidden_dim: width of the MLP r.
+        hidden_dim: width of the MLP r; 0 leaves it out.
         dropout: on its hidden layer, in training.
     """
 
@@ -63,17 +62,26 @@ class SideNetwork(nn.Module):
         self.register_buffer("whitening", whitening)
         self.linear = nn.Linear(inputs, outputs, bias=False)
         self.linear.weight.data = projection.T.contiguous()
-        last = nn.Linear(hidden_dim, outputs)
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
-        self.residual = nn.Sequential(
-            nn.Linear(inputs, hidden_dim), nn.GELU(), nn.Dropout(dropout), last
-        )
+        self.residual = _mlp(inputs, hidden_dim, outputs, dropout) if hidden_dim else None
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, D_in) -> (N, D), unit length."""
         w = self.centering(x) @ self.whitening
-        return functional.normalize(self.linear(w) + self.residual(w), dim=1)
+        z = self.linear(w) if self.residual is None else self.linear(w) + self.residual(w)
+        return functional.normalize(z, dim=1)
+
+
+def _mlp(inputs: int, hidden: int, outputs: int, dropout: float) -> nn.Sequential:
+    """One hidden layer; zero at the start."""
+    last = nn.Linear(hidden, outputs)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(nn.Linear(inputs, hidden), nn.GELU(), nn.Dropout(dropout), last)
+
+
+def input_dim(module: nn.Module) -> int:
+    """D_in of a side's module, whose buffers (a mean, a matrix) have that many rows."""
+    return len(next(module.buffers()))
 
 
 class NetworkAligner(Aligner):
@@ -164,6 +172,6 @@ class NetworkAligner(Aligner):
     def map_side(self, matrix: Matrix, side: Side) -> Matrix:
         """(N, D_in) of one side -> (N, D)."""
         module = self.modules[side].eval()
-        mean = next(iter(module.buffers()))
-        blocks = torch.from_numpy(checked(matrix, len(mean), side)).split(ROWS_PER_BLOCK)
-        return torch.cat([module(block.to(mean.device)).cpu() for block in blocks]).numpy()
+        device = next(module.buffers()).device
+        blocks = torch.from_numpy(checked(matrix, input_dim(module), side)).split(ROWS_PER_BLOCK)
+        return torch.cat([module(block.to(device)).cpu() for block in blocks]).numpy()

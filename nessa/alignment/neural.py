@@ -27,7 +27,6 @@ from nessa.alignment.covariance import between_utterances, whitening
 from nessa.alignment.networks import (
     DEVICE,
     SIDES,
-    WHITENING_SHRINKAGE,
     Centering,
     NetworkAligner,
     Side,
@@ -111,7 +110,8 @@ class NeuralAligner(NetworkAligner):
         views: dict[Side, Matrix] = {"enroll": enroll, "runtime": runtime}
         means = {side: fit_mean(view) for side, view in views.items()}
         centred = {side: center(view, means[side]) for side, view in views.items()}
-        whitenings = {side: whitening(c, WHITENING_SHRINKAGE) for side, c in centred.items()}
+        shrinkage = self.config.whitening_shrinkage
+        whitenings = {side: whitening(c, shrinkage) for side, c in centred.items()}
         white = {side: centred[side] @ whitenings[side] for side in SIDES}
 
         def network(side: Side, start: Matrix) -> SideNetwork:
@@ -119,7 +119,8 @@ class NeuralAligner(NetworkAligner):
 
         kept = self._frozen or self.KEPT_BY_MODE.get(self.config.mode)
         if kept is None:
-            pair = shared_start(white["enroll"], white["runtime"], labels, self.config.dim)
+            rank = None if self.config.start == "cca" else 0
+            pair = shared_start(white["enroll"], white["runtime"], labels, self.config.dim, rank)
             return {side: network(side, start) for side, start in zip(SIDES, pair, strict=True)}
         if self._frozen is None:
             self.modules[kept] = Centering(torch.from_numpy(means[kept]))
@@ -129,6 +130,12 @@ class NeuralAligner(NetworkAligner):
             start = np.linalg.lstsq(white[side], target, rcond=None)[0].astype(np.float32)
             modules[side] = network(side, start)
         return {side: modules[side] for side in SIDES}
+
+    def copy(self) -> Self:
+        """An aligner of the same fit that can be fitted further by itself."""
+        other = type(self)(**self.settings)
+        other.restore({n: array.copy() for n, array in self.arrays.items()}, self.fingerprints)
+        return other
 
     def _mirrored_settings(self) -> dict[str, Any]:
         other = {"to-enroll": "to-runtime", "to-runtime": "to-enroll"}
@@ -148,7 +155,7 @@ class NeuralAligner(NetworkAligner):
 
 
 def shared_start(
-    a: Matrix, b: Matrix, labels: npt.NDArray[np.int64], dim: int
+    a: Matrix, b: Matrix, labels: npt.NDArray[np.int64], dim: int, rank: int | None = None
 ) -> tuple[Matrix, Matrix]:
     """Start of P on both sides: where the views are white, canonical correlation analysis.
 
@@ -159,13 +166,15 @@ def shared_start(
     Args:
         a, b: whitened views of the same utterances, (N, Dx), (N, Dy).
         labels: speaker of each row.
-        dim: D; dimensions beyond min(Dx, Dy) start small and random.
+        dim: D.
+        rank: canonical directions that are taken, at most min(D, Dx, Dy), which is the default;
+            the other dimensions start small and random.
 
     Returns:
         (Dx, D) and (Dy, D).
     """
     u, r, vt = svd(between_utterances(a, b, labels), full_matrices=False)
-    rank = min(dim, len(r))
+    rank = min(dim, len(r)) if rank is None else rank
     rng = np.random.default_rng(0)
     starts = []
     for rotation in (u, vt.T):

@@ -10,13 +10,14 @@ from nessa.alignment.covariance import whitening
 from nessa.alignment.linear import dev_eer
 from nessa.alignment.networks import (
     DEVICE,
-    WHITENING_SHRINKAGE,
     Centering,
     NetworkAligner,
     Side,
 )
 from nessa.alignment.preprocessing import center, fit_mean
 from nessa.schedule import learning_rate
+
+WHITENING_SHRINKAGE = 0.2  # of the covariance of the network's input, which is whitened
 
 
 class RegressionAligner(NetworkAligner):

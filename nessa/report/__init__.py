@@ -19,7 +19,9 @@ from nessa.report.cost import nessa_cost
 from nessa.report.det import write_det
 from nessa.report.migration import write_gallery
 from nessa.report.normalisation import normalisation_section
+from nessa.report.study import study_sections, write_study_figures
 from nessa.report.table import format_records, legend, markdown_table
+from nessa.studies import read_studies
 from nessa.systems import read_condition_scores
 from nessa.thresholds import read_cells, threshold_costs
 from nessa.verification import Scores
@@ -68,12 +70,15 @@ def write_report(recipe: Recipe, exp: Path, data: Path) -> str:
         gallery = mixed_gallery(recipe, exp, data / "eval")
         write_json(exp / "metrics" / "gallery.json", gallery)
         plots += write_gallery(gallery, exp / "report" / "gallery")
+    studies = read_studies(exp, recipe)
+    plots += write_study_figures(studies, exp / "report")
     page, results = exp / "report" / "results.md", exp / "results.json"
     with atomic_open(page) as file:
         sections = [
             *normalisation_section(recipe, records),
             *calibration_section(recipe, records, thresholds),
             *_gallery_section(gallery),
+            *study_sections(studies),
         ]
         file.write(_markdown(recipe, records, comparisons, sections))
     write_json(results, records)

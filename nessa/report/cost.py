@@ -7,6 +7,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from nessa.alignment import NeuralAligner, load
+from nessa.alignment.networks import input_dim
 from nessa.config import Recipe
 from nessa.encoders import load_model
 from nessa.plan import NESSA
@@ -30,8 +31,7 @@ def nessa_cost(recipe: Recipe, exp: Path) -> list[str]:
     larger = max(encoders, key=lambda name: encoders[name])
     lines = []
     for model, module in zip(recipe.pairs[0], aligner.modules.values(), strict=True):
-        inputs = next(iter(module.buffers())).shape  # the mean, (D_in,)
-        own = _multiply_adds(module, torch.zeros(1, *inputs))
+        own = _multiply_adds(module, torch.zeros(1, input_dim(module)))
         lines.append(
             f"NESSA, side of {model}: {_parameters(module):,} parameters, {own:,} multiply-adds an "
             f"embedding: {own / encoders[larger]:.2%} of the {encoders[larger]:,} that {larger} "
@@ -55,4 +55,5 @@ def _multiply_adds(module: nn.Module, example: torch.Tensor) -> int:
 
 
 def _parameters(module: nn.Module) -> int:
-    return sum(weight.numel() for weight in module.parameters())
+    """Trained weights and what was computed from the align set: all that has to be stored."""
+    return sum(array.numel() for array in module.state_dict().values())
