@@ -100,7 +100,7 @@ stage_6_align() {
 }
 
 stage_7_map() {
-  run_jobs '{1}.{2}-{3}' "${plan[systems]}" \
+  run_jobs '{1}.{2}-{3}' "${plan[mapped]}" \
     "${nessa[@]}" recipe map "${of_recipe[@]}" --system '{1}:{2}:{3}'
 }
 

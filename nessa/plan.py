@@ -8,6 +8,8 @@ from nessa.errors import InputError
 
 RAW = "raw"  # embeddings as they were extracted
 NESSA = "nessa"
+PLDA = "plda"
+PLDA_LLR = "plda.llr"  # the aligner of PLDA, scored by its likelihood ratio instead of a cosine
 SEED = ".seed"  # between "nessa" and the number of a training after the first
 
 
@@ -67,9 +69,20 @@ def aligned_systems(recipe: Recipe) -> list[System]:
     return systems
 
 
+def scored_systems(recipe: Recipe) -> list[System]:
+    """The aligned systems, and PLDA by its likelihood ratio where PLDA is among them."""
+    systems = aligned_systems(recipe)
+    ratios = [s._replace(aligner=PLDA_LLR) for s in systems if s.aligner == PLDA]
+    return systems + ratios
+
+
 def has_as_norm(system: System) -> bool:
-    """Whether a system is scored with AS-norm too: all but NESSA's trainings after the first."""
-    return not is_nessa(system.aligner) or system.aligner == NESSA
+    """Whether a system is scored with AS-norm too.
+
+    All are but NESSA's trainings after the first, and a likelihood ratio, which is normalised.
+    """
+    name = system.aligner
+    return name != PLDA_LLR and (name == NESSA or not is_nessa(name))
 
 
 def update_cells(recipe: Recipe) -> list[System]:
@@ -94,7 +107,7 @@ def fitted_systems(recipe: Recipe) -> list[System]:
 
 def plan(recipe: Recipe) -> Iterator[tuple[str, str]]:
     """Key and value of each line of the plan, lists separated by spaces."""
-    systems = aligned_systems(recipe)
+    aligned = aligned_systems(recipe)
     yield "corpus", recipe.corpus.program
     yield "prepare", recipe.prepare.program
     yield "models", " ".join(recipe.encoders)
@@ -106,8 +119,9 @@ def plan(recipe: Recipe) -> Iterator[tuple[str, str]]:
     yield "pairs", " ".join(":".join(pair) for pair in recipe.pairs)
     yield "symmetric", " ".join(map(str, symmetric_systems(recipe)))
     yield "fitted", " ".join(map(str, fitted_systems(recipe)))
-    yield "systems", " ".join(map(str, systems))
-    exported = [system for system in systems if system.aligner == NESSA]
+    yield "mapped", " ".join(map(str, aligned))
+    yield "systems", " ".join(map(str, scored_systems(recipe)))
+    exported = [system for system in aligned if system.aligner == NESSA]
     yield "exported", " ".join(str(s) for s in exported if s.enroll != s.runtime)
     for stage in STAGES:
         yield "digest", f"{stage} {stage_digest(recipe, stage)}"

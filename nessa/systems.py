@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 from nessa.calibration import fit_calibration
 from nessa.conditions import Condition
 from nessa.config import Recipe
@@ -16,14 +18,16 @@ from nessa.layout import (
     PROFILE_LIST,
     SCORED_SETS,
     Kind,
+    aligner_dir,
     calibration_file,
     mapped_dir,
     own_cohort,
     score_file,
 )
-from nessa.plan import RAW, System, has_as_norm
+from nessa.plan import PLDA, PLDA_LLR, RAW, System, has_as_norm
 from nessa.scoring import Calibration
-from nessa.trials import Trials, join_scores, read_scores, write_scores
+from nessa.tables import Embeddings
+from nessa.trials import Trials, join_scores, read_enroll_map, read_scores, write_scores
 from nessa.verification import Scores, Sides, score_summary
 
 
@@ -48,6 +52,8 @@ def read_condition_scores(
 def score_system(recipe: Recipe, data: Path, exp: Path, system: System) -> Iterator[str]:
     """Score a system's dev and eval trials, and calibrate on dev what eval has.
 
+    By cosine and, but for NESSA's later seeds, with AS-norm; or by PLDA's likelihood ratio.
+
     Args:
         recipe: its section `scoring`.
         data: holds the sets, with their trials.
@@ -64,16 +70,21 @@ def score_system(recipe: Recipe, data: Path, exp: Path, system: System) -> Itera
     cohort = Sides.read(*_cohort_paths(recipe, exp, system)) if has_as_norm(system) else None
     calibrations: dict[Kind, Calibration] = {}
     for set_name in SCORED_SETS:
-        sides = Sides.read(*_side_paths(exp, system, set_name))
         for path in _lists(data / set_name):
-            if path.name == PROFILE_LIST:
-                sides = sides.with_profiles(path.with_name("enroll_map"))
             trials = Trials.read(path)
+            enroll_map = path.with_name("enroll_map") if path.name == PROFILE_LIST else None
+            scores: dict[Kind, Scores] = {}
             with about(path):
-                scores = {COSINE: sides.cosine(trials)}
-                if cohort is not None:
-                    top_n = recipe.scoring.top_n
-                    scores[AS_NORM] = sides.as_norm(scores[COSINE], trials, cohort, top_n)
+                if system.aligner == PLDA_LLR:
+                    scores[COSINE] = _likelihood_ratios(exp, system, set_name, trials, enroll_map)
+                else:
+                    sides = Sides.read(*_side_paths(exp, system, set_name))
+                    if enroll_map is not None:
+                        sides = sides.with_profiles(enroll_map)
+                    scores[COSINE] = sides.cosine(trials)
+                    if cohort is not None:
+                        top_n = recipe.scoring.top_n
+                        scores[AS_NORM] = sides.as_norm(scores[COSINE], trials, cohort, top_n)
             for kind, values in scores.items():
                 place = exp / "scores", system, path.name, set_name, kind
                 write_scores(score_file(*place), trials, values)
@@ -85,6 +96,23 @@ def score_system(recipe: Recipe, data: Path, exp: Path, system: System) -> Itera
                 else:
                     llrs = calibrations[kind].apply(values)
                     write_scores(score_file(*place, calibrated=True), trials, llrs)
+
+
+def _likelihood_ratios(
+    exp: Path, system: System, set_name: str, trials: Trials, enroll_map: Path | None
+) -> Scores:
+    """Scores (T,) by PLDA itself, of the raw embeddings."""
+    from nessa.alignment import PLDAAligner, load  # torch, which other systems do without
+
+    aligner = load(aligner_dir(exp, system._replace(aligner=PLDA)))
+    assert isinstance(aligner, PLDAAligner)
+    enroll, runtime = (
+        Embeddings.read(exp / "embeddings" / model / set_name)
+        for model in (system.enroll, system.runtime)
+    )
+    aligner.check_models(enroll, runtime)
+    profiles = read_enroll_map(enroll_map) if enroll_map is not None else None
+    return aligner.scores(enroll, runtime, trials, profiles).astype(np.float32)
 
 
 def _lists(set_dir: Path) -> list[Path]:

@@ -54,3 +54,21 @@ def write_system(
         place = scores_dir, system, list_name
         write_scores(score_file(*place, kind=kind), trials, values)
         write_scores(score_file(*place, kind=kind, calibrated=True), trials, 3 * values - 1)
+
+
+def drawn_trials(speakers: int, utterances: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Row pairs (T, 2) of different utterances, a tenth of them targets, and labels."""
+    rng = np.random.default_rng(4)
+    first = rng.integers(speakers * utterances, size=count)
+    second = rng.integers(speakers * utterances, size=count)
+    further = rng.integers(1, utterances, size=count)
+    own = first // utterances * utterances + (first + further) % utterances
+    second = np.where(np.arange(count) % 10 == 0, own, second)
+    different = first != second
+    pairs = np.stack([first, second], axis=1)[different]
+    return pairs, pairs[:, 0] // utterances == pairs[:, 1] // utterances
+
+
+def as_trials(keys: list[str], pairs: np.ndarray, labels: np.ndarray) -> Trials:
+    """Trials of the row pairs (T, 2) that `drawn_trials` gave."""
+    return Trials(*([keys[row] for row in side] for side in pairs.T), labels)

@@ -32,8 +32,7 @@ from nessa.export import side_module
 from nessa.metrics import eer
 from nessa.simulation import Simulation
 from nessa.tables import Embeddings, ModelStamp
-from nessa.trials import Trials
-from tests.pairs import all_trials, two_views
+from tests.pairs import all_trials, as_trials, drawn_trials, two_views
 
 MAKE = {
     "ridge": RidgeAligner,
@@ -275,19 +274,6 @@ def test_cca_does_not_hear_what_two_views_of_one_utterance_share() -> None:
 # ---- PLDA ---------------------------------------------------------------------------------------
 
 
-def drawn_trials(speakers: int, utterances: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Row pairs (T, 2) of different utterances, a tenth of them targets, and labels."""
-    rng = np.random.default_rng(4)
-    first = rng.integers(speakers * utterances, size=count)
-    second = rng.integers(speakers * utterances, size=count)
-    further = rng.integers(1, utterances, size=count)
-    own = first // utterances * utterances + (first + further) % utterances
-    second = np.where(np.arange(count) % 10 == 0, own, second)
-    different = first != second
-    pairs = np.stack([first, second], axis=1)[different]
-    return pairs, pairs[:, 0] // utterances == pairs[:, 1] // utterances
-
-
 @pytest.mark.parametrize(
     ("simulation", "align"),
     [
@@ -303,10 +289,9 @@ def test_plda_is_within_two_percent_of_the_bayes_optimal_eer(
     aligner = PLDAAligner(length_normalize=False).fit(*simulation.sample(*align))
     x, y, utt2spk = simulation.sample(1000, 4, set_number=1)
     pairs, labels = drawn_trials(1000, 4, 200000)
-    keys = list(utt2spk)
-    trials = Trials(*([keys[row] for row in side] for side in pairs.T), labels)
+    trials = as_trials(list(utt2spk), pairs, labels)
     best = eer(simulation.optimal_scores(x, y, trials), labels)
-    ours = eer(aligner.llr(x.matrix, np.ones(len(x), int), y.matrix, pairs), labels)
+    ours = eer(aligner.scores(x, y, trials), labels)
     assert 0.03 < best < 0.2
     assert abs(ours / best - 1) < 0.02
 

@@ -28,7 +28,7 @@ elif words[:4] == ["-m", "nessa.cli", "recipe", "resolve"]:
     print("sets train align dev eval\\nextract_sets align dev eval")
     print("corpus mini\\nprepare voxceleb\\nshards 2\\naligners logit\\npairs new:old")
     print("symmetric raw:old:old raw:new:new\\nfitted logit:new:old")
-    print("systems logit:new:old\\nexported logit:new:old")
+    print("mapped logit:new:old\\nsystems logit:new:old\\nexported logit:new:old")
     for stage in range(11):
         seen = [w for w in words if "=" in w] if stage >= 6 else early
         print("digest", stage, f"{{stage}}-{{len(seen)}}-{{'.'.join(seen)}}")

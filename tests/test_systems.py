@@ -5,14 +5,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nessa.alignment import PLDAAligner
 from nessa.config import load_recipe
+from nessa.datadir import read_utt2spk
 from nessa.errors import InputError
 from nessa.files import read_json, write_table
-from nessa.layout import AS_NORM, COSINE, score_file
-from nessa.plan import System, has_as_norm, update_cells
+from nessa.layout import AS_NORM, COSINE, aligner_dir, score_file
+from nessa.plan import System, aligned_systems, has_as_norm, scored_systems, update_cells
 from nessa.scoring import Calibration
 from nessa.systems import score_system
-from nessa.trials import Trials, read_scores
+from nessa.tables import Embeddings
+from nessa.trials import Trials, read_enroll_map, read_scores
 from nessa.verification import score_trials
 from tests.toy import Toy
 
@@ -81,6 +84,26 @@ def test_scoring_again_gives_the_same_bytes(toy: Toy) -> None:
     score(toy, RAW)
     assert [path.read_bytes() for path in files] == before
     assert len(files) == 2 * (3 + 2 + 1)  # per kind: scores, likelihood ratios, a calibration
+
+
+def test_plda_is_scored_by_its_likelihood_ratio_too(toy: Toy) -> None:
+    recipe = load_recipe(toy.recipe)
+    x, y = (Embeddings.read(side / "align") for side in (toy.x, toy.y))
+    plda = PLDAAligner().fit(x, y, read_utt2spk(toy.data / "align"))
+    plda.save(aligner_dir(toy.exp, System("plda", "x", "y")))
+    ratio = System("plda.llr", "x", "y")
+    assert ratio not in scored_systems(recipe), "only where PLDA is a baseline"
+    with_plda = recipe.model_copy(update={"baselines": ("plda",)})
+    assert ratio in scored_systems(with_plda) and ratio not in aligned_systems(with_plda)
+    score(toy, ratio)
+    profiles = {"trials": None, "trials_profile": read_enroll_map(toy.data / "eval/enroll_map")}
+    enroll, runtime = (Embeddings.read(side / "eval") for side in (toy.x, toy.y))
+    for name, enroll_map in profiles.items():
+        trials = Trials.read(toy.data / "eval" / name)
+        _, scores = read_scores(score_file(toy.exp / "scores", ratio, name))
+        expected = plda.scores(enroll, runtime, trials, enroll_map)
+        np.testing.assert_allclose(scores, expected, rtol=1e-5)
+    assert not score_file(toy.exp / "scores", ratio, "trials", kind=AS_NORM).exists()
 
 
 def test_a_cohort_smaller_than_top_n_is_named(toy: Toy) -> None:

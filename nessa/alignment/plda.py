@@ -1,6 +1,6 @@
 """Two-view probabilistic linear discriminant analysis: one speaker factor seen by two models."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +12,8 @@ from nessa.alignment.covariance import Floats, cross_product, shrunk
 from nessa.alignment.linear import Arrays, LinearAligner
 from nessa.alignment.preprocessing import fit_mean, speaker_means
 from nessa.errors import InputError
+from nessa.tables import Embeddings, profile_means
+from nessa.trials import Trials
 
 SHRINKAGES = (0.01, 0.001, 0.1, 0.3)
 RANKS = (512, 128, 64, 32, 16)  # those above the number of significant dimensions mean that
@@ -99,6 +101,36 @@ class PLDAAligner(LinearAligner):
         # The maps' basis is h' = K^-1/2 h, in which the prior precision is K.
         prior = np.eye(len(g[0])) - g[0] - g[1]
         return factor_llr((a, g[0]), counts, (b, g[1]), pairs, prior)
+
+    def scores(
+        self,
+        enroll: Embeddings,
+        runtime: Embeddings,
+        trials: Trials,
+        enroll_map: Mapping[str, Sequence[str]] | None = None,
+    ) -> Floats:
+        """The likelihood ratio of a list's trials; see `llr`.
+
+        Args:
+            enroll: raw embeddings of the enrollment utterances, (N, Dx).
+            runtime: raw embeddings of the test utterances, (M, Dy).
+            trials: T trials.
+            enroll_map: {profile: utterances} of the profiles that the trials name.
+
+        Returns:
+            (T,), natural logarithm, in trial order.
+
+        Raises:
+            InputError: a trial names what has no embedding.
+        """
+        enroll_map = enroll_map or {}
+        names, enroll_codes = trials.enroll_index
+        heard, test_codes = trials.test_index
+        members = {name: enroll_map.get(name, [name]) for name in names}
+        counts = np.array([len(utterances) for utterances in members.values()])
+        pairs = np.stack([enroll_codes, test_codes], axis=1)
+        profiles, live = profile_means(enroll, members), runtime.select(heard)
+        return self.llr(profiles.matrix, counts, live.matrix, pairs)
 
 
 def factor_llr(
