@@ -106,6 +106,7 @@ stage_7_map() {
 
 stage_8_asymmetric() {
   score "${plan[systems]}"
+  run_one "${nessa[@]}" recipe identify "${of_recipe[@]}" --output "$exp/metrics/identification.json"
 }
 
 stage_9_report() {

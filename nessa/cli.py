@@ -153,6 +153,27 @@ def recipe_evaluate(
     click.echo(format_records(records))
 
 
+@recipe.command("identify")
+@recipe_option
+@data_option
+@exp_option
+@path_option("--output", "Receives the rates (JSON), one record per cell and task.")
+def recipe_identify(recipe: Path, data: Path, exp: Path, output: Path) -> None:
+    """Stage 8: identification in the four cells of the update; see `nessa evaluate --identify`.
+
+    Example: nessa recipe identify --recipe recipes/mini/exp/recipe.yaml --data recipes/mini/data
+    --exp recipes/mini/exp --output identification.json
+    """
+    from nessa.config import load_recipe
+    from nessa.files import write_json
+    from nessa.identification_rates import identify_cells
+    from nessa.report.identification import format_identification
+
+    records = identify_cells(load_recipe(recipe), data / "eval", exp)
+    write_json(output, records)
+    click.echo(format_identification(records))
+
+
 @cli.command()
 @recipe_option
 @click.option("--nj", default=1, show_default=True, help="Processes; does not change a byte.")
@@ -419,22 +440,32 @@ def calibrate(
 
 
 @cli.command()
-@path_option("--trials", "Labelled trial list, in either format.")
-@path_option("--scores", "Score file, `enroll test score` lines in any order.", metavar="FILE...")
+@click.option("--trials", type=PathType, help="Labelled trial list, in either format.")
+@click.option(
+    "--scores", type=PathType, metavar="FILE...", help="`enroll test score` lines in any order."
+)
 @click.argument("more_scores", nargs=-1, type=PathType, metavar="")
 @click.option("--llr", is_flag=True, help="The scores are natural-log likelihood ratios.")
 @click.option("--utt2spk", type=PathType, help="Speakers (`utterance speaker`), for intervals.")
 @click.option("--enroll-map", type=PathType, help="Profiles (`id utterance ...`) of the trials.")
+@click.option(
+    "--identify", type=PathType, metavar="DIR", help="Identify the speakers of a data directory."
+)
+@click.option("--enroll", type=PathType, help="For --identify: the enrollment side.")
+@click.option("--runtime", type=PathType, help="For --identify: the runtime side.")
 @click.option("--draws", default=1000, type=COUNT, show_default=True, help="Of the bootstrap.")
-@click.option("--seed", default=1, show_default=True, help="Of the bootstrap.")
-@click.option("--output", type=PathType, help="Receives the figures (JSON), a record per file.")
+@click.option("--seed", default=1, show_default=True, help="Of the bootstrap and the profiles.")
+@click.option("--output", type=PathType, help="Receives the figures (JSON).")
 def evaluate(
-    trials: Path,
-    scores: Path,
+    trials: Path | None,
+    scores: Path | None,
     more_scores: tuple[Path, ...],
     llr: bool,
     utt2spk: Path | None,
     enroll_map: Path | None,
+    identify: Path | None,
+    enroll: Path | None,
+    runtime: Path | None,
     draws: int,
     seed: int,
     output: Path | None,
@@ -444,19 +475,40 @@ def evaluate(
     Scores are joined to trials by key. With --utt2spk there are intervals of a joint speaker
     bootstrap; several files are then compared with the first on the same draws.
 
-    Example: nessa evaluate --trials recipes/mini/data/eval/trials
-    --utt2spk recipes/mini/data/eval/utt2spk --scores a.scores b.scores
+    With --identify DIR the speakers of a data directory are identified by the embeddings of two
+    sides in one space: closed set, open set, and households of 2 to 7 profiles with guests.
+
+    \b
+    Examples:
+      nessa evaluate --trials recipes/mini/data/eval/trials \\
+        --utt2spk recipes/mini/data/eval/utt2spk --scores a.scores b.scores
+      nessa evaluate --identify recipes/mini/data/eval \\
+        --enroll recipes/mini/exp/mapped/nessa/new-old/eval/enroll \\
+        --runtime recipes/mini/exp/mapped/nessa/new-old/eval/runtime
     """
-    from nessa.comparison import compare_score_files, format_comparison
     from nessa.files import write_json
 
-    if enroll_map is not None and utt2spk is None:
-        raise click.UsageError("--enroll-map is for the intervals, which need --utt2spk")
-    files = [scores, *more_scores]
-    records = compare_score_files(trials, files, llr, utt2spk, enroll_map, draws, seed)
+    if identify is not None:
+        from nessa.identification_rates import identify_sides
+        from nessa.report.identification import format_identification
+
+        if enroll is None or runtime is None or trials is not None or scores is not None:
+            raise click.UsageError("--identify takes --enroll and --runtime, and no scores")
+        records = identify_sides(identify, enroll, runtime, draws, seed)
+        text = format_identification(records)
+    else:
+        from nessa.comparison import compare_score_files, format_comparison
+
+        if trials is None or scores is None:
+            raise click.UsageError("give --trials and --scores, or --identify")
+        if enroll_map is not None and utt2spk is None:
+            raise click.UsageError("--enroll-map is for the intervals, which need --utt2spk")
+        files = [scores, *more_scores]
+        records = compare_score_files(trials, files, llr, utt2spk, enroll_map, draws, seed)
+        text = format_comparison(records)
     if output is not None:
         write_json(output, records)
-    click.echo(format_comparison(records))
+    click.echo(text)
 
 
 @cli.command()

@@ -78,7 +78,7 @@ def score_system(recipe: Recipe, data: Path, exp: Path, system: System) -> Itera
                 if system.aligner == PLDA_LLR:
                     scores[COSINE] = _likelihood_ratios(exp, system, set_name, trials, enroll_map)
                 else:
-                    sides = Sides.read(*_side_paths(exp, system, set_name))
+                    sides = Sides.read(*side_paths(exp, system, set_name))
                     if enroll_map is not None:
                         sides = sides.with_profiles(enroll_map)
                     scores[COSINE] = sides.cosine(trials)
@@ -123,7 +123,8 @@ def _lists(set_dir: Path) -> list[Path]:
     return lists
 
 
-def _side_paths(exp: Path, system: System, set_name: str) -> tuple[Path, Path]:
+def side_paths(exp: Path, system: System, set_name: str) -> tuple[Path, Path]:
+    """The embeddings of both sides of a system's set: raw, or in its shared space."""
     if _is_unmapped(system):
         directory = exp / "embeddings" / system.enroll / set_name
         return directory, directory

@@ -17,6 +17,7 @@ from nessa.report.calibration import calibration_section, write_calibration_figu
 from nessa.report.comparison import compare_systems
 from nessa.report.cost import nessa_cost
 from nessa.report.det import write_det
+from nessa.report.identification import identification_section
 from nessa.report.migration import write_gallery
 from nessa.report.normalisation import normalisation_section
 from nessa.report.study import study_sections, write_study_figures
@@ -70,6 +71,7 @@ def write_report(recipe: Recipe, exp: Path, data: Path) -> str:
         gallery = mixed_gallery(recipe, exp, data / "eval")
         write_json(exp / "metrics" / "gallery.json", gallery)
         plots += write_gallery(gallery, exp / "report" / "gallery")
+    identification = _read_identification(exp)
     studies = read_studies(exp, recipe)
     plots += write_study_figures(studies, exp / "report")
     page, results = exp / "report" / "results.md", exp / "results.json"
@@ -77,6 +79,7 @@ def write_report(recipe: Recipe, exp: Path, data: Path) -> str:
         sections = [
             *normalisation_section(recipe, records),
             *calibration_section(recipe, records, thresholds),
+            *identification_section(identification),
             *_gallery_section(gallery),
             *study_sections(studies),
         ]
@@ -106,6 +109,13 @@ def read_metrics(exp: Path, name: str) -> list[dict[str, Any]]:
                 f"{path}: record {number} lacks {', '.join(sorted(lacking))}; {remedy}"
             )
     return records
+
+
+def _read_identification(exp: Path) -> list[dict[str, Any]]:
+    path = exp / "metrics" / "identification.json"
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; run stage 8 (asymmetric): ./run.sh --stage 8")
+    return read_json(path)
 
 
 def _det_panels(recipe: Recipe, exp: Path, condition: Condition) -> dict[str, dict[str, Scores]]:
