@@ -478,13 +478,12 @@ def evaluate(
     With --identify DIR the speakers of a data directory are identified by the embeddings of two
     sides in one space: closed set, open set, and households of 2 to 7 profiles with guests.
 
-    \b
-    Examples:
-      nessa evaluate --trials recipes/mini/data/eval/trials \\
-        --utt2spk recipes/mini/data/eval/utt2spk --scores a.scores b.scores
-      nessa evaluate --identify recipes/mini/data/eval \\
-        --enroll recipes/mini/exp/mapped/nessa/new-old/eval/enroll \\
-        --runtime recipes/mini/exp/mapped/nessa/new-old/eval/runtime
+    Example: nessa evaluate --trials recipes/mini/data/eval/trials
+    --utt2spk recipes/mini/data/eval/utt2spk --scores a.scores b.scores
+
+    Example: nessa evaluate --identify recipes/mini/data/eval
+    --enroll recipes/mini/exp/mapped/nessa/new-old/eval/enroll
+    --runtime recipes/mini/exp/mapped/nessa/new-old/eval/runtime
     """
     from nessa.files import write_json
 

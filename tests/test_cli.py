@@ -444,7 +444,7 @@ def test_damaged_scores_are_named(
     nessa: Command, toy: Toy, damage: Callable[[list[str]], list[str]], parts: list[str]
 ) -> None:
     score_raw(nessa, toy)
-    scores = toy.exp / "scores/raw/x-x/trials.scores"
+    scores = toy.exp / "scores/raw/x-x/eval/trials.scores"
     scores.write_text("".join(f"{line}\n" for line in damage(scores.read_text().splitlines())))
     nessa(*toy.evaluate("raw:x:x")).refused(str(scores), *parts)
     assert not (toy.folder / "metrics.json").exists()
@@ -459,23 +459,44 @@ def with_score(line: str, score: str) -> str:
     [
         (lambda lines: [], ["eval/trials", "empty"]),
         (
-            lambda lines: [line for line in lines if line.endswith(" target")],
-            ["0 non-target trials", "needs some of each"],
-        ),
-        (
             lambda lines: [*lines, *(line.replace("nontarget", "target") for line in lines)],
             ["eval/trials", "is a target in one and a non-target in the other"],
         ),
     ],
-    ids=["empty", "one-class", "two-labels"],
+    ids=["empty", "two-labels"],
 )
-def test_trials_without_an_error_rate_are_refused(
+def test_damaged_trials_are_named(
     nessa: Command, toy: Toy, damage: Callable[[list[str]], list[str]], parts: list[str]
 ) -> None:
     score_raw(nessa, toy)
     toy.trials.write_text("".join(f"{x}\n" for x in damage(toy.trials.read_text().splitlines())))
     nessa(*toy.score()).refused(*parts)
     nessa(*toy.evaluate("raw:x:x")).refused(*parts)
+
+
+def test_trials_of_one_class_are_scored_but_have_no_error_rate(nessa: Command, toy: Toy) -> None:
+    score_raw(nessa, toy)
+    lines = toy.trials.read_text().splitlines(keepends=True)
+    toy.trials.write_text("".join(line for line in lines if line.endswith(" target\n")))
+    done = nessa(*toy.score())
+    assert done.status == 0 and "EER" not in done.out
+    done = nessa(*toy.evaluate("raw:x:x"))
+    done.refused("0 non-target trials", "needs some of each")
+
+
+def test_identification_of_a_set_on_the_command_line(nessa: Command, toy: Toy) -> None:
+    eval_set = toy.data / "eval"
+    speakers = read_utt2spk(eval_set)
+    write_table(eval_set / "utt2session", {key: key.split("-")[2] for key in speakers})
+    command = ["evaluate", "--identify", eval_set, "--enroll", toy.x / "eval", "--runtime"]
+    done = nessa(*command, toy.x / "eval", "--output", toy.folder / "identification.json")
+    assert done.status == 0 and "rank 1 %" in done.out, done
+    tasks = {record["task"] for record in read_json(toy.folder / "identification.json")}
+    assert tasks == {"closed", "open", "household"}
+    nessa(*command, toy.y / "eval").refused("dimension 12", "map both into one space")
+    (eval_set / "utt2session").unlink()
+    nessa(*command, toy.x / "eval").refused("utt2session")
+    assert nessa(*command[:3]).status == nessa("evaluate").status == 2
 
 
 # --- embeddings of the wrong model --------------------------------------------------------------

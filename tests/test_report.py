@@ -106,6 +106,7 @@ def exp(tmp_path: Path, data: Path) -> Path:
     for name, group in systems.items():
         records = evaluate_systems(recipe, data / "eval", exp / "scores", group)
         write_json(exp / "metrics" / f"{name}.json", records)
+    write_json(exp / "metrics" / "identification.json", [])
     return exp
 
 

@@ -49,7 +49,7 @@ else:
 
 CHAIN = ["local/mini.py", "local/voxceleb.py", "prepare", "train", "train"]
 CHAIN += ["extract"] * 6 + ["score"] * 2 + ["evaluate"]
-LATE = ["align", "map", "score", "evaluate", "report", "export"]  # stage 6 and on
+LATE = ["align", "map", "score", "evaluate", "identify", "report", "export"]  # stage 6 and on
 CHAIN += LATE
 
 
@@ -148,6 +148,7 @@ def test_every_stage_logs_into_its_folder(finished):
         "align/logit.new-old.log",
         "map/logit.new-old.log",
         "asymmetric/evaluate.log",
+        "asymmetric/identify.log",
         "report/report.log",
         "export/logit.new-old.log",
     }
