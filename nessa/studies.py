@@ -42,7 +42,8 @@ SECTIONS = {
     "evaluation",
 }
 
-# What the method is made of, each taken away or replaced by itself.
+# What the method is made of, each taken away or replaced by itself. The enrollment side of the
+# fit is the new model; its mirror serves the other direction.
 PARTS: dict[str, dict[str, Any]] = {
     "NESSA as in the recipe": {},
     "no MLP: linear maps": {"hidden_dim": 0},
@@ -53,8 +54,8 @@ PARTS: dict[str, dict[str, Any]] = {
     "no weight decay": {"weight_decay": 0.0},
     "64 speakers a batch": {"speakers_per_batch": 64},
     "profiles of up to 3 utterances in training": {"utterances_per_speaker": 4},
-    "only the runtime side is trained": {"mode": "to-enroll"},
-    "only the enrollment side is trained": {"mode": "to-runtime"},
+    "new model's space kept, old model mapped": {"mode": "to-enroll"},
+    "old model's space kept, new model mapped": {"mode": "to-runtime"},
 }
 
 Record = dict[str, Any]

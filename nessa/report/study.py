@@ -25,9 +25,10 @@ AXES = {
     "utterances": "utterances per align speaker",
     "width": "hidden units (0: linear maps)",
 }
+FIRST_SEED = "Single-utterance trials, NESSA's first seed."
 NOTES = {
     "freeze": "“Both sides trained” is the bound: nothing stored has to stay valid. In the other "
-    "rows the enrollment side is kept to the last bit.",
+    "rows the enrollment side is kept to the last bit. Single-utterance trials, mean of the seeds.",
 }
 
 
@@ -41,11 +42,9 @@ def study_sections(studies: Mapping[str, Sequence[Record]]) -> list[str]:
     lines = []
     for name, records in studies.items():
         lines += [f"## {TITLES[name]}", "", markdown_columns([HEADER, *map(_row, records)]), ""]
-        if name in NOTES:
-            lines += [NOTES[name], ""]
         if name in AXES:
             lines += [f"![{TITLES[name]}, both update directions](study_{name}.svg)", ""]
-        lines += [f"By `nessa study {name}`; single-utterance trials, mean over the seeds.", ""]
+        lines += [f"By `nessa study {name}`. {NOTES.get(name, FIRST_SEED)}", ""]
     return lines
 
 
