@@ -269,8 +269,8 @@ def extract(
 
 
 @cli.command()
-@recipe_option
-@click.option("--aligner", required=True, help="logit, procrustes, nessa, nessa.seed2 ...")
+@click.option("--recipe", type=PathType, help="Recipe file (YAML) that has the aligner.")
+@click.option("--aligner", help="Of the recipe: logit, procrustes, nessa, nessa.seed2 ...")
 @path_option("--enroll", "Embeddings of the enrollment model: a folder with align and dev.")
 @path_option("--runtime", "Embeddings of the runtime model: a folder with align and dev.")
 @data_option
@@ -283,8 +283,8 @@ def extract(
 )
 @click.option("--from", "start", type=PathType, help="The fitted NESSA aligner to update.")
 def align(
-    recipe: Path,
-    aligner: str,
+    recipe: Path | None,
+    aligner: str | None,
     enroll: Path,
     runtime: Path,
     data: Path,
@@ -295,8 +295,8 @@ def align(
 ) -> None:
     """Fit an aligner on the align set; NESSA stops early by its EER on the dev set.
 
-    With --freeze enroll --from DIR a new runtime model joins the space of the aligner in DIR:
-    profiles that were mapped with it stay valid.
+    With --freeze enroll --from DIR, in the place of --recipe and --aligner, a new runtime model
+    joins the space of the aligner in DIR: profiles that were mapped with it stay valid.
 
     Example: nessa align --recipe recipes/mini/exp/recipe.yaml --aligner nessa
     --enroll recipes/mini/exp/embeddings/new --runtime recipes/mini/exp/embeddings/old
@@ -310,12 +310,12 @@ def align(
 
     made: Aligner
     options: dict[str, Any] = {}
-    if freeze is None and start is None:
+    if recipe and aligner and not (freeze or start):
         made = make_aligner(aligner, load_recipe(recipe))
-    elif freeze and start:
+    elif freeze and start and not (recipe or aligner):
         made, options = load_to_update(start), {"freeze": freeze}
     else:
-        raise click.UsageError("--freeze and --from go together")
+        raise click.UsageError("give --recipe and --aligner, or --freeze and --from")
     trials = Trials.read(data / "dev" / "trials")
     dev_sides = Embeddings.read(enroll / "dev"), Embeddings.read(runtime / "dev")
     with about(data / "dev" / "trials", enroll / "dev", runtime / "dev"):

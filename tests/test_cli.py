@@ -106,14 +106,16 @@ def test_a_new_runtime_model_joins_without_touching_mapped_profiles(
     assert nessa(*toy.align("nessa")).status == 0
     assert nessa(*toy.map()).status == 0
     profiles = (ark / "xvector.1.ark").read_bytes()
-    update = [*toy.align("nessa"), "--freeze", "enroll", "--from", aligner]
-    done = nessa(*update, "--runtime", toy.x, "--output", updated)  # x now runs as well
+    update = ["align", "--freeze", "enroll", "--from", aligner, "--data", toy.data]
+    update += ["--enroll", toy.x, "--runtime", toy.x, "--output", updated]  # x now runs as well
+    done = nessa(*update)
     assert done.status == 0, done
     done = nessa(*toy.map(runtime=toy.x / "eval"), "--aligner", updated)
     assert done.status == 0, done
     assert (ark / "xvector.1.ark").read_bytes() == profiles
     nessa(*update, "--enroll", toy.y).refused("model 'y'")
-    nessa(*toy.align("nessa"), "--freeze", "enroll").refused("--from")
+    nessa(*toy.align("nessa"), "--freeze", "enroll").refused("--freeze and --from")
+    nessa(*toy.align("nessa"), "--freeze", "enroll", "--from", aligner).refused("--recipe")
     nessa(*toy.align())
     nessa(*update).refused("procrustes aligner; only NESSA")
 

@@ -78,10 +78,12 @@ def study_figure(name: str, records: Sequence[Record]) -> Figure:
             label=f"{enroll} enrolls, {runtime} runs",
         )  # fmt: skip
     axes.axhline(CLAIM, color="0.5", linewidth=0.8, linestyle=":")
-    if name != "utterances":
-        axes.set_xscale("symlog", linthresh=10)
+    if name == "speakers":
+        axes.set_xscale("log")
+    elif name == "width":
+        axes.set_xscale("symlog", linthresh=10)  # has a 0
     ticks = sorted({record["value"] for record in known})
-    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks], rotation=45)
     axes.minorticks_off()
     axes.set_xlabel(AXES[name])
     axes.set_ylabel("recovered gain (%)")
