@@ -146,7 +146,7 @@ class ScoringConfig(Section):
 class EvaluationConfig(Section):
     """Stages 5 and 8: metrics."""
 
-    bootstrap_draws: Annotated[int, Field(ge=0)] = 1000
+    bootstrap_draws: Positive = 1000
     seed: int = 1
 
 

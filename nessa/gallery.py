@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from nessa.alignment import load
+from nessa.conditions import read_labelled
 from nessa.config import Recipe
 from nessa.metrics import eer
 from nessa.plan import NESSA
@@ -38,11 +39,12 @@ def mixed_gallery(recipe: Recipe, exp: Path, set_dir: Path) -> list[Record]:
     """
     old, new = recipe.update
     aligner = load(exp / "aligners" / NESSA / f"{new}-{old}")
-    trials = Trials.read(set_dir / "trials")
+    trials = read_labelled(set_dir / "trials")
+    raw = {m: Embeddings.read(exp / "embeddings" / m / set_dir.name) for m in (new, old)}
+    aligner.check_models(raw[new], raw[old])
     space = {
-        model: Embeddings(vectors.keys, function(vectors.matrix))
-        for model, function in ((new, aligner.map_enroll), (old, aligner.map_runtime))
-        for vectors in [Embeddings.read(exp / "embeddings" / model / set_dir.name)]
+        new: Embeddings(raw[new].keys, aligner.map_enroll(raw[new].matrix)),
+        old: Embeddings(raw[old].keys, aligner.map_runtime(raw[old].matrix)),
     }
     records = []
     for runtime in recipe.update:

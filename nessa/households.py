@@ -192,8 +192,8 @@ def search_households(
 
     All probes of a speaker take part in each household where the speaker lives or visits.
 
-    Memory: 80 MiB or less of scores at a time, and about 30 n + 100 bytes per comparison of a
-    probe with a household of n.
+    Memory: under 64 MiB for the scores, in blocks of 16 MiB, and under 20 n + 60 bytes per search
+    of a probe in a household of n.
 
     Args:
         gallery: profiles (G, D), of which households are made.
@@ -206,10 +206,13 @@ def search_households(
         visitors, as their numbers: for rates, not for `bootstrap_search`.
 
     Raises:
-        InputError: see `search`; or members without a profile, or visitors with one.
+        InputError: see `search`; or no households, or members without a profile, or
+            visitors with one.
     """
     speakers = check_speakers(gallery, probes, speakers)
     members, visitors = households.members, households.visitors
+    if not members.size or not visitors.size:
+        raise InputError("no households, or none with members and visitors; draw some")
     if members.max() >= len(gallery) or visitors.min() < len(gallery):
         raise InputError(
             f"households of another gallery than this one of {len(gallery)} profiles; draw them "

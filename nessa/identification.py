@@ -89,8 +89,7 @@ class Search:
                 f"scores of shape {scores.shape} and speakers of shape {speakers.shape}; give "
                 "(P, G) and (P,), with at least one profile"
             )
-        if not np.issubdtype(speakers.dtype, np.integer) or speakers.min(initial=0) < 0:
-            raise InputError("speakers must be numbers from 0, those of the gallery's rows first")
+        _check_numbers(speakers)
         if not np.issubdtype(scores.dtype, np.floating):
             scores = scores.astype(np.float64)
         if not np.isfinite(scores).all():
@@ -194,7 +193,7 @@ def _allowed(fpir: float, count: int) -> int:
 def search(gallery: Embeddings, probes: Embeddings, speakers: ArrayLike) -> Search:
     """Compare every probe with every profile, by cosine.
 
-    Memory: 80 MiB or less of scores at a time, and 32 bytes per probe.
+    Memory: under 64 MiB for the scores, in blocks of 16 MiB, and about 50 bytes per probe.
 
     Args:
         gallery: profiles (G, D).
@@ -217,8 +216,16 @@ def check_speakers(gallery: Embeddings, probes: Embeddings, speakers: ArrayLike)
     if not len(gallery) or not len(probes):
         raise InputError(f"{len(gallery)} profiles and {len(probes)} probes; give some of each")
     if speakers.shape != (len(probes),):
-        raise InputError(f"{len(probes)} probes but speakers of shape {speakers.shape}")
+        raise InputError(
+            f"{len(probes)} probes but speakers of shape {speakers.shape}; give one per probe"
+        )
+    _check_numbers(speakers)
     return speakers
+
+
+def _check_numbers(speakers: NDArray) -> None:
+    if not np.issubdtype(speakers.dtype, np.integer) or speakers.min(initial=0) < 0:
+        raise InputError("speakers must be numbers from 0, those of the gallery's rows first")
 
 
 def score_blocks(
@@ -264,8 +271,9 @@ def bootstrap_search(
 
     Enrolled speakers and guests are drawn with replacement, each from their own; a probe weighs
     the count of its speaker, and each draw has a threshold of its own. The gallery stays: the
-    intervals are for other speakers as probes, not for other galleries. Searches of the same
-    probes get the same draws, so that `metrics.difference` and `recovered_gain` (of FNIR, or of
+    intervals are for other speakers as probes, not for other galleries. A draw in which no
+    non-mated probe may be accepted has its threshold above them all. Searches of the same probes
+    get the same draws, so that `metrics.difference` and `recovered_gain` (of FNIR, or of
     1 - rank1) are paired.
 
     Raises:

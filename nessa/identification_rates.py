@@ -150,7 +150,7 @@ def identify_cells(recipe: Recipe, set_dir: Path, exp: Path) -> list[Record]:
     """
     if not (set_dir / "enroll_map").is_file():
         return []
-    draws, seed = max(1, recipe.evaluation.bootstrap_draws), recipe.evaluation.seed
+    draws, seed = recipe.evaluation.bootstrap_draws, recipe.evaluation.seed
     models = [Embeddings.read(exp / "embeddings" / m / set_dir.name) for m in recipe.update]
     protocol, households = Comparison.draw(set_dir, models, seed)
     records = []

@@ -164,10 +164,10 @@ def protocol_of(
     """Draw a protocol with profiles that are there already, such as those of a set's enroll_map.
 
     Each enrolled speaker gets a profile of the largest size, drawn at random, and of every other
-    size one whose utterances are among that one's: sizes are nested and meet the same probes, so
-    that they differ in size alone. All utterances of the sessions that the largest profile does
-    not touch are probes; all utterances of all other speakers are the guests'. The draw depends
-    on the content of the arguments only, not on their order.
+    size one whose utterances are among those of the next larger: sizes are nested and meet the
+    same probes, so that they differ in size alone. All utterances of the sessions that the largest
+    profile does not touch are probes; all utterances of all other speakers are the guests'. The
+    draw depends on the content of the arguments only, not on their order.
 
     Args:
         enroll_map: {profile: utterances}; see `trials.make_profile_trials`.
@@ -265,15 +265,17 @@ def _profile_speaker(
 def _nest(
     profiles: Mapping[str, set[str]], sizes: Sequence[int], rng: np.random.Generator
 ) -> dict[int, str]:
-    """{size: profile}, each within one of the largest size (sizes[0]); {} where a size lacks."""
-    largest = [name for name in profiles if len(profiles[name]) == sizes[0]]
-    if not largest:
-        return {}
-    around = profiles[largest[rng.integers(len(largest))]]
-    nested: dict[int, list[str]] = defaultdict(list)
-    for name, utterances in profiles.items():
-        if utterances <= around:
-            nested[len(utterances)].append(name)
-    if len(nested) < len(sizes):
-        return {}
-    return {size: names[rng.integers(len(names))] for size, names in sorted(nested.items())}
+    """{size: profile} by falling size, each within the one before; {} where a size lacks."""
+    nest: dict[int, str] = {}
+    around = set().union(*profiles.values())
+    for size in sizes:
+        within = [
+            name
+            for name, utterances in profiles.items()
+            if len(utterances) == size and utterances <= around
+        ]
+        if not within:
+            return {}
+        nest[size] = within[rng.integers(len(within))]
+        around = profiles[nest[size]]
+    return nest

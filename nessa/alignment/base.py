@@ -100,8 +100,8 @@ class Aligner(ABC):
         if labels.max() == 0:
             raise InputError("the align set has one speaker; an aligner needs many")
         if dev is not None:
-            shared = {key for key in dev.enroll.keys if key in speakers}
-            if shared & set(enroll.keys):
+            shared = set(enroll.keys) & set(dev.enroll.keys)
+            if shared:
                 raise InputError(f"{min(shared)!r} is both in the align and the dev set")
         self.fingerprints = (
             enroll.stamp.fingerprint if enroll.stamp else None,
