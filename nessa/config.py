@@ -132,7 +132,9 @@ class AlignerConfig(Section):
     seeds: tuple[int, ...] = (1,)
 
 
-Baseline = Literal["raw", "logit", "procrustes", "ridge", "cca", "plda", "regression"]
+Baseline = Literal[
+    "raw", "logit", "logit_uncentred", "procrustes", "ridge", "cca", "plda", "regression"
+]
 
 
 class ScoringConfig(Section):

@@ -217,6 +217,24 @@ def test_logits_are_cosines_with_the_align_speakers_in_the_models_own_space() ->
     np.testing.assert_allclose(aligner.map_enroll(enroll.matrix), logits, atol=1e-5)
 
 
+def test_the_logit_space_of_two_classifiers(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    heads = rng.standard_normal((7, 12)), rng.standard_normal((7, 20))
+    x, y, _ = two_views(3, 2)
+    LogitAligner.of_classifiers(*heads, remove_mean=False).save(tmp_path)
+    aligner = load(tmp_path)
+    for mapped, view, head in (
+        (aligner.map_enroll(x.matrix), x, heads[0]),
+        (aligner.map_runtime(y.matrix), y, heads[1]),
+    ):
+        cosines = view.matrix @ head.T / np.linalg.norm(head, axis=1)
+        cosines /= np.linalg.norm(view.matrix, axis=1, keepdims=True)
+        cosines /= np.linalg.norm(cosines, axis=1, keepdims=True)
+        np.testing.assert_allclose(mapped, cosines, atol=1e-5)
+    with pytest.raises(InputError, match="7 and 6 classifier rows"):
+        LogitAligner.of_classifiers(heads[0], heads[1][:6])
+
+
 def test_batches_never_repeat_an_utterance_and_keep_to_one_speaker_a_row() -> None:
     labels = np.array([0] * 5 + [1] * 3 + [2] + [3] * 9 + [4] * 4)
     labels = labels[np.random.default_rng(0).permutation(len(labels))]

@@ -501,6 +501,13 @@ def test_identification_of_a_set_on_the_command_line(nessa: Command, toy: Toy) -
     assert nessa(*command[:3]).status == nessa("evaluate").status == 2
 
 
+def test_alignment_reads_nothing_of_the_eval_set(nessa: Command, toy: Toy) -> None:
+    for folder in (toy.data, toy.x, toy.y):
+        shutil.rmtree(folder / "eval")
+    done = nessa(*toy.align("nessa"))
+    assert done.status == 0, done
+
+
 # --- embeddings of the wrong model --------------------------------------------------------------
 
 

@@ -225,6 +225,14 @@ def test_controls_say_what_a_better_back_end_recovers_alone() -> None:
     ]
     (sentence,) = compare_systems(make_recipe(), records)
     assert "recovers 30% with v1 on both sides and 120% with v2" in sentence
+    records += [
+        record("nessa", "v2", "v1", gain=0.9, seed=5),
+        record("nessa.mean", "v2", "v1", gain=0.8, seed=[5, 6]),
+    ]
+    *_, sentence = compare_systems(make_recipe(), records)
+    assert "v2 enrolls, v1 runs: of the 80% that NESSA recovers, 30% is" in sentence
+    assert "50% is alignment" in sentence
+    records = records[:2]
     assert not list(compare_systems(make_recipe(), [{**r, "gain": None} for r in records]))
 
 

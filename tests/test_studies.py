@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from nessa import studies
+from nessa.cli import cli
 from nessa.config import load_recipe
 from nessa.errors import InputError
 from nessa.files import read_json
@@ -90,3 +91,8 @@ def test_what_is_no_study_is_named(toy: Toy) -> None:
     path.write_text("[]")
     with pytest.raises(InputError, match=r"width\.json: not a study"):
         read_studies(toy.exp, load_recipe(toy.recipe))
+
+
+def test_the_command_knows_every_study() -> None:
+    (argument,) = (p for p in cli.commands["study"].params if p.name == "name")
+    assert tuple(argument.type.choices) == tuple(studies.STUDIES)

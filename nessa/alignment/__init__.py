@@ -32,6 +32,7 @@ __all__ = [
     "make_aligner",
 ]
 
+UNCENTRED_LOGIT = "logit_uncentred"  # in a recipe: without removal of the utterance's mean
 KINDS: dict[str, type[Aligner]] = {
     aligner.kind: aligner
     for aligner in (
@@ -83,6 +84,8 @@ def make_aligner(name: str, recipe: Recipe) -> Aligner:
     names = aligner_names(recipe)
     if name not in names:
         raise InputError(f"the recipe has no aligner {name!r}; there are {', '.join(names)}")
+    if name == UNCENTRED_LOGIT:
+        return LogitAligner(remove_mean=False)
     if name in KINDS:
         return KINDS[name]()
     seed = recipe.aligner.seeds[seed_index(name)]

@@ -1,10 +1,13 @@
 """The paper's baseline: compare in the space of logits over one list of speakers."""
 
+from typing import Self
+
 import numpy as np
 import numpy.typing as npt
 
 from nessa.alignment.base import Aligner, DevSet, Matrix, checked
 from nessa.alignment.preprocessing import length_normalize, speaker_means
+from nessa.errors import InputError
 
 
 class LogitAligner(Aligner):
@@ -12,6 +15,8 @@ class LogitAligner(Aligner):
 
     Contrastively trained models have no classifier head; their logits are taken against the
     per-speaker mean embeddings. Both sides use the same speakers, so the logits are comparable.
+    Models that were trained as classifiers of one list of speakers have rows of their own for
+    them; see `of_classifiers`.
 
     Args:
         remove_mean: subtract each utterance's mean logit.
@@ -22,6 +27,28 @@ class LogitAligner(Aligner):
     def __init__(self, remove_mean: bool = True) -> None:
         super().__init__(remove_mean=remove_mean)
         self.remove_mean = remove_mean
+
+    @classmethod
+    def of_classifiers(cls, enroll: Matrix, runtime: Matrix, remove_mean: bool = True) -> Self:
+        """The logit space of two classifiers, which needs no fit.
+
+        Args:
+            enroll: weight rows of the enrollment model's head, (S, Dx).
+            runtime: those of the runtime model's head for the same speakers, (S, Dy).
+            remove_mean: see the class.
+
+        Raises:
+            InputError: other numbers of speakers.
+        """
+        if len(enroll) != len(runtime):
+            raise InputError(
+                f"{len(enroll)} and {len(runtime)} classifier rows; give those of the speakers "
+                "that both models were trained on, in one order"
+            )
+        aligner = cls(remove_mean)
+        for side, rows in (("enroll", enroll), ("runtime", runtime)):
+            aligner.arrays[f"{side}_speakers"] = length_normalize(rows)
+        return aligner
 
     def _fit(
         self, enroll: Matrix, runtime: Matrix, labels: npt.NDArray[np.int64], dev: DevSet | None
