@@ -230,8 +230,8 @@ def test_controls_say_what_a_better_back_end_recovers_alone() -> None:
         record("nessa.mean", "v2", "v1", gain=0.8, seed=[5, 6]),
     ]
     *_, sentence = compare_systems(make_recipe(), records)
-    assert "v2 enrolls, v1 runs: of the 80% that NESSA recovers, 30% is" in sentence
-    assert "50% is alignment" in sentence
+    assert "v2 enrolls, v1 runs: of the 80% that NESSA recovers, a better back-end" in sentence
+    assert "gives 30% (v1 on both sides); alignment with v2 on one side adds 50 p" in sentence
     records = records[:2]
     assert not list(compare_systems(make_recipe(), [{**r, "gain": None} for r in records]))
 

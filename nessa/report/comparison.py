@@ -59,8 +59,9 @@ def compare_systems(recipe: Recipe, records: Sequence[Mapping[str, Any]]) -> Ite
                 whole, back_end = gains[enroll, runtime], gains[old, old]
                 yield (
                     f"{trials}: {enroll} enrolls, {runtime} runs: of the {whole:.0%} that NESSA "
-                    f"recovers, {back_end:.0%} is a better back-end, as with {old} on both sides, "
-                    f"and {whole - back_end:.0%} is alignment with the new model"
+                    f"recovers, a better back-end alone gives {back_end:.0%} ({old} on both "
+                    f"sides); alignment with {new} on one side adds "
+                    f"{100 * (whole - back_end):.0f} points"
                 )
 
 
