@@ -4,11 +4,12 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 
 from nessa.cli import main
 
@@ -83,3 +84,12 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = run_recipe(work_dir, "--size", "tiny", "--nj", "2")
     assert done.status == 0, done.err
     return work_dir
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Networks as small as these only wait for more threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

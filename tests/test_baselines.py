@@ -1,6 +1,5 @@
 """The linear competitors and the regression network, against independent implementations."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +33,8 @@ from nessa.simulation import Simulation
 from nessa.tables import Embeddings, ModelStamp
 from tests.pairs import all_trials, as_trials, drawn_trials, two_views
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 MAKE = {
     "ridge": RidgeAligner,
     "cca": CCAAligner,
@@ -42,15 +43,6 @@ MAKE = {
     "regression": lambda: RegressionAligner(hidden_dim=16, steps=40, evaluate_every=20),
 }
 NORMALISING = [name for name in MAKE if name != "plda as it is"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Networks as small as these only wait for more threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def dev_set() -> DevSet:

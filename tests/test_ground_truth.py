@@ -1,10 +1,7 @@
 """NESSA on embeddings whose Bayes-optimal score is known."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
-import torch
 
 from nessa.alignment import (
     Aligner,
@@ -22,16 +19,9 @@ from nessa.tables import Embeddings
 from nessa.trials import Trials
 from tests.pairs import as_trials, drawn_trials
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 LINEAR = [ProcrustesAligner, RidgeAligner, CCAAligner, PLDAAligner]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Networks as small as these only wait for more threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class World:
