@@ -8,8 +8,9 @@ import numpy as np
 from nessa.alignment import load
 from nessa.conditions import read_labelled
 from nessa.config import Recipe
+from nessa.layout import aligner_dir
 from nessa.metrics import eer
-from nessa.plan import NESSA
+from nessa.plan import NESSA, System
 from nessa.scoring import cosine_scores
 from nessa.tables import Embeddings
 from nessa.trials import Trials
@@ -38,7 +39,7 @@ def mixed_gallery(recipe: Recipe, exp: Path, set_dir: Path) -> list[Record]:
         InputError: embeddings, trials or the aligner are missing.
     """
     old, new = recipe.update
-    aligner = load(exp / "aligners" / NESSA / f"{new}-{old}")
+    aligner = load(aligner_dir(exp, System(NESSA, new, old)))
     trials = read_labelled(set_dir / "trials")
     raw = {m: Embeddings.read(exp / "embeddings" / m / set_dir.name) for m in (new, old)}
     aligner.check_models(raw[new], raw[old])

@@ -19,6 +19,7 @@ from nessa.tables import Embeddings, profile_means
 
 HOUSEHOLD_SIZES = range(2, 8)  # profiles of a household
 VISITORS = 2  # guests of a household
+RANDOM_HOUSEHOLDS = 2000  # of each size
 
 
 class Similarity(NamedTuple):
@@ -104,7 +105,7 @@ def draw_households(
     protocol: Protocol,
     similarity: Similarity,
     sizes: Sequence[int] = HOUSEHOLD_SIZES,
-    count: int = 2000,
+    count: int = RANDOM_HOUSEHOLDS,
     visitors: int = VISITORS,
     seed: int = 0,
 ) -> list[Households]:

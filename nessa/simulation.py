@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nessa.alignment.base import Matrix
-from nessa.alignment.plda import factor_llr
-from nessa.tables import Embeddings, profile_means
+from nessa.alignment.plda import factor_llr, trial_vectors
+from nessa.tables import Embeddings
 from nessa.trials import Trials
 
 SPEAKERS_PER_BLOCK = 256
@@ -138,19 +138,12 @@ class Simulation:
             (T,), natural logarithm, in trial order.
         """
         straight = Embeddings(enroll.keys, self._enroll.unwarp(enroll.matrix))
-        enroll_map = enroll_map or {}
-        names, codes = trials.enroll_index
-        members = {name: enroll_map.get(name, [name]) for name in names}
-        profiles = profile_means(straight, members).matrix
-        heard, test_codes = trials.test_index
+        profiles, counts, live, pairs = trial_vectors(straight, runtime, trials, enroll_map)
         return factor_llr(
             (self._enroll.statistics(profiles), self._enroll.precision),
-            np.array([len(utterances) for utterances in members.values()]),
-            (
-                self._runtime.statistics(self._runtime.unwarp(runtime.select(heard).matrix)),
-                self._runtime.precision,
-            ),
-            np.stack([codes, test_codes], axis=1),
+            counts,
+            (self._runtime.statistics(self._runtime.unwarp(live)), self._runtime.precision),
+            pairs,
             np.eye(self.factor_dim),
         )
 

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nessa.alignment import Aligner, DevSet, NeuralAligner
+from nessa.alignment.linear import mapped_scores
 from nessa.conditions import Condition, read_conditions
 from nessa.config import Recipe
 from nessa.datadir import read_utt2spk
@@ -147,7 +148,7 @@ class _Laboratory:
         aligner = self.fit(self.pairs[0], **options)
         return dict(zip(self.pairs, ([aligner], [aligner.mirrored()]), strict=True))
 
-    def utterances_of(self) -> dict[str, list[str]]:
+    def utterances_by_speaker(self) -> dict[str, list[str]]:
         """{speaker: align utterances}, speakers and utterances in key order."""
         found: dict[str, list[str]] = {}
         for key in sorted(self.sets[self.recipe.update[0], "align"].keys):
@@ -156,7 +157,7 @@ class _Laboratory:
 
     def evaluate(self, points: Sequence[Point]) -> list[Record]:
         """Records of all points, from the same bootstrap draws."""
-        trials, labels = self.condition.trials, self.condition.trials.labels
+        labels = self.condition.trials.labels
         assert labels is not None
         old, new = self.recipe.update
         cells = [(point, pair) for point in points for pair in point.systems]
@@ -164,7 +165,7 @@ class _Laboratory:
         members = []
         for point, pair in cells:
             first = len(scores)
-            scores += [self._scores(aligner, pair, trials) for aligner in point.systems[pair]]
+            scores += [self._scores(aligner, pair) for aligner in point.systems[pair]]
             members.append(range(first, len(scores)))
         settings = self.recipe.evaluation
         drawn = bootstrap(
@@ -196,13 +197,9 @@ class _Laboratory:
         embeddings = self.sets[model, "eval"]
         return cosine_scores(embeddings, embeddings, self.condition.trials)
 
-    def _scores(self, aligner: Aligner, pair: Pair, trials: Trials) -> Scores:
+    def _scores(self, aligner: Aligner, pair: Pair) -> Scores:
         enroll, runtime = (self.sets[model, "eval"] for model in pair)
-        return cosine_scores(
-            Embeddings(enroll.keys, aligner.map_enroll(enroll.matrix)),
-            Embeddings(runtime.keys, aligner.map_runtime(runtime.matrix)),
-            trials,
-        )
+        return mapped_scores(aligner, enroll, runtime, self.condition.trials)
 
 
 def _watched(points: Sequence[Any], what: str) -> Iterable[Any]:
@@ -211,7 +208,7 @@ def _watched(points: Sequence[Any], what: str) -> Iterable[Any]:
 
 def _by_speakers(laboratory: _Laboratory) -> Iterator[Point]:
     """Nested sets of align speakers, drawn at random."""
-    utterances = laboratory.utterances_of()
+    utterances = laboratory.utterances_by_speaker()
     order = np.random.default_rng(laboratory.recipe.seed).permutation(sorted(utterances))
     counts = [count for count in SPEAKERS if count < len(order)]
     for count in _watched([*counts, len(order)], "align speakers"):
@@ -221,7 +218,7 @@ def _by_speakers(laboratory: _Laboratory) -> Iterator[Point]:
 
 def _by_utterances(laboratory: _Laboratory) -> Iterator[Point]:
     """The first utterances of every align speaker."""
-    utterances = laboratory.utterances_of()
+    utterances = laboratory.utterances_by_speaker()
     most = max(map(len, utterances.values()))
     for count in _watched(range(2, most + 1), "utterances per speaker"):
         keys = [key for own in utterances.values() for key in own[:count]]

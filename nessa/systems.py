@@ -1,6 +1,6 @@
 """A recipe's systems: how stages 5 and 8 score them, and calibrate on dev what eval has."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,9 @@ from nessa.scoring import Calibration
 from nessa.tables import Embeddings
 from nessa.trials import Trials, join_scores, read_enroll_map, read_scores, write_scores
 from nessa.verification import Scores, Sides, score_summary
+
+# Of a list's trials, and the enrollment map of the profiles that it names.
+Scorer = Callable[[Trials, Path | None], dict[Kind, Scores]]
 
 
 def read_condition_scores(
@@ -70,21 +73,15 @@ def score_system(recipe: Recipe, data: Path, exp: Path, system: System) -> Itera
     cohort = Sides.read(*_cohort_paths(recipe, exp, system)) if has_as_norm(system) else None
     calibrations: dict[Kind, Calibration] = {}
     for set_name in SCORED_SETS:
+        if system.aligner == PLDA_LLR:
+            score = _by_likelihood_ratio(exp, system, set_name)
+        else:
+            score = _by_cosine(exp, system, set_name, cohort, recipe.scoring.top_n)
         for path in _lists(data / set_name):
             trials = Trials.read(path)
             enroll_map = path.with_name("enroll_map") if path.name == PROFILE_LIST else None
-            scores: dict[Kind, Scores] = {}
             with about(path):
-                if system.aligner == PLDA_LLR:
-                    scores[COSINE] = _likelihood_ratios(exp, system, set_name, trials, enroll_map)
-                else:
-                    sides = Sides.read(*side_paths(exp, system, set_name))
-                    if enroll_map is not None:
-                        sides = sides.with_profiles(enroll_map)
-                    scores[COSINE] = sides.cosine(trials)
-                    if cohort is not None:
-                        top_n = recipe.scoring.top_n
-                        scores[AS_NORM] = sides.as_norm(scores[COSINE], trials, cohort, top_n)
+                scores = score(trials, enroll_map)
             for kind, values in scores.items():
                 place = exp / "scores", system, path.name, set_name, kind
                 write_scores(score_file(*place), trials, values)
@@ -98,10 +95,24 @@ def score_system(recipe: Recipe, data: Path, exp: Path, system: System) -> Itera
                     write_scores(score_file(*place, calibrated=True), trials, llrs)
 
 
-def _likelihood_ratios(
-    exp: Path, system: System, set_name: str, trials: Trials, enroll_map: Path | None
-) -> Scores:
-    """Scores (T,) by PLDA itself, of the raw embeddings."""
+def _by_cosine(
+    exp: Path, system: System, set_name: str, cohort: Sides | None, top_n: int
+) -> Scorer:
+    """By the cosine of the two sides, with AS-norm where there is a cohort."""
+    utterances = Sides.read(*side_paths(exp, system, set_name))
+
+    def score(trials: Trials, enroll_map: Path | None) -> dict[Kind, Scores]:
+        sides = utterances if enroll_map is None else utterances.with_profiles(enroll_map)
+        scores: dict[Kind, Scores] = {COSINE: sides.cosine(trials)}
+        if cohort is not None:
+            scores[AS_NORM] = sides.as_norm(scores[COSINE], trials, cohort, top_n)
+        return scores
+
+    return score
+
+
+def _by_likelihood_ratio(exp: Path, system: System, set_name: str) -> Scorer:
+    """By PLDA itself, of the raw embeddings."""
     from nessa.alignment import PLDAAligner, load  # torch, which other systems do without
 
     aligner = load(aligner_dir(exp, system._replace(aligner=PLDA)))
@@ -111,8 +122,12 @@ def _likelihood_ratios(
         for model in (system.enroll, system.runtime)
     )
     aligner.check_models(enroll, runtime)
-    profiles = read_enroll_map(enroll_map) if enroll_map is not None else None
-    return aligner.scores(enroll, runtime, trials, profiles).astype(np.float32)
+
+    def score(trials: Trials, enroll_map: Path | None) -> dict[Kind, Scores]:
+        profiles = read_enroll_map(enroll_map) if enroll_map is not None else None
+        return {COSINE: aligner.scores(enroll, runtime, trials, profiles).astype(np.float32)}
+
+    return score
 
 
 def _lists(set_dir: Path) -> list[Path]:

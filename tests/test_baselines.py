@@ -1,6 +1,7 @@
 """The linear competitors and the regression network, against independent implementations."""
 
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from sklearn.cross_decomposition import CCA
 from sklearn.linear_model import Ridge, RidgeCV
 
 from nessa.alignment import (
+    BASELINES,
     Aligner,
     CCAAligner,
     DevSet,
@@ -25,7 +27,7 @@ from nessa.alignment import (
 )
 from nessa.alignment.linear import dev_eer
 from nessa.alignment.preprocessing import center
-from nessa.config import resolve
+from nessa.config import Baseline, resolve
 from nessa.errors import InputError
 from nessa.export import side_module
 from nessa.metrics import eer
@@ -135,6 +137,7 @@ def test_a_plda_without_length_normalisation_is_not_exported() -> None:
 
 def test_every_baseline_of_a_recipe_is_made() -> None:
     names = ["raw", "logit", "procrustes", "ridge", "cca", "plda", "regression"]
+    assert {*names, "logit_uncentred"} == set(BASELINES) == set(get_args(Baseline))
     mini = Path(__file__).parents[1] / "recipes/mini/recipe.yaml"
     recipe = resolve(mini, overrides=[f"baselines={names}"])
     assert [make_aligner(name, recipe).kind for name in names] == names

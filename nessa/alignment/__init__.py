@@ -1,5 +1,7 @@
 """NESSA and every baseline mapper behind one interface: fit, map both sides, save, load."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,6 @@ __all__ = [
     "make_aligner",
 ]
 
-UNCENTRED_LOGIT = "logit_uncentred"  # in a recipe: without removal of the utterance's mean
 KINDS: dict[str, type[Aligner]] = {
     aligner.kind: aligner
     for aligner in (
@@ -45,6 +46,17 @@ KINDS: dict[str, type[Aligner]] = {
         RegressionAligner,
         NeuralAligner,
     )
+}
+
+BASELINES: dict[str, Callable[[], Aligner]] = {  # by their names in a recipe
+    "raw": RawAligner,
+    "logit": LogitAligner,
+    "logit_uncentred": partial(LogitAligner, remove_mean=False),
+    "procrustes": ProcrustesAligner,
+    "ridge": RidgeAligner,
+    "cca": CCAAligner,
+    "plda": PLDAAligner,
+    "regression": RegressionAligner,
 }
 
 
@@ -84,10 +96,8 @@ def make_aligner(name: str, recipe: Recipe) -> Aligner:
     names = aligner_names(recipe)
     if name not in names:
         raise InputError(f"the recipe has no aligner {name!r}; there are {', '.join(names)}")
-    if name == UNCENTRED_LOGIT:
-        return LogitAligner(remove_mean=False)
-    if name in KINDS:
-        return KINDS[name]()
+    if name in BASELINES:
+        return BASELINES[name]()
     seed = recipe.aligner.seeds[seed_index(name)]
     settings: dict[str, Any] = recipe.aligner.model_dump(exclude={"seeds"})
     return NeuralAligner(seed=seed, **settings)

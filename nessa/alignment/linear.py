@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from nessa.alignment.base import Aligner, DevSet, Matrix, checked
@@ -11,6 +12,7 @@ from nessa.alignment.preprocessing import center, fit_mean, length_normalize
 from nessa.metrics import eer
 from nessa.scoring import cosine_scores
 from nessa.tables import Embeddings
+from nessa.trials import Trials
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +71,15 @@ def centred_views(enroll: Matrix, runtime: Matrix) -> tuple[Arrays, Matrix, Matr
 def dev_eer(aligner: Aligner, dev: DevSet) -> float:
     """EER of the cosine scores of `dev`'s trials after mapping, as a fraction."""
     assert dev.trials.labels is not None
-    enroll = Embeddings(dev.enroll.keys, aligner.map_enroll(dev.enroll.matrix))
-    runtime = Embeddings(dev.runtime.keys, aligner.map_runtime(dev.runtime.matrix))
-    return eer(cosine_scores(enroll, runtime, dev.trials), dev.trials.labels)
+    return eer(mapped_scores(aligner, dev.enroll, dev.runtime, dev.trials), dev.trials.labels)
+
+
+def mapped_scores(
+    aligner: Aligner, enroll: Embeddings, runtime: Embeddings, trials: Trials
+) -> npt.NDArray[np.float32]:
+    """Cosine scores (T,) of raw embeddings (N, Dx) and (M, Dy) after mapping."""
+    return cosine_scores(
+        Embeddings(enroll.keys, aligner.map_enroll(enroll.matrix)),
+        Embeddings(runtime.keys, aligner.map_runtime(runtime.matrix)),
+        trials,
+    )

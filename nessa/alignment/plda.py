@@ -123,14 +123,39 @@ class PLDAAligner(LinearAligner):
         Raises:
             InputError: a trial names what has no embedding.
         """
-        enroll_map = enroll_map or {}
-        names, enroll_codes = trials.enroll_index
-        heard, test_codes = trials.test_index
-        members = {name: enroll_map.get(name, [name]) for name in names}
-        counts = np.array([len(utterances) for utterances in members.values()])
-        pairs = np.stack([enroll_codes, test_codes], axis=1)
-        profiles, live = profile_means(enroll, members), runtime.select(heard)
-        return self.llr(profiles.matrix, counts, live.matrix, pairs)
+        return self.llr(*trial_vectors(enroll, runtime, trials, enroll_map))
+
+
+class TrialVectors(NamedTuple):
+    """What a likelihood ratio asks for, of a trial list: see `PLDAAligner.llr`."""
+
+    profiles: Matrix  # (N, Dx)
+    counts: npt.NDArray[np.int64]  # (N,)
+    runtime: Matrix  # (M, Dy)
+    pairs: npt.NDArray[np.int64]  # (T, 2)
+
+
+def trial_vectors(
+    enroll: Embeddings,
+    runtime: Embeddings,
+    trials: Trials,
+    enroll_map: Mapping[str, Sequence[str]] | None,
+) -> TrialVectors:
+    """The distinct profiles and utterances of a list; an id that is no profile is an utterance.
+
+    Raises:
+        InputError: a trial names what has no embedding.
+    """
+    enroll_map = enroll_map or {}
+    names, enroll_codes = trials.enroll_index
+    heard, test_codes = trials.test_index
+    members = {name: enroll_map.get(name, [name]) for name in names}
+    return TrialVectors(
+        profile_means(enroll, members).matrix,
+        np.array([len(utterances) for utterances in members.values()]),
+        runtime.select(heard).matrix,
+        np.stack([enroll_codes, test_codes], axis=1),
+    )
 
 
 def factor_llr(

@@ -10,7 +10,8 @@ from nessa.alignment import NeuralAligner, load
 from nessa.alignment.networks import input_dim
 from nessa.config import Recipe
 from nessa.encoders import load_model
-from nessa.plan import NESSA
+from nessa.layout import aligner_dir
+from nessa.plan import NESSA, System
 
 SECONDS = 3.0  # of the utterance whose embedding is counted
 
@@ -25,7 +26,7 @@ def nessa_cost(recipe: Recipe, exp: Path) -> list[str]:
     Raises:
         InputError: an encoder or the aligner is missing.
     """
-    aligner = load(exp / "aligners" / NESSA / "-".join(recipe.pairs[0]))
+    aligner = load(aligner_dir(exp, System(NESSA, *recipe.pairs[0])))
     assert isinstance(aligner, NeuralAligner)
     encoders = {name: _encoder_cost(exp / "encoders" / name) for name in recipe.encoders}
     larger = max(encoders, key=lambda name: encoders[name])

@@ -8,6 +8,9 @@ from matplotlib.figure import Figure
 
 from nessa.files import atomic_open
 
+# Colour, line and marker of two curves, safe for colour blindness (Okabe and Ito's).
+TWO_STYLES = [("#0072B2", "-", "o"), ("#D55E00", "--", "s")]
+
 
 def save_figure(draw: Callable[[], Figure], stem: Path) -> list[Path]:
     """Draw a figure and write it as PNG and SVG.

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from nessa.columns import Row, markdown_columns, percent, plain_columns, with_interval, wrapped
+from nessa.households import RANDOM_HOUSEHOLDS
 
 Record = Mapping[str, Any]
 NAMES = ("aligner", "enroll", "runtime")  # of a system, where there are several
@@ -13,10 +14,10 @@ NOTES = (
     "enrolled speakers' probes whose own profile scores highest. FNIR: the share that is missed "
     "or taken for another, where at most 1 % or 0.1 % of the guests' probes are taken for "
     "somebody; – where there are too few of them to tell.",
-    "Households: 2,000 of each size drawn at random, and hard ones of the speakers most alike, "
-    "one for each enrolled speaker; two guests each. Mistaken: members' probes whose own profile "
-    "does not score highest; FNIR at a threshold for all households at which at most 1 % of the "
-    "guests' probes are taken for a member.",
+    f"Households: {RANDOM_HOUSEHOLDS:,} of each size drawn at random, and hard ones of the "
+    "speakers most alike, one for each enrolled speaker; two guests each. Mistaken: members' "
+    "probes whose own profile does not score highest; FNIR at a threshold for all households at "
+    "which at most 1 % of the guests' probes are taken for a member.",
 )
 
 

@@ -6,9 +6,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from nessa.report.figures import save_figure
-
-STYLES = [("#0072B2", "-", "o"), ("#D55E00", "--", "s")]  # safe for colour blindness
+from nessa.report.figures import TWO_STYLES, save_figure
 
 
 def write_gallery(records: Sequence[Mapping[str, Any]], stem: Path) -> list[Path]:
@@ -21,7 +19,7 @@ def gallery_figure(records: Sequence[Mapping[str, Any]]) -> Figure:
     figure = Figure(figsize=(5.5, 4), dpi=120, layout="constrained")
     axes = figure.subplots()
     runtimes = list(dict.fromkeys(record["runtime"] for record in records))
-    for runtime, (colour, line, marker) in zip(runtimes, STYLES, strict=False):
+    for runtime, (colour, line, marker) in zip(runtimes, TWO_STYLES, strict=False):
         points = [(r["old_share"], r["eer"]) for r in records if r["runtime"] == runtime]
         shares, errors = zip(*points, strict=True)
         axes.plot(

@@ -7,11 +7,10 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from nessa.columns import Row, markdown_columns, percent, plain_columns, share, with_interval
-from nessa.report.figures import save_figure
+from nessa.report.figures import TWO_STYLES, save_figure
 
 Record = Mapping[str, Any]
 HEADER: Row = ("setting", "enroll", "runtime", "EER %", "recovered gain %")
-STYLES = [("#0072B2", "-", "o"), ("#D55E00", "--", "s")]  # safe for colour blindness
 CLAIM = 60  # % of the gain, which the paper claims
 TITLES = {
     "speakers": "Gain over the number of align speakers",
@@ -67,7 +66,7 @@ def study_figure(name: str, records: Sequence[Record]) -> Figure:
     axes = figure.subplots()
     known = [record for record in records if record["gain"] is not None]
     pairs = list(dict.fromkeys((r["enroll"], r["runtime"]) for r in known))
-    for (enroll, runtime), (colour, line, marker) in zip(pairs, STYLES, strict=False):
+    for (enroll, runtime), (colour, line, marker) in zip(pairs, TWO_STYLES, strict=False):
         own = [r for r in known if (r["enroll"], r["runtime"]) == (enroll, runtime)]
         values = [r["value"] for r in own]
         low, high = zip(*((100 * a, 100 * b) for a, b in (r["gain_ci"] for r in own)), strict=True)
