@@ -19,6 +19,8 @@
 #   --size NAME         a size that the recipe offers, e.g. tiny, default, large
 #   --work-dir DIR      where data/ and exp/ grow (default: the recipe's folder)
 #   --set KEY=VALUE     change a value of recipe.yaml; may be given many times
+#   --voxceleb1, --voxceleb2, --musan, --rirs, --librispeech DIR
+#                       where a corpus lies on disk, short for --set corpus.paths.voxceleb1=DIR
 #   --help              print this
 #
 # Every stage logs to exp/log/<stage>/. NESSA_PYTHON=/path/to/python uses that environment
@@ -38,6 +40,7 @@ export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 # Jobs print into files and pipes; what they say should be there when they are killed.
 export PYTHONUNBUFFERED=1
 
+corpora=(voxceleb1 voxceleb2 musan rirs librispeech)
 stages=(corpus prepare features encoders extract symmetric align map asymmetric report export)
 
 main() {
@@ -49,6 +52,8 @@ main() {
   trap 'stop 130' INT
   trap 'stop 143' TERM
   read_plan
+  # shellcheck disable=SC2086  # a word each
+  [[ -z ${plan[extras]:-} ]] || setup_environment mini onnx ${plan[extras]}
   choose_first_stage
   local number
   for ((number = first; number <= stop_stage; number++)); do run_stage "$number"; done
@@ -59,17 +64,21 @@ main() {
 # {1}, {2}, ... are the fields of a job such as nessa:new:old; see utils/launch.sh.
 
 stage_0_corpus() {
+  if [[ -z ${plan[corpus]} ]]; then
+    log "the corpus is on disk; nothing to make"
+    return
+  fi
   run_one "$python" "local/${plan[corpus]}.py" --recipe "$config" --corpus "$data/corpus" --nj "$nj"
 }
 
 stage_1_prepare() {
   run_one "$python" "local/${plan[prepare]}.py" \
-    --recipe "$config" --corpus "$data/corpus" --output "$data"
+    --recipe "$config" --corpus "$data/corpus" --output "$data" --nj "$nj"
   run_one "${nessa[@]}" prepare --recipe "$config" "$data"
 }
 
 stage_2_features() {
-  log "features are computed on the fly; nothing to do"
+  log "features are computed on the fly, or given; nothing to do"
 }
 
 stage_3_encoders() {
@@ -210,7 +219,9 @@ stop() {
 
 read_options() {
   recipe=mini stage='' stop_stage=10 nj=$(count_cores) size='' work_dir='' set=() arguments=()
-  parse_options recipe stage stop_stage nj size work_dir set -- "$@"
+  local corpus
+  for corpus in "${corpora[@]}"; do declare -g "$corpus="; done
+  parse_options recipe stage stop_stage nj size work_dir set "${corpora[@]}" -- "$@"
   ((${#arguments[@]} == 0)) ||
     fail 2 "unexpected argument '${arguments[0]}'; options start with -- (see --help)"
   [[ $recipe != */* && -f $root/recipes/$recipe/recipe.yaml ]] ||
@@ -221,6 +232,9 @@ read_options() {
   first=$stage
   [[ -z $first ]] || ((first <= stop_stage)) ||
     fail 2 "--stage $first comes after --stop-stage $stop_stage"
+  for corpus in "${corpora[@]}"; do
+    [[ -z ${!corpus} ]] || set+=("corpus.paths.$corpus=$(realpath -m -- "${!corpus}")")
+  done
   work_dir=$(realpath -m -- "${work_dir:-$root/recipes/$recipe}")
   data=$work_dir/data exp=$work_dir/exp config=$work_dir/exp/recipe.yaml
   of_recipe=(--recipe "$config" --data "$data" --exp "$exp")

@@ -14,9 +14,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from nessa.corpus import Utterance, make_manifests, run_program, write_set
+from nessa.corpus import Utterance, make_cuts, run_program, sort_utterances
 from nessa.errors import InputError
 from nessa.files import read_lines
+from nessa.sets import write_set
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +29,7 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, required=True, help="folder with SPEAKERS.TXT")
     parser.add_argument("--output", type=Path, required=True, help="the recipe's data folder")
     parser.add_argument("--set", default="eval", help="name of the set (default: eval)")
+    parser.add_argument("--nj", type=int, default=1, help="number of processes")
     parser.add_argument("--skip-bad", action="store_true", help="leave out unusable audio")
     options = parser.parse_args()
     genders = read_speakers(options.corpus / "SPEAKERS.TXT")
@@ -36,15 +38,15 @@ def main() -> None:
         raise InputError(
             f"{options.corpus}: no <part>/<speaker>/<chapter>/*.flac; name the folder LibriSpeech"
         )
-    recordings, supervisions, skipped = make_manifests(
-        split_lone_chapters(utterances), skip_bad=options.skip_bad, what=f"prepare {options.set}"
-    )
-    write_set(options.output, options.set, recordings, supervisions, skipped=skipped)
+    utterances = sort_utterances(split_lone_chapters(utterances))
+    skipped: dict[str, str] = {}
+    cuts = make_cuts(utterances, skipped if options.skip_bad else None)
+    counts = write_set(options.output, options.set, cuts, skipped=skipped)
     log.info(
         "%s: %d speakers, %d utterances, %d skipped",
         options.output / options.set,
-        len({segment.speaker for segment in supervisions}),
-        len(supervisions),
+        counts.speakers,
+        counts.utterances,
         len(skipped),
     )
 

@@ -17,9 +17,10 @@ from pathlib import Path
 import numpy as np
 
 from nessa.config import load_recipe
-from nessa.corpus import Utterance, make_manifests, run_program, write_backgrounds, write_set
+from nessa.corpus import Utterance, make_cuts, run_program, sort_utterances, write_backgrounds
 from nessa.errors import InputError
 from nessa.files import read_lines
+from nessa.sets import write_set
 from nessa.trials import Trials
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ def main() -> None:
     parser.add_argument("--recipe", type=Path, required=True, help="the resolved recipe")
     parser.add_argument("--corpus", type=Path, required=True, help="folder with wav/ and meta.csv")
     parser.add_argument("--output", type=Path, required=True, help="the recipe's data folder")
+    parser.add_argument("--nj", type=int, default=1, help="number of processes")
     parser.add_argument("--skip-bad", action="store_true", help="leave out unusable audio")
     options = parser.parse_args()
     sets = read_meta(options.corpus / "meta.csv")
@@ -40,23 +42,22 @@ def main() -> None:
         if name not in sets:
             raise InputError(f"{options.corpus}/meta.csv: no speaker of set {name!r}; run stage 0")
     for name, genders in sets.items():
-        utterances = list(find_utterances(options.corpus / "wav", genders))
-        recordings, supervisions, skipped = make_manifests(
-            utterances, skip_bad=options.skip_bad, what=f"prepare {name}"
-        )
-        trials = None
+        utterances = sort_utterances(find_utterances(options.corpus / "wav", genders))
+        skipped: dict[str, str] = {}
+        cuts = list(make_cuts(utterances, skipped if options.skip_bad else None))
+        trials = {}
         path = options.corpus / "trials" / f"{name}.txt"
         if path.exists():
             names = {file_name(utterance): utterance.id for utterance in utterances}
-            trials = read_list(path, names, skipped)
-        write_set(options.output, name, recordings, supervisions, trials=trials, skipped=skipped)
+            trials["trials"] = read_list(path, names, skipped)
+        counts = write_set(options.output, name, cuts, trials=trials, skipped=skipped)
         log.info(
             "%s: %d speakers, %d utterances, %d skipped, %d trials given",
             options.output / name,
-            len(genders),
-            len(supervisions),
+            counts.speakers,
+            counts.utterances,
             len(skipped),
-            0 if trials is None else len(trials),
+            sum(map(len, trials.values())),
         )
     backgrounds = write_backgrounds(options.output, options.corpus)
     log.info("%s: %d noises, %d rooms", options.output, backgrounds["noise"], backgrounds["rir"])

@@ -216,16 +216,23 @@ def train(
 ) -> None:
     """Train a speaker encoder; carries on from a checkpoint of the same training.
 
+    A pretrained model is only checked, and OUTPUT receives its config.yaml.
+
     Example: nessa train --recipe recipes/mini/exp/recipe.yaml --model old
     --data recipes/mini/data --output recipes/mini/exp/encoders/old
     """
-    from nessa.config import load_recipe
+    from nessa.config import EncoderConfig, load_recipe
+    from nessa.encoders import save_pretrained
     from nessa.training import train_encoder
 
     settings = load_recipe(recipe)
     if model not in settings.encoders:
         raise InputError(f"{recipe}: no encoder {model!r}; there are {list(settings.encoders)}")
-    train_encoder(settings.encoders[model], data, output, workers, tensorboard)
+    config = settings.encoders[model]
+    if isinstance(config, EncoderConfig):
+        train_encoder(config, data, output, workers, tensorboard)
+    else:
+        save_pretrained(output, config)
 
 
 @cli.command()

@@ -11,7 +11,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from nessa.errors import InputError
 from nessa.files import atomic_open, digest, read_lines
@@ -19,6 +28,7 @@ from nessa.files import atomic_open, digest, read_lines
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+SetName = Literal["train", "align", "dev", "eval"]
 
 
 class Section(BaseModel):
@@ -36,10 +46,12 @@ class SetSize(Section):
 
 
 class CorpusConfig(Section):
-    """Stage 0: which program makes or finds the corpus, and what it should make."""
+    """Stage 0: where the corpus lies, or which program makes or downloads it, and what."""
 
-    program: Name  # local/<program>.py
-    sets: dict[Literal["train", "align", "dev", "eval"], SetSize] = {}
+    program: Name | None = None  # local/<program>.py; none for a corpus that is on disk
+    paths: dict[Name, str] = {}  # where parts of it lie; which there may be, stage 1's program says
+    parts: tuple[str, ...] = ()  # of a corpus that is published in parts, such as LibriSpeech
+    sets: dict[SetName, SetSize] = {}
 
 
 class TrialCount(Section):
@@ -53,6 +65,10 @@ class PrepareConfig(Section):
     """Stage 1: which program reads the corpus, and the trials made for sets without a list."""
 
     program: Name  # local/<program>.py
+    # For a corpus that is not divided into sets: the number of speakers that these sets get, or,
+    # below 1, their part of all speakers; those who are left train the encoders.
+    held_out: dict[Literal["align", "dev", "eval"], Annotated[float, Field(gt=0)]] = {}
+    align_includes_train: bool = False  # aligners also learn from the encoders' speakers
     trials: dict[Literal["dev", "eval"], TrialCount] = {}
     profile_sizes: tuple[Positive, ...] = (3,)  # enrollment utterances per profile
 
@@ -60,12 +76,15 @@ class PrepareConfig(Section):
 class FeatureConfig(Section):
     """Log-mel filterbank (Lhotse's Fbank); part of a model and of its fingerprint."""
 
+    type: Literal["fbank", "given"] = "fbank"  # given: the corpus brings them, as feats.scp
     sampling_rate: Positive = 16000  # Hz
     num_filters: Positive = 80
     frame_length: float = 0.025  # seconds
     frame_shift: float = 0.01  # seconds
     low_freq: float = 20.0  # Hz
     high_freq: float = -400.0  # Hz; counted from the Nyquist frequency where not positive
+    window: Literal["povey", "hamming", "hanning", "blackman", "rectangular"] = "povey"
+    snip_edges: bool = False  # only frames that lie in the utterance as a whole, as in Kaldi
     mean_norm: bool = True  # subtract each utterance's mean over time
 
 
@@ -79,19 +98,35 @@ class AugmentationConfig(Section):
 
 
 class LossConfig(Section):
-    """The training criterion of an encoder."""
+    """The training criterion of an encoder; all but the type is for aam only."""
 
-    type: Literal["aam", "ge2e"]
-    margin: float = 0.2  # radians, aam only
-    scale: float = 30.0  # aam only
+    type: Literal["aam", "ge2e", "prototypical"]
+    margin: float = 0.2  # radians
+    margin_ramp: tuple[Fraction, Fraction] = (0.0, 0.4)  # parts of the steps between which it rises
+    scale: float = 30.0
+    sub_centres: Positive = 1  # per speaker; the nearest counts
+    top_k: Annotated[int, Field(ge=0)] = 0  # this many nearest other speakers get a margin, too
+    top_k_margin: float = 0.06
+
+
+class FineTuningConfig(Section):
+    """Large-margin fine-tuning: more steps, on long crops, with a large margin."""
+
+    steps: Positive
+    crop: Annotated[float, Field(gt=0.1)] = 6.0  # seconds
+    margin: float = 0.5  # radians
+    speakers_per_batch: Positive = 32
+    learning_rate: float = 1e-4
 
 
 class EncoderConfig(Section):
-    """A speaker encoder and how it is trained."""
+    """A speaker encoder of ours, and how it is trained."""
 
-    architecture: Literal["tdnn", "ecapa"]
+    architecture: Literal["tdnn", "ecapa", "resnet"]
     channels: Positive
     dim: Positive
+    pooling: Literal["statistics", "attentive"] | None = None  # the architecture's own where none
+    blocks: tuple[Positive, Positive, Positive, Positive] = (3, 4, 6, 3)  # resnet only; this is 34
     features: FeatureConfig = FeatureConfig()
     loss: LossConfig
     augmentation: AugmentationConfig = AugmentationConfig()
@@ -102,14 +137,90 @@ class EncoderConfig(Section):
     crop: Annotated[float, Field(gt=0.1)] = 2.0  # seconds
     learning_rate: float = 2e-3
     weight_decay: float = 1e-4
+    fine_tuning: FineTuningConfig | None = None
+    average: Positive = 1  # the weights are the mean of those at the last so many checkpoints
+    precision: Literal["float32", "bf16"] = "float32"  # bf16: autocast, on a GPU only
     checkpoint_every: Positive = 100  # steps
     seed: int = 1
+
+
+# Fbank as WeSpeaker computes it (and Kaldi, save for its window): what its published models take.
+WESPEAKER_FEATURES = FeatureConfig(window="hamming", high_freq=0.0, snip_edges=True)
+
+
+class OnnxConfig(Section):
+    """A model as ONNX: features (B, T, F) in, embeddings (B, D) out, as WeSpeaker exports them."""
+
+    pretrained: Literal["onnx"]
+    file: str
+    features: FeatureConfig = WESPEAKER_FEATURES
+
+
+class SpeechBrainConfig(Section):
+    """A model of SpeechBrain's EncoderClassifier."""
+
+    pretrained: Literal["speechbrain"]
+    source: str  # a local folder, or a name on the model hub
+    sampling_rate: Positive = 16000  # Hz
+
+
+class ResemblyzerConfig(Section):
+    """Resemblyzer: an LSTM trained by GE2E, which its package brings along."""
+
+    pretrained: Literal["resemblyzer"]
+
+
+class PythonConfig(Section):
+    """A model that a Python function makes; see `nessa.encoders.factory`."""
+
+    pretrained: Literal["python"]
+    factory: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.]+:[A-Za-z0-9_]+$")]  # module:function
+    arguments: dict[str, Any] = {}  # passed by name
+    sampling_rate: Positive = 16000  # Hz
+
+
+class ArksConfig(Section):
+    """No model at all, only its embeddings: a table for all sets, or one per set."""
+
+    pretrained: Literal["arks"]
+    path: str  # an scp, an ark or an embeddings directory; {set} stands for the set's name
+
+
+PretrainedConfig = OnnxConfig | SpeechBrainConfig | ResemblyzerConfig | PythonConfig | ArksConfig
+
+
+OURS = "ours"
+MODEL_KINDS: dict[str, type[Section]] = {
+    OURS: EncoderConfig,
+    "onnx": OnnxConfig,
+    "speechbrain": SpeechBrainConfig,
+    "resemblyzer": ResemblyzerConfig,
+    "python": PythonConfig,
+    "arks": ArksConfig,
+}
+
+
+def _kind_of_model(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return str(value.get("pretrained", OURS))
+    return str(getattr(value, "pretrained", OURS))
+
+
+ModelConfig = Annotated[
+    Annotated[EncoderConfig, Tag(OURS)]
+    | Annotated[OnnxConfig, Tag("onnx")]
+    | Annotated[SpeechBrainConfig, Tag("speechbrain")]
+    | Annotated[ResemblyzerConfig, Tag("resemblyzer")]
+    | Annotated[PythonConfig, Tag("python")]
+    | Annotated[ArksConfig, Tag("arks")],
+    Discriminator(_kind_of_model),
+]
 
 
 class ExtractionConfig(Section):
     """Stage 4: what is extracted, in how many shards (their number is part of the result)."""
 
-    sets: tuple[Literal["train", "align", "dev", "eval"], ...] = ("align", "dev", "eval")
+    sets: tuple[SetName, ...] = ("align", "dev", "eval")
     shards: Positive = 4
     batch_seconds: float = 120.0  # audio per batch
 
@@ -159,7 +270,7 @@ class Recipe(Section):
     seed: int = 1
     corpus: CorpusConfig
     prepare: PrepareConfig
-    encoders: dict[Name, EncoderConfig]
+    encoders: dict[Name, ModelConfig]
     extraction: ExtractionConfig = ExtractionConfig()
     update: tuple[Name, Name]  # (old model, new model that replaces it)
     controls: bool = True  # also align each model with itself
@@ -253,6 +364,19 @@ def save_yaml(path: Path | str, section: Section) -> None:
         yaml.safe_dump(section.model_dump(mode="json"), file, sort_keys=False)
 
 
+def load_model_config(path: Path | str) -> EncoderConfig | PretrainedConfig:
+    """Read the configuration of one model, as a recipe's `encoders` holds it under a name.
+
+    Raises:
+        InputError: unreadable, or a key or a value that no kind of model has.
+    """
+    adapter: TypeAdapter[Any] = TypeAdapter(ModelConfig)
+    try:
+        return adapter.validate_python(read_yaml(path))
+    except ValidationError as error:
+        raise InputError(f"{path}: " + "; ".join(_explain(error, ModelConfig))) from None
+
+
 def read_yaml(path: Path | str) -> dict[str, Any]:
     """Read a YAML mapping by the safe loader.
 
@@ -286,35 +410,50 @@ def _parse_override(override: str) -> dict[str, Any]:
 
 
 def _merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with the values of `change`, mappings merged key by key."""
+    """`base` with the values of `change`, mappings merged key by key.
+
+    A mapping that says `pretrained` is another kind of model, and takes the place of the old one.
+    """
     merged = dict(base)
     for key, value in change.items():
         old = merged.get(key)
-        both = isinstance(value, Mapping) and isinstance(old, Mapping)
-        merged[key] = _merge(old, value) if both else value  # type: ignore[arg-type]
+        if isinstance(value, Mapping) and isinstance(old, Mapping) and "pretrained" not in value:
+            merged[key] = _merge(old, value)
+        else:
+            merged[key] = value
     return merged
 
 
-def _explain(error: ValidationError) -> Iterable[str]:
+def _explain(error: ValidationError, schema: Any = None) -> Iterable[str]:
     """One message per problem, with the nearest valid key for an unknown one."""
     for problem in error.errors():
         location = [str(part) for part in problem["loc"]]
+        # pydantic puts the kind of a model into the path, where no such key is.
+        name = ".".join(part for part in location if part not in MODEL_KINDS)
         if problem["type"] == "extra_forbidden":
-            yield f"unknown key {'.'.join(location)!r}{_nearest(location[-1], _keys_at(location))}"
+            keys = _keys_at(location, schema or Recipe)
+            yield f"unknown key {name!r}{_nearest(location[-1], keys)}"
         elif problem["type"] == "missing":
-            yield f"key {'.'.join(location)!r} is missing"
+            yield f"key {name!r} is missing"
+        elif problem["type"] == "union_tag_invalid":
+            kind = problem["ctx"]["tag"]
+            kinds = [kind for kind in MODEL_KINDS if kind != OURS]
+            where = f"{name}.pretrained" if name else "pretrained"
+            yield f"{where}: no kind of model {kind!r}{_nearest(kind, kinds)}"
         else:
-            where = f"{'.'.join(location)}: " if location else ""
+            where = f"{name}: " if name else ""
             yield f"{where}{problem['msg']} (got {problem['input']!r})"
 
 
-def _keys_at(location: list[str]) -> list[str]:
+def _keys_at(location: list[str], schema: Any) -> list[str]:
     """The valid keys beside an unknown one: walk the schema along its path."""
-    section: Any = Recipe
+    section = schema
     for part in location[:-1]:
         fields = getattr(section, "model_fields", None)
         if fields and part in fields:
             section = _section_of(fields[part].annotation)
+        elif part in MODEL_KINDS:
+            section = MODEL_KINDS[part]
     return list(getattr(section, "model_fields", {}))
 
 

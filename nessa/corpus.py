@@ -4,34 +4,31 @@ What the programs in `local/` share. A program lists `Utterance`s of its corpus;
 become sets, and sets are checked and given trials.
 """
 
-import gzip
-import itertools
-import json
 import logging
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import soundfile
-from lhotse import AudioSource, MonoCut, Recording, RecordingSet, SupervisionSegment, SupervisionSet
+from lhotse import AudioSource, Recording, SupervisionSegment
+from lhotse.cut import MonoCut
+from lhotse.utils import fastcopy
 
 from nessa.config import PrepareConfig, TrialCount
-from nessa.datadir import read_optional, read_utt2spk, spk2utt_of, validate_data_dir
+from nessa.datadir import read_optional, read_utt2spk, validate_data_dir
 from nessa.errors import InputError
-from nessa.files import atomic_open, read_table, write_table
-from nessa.progress import progress
-from nessa.trials import Trials, largest_profile, make_profile_trials, make_trials
+from nessa.files import read_table, write_table
+from nessa.manifests import manifest_path, write_manifest
+from nessa.trials import largest_profile, make_profile_trials, make_trials
 
 log = logging.getLogger(__name__)
 
 SETS = ("train", "align", "dev", "eval")
 BACKGROUNDS = ("noise", "rir")  # what augments the training of encoders
 PROFILE_NONTARGETS = 20  # non-target tests of a profile
-# What other steps add to a data directory; utt2spk because it marks the directory as complete.
-_GENERATED = ("utt2spk", "trials", "trials_profile", "enroll_map", "skipped")
 
 
 @dataclass(frozen=True)
@@ -45,6 +42,11 @@ class Utterance:
     gender: str | None = None  # "m" or "f"
 
 
+def sort_utterances(utterances: Iterable[Utterance]) -> list[Utterance]:
+    """By id, as `LC_ALL=C sort` sorts."""
+    return sorted(utterances, key=lambda utterance: utterance.id.encode())
+
+
 def read_recording(name: str, path: Path) -> Recording:
     """Read the header of an audio file; the samples are not read.
 
@@ -55,7 +57,7 @@ def read_recording(name: str, path: Path) -> Recording:
     Raises:
         InputError: missing, unreadable, empty, or more than one channel.
     """
-    path = path.resolve()
+    path = path.absolute()
     try:
         header = soundfile.info(str(path))
     except (soundfile.LibsndfileError, OSError) as error:
@@ -74,61 +76,62 @@ def read_recording(name: str, path: Path) -> Recording:
     )
 
 
-def make_manifests(
-    utterances: Sequence[Utterance], *, skip_bad: bool = False, what: str = "prepare"
-) -> tuple[RecordingSet, SupervisionSet, dict[str, str]]:
-    """Describe utterances as Lhotse does: one recording and one supervision each.
+def make_cuts(
+    utterances: Iterable[Utterance], skipped: dict[str, str] | None = None
+) -> Iterator[MonoCut]:
+    """Describe utterances as Lhotse does: a cut with one recording and one supervision each.
 
     Args:
-        utterances: of one set; ids are unique.
-        skip_bad: leave out utterances whose audio cannot be used, instead of refusing.
-        what: a word for the progress line.
+        utterances: of one set, sorted by id as `LC_ALL=C sort` sorts.
+        skipped: receives the utterances whose audio cannot be used, {id: why}; where None, they
+            are refused.
 
-    Returns:
-        Recordings, supervisions (session in `custom["session"]`), both sorted by id, and the
-        utterances left out: {id: why}.
+    Yields:
+        Cuts in the same order (session in `supervision.custom["session"]`).
 
     Raises:
         InputError: an id occurs twice or does not start with its speaker, or audio cannot be used.
     """
-    recordings: list[Recording] = []
-    supervisions: list[SupervisionSegment] = []
-    skipped: dict[str, str] = {}
-    ordered = sorted(utterances, key=lambda utterance: utterance.id.encode())
-    _check_ids(ordered)
-    for utterance in progress(ordered, total=len(ordered), what=what):
+    last: Utterance | None = None
+    for utterance in utterances:
+        _check_id(utterance, last)
+        last = utterance
         try:
             recording = read_recording(utterance.id, utterance.path)
         except InputError as error:
-            if not skip_bad:
+            if skipped is None:
                 raise InputError(f"{error}, or use --skip-bad") from error
             skipped[utterance.id] = str(error)
             continue
-        recordings.append(recording)
-        supervisions.append(_supervision(utterance, recording.duration))
-    return (
-        RecordingSet.from_recordings(recordings),
-        SupervisionSet.from_segments(supervisions),
-        skipped,
+        yield make_cut(recording, _supervision(utterance, recording.duration))
+
+
+def make_cut(recording: Recording, supervision: SupervisionSegment) -> MonoCut:
+    """The part of a recording that a supervision is about."""
+    return MonoCut(
+        id=supervision.id,
+        start=supervision.start,
+        duration=supervision.duration,
+        channel=supervision.channel,
+        supervisions=[fastcopy(supervision, start=0.0)],
+        recording=recording,
     )
 
 
-def _check_ids(ordered: Sequence[Utterance]) -> None:
-    for utterance in ordered:
-        # Kaldi sorts utt2spk by either column and needs the same order.
-        if not utterance.id.startswith(f"{utterance.speaker}-"):
-            raise InputError(
-                f"{utterance.path}: utterance id {utterance.id!r} does not start with its speaker "
-                f"and a dash ({utterance.speaker}-); rename it"
-            )
-        if len(utterance.id.split()) != 1:
-            raise InputError(f"{utterance.path}: a name with spaces cannot be an id; rename it")
-    for first, second in itertools.pairwise(ordered):
-        if first.id == second.id:
-            raise InputError(
-                f"{second.path}: utterance id {second.id!r} is also that of {first.path}; "
-                "remove one"
-            )
+def _check_id(utterance: Utterance, last: Utterance | None) -> None:
+    # Kaldi sorts utt2spk by either column and needs the same order.
+    if not utterance.id.startswith(f"{utterance.speaker}-"):
+        raise InputError(
+            f"{utterance.path}: utterance id {utterance.id!r} does not start with its speaker "
+            f"and a dash ({utterance.speaker}-); rename it"
+        )
+    if len(utterance.id.split()) != 1:
+        raise InputError(f"{utterance.path}: a name with spaces cannot be an id; rename it")
+    if last is not None and last.id == utterance.id:
+        raise InputError(
+            f"{utterance.path}: utterance id {utterance.id!r} is also that of {last.path}; "
+            "remove one"
+        )
 
 
 def _supervision(utterance: Utterance, duration: float) -> SupervisionSegment:
@@ -141,46 +144,6 @@ def _supervision(utterance: Utterance, duration: float) -> SupervisionSegment:
         gender=utterance.gender,
         custom={"session": utterance.session},
     )
-
-
-def write_set(
-    data: Path | str,
-    name: str,
-    recordings: RecordingSet,
-    supervisions: SupervisionSet,
-    *,
-    trials: Trials | None = None,
-    skipped: Mapping[str, str] | None = None,
-) -> None:
-    """Write a set's manifests and its Kaldi data directory.
-
-    The same input gives the same bytes. What an earlier preparation made of the set (trials,
-    profiles) goes.
-
-    Args:
-        data: receives manifests/<name>_{recordings,supervisions,cuts}.jsonl.gz and <name>/.
-        name: train, align, dev or eval.
-        recordings: one per utterance, with the utterance's id.
-        supervisions: one per recording; speaker, gender if known, session in `custom`.
-        trials: the set's list, where the corpus brings one.
-        skipped: utterances left out: {id: why}.
-
-    Raises:
-        InputError: the set is empty.
-    """
-    segments = sorted(supervisions, key=lambda segment: segment.id.encode())
-    if not segments:
-        raise InputError(f"set {name!r} has no utterances; is the corpus complete?")
-    directory = Path(data) / name
-    for generated in _GENERATED:
-        (directory / generated).unlink(missing_ok=True)
-    by_id = {recording.id: recording for recording in recordings}
-    _write_manifests(Path(data) / "manifests", name, by_id, segments)
-    _write_tables(directory, by_id, segments)
-    if trials is not None:
-        trials.write(directory / "trials")
-    if skipped:
-        write_table(directory / "skipped", skipped)
 
 
 def write_backgrounds(data: Path | str, corpus: Path) -> dict[str, int]:
@@ -203,7 +166,7 @@ def write_backgrounds(data: Path | str, corpus: Path) -> dict[str, int]:
             path.relative_to(corpus).with_suffix("").as_posix(): path
             for path in (corpus / kind).rglob("*.wav")
         }
-        manifest = Path(data) / "manifests" / f"{kind}_recordings.jsonl.gz"
+        manifest = manifest_path(Path(data), kind, "recordings")
         if names:
             ordered = sorted(names, key=str.encode)
             write_manifest(manifest, [read_recording(name, names[name]) for name in ordered])
@@ -213,69 +176,54 @@ def write_backgrounds(data: Path | str, corpus: Path) -> dict[str, int]:
     return counts
 
 
-def _write_manifests(
-    manifests: Path, name: str, recordings: Mapping[str, Recording],
-    segments: Sequence[SupervisionSegment],
-) -> None:  # fmt: skip
-    write_manifest(
-        manifests / f"{name}_recordings.jsonl.gz", (recordings[s.recording_id] for s in segments)
-    )
-    write_manifest(manifests / f"{name}_supervisions.jsonl.gz", segments)
-    cuts = (
-        MonoCut(
-            id=segment.id,
-            start=segment.start,
-            duration=segment.duration,
-            channel=0,
-            supervisions=[segment],
-            recording=recordings[segment.recording_id],
+def split_speakers(
+    speakers: Iterable[str], held_out: Mapping[str, float], seed: int, where: Path | str
+) -> dict[str, list[str]]:
+    """Divide the speakers of a corpus into sets.
+
+    Args:
+        speakers: all of them; their order does not matter.
+        held_out: {set: number of its speakers, or, below 1, their part}; all others are `train`.
+        seed: of the draw.
+        where: the corpus, for messages.
+
+    Returns:
+        {set: sorted speakers}.
+
+    Raises:
+        InputError: there are too few speakers.
+    """
+    ordered = sorted(speakers, key=str.encode)
+    shuffled = [ordered[i] for i in np.random.default_rng(seed).permutation(len(ordered))]
+    sets: dict[str, list[str]] = {}
+    for name, amount in held_out.items():
+        count = round(amount * len(ordered)) if amount < 1 else round(amount)
+        sets[name], shuffled = shuffled[:count], shuffled[count:]
+    sets["train"] = shuffled
+    short = [name for name in sets if len(sets[name]) < 2]
+    if short:
+        raise InputError(
+            f"{where}: {len(ordered)} speakers leave {len(sets[short[0]])} for set {short[0]!r}, "
+            "which needs two or more; change prepare.held_out"
         )
-        for segment in segments
-    )
-    write_manifest(manifests / f"{name}_cuts.jsonl.gz", cuts)
+    return {name: sorted(sets[name], key=str.encode) for name in SETS if name in sets}
 
 
-def _write_tables(
-    directory: Path, recordings: Mapping[str, Recording], segments: Sequence[SupervisionSegment]
-) -> None:
-    utt2spk = {segment.id: segment.speaker for segment in segments}
-    paths = {s.id: recordings[s.recording_id].sources[0].source for s in segments}
-    genders = {segment.speaker: segment.gender for segment in segments if segment.gender}
-    write_table(directory / "wav.scp", paths)
-    write_table(directory / "utt2dur", {s.id: f"{s.duration:.4f}" for s in segments})
-    write_table(directory / "utt2session", {s.id: s.custom["session"] for s in segments})
-    write_table(directory / "spk2utt", spk2utt_of(utt2spk))
-    if len(genders) == len(set(utt2spk.values())):
-        write_table(directory / "spk2gender", genders)
-    else:  # Kaldi takes the table for complete
-        (directory / "spk2gender").unlink(missing_ok=True)
-    write_table(directory / "utt2spk", utt2spk)  # last: without it, there is no data directory
-
-
-def write_manifest(path: Path, items: Iterable[Any]) -> None:
-    """Write Lhotse items as .jsonl.gz whose bytes depend on the items alone."""
-    # Lhotse's own writer stamps the gzip header with the time.
-    with (
-        atomic_open(path, "wb") as file,
-        gzip.GzipFile("", "wb", compresslevel=6, fileobj=file, mtime=0) as stream,
-    ):
-        for item in items:
-            stream.write(json.dumps(item.to_dict(), ensure_ascii=False).encode() + b"\n")
-
-
-def check_disjoint(sets: Mapping[str, Mapping[str, str]]) -> None:
+def check_disjoint(sets: Mapping[str, Iterable[str]], align_includes_train: bool = False) -> None:
     """Refuse sets that share speakers: results on them would be too good.
 
     Args:
-        sets: {set: {utterance: speaker}}.
+        sets: {set: its speakers}.
+        align_includes_train: whether `align` may hold the speakers of `train`.
 
     Raises:
         InputError: names a speaker and its two sets.
     """
     owner: dict[str, str] = {}
-    for name, utt2spk in sets.items():
-        for speaker in sorted(set(utt2spk.values())):
-            if speaker in owner:
+    for name, speakers in sets.items():
+        for speaker in sorted(set(speakers)):
+            allowed = align_includes_train and {name, owner.get(speaker)} == {"train", "align"}
+            if speaker in owner and not allowed:
                 raise InputError(
                     f"speaker {speaker!r} is in set {owner[speaker]!r} and in set {name!r}; "
                     "keep it in one of them"
@@ -305,7 +253,8 @@ def finish_sets(data: Path | str, config: PrepareConfig, seed: int) -> None:
                 f"{data / name}: no such set, but the recipe wants trials for it; "
                 "prepare the set, or remove it from prepare.trials"
             )
-    check_disjoint({name: read_utt2spk(data / name) for name in names})
+    speakers = {name: read_table(data / name / "spk2utt").keys() for name in names}
+    check_disjoint(speakers, config.align_includes_train)
     for name, count in config.trials.items():
         _make_trials(data / name, count, config.profile_sizes, seed)
     problems = [problem for name in names for problem in validate_data_dir(data / name)]

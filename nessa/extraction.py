@@ -6,25 +6,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from lhotse.cut import MonoCut
-from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from nessa.encoders import SpeakerModel
 from nessa.errors import InputError
 from nessa.files import digest, read_json, write_json
+from nessa.manifests import CutTable
 from nessa.progress import progress
 from nessa.tables import Embeddings, ModelStamp, merge_parts
-from nessa.training import read_cuts
 
 log = logging.getLogger(__name__)
 
 
-def shard_of(items: list[MonoCut], shard: int, shards: int) -> list[MonoCut]:
+def shard_of(table: CutTable, shard: int, shards: int) -> list[MonoCut]:
     """The `shard`-th (from 1) of `shards` contiguous, nearly equal parts."""
-    edges = [round(k * len(items) / shards) for k in (shard - 1, shard)]
-    return items[edges[0] : edges[1]]
+    first, end = (round(k * len(table) / shards) for k in (shard - 1, shard))
+    return [table[index] for index in range(first, end)]
 
 
 def extract_shard(
@@ -50,7 +47,7 @@ def extract_shard(
     Raises:
         InputError: no manifest, or an utterance that cannot be read or embedded.
     """
-    cuts = shard_of(_sorted_cuts(data, set_name), shard, shards)
+    cuts = shard_of(CutTable(data, set_name), shard, shards)
     stamp, stamp_path = _stamp(model, cuts, shards), _stamp_path(output, shard)
     if stamp_path.is_file() and read_json(stamp_path) == stamp:
         log.info("%s: shard %d is there already", output, shard)
@@ -75,22 +72,20 @@ def merge_shards(
     Raises:
         InputError: a shard is missing, or is of another model or other data.
     """
-    cuts = _sorted_cuts(data, set_name)
+    table = CutTable(data, set_name)
+    utt2spk: dict[str, str] = {}
     for shard in range(1, shards + 1):
         stamp_path = _stamp_path(output, shard)
-        expected = _stamp(model, shard_of(cuts, shard, shards), shards)
+        cuts = shard_of(table, shard, shards)
+        utt2spk |= {cut.id: cut.supervisions[0].speaker for cut in cuts}
+        expected = _stamp(model, cuts, shards)
         if not stamp_path.is_file() or read_json(stamp_path) != expected:
             raise InputError(
                 f"{output}: shard {shard} of {shards} is missing, or of another model or other "
                 f"data; extract it again"
             )
     stamp = ModelStamp(model.name, model.fingerprint, set_name)
-    return merge_parts(output, shards, {c.id: c.supervisions[0].speaker for c in cuts}, stamp)
-
-
-def _sorted_cuts(data: Path, set_name: str) -> list[MonoCut]:
-    cuts = read_cuts(data / "manifests" / f"{set_name}_cuts.jsonl.gz")
-    return sorted(cuts, key=lambda cut: cut.id.encode())
+    return merge_parts(output, shards, utt2spk, stamp)
 
 
 def _stamp(model: SpeakerModel, cuts: list[MonoCut], shards: int) -> dict[str, Any]:
@@ -118,53 +113,16 @@ def extract(
         InputError: an utterance is unreadable, of another sampling rate, too short, or its
             embedding is not finite.
     """
-    order = sorted(range(len(cuts)), key=lambda i: (cuts[i].num_samples, cuts[i].id))
-    matrix = np.empty((len(cuts), model.config.dim), dtype=np.float32)
-    features = model.feature_extractor()
+    order = sorted(range(len(cuts)), key=lambda i: (cuts[i].duration, cuts[i].id))
+    matrix = np.empty((len(cuts), model.dim), dtype=np.float32)
     with progress(total=len(cuts), what=what) as bar:
         for indices in _batches(order, cuts, batch_seconds):
-            inputs = [features(read_audio(cuts[i], model))[0] for i in indices]
-            matrix[indices] = embed(model, inputs).numpy()
+            matrix[indices] = model.embed([model.read(cuts[i]) for i in indices]).numpy()
             bar.update(len(indices))
     bad = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
     if len(bad):
         raise InputError(f"utterance {cuts[bad[0]].id!r}: embedding is not finite; is it silence?")
     return Embeddings([cut.id for cut in cuts], matrix)
-
-
-@torch.inference_mode()
-def embed(model: SpeakerModel, features: list[Tensor]) -> Tensor:
-    """Feature matrices (T_i, F) -> embeddings (B, D), each as if it were alone."""
-    lengths = torch.tensor([len(f) for f in features])
-    same_length = bool((lengths == lengths[0]).all())
-    padded = pad_sequence(features, batch_first=True)  # (B, T, F)
-    return model.encoder(padded, None if same_length else lengths)
-
-
-def read_audio(cut: MonoCut, model: SpeakerModel) -> Tensor:
-    """One utterance's waveform, shape (1, samples).
-
-    Raises:
-        InputError: unreadable, another sampling rate, several channels, or under 5 frames long.
-    """
-    source = cut.recording.sources[0].source if cut.recording else "no audio"
-    where = f"utterance {cut.id!r} ({source})"
-    features = model.config.features
-    if cut.sampling_rate != features.sampling_rate:
-        raise InputError(
-            f"{where}: sampled at {cut.sampling_rate} Hz, model {model.name!r} takes "
-            f"{features.sampling_rate} Hz; resample it"
-        )
-    try:
-        samples = cut.load_audio()
-    except Exception as error:  # Lhotse's audio backends raise many types
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{where}: cannot be read: {reason}; repair or remove it") from None
-    if samples.shape[0] != 1:
-        raise InputError(f"{where}: {samples.shape[0]} channels; make it mono")
-    if samples.shape[1] < 5 * features.frame_shift * features.sampling_rate:
-        raise InputError(f"{where}: only {samples.shape[1]} samples; too short for an embedding")
-    return torch.from_numpy(samples)
 
 
 def _batches(order: list[int], cuts: list[MonoCut], batch_seconds: float) -> Iterator[list[int]]:

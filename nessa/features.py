@@ -1,10 +1,14 @@
-"""Audio samples -> log-mel filterbank features, through Lhotse's Fbank."""
+"""One utterance as a model takes it: its samples, or its features through Lhotse's Fbank."""
 
 import torch
 from lhotse import Fbank, FbankConfig
+from lhotse.cut import MonoCut
 from torch import Tensor, nn
 
 from nessa.config import FeatureConfig
+from nessa.errors import InputError
+
+SHORTEST = 5  # frames that an utterance must have
 
 
 class FeatureExtractor(nn.Module):
@@ -17,8 +21,8 @@ class FeatureExtractor(nn.Module):
     def __init__(self, config: FeatureConfig) -> None:
         super().__init__()
         self.config = config
-        fbank = FbankConfig(**config.model_dump(exclude={"mean_norm"}))
-        self.fbank = Fbank(fbank).extractor
+        settings = config.model_dump(exclude={"type", "mean_norm", "window"})
+        self.fbank = Fbank(FbankConfig(**settings, window_type=config.window)).extractor
 
     @torch.no_grad()
     def forward(self, samples: Tensor) -> Tensor:
@@ -29,7 +33,93 @@ class FeatureExtractor(nn.Module):
         Returns:
             Features, shape (B, frames, num_filters).
         """
-        features = self.fbank(samples)
+        return self.normalise(self.fbank(samples))
+
+    def normalise(self, features: Tensor) -> Tensor:
+        """Subtract each utterance's mean over time, if the configuration says so: (B, T, F)."""
         if self.config.mean_norm:
-            features = features - features.mean(dim=1, keepdim=True)
+            return features - features.mean(dim=1, keepdim=True)
         return features
+
+
+def read_features(cut: MonoCut, extractor: FeatureExtractor, model: str) -> Tensor:
+    """The features of one utterance, computed or, where the corpus brings them, read.
+
+    Args:
+        cut: with a recording, or with features.
+        extractor: of the model.
+        model: its name, for messages.
+
+    Returns:
+        Shape (T, F).
+
+    Raises:
+        InputError: see `read_audio`; or given features of another dimension.
+    """
+    config = extractor.config
+    if config.type == "fbank":
+        return extractor(read_audio(cut, config.sampling_rate, model)[None])[0]
+    return extractor.normalise(_given_features(cut, config, model)[None])[0]
+
+
+def _given_features(cut: MonoCut, config: FeatureConfig, model: str) -> Tensor:
+    if cut.features is None:
+        raise InputError(
+            f"utterance {cut.id!r} has no features, but those of model {model!r} are of type given;"
+            f" make feats.scp, or set features.type to fbank"
+        )
+    where = f"utterance {cut.id!r} ({cut.features.storage_path})"
+    try:
+        matrix = torch.from_numpy(cut.load_features()).float()
+    except Exception as error:  # Lhotse's and kaldiio's readers raise many types
+        raise InputError(f"{where}: cannot be read: {_reason(error)}; make it again") from None
+    if matrix.shape[1] != config.num_filters:
+        raise InputError(
+            f"{where}: features of dimension {matrix.shape[1]}, model {model!r} takes "
+            f"{config.num_filters}; set features.num_filters"
+        )
+    if len(matrix) < SHORTEST:
+        raise InputError(f"{where}: only {len(matrix)} frames; too short for an embedding")
+    if not torch.isfinite(matrix).all():
+        raise InputError(f"{where}: features are not finite; make them again")
+    return matrix
+
+
+def read_audio(cut: MonoCut, sampling_rate: int, model: str) -> Tensor:
+    """One utterance's waveform, shape (samples,).
+
+    Args:
+        cut: with a recording.
+        sampling_rate: that the model takes, in Hz.
+        model: its name, for messages.
+
+    Raises:
+        InputError: no audio, unreadable, another sampling rate, several channels, or under 5
+            frames (of 10 ms) long.
+    """
+    if not cut.has_recording:
+        raise InputError(
+            f"utterance {cut.id!r} has no audio, which model {model!r} takes; "
+            "add wav.scp, or set features.type to given"
+        )
+    where = f"utterance {cut.id!r} ({cut.recording.sources[0].source})"
+    if cut.sampling_rate != sampling_rate:
+        raise InputError(
+            f"{where}: sampled at {cut.sampling_rate} Hz, model {model!r} takes "
+            f"{sampling_rate} Hz; resample it"
+        )
+    try:
+        samples = cut.load_audio()
+    except Exception as error:  # Lhotse's audio backends raise many types
+        raise InputError(
+            f"{where}: cannot be read: {_reason(error)}; repair or remove it"
+        ) from None
+    if samples.shape[0] != 1:
+        raise InputError(f"{where}: {samples.shape[0]} channels; make it mono")
+    if samples.shape[1] < SHORTEST * 0.01 * sampling_rate:
+        raise InputError(f"{where}: only {samples.shape[1]} samples; too short for an embedding")
+    return torch.from_numpy(samples[0])
+
+
+def _reason(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -105,10 +105,17 @@ def fitted_systems(recipe: Recipe) -> list[System]:
     return [s for s in aligned_systems(recipe) if (s.enroll, s.runtime) not in mirrored]
 
 
+def extras(recipe: Recipe) -> list[str]:
+    """The optional dependencies (extras of pyproject.toml) that a recipe needs."""
+    kinds = {getattr(model, "pretrained", None) for model in recipe.encoders.values()}
+    return [extra for extra in ("resemblyzer", "speechbrain") if extra in kinds]
+
+
 def plan(recipe: Recipe) -> Iterator[tuple[str, str]]:
     """Key and value of each line of the plan, lists separated by spaces."""
     aligned = aligned_systems(recipe)
-    yield "corpus", recipe.corpus.program
+    yield "extras", " ".join(extras(recipe))
+    yield "corpus", recipe.corpus.program or ""
     yield "prepare", recipe.prepare.program
     yield "models", " ".join(recipe.encoders)
     yield "trained", " ".join(recipe.encoders)

@@ -4,15 +4,14 @@ A batch is a function of (seed, step) alone, the learning rate and the margin of
 checkpoint holds the rest of the state; so a run that was killed ends with the same weights.
 """
 
+import hashlib
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from lhotse import CutSet, RecordingSet
 from lhotse.cut import MonoCut
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -24,6 +23,7 @@ from nessa.errors import InputError
 from nessa.features import FeatureExtractor
 from nessa.files import atomic_open, digest, read_json, write_json
 from nessa.losses import GE2E, AAMSoftmax
+from nessa.manifests import CutTable, read_background
 from nessa.progress import progress
 from nessa.schedule import learning_rate
 
@@ -35,22 +35,16 @@ CHECKPOINT = "checkpoint.pt"
 STAMP = "training.json"  # what the weights beside it were trained with
 
 
-@dataclass(frozen=True)
 class TrainSpeakers:
     """The utterances of each speaker that an encoder is trained on.
 
     Attributes:
-        cuts: speaker -> cuts, both sorted.
+        names: of the speakers, sorted.
         noises, rirs: recordings for the augmentation, or None.
     """
 
-    cuts: dict[str, list[MonoCut]]
-    noises: RecordingSet | None
-    rirs: RecordingSet | None
-
-    @classmethod
-    def read(cls, data: Path, part: tuple[float, float]) -> "TrainSpeakers":
-        """Read `data`/manifests and keep a part of the train speakers.
+    def __init__(self, data: Path, part: tuple[float, float]) -> None:
+        """Read the train set and keep a part of its speakers.
 
         Args:
             data: the recipe's data folder.
@@ -59,41 +53,37 @@ class TrainSpeakers:
         Raises:
             InputError: no manifest, or fewer than two speakers left.
         """
-        manifests = data / "manifests"
-        by_speaker: dict[str, list[MonoCut]] = {}
-        for cut in read_cuts(manifests / "train_cuts.jsonl.gz"):
-            by_speaker.setdefault(cut.supervisions[0].speaker, []).append(cut)
-        names = sorted(by_speaker)
-        first, last = (round(edge * len(names)) for edge in part)
+        self._table = CutTable(data, "train")
+        cuts_of = dict(zip(self._table.names, self._table.of_speaker(), strict=True))
+        first, last = (round(edge * len(cuts_of)) for edge in part)
         if last - first < 2:
             raise InputError(
-                f"{manifests}: train_part {part} leaves {last - first} of {len(names)} speakers; "
-                f"an encoder needs two or more"
+                f"{data}/manifests: train_part {part} leaves {last - first} of {len(cuts_of)} "
+                f"speakers; an encoder needs two or more"
             )
-        kept = {name: sorted(by_speaker[name], key=lambda c: c.id) for name in names[first:last]}
-        return cls(kept, _read_recordings(manifests, "noise"), _read_recordings(manifests, "rir"))
+        self.names = sorted(cuts_of)[first:last]
+        self._cuts = [cuts_of[name] for name in self.names]
+        self.noises, self.rirs = read_background(data, "noise"), read_background(data, "rir")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def count(self, speaker: int) -> int:
+        """How many utterances a speaker has."""
+        return len(self._cuts[speaker])
+
+    def cut(self, speaker: int, index: int) -> MonoCut:
+        """One utterance of a speaker."""
+        return self._table[self._cuts[speaker][index]]
 
     def digest(self) -> str:
         """sha256 over which speakers, utterances, noises and rooms there are."""
-        speech = {name: [cut.id for cut in cuts] for name, cuts in self.cuts.items()}
+        sha = hashlib.sha256()
+        for indices in self._cuts:
+            for index in indices:
+                sha.update(self._table.line(index))
         sounds = [[r.id for r in recordings or []] for recordings in (self.noises, self.rirs)]
-        return digest([speech, sounds])
-
-
-def read_cuts(path: Path) -> CutSet:
-    """Lhotse cuts from a manifest.
-
-    Raises:
-        InputError: there is no such file.
-    """
-    if not path.is_file():
-        raise InputError(f"{path}: no such manifest; prepare the corpus (stage 1) first")
-    return CutSet.from_jsonl(path)
-
-
-def _read_recordings(manifests: Path, what: str) -> RecordingSet | None:
-    path = manifests / f"{what}_recordings.jsonl.gz"
-    return RecordingSet.from_jsonl(path) if path.is_file() else None
+        return digest([sha.hexdigest(), sounds])
 
 
 class TrainBatches(Dataset):
@@ -103,7 +93,7 @@ class TrainBatches(Dataset):
     """
 
     def __init__(self, speakers: TrainSpeakers, config: EncoderConfig) -> None:
-        self.cuts = list(speakers.cuts.values())
+        self.speakers = speakers
         self.config = config
         self.speeds = config.augmentation.speeds
         rate = config.features.sampling_rate
@@ -113,7 +103,7 @@ class TrainBatches(Dataset):
     @property
     def classes(self) -> int:
         """Number of speakers, those at other speeds included."""
-        return len(self.cuts) * len(self.speeds)
+        return len(self.speakers) * len(self.speeds)
 
     @property
     def speakers_per_batch(self) -> int:
@@ -139,10 +129,11 @@ class TrainBatches(Dataset):
 
     def _utterances(self, label: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
         speaker, speed = divmod(label, len(self.speeds))
-        cuts = self.cuts[speaker]
+        count = self.speakers.count(speaker)
         k = self.config.utterances_per_speaker
-        for index in rng.choice(len(cuts), k, replace=len(cuts) < k):
-            yield self.augment(cuts[index], self.samples, self.speeds[speed], rng)
+        for index in rng.choice(count, k, replace=count < k):
+            cut = self.speakers.cut(speaker, int(index))
+            yield self.augment(cut, self.samples, self.speeds[speed], rng)
 
 
 class Criterion(nn.Module):
@@ -179,7 +170,7 @@ def train_encoder(
     Raises:
         InputError: no train set, or a loss that is not finite.
     """
-    speakers = TrainSpeakers.read(data, config.train_part)
+    speakers = TrainSpeakers(data, config.train_part)
     stamp = {"config": config.model_dump(mode="json"), "data": speakers.digest()}
     if _already_trained(output, stamp):
         log.info("%s: already trained with these settings; nothing to do", output)
@@ -188,7 +179,7 @@ def train_encoder(
     torch.manual_seed(config.seed)
     run = _Run(config, batches, digest(stamp))
     first = run.resume(output / CHECKPOINT)
-    counts = len(speakers.cuts), batches.classes, run.parameters()
+    counts = len(speakers), batches.classes, run.parameters()
     log.info("%d speakers, %d classes, %d parameters", *counts)
     writer = _summary_writer(output) if tensorboard else None
     loader = DataLoader(

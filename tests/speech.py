@@ -5,7 +5,9 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from nessa.corpus import Utterance, make_manifests, write_manifest, write_set
+from nessa.corpus import Utterance, make_cuts
+from nessa.manifests import write_manifest
+from nessa.sets import write_set
 
 RATE = 16000
 
@@ -41,8 +43,7 @@ def prepare_set(
                 made.append(
                     Utterance(key, key.split("-")[0], f"s{session}", path, "mf"[speaker % 2])
                 )
-    recordings, supervisions, _ = make_manifests(made)
-    write_set(data, name, recordings, supervisions)
+    write_set(data, name, make_cuts(made))
 
 
 def prepare_augmentation(data: Path) -> None:

@@ -12,10 +12,11 @@ from lhotse import CutSet, RecordingSet, SupervisionSet
 from lhotse.kaldi import load_kaldi_data_dir
 
 from nessa.config import PrepareConfig
-from nessa.corpus import Utterance, check_disjoint, finish_sets, make_manifests, write_set
+from nessa.corpus import Utterance, check_disjoint, finish_sets, make_cuts, sort_utterances
 from nessa.datadir import read_utt2spk, validate_data_dir
 from nessa.errors import InputError
 from nessa.files import read_table
+from nessa.sets import write_set
 from nessa.trials import Trials, read_enroll_map
 
 
@@ -36,9 +37,7 @@ def make_utterances(
 
 
 def prepare(data: Path, name: str, utterances: list[Utterance]) -> Path:
-    recordings, supervisions, skipped = make_manifests(utterances)
-    assert not skipped
-    write_set(data, name, recordings, supervisions)
+    write_set(data, name, make_cuts(sort_utterances(utterances)))
     return data / name
 
 
@@ -146,11 +145,12 @@ def test_unusable_audio_is_named_or_skipped_and_listed(
 ) -> None:
     spoil(audio[3].path)  # type: ignore[operator]
     with pytest.raises(InputError) as refusal:
-        make_manifests(audio)
+        list(make_cuts(audio))
     assert str(audio[3].path) in str(refusal.value)
     assert audio[3].id in str(refusal.value)
-    recordings, supervisions, skipped = make_manifests(audio, skip_bad=True)
-    write_set(tmp_path / "data", "eval", recordings, supervisions, skipped=skipped)
+    skipped: dict[str, str] = {}
+    cuts = make_cuts(sort_utterances(audio), skipped)
+    write_set(tmp_path / "data", "eval", cuts, skipped=skipped)
     directory = tmp_path / "data/eval"
     assert len(read_utt2spk(directory)) == len(audio) - 1
     assert list(read_table(directory / "skipped")) == [audio[3].id]
@@ -168,18 +168,18 @@ def test_unusable_audio_is_named_or_skipped_and_listed(
 )
 def test_bad_ids_are_refused(audio: list[Utterance], name: str, speaker: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        make_manifests([*audio, Utterance(name, speaker, "s0", audio[0].path)])
+        list(make_cuts(sort_utterances([*audio, Utterance(name, speaker, "s0", audio[0].path)])))
 
 
 def test_an_empty_set_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="'dev' has no utterances"):
-        write_set(tmp_path, "dev", RecordingSet(), SupervisionSet())
+        write_set(tmp_path, "dev", [])
 
 
 def test_sets_must_not_share_speakers() -> None:
-    check_disjoint({"train": {"a-1": "a"}, "dev": {"b-1": "b"}, "eval": {"c-1": "c"}})
+    check_disjoint({"train": ["a"], "dev": ["b"], "eval": ["c"]})
     with pytest.raises(InputError, match="'b' is in set 'dev' and in set 'eval'"):
-        check_disjoint({"dev": {"a-1": "a", "b-1": "b"}, "eval": {"b-2": "b", "c-1": "c"}})
+        check_disjoint({"dev": ["a", "b"], "eval": ["b", "c"]})
 
 
 # ---- finishing ----------------------------------------------------------------------------------

@@ -13,9 +13,10 @@ from nessa.config import EncoderConfig, FeatureConfig, LossConfig
 from nessa.datadir import read_utt2spk
 from nessa.encoders import build, load_model, save_model
 from nessa.errors import InputError
-from nessa.extraction import embed, extract, extract_shard, merge_shards, read_audio
+from nessa.extraction import extract, extract_shard, merge_shards
+from nessa.features import read_audio
+from nessa.manifests import read_cuts
 from nessa.tables import Embeddings
-from nessa.training import read_cuts
 from tests.speech import prepare_set
 
 
@@ -56,13 +57,12 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def cuts_of(data: Path) -> list:
-    return sorted(read_cuts(data / "manifests" / "eval_cuts.jsonl.gz"), key=lambda cut: cut.id)
+    return sorted(read_cuts(data, "eval"), key=lambda cut: cut.id)
 
 
 def test_the_batch_never_changes_an_embedding(model, prepared: Path) -> None:
     cuts = cuts_of(prepared)
-    features = model.feature_extractor()
-    alone = torch.cat([embed(model, [features(read_audio(c, model))[0]]) for c in cuts]).numpy()
+    alone = torch.cat([model.embed([model.read(cut)]) for cut in cuts]).numpy()
     for batch_seconds in (4.0, 30.0, 1000.0):
         together = extract(model, cuts, batch_seconds).matrix
         norms = np.linalg.norm(alone, axis=1) * np.linalg.norm(together, axis=1)
@@ -160,7 +160,7 @@ def test_another_sampling_rate_is_refused(model, data: Path) -> None:
     cut = cuts_of(data)[0]
     cut.recording.sampling_rate = 8000
     with pytest.raises(InputError, match="8000 Hz"):
-        read_audio(cut, model)
+        read_audio(cut, 16000, "test")
 
 
 def test_a_missing_manifest_is_named(model, tmp_path: Path) -> None:

@@ -50,10 +50,10 @@ def test_training_separates_its_speakers(loss: str, data: Path, tmp_path: Path) 
     settings = config(loss, steps=100, learning_rate=1e-2, augmentation=quiet)
     train_encoder(settings, data, tmp_path, workers=0)
     model = load_model(tmp_path)
-    batches = TrainBatches(TrainSpeakers.read(data, (0, 1)), config(loss, augmentation=quiet))
+    batches = TrainBatches(TrainSpeakers(data, (0, 1)), config(loss, augmentation=quiet))
     waves, labels = batches[10_000]
     with torch.inference_mode():
-        e = torch.nn.functional.normalize(model.encoder(model.feature_extractor()(waves)))
+        e = torch.nn.functional.normalize(model.encoder(model.features(waves)))
     cosine, same = e @ e.T, labels[:, None] == labels[None]
     off_diagonal = ~torch.eye(len(e), dtype=torch.bool)
     targets, nontargets = cosine[same & off_diagonal], cosine[~same]
@@ -107,7 +107,7 @@ def test_a_finished_training_is_not_done_again_unless_settings_change(
 
 
 def test_batches_depend_on_seed_and_step_alone(data: Path) -> None:
-    speakers = TrainSpeakers.read(data, (0, 1))
+    speakers = TrainSpeakers(data, (0, 1))
     one, two = TrainBatches(speakers, config()), TrainBatches(speakers, config())
     two[0]
     for a, b in zip(one[3], two[3], strict=True):
@@ -120,16 +120,16 @@ def test_batches_depend_on_seed_and_step_alone(data: Path) -> None:
 
 
 def test_train_part_splits_the_speakers(data: Path) -> None:
-    first, second = TrainSpeakers.read(data, (0, 0.4)), TrainSpeakers.read(data, (0.4, 1))
-    assert len(first.cuts) == 4 and len(second.cuts) == 6
-    assert not set(first.cuts) & set(second.cuts)
+    first, second = TrainSpeakers(data, (0, 0.4)), TrainSpeakers(data, (0.4, 1))
+    assert len(first) == 4 and len(second) == 6
+    assert not set(first.names) & set(second.names)
     with pytest.raises(InputError, match="train_part"):
-        TrainSpeakers.read(data, (0.5, 0.55))
+        TrainSpeakers(data, (0.5, 0.55))
 
 
 def test_augmentation_changes_sound_but_not_shape(data: Path) -> None:
-    speakers = TrainSpeakers.read(data, (0, 1))
-    cut = next(iter(speakers.cuts.values()))[0]
+    speakers = TrainSpeakers(data, (0, 1))
+    cut = speakers.cut(0, 0)
 
     def wave(**augmentation: object) -> np.ndarray:
         settings = AugmentationConfig(**{"noise_prob": 0, "reverb_prob": 0, **augmentation})

@@ -8,8 +8,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nessa.alignment import NeuralAligner, load
 from nessa.alignment.networks import input_dim
-from nessa.config import Recipe
-from nessa.encoders import load_model
+from nessa.config import EncoderConfig, Recipe
+from nessa.encoders import TrainedModel, load_model
 from nessa.layout import aligner_dir
 from nessa.plan import NESSA, System
 
@@ -28,24 +28,35 @@ def nessa_cost(recipe: Recipe, exp: Path) -> list[str]:
     """
     aligner = load(aligner_dir(exp, System(NESSA, *recipe.pairs[0])))
     assert isinstance(aligner, NeuralAligner)
-    encoders = {name: _encoder_cost(exp / "encoders" / name) for name in recipe.encoders}
-    larger = max(encoders, key=lambda name: encoders[name])
+    encoders = _encoder_costs(recipe, exp)
+    larger = max(encoders, key=lambda name: encoders[name], default=None)
     lines = []
     for model, module in zip(recipe.pairs[0], aligner.modules.values(), strict=True):
         own = _multiply_adds(module, torch.zeros(1, input_dim(module)))
-        lines.append(
+        line = (
             f"NESSA, side of {model}: {_parameters(module):,} parameters, {own:,} multiply-adds an "
-            f"embedding: {own / encoders[larger]:.2%} of the {encoders[larger]:,} that {larger} "
-            f"takes for {SECONDS:g} s of speech"
+            f"embedding"
         )
+        if larger:
+            line += (
+                f": {own / encoders[larger]:.2%} of the {encoders[larger]:,} that {larger} "
+                f"takes for {SECONDS:g} s of speech"
+            )
+        lines.append(line)
     return lines
 
 
-def _encoder_cost(directory: Path) -> int:
-    model = load_model(directory)
-    features = model.config.features
-    frames = round(SECONDS / features.frame_shift)
-    return _multiply_adds(model.encoder, torch.zeros(1, frames, features.num_filters))
+def _encoder_costs(recipe: Recipe, exp: Path) -> dict[str, int]:
+    """Multiply-adds of the encoders of ours; what goes on in others is not known."""
+    costs = {}
+    for name, config in recipe.encoders.items():
+        if isinstance(config, EncoderConfig):
+            model = load_model(exp / "encoders" / name)
+            assert isinstance(model, TrainedModel)
+            frames = round(SECONDS / config.features.frame_shift)
+            example = torch.zeros(1, frames, config.features.num_filters)
+            costs[name] = _multiply_adds(model.encoder, example)
+    return costs
 
 
 def _multiply_adds(module: nn.Module, example: torch.Tensor) -> int:

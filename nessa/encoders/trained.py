@@ -1,0 +1,94 @@
+"""Our own encoders: features (B, T, F) -> embeddings (B, D), trained by `nessa.training`."""
+
+import hashlib
+from pathlib import Path
+
+import torch
+from lhotse.cut import MonoCut
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from nessa.config import EncoderConfig, FeatureConfig, save_yaml
+from nessa.encoders.base import SpeakerModel
+from nessa.encoders.ecapa import ECAPA
+from nessa.encoders.tdnn import XVector
+from nessa.errors import InputError
+from nessa.features import FeatureExtractor, read_features
+from nessa.files import atomic_open, digest
+
+ARCHITECTURES: dict[str, type[nn.Module]] = {"tdnn": XVector, "ecapa": ECAPA}
+CONFIG = "config.yaml"
+WEIGHTS = "model.safetensors"
+
+
+def build(config: EncoderConfig) -> nn.Module:
+    """A freshly initialised encoder."""
+    architecture = ARCHITECTURES[config.architecture]
+    return architecture(config.features.num_filters, config.channels, config.dim)
+
+
+class TrainedModel(SpeakerModel):
+    """A trained encoder with the features that belong to it.
+
+    Attributes:
+        config: architecture and features.
+        encoder: in evaluation mode.
+    """
+
+    def __init__(self, name: str, config: EncoderConfig, encoder: nn.Module) -> None:
+        self.name, self.config, self.encoder = name, config, encoder.eval()
+        self.dim = config.dim
+        self.fingerprint = fingerprint(encoder, config.features)
+        self.features = FeatureExtractor(config.features)
+
+    def read(self, cut: MonoCut) -> Tensor:
+        """Features, shape (T, F)."""
+        return read_features(cut, self.features, self.name)
+
+    @torch.inference_mode()
+    def embed(self, inputs: list[Tensor]) -> Tensor:
+        """Feature matrices (T_i, F) -> embeddings (B, D); padding is masked."""
+        lengths = torch.tensor([len(features) for features in inputs])
+        same_length = bool((lengths == lengths[0]).all())
+        padded = pad_sequence(inputs, batch_first=True)  # (B, T, F)
+        return self.encoder(padded, None if same_length else lengths)
+
+
+def fingerprint(encoder: nn.Module, features: FeatureConfig) -> str:
+    """sha256 (hex) over the weights, by name, and the feature configuration."""
+    sha = hashlib.sha256(digest(features.model_dump(mode="json")).encode())
+    for name, tensor in sorted(encoder.state_dict().items()):
+        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        sha.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return sha.hexdigest()
+
+
+def save_model(directory: Path | str, config: EncoderConfig, encoder: nn.Module) -> None:
+    """Write config.yaml, then model.safetensors; the weights are there last, and whole."""
+    directory = Path(directory)
+    save_yaml(directory / CONFIG, config)
+    weights = {name: tensor.contiguous() for name, tensor in encoder.state_dict().items()}
+    with atomic_open(directory / WEIGHTS, "wb") as file:
+        file.write(save(weights))
+
+
+def load_trained(directory: Path, name: str, config: EncoderConfig) -> TrainedModel:
+    """Load a model that `save_model` wrote.
+
+    Raises:
+        InputError: the weights are missing or unreadable, or do not fit the configuration.
+    """
+    if not (directory / WEIGHTS).is_file():
+        raise InputError(f"{directory / WEIGHTS}: no such file; train the encoder (stage 3) first")
+    encoder = build(config)
+    try:
+        weights: dict[str, Tensor] = load_file(directory / WEIGHTS)
+        encoder.load_state_dict(weights)
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{directory / WEIGHTS}: not a safetensors file ({error})") from None
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise InputError(f"{directory / WEIGHTS}: does not fit {CONFIG}: {reason}") from None
+    return TrainedModel(name, config, encoder)

@@ -1,0 +1,131 @@
+"""Lhotse manifests: written with bytes that depend on the items alone, read in little memory."""
+
+import contextlib
+import gzip
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from lhotse import CutSet, RecordingSet
+from lhotse.cut import MonoCut
+
+from nessa.errors import InputError
+from nessa.files import atomic_open
+
+COMPRESSION = 3  # of gzip; 6 makes files a tenth smaller, and takes three times as long
+
+
+class Item(Protocol):
+    """What Lhotse keeps in a manifest."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-able mapping."""
+
+
+class ManifestWriter:
+    """A .jsonl.gz that is open for writing."""
+
+    def __init__(self, stream: gzip.GzipFile) -> None:
+        self._stream = stream
+
+    def write(self, item: Item) -> None:
+        """Append one item."""
+        self._stream.write(json.dumps(item.to_dict(), ensure_ascii=False).encode() + b"\n")
+
+
+@contextlib.contextmanager
+def open_manifest(path: Path) -> Iterator[ManifestWriter]:
+    """Open a manifest that appears complete or not at all."""
+    # Lhotse's own writer stamps the gzip header with the time.
+    with (
+        atomic_open(path, "wb") as file,
+        gzip.GzipFile("", "wb", compresslevel=COMPRESSION, fileobj=file, mtime=0) as stream,
+    ):
+        yield ManifestWriter(stream)
+
+
+def write_manifest(path: Path, items: Iterable[Item]) -> None:
+    """Write items as .jsonl.gz."""
+    with open_manifest(path) as writer:
+        for item in items:
+            writer.write(item)
+
+
+def manifest_path(data: Path, name: str, kind: str) -> Path:
+    """`data`/manifests/<name>_<kind>.jsonl.gz; kind is recordings, supervisions or cuts."""
+    return data / "manifests" / f"{name}_{kind}.jsonl.gz"
+
+
+def read_cuts(data: Path, name: str) -> CutSet:
+    """The cuts of a set, read lazily.
+
+    Raises:
+        InputError: there is no such manifest.
+    """
+    return CutSet.from_jsonl_lazy(_existing(manifest_path(data, name, "cuts")))
+
+
+def read_background(data: Path, kind: str) -> RecordingSet | None:
+    """The noises ("noise") or room impulse responses ("rir") that encoders are trained with."""
+    path = manifest_path(data, kind, "recordings")
+    return RecordingSet.from_jsonl(path) if path.is_file() else None
+
+
+class CutTable:
+    """Cuts in little memory, made one by one when asked for.
+
+    A cut is kept as the line of its manifest, in one block that processes share: about 600 bytes
+    instead of the 4,000 of the object.
+
+    Attributes:
+        speakers: of each cut, shape (N,), as indices into `names`.
+        names: of the speakers, in order of their first cut.
+    """
+
+    def __init__(self, data: Path, name: str) -> None:
+        """Read a manifest.
+
+        Args:
+            data: the recipe's data folder.
+            name: of the set.
+
+        Raises:
+            InputError: there is no such manifest.
+        """
+        lines = bytearray()
+        ends, speakers = [0], []
+        indices: dict[str, int] = {}
+        with gzip.open(_existing(manifest_path(data, name, "cuts"))) as file:
+            for line in file:
+                speaker = json.loads(line)["supervisions"][0]["speaker"]
+                lines += line
+                ends.append(len(lines))
+                speakers.append(indices.setdefault(speaker, len(indices)))
+        self._lines, self._ends = np.frombuffer(lines, np.uint8), np.array(ends)
+        self.names = list(indices)
+        self.speakers = np.array(speakers, np.int32)
+
+    def __len__(self) -> int:
+        return len(self.speakers)
+
+    def __getitem__(self, index: int) -> MonoCut:
+        return MonoCut.from_dict(json.loads(self.line(index)))
+
+    def line(self, index: int) -> bytes:
+        """A cut as its manifest has it, which tells it apart from any other."""
+        start, end = self._ends[index : index + 2]
+        return self._lines[start:end].tobytes()
+
+    def of_speaker(self) -> list[np.ndarray]:
+        """The indices of each speaker's cuts, in the order of `names`."""
+        order = np.argsort(self.speakers, kind="stable")
+        counts = np.bincount(self.speakers, minlength=len(self.names))
+        return np.split(order, np.cumsum(counts)[:-1])
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise InputError(f"{path}: no such manifest; prepare the corpus (stage 1) first")
+    return path
