@@ -1,20 +1,33 @@
 #!/usr/bin/env python3
-"""Stage 1: a LibriSpeech-shaped corpus -> Lhotse manifests and a Kaldi data directory.
+"""Stage 1: LibriSpeech -> Lhotse manifests and Kaldi data directories.
 
-The corpus is any folder with SPEAKERS.TXT and <part>/<speaker>/<chapter>/<utterance>.flac;
-transcripts are not needed. All of it becomes one set, `eval`.
+The corpus is a folder with SPEAKERS.TXT and <part>/<speaker>/<chapter>/<utterance>.flac, at
+corpus.paths.librispeech or where stage 0 downloaded it; transcripts are not needed. The speakers
+of its parts (corpus.parts, or all there are) are divided by prepare.held_out. Where the recipe has
+sets made of synthetic speech (corpus.sets), they are taken from there, and all of LibriSpeech is
+`eval`.
 
-    python local/librispeech.py --corpus LibriSpeech --output data
+    python local/librispeech.py --recipe exp/recipe.yaml --corpus data/corpus --output data
 """
 
 import argparse
 import logging
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from nessa.corpus import Utterance, make_cuts, run_program, sort_utterances
+import tree
+
+from nessa.config import Recipe, load_recipe
+from nessa.corpus import (
+    Utterance,
+    make_cuts,
+    run_program,
+    sort_utterances,
+    split_speakers,
+    write_backgrounds,
+)
 from nessa.errors import InputError
 from nessa.files import read_lines
 from nessa.sets import write_set
@@ -23,32 +36,65 @@ log = logging.getLogger(__name__)
 
 
 def main() -> None:
-    """Prepare the corpus as one set."""
+    """Prepare every set of the recipe."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--recipe", type=Path, help="taken as every stage 1 program takes it")
-    parser.add_argument("--corpus", type=Path, required=True, help="folder with SPEAKERS.TXT")
+    parser.add_argument("--recipe", type=Path, required=True, help="the resolved recipe")
+    parser.add_argument("--corpus", type=Path, required=True, help="what stage 0 made")
     parser.add_argument("--output", type=Path, required=True, help="the recipe's data folder")
-    parser.add_argument("--set", default="eval", help="name of the set (default: eval)")
     parser.add_argument("--nj", type=int, default=1, help="number of processes")
     parser.add_argument("--skip-bad", action="store_true", help="leave out unusable audio")
     options = parser.parse_args()
-    genders = read_speakers(options.corpus / "SPEAKERS.TXT")
-    utterances = list(find_utterances(options.corpus, genders))
-    if not utterances:
-        raise InputError(
-            f"{options.corpus}: no <part>/<speaker>/<chapter>/*.flac; name the folder LibriSpeech"
+    recipe = load_recipe(options.recipe)
+    if recipe.corpus.sets:
+        tree.prepare_sets(options)
+    utterances = split_lone_chapters(read_corpus(recipe, options.corpus))
+    sets = divide(recipe, {utterance.speaker for utterance in utterances})
+    for name, speakers in sets.items():
+        own = sort_utterances(u for u in utterances if u.speaker in speakers)
+        skipped: dict[str, str] = {}
+        cuts = make_cuts(own, skipped if options.skip_bad else None)
+        counts = write_set(options.output, name, cuts, skipped=skipped)
+        log.info(
+            "%s: %d speakers, %d utterances, %d skipped",
+            options.output / name,
+            counts.speakers,
+            counts.utterances,
+            len(skipped),
         )
-    utterances = sort_utterances(split_lone_chapters(utterances))
-    skipped: dict[str, str] = {}
-    cuts = make_cuts(utterances, skipped if options.skip_bad else None)
-    counts = write_set(options.output, options.set, cuts, skipped=skipped)
-    log.info(
-        "%s: %d speakers, %d utterances, %d skipped",
-        options.output / options.set,
-        counts.speakers,
-        counts.utterances,
-        len(skipped),
-    )
+    write_backgrounds(options.output, options.corpus)
+
+
+def read_corpus(recipe: Recipe, downloaded: Path) -> list[Utterance]:
+    """List the utterances of the recipe's parts, or of all parts of a local copy."""
+    given = recipe.corpus.paths.get("librispeech")
+    corpus = Path(given) if given else downloaded / "LibriSpeech"
+    genders = read_speakers(corpus / "SPEAKERS.TXT")
+    there = sorted({path.parents[2].name for path in corpus.glob("*/*/*/*.flac")})
+    if not there:
+        raise InputError(
+            f"{corpus}: no <part>/<speaker>/<chapter>/*.flac; name the folder LibriSpeech"
+        )
+    for part in recipe.corpus.parts:
+        if part not in there:
+            raise InputError(
+                f"{corpus}: no part {part!r} of corpus.parts; there are {', '.join(there)}; "
+                f"download it, or change corpus.parts"
+            )
+    parts = recipe.corpus.parts or there
+    log.info("%s: %s", corpus, ", ".join(parts))
+    return list(find_utterances(corpus, parts, genders))
+
+
+def divide(recipe: Recipe, speakers: set[str]) -> dict[str, set[str]]:
+    """Which speakers are in which set: {set: speakers}."""
+    if recipe.corpus.sets:
+        return {"eval": speakers}
+    where = f"recipe {recipe.name!r}"
+    sets = split_speakers(speakers, recipe.prepare.held_out, recipe.seed, where)
+    divided = {name: set(names) for name, names in sets.items()}
+    if recipe.prepare.align_includes_train:
+        divided["align"] |= divided["train"]
+    return divided
 
 
 def read_speakers(path: Path) -> dict[str, str]:
@@ -64,13 +110,16 @@ def read_speakers(path: Path) -> dict[str, str]:
     return genders
 
 
-def find_utterances(corpus: Path, genders: dict[str, str]) -> Iterator[Utterance]:
+def find_utterances(
+    corpus: Path, parts: Sequence[str], genders: dict[str, str]
+) -> Iterator[Utterance]:
     """List the audio: <part>/<speaker>/<chapter>/<speaker>-<chapter>-<utterance>.flac."""
-    for path in sorted(corpus.glob("*/*/*/*.flac")):
-        chapter, speaker = path.parent.name, path.parent.parent.name
-        if speaker not in genders:
-            raise InputError(f"{path}: speaker {speaker!r} is not in SPEAKERS.TXT; add a line")
-        yield Utterance(path.stem, speaker, chapter, path, genders[speaker])
+    for part in parts:
+        for path in sorted((corpus / part).glob("*/*/*.flac")):
+            chapter, speaker = path.parent.name, path.parent.parent.name
+            if speaker not in genders:
+                raise InputError(f"{path}: speaker {speaker!r} is not in SPEAKERS.TXT; add a line")
+            yield Utterance(path.stem, speaker, chapter, path, genders[speaker])
 
 
 def split_lone_chapters(utterances: list[Utterance]) -> list[Utterance]:

@@ -256,23 +256,29 @@ def extract(
 ) -> None:
     """Extract embeddings to Kaldi ark/scp: one shard of each set, or, at last, --merge.
 
-    Memory: one batch of audio, and the shard's embeddings.
+    Embeddings that are given (a model of kind arks) are imported by --merge.
+    Memory: one batch of audio, and the shard's embeddings; with --merge, the set's.
 
     Example: nessa extract --encoder recipes/mini/exp/encoders/old --data recipes/mini/data
     --set eval --output embeddings && nessa extract --merge ... (the same options)
     """
-    from nessa.encoders import load_model
-    from nessa.extraction import extract_shard, merge_shards
+    from nessa.encoders import GivenEmbeddings, load_model
+    from nessa.extraction import extract_shard, import_embeddings, merge_shards
 
     if shard > shards:
         raise InputError(f"--shard {shard} is beyond --shards {shards}")
     model = load_model(encoder)
     for name in sets:
-        if merge:
-            merged = merge_shards(model, data, name, output / name, shards)
-            click.echo(f"{output / name}: {len(merged)} embeddings of dimension {merged.dim}")
+        place = data, name, output / name
+        whole = None
+        if isinstance(model, GivenEmbeddings):
+            whole = import_embeddings(model, *place) if merge else None
+        elif merge:
+            whole = merge_shards(model, *place, shards)
         else:
-            extract_shard(model, data, name, output / name, shard, shards, batch_seconds)
+            extract_shard(model, *place, shard, shards, batch_seconds)
+        if whole is not None:
+            click.echo(f"{output / name}: {len(whole)} embeddings of dimension {whole.dim}")
 
 
 @cli.command()

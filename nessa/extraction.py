@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from lhotse.cut import MonoCut
 
-from nessa.encoders import SpeakerModel
+from nessa.datadir import read_utt2spk
+from nessa.encoders import GivenEmbeddings, SpeakerModel
 from nessa.errors import InputError
 from nessa.files import digest, read_json, write_json
 from nessa.manifests import CutTable
@@ -99,6 +100,26 @@ def _stamp(model: SpeakerModel, cuts: list[MonoCut], shards: int) -> dict[str, A
 
 def _stamp_path(output: Path, shard: int) -> Path:
     return output / f".xvector.{shard}.json"
+
+
+def import_embeddings(
+    given: GivenEmbeddings, data: Path, set_name: str, output: Path
+) -> Embeddings:
+    """Make an embeddings directory of a set of embeddings that another toolkit extracted.
+
+    Args:
+        given: where they are.
+        data: the recipe's data folder; the set's utt2spk names the utterances.
+        set_name: train, align, dev or eval.
+        output: receives the embeddings directory.
+
+    Raises:
+        InputError: see `GivenEmbeddings.read_set`.
+    """
+    utt2spk = read_utt2spk(data / set_name)
+    embeddings = given.read_set(set_name, utt2spk)
+    embeddings.write(output, utt2spk)
+    return embeddings
 
 
 def extract(

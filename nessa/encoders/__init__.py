@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from nessa.config import EncoderConfig, PretrainedConfig, load_model_config, save_yaml
+from nessa.config import ArksConfig, EncoderConfig, PretrainedConfig, load_model_config, save_yaml
+from nessa.encoders.arks import GivenEmbeddings
 from nessa.encoders.base import SpeakerModel
 from nessa.encoders.trained import (
     CONFIG,
@@ -15,6 +16,7 @@ from nessa.encoders.trained import (
 from nessa.errors import InputError
 
 __all__ = [
+    "GivenEmbeddings",
     "SpeakerModel",
     "TrainedModel",
     "build",
@@ -25,12 +27,15 @@ __all__ = [
 ]
 
 
-def load_model(directory: Path | str, name: str | None = None) -> SpeakerModel:
+def load_model(directory: Path | str, name: str | None = None) -> SpeakerModel | GivenEmbeddings:
     """Load a model from its directory.
 
     Args:
         directory: holds config.yaml and, of a model of ours, model.safetensors.
         name: what to call it; the directory's own name where None.
+
+    Returns:
+        The model, or, where there is none, its embeddings.
 
     Raises:
         InputError: a file is missing or unreadable, or weights and configuration do not agree.
@@ -41,10 +46,12 @@ def load_model(directory: Path | str, name: str | None = None) -> SpeakerModel:
     config = load_model_config(directory / CONFIG)
     if isinstance(config, EncoderConfig):
         return load_trained(directory, name or directory.name, config)
+    if isinstance(config, ArksConfig):
+        return GivenEmbeddings(name or directory.name, config)
     raise InputError(f"{directory / CONFIG}: {config.pretrained} models are not there yet")
 
 
-def save_pretrained(directory: Path | str, config: PretrainedConfig) -> SpeakerModel:
+def save_pretrained(directory: Path | str, config: PretrainedConfig) -> None:
     """Make a model's directory of a configuration that names a pretrained one.
 
     Args:
@@ -55,4 +62,4 @@ def save_pretrained(directory: Path | str, config: PretrainedConfig) -> SpeakerM
         InputError: the model cannot be loaded.
     """
     save_yaml(Path(directory) / CONFIG, config)
-    return load_model(directory)
+    load_model(directory)
