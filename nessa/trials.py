@@ -524,9 +524,9 @@ def _share(total: int, capacity: NDArray[np.int64], rng: np.random.Generator) ->
 
 
 def largest_profile(utt2spk: Mapping[str, str], utt2session: Mapping[str, str]) -> int:
-    """The largest profile that every speaker can give with one of its sessions left for tests."""
-    corpus = _Corpus(utt2spk, utt2session, None)
-    return int(_spare_utterances(corpus).min())
+    """The largest profile that half the speakers can give with a session left for tests."""
+    spare = np.sort(_spare_utterances(_Corpus(utt2spk, utt2session, None)))
+    return int(spare[len(spare) // 2])
 
 
 def _spare_utterances(corpus: _Corpus) -> NDArray[np.int64]:
@@ -549,7 +549,8 @@ def make_profile_trials(
 
     Each profile leaves one session of its speaker out, which gives its target tests. Profiles of
     different sizes with the same number are nested and meet the same tests, so that they differ
-    in size alone. Non-target tests are half of the speaker's gender, half anyone's.
+    in size alone. A speaker who cannot give the largest size gets no profile. Non-target tests are
+    half of the speaker's gender, half anyone's.
 
     Args:
         utt2spk: {utterance: speaker}.
@@ -565,7 +566,7 @@ def make_profile_trials(
         The enrollment map {`<speaker>-p<size>-<number>`: utterances}, and the labelled trials.
 
     Raises:
-        InputError: a speaker has too few utterances or sessions for the largest size.
+        InputError: no speaker has the utterances and sessions for the largest size.
     """
     corpus = _Corpus(utt2spk, utt2session, spk2gender)
     _check_sizes(corpus, sizes)
@@ -593,13 +594,11 @@ def make_profile_trials(
 def _check_sizes(corpus: _Corpus, sizes: Sequence[int]) -> None:
     if not sizes or min(sizes) < 1 or len(set(sizes)) != len(sizes):
         raise InputError(f"profile sizes {list(sizes)} must be distinct and at least 1")
-    spare = _spare_utterances(corpus)
-    short = np.flatnonzero(spare < max(sizes))
-    if len(short):
+    spare = _spare_utterances(corpus).max()
+    if spare < max(sizes):
         raise InputError(
-            f"speaker {corpus.speakers[short[0]]!r} has {spare[short[0]]} utterances with one "
-            f"session left for tests, fewer than a profile of {max(sizes)} ({len(short)} such "
-            f"speakers); ask for profiles of at most {spare.min()}, or leave those speakers out"
+            f"no speaker has {max(sizes)} utterances for a profile with a session left for tests; "
+            f"ask for profiles of at most {spare}, or give speakers more sessions"
         )
 
 

@@ -289,12 +289,21 @@ def test_profile_trials():
             assert tests[profile] == tests[larger]
 
 
+def test_speakers_with_too_little_speech_get_no_profile_but_are_met_by_others():
+    utt2spk, utt2session, spk2gender = corpus(sessions=3)
+    poor = {"id00", "id01"}
+    kept = {utt: s for utt, s in utt2spk.items() if s not in poor or utt.endswith("-s0-0")}
+    sizes = (1, largest_profile(utt2spk, utt2session) // 2)
+    assert sizes[1] > 1
+    enroll_map, trials = make_profile_trials(kept, utt2session, spk2gender, sizes, n_nontarget=12)
+    assert {kept[utts[0]] for utts in enroll_map.values()} == {*kept.values()} - poor
+    assert poor <= {kept[test] for test in trials.test}
+
+
 def test_profiles_that_cannot_be_made():
     utt2spk, utt2session, spk2gender = corpus(sessions=2)
     assert largest_profile(utt2spk, utt2session) == 3
-    with pytest.raises(
-        InputError, match=r"'id00' has 3 utterances .* \(6 such speakers\); .* at most 3"
-    ):
+    with pytest.raises(InputError, match=r"no speaker has 4 utterances .* at most 3"):
         make_profile_trials(utt2spk, utt2session, spk2gender, sizes=(1, 4))
     with pytest.raises(InputError, match="distinct"):
         make_profile_trials(utt2spk, utt2session, spk2gender, sizes=(3, 3))
