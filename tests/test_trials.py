@@ -302,9 +302,9 @@ def test_speakers_with_too_little_speech_get_no_profile_but_are_met_by_others():
 
 def test_profiles_that_cannot_be_made():
     utt2spk, utt2session, spk2gender = corpus(sessions=2)
-    assert largest_profile(utt2spk, utt2session) == 3
-    with pytest.raises(InputError, match=r"no speaker has 4 utterances .* at most 3"):
-        make_profile_trials(utt2spk, utt2session, spk2gender, sizes=(1, 4))
+    assert largest_profile(utt2spk, utt2session) == 6  # half of the speakers have twice the speech
+    with pytest.raises(InputError, match=r"no speaker has 7 utterances .* at most 6"):
+        make_profile_trials(utt2spk, utt2session, spk2gender, sizes=(1, 7))
     with pytest.raises(InputError, match="distinct"):
         make_profile_trials(utt2spk, utt2session, spk2gender, sizes=(3, 3))
     with pytest.raises(InputError, match="ask for fewer"):
