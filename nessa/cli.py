@@ -197,11 +197,12 @@ def prepare(recipe: Path, data: Path) -> None:
 
     Example: nessa prepare --recipe recipes/mini/exp/recipe.yaml recipes/mini/data
     """
-    from nessa.config import load_recipe
+    from nessa.config import ArksConfig, load_recipe
     from nessa.corpus import finish_sets
 
     settings = load_recipe(recipe)
-    finish_sets(data, settings.prepare, settings.seed)
+    sound = not all(isinstance(model, ArksConfig) for model in settings.encoders.values())
+    finish_sets(data, settings.prepare, settings.seed, sound)
 
 
 @cli.command()

@@ -19,7 +19,7 @@ from lhotse.utils import fastcopy
 
 from nessa.config import PrepareConfig, TrialCount
 from nessa.datadir import read_optional, read_utt2spk, validate_data_dir
-from nessa.errors import InputError
+from nessa.errors import InputError, about
 from nessa.files import read_table, write_table
 from nessa.manifests import manifest_path, write_manifest
 from nessa.trials import largest_profile, make_profile_trials, make_trials
@@ -231,7 +231,7 @@ def check_disjoint(sets: Mapping[str, Iterable[str]], align_includes_train: bool
             owner[speaker] = name
 
 
-def finish_sets(data: Path | str, config: PrepareConfig, seed: int) -> None:
+def finish_sets(data: Path | str, config: PrepareConfig, seed: int, sound: bool = True) -> None:
     """Check the sets that a program in `local/` wrote, and make the trials that it did not.
 
     A set of `config.trials` without a list gets single-utterance trials; each also gets trials
@@ -241,6 +241,7 @@ def finish_sets(data: Path | str, config: PrepareConfig, seed: int) -> None:
         data: holds a data directory per set.
         config: the recipe's section `prepare`.
         seed: of the trials.
+        sound: whether the sets hold audio or features, not embeddings alone.
 
     Raises:
         InputError: a set is missing or inconsistent, or two sets share speakers.
@@ -257,7 +258,7 @@ def finish_sets(data: Path | str, config: PrepareConfig, seed: int) -> None:
     check_disjoint(speakers, config.align_includes_train)
     for name, count in config.trials.items():
         _make_trials(data / name, count, config.profile_sizes, seed)
-    problems = [problem for name in names for problem in validate_data_dir(data / name)]
+    problems = [problem for name in names for problem in validate_data_dir(data / name, sound)]
     if problems:
         raise InputError("\n".join(problems))
 
@@ -267,9 +268,10 @@ def _make_trials(directory: Path, count: TrialCount, sizes: Sequence[int], seed:
     utt2session = read_table(directory / "utt2session")
     spk2gender = read_optional(directory, "spk2gender")
     if not (directory / "trials").exists():
-        trials = make_trials(
-            utt2spk, utt2session, spk2gender, count.targets, count.nontargets, seed
-        )
+        with about(directory):
+            trials = make_trials(
+                utt2spk, utt2session, spk2gender, count.targets, count.nontargets, seed
+            )
         trials.write(directory / "trials")
         log.info("%s: %d trials made", directory, len(trials))
     for name in ("trials_profile", "enroll_map"):

@@ -42,7 +42,7 @@ def spk2utt_of(utt2spk: Mapping[str, str]) -> dict[str, str]:
     return {speaker: " ".join(names) for speaker, names in utterances.items()}
 
 
-def validate_data_dir(directory: Path | str) -> list[str]:
+def validate_data_dir(directory: Path | str, sound: bool = True) -> list[str]:
     """Find what is wrong with a data directory.
 
     Checks what Kaldi's validate_data_dir.sh checks (tables present, sorted, consistent with each
@@ -51,6 +51,8 @@ def validate_data_dir(directory: Path | str) -> list[str]:
 
     Args:
         directory: with utt2spk, spk2utt, and wav.scp or feats.scp.
+        sound: whether it must hold audio or features, and ids that Kaldi's tools for them accept;
+            False for sets of which there are only embeddings.
 
     Returns:
         One sentence per problem, each with its remedy; empty where there is none.
@@ -59,19 +61,21 @@ def validate_data_dir(directory: Path | str) -> list[str]:
     if not directory.is_dir():
         return [f"{directory}: no such folder; has stage 1 been run?"]
     try:
-        return list(_problems(directory))
+        return list(_problems(directory, sound))
     except InputError as error:  # a table that cannot be read hides what is behind it
         return [str(error)]
 
 
-def _problems(directory: Path) -> Iterator[str]:
+def _problems(directory: Path, sound: bool) -> Iterator[str]:
     utt2spk = read_utt2spk(directory)
     if not utt2spk:
         yield f"{directory}/utt2spk: empty; a set needs utterances"
         return
+    if sound:
+        yield from _id_problems(directory, utt2spk)
+        if not (directory / "wav.scp").exists() and not (directory / "feats.scp").exists():
+            yield f"{directory}: neither wav.scp nor feats.scp; make one of them"
     yield from _speaker_problems(directory, utt2spk)
-    if not (directory / "wav.scp").exists() and not (directory / "feats.scp").exists():
-        yield f"{directory}: neither wav.scp nor feats.scp; make one of them"
     audio = read_optional(directory, "wav.scp")
     segments = read_optional(directory, "segments")
     if segments:
@@ -85,8 +89,7 @@ def _problems(directory: Path) -> Iterator[str]:
     yield from _trial_problems(directory, utt2spk)
 
 
-def _speaker_problems(directory: Path, utt2spk: Mapping[str, str]) -> Iterator[str]:
-    yield from _order_problems(directory / "utt2spk", utt2spk)
+def _id_problems(directory: Path, utt2spk: Mapping[str, str]) -> Iterator[str]:
     strays = [utt for utt, speaker in utt2spk.items() if not utt.startswith(speaker)]
     if strays:
         yield (
@@ -98,6 +101,10 @@ def _speaker_problems(directory: Path, utt2spk: Mapping[str, str]) -> Iterator[s
             f"{directory}/utt2spk: sorted by utterance, the speakers are not sorted; "
             "separate the speaker by a dash in utterance ids"
         )
+
+
+def _speaker_problems(directory: Path, utt2spk: Mapping[str, str]) -> Iterator[str]:
+    yield from _order_problems(directory / "utt2spk", utt2spk)
     spk2utt = read_table(directory / "spk2utt")
     if spk2utt != spk2utt_of(utt2spk):
         yield f"{directory}/spk2utt: not the inverse of utt2spk; make it again from utt2spk"
