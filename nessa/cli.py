@@ -566,18 +566,28 @@ def study(name: str, recipe: Path, data: Path, exp: Path) -> None:
 
 
 @cli.command()
-@path_option("--aligner", "Directory of a fitted aligner.")
-@path_option("--output", "Receives enroll.onnx and runtime.onnx.")
-def export(aligner: Path, output: Path) -> None:
-    """Export an aligner's two maps as ONNX, checked against it in onnxruntime.
+@click.option("--aligner", type=PathType, help="Directory of a fitted aligner.")
+@click.option("--encoder", type=PathType, help="Directory of a trained encoder.")
+@path_option("--output", "Receives enroll.onnx and runtime.onnx, or encoder.onnx.")
+def export(aligner: Path | None, encoder: Path | None, output: Path) -> None:
+    """Export an aligner's two maps, or an encoder, as ONNX, checked in onnxruntime.
 
     Example: nessa export --aligner recipes/mini/exp/aligners/nessa/new-old --output onnx
     """
     from nessa.alignment import load
-    from nessa.export import export_aligner
+    from nessa.encoders import TrainedModel, load_model
+    from nessa.export import export_aligner, export_encoder
 
-    for line in export_aligner(load(aligner), output):
-        click.echo(line)
+    if aligner and not encoder:
+        for line in export_aligner(load(aligner), output):
+            click.echo(line)
+    elif encoder and not aligner:
+        model = load_model(encoder)
+        if not isinstance(model, TrainedModel):
+            raise InputError(f"{encoder}: only an encoder of ours can be exported")
+        click.echo(export_encoder(model, output))
+    else:
+        raise click.UsageError("give --aligner or --encoder")
 
 
 @cli.command()

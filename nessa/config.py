@@ -78,6 +78,7 @@ class FeatureConfig(Section):
 
     type: Literal["fbank", "given"] = "fbank"  # given: the corpus brings them, as feats.scp
     sampling_rate: Positive = 16000  # Hz
+    scale: float = 1.0  # of the samples; 32768 for models trained on those of 16-bit integers
     num_filters: Positive = 80
     frame_length: float = 0.025  # seconds
     frame_shift: float = 0.01  # seconds
@@ -145,7 +146,7 @@ class EncoderConfig(Section):
 
 
 # Fbank as WeSpeaker computes it (and Kaldi, save for its window): what its published models take.
-WESPEAKER_FEATURES = FeatureConfig(window="hamming", high_freq=0.0, snip_edges=True)
+WESPEAKER_FEATURES = FeatureConfig(scale=32768.0, window="hamming", high_freq=0.0, snip_edges=True)
 
 
 class OnnxConfig(Section):

@@ -1,5 +1,7 @@
 """One utterance as a model takes it: its samples, or its features through Lhotse's Fbank."""
 
+import warnings
+
 import torch
 from lhotse import Fbank, FbankConfig
 from lhotse.cut import MonoCut
@@ -21,8 +23,11 @@ class FeatureExtractor(nn.Module):
     def __init__(self, config: FeatureConfig) -> None:
         super().__init__()
         self.config = config
-        settings = config.model_dump(exclude={"type", "mean_norm", "window"})
-        self.fbank = Fbank(FbankConfig(**settings, window_type=config.window)).extractor
+        settings = config.model_dump(exclude={"type", "scale", "mean_norm", "window"})
+        with warnings.catch_warnings():
+            # Lhotse warns of snip_edges, for it would expect other numbers of frames; we do not.
+            warnings.filterwarnings("ignore", message=".*snip_edges")
+            self.fbank = Fbank(FbankConfig(**settings, window_type=config.window)).extractor
 
     @torch.no_grad()
     def forward(self, samples: Tensor) -> Tensor:
@@ -33,6 +38,8 @@ class FeatureExtractor(nn.Module):
         Returns:
             Features, shape (B, frames, num_filters).
         """
+        if self.config.scale != 1.0:
+            samples = samples * self.config.scale
         return self.normalise(self.fbank(samples))
 
     def normalise(self, features: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ from nessa.alignment.linear import dev_eer
 from nessa.alignment.preprocessing import center
 from nessa.config import Baseline, resolve
 from nessa.errors import InputError
-from nessa.export import side_module
+from nessa.export.aligners import side_module
 from nessa.metrics import eer
 from nessa.simulation import Simulation
 from nessa.tables import Embeddings, ModelStamp

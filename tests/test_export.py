@@ -166,6 +166,6 @@ def test_unknown_kind_is_refused(tmp_path: Path) -> None:
 def test_missing_extra_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(InputError, match=r"onnxruntime.*pip install 'nessa\[onnx\]'"):
-        importlib.reload(nessa.export)
+        importlib.reload(nessa.export.networks)
     monkeypatch.undo()
-    importlib.reload(nessa.export)
+    importlib.reload(nessa.export.networks)

@@ -1,6 +1,5 @@
 """Our own encoders: features (B, T, F) -> embeddings (B, D), trained by `nessa.training`."""
 
-import hashlib
 from pathlib import Path
 
 import torch
@@ -14,6 +13,7 @@ from nessa.config import EncoderConfig, FeatureConfig, save_yaml
 from nessa.encoders.base import SpeakerModel
 from nessa.encoders.ecapa import ECAPA
 from nessa.encoders.tdnn import XVector
+from nessa.encoders.weights import weights_digest
 from nessa.errors import InputError
 from nessa.features import FeatureExtractor, read_features
 from nessa.files import atomic_open, digest
@@ -57,12 +57,8 @@ class TrainedModel(SpeakerModel):
 
 
 def fingerprint(encoder: nn.Module, features: FeatureConfig) -> str:
-    """sha256 (hex) over the weights, by name, and the feature configuration."""
-    sha = hashlib.sha256(digest(features.model_dump(mode="json")).encode())
-    for name, tensor in sorted(encoder.state_dict().items()):
-        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        sha.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return sha.hexdigest()
+    """sha256 (hex) over the weights and the feature configuration."""
+    return digest([weights_digest(encoder), features.model_dump(mode="json")])
 
 
 def save_model(directory: Path | str, config: EncoderConfig, encoder: nn.Module) -> None:

@@ -1,8 +1,6 @@
 """A fitted aligner's two maps as ONNX files for production, checked against the aligner."""
 
-import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import singledispatch
 from pathlib import Path
@@ -22,27 +20,11 @@ from nessa.alignment.base import Matrix
 from nessa.alignment.linear import LinearAligner
 from nessa.alignment.networks import SIDES, Centering, NetworkAligner, Side, input_dim
 from nessa.errors import InputError
+from nessa.export.networks import OPSET, open_session, to_onnx
 from nessa.files import atomic_open
 
-try:
-    import onnx
-    import onnxruntime
-    import onnxscript  # noqa: F401  torch's exporter needs it
-except ImportError as error:
-    raise InputError(
-        f"ONNX export needs the package {error.name!r}: pip install 'nessa[onnx]'"
-    ) from error
-
-OPSET = 20  # the first with a Gelu operator
 TOLERANCE = 1e-5  # largest difference from the aligner, of any value of a unit vector
 CHECKED_BATCHES = (1, 7)  # rows
-# What the exporter's own loggers may say: not each rewriting pass, nor that torchvision's
-# operators, which no aligner uses, are not there.
-LOG_LEVELS = {
-    "onnx_ir": logging.WARNING,
-    "onnxscript": logging.WARNING,
-    "torch.onnx": logging.ERROR,
-}
 
 
 def export_aligner(aligner: Aligner, output: Path) -> Iterator[str]:
@@ -94,20 +76,15 @@ def _export_side(aligner: Aligner, side: Side) -> _Network:
     with torch.inference_mode():
         output_dim = module(torch.zeros(1, dim)).shape[1]
     fingerprint = aligner.fingerprints[SIDES.index(side)] or "unknown"
-    model = _to_onnx(module, dim)
-    onnx.helper.set_model_props(
-        model,
-        {
-            "kind": aligner.kind,
-            "side": side,
-            "model_fingerprint": fingerprint,
-            "input_dim": str(dim),
-            "output_dim": str(output_dim),
-            "nessa_version": __version__,
-        },
-    )
-    onnx.checker.check_model(model)
-    content = model.SerializeToString(deterministic=True)
+    properties = {
+        "kind": aligner.kind,
+        "side": side,
+        "model_fingerprint": fingerprint,
+        "input_dim": str(dim),
+        "output_dim": str(output_dim),
+    }
+    example = torch.zeros(2, dim)  # one row would make the exporter fix the batch size
+    content = to_onnx(module, example, ("embedding", "mapped"), ("N",), properties)
     difference = _largest_difference(aligner, side, content, dim)
     if not difference <= TOLERANCE:
         raise RuntimeError(
@@ -116,41 +93,9 @@ def _export_side(aligner: Aligner, side: Side) -> _Network:
     return _Network(side, fingerprint, dim, output_dim, content, difference)
 
 
-def _to_onnx(module: nn.Module, dim: int) -> onnx.ModelProto:
-    with _quiet_exporter():
-        program = torch.onnx.export(
-            module,
-            (torch.zeros(2, dim),),  # one row would make the exporter fix the batch size
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=["embedding"],
-            output_names=["mapped"],
-            dynamic_shapes=({0: torch.export.Dim("N")},),
-            verbose=False,
-        )
-    assert program is not None
-    model = program.model_proto
-    for node in model.graph.node:
-        del node.metadata_props[:]  # stack traces, with paths of this machine
-    return model
-
-
-@contextmanager
-def _quiet_exporter() -> Iterator[None]:
-    loggers = {logging.getLogger(name): level for name, level in LOG_LEVELS.items()}
-    before = {logger: logger.level for logger in loggers}
-    try:
-        for logger, level in loggers.items():
-            logger.setLevel(level)
-        yield
-    finally:
-        for logger, level in before.items():
-            logger.setLevel(level)
-
-
 def _largest_difference(aligner: Aligner, side: Side, content: bytes, input_dim: int) -> float:
     """Between onnxruntime and the aligner, on random rows of every length from tiny to large."""
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    session = open_session(content)
     expected = {"enroll": aligner.map_enroll, "runtime": aligner.map_runtime}[side]
     rng = np.random.default_rng(0)
     differences = []

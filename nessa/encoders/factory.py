@@ -1,0 +1,109 @@
+"""A pretrained model that a Python function makes: the way in for any other toolkit.
+
+The recipe names the function as `module:function`, with its arguments by name. What it returns is
+called with a list of utterances, each a float32 tensor of samples in [-1, 1], shape (S_i,), and
+gives one embedding each: a tensor or array, shape (B, D). For instance, in my_models.py:
+
+    class Model(torch.nn.Module):
+        def __init__(self, weights):
+            super().__init__()
+            self.network = load(weights)
+
+        def forward(self, utterances):
+            return torch.stack([self.network(samples[None])[0] for samples in utterances])
+
+    def make(weights):
+        return Model(weights).eval()
+
+    encoders:
+      old: {pretrained: python, factory: "my_models:make", arguments: {weights: old.pt}}
+
+The fingerprint is that of a torch module's weights; anything else has a str `fingerprint`.
+"""
+
+import importlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from lhotse.cut import MonoCut
+from torch import Tensor, nn
+
+from nessa.config import PythonConfig
+from nessa.encoders.base import SpeakerModel
+from nessa.encoders.weights import weights_digest
+from nessa.errors import InputError
+from nessa.features import read_audio
+from nessa.files import digest
+
+PROBE_SECONDS = 2.0  # of the noise that a model's dimension is found with
+
+
+class PythonModel(SpeakerModel):
+    """What the factory made.
+
+    Args:
+        name: as the recipe names it.
+        config: the factory and its arguments.
+
+    Raises:
+        InputError: there is no such function, or what it makes has no fingerprint or gives no
+            embeddings.
+    """
+
+    def __init__(self, name: str, config: PythonConfig) -> None:
+        self.name, self._config = name, config
+        self._model = _find(config.factory)(**config.arguments)
+        self.fingerprint = self._find_fingerprint()
+        noise = torch.randn(
+            round(PROBE_SECONDS * config.sampling_rate), generator=torch.Generator().manual_seed(0)
+        )
+        self.dim = self._call([0.1 * noise]).shape[1]
+
+    def read(self, cut: MonoCut) -> Tensor:
+        """Samples, shape (S,)."""
+        return read_audio(cut, self._config.sampling_rate, self.name)
+
+    def embed(self, inputs: list[Tensor]) -> Tensor:
+        """Samples (S_i,) -> embeddings (B, D)."""
+        return self._call(inputs)
+
+    @torch.inference_mode()
+    def _call(self, inputs: list[Tensor]) -> Tensor:
+        embeddings = torch.as_tensor(self._model(inputs)).float().cpu()
+        if embeddings.ndim != 2 or len(embeddings) != len(inputs):
+            raise InputError(
+                f"model {self.name!r} ({self._config.factory}) gave shape "
+                f"{tuple(embeddings.shape)} for {len(inputs)} utterances; it must give one row each"
+            )
+        return embeddings
+
+    def _find_fingerprint(self) -> str:
+        own = getattr(self._model, "fingerprint", None)
+        if not isinstance(own, str) and isinstance(self._model, nn.Module):
+            own = weights_digest(self._model)
+        if not isinstance(own, str):
+            raise InputError(
+                f"{self._config.factory}: what it makes is no torch module and has no fingerprint; "
+                "add an attribute `fingerprint`, a str that changes with the weights"
+            )
+        return digest([own, self._config.sampling_rate])
+
+
+def _find(factory: str) -> Callable[..., Any]:
+    module_name, function = factory.split(":")
+    if "" not in sys.path:  # of a program, not of `python -m`: modules of the working directory
+        sys.path.insert(0, "")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name and not module_name.startswith(error.name):
+            raise  # of theirs
+        raise InputError(
+            f"factory {factory!r}: no module {module_name!r}; install it, or add its folder to "
+            "PYTHONPATH"
+        ) from None
+    if not callable(getattr(module, function, None)):
+        raise InputError(f"factory {factory!r}: {module.__file__} has no function {function!r}")
+    return getattr(module, function)

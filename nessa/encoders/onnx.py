@@ -1,0 +1,129 @@
+"""A pretrained model as an ONNX file: features (B, T, F) in, embeddings (B, D) out.
+
+This is how WeSpeaker publishes its models, and how `nessa export --encoder` writes ours.
+"""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lhotse.cut import MonoCut
+from torch import Tensor
+
+from nessa.config import OnnxConfig
+from nessa.encoders.base import SpeakerModel
+from nessa.errors import InputError
+from nessa.features import FeatureExtractor, read_features
+from nessa.files import digest
+
+PROBE_FRAMES = 200  # of the noise that a model's dimension is found with
+
+
+class OnnxModel(SpeakerModel):
+    """A model in onnxruntime, on the CPU.
+
+    It has no input for lengths, so that only utterances of one length share a batch.
+
+    Args:
+        name: as the recipe names it.
+        config: the file, and the features that it takes.
+
+    Raises:
+        InputError: there is no such file, or it is no model from features to embeddings.
+    """
+
+    def __init__(self, name: str, config: OnnxConfig) -> None:
+        self.name = name
+        self._path = Path(config.file)
+        self._features = FeatureExtractor(config.features)
+        self._session = _open(self._path)
+        self._input = self._check_input(config.features.num_filters)
+        self._one_by_one = self._input.shape[0] == 1
+        self.dim = self._find_dim(config.features.num_filters)
+        self.fingerprint = digest(
+            [
+                hashlib.sha256(self._path.read_bytes()).hexdigest(),
+                config.features.model_dump(mode="json"),
+            ]
+        )
+
+    def read(self, cut: MonoCut) -> Tensor:
+        """Features, shape (T, F)."""
+        return read_features(cut, self._features, self.name)
+
+    def embed(self, inputs: list[Tensor]) -> Tensor:
+        """Feature matrices (T_i, F) -> embeddings (B, D)."""
+        rows_of = defaultdict(list)
+        for row, features in enumerate(inputs):
+            rows_of[row if self._one_by_one else len(features)].append(row)
+        embeddings = torch.empty(len(inputs), self.dim)
+        for rows in rows_of.values():
+            batch = torch.stack([inputs[row] for row in rows]).numpy()
+            embeddings[rows] = torch.from_numpy(self._run(batch))
+        return embeddings
+
+    def _run(self, features: np.ndarray) -> np.ndarray:
+        """(B, T, F) -> (B, D), by the model's first output."""
+        return self._session.run(None, {self._input.name: features.astype(np.float32)})[0]
+
+    def _check_input(self, num_filters: int) -> Any:
+        inputs = self._session.get_inputs()
+        first = inputs[0]
+        fits = len(inputs) == 1 and first.type == "tensor(float)" and len(first.shape) == 3
+        if not fits:
+            found = ", ".join(f"{i.name}: {i.type} {i.shape}" for i in inputs)
+            raise InputError(
+                f"{self._path}: expected one input of features, float (batch, frames, filters), "
+                f"found {found}; export the model so"
+            )
+        if isinstance(first.shape[2], int) and first.shape[2] != num_filters:
+            raise InputError(
+                f"{self._path}: takes {first.shape[2]} features a frame, but features.num_filters "
+                f"is {num_filters}; set it to {first.shape[2]}"
+            )
+        return first
+
+    def _find_dim(self, num_filters: int) -> int:
+        noise = np.random.default_rng(0).standard_normal((1, PROBE_FRAMES, num_filters))
+        try:
+            shape = self._run(noise).shape
+        except Exception as error:  # onnxruntime's own types
+            raise InputError(
+                f"{self._path}: cannot embed {PROBE_FRAMES} frames of {num_filters} features: "
+                f"{_first_line(error)}"
+            ) from error
+        if len(shape) != 2 or shape[0] != 1:
+            raise InputError(
+                f"{self._path}: expected embeddings (batch, dimension) as the first output, found "
+                f"shape {_as_text(shape)} for one utterance; export the model so"
+            )
+        return shape[1]
+
+
+def _open(path: Path) -> Any:
+    try:
+        import onnxruntime
+    except ImportError:
+        raise InputError("ONNX models need onnxruntime: pip install 'nessa[onnx]'") from None
+    if not path.is_file():
+        raise InputError(f"{path}: no such model file; correct `file` in the recipe's encoders")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own types
+        raise InputError(
+            f"{path}: not a model that onnxruntime reads: {_first_line(error)}"
+        ) from None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]
+
+
+def _as_text(shape: Sequence[int]) -> str:
+    return f"({', '.join(map(str, shape))})"

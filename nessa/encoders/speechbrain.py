@@ -1,0 +1,83 @@
+"""A pretrained model of SpeechBrain: any source that its EncoderClassifier takes.
+
+SpeechBrain builds a model from a YAML file that may name any Python object. Take sources from
+people whom you would run a program of.
+"""
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from lhotse.cut import MonoCut
+from torch import Tensor
+
+from nessa.config import SpeechBrainConfig
+from nessa.encoders.base import SpeakerModel
+from nessa.encoders.weights import weights_digest
+from nessa.errors import InputError
+from nessa.features import read_audio
+from nessa.files import digest
+
+PROBE_SECONDS = 2.0  # of the noise that a model's dimension is found with
+
+
+class SpeechBrainModel(SpeakerModel):
+    """An EncoderClassifier; its features and their normalisation are its own.
+
+    Args:
+        name: as the recipe names it.
+        config: a local folder, or a name on the model hub.
+
+    Raises:
+        InputError: SpeechBrain is not installed, or cannot load the source.
+    """
+
+    def __init__(self, name: str, config: SpeechBrainConfig) -> None:
+        self.name, self._rate = name, config.sampling_rate
+        self._classifier = _load(config.source)
+        self.fingerprint = digest([weights_digest(self._classifier.mods), self._rate])
+        noise = torch.randn(
+            round(PROBE_SECONDS * self._rate), generator=torch.Generator().manual_seed(0)
+        )
+        self.dim = self.embed([0.1 * noise]).shape[1]
+
+    def read(self, cut: MonoCut) -> Tensor:
+        """Samples, shape (S,)."""
+        return read_audio(cut, self._rate, self.name)
+
+    @torch.inference_mode()
+    def embed(self, inputs: list[Tensor]) -> Tensor:
+        """Samples (S_i,) -> embeddings (B, D); padding would change them, so equal lengths share
+        a batch."""
+        rows_of = defaultdict(list)
+        for row, samples in enumerate(inputs):
+            rows_of[len(samples)].append(row)
+        parts: dict[int, Tensor] = {}
+        for rows in rows_of.values():
+            batch = torch.stack([inputs[row] for row in rows])
+            parts |= zip(
+                rows, self._classifier.encode_batch(batch)[:, 0].float().cpu(), strict=True
+            )
+        return torch.stack([parts[row] for row in range(len(inputs))])
+
+
+def _load(source: str) -> Any:
+    try:
+        from speechbrain.inference.classifiers import EncoderClassifier
+    except ImportError as error:
+        raise InputError(
+            f"SpeechBrain cannot be loaded ({error}): pip install 'nessa[speechbrain]'"
+        ) from None
+    try:
+        classifier = EncoderClassifier.from_hparams(source=source)
+    except Exception as error:  # its YAML and its hub raise many types
+        what = "no such folder, and" if not Path(source).is_dir() else "the model"
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(
+            f"source {source!r}: {what} SpeechBrain cannot load it: {reason}; give a folder with "
+            "hyperparams.yaml and the weights, or a name on the model hub"
+        ) from error
+    if classifier is None:
+        raise InputError(f"source {source!r}: SpeechBrain found no model there")
+    return classifier.eval()

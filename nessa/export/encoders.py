@@ -1,0 +1,101 @@
+"""A trained encoder as an ONNX file, checked against the encoder."""
+
+from pathlib import Path
+
+import torch
+from torch.nn import functional
+
+from nessa.config import FeatureConfig
+from nessa.encoders import TrainedModel
+from nessa.export.networks import OPSET, open_session, to_onnx
+from nessa.files import atomic_open
+
+FILE = "encoder.onnx"
+CHECKED_SHAPES = ((1, 57), (3, 200), (2, 811))  # utterances, frames
+LEAST_COSINE = 0.9999
+
+
+def export_encoder(model: TrainedModel, output: Path) -> str:
+    """Write encoder.onnx and a model card, README.md.
+
+    The network takes `feats`, float32 (B, T, F), utterances of one length, and gives `embs`,
+    float32 (B, D), as WeSpeaker's exports do; `nessa` loads it back as `pretrained: onnx`.
+
+    Args:
+        model: a trained encoder.
+        output: the folder that receives the files.
+
+    Returns:
+        A line that says what was written.
+
+    Raises:
+        RuntimeError: the exported network's embeddings differ from the encoder's.
+    """
+    features = model.config.features
+    example = torch.zeros(2, 200, features.num_filters)
+    properties = {"model_fingerprint": model.fingerprint, "features": features.model_dump_json()}
+    content = to_onnx(model.encoder, example, ("feats", "embs"), ("B", "T"), properties)
+    cosine = _least_cosine(model, content)
+    if not cosine >= LEAST_COSINE:
+        raise RuntimeError(
+            f"{FILE}: cosine {cosine:.6f} with the encoder, less than {LEAST_COSINE}"
+        )
+    with atomic_open(output / FILE, "wb") as file:
+        file.write(content)
+    with atomic_open(output / "README.md") as file:
+        file.write(_model_card(model, cosine))
+    return f"{output / FILE}: {model.dim} dimensions, cosine {cosine:.6f} with the encoder"
+
+
+def _least_cosine(model: TrainedModel, content: bytes) -> float:
+    """Between onnxruntime and the encoder, on noise of several lengths in batches."""
+    session = open_session(content)
+    generator = torch.Generator().manual_seed(0)
+    least = 1.0
+    for batch, frames in CHECKED_SHAPES:
+        shape = batch, frames, model.config.features.num_filters
+        features = torch.randn(shape, generator=generator)
+        expected = model.embed(list(features))
+        found = torch.from_numpy(session.run(["embs"], {"feats": features.numpy()})[0])
+        least = min(least, float(functional.cosine_similarity(found, expected).min()))
+    return least
+
+
+def _model_card(model: TrainedModel, cosine: float) -> str:
+    config = model.config
+    default = FeatureConfig().model_dump()
+    features = config.features.model_dump(mode="json")
+    rows = "\n".join(f"| {key} | {value} |" for key, value in features.items())
+    changed = {
+        key: value
+        for key, value in features.items()
+        if value != default[key] or key == "num_filters"
+    }
+    settings = ", ".join(f"{key}: {str(value).lower()}" for key, value in changed.items())
+    return f"""\
+# Speaker encoder {model.name} ({config.architecture})
+
+`{FILE}` embeds log-mel filterbank features. ONNX opset {OPSET}.
+
+- Input `feats`: float32 (B, T, {config.features.num_filters}), B utterances of T frames each; do
+  not pad.
+- Output `embs`: float32 (B, {model.dim}), not length-normalised.
+- Fingerprint of the encoder: `{model.fingerprint}`
+- Least cosine between onnxruntime and the encoder on test inputs: {cosine:.6f}
+
+| features | |
+|---|---|
+{rows}
+
+To use it in a recipe in the place of the encoder:
+
+```yaml
+encoders:
+  {model.name}:
+    pretrained: onnx
+    file: {FILE}
+    features: {{{settings}}}
+```
+
+Voice embeddings are biometric data: ask for consent, encrypt them, and delete them on request.
+"""

@@ -1,0 +1,379 @@
+"""Pretrained models of every kind: the same embeddings in batches, and faults that are named."""
+
+from pathlib import Path
+
+import kaldi_native_fbank
+import numpy as np
+import onnx
+import pytest
+import soundfile
+import torch
+from lhotse.cut import MonoCut
+from onnx import TensorProto, helper
+
+from nessa.config import (
+    WESPEAKER_FEATURES,
+    EncoderConfig,
+    FeatureConfig,
+    LossConfig,
+    OnnxConfig,
+    PretrainedConfig,
+    PythonConfig,
+    ResemblyzerConfig,
+    SpeechBrainConfig,
+)
+from nessa.corpus import Utterance, make_cuts, sort_utterances
+from nessa.encoders import SpeakerModel, build, load_model, save_model, save_pretrained
+from nessa.encoders.trained import ARCHITECTURES
+from nessa.errors import InputError
+from nessa.extraction import extract
+from nessa.features import FeatureExtractor, read_audio
+from nessa.manifests import read_cuts
+from nessa.metrics import eer
+from tests.conftest import ROOT, Command
+from tests.speech import prepare_set
+
+SAMPLE = ROOT.parent / "shared/data/librispeech_sample/LibriSpeech"
+
+
+@pytest.fixture(scope="module")
+def cuts(tmp_path_factory: pytest.TempPathFactory) -> list[MonoCut]:
+    data = tmp_path_factory.mktemp("data")
+    prepare_set(data, "eval", range(4), sessions=2, utterances=2, seconds=(0.7, 2.5))
+    return list(read_cuts(data, "eval"))
+
+
+def loaded(folder: Path, config: PretrainedConfig) -> SpeakerModel:
+    save_pretrained(folder, config)
+    model = load_model(folder)
+    assert isinstance(model, SpeakerModel)
+    return model
+
+
+def cosines(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    norms = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
+    return (first * second).sum(axis=1) / norms
+
+
+def assert_batches_change_nothing(model: SpeakerModel, cuts: list[MonoCut]) -> None:
+    cuts = [*cuts, cuts[1], cuts[1]]  # some of one length
+    alone = np.concatenate([model.embed([model.read(cut)]).numpy() for cut in cuts])
+    together = model.embed([model.read(cut) for cut in cuts]).numpy()
+    assert alone.shape == together.shape == (len(cuts), model.dim)
+    assert cosines(alone, together).min() > 0.99999
+
+
+# ---- ONNX ---------------------------------------------------------------------------------------
+
+
+def our_encoder(folder: Path, architecture: str, features: FeatureConfig) -> SpeakerModel:
+    config = EncoderConfig(
+        architecture=architecture,
+        channels=16,
+        dim=24,
+        features=features,
+        loss=LossConfig(type="aam"),
+        steps=1,
+    )
+    torch.manual_seed(3)
+    encoder = build(config)
+    with torch.no_grad():
+        for _ in range(5):
+            encoder(torch.randn(8, 50, features.num_filters))
+    save_model(folder, config, encoder)
+    model = load_model(folder)
+    assert isinstance(model, SpeakerModel)
+    return model
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_an_exported_encoder_loaded_back_gives_the_same_embeddings(
+    architecture: str, cuts: list[MonoCut], tmp_path: Path, nessa: Command
+) -> None:
+    features = FeatureConfig(num_filters=40, low_freq=50)
+    ours = our_encoder(tmp_path / "ours", architecture, features)
+    done = nessa("export", "--encoder", tmp_path / "ours", "--output", tmp_path / "onnx")
+    assert done.status == 0, done
+    file = tmp_path / "onnx/encoder.onnx"
+    config = OnnxConfig(pretrained="onnx", file=str(file), features=features)
+    theirs = loaded(tmp_path / "theirs", config)
+    assert theirs.dim == 24
+    expected, found = (extract(model, cuts, 4.0).matrix for model in (ours, theirs))
+    assert cosines(expected, found).min() >= 0.9999
+    assert_batches_change_nothing(theirs, cuts)
+    card = (tmp_path / "onnx/README.md").read_text()
+    assert ours.fingerprint in card and "features: {num_filters: 40, low_freq: 50.0}" in card
+
+
+@pytest.mark.skipif(not SAMPLE.is_dir(), reason="the LibriSpeech sample is not beside the checkout")
+def test_features_are_wespeakers(tmp_path: Path) -> None:
+    samples, rate = soundfile.read(next(SAMPLE.rglob("*.flac")), dtype="float32")
+    options = kaldi_native_fbank.FbankOptions()
+    options.frame_opts.dither = 0.0
+    options.frame_opts.window_type = "hamming"
+    options.mel_opts.num_bins = 80
+    reference = kaldi_native_fbank.OnlineFbank(options)
+    reference.accept_waveform(rate, (samples * 32768).tolist())
+    reference.input_finished()
+    expected = np.stack([reference.get_frame(i) for i in range(reference.num_frames_ready)])
+    expected -= expected.mean(axis=0)
+    found = FeatureExtractor(WESPEAKER_FEATURES)(torch.from_numpy(samples)[None])[0].numpy()
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, atol=5e-3)
+    assert np.abs(found - expected).mean() < 1e-4
+
+
+def onnx_model(
+    path: Path, inputs: list[tuple[str, int, list]], output_rank: int = 2, filters: int = 80
+) -> Path:
+    """The mean over time of its features, or all of them, with the inputs it is asked to have."""
+    values = [helper.make_tensor_value_info(name, kind, shape) for name, kind, shape in inputs]
+    out = helper.make_tensor_value_info("embs", inputs[0][1], [None] * output_rank)
+    if output_rank == 2:
+        axes = helper.make_tensor("axes", TensorProto.INT64, [1], [1])
+        nodes = [helper.make_node("ReduceMean", ["feats", "axes"], ["embs"], keepdims=0)]
+        initial = [axes]
+    else:
+        nodes, initial = [helper.make_node("Identity", ["feats"], ["embs"])], []
+    graph = helper.make_graph(nodes, "g", values, [out], initializer=initial)
+    opset = [helper.make_opsetid("", 18)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), path)
+    return path
+
+
+FEATS = ("feats", TensorProto.FLOAT, [None, None, 80])
+
+
+def test_a_model_for_one_utterance_at_a_time(cuts: list[MonoCut], tmp_path: Path) -> None:
+    path = onnx_model(tmp_path / "m.onnx", [("feats", TensorProto.FLOAT, [1, None, 80])])
+    model = loaded(tmp_path / "m", OnnxConfig(pretrained="onnx", file=str(path)))
+    assert model.dim == 80
+    features = [model.read(cut) for cut in cuts]
+    expected = np.stack([f.mean(dim=0).numpy() for f in features])
+    np.testing.assert_allclose(model.embed([*features]).numpy(), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "rank", "message"),
+    [
+        ([("feats", TensorProto.FLOAT, [None, 80])], 2, "expected one input of features"),
+        ([("feats", TensorProto.INT64, [None, None, 80])], 2, r"found feats: tensor\(int64\)"),
+        ([FEATS, ("lengths", TensorProto.FLOAT, [None])], 2, "lengths"),
+        ([("feats", TensorProto.FLOAT, [None, None, 40])], 2, "set it to 40"),
+        ([FEATS], 3, r"found shape \(1, 200, 80\)"),
+    ],
+)
+def test_onnx_models_of_another_shape_are_refused(
+    inputs: list, rank: int, message: str, tmp_path: Path
+) -> None:
+    path = onnx_model(tmp_path / "m.onnx", inputs, rank)
+    with pytest.raises(InputError, match=message) as refusal:
+        save_pretrained(tmp_path / "m", OnnxConfig(pretrained="onnx", file=str(path)))
+    assert str(path) in str(refusal.value)
+    assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(None, "no such model"), (b"junk", "not a model")]
+)
+def test_files_that_are_no_onnx(content: bytes | None, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    if content:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        save_pretrained(tmp_path / "m", OnnxConfig(pretrained="onnx", file=str(path)))
+
+
+def test_the_fingerprint_is_that_of_file_and_features(tmp_path: Path) -> None:
+    path = onnx_model(tmp_path / "m.onnx", [("feats", TensorProto.FLOAT, [None, None, None])])
+
+    def fingerprint(**features: object) -> str:
+        config = OnnxConfig(pretrained="onnx", file=str(path), features=FeatureConfig(**features))
+        return loaded(tmp_path / "m", config).fingerprint
+
+    first = fingerprint()
+    assert first == fingerprint()
+    assert first != fingerprint(window="hamming")
+    changed = onnx.load(path)
+    changed.doc_string = "another file"
+    onnx.save(changed, path)
+    assert first != fingerprint()
+
+
+# ---- Python -------------------------------------------------------------------------------------
+
+MODULE = """
+import numpy, torch
+
+class Rough:
+    fingerprint = "rough-1"
+    def __init__(self, dim=3, rows=0):
+        self.dim, self.rows = dim, rows
+    def __call__(self, utterances):
+        rows = [numpy.resize(u.numpy(), self.dim) + 1 for u in utterances]
+        return numpy.stack(rows + rows[: self.rows])
+
+class Net(torch.nn.Module):
+    def __init__(self, seed=0):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.layer = torch.nn.Linear(1, 5)
+    def forward(self, utterances):
+        return torch.stack([self.layer(u.std()[None]) for u in utterances])
+
+def nameless():
+    return lambda utterances: numpy.zeros((len(utterances), 2))
+"""
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    name = f"their_models_{abs(hash(tmp_path))}"
+    (tmp_path / f"{name}.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return name
+
+
+def python(module: str, function: str, **arguments: object) -> PythonConfig:
+    factory = f"{module}:{function}"
+    return PythonConfig(pretrained="python", factory=factory, arguments=arguments)
+
+
+def test_a_model_that_a_function_makes(module: str, cuts: list[MonoCut], tmp_path: Path) -> None:
+    model = loaded(tmp_path / "m", python(module, "Rough", dim=7))
+    assert model.dim == 7
+    first = model.read(cuts[0])
+    assert first.ndim == 1 and torch.equal(first, read_audio(cuts[0], 16000, "m"))
+    np.testing.assert_allclose(model.embed([first])[0], first[:7] + 1)
+    net, other = (loaded(tmp_path / "m", python(module, "Net", seed=seed)) for seed in (0, 1))
+    assert net.fingerprint != other.fingerprint
+    assert net.fingerprint == loaded(tmp_path / "m", python(module, "Net", seed=0)).fingerprint
+
+
+def test_faults_of_a_factory_are_named(module: str, tmp_path: Path) -> None:
+    for config, message in (
+        (python("nowhere", "make"), "no module 'nowhere'"),
+        (python(module, "make"), "no function 'make'"),
+        (python(module, "nameless"), "add an attribute `fingerprint`"),
+        (python(module, "Rough", rows=1), r"shape \(2, 3\) for 1 utterances"),
+    ):
+        with pytest.raises(InputError, match=message):
+            save_pretrained(tmp_path / "m", config)
+
+
+# ---- Resemblyzer, SpeechBrain -------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def resemblyzer(tmp_path_factory: pytest.TempPathFactory) -> SpeakerModel:
+    config = ResemblyzerConfig(pretrained="resemblyzer")
+    return loaded(tmp_path_factory.mktemp("resemblyzer"), config)
+
+
+@pytest.mark.slow
+def test_resemblyzer_is_the_library(resemblyzer: SpeakerModel, cuts: list[MonoCut]) -> None:
+    library = pytest.importorskip("resemblyzer")
+    wave = cuts[0].load_audio()[0]
+    expected = library.VoiceEncoder("cpu", verbose=False).embed_utterance(
+        library.preprocess_wav(wave)
+    )
+    found = resemblyzer.embed([resemblyzer.read(cuts[0])])[0].numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert resemblyzer.dim == 256
+    assert_batches_change_nothing(resemblyzer, cuts)
+
+
+@pytest.mark.slow
+def test_resemblyzer_embeds_where_it_hears_no_voice(
+    resemblyzer: SpeakerModel, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    for name, samples in (("silence", np.zeros(16000)), ("hiss", 1e-3 * rng.random(16000))):
+        path = tmp_path / f"{name}.wav"
+        soundfile.write(path, samples, 16000)
+        (cut,) = make_cuts([Utterance(f"a-b-{name}", "a", "b", path)])
+        assert len(resemblyzer.read(cut)) > 1600
+        assert np.isfinite(extract(resemblyzer, [cut]).matrix).all()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not SAMPLE.is_dir(), reason="the LibriSpeech sample is not beside the checkout")
+def test_resemblyzer_tells_real_speakers_apart(resemblyzer: SpeakerModel) -> None:
+    utterances = sort_utterances(
+        Utterance(path.stem, path.stem.split("-")[0], path.stem, path)
+        for path in SAMPLE.rglob("*.flac")
+    )
+    embeddings = extract(resemblyzer, list(make_cuts(utterances)))
+    unit = embeddings.matrix / np.linalg.norm(embeddings.matrix, axis=1, keepdims=True)
+    speakers = np.array([utterance.speaker for utterance in utterances])
+    first, second = np.triu_indices(len(unit), 1)
+    rate = eer((unit @ unit.T)[first, second], speakers[first] == speakers[second])
+    assert rate < 0.02
+
+
+@pytest.fixture
+def speechbrain_source(tmp_path: Path) -> Path:
+    """A folder as SpeechBrain's hub has them: ECAPA-TDNN with weights made up here."""
+    try:
+        from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
+    except (ImportError, OSError) as error:
+        pytest.skip(f"SpeechBrain cannot be loaded here: {error}")
+    folder = tmp_path / "source"
+    folder.mkdir()
+    network = "channels: [16, 16, 16, 16, 48]\n    attention_channels: 8\n    lin_neurons: 12"
+    (folder / "hyperparams.yaml").write_text(
+        f"""
+compute_features: !new:speechbrain.lobes.features.Fbank
+    n_mels: 24
+mean_var_norm: !new:speechbrain.processing.features.InputNormalization
+    norm_type: sentence
+    std_norm: False
+embedding_model: !new:speechbrain.lobes.models.ECAPA_TDNN.ECAPA_TDNN
+    input_size: 24
+    {network}
+classifier: !new:torch.nn.Identity
+modules:
+    compute_features: !ref <compute_features>
+    mean_var_norm: !ref <mean_var_norm>
+    embedding_model: !ref <embedding_model>
+    classifier: !ref <classifier>
+label_encoder: !new:speechbrain.dataio.encoder.CategoricalEncoder
+pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
+    loadables:
+        embedding_model: !ref <embedding_model>
+    paths:
+        embedding_model: {folder}/embedding_model.ckpt
+"""
+    )
+    torch.manual_seed(1)
+    model = ECAPA_TDNN(24, channels=[16, 16, 16, 16, 48], attention_channels=8, lin_neurons=12)
+    torch.save(model.state_dict(), folder / "embedding_model.ckpt")
+    return folder
+
+
+def test_a_speechbrain_source(
+    speechbrain_source: Path, cuts: list[MonoCut], tmp_path: Path
+) -> None:
+    config = SpeechBrainConfig(pretrained="speechbrain", source=str(speechbrain_source))
+    model = loaded(tmp_path / "m", config)
+    assert model.dim == 12
+    assert_batches_change_nothing(model, cuts)
+    assert model.fingerprint == loaded(tmp_path / "m", config).fingerprint
+
+
+def test_a_model_whose_library_is_missing_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = onnx_model(tmp_path / "m.onnx", [FEATS])
+    for library, config in (
+        ("resemblyzer", ResemblyzerConfig(pretrained="resemblyzer")),
+        (
+            "speechbrain.inference.classifiers",
+            SpeechBrainConfig(pretrained="speechbrain", source="x"),
+        ),
+        ("onnxruntime", OnnxConfig(pretrained="onnx", file=str(path))),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setitem(__import__("sys").modules, library, None)
+            with pytest.raises(InputError, match=r"pip install 'nessa\["):
+                save_pretrained(tmp_path / "m", config)
