@@ -30,7 +30,7 @@ from nessa.corpus import (
 )
 from nessa.errors import InputError
 from nessa.files import read_lines
-from nessa.sets import write_set
+from nessa.sets import write_set, write_skipped
 
 log = logging.getLogger(__name__)
 
@@ -46,14 +46,16 @@ def main() -> None:
     options = parser.parse_args()
     recipe = load_recipe(options.recipe)
     if recipe.corpus.sets:
-        tree.prepare_sets(options)
+        made = tree.read_meta(options.corpus / "meta.csv")
+        tree.prepare_tree(options.corpus, made, options.output, options.nj, options.skip_bad)
     utterances = split_lone_chapters(read_corpus(recipe, options.corpus))
     sets = divide(recipe, {utterance.speaker for utterance in utterances})
     for name, speakers in sets.items():
         own = sort_utterances(u for u in utterances if u.speaker in speakers)
         skipped: dict[str, str] = {}
-        cuts = make_cuts(own, skipped if options.skip_bad else None)
-        counts = write_set(options.output, name, cuts, skipped=skipped)
+        cuts = make_cuts(own, skipped if options.skip_bad else None, options.nj)
+        counts = write_set(options.output, name, cuts)
+        write_skipped(options.output, name, skipped)
         log.info(
             "%s: %d speakers, %d utterances, %d skipped",
             options.output / name,
@@ -61,7 +63,7 @@ def main() -> None:
             counts.utterances,
             len(skipped),
         )
-    write_backgrounds(options.output, options.corpus)
+    write_backgrounds(options.output, [options.corpus / "noise"], [options.corpus / "rir"])
 
 
 def read_corpus(recipe: Recipe, downloaded: Path) -> list[Utterance]:

@@ -1,128 +1,233 @@
 #!/usr/bin/env python3
-"""Stage 1: a VoxCeleb-shaped corpus -> Lhotse manifests and Kaldi data directories.
+"""Stage 1: local copies of VoxCeleb1 and 2 -> Lhotse manifests and Kaldi data directories.
 
-The corpus holds wav/<speaker>/<session>/<utterance>.wav, VoxCeleb's meta.csv, whose column `Set`
-says which set a speaker is in, and optionally trials/<set>.txt, lists that name files
-(`1 id10270/x6uYqmx31kE/00001.wav id10270/8jEAjG6SegY/00008.wav`), and noise/ and rir/, recordings
-of noise and of room impulse responses for the encoders' augmentation.
+corpus.paths names the copies: `voxceleb1` and `voxceleb2`, as they are extracted
+(.../wav/<speaker>/<session>/<utterance>.wav, .../aac/.../<utterance>.m4a) or converted to wav or
+flac; optionally `lists`, a folder of the trial lists if they do not lie beside VoxCeleb1, `musan`
+and `rirs`.
 
-    python local/voxceleb.py --recipe exp/recipe.yaml --corpus data/corpus --output data
+eval is what the lists of VoxCeleb1 name. VoxCeleb2's dev part is divided by speaker:
+prepare.held_out says who is align and dev, all others are train, and with
+prepare.align_includes_train in align, too. No speaker of VoxCeleb1 is in training.
+
+Memory: the names of VoxCeleb1's utterances and of the tested ones, and a few MiB a process.
+
+    python local/voxceleb.py --recipe exp/recipe.yaml --corpus data/corpus --output data --nj 4
 """
 
 import argparse
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
+from voxceleb_copies import Copy, find_copy, need_ffmpeg
+from voxceleb_lists import TrialList
 
-from nessa.config import load_recipe
-from nessa.corpus import Utterance, make_cuts, run_program, sort_utterances, write_backgrounds
+from nessa.config import Recipe, load_recipe
+from nessa.corpus import Utterance, make_cuts, run_program, split_speakers, write_backgrounds
 from nessa.errors import InputError
-from nessa.files import read_lines
-from nessa.sets import write_set
-from nessa.trials import Trials
+from nessa.sets import SetCounts, write_set, write_skipped
 
 log = logging.getLogger(__name__)
 
-COLUMNS = ["VoxCeleb1 ID", "VGGFace1 ID", "Gender", "Nationality", "Set"]
+PATHS = ("voxceleb1", "voxceleb2", "lists", "musan", "rirs")
+# The official lists, and what they are called here; the first that is there is the main one.
+LISTS = {
+    "veri_test2.txt": "vox1_o_cleaned",
+    "veri_test.txt": "vox1_o",
+    "list_test_all2.txt": "vox1_e_cleaned",
+    "list_test_all.txt": "vox1_e",
+    "list_test_hard2.txt": "vox1_h_cleaned",
+    "list_test_hard.txt": "vox1_h",
+}
+PUBLISHED_TRIALS = {
+    "vox1_o": 37720, "vox1_o_cleaned": 37611, "vox1_e": 581480, "vox1_e_cleaned": 579818,
+    "vox1_h": 552536, "vox1_h_cleaned": 550894,
+}  # fmt: skip
+PUBLISHED_SPEAKERS = {"voxceleb1": 1251, "voxceleb2": 5994}
+PUBLISHED_UTTERANCES = 1092009  # of VoxCeleb2 dev
+
+
+@dataclass(frozen=True)
+class Options:
+    """How the sets are to be written."""
+
+    output: Path
+    nj: int
+    skip_bad: bool
 
 
 def main() -> None:
-    """Prepare every set of the corpus."""
+    """Prepare every set of the recipe."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--recipe", type=Path, required=True, help="the resolved recipe")
-    parser.add_argument("--corpus", type=Path, required=True, help="folder with wav/ and meta.csv")
+    parser.add_argument("--corpus", type=Path, help="taken as every stage 1 program takes it")
     parser.add_argument("--output", type=Path, required=True, help="the recipe's data folder")
-    parser.add_argument("--nj", type=int, default=1, help="number of processes")
+    parser.add_argument("--nj", type=int, default=1, help="processes that read headers of audio")
     parser.add_argument("--skip-bad", action="store_true", help="leave out unusable audio")
-    options = parser.parse_args()
-    sets = read_meta(options.corpus / "meta.csv")
-    for name in load_recipe(options.recipe).corpus.sets:
-        if name not in sets:
-            raise InputError(f"{options.corpus}/meta.csv: no speaker of set {name!r}; run stage 0")
-    for name, genders in sets.items():
-        utterances = sort_utterances(find_utterances(options.corpus / "wav", genders))
-        skipped: dict[str, str] = {}
-        cuts = list(make_cuts(utterances, skipped if options.skip_bad else None))
-        trials = {}
-        path = options.corpus / "trials" / f"{name}.txt"
-        if path.exists():
-            names = {file_name(utterance): utterance.id for utterance in utterances}
-            trials["trials"] = read_list(path, names, skipped)
-        counts = write_set(options.output, name, cuts, trials=trials, skipped=skipped)
-        log.info(
-            "%s: %d speakers, %d utterances, %d skipped, %d trials given",
-            options.output / name,
-            counts.speakers,
-            counts.utterances,
-            len(skipped),
-            sum(map(len, trials.values())),
-        )
-    backgrounds = write_backgrounds(options.output, options.corpus)
-    log.info("%s: %d noises, %d rooms", options.output, backgrounds["noise"], backgrounds["rir"])
+    arguments = parser.parse_args()
+    options = Options(arguments.output, arguments.nj, arguments.skip_bad)
+    recipe = load_recipe(arguments.recipe)
+    paths = read_paths(recipe)
+    first = find_copy(paths["voxceleb1"])
+    second = find_copy(paths["voxceleb2"], without_test=True)
+    need_ffmpeg(first, second)
+    check_no_leak(first, second)
+    prepare_eval(first, find_lists(paths), options)
+    prepare_training(recipe, second, options)
+    prepare_backgrounds(paths, options.output)
 
 
-def read_meta(path: Path) -> dict[str, dict[str, str]]:
-    """Read VoxCeleb's table of speakers: {set: {speaker: gender}}."""
-    lines = list(read_lines(path))
-    if not lines or lines[0][1].split("\t") != COLUMNS:
-        raise InputError(f"{path}: line 1: expected the tab-separated columns {', '.join(COLUMNS)}")
-    sets: dict[str, dict[str, str]] = {}
-    for number, line in lines[1:]:
-        fields = line.split("\t")
-        if len(fields) != len(COLUMNS) or fields[2] not in ("m", "f"):
-            raise InputError(f"{path}: line {number}: expected id, id, m or f, nationality, set")
-        sets.setdefault(fields[4], {})[fields[0]] = fields[2]
-    return sets
+def read_paths(recipe: Recipe) -> dict[str, Path]:
+    """The folders that the recipe names.
 
-
-def find_utterances(wav: Path, genders: Mapping[str, str]) -> Iterator[Utterance]:
-    """List the files of some speakers: <speaker>/<session>/<utterance>.wav."""
-    for speaker, gender in genders.items():
-        found = False
-        for path in sorted((wav / speaker).glob("*/*.wav")):
-            found = True
-            session = path.parent.name
-            yield Utterance(f"{speaker}-{session}-{path.stem}", speaker, session, path, gender)
-        if not found:
-            raise InputError(
-                f"{wav / speaker}: no <session>/<utterance>.wav of speaker {speaker}; "
-                "restore the folder, or remove the speaker from meta.csv"
-            )
-
-
-def file_name(utterance: Utterance) -> str:
-    """What VoxCeleb's lists call an utterance: <speaker>/<session>/<utterance>.wav."""
-    return "/".join(utterance.path.parts[-3:])
-
-
-def read_list(path: Path, names: Mapping[str, str], skipped: dict[str, str]) -> Trials:
-    """Read a VoxCeleb trial list, file names translated to utterance ids.
-
-    Trials of skipped utterances are left out, and said so in `skipped`.
+    Raises:
+        InputError: one that is needed is not named, or something else is.
     """
-    enroll: list[str] = []
-    test: list[str] = []
-    labels: list[bool] = []
-    for number, line in read_lines(path):
-        label, *files = line.split() or [""]
-        if label not in ("0", "1") or len(files) != 2:
-            raise InputError(f"{path}: line {number}: expected `1|0 file file`, got {line!r}")
-        for file in files:
-            if file not in names:
-                raise InputError(
-                    f"{path}: line {number}: {file!r} matches no utterance of the set; "
-                    "restore the file, or remove the line"
-                )
-        pair = [names[file] for file in files]
-        if not skipped.keys().isdisjoint(pair):
-            skipped[f"{path.name}:{number}"] = f"trial of a skipped utterance: {line}"
+    paths = {name: Path(path) for name, path in recipe.corpus.paths.items()}
+    for name in paths:
+        if name not in PATHS:
+            raise InputError(
+                f"corpus.paths: nothing is called {name!r}; there are {', '.join(PATHS)}"
+            )
+        if not paths[name].is_dir():
+            raise InputError(f"{paths[name]}: no such folder (corpus.paths.{name}); correct it")
+    for name in ("voxceleb1", "voxceleb2"):
+        if name not in paths:
+            raise InputError(
+                f"where is {name}? Run with --{name} DIR; the corpus is given on request by its "
+                "authors, see recipes/voxceleb/README.md"
+            )
+    return paths
+
+
+def check_no_leak(first: Copy, second: Copy) -> None:
+    """Refuse a speaker of VoxCeleb1 in VoxCeleb2, where training would hear who is tested."""
+    shared = sorted(first.speakers.keys() & second.speakers.keys())
+    if shared:
+        raise InputError(
+            f"{second.root}: speaker {shared[0]!r} ({len(shared)} such) is in VoxCeleb1 too "
+            f"({first.speakers[shared[0]]}); give each corpus a folder of its own"
+        )
+
+
+def find_lists(paths: Mapping[str, Path]) -> dict[str, TrialList]:
+    """Read the official lists that are there, the main one first: {name: list}.
+
+    Raises:
+        InputError: neither of Vox1-O's lists is there.
+    """
+    beside = paths["voxceleb1"]
+    folders = [beside, *(beside / name for name in ("meta", "lists", "trials"))]
+    if "lists" in paths:
+        folders.insert(0, paths["lists"])
+    lists = {}
+    for file, name in LISTS.items():
+        place = next((folder / file for folder in folders if (folder / file).is_file()), None)
+        if place is None:
+            log.warning("no %s (%s)", file, name)
             continue
-        enroll.append(pair[0])
-        test.append(pair[1])
-        labels.append(label == "1")
-    return Trials(enroll, test, np.array(labels))
+        lists[name] = TrialList.read(place)
+        expected = PUBLISHED_TRIALS[name]
+        compare(f"{place}: trials", len(lists[name].trials), expected)
+    if not lists.keys() & {"vox1_o", "vox1_o_cleaned"}:
+        raise InputError(
+            f"{beside}: neither veri_test2.txt nor veri_test.txt, the lists of Vox1-O; download "
+            "them from VoxCeleb's page, and name their folder: --set corpus.paths.lists=DIR"
+        )
+    return lists
+
+
+def prepare_eval(copy: Copy, lists: Mapping[str, TrialList], options: Options) -> None:
+    """Write the set of what the lists name; the main list is `trials`, others `trials_<name>`."""
+    compare(f"{copy.root}: speakers", len(copy.speakers), PUBLISHED_SPEAKERS["voxceleb1"])
+    tested = {
+        name
+        for listed in lists.values()
+        for index in (listed.trials.enroll_index, listed.trials.test_index)
+        for name in index.names
+    }
+    found: set[str] = set()
+
+    def utterances() -> Iterator[Utterance]:
+        for utterance in find_utterances(copy, copy.speakers):
+            if utterance.id in tested:
+                found.add(utterance.id)
+                yield utterance
+
+    skipped: dict[str, str] = {}
+    counts = write_cuts("eval", utterances(), skipped, options)
+    for row, (name, listed) in enumerate(lists.items()):
+        file = "trials" if row == 0 else f"trials_{name}"
+        listed.among(found, skipped).write(options.output / "eval" / file)
+        log.info("%s/eval/%s: %s, %d trials", options.output, file, name, len(listed.trials))
+    write_skipped(options.output, "eval", skipped)
+    log.info("eval: %d of VoxCeleb1's utterances", counts.utterances)
+
+
+def prepare_training(recipe: Recipe, copy: Copy, options: Options) -> None:
+    """Divide VoxCeleb2's speakers into train, align and dev."""
+    compare(f"{copy.root}: speakers", len(copy.speakers), PUBLISHED_SPEAKERS["voxceleb2"])
+    sets = split_speakers(copy.speakers, recipe.prepare.held_out, recipe.seed, copy.root)
+    twice = "train" if recipe.prepare.align_includes_train else None
+    if twice:
+        sets["align"] = sets["align"] + sets["train"]
+    utterances = 0
+    for name, speakers in sets.items():
+        skipped: dict[str, str] = {}
+        counts = write_cuts(name, find_utterances(copy, speakers), skipped, options)
+        write_skipped(options.output, name, skipped)
+        if name != twice:
+            utterances += counts.utterances + len(skipped)
+    compare(f"{copy.root}: utterances", utterances, PUBLISHED_UTTERANCES)
+
+
+def write_cuts(
+    name: str, utterances: Iterable[Utterance], skipped: dict[str, str], options: Options
+) -> SetCounts:
+    """Write a set."""
+    cuts = make_cuts(utterances, skipped if options.skip_bad else None, options.nj)
+    counts = write_set(options.output, name, cuts)
+    log.info(
+        "%s: %d speakers, %d utterances, %.1f hours, %d skipped",
+        options.output / name,
+        counts.speakers,
+        counts.utterances,
+        counts.hours,
+        len(skipped),
+    )
+    return counts
+
+
+def find_utterances(copy: Copy, speakers: Iterable[str]) -> Iterator[Utterance]:
+    """The utterances of some speakers, sorted by id as `LC_ALL=C sort` sorts."""
+    # A speaker's utterances begin with its name and a dash.
+    for speaker in sorted(speakers, key=lambda name: f"{name}-".encode()):
+        yield from copy.utterances(speaker)
+
+
+def prepare_backgrounds(paths: Mapping[str, Path], data: Path) -> None:
+    """MUSAN's noises and music, and the simulated rooms of RIRS_NOISES, where they are given."""
+    musan, rirs = paths.get("musan"), paths.get("rirs")
+    # MUSAN's speech would put a second speaker beside the one to be learned; the recorded rooms
+    # of RIRS_NOISES have several channels.
+    noise = [musan / kind for kind in ("noise", "music")] if musan else []
+    rooms = [rirs / "simulated_rirs"] if rirs else []
+    for folder in (*noise, *rooms):
+        if not folder.is_dir():
+            raise InputError(f"{folder}: no such folder; is the corpus complete?")
+    if not musan:
+        log.warning("no MUSAN: encoders are trained without noise; --musan DIR adds it")
+    if not rirs:
+        log.warning("no RIRS_NOISES: rooms are Lhotse's random ones; --rirs DIR adds real ones")
+    write_backgrounds(data, noise, rooms)
+
+
+def compare(what: str, found: int, published: int) -> None:
+    """Name a difference from the published count; a part of the corpus is a corpus, too."""
+    if found != published:
+        log.warning("%s: %d, published: %d", what, found, published)
 
 
 if __name__ == "__main__":

@@ -6,10 +6,13 @@ become sets, and sets are checked and given trials.
 
 import logging
 import sys
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import soundfile
@@ -22,13 +25,15 @@ from nessa.datadir import read_optional, read_utt2spk, validate_data_dir
 from nessa.errors import InputError, about
 from nessa.files import read_table, write_table
 from nessa.manifests import manifest_path, write_manifest
+from nessa.mp4 import read_mp4_header
 from nessa.trials import largest_profile, make_profile_trials, make_trials
 
 log = logging.getLogger(__name__)
 
 SETS = ("train", "align", "dev", "eval")
-BACKGROUNDS = ("noise", "rir")  # what augments the training of encoders
 PROFILE_NONTARGETS = 20  # non-target tests of a profile
+HEADERS_PER_JOB = 2000  # audio headers that a process reads before it reports them
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -47,44 +52,71 @@ def sort_utterances(utterances: Iterable[Utterance]) -> list[Utterance]:
     return sorted(utterances, key=lambda utterance: utterance.id.encode())
 
 
-def read_recording(name: str, path: Path) -> Recording:
+class AudioHeader(NamedTuple):
+    """What preparation needs to know of an audio file."""
+
+    sampling_rate: int  # Hz
+    num_samples: int
+
+
+def read_audio_header(path: Path) -> AudioHeader:
     """Read the header of an audio file; the samples are not read.
 
     Args:
-        name: becomes the recording's id.
-        path: of the audio.
+        path: wav, flac and whatever else libsndfile reads, or m4a.
 
     Raises:
         InputError: missing, unreadable, empty, or more than one channel.
     """
-    path = path.absolute()
     try:
-        header = soundfile.info(str(path))
-    except (soundfile.LibsndfileError, OSError) as error:
+        if path.suffix == ".m4a":
+            rate, samples, channels = read_mp4_header(path)
+        else:
+            header = soundfile.info(str(path))
+            rate, samples, channels = header.samplerate, header.frames, header.channels
+    except (soundfile.LibsndfileError, OSError, InputError) as error:
         what = "is not readable audio" if path.exists() else "no such file"
-        raise InputError(f"{path}: {what} ({name}); restore or remove it") from error
-    if header.frames == 0:
-        raise InputError(f"{path}: {name} has no samples; restore or remove it")
-    if header.channels != 1:
-        raise InputError(f"{path}: {name} has {header.channels} channels; mix it down to one")
+        raise InputError(f"{path}: {what}; restore or remove it") from error
+    if samples == 0:
+        raise InputError(f"{path}: has no samples; restore or remove it")
+    if channels != 1:
+        raise InputError(f"{path}: has {channels} channels; mix it down to one")
+    return AudioHeader(rate, samples)
+
+
+def read_recording(name: str, path: Path) -> Recording:
+    """Describe an audio file as Lhotse does; see `read_audio_header`.
+
+    Args:
+        name: becomes the recording's id.
+        path: of the audio.
+    """
+    path = path.absolute()
+    return _recording(name, path, read_audio_header(path))
+
+
+def _recording(name: str, path: Path, header: AudioHeader) -> Recording:
     return Recording(
         id=name,
         sources=[AudioSource(type="file", channels=[0], source=str(path))],
-        sampling_rate=header.samplerate,
-        num_samples=header.frames,
-        duration=header.frames / header.samplerate,
+        sampling_rate=header.sampling_rate,
+        num_samples=header.num_samples,
+        duration=header.num_samples / header.sampling_rate,
     )
 
 
 def make_cuts(
-    utterances: Iterable[Utterance], skipped: dict[str, str] | None = None
+    utterances: Iterable[Utterance], skipped: dict[str, str] | None = None, nj: int = 1
 ) -> Iterator[MonoCut]:
     """Describe utterances as Lhotse does: a cut with one recording and one supervision each.
+
+    Memory: some thousands of utterances for each process.
 
     Args:
         utterances: of one set, sorted by id as `LC_ALL=C sort` sorts.
         skipped: receives the utterances whose audio cannot be used, {id: why}; where None, they
             are refused.
+        nj: processes that read the files' headers; does not change the result.
 
     Yields:
         Cuts in the same order (session in `supervision.custom["session"]`).
@@ -93,17 +125,53 @@ def make_cuts(
         InputError: an id occurs twice or does not start with its speaker, or audio cannot be used.
     """
     last: Utterance | None = None
-    for utterance in utterances:
+    for utterance, header in _with_headers(utterances, nj):
         _check_id(utterance, last)
         last = utterance
+        if isinstance(header, AudioHeader):
+            recording = _recording(utterance.id, utterance.path.absolute(), header)
+            yield make_cut(recording, _supervision(utterance, recording.duration))
+        elif skipped is None:
+            raise InputError(f"{header} (utterance {utterance.id!r}), or use --skip-bad")
+        else:
+            skipped[utterance.id] = header
+
+
+def _with_headers(
+    utterances: Iterable[Utterance], nj: int
+) -> Iterator[tuple[Utterance, AudioHeader | str]]:
+    """Each utterance with the header of its file, or with what is wrong with it."""
+    batches = batched(utterances, HEADERS_PER_JOB)
+    if nj == 1:
+        for batch in batches:
+            yield from zip(batch, _read_headers([u.path for u in batch]), strict=True)
+        return
+    with ProcessPoolExecutor(nj) as pool:
+        jobs: deque[tuple[Sequence[Utterance], Future[list[AudioHeader | str]]]] = deque()
+        for batch in batches:
+            jobs.append((batch, pool.submit(_read_headers, [u.path for u in batch])))
+            if len(jobs) > 2 * nj:  # bounds the memory, and keeps every process busy
+                done, job = jobs.popleft()
+                yield from zip(done, job.result(), strict=True)
+        for done, job in jobs:
+            yield from zip(done, job.result(), strict=True)
+
+
+def _read_headers(paths: Sequence[Path]) -> list[AudioHeader | str]:
+    headers: list[AudioHeader | str] = []
+    for path in paths:
         try:
-            recording = read_recording(utterance.id, utterance.path)
+            headers.append(read_audio_header(path))
         except InputError as error:
-            if skipped is None:
-                raise InputError(f"{error}, or use --skip-bad") from error
-            skipped[utterance.id] = str(error)
-            continue
-        yield make_cut(recording, _supervision(utterance, recording.duration))
+            headers.append(str(error))
+    return headers
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Consecutive lists of `size` items; the last may be shorter."""
+    items = iter(items)
+    while batch := list(islice(items, size)):
+        yield batch
 
 
 def make_cut(recording: Recording, supervision: SupervisionSegment) -> MonoCut:
@@ -146,34 +214,32 @@ def _supervision(utterance: Utterance, duration: float) -> SupervisionSegment:
     )
 
 
-def write_backgrounds(data: Path | str, corpus: Path) -> dict[str, int]:
+def write_backgrounds(data: Path, noise: Sequence[Path] = (), rir: Sequence[Path] = ()) -> None:
     """Describe the noises and rooms that encoders are trained with, where the corpus has some.
 
     Args:
         data: receives manifests/{noise,rir}_recordings.jsonl.gz; what an earlier preparation
             left there of a corpus that had them goes.
-        corpus: its folders noise/ and rir/, at any depth, hold *.wav.
-
-    Returns:
-        {"noise": number of recordings, "rir": number of recordings}.
+        noise: folders that hold *.wav, at any depth; a recording is called by its path from the
+            folder's parent.
+        rir: the same for room impulse responses.
 
     Raises:
         InputError: audio that cannot be used.
     """
-    counts = {}
-    for kind in BACKGROUNDS:
+    for kind, folders in (("noise", noise), ("rir", rir)):
         names = {
-            path.relative_to(corpus).with_suffix("").as_posix(): path
-            for path in (corpus / kind).rglob("*.wav")
+            path.relative_to(folder.parent).with_suffix("").as_posix(): path
+            for folder in folders
+            for path in folder.rglob("*.wav")
         }
-        manifest = manifest_path(Path(data), kind, "recordings")
+        manifest = manifest_path(data, kind, "recordings")
         if names:
             ordered = sorted(names, key=str.encode)
             write_manifest(manifest, [read_recording(name, names[name]) for name in ordered])
         else:
             manifest.unlink(missing_ok=True)
-        counts[kind] = len(names)
-    return counts
+        log.info("%s: %d %s recordings", data, len(names), kind)
 
 
 def split_speakers(

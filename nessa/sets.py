@@ -13,7 +13,6 @@ from lhotse.utils import fastcopy
 from nessa.errors import InputError
 from nessa.files import atomic_open, write_table
 from nessa.manifests import ManifestWriter, manifest_path, open_manifest
-from nessa.trials import Trials
 
 # What other steps add to a data directory; utt2spk because it marks the directory as complete.
 _GENERATED = ("utt2spk", "enroll_map", "skipped")
@@ -34,13 +33,12 @@ def write_set(
     cuts: Iterable[MonoCut],
     *,
     segmented: bool = False,
-    trials: Mapping[str, Trials] | None = None,
-    skipped: Mapping[str, str] | None = None,
 ) -> SetCounts:
     """Write a set's manifests and its Kaldi data directory.
 
     The same input gives the same bytes. What an earlier preparation made of the set (trials,
-    profiles) goes. Memory: one speaker's utterances, and a segmented set's recordings.
+    profiles, the list of skipped utterances) goes. Memory: one speaker's utterances, and a
+    segmented set's recordings.
 
     Args:
         data: receives manifests/<name>_{recordings,supervisions,cuts}.jsonl.gz and <name>/.
@@ -48,8 +46,6 @@ def write_set(
         cuts: sorted by id as `LC_ALL=C sort` sorts; one supervision each, with speaker, gender if
             known, and session in `custom`; all of them with a recording, or all with features.
         segmented: the cuts are parts of longer recordings, as in Kaldi's `segments`.
-        trials: {file name: list}, where the corpus brings some: `trials`, `trials_<name>`.
-        skipped: utterances left out: {id: why}; may fill up while the cuts are drawn.
 
     Raises:
         InputError: the set is empty or not sorted, or a speaker's utterances do not follow each
@@ -85,11 +81,13 @@ def write_set(
             write_table(directory / "wav.scp", writer.audio)
         if None not in writer.genders.values():  # Kaldi takes the table for complete
             write_table(directory / "spk2gender", writer.genders)
-    for file, listed in (trials or {}).items():
-        listed.write(directory / file)
-    if skipped:
-        write_table(directory / "skipped", skipped)
     return SetCounts(len(writer.genders), writer.utterances, writer.seconds / 3600)
+
+
+def write_skipped(data: Path | str, name: str, skipped: Mapping[str, str]) -> None:
+    """Write what was left out of a set, {item: why}; no file where that is nothing."""
+    if skipped:
+        write_table(Path(data) / name / "skipped", skipped)
 
 
 class _SetWriter:

@@ -16,7 +16,7 @@ from nessa.corpus import Utterance, check_disjoint, finish_sets, make_cuts, sort
 from nessa.datadir import read_utt2spk, validate_data_dir
 from nessa.errors import InputError
 from nessa.files import read_table
-from nessa.sets import write_set
+from nessa.sets import write_set, write_skipped
 from nessa.trials import Trials, read_enroll_map
 
 
@@ -150,7 +150,8 @@ def test_unusable_audio_is_named_or_skipped_and_listed(
     assert audio[3].id in str(refusal.value)
     skipped: dict[str, str] = {}
     cuts = make_cuts(sort_utterances(audio), skipped)
-    write_set(tmp_path / "data", "eval", cuts, skipped=skipped)
+    write_set(tmp_path / "data", "eval", cuts)
+    write_skipped(tmp_path / "data", "eval", skipped)
     directory = tmp_path / "data/eval"
     assert len(read_utt2spk(directory)) == len(audio) - 1
     assert list(read_table(directory / "skipped")) == [audio[3].id]

@@ -22,7 +22,6 @@ from nessa.trials import Trials
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT.parent / "shared/data/librispeech_sample/LibriSpeech"
-LISTS = ROOT.parent / "shared/data/voxceleb_trials"
 ENCODER = {
     "architecture": "tdnn", "channels": 8, "dim": 8, "steps": 1, "loss": {"type": "ge2e"}
 }  # fmt: skip
@@ -62,11 +61,21 @@ class Programs:
         out, err = self.capsys.readouterr()
         return Done(status, out + self.caplog.text, err)
 
-    def voxceleb(self, recipe: Path, corpus: Path, data: Path, *options: str) -> Done:
-        return self("voxceleb", "--recipe", recipe, "--corpus", corpus, "--output", data, *options)
+    def tree(self, recipe: Path, corpus: Path, data: Path, *options: str) -> Done:
+        return self("tree", "--recipe", recipe, "--corpus", corpus, "--output", data, *options)
 
-    def librispeech(self, corpus: Path, data: Path, *options: str) -> Done:
-        return self("librispeech", "--corpus", corpus, "--output", data, *options)
+    def librispeech(self, corpus: Path, data: Path, *options: str, **settings: object) -> Done:
+        recipe = data.parent / "librispeech.yaml"
+        changed = {
+            "name": "librispeech",
+            "corpus": {"paths": {"librispeech": str(corpus)}, **settings},
+            "prepare": {"program": "librispeech", "held_out": {"align": 2, "dev": 2, "eval": 2}},
+            "encoders": dict.fromkeys(("old", "new"), ENCODER),
+            "update": ["old", "new"],
+        }
+        recipe.write_text(yaml.safe_dump(changed))
+        words = ["--recipe", recipe, "--corpus", data / "corpus", "--output", data]
+        return self("librispeech", *words, *options)
 
 
 @pytest.fixture
@@ -107,7 +116,7 @@ def recipe(tmp_path: Path) -> Path:
             },
         },
         "prepare": {
-            "program": "voxceleb",
+            "program": "tree",
             "trials": {"eval": {"targets": 30, "nontargets": 100}},
         },
         "encoders": dict.fromkeys(("old", "new"), ENCODER),
@@ -142,7 +151,7 @@ def voxceleb(tmp_path: Path) -> Path:
     return corpus
 
 
-def test_mini_then_voxceleb(programs: Programs, tmp_path: Path, recipe: Path) -> None:
+def test_mini_then_tree(programs: Programs, tmp_path: Path, recipe: Path) -> None:
     pytest.importorskip("espeakng_loader", reason="needs the extra `mini`")
     corpus, data = tmp_path / "corpus", tmp_path / "data"
     done = programs("mini", "--recipe", recipe, "--corpus", corpus, "--nj", 2)
@@ -151,7 +160,7 @@ def test_mini_then_voxceleb(programs: Programs, tmp_path: Path, recipe: Path) ->
     assert len(lines) == 130
     label, *files = lines[0].split()
     assert label in "01" and all((corpus / "wav" / file).is_file() for file in files)
-    done = programs.voxceleb(recipe, corpus, data)
+    done = programs.tree(recipe, corpus, data)
     assert done.status == 0, done
     assert len(read_utt2spk(data / "train")) == 6
     assert len(read_utt2spk(data / "eval")) == 24
@@ -175,7 +184,7 @@ def test_voxceleb_names_become_ids(
     programs: Programs, tmp_path: Path, recipe: Path, voxceleb: Path
 ) -> None:
     data = tmp_path / "data"
-    done = programs.voxceleb(recipe, voxceleb, data)
+    done = programs.tree(recipe, voxceleb, data)
     assert done.status == 0, done
     trials = Trials.read(data / "eval/trials")
     assert trials.enroll == ["id10270-x6uYqmx31kE-00001", "id10270-_p-a-00001"]
@@ -191,8 +200,8 @@ def test_a_name_that_matches_nothing_is_named(
 ) -> None:
     with open(voxceleb / "trials/eval.txt", "a") as file:
         file.write("1 id10270/x6uYqmx31kE/00001.wav id10270/x6uYqmx31kE/00009.wav\n")
-    done = programs.voxceleb(recipe, voxceleb, tmp_path / "data")
-    refuse(done, "eval.txt: line 3", "id10270/x6uYqmx31kE/00009.wav")
+    done = programs.tree(recipe, voxceleb, tmp_path / "data")
+    refuse(done, "eval.txt: line 3", "id10270-x6uYqmx31kE-00009")
 
 
 @pytest.mark.parametrize("line", ["", "1 a/b/c.wav", "2 a/b/c.wav d/e/f.wav", "1 a b c"])
@@ -200,7 +209,7 @@ def test_a_malformed_list_is_refused(
     programs: Programs, tmp_path: Path, recipe: Path, voxceleb: Path, line: str
 ) -> None:
     (voxceleb / "trials/eval.txt").write_text(line + "\n")
-    refuse(programs.voxceleb(recipe, voxceleb, tmp_path / "data"), "eval.txt: line 1", "expected")
+    refuse(programs.tree(recipe, voxceleb, tmp_path / "data"), "eval.txt: line 1", "expected")
 
 
 def test_bad_audio_stops_or_is_skipped_with_its_trials(
@@ -209,8 +218,8 @@ def test_bad_audio_stops_or_is_skipped_with_its_trials(
     data = tmp_path / "data"
     bad = voxceleb / "wav/id10270/x6uYqmx31kE/00001.wav"
     bad.write_bytes(b"")
-    refuse(programs.voxceleb(recipe, voxceleb, data), str(bad), "--skip-bad")
-    done = programs.voxceleb(recipe, voxceleb, data, "--skip-bad")
+    refuse(programs.tree(recipe, voxceleb, data), str(bad), "--skip-bad")
+    done = programs.tree(recipe, voxceleb, data, "--skip-bad")
     assert done.status == 0, done
     assert "11 utterances, 2 skipped" in done.out
     assert set(read_table(data / "eval/skipped")) == {"id10270-x6uYqmx31kE-00001", "eval.txt:1"}
@@ -223,24 +232,24 @@ def test_noises_and_rooms_become_manifests(
 ) -> None:
     data = tmp_path / "data"
     noise, rir = (data / f"manifests/{kind}_recordings.jsonl.gz" for kind in ("noise", "rir"))
-    assert programs.voxceleb(recipe, voxceleb, data).status == 0
+    assert programs.tree(recipe, voxceleb, data).status == 0
     assert not noise.exists() and not rir.exists()
     for name in ("b", "a-1", "a/1"):
         path = voxceleb / "noise" / f"{name}.wav"
         path.parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(path, np.full(800, 0.1), 16000)
-    assert programs.voxceleb(recipe, voxceleb, data).status == 0
+    assert programs.tree(recipe, voxceleb, data).status == 0
     first = noise.read_bytes()
     recordings = list(RecordingSet.from_jsonl(noise))
     assert [recording.id for recording in recordings] == ["noise/a-1", "noise/a/1", "noise/b"]
     assert recordings[0].load_audio() == pytest.approx(np.full((1, 800), 0.1), abs=1e-4)
     assert not rir.exists()
-    assert programs.voxceleb(recipe, voxceleb, data).status == 0
+    assert programs.tree(recipe, voxceleb, data).status == 0
     assert noise.read_bytes() == first
     (voxceleb / "noise/b.wav").write_bytes(b"")
-    refuse(programs.voxceleb(recipe, voxceleb, data), "noise/b.wav", "restore or remove it")
+    refuse(programs.tree(recipe, voxceleb, data), "noise/b.wav", "restore or remove it")
     shutil.rmtree(voxceleb / "noise")
-    assert programs.voxceleb(recipe, voxceleb, data).status == 0
+    assert programs.tree(recipe, voxceleb, data).status == 0
     assert not noise.exists()  # the earlier corpus's
 
 
@@ -248,36 +257,14 @@ def test_missing_things_are_named(
     programs: Programs, tmp_path: Path, recipe: Path, voxceleb: Path
 ) -> None:
     data = tmp_path / "data"
-    refuse(
-        programs.voxceleb(recipe, tmp_path / "nowhere", data), "nowhere/meta.csv", "no such file"
-    )
+    refuse(programs.tree(recipe, tmp_path / "nowhere", data), "nowhere/meta.csv", "no such file")
     meta = (voxceleb / "meta.csv").read_text()
     (voxceleb / "meta.csv").write_text(meta + "id10999\tname\tf\tUK\teval\n")
-    refuse(programs.voxceleb(recipe, voxceleb, data), "speaker id10999", "meta.csv")
+    refuse(programs.tree(recipe, voxceleb, data), "speaker id10999", "meta.csv")
     (voxceleb / "meta.csv").write_text(meta + "id10999\tname\tfemale\tUK\teval\n")
-    refuse(programs.voxceleb(recipe, voxceleb, data), "meta.csv: line 5")
+    refuse(programs.tree(recipe, voxceleb, data), "meta.csv: line 5")
     (voxceleb / "meta.csv").write_text(meta.replace("\ttrain", "\teval"))
-    refuse(programs.voxceleb(recipe, voxceleb, data), "no speaker of set 'train'")
-
-
-@pytest.mark.parametrize(
-    ("name", "count", "targets"),
-    [("veri_test.txt", 37720, 18860), ("veri_test2.txt", 37611, 18802)],
-)
-def test_the_published_lists_translate(
-    monkeypatch: pytest.MonkeyPatch, name: str, count: int, targets: int
-) -> None:
-    path = LISTS / name
-    if not path.exists():
-        pytest.skip("the published VoxCeleb1 lists are not there")
-    monkeypatch.syspath_prepend(str(ROOT / "local"))
-    import voxceleb
-
-    files = {file for line in path.read_text().splitlines() for file in line.split()[1:]}
-    names = {file: file.removesuffix(".wav").replace("/", "-") for file in files}
-    trials = voxceleb.read_list(path, names, {})
-    assert (len(trials), trials.targets) == (count, targets)
-    assert trials.enroll[0] == "id10270-x6uYqmx31kE-00001"
+    refuse(programs.tree(recipe, voxceleb, data), "no speaker of set 'train'")
 
 
 # ---- LibriSpeech --------------------------------------------------------------------------------
@@ -285,44 +272,66 @@ def test_the_published_lists_translate(
 
 @pytest.fixture
 def librispeech(tmp_path: Path) -> Path:
-    """Speaker 14 has two chapters, speaker 17 one."""
+    """Eight speakers in two parts; all but the first, 14, have one chapter."""
     corpus = tmp_path / "LibriSpeech"
-    for speaker, chapter in (("14", "208"), ("14", "209"), ("17", "362")):
-        for number in range(3):
-            path = corpus / "dev" / speaker / chapter / f"{speaker}-{chapter}-{number:04d}.flac"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            soundfile.write(path, np.full(800, 0.1), 16000)
-    (corpus / "SPEAKERS.TXT").write_text(
-        "; comment\n14 | F | dev | 1 | A\n17   | M | dev | 1 | B\n"
-    )
+    corpus.mkdir()
+    lines = ["; comment"]
+    for speaker in range(14, 22):
+        part = "dev" if speaker < 18 else "test"
+        for chapter in ("208", "209")[: 2 if speaker == 14 else 1]:
+            for number in range(3):
+                path = corpus / f"{part}/{speaker}/{chapter}/{speaker}-{chapter}-{number:04d}.flac"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                soundfile.write(path, np.full(800, 0.1), 16000)
+        lines.append(f"{speaker} | {'FM'[speaker % 2]} | {part} | 1 | A")
+    (corpus / "SPEAKERS.TXT").write_text("\n".join(lines) + "\n")
     return corpus
 
 
-def test_chapters_are_sessions_where_there_are_several(
+SETS = ("train", "align", "dev", "eval")
+
+
+def of_all_sets(data: Path, table: str) -> dict[str, str]:
+    return {key: value for name in SETS for key, value in read_table(data / name / table).items()}
+
+
+def test_librispeech_is_divided_and_chapters_are_sessions_where_there_are_several(
     programs: Programs, tmp_path: Path, librispeech: Path
 ) -> None:
     data = tmp_path / "data"
     done = programs.librispeech(librispeech, data)
     assert done.status == 0, done
-    assert "1 of 2 speakers have a single chapter" in done.out
-    sessions = read_table(data / "eval/utt2session")
+    assert "7 of 8 speakers have a single chapter" in done.out
+    sessions = of_all_sets(data, "utt2session")
     assert sessions["14-208-0000"] == sessions["14-208-0001"] == "208"
     assert sessions["14-209-0000"] == "209"
-    assert sessions["17-362-0000"] != sessions["17-362-0001"]
-    assert read_table(data / "eval/spk2gender") == {"14": "f", "17": "m"}
-    assert validate_data_dir(data / "eval") == []
+    assert sessions["17-208-0000"] != sessions["17-208-0001"]
+    assert of_all_sets(data, "spk2gender") == {str(n): "fm"[n % 2] for n in range(14, 22)}
+    speakers = [set(read_utt2spk(data / name).values()) for name in SETS]
+    assert [len(found) for found in speakers] == [2, 2, 2, 2]
+    assert len(set.union(*speakers)) == 8
+    assert [validate_data_dir(data / name) for name in SETS] == [[]] * 4
+
+
+def test_parts_of_librispeech_can_be_chosen(
+    programs: Programs, tmp_path: Path, librispeech: Path
+) -> None:
+    data = tmp_path / "data"
+    refuse(programs.librispeech(librispeech, data, parts=["train-clean-5"]), "there are dev, test")
+    refuse(programs.librispeech(librispeech, data, parts=["dev"]), "4 speakers leave 0")
 
 
 def test_librispeech_refusals(programs: Programs, tmp_path: Path, librispeech: Path) -> None:
     data = tmp_path / "data"
     refuse(programs.librispeech(tmp_path / "nowhere", data), "SPEAKERS.TXT", "no such file")
-    (librispeech / "dev/17/362/17-362-0001.flac").write_bytes(b"")
-    refuse(programs.librispeech(librispeech, data), "17-362-0001.flac")
+    (librispeech / "dev/17/208/17-208-0001.flac").write_bytes(b"")
+    refuse(programs.librispeech(librispeech, data), "17-208-0001.flac")
     done = programs.librispeech(librispeech, data, "--skip-bad")
     assert done.status == 0
-    assert list(read_table(data / "eval/skipped")) == ["17-362-0001"]
+    (skipped,) = data.glob("*/skipped")
+    assert list(read_table(skipped)) == ["17-208-0001"]
     (librispeech / "SPEAKERS.TXT").write_text("14 | F | dev | 1 | A\n")
-    refuse(programs.librispeech(librispeech, data), "speaker '17'")
+    refuse(programs.librispeech(librispeech, data), "speaker '15'")
     (librispeech / "SPEAKERS.TXT").write_text("14 F\n")
     refuse(programs.librispeech(librispeech, data), "SPEAKERS.TXT: line 1")
     empty = tmp_path / "empty"
@@ -333,17 +342,20 @@ def test_librispeech_refusals(programs: Programs, tmp_path: Path, librispeech: P
 
 @pytest.mark.skipif(not SAMPLE.is_dir(), reason="the LibriSpeech sample is not there")
 def test_librispeech_sample(programs: Programs, tmp_path: Path) -> None:
-    done = programs.librispeech(SAMPLE, tmp_path)
+    data = tmp_path / "data"
+    done = programs.librispeech(SAMPLE, data)
     assert done.status == 0, done
-    utt2spk = read_utt2spk(tmp_path / "eval")
+    utt2spk = of_all_sets(data, "utt2spk")
     assert (len(utt2spk), len(set(utt2spk.values()))) == (100, 10)
     assert utt2spk["1688-142285-0000"] == "1688"
-    assert set(read_table(tmp_path / "eval/spk2gender").values()) == {"m", "f"}
-    assert validate_data_dir(tmp_path / "eval") == []
+    assert set(of_all_sets(data, "spk2gender").values()) == {"m", "f"}
+    assert [validate_data_dir(data / name) for name in SETS] == [[]] * 4
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("program", ["mini", "voxceleb", "librispeech"])
+@pytest.mark.parametrize(
+    "program", ["mini", "tree", "voxceleb", "librispeech", "download_librispeech", "arks"]
+)
 def test_programs_start_from_anywhere(tmp_path: Path, program: str) -> None:
     command = [sys.executable, str(ROOT / "local" / f"{program}.py"), "--help"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
@@ -351,7 +363,7 @@ def test_programs_start_from_anywhere(tmp_path: Path, program: str) -> None:
     assert "--corpus" in done.stdout
 
 
-@pytest.mark.parametrize("program", ["voxceleb", "librispeech"])
+@pytest.mark.parametrize("program", ["tree", "librispeech"])
 def test_a_corpus_that_is_not_there_is_a_message(
     programs: Programs, tmp_path: Path, recipe: Path, program: str
 ) -> None:

@@ -1,0 +1,141 @@
+"""Local copies of VoxCeleb, in the layouts that people have after extracting or converting it."""
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nessa.corpus import Utterance, sort_utterances
+from nessa.errors import InputError
+from nessa.files import read_lines
+
+SPEAKER = re.compile(r"id\d{5}")
+DEPTH = 4  # folders between the one that is named and the speakers', at most
+# Of a file that is there twice, the one that is faster to read.
+SUFFIXES = (".wav", ".flac", ".m4a")
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A local copy.
+
+    Attributes:
+        root: as it was named.
+        speakers: {speaker: folder with its sessions}, sorted.
+        genders: {speaker: "m" or "f"}, where the copy says so.
+    """
+
+    root: Path
+    speakers: dict[str, Path]
+    genders: dict[str, str] = field(default_factory=dict)
+
+    def utterances(self, speaker: str) -> list[Utterance]:
+        """A speaker's utterances, sorted by id.
+
+        Raises:
+            InputError: there is none.
+        """
+        folder = self.speakers[speaker]
+        gender = self.genders.get(speaker)
+        found: dict[str, Utterance] = {}
+        for session in _folders(folder):
+            for path in _audio(session):
+                name = f"{speaker}-{session.name}-{path.stem}"
+                found.setdefault(name, Utterance(name, speaker, session.name, path, gender))
+        if not found:
+            raise InputError(
+                f"{folder}: no <session>/<utterance>.wav, .flac or .m4a of speaker {speaker}; "
+                "restore the folder, or remove it"
+            )
+        return sort_utterances(found.values())
+
+
+def find_copy(root: Path, without_test: bool = False) -> Copy:
+    """Find the speakers' folders below a folder, whatever lies between.
+
+    Args:
+        root: holds <speaker>, wav/<speaker>, dev/aac/<speaker>, vox1_dev_wav/wav/<speaker> ...
+        without_test: leave out what lies below a folder `test` or `vox2_test...`.
+
+    Raises:
+        InputError: there is no speaker, or one is in two places.
+    """
+    speakers: dict[str, Path] = {}
+    for folder in _speaker_folders(root, without_test):
+        other = speakers.setdefault(folder.name, folder)
+        # A converted copy may lie beside the one that was distributed.
+        if other != folder:
+            raise InputError(
+                f"speaker {folder.name!r} is in {other.parent} and in {folder.parent}; name one of "
+                "the two folders"
+            )
+    if not speakers:
+        raise InputError(
+            f"{root}: no folder of a speaker (id10001, id00012, ...) here or up to {DEPTH} levels "
+            "below; name the folder that VoxCeleb was extracted to"
+        )
+    ordered = {name: speakers[name] for name in sorted(speakers)}
+    return Copy(root, ordered, read_genders(root))
+
+
+def _speaker_folders(root: Path, without_test: bool) -> Iterator[Path]:
+    level = [root]
+    for _ in range(DEPTH):
+        below = [folder for parent in level for folder in _folders(parent)]
+        found = [folder for folder in below if SPEAKER.fullmatch(folder.name)]
+        if found:  # their sessions need not be searched
+            yield from found
+            return
+        level = [f for f in below if not (without_test and re.match(r"(vox2_)?test", f.name))]
+
+
+def _folders(parent: Path) -> list[Path]:
+    try:
+        with os.scandir(parent) as entries:
+            return sorted(Path(entry.path) for entry in entries if entry.is_dir())
+    except OSError as error:
+        raise InputError(f"{parent}: cannot be read: {error.strerror}") from None
+
+
+def _audio(session: Path) -> Iterator[Path]:
+    """Audio files, those of the first suffix first."""
+    with os.scandir(session) as entries:
+        names = sorted(entry.name for entry in entries)
+    for suffix in SUFFIXES:
+        yield from (session / name for name in names if name.endswith(suffix))
+
+
+def need_ffmpeg(*copies: Copy) -> None:
+    """Refuse a copy in m4a where there is no ffmpeg to decode it; one speaker speaks for all.
+
+    Raises:
+        InputError: says how to get on.
+    """
+    for copy in copies:
+        first = copy.utterances(next(iter(copy.speakers)))[0].path
+        if first.suffix == ".m4a" and shutil.which("ffmpeg") is None:
+            raise InputError(
+                f"{first}: m4a is decoded by ffmpeg, which is not in PATH; install it (Debian, "
+                "Ubuntu: apt install ffmpeg), or convert the corpus to wav"
+            )
+
+
+def read_genders(root: Path) -> dict[str, str]:
+    """Read vox1_meta.csv or vox2_meta.csv, if there is one: {speaker: "m" or "f"}.
+
+    Columns are separated by tabs, commas or both, with stray spaces; the first is the speaker,
+    the third the gender.
+    """
+    genders = {}
+    for folder in (root, root / "meta", root / "dev", root.parent):
+        for path in sorted(folder.glob("vox?_meta.csv")):
+            for number, line in read_lines(path):
+                fields = re.split(r"\s*[,\t]\s*", line.strip())
+                if not SPEAKER.fullmatch(fields[0]):
+                    continue  # the heading
+                if len(fields) < 3 or fields[2] not in ("m", "f"):
+                    raise InputError(f"{path}: line {number}: expected `speaker, name, m or f`")
+                genders[fields[0]] = fields[2]
+    return genders

@@ -1,0 +1,93 @@
+"""The length of an MP4 (m4a) recording, from its header alone.
+
+Asking ffprobe would cost a process a file, hours for a corpus of a million. Boxes and fields are
+those of ISO/IEC 14496-12.
+"""
+
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from nessa.errors import InputError
+
+MEDIA = (b"moov", b"trak", b"mdia")
+
+
+class Mp4Header(NamedTuple):
+    """What an MP4 file says of its sound."""
+
+    sampling_rate: int  # Hz
+    num_samples: int  # as decoders give them: without the encoder's priming
+    channels: int
+
+
+def read_mp4_header(path: Path) -> Mp4Header:
+    """Read the header of the first track.
+
+    Raises:
+        InputError: not an MP4 file of sound, or cut off.
+        OSError: it cannot be read.
+    """
+    with open(path, "rb") as file:
+        size = file.seek(0, 2)
+        try:
+            rate, length = _scale_and_duration(file, _find(file, (*MEDIA, b"mdhd"), size))
+            entries = _find(file, (*MEDIA, b"minf", b"stbl", b"stsd"), size)
+            # Version and flags, count, then of the first entry: size, kind, 16 bytes, channels.
+            channels = struct.unpack(">H", _read(file, entries + 32, 2))[0]
+            edits = _find_optional(file, (b"moov", b"trak", b"edts", b"elst"), size)
+            if edits is not None:
+                movie_rate, _ = _scale_and_duration(file, _find(file, (b"moov", b"mvhd"), size))
+                # Version and flags, count, then the first edit: its duration, and where it starts.
+                duration, start = struct.unpack(">Ii", _read(file, edits + 8, 8))
+                length = min(length - max(start, 0), round(duration * rate / movie_rate))
+        except (struct.error, LookupError):
+            raise InputError(f"{path}: not an MP4 file of sound, or cut off") from None
+    return Mp4Header(rate, length, channels)
+
+
+def _scale_and_duration(file: BinaryIO, body: int) -> tuple[int, int]:
+    """Of mvhd or mdhd: units a second, and how many of them."""
+    if _read(file, body, 1) == b"\1":  # 64-bit times
+        return struct.unpack(">IQ", _read(file, body + 20, 12))
+    return struct.unpack(">II", _read(file, body + 12, 8))
+
+
+def _find(file: BinaryIO, path: tuple[bytes, ...], size: int) -> int:
+    """Where the body of the first box at `path` begins."""
+    found = _find_optional(file, path, size)
+    if found is None:
+        raise LookupError(path)
+    return found
+
+
+def _find_optional(file: BinaryIO, path: tuple[bytes, ...], size: int) -> int | None:
+    start, end = 0, size
+    for kind in path:
+        for name, body, box_end in _boxes(file, start, end):
+            if name == kind:
+                start, end = body, box_end
+                break
+        else:
+            return None
+    return start
+
+
+def _boxes(file: BinaryIO, position: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """Name, begin of the body and end of each box."""
+    while position + 8 <= end:
+        size, name = struct.unpack(">I4s", _read(file, position, 8))
+        body = position + 8
+        if size == 1:
+            size, body = struct.unpack(">Q", _read(file, body, 8))[0], body + 8
+        box_end = position + size if size else end
+        if box_end <= position:
+            return
+        yield name, body, box_end
+        position = box_end
+
+
+def _read(file: BinaryIO, position: int, count: int) -> bytes:
+    file.seek(position)
+    return file.read(count)
