@@ -1,5 +1,8 @@
 """On-line augmentation of training crops through Lhotse: speed, reverberation, noise."""
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 from lhotse import Recording, RecordingSet
 from lhotse.cut import Cut, MonoCut
@@ -10,6 +13,8 @@ from nessa.errors import InputError
 
 class Augmenter:
     """Cuts -> augmented waveforms of one length; all randomness comes from the caller's generator.
+
+    Drawing is cheap and loading is not, so that a process can draw what others load.
 
     Args:
         config: probabilities and ranges.
@@ -29,7 +34,7 @@ class Augmenter:
         rirs: RecordingSet | None,
         sampling_rate: int = 16000,
     ) -> None:
-        self.config = config
+        self.config, self.sampling_rate = config, sampling_rate
         self.noises = list(noises or [])
         self.rirs = list(rirs or [])
         for what, probability, have in (
@@ -48,10 +53,10 @@ class Augmenter:
                         f"features take {sampling_rate} Hz; resample it"
                     )
 
-    def __call__(
+    def draw(
         self, cut: MonoCut, samples: int, speed: float, rng: np.random.Generator
-    ) -> np.ndarray:
-        """A random crop of `cut`, augmented.
+    ) -> Callable[[], np.ndarray]:
+        """Draw a random crop of `cut` and its augmentation.
 
         Args:
             cut: one utterance.
@@ -60,8 +65,12 @@ class Augmenter:
             rng: draws the crop and the augmentation.
 
         Returns:
-            float32 waveform, shape (samples,).
+            Loads it: float32 waveform, shape (samples,); InputError where a file is unreadable.
+
+        Raises:
+            InputError: the cut has no audio, or audio of another sampling rate.
         """
+        _check(cut, self.sampling_rate)
         seconds = samples / cut.sampling_rate
         augmented: Cut = _random_crop(cut, seconds * speed, rng)
         if speed != 1.0:
@@ -71,12 +80,35 @@ class Augmenter:
             augmented = augmented.reverb_rir(rir, affix_id=False)
         if rng.random() < self.config.noise_prob:
             augmented = self._add_noise(augmented, rng)
-        return np.resize(augmented.load_audio()[0], samples)
+        return partial(_load, augmented, samples, cut)
 
     def _add_noise(self, cut: Cut, rng: np.random.Generator) -> Cut:
         noise: Recording = self.noises[rng.integers(len(self.noises))]
         section = _random_crop(noise.to_cut(), cut.duration, rng)
         return cut.mix(section, snr=rng.uniform(*self.config.snr), preserve_id="left")
+
+
+def _check(cut: MonoCut, sampling_rate: int) -> None:
+    if not cut.has_recording:
+        raise InputError(
+            f"utterance {cut.id!r} has no audio to compute features of; add wav.scp, or set "
+            "features.type to given"
+        )
+    if cut.sampling_rate != sampling_rate:
+        raise InputError(
+            f"utterance {cut.id!r} ({cut.recording.sources[0].source}): sampled at "
+            f"{cut.sampling_rate} Hz, the features take {sampling_rate} Hz; resample it"
+        )
+
+
+def _load(augmented: Cut, samples: int, cut: MonoCut) -> np.ndarray:
+    try:
+        return np.resize(augmented.load_audio()[0], samples)
+    except Exception as error:  # Lhotse's audio backends raise many types
+        raise InputError(
+            f"utterance {cut.id!r} ({cut.recording.sources[0].source}), or the noise or room drawn "
+            f"for it, cannot be read: {error}; repair or remove it"
+        ) from None
 
 
 def _random_crop(cut: MonoCut, seconds: float, rng: np.random.Generator) -> MonoCut:

@@ -109,6 +109,12 @@ class LossConfig(Section):
     top_k: Annotated[int, Field(ge=0)] = 0  # this many nearest other speakers get a margin, too
     top_k_margin: float = 0.06
 
+    @model_validator(mode="after")
+    def _ramp_rises(self) -> "LossConfig":
+        if self.margin_ramp[0] > self.margin_ramp[1]:
+            raise ValueError(f"margin_ramp: {self.margin_ramp} ends before it begins")
+        return self
+
 
 class FineTuningConfig(Section):
     """Large-margin fine-tuning: more steps, on long crops, with a large margin."""
@@ -143,6 +149,41 @@ class EncoderConfig(Section):
     precision: Literal["float32", "bf16"] = "float32"  # bf16: autocast, on a GPU only
     checkpoint_every: Positive = 100  # steps
     seed: int = 1
+
+    @model_validator(mode="after")
+    def _architecture_has_its_shape(self) -> "EncoderConfig":
+        multiple = 8 if self.channels >= 512 else 4  # groups of channels, see nessa.encoders.ecapa
+        if self.architecture == "ecapa" and self.channels % multiple:
+            raise ValueError(f"channels: ecapa needs a multiple of {multiple}, not {self.channels}")
+        if self.architecture != "resnet" and self.blocks != (3, 4, 6, 3):
+            raise ValueError(f"blocks: only resnet has some, {self.architecture} has not")
+        return self
+
+    @model_validator(mode="after")
+    def _fine_tuning_has_its_classifier(self) -> "EncoderConfig":
+        if self.fine_tuning is None:
+            return self
+        if self.loss.type != "aam":
+            raise ValueError(
+                f"fine_tuning: loss {self.loss.type} has no margin to enlarge; "
+                "remove fine_tuning, or set loss.type to aam"
+            )
+        if 1.0 not in self.augmentation.speeds:
+            raise ValueError(
+                "fine_tuning goes on with the speakers at speed 1.0; add it to augmentation.speeds"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _given_features_stay_as_they_are(self) -> "EncoderConfig":
+        sound = self.augmentation
+        changed = sound.noise_prob or sound.reverb_prob or sound.speeds != (1.0,)
+        if self.features.type == "given" and changed:
+            raise ValueError(
+                "augmentation: given features cannot be augmented as audio can; set noise_prob "
+                "and reverb_prob to 0, and speeds to [1.0]"
+            )
+        return self
 
 
 # Fbank as WeSpeaker computes it (and Kaldi, save for its window): what its published models take.
@@ -441,6 +482,9 @@ def _explain(error: ValidationError, schema: Any = None) -> Iterable[str]:
             kinds = [kind for kind in MODEL_KINDS if kind != OURS]
             where = f"{name}.pretrained" if name else "pretrained"
             yield f"{where}: no kind of model {kind!r}{_nearest(kind, kinds)}"
+        elif problem["type"] == "value_error":  # of a section as a whole, which would be long
+            where = f"{name}: " if name else ""
+            yield f"{where}{problem['ctx']['error']}"
         else:
             where = f"{name}: " if name else ""
             yield f"{where}{problem['msg']} (got {problem['input']!r})"

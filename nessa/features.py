@@ -2,6 +2,7 @@
 
 import warnings
 
+import numpy as np
 import torch
 from lhotse import Fbank, FbankConfig
 from lhotse.cut import MonoCut
@@ -33,11 +34,14 @@ class FeatureExtractor(nn.Module):
     def forward(self, samples: Tensor) -> Tensor:
         """
         Args:
-            samples: waveforms in [-1, 1], shape (B, samples), all of them full length.
+            samples: waveforms in [-1, 1], shape (B, samples), all of them full length; where
+                features are given, these, shape (B, frames, num_filters).
 
         Returns:
             Features, shape (B, frames, num_filters).
         """
+        if self.config.type == "given":
+            return self.normalise(samples)
         if self.config.scale != 1.0:
             samples = samples * self.config.scale
         return self.normalise(self.fbank(samples))
@@ -64,9 +68,29 @@ def read_features(cut: MonoCut, extractor: FeatureExtractor, model: str) -> Tens
         InputError: see `read_audio`; or given features of another dimension.
     """
     config = extractor.config
-    if config.type == "fbank":
-        return extractor(read_audio(cut, config.sampling_rate, model)[None])[0]
-    return extractor.normalise(_given_features(cut, config, model)[None])[0]
+    if config.type == "given":
+        return extractor(_given_features(cut, config, model)[None])[0]
+    return extractor(read_audio(cut, config.sampling_rate, model)[None])[0]
+
+
+def read_crop(cut: MonoCut, config: FeatureConfig, frames: int, position: float) -> np.ndarray:
+    """A section of an utterance's given features, for training; not normalised.
+
+    Args:
+        cut: with features.
+        config: of the model.
+        frames: length T of the result; a shorter utterance is repeated.
+        position: of the section, from 0 (at the start) to 1 (at the end).
+
+    Returns:
+        Shape (T, F).
+
+    Raises:
+        InputError: no features, unreadable, of another dimension, too short or not finite.
+    """
+    matrix = _given_features(cut, config, "in training").numpy()
+    start = round(position * max(0, len(matrix) - frames))
+    return np.resize(matrix[start : start + frames], (frames, config.num_filters))
 
 
 def _given_features(cut: MonoCut, config: FeatureConfig, model: str) -> Tensor:

@@ -9,7 +9,14 @@ from tqdm import tqdm
 LINE_INTERVAL = 10.0  # seconds between lines where the output is not a terminal
 
 
-def progress(items: Iterable[Any] | None = None, *, total: int, what: str, done: int = 0) -> tqdm:
+def progress(
+    items: Iterable[Any] | None = None,
+    *,
+    total: int,
+    what: str,
+    done: int = 0,
+    silent: bool = False,
+) -> tqdm:
     """Wrap an iterable, or count by `.update(n)` where `items` is None.
 
     Shows done, total, rate and the time left; a job's log gets a plain line now and then.
@@ -19,12 +26,14 @@ def progress(items: Iterable[Any] | None = None, *, total: int, what: str, done:
         total: how many there are.
         what: a word for the work, for instance "train old".
         done: how many were done before, by an earlier run.
+        silent: show nothing, for another process shows it.
     """
     terminal = sys.stderr.isatty()
     return tqdm(
         items,
         total=total,
         initial=done,
+        disable=silent,
         desc=what,
         file=sys.stderr if terminal else _Lines(),
         mininterval=0.2 if terminal else LINE_INTERVAL,

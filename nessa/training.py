@@ -1,158 +1,37 @@
 """Training of speaker encoders: seeded, resumable, the same result whenever it is interrupted.
 
-A batch is a function of (seed, step) alone, the learning rate and the margin of the step, and the
-checkpoint holds the rest of the state; so a run that was killed ends with the same weights.
+A batch is a function of (seed, step) alone, as are the learning rate and the margin of the step,
+and no layer draws at random (there is no dropout). So no generator and no sampler has a state, and
+with what the checkpoint holds a run that was killed ends with the same weights.
 """
 
-import hashlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from lhotse.cut import MonoCut
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import DataLoader
 
-from nessa.augmentation import Augmenter
+from nessa.batches import Batch, TrainBatches, TrainSpeakers
 from nessa.config import EncoderConfig
+from nessa.criterion import Criterion
+from nessa.distributed import Processes, join_processes
 from nessa.encoders import build, load_model, save_model
 from nessa.errors import InputError
 from nessa.features import FeatureExtractor
 from nessa.files import atomic_open, digest, read_json, write_json
-from nessa.losses import GE2E, AAMSoftmax
-from nessa.manifests import CutTable, read_background
 from nessa.progress import progress
 from nessa.schedule import learning_rate
 
 log = logging.getLogger(__name__)
 
-MARGIN_RAMP = 0.4  # part of the steps in which the margin rises
 MAX_GRADIENT_NORM = 5.0
 CHECKPOINT = "checkpoint.pt"
 STAMP = "training.json"  # what the weights beside it were trained with
-
-
-class TrainSpeakers:
-    """The utterances of each speaker that an encoder is trained on.
-
-    Attributes:
-        names: of the speakers, sorted.
-        noises, rirs: recordings for the augmentation, or None.
-    """
-
-    def __init__(self, data: Path, part: tuple[float, float]) -> None:
-        """Read the train set and keep a part of its speakers.
-
-        Args:
-            data: the recipe's data folder.
-            part: from and to, as fractions of the sorted list of speakers.
-
-        Raises:
-            InputError: no manifest, or fewer than two speakers left.
-        """
-        self._table = CutTable(data, "train")
-        cuts_of = dict(zip(self._table.names, self._table.of_speaker(), strict=True))
-        first, last = (round(edge * len(cuts_of)) for edge in part)
-        if last - first < 2:
-            raise InputError(
-                f"{data}/manifests: train_part {part} leaves {last - first} of {len(cuts_of)} "
-                f"speakers; an encoder needs two or more"
-            )
-        self.names = sorted(cuts_of)[first:last]
-        self._cuts = [cuts_of[name] for name in self.names]
-        self.noises, self.rirs = read_background(data, "noise"), read_background(data, "rir")
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def count(self, speaker: int) -> int:
-        """How many utterances a speaker has."""
-        return len(self._cuts[speaker])
-
-    def cut(self, speaker: int, index: int) -> MonoCut:
-        """One utterance of a speaker."""
-        return self._table[self._cuts[speaker][index]]
-
-    def digest(self) -> str:
-        """sha256 over which speakers, utterances, noises and rooms there are."""
-        sha = hashlib.sha256()
-        for indices in self._cuts:
-            for index in indices:
-                sha.update(self._table.line(index))
-        sounds = [[r.id for r in recordings or []] for recordings in (self.noises, self.rirs)]
-        return digest([sha.hexdigest(), sounds])
-
-
-class TrainBatches(Dataset):
-    """Step -> (waveforms (P * K, samples), labels (P * K,)), speaker by speaker.
-
-    A speaker played at another speed counts as another speaker, as in Kaldi's recipes.
-    """
-
-    def __init__(self, speakers: TrainSpeakers, config: EncoderConfig) -> None:
-        self.speakers = speakers
-        self.config = config
-        self.speeds = config.augmentation.speeds
-        rate = config.features.sampling_rate
-        self.augment = Augmenter(config.augmentation, speakers.noises, speakers.rirs, rate)
-        self.samples = round(config.crop * rate)
-
-    @property
-    def classes(self) -> int:
-        """Number of speakers, those at other speeds included."""
-        return len(self.speakers) * len(self.speeds)
-
-    @property
-    def speakers_per_batch(self) -> int:
-        """P."""
-        return min(self.config.speakers_per_batch, self.classes)
-
-    def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
-        # Reverberation's Fourier transforms differ in the last bit with the number of threads; a
-        # batch must not, whether a worker makes it or not.
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            return self._batch(step)
-        finally:
-            torch.set_num_threads(threads)
-
-    def _batch(self, step: int) -> tuple[Tensor, Tensor]:
-        rng = np.random.default_rng((self.config.seed, step))
-        labels = rng.choice(self.classes, self.speakers_per_batch, replace=False)
-        waves = [wave for label in labels for wave in self._utterances(int(label), rng)]
-        repeated = labels.repeat(self.config.utterances_per_speaker)
-        return torch.from_numpy(np.stack(waves)), torch.from_numpy(repeated)
-
-    def _utterances(self, label: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-        speaker, speed = divmod(label, len(self.speeds))
-        count = self.speakers.count(speaker)
-        k = self.config.utterances_per_speaker
-        for index in rng.choice(count, k, replace=count < k):
-            cut = self.speakers.cut(speaker, int(index))
-            yield self.augment(cut, self.samples, self.speeds[speed], rng)
-
-
-class Criterion(nn.Module):
-    """The loss of an encoder's configuration: (embeddings, labels, progress) -> scalar."""
-
-    def __init__(self, config: EncoderConfig, classes: int, speakers_per_batch: int) -> None:
-        super().__init__()
-        self.speakers_per_batch = speakers_per_batch
-        self.loss: nn.Module
-        if config.loss.type == "aam":
-            self.loss = AAMSoftmax(config.dim, classes, config.loss.margin, config.loss.scale)
-        else:
-            self.loss = GE2E()
-
-    def forward(self, embeddings: Tensor, labels: Tensor, done: float) -> Tensor:
-        """`done`: the part of the training that is over, which sets the margin."""
-        if isinstance(self.loss, AAMSoftmax):
-            return self.loss(embeddings, labels, ramp=min(1.0, done / MARGIN_RAMP))
-        return self.loss(embeddings, self.speakers_per_batch)
+LOSSES = "loss.tsv"
 
 
 def train_encoder(
@@ -160,97 +39,246 @@ def train_encoder(
 ) -> None:
     """Train one encoder and save it; carries on from a checkpoint of the same training.
 
+    Started by torchrun, processes train together: `speakers_per_batch` is that of each of them.
+
     Args:
         config: architecture, features, loss, schedule.
         data: the recipe's data folder with manifests/train_cuts.jsonl.gz.
-        output: receives config.yaml, model.safetensors and training.json.
+        output: receives config.yaml, model.safetensors, training.json and loss.tsv.
         workers: processes that load and augment audio.
         tensorboard: also log the loss there, under `output`/tensorboard.
 
     Raises:
-        InputError: no train set, or a loss that is not finite.
+        InputError: no train set, what cannot be read, or a loss that is not finite.
     """
-    speakers = TrainSpeakers(data, config.train_part)
-    stamp = {"config": config.model_dump(mode="json"), "data": speakers.digest()}
-    if _already_trained(output, stamp):
-        log.info("%s: already trained with these settings; nothing to do", output)
-        return
-    batches = TrainBatches(speakers, config)
-    torch.manual_seed(config.seed)
-    run = _Run(config, batches, digest(stamp))
-    first = run.resume(output / CHECKPOINT)
-    counts = len(speakers), batches.classes, run.parameters()
-    log.info("%d speakers, %d classes, %d parameters", *counts)
-    writer = _summary_writer(output) if tensorboard else None
-    loader = DataLoader(
-        batches,
-        batch_size=None,
-        sampler=range(first, config.steps),
-        num_workers=workers,
-        prefetch_factor=4 if workers else None,
-    )
-    total = progress(loader, total=config.steps, what=f"train {output.name}", done=first)
-    for step, (waves, labels) in enumerate(total, start=first):
-        loss = run.step(step, waves, labels)
-        total.set_postfix(loss=f"{loss:.3f}", refresh=False)
-        if writer:
-            writer.add_scalar("loss", loss, step)
-        if (step + 1) % config.checkpoint_every == 0:
-            log.info("step %d: loss %.4f", step + 1, loss)
-            run.save(output / CHECKPOINT, step + 1)
-    save_model(output, config, run.encoder.eval())
-    write_json(output / STAMP, stamp)
-    (output / CHECKPOINT).unlink(missing_ok=True)
+    with join_processes() as processes:
+        speakers = TrainSpeakers(data, config.train_part)
+        stamp = {"config": config.model_dump(mode="json"), "data": speakers.digest()}
+        if _already_trained(output, stamp):
+            log.info("%s: already trained with these settings; nothing to do", output)
+            return
+        # Other batches make another training, but its result serves as well.
+        training = Training(config, speakers, processes, digest([stamp, processes.size]))
+        training.resume(output / CHECKPOINT)
+        _run(training, output, workers, tensorboard)
+        if processes.first:
+            training.write_losses(output / LOSSES)
+            save_model(output, config, training.result().eval())
+            write_json(output / STAMP, stamp)
+            (output / CHECKPOINT).unlink(missing_ok=True)
 
 
-class _Run:
-    """Network, criterion and optimizer of one training, as one thing to step, save and resume."""
+def _run(training: "Training", output: Path, workers: int, tensorboard: bool) -> None:
+    """All steps that are left, with a word about them now and then."""
+    first = training.processes.first
+    writer = _summary_writer(output) if tensorboard and first else None
+    done = len(training.losses)
+    what = f"train {output.name}"
+    with progress(total=training.steps, what=what, done=done, silent=not first) as bar:
+        for loss in training.run(workers):
+            step = len(training.losses)
+            bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+            bar.update()
+            if writer:
+                writer.add_scalar("loss", loss, step)
+            if step % training.config.checkpoint_every == 0 and first:
+                log.info("step %d: loss %.6f", step, loss)
+                training.save(output / CHECKPOINT)
+                training.write_losses(output / LOSSES)
 
-    def __init__(self, config: EncoderConfig, batches: TrainBatches, identity: str) -> None:
-        self.config, self.identity = config, identity
-        self.features = FeatureExtractor(config.features)
-        self.encoder = build(config)
-        self.criterion = Criterion(config, batches.classes, batches.speakers_per_batch)
-        self.weights = [*self.encoder.parameters(), *self.criterion.parameters()]
-        self.optimizer = torch.optim.AdamW(self.weights, weight_decay=config.weight_decay)
 
-    def parameters(self) -> int:
-        return sum(weight.numel() for weight in self.encoder.parameters())
+def phases(config: EncoderConfig) -> list[EncoderConfig]:
+    """The settings of each phase of a training: the main one, and fine-tuning where it is wanted.
 
-    def step(self, step: int, waves: Tensor, labels: Tensor) -> float:
-        config = self.config
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(step, config.steps, config.learning_rate)
-        embeddings = self.encoder(self.features(waves))
-        loss = self.criterion(embeddings, labels, step / config.steps)
-        if not torch.isfinite(loss):
-            raise InputError(f"loss is {loss.item()} at step {step}; lower the learning_rate")
-        self.optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.weights, MAX_GRADIENT_NORM)
-        self.optimizer.step()
-        return loss.item()
+    Fine-tuning goes on without other speeds and without the inter-top-k penalty, as Zhao et al.
+    (arXiv 2110.05042) do, and with the margin in full from its first step.
+    """
+    if config.fine_tuning is None:
+        return [config]
+    tuning = config.fine_tuning
+    loss = {"margin": tuning.margin, "margin_ramp": (0.0, 0.0), "top_k": 0}
+    changes = {
+        **tuning.model_dump(include={"steps", "crop", "speakers_per_batch", "learning_rate"}),
+        "loss": config.loss.model_copy(update=loss),
+        "augmentation": config.augmentation.model_copy(update={"speeds": (1.0,)}),
+    }
+    return [config, config.model_copy(update=changes)]
 
-    def state(self) -> dict[str, Any]:
-        parts: Sequence[str] = ("encoder", "criterion", "optimizer")
-        return {part: getattr(self, part).state_dict() for part in parts}
 
-    def save(self, path: Path, step: int) -> None:
+class Training:
+    """All that changes in a training, as one thing to run, save and resume.
+
+    Args:
+        config: of the encoder.
+        speakers: that it is trained on.
+        processes: that train it together.
+        identity: tells this training from others; a checkpoint of another is not taken up.
+
+    Attributes:
+        losses: of every step so far.
+        steps: of all phases.
+    """
+
+    def __init__(
+        self, config: EncoderConfig, speakers: TrainSpeakers, processes: Processes, identity: str
+    ) -> None:
+        self.config, self.processes = config, processes
+        self.losses: list[float] = []
+        self._speakers, self._identity = speakers, identity
+        self._phases = phases(config)
+        self.steps = sum(phase.steps for phase in self._phases)
+        self._features = FeatureExtractor(config.features).to(processes.device)
+        torch.manual_seed(config.seed)
+        encoder = build(config)
+        parameters = sum(weight.numel() for weight in encoder.parameters())
+        self._encoder = processes.synchronise_norms(encoder.to(processes.device))
+        # Buffers as well, or batch normalisation would have other statistics than the weights.
+        self._average = AveragedModel(self._encoder, use_buffers=True)
+        self._phase = _Phase(self._phases[0], self._encoder, speakers, processes)
+        classes = self._phase.batches.classes
+        log.info("%d speakers, %d classes, %d parameters", len(speakers), classes, parameters)
+        self._bf16 = config.precision == "bf16" and processes.device.type == "cuda"
+        if config.precision == "bf16" and not self._bf16:
+            log.info("no GPU here: float32 in the place of bf16")
+
+    def run(self, workers: int) -> Iterator[float]:
+        """Do all steps that are left; yields the loss of each."""
+        end = 0
+        for index, config in enumerate(self._phases):
+            first, end = end, end + config.steps
+            if len(self.losses) >= end:
+                continue
+            self._enter(index)
+            for batch in self._load(range(len(self.losses), end), workers):
+                yield self._step(len(self.losses) - first, batch)
+
+    def _enter(self, index: int) -> None:
+        if self._phase.config != self._phases[index]:
+            log.info("fine-tuning for %d steps", self._phases[index].steps)
+            self._phase = self._phase.followed_by(self._phases[index])
+
+    def _load(self, steps: range, workers: int) -> Iterable[Batch]:
+        loader = DataLoader(
+            self._phase.batches,
+            batch_size=None,
+            sampler=steps,
+            num_workers=workers,
+            prefetch_factor=4 if workers else None,
+        )
+        for batch in loader:
+            if isinstance(batch, InputError):
+                raise batch
+            yield batch
+
+    def _step(self, step: int, batch: Batch) -> float:
+        """`step` counts from the beginning of the phase."""
+        inputs, labels = (part.to(self.processes.device) for part in batch)
+        with torch.autocast(self.processes.device.type, torch.bfloat16, enabled=self._bf16):
+            loss = self._phase.loss(self._features(inputs), labels, step)
+        mean = self.processes.mean(loss.detach()).item()
+        if not torch.isfinite(torch.tensor(mean)):
+            raise InputError(f"loss is {mean} at step {step}; lower the learning_rate")
+        self._phase.update(loss, step)
+        self.losses.append(mean)
+        # The last `average` checkpoints, counted from the end.
+        before_end, between = divmod(self.steps - len(self.losses), self.config.checkpoint_every)
+        if between == 0 and before_end < self.config.average:
+            self._average.update_parameters(self._encoder)
+        return mean
+
+    def result(self) -> nn.Module:
+        """The network to keep."""
+        return self._average.module
+
+    def _parts(self) -> dict[str, Any]:
+        return {"encoder": self._encoder, "average": self._average, **self._phase.parts()}
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint."""
+        state = {name: part.state_dict() for name, part in self._parts().items()}
         with atomic_open(path, "wb") as file:
-            torch.save({"identity": self.identity, "step": step, **self.state()}, file)
+            torch.save({"identity": self._identity, "losses": self.losses, **state}, file)
 
-    def resume(self, path: Path) -> int:
-        """Load the checkpoint where it belongs to this training; returns the next step."""
+    def resume(self, path: Path) -> None:
+        """Load the checkpoint where there is one that belongs to this training."""
         if not path.is_file():
-            return 0
-        checkpoint = torch.load(path, weights_only=True)
-        if checkpoint["identity"] != self.identity:
+            return
+        checkpoint = torch.load(path, weights_only=True, map_location=self.processes.device)
+        if checkpoint["identity"] != self._identity:
             log.info("%s: of a training with other settings; starting anew", path)
-            return 0
-        for part in self.state():
-            getattr(self, part).load_state_dict(checkpoint[part])
-        log.info("%s: going on after step %d", path, checkpoint["step"])
-        return checkpoint["step"]
+            return
+        self.losses = checkpoint["losses"]
+        if len(self.losses) > self._phases[0].steps:
+            self._enter(1)
+        for name, part in self._parts().items():
+            part.load_state_dict(checkpoint[name])
+        log.info("%s: going on after step %d", path, len(self.losses))
+
+    def write_losses(self, path: Path) -> None:
+        """Write the loss of every step: `step loss`, tab-separated."""
+        with atomic_open(path) as file:
+            file.write("step\tloss\n")
+            file.writelines(f"{step}\t{x:.9g}\n" for step, x in enumerate(self.losses, start=1))
+
+
+class _Phase:
+    """A part of the training with its own crops, classifier, optimizer and learning rate.
+
+    Attributes:
+        config: of the phase.
+        batches: that it is trained on.
+    """
+
+    def __init__(
+        self,
+        config: EncoderConfig,
+        encoder: nn.Module,
+        speakers: TrainSpeakers,
+        processes: Processes,
+    ) -> None:
+        self.config, self.batches = config, TrainBatches(speakers, config, processes)
+        self._context = encoder, speakers, processes
+        self._criterion = Criterion(
+            config, self.batches.classes, self.batches.speakers_per_batch, processes
+        ).to(processes.device)
+        objective = _Objective(encoder, self._criterion)
+        self._weights = list(objective.parameters())
+        self._objective = processes.parallel(objective)
+        self._optimizer = torch.optim.AdamW(self._weights, weight_decay=config.weight_decay)
+
+    def followed_by(self, config: EncoderConfig) -> "_Phase":
+        """The phase that goes on from here, with what its classifier has learnt of speed 1.0."""
+        after = _Phase(config, *self._context)
+        after._criterion.take_over(self._criterion, self.config.augmentation.speeds)
+        return after
+
+    def parts(self) -> dict[str, Any]:
+        """What has a state, beside the encoder."""
+        return {"criterion": self._criterion, "optimizer": self._optimizer}
+
+    def loss(self, features: Tensor, labels: Tensor, step: int) -> Tensor:
+        """Of this process's part of the batch."""
+        return self._objective(features, labels, step / self.config.steps)
+
+    def update(self, loss: Tensor, step: int) -> None:
+        """One step of the optimizer."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate(step, self.config.steps, self.config.learning_rate)
+        self._optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self._weights, MAX_GRADIENT_NORM)
+        self._optimizer.step()
+
+
+class _Objective(nn.Module):
+    """Features (B, T, F), labels (B,) -> loss, as one module whose gradients processes share."""
+
+    def __init__(self, encoder: nn.Module, criterion: Criterion) -> None:
+        super().__init__()
+        self.encoder, self.criterion = encoder, criterion
+
+    def forward(self, features: Tensor, labels: Tensor, done: float) -> Tensor:
+        return self.criterion(self.encoder(features), labels, done)
 
 
 def _already_trained(output: Path, stamp: dict[str, Any]) -> bool:

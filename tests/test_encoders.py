@@ -9,7 +9,7 @@ from nessa.config import EncoderConfig, FeatureConfig, LossConfig
 from nessa.encoders import build, fingerprint, load_model, save_model
 from nessa.errors import InputError
 
-ARCHITECTURES = ["tdnn", "ecapa"]
+ARCHITECTURES = ["tdnn", "ecapa", "resnet"]
 
 
 def config(architecture: str, **features: object) -> EncoderConfig:

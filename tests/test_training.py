@@ -9,11 +9,13 @@ import torch
 
 import nessa.training
 from nessa.augmentation import Augmenter
+from nessa.batches import TrainBatches, TrainSpeakers
 from nessa.config import AugmentationConfig, EncoderConfig, FeatureConfig, LossConfig
+from nessa.distributed import Processes
 from nessa.encoders import load_model
 from nessa.errors import InputError
 from nessa.schedule import learning_rate
-from nessa.training import TrainBatches, TrainSpeakers, train_encoder
+from nessa.training import train_encoder
 from tests.speech import RATE, prepare_augmentation, prepare_set
 
 
@@ -50,7 +52,9 @@ def test_training_separates_its_speakers(loss: str, data: Path, tmp_path: Path) 
     settings = config(loss, steps=100, learning_rate=1e-2, augmentation=quiet)
     train_encoder(settings, data, tmp_path, workers=0)
     model = load_model(tmp_path)
-    batches = TrainBatches(TrainSpeakers(data, (0, 1)), config(loss, augmentation=quiet))
+    batches = TrainBatches(
+        TrainSpeakers(data, (0, 1)), config(loss, augmentation=quiet), Processes()
+    )
     waves, labels = batches[10_000]
     with torch.inference_mode():
         e = torch.nn.functional.normalize(model.encoder(model.features(waves)))
@@ -64,15 +68,15 @@ def test_an_interrupted_training_ends_with_the_same_weights(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train_encoder(config(), data, tmp_path / "whole", workers=0)
-    steps = nessa.training._Run.step
+    load = TrainBatches.__getitem__
 
-    def fail_at_four(self: object, step: int, *batch: object) -> float:
+    def fail_at_four(self: TrainBatches, step: int) -> object:
         if step == 4:
             raise KeyboardInterrupt
-        return steps(self, step, *batch)
+        return load(self, step)
 
     with monkeypatch.context() as patch:
-        patch.setattr(nessa.training._Run, "step", fail_at_four)
+        patch.setattr(TrainBatches, "__getitem__", fail_at_four)
         with pytest.raises(KeyboardInterrupt):
             train_encoder(config(), data, tmp_path / "parts", workers=0)
     assert not (tmp_path / "parts" / "model.safetensors").exists()
@@ -108,7 +112,7 @@ def test_a_finished_training_is_not_done_again_unless_settings_change(
 
 def test_batches_depend_on_seed_and_step_alone(data: Path) -> None:
     speakers = TrainSpeakers(data, (0, 1))
-    one, two = TrainBatches(speakers, config()), TrainBatches(speakers, config())
+    one, two = (TrainBatches(speakers, config(), Processes()) for _ in range(2))
     two[0]
     for a, b in zip(one[3], two[3], strict=True):
         assert torch.equal(a, b)
@@ -134,7 +138,7 @@ def test_augmentation_changes_sound_but_not_shape(data: Path) -> None:
     def wave(**augmentation: object) -> np.ndarray:
         settings = AugmentationConfig(**{"noise_prob": 0, "reverb_prob": 0, **augmentation})
         augment = Augmenter(settings, speakers.noises, speakers.rirs)
-        return augment(cut, 4000, 1.0, np.random.default_rng(0))
+        return augment.draw(cut, 4000, 1.0, np.random.default_rng(0))()
 
     plain = wave()
     assert plain.shape == (4000,)
@@ -143,9 +147,8 @@ def test_augmentation_changes_sound_but_not_shape(data: Path) -> None:
         assert changed.shape == (4000,) and not np.allclose(changed, plain, atol=1e-4)
     noise = noisy - plain  # at 0 dB, noise and speech have equal power
     assert 10 * np.log10(np.mean(plain**2) / np.mean(noise**2)) == pytest.approx(0, abs=1.5)
-    long = Augmenter(AugmentationConfig(noise_prob=0, reverb_prob=0), None, None)(
-        cut, 5 * RATE, 1.0, np.random.default_rng(0)
-    )
+    plain_sound = Augmenter(AugmentationConfig(noise_prob=0, reverb_prob=0), None, None)
+    long = plain_sound.draw(cut, 5 * RATE, 1.0, np.random.default_rng(0))()
     assert long.shape == (5 * RATE,) and np.isfinite(long).all()
 
 

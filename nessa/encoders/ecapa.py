@@ -4,15 +4,21 @@ import torch
 from torch import Tensor, nn
 
 from nessa.encoders.layers import (
-    AttentiveStatisticsPooling,
     ConvBlock,
+    Pooling,
     length_mask,
+    make_pooling,
     masked,
     masked_mean,
 )
 
-RES2NET_SCALE = 4  # groups of channels, each convolved with what the one before it saw
-BOTTLENECK = 64  # width of the attention's and the squeeze-excitation's hidden layer
+# The published network has 512 or 1,024 channels, and the sizes below. A narrower one has fewer
+# groups and narrower layers, in proportion to its channels.
+RES2NET_SCALE = 8  # groups of channels, each convolved with what the one before it saw
+NARROW_RES2NET_SCALE = 4
+PUBLISHED_CHANNELS = 512
+SQUEEZED = 128  # width of the squeeze-excitation's hidden layer
+AGGREGATED = 1536  # channels that are pooled
 
 
 class Res2Conv(nn.Module):
@@ -20,14 +26,15 @@ class Res2Conv(nn.Module):
 
     def __init__(self, channels: int, dilation: int) -> None:
         super().__init__()
-        width = channels // RES2NET_SCALE
+        self.scale = RES2NET_SCALE if channels >= PUBLISHED_CHANNELS else NARROW_RES2NET_SCALE
+        width = channels // self.scale
         self.convs = nn.ModuleList(
-            ConvBlock(width, width, kernel=3, dilation=dilation) for _ in range(RES2NET_SCALE - 1)
+            ConvBlock(width, width, kernel=3, dilation=dilation) for _ in range(self.scale - 1)
         )
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """(B, C, T) -> (B, C, T)."""
-        first, *groups = x.chunk(RES2NET_SCALE, dim=1)
+        first, *groups = x.chunk(self.scale, dim=1)
         outputs, previous = [first], torch.zeros_like(first)
         for group, conv in zip(groups, self.convs, strict=True):
             previous = conv(group + previous, mask)
@@ -40,8 +47,9 @@ class SqueezeExcitation(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.squeeze = nn.Conv1d(channels, BOTTLENECK, 1)
-        self.excite = nn.Conv1d(BOTTLENECK, channels, 1)
+        squeezed = min(SQUEEZED, channels)
+        self.squeeze = nn.Conv1d(channels, squeezed, 1)
+        self.excite = nn.Conv1d(squeezed, channels, 1)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """(B, C, T) -> (B, C, T)."""
@@ -66,21 +74,24 @@ class SERes2Block(nn.Module):
 
 
 class ECAPA(nn.Module):
-    """Three SE-Res2 blocks, their outputs aggregated, attentive statistics, one affine layer.
+    """Three SE-Res2 blocks, their outputs aggregated, pooling, one affine layer.
 
     Args:
         inputs: feature dimension F.
-        channels: width of the frame-level layers, a multiple of 4.
+        channels: width of the frame-level layers, a multiple of 4, or of 8 from 512 on.
         dim: embedding dimension D.
+        pooling: over time.
     """
 
-    def __init__(self, inputs: int, channels: int, dim: int) -> None:
+    def __init__(
+        self, inputs: int, channels: int, dim: int, pooling: Pooling = "attentive"
+    ) -> None:
         super().__init__()
         self.first = ConvBlock(inputs, channels, kernel=5)
         self.blocks = nn.ModuleList(SERes2Block(channels, dilation) for dilation in (2, 3, 4))
-        aggregated = 3 * channels
+        aggregated = min(3 * channels, AGGREGATED)
         self.aggregate = nn.Conv1d(3 * channels, aggregated, 1)
-        self.pooling = AttentiveStatisticsPooling(aggregated, BOTTLENECK)
+        self.pooling = make_pooling(pooling, aggregated, channels)
         self.norm = nn.BatchNorm1d(2 * aggregated)
         self.embedding = nn.Linear(2 * aggregated, dim)
 
@@ -99,5 +110,5 @@ class ECAPA(nn.Module):
         for block in self.blocks:
             x = block(x, mask)
             outputs.append(x)
-        x = masked(self.aggregate(torch.cat(outputs, dim=1)).relu(), mask)  # (B, 3C, T)
+        x = masked(self.aggregate(torch.cat(outputs, dim=1)).relu(), mask)
         return self.embedding(self.norm(self.pooling(x, mask)))

@@ -5,9 +5,14 @@ utterances of the batch fill it. Every convolution sees zeros beyond an utteranc
 would if the utterance were alone, since each block masks its output.
 """
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+Pooling = Literal["statistics", "attentive"]
+ATTENTION = 128  # width of an attention's hidden layer at most, as published for ECAPA-TDNN
 
 
 def length_mask(lengths: Tensor, frames: int) -> Tensor:
@@ -47,6 +52,7 @@ VARIANCE_FLOOR = 1e-4  # under the square root, so that its gradient stays finit
 
 def weighted_statistics(x: Tensor, weights: Tensor) -> Tensor:
     """Mean and standard deviation over time under weights that sum to 1: (B, C, T) -> (B, 2C)."""
+    x = x.float()  # a variance in the few digits of autocast's bf16 would be noise
     mean = (weights * x).sum(dim=2)
     variance = (weights * (x - mean.unsqueeze(2)) ** 2).sum(dim=2)
     return torch.cat([mean, variance.clamp(min=VARIANCE_FLOOR).sqrt()], dim=1)
@@ -86,3 +92,16 @@ class AttentiveStatisticsPooling(nn.Module):
         if mask is not None:
             scores = scores.masked_fill(mask == 0, -torch.inf)
         return weighted_statistics(x, scores.softmax(dim=2))
+
+
+def make_pooling(kind: Pooling, pooled: int, channels: int) -> nn.Module:
+    """The layer that turns frames into a vector twice as wide.
+
+    Args:
+        kind: of the statistics.
+        pooled: channels C that it takes.
+        channels: width of the layers before; narrow ones get a narrow attention.
+    """
+    if kind == "statistics":
+        return StatisticsPooling()
+    return AttentiveStatisticsPooling(pooled, min(ATTENTION, channels))

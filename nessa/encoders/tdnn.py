@@ -2,19 +2,22 @@
 
 from torch import Tensor, nn
 
-from nessa.encoders.layers import ConvBlock, StatisticsPooling, length_mask
+from nessa.encoders.layers import ConvBlock, Pooling, length_mask, make_pooling
 
 
 class XVector(nn.Module):
-    """Five time-delay layers, statistics pooling, one affine layer.
+    """Five time-delay layers, pooling, one affine layer.
 
     Args:
         inputs: feature dimension F.
         channels: width of the frame-level layers; the last one is three times as wide.
         dim: embedding dimension D.
+        pooling: over time.
     """
 
-    def __init__(self, inputs: int, channels: int, dim: int) -> None:
+    def __init__(
+        self, inputs: int, channels: int, dim: int, pooling: Pooling = "statistics"
+    ) -> None:
         super().__init__()
         self.frames = nn.ModuleList(
             [
@@ -25,7 +28,7 @@ class XVector(nn.Module):
                 ConvBlock(channels, 3 * channels),
             ]
         )
-        self.pooling = StatisticsPooling()
+        self.pooling = make_pooling(pooling, 3 * channels, channels)
         self.embedding = nn.Linear(6 * channels, dim)
 
     def forward(self, features: Tensor, lengths: Tensor | None = None) -> Tensor:

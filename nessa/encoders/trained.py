@@ -1,6 +1,7 @@
 """Our own encoders: features (B, T, F) -> embeddings (B, D), trained by `nessa.training`."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from lhotse.cut import MonoCut
@@ -12,21 +13,27 @@ from torch.nn.utils.rnn import pad_sequence
 from nessa.config import EncoderConfig, FeatureConfig, save_yaml
 from nessa.encoders.base import SpeakerModel
 from nessa.encoders.ecapa import ECAPA
+from nessa.encoders.resnet import ResNet
 from nessa.encoders.tdnn import XVector
 from nessa.encoders.weights import weights_digest
 from nessa.errors import InputError
 from nessa.features import FeatureExtractor, read_features
 from nessa.files import atomic_open, digest
 
-ARCHITECTURES: dict[str, type[nn.Module]] = {"tdnn": XVector, "ecapa": ECAPA}
+ARCHITECTURES: dict[str, type[nn.Module]] = {"tdnn": XVector, "ecapa": ECAPA, "resnet": ResNet}
 CONFIG = "config.yaml"
 WEIGHTS = "model.safetensors"
 
 
 def build(config: EncoderConfig) -> nn.Module:
     """A freshly initialised encoder."""
+    options: dict[str, Any] = {}
+    if config.pooling is not None:
+        options["pooling"] = config.pooling
+    if config.architecture == "resnet":
+        options["blocks"] = config.blocks
     architecture = ARCHITECTURES[config.architecture]
-    return architecture(config.features.num_filters, config.channels, config.dim)
+    return architecture(config.features.num_filters, config.channels, config.dim, **options)
 
 
 class TrainedModel(SpeakerModel):
@@ -34,12 +41,13 @@ class TrainedModel(SpeakerModel):
 
     Attributes:
         config: architecture and features.
-        encoder: in evaluation mode.
+        encoder: in evaluation mode, on a GPU where there is one.
     """
 
     def __init__(self, name: str, config: EncoderConfig, encoder: nn.Module) -> None:
-        self.name, self.config, self.encoder = name, config, encoder.eval()
-        self.dim = config.dim
+        self.name, self.config, self.dim = name, config, config.dim
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.encoder = encoder.eval().to(self.device)
         self.fingerprint = fingerprint(encoder, config.features)
         self.features = FeatureExtractor(config.features)
 
@@ -50,10 +58,10 @@ class TrainedModel(SpeakerModel):
     @torch.inference_mode()
     def embed(self, inputs: list[Tensor]) -> Tensor:
         """Feature matrices (T_i, F) -> embeddings (B, D); padding is masked."""
-        lengths = torch.tensor([len(features) for features in inputs])
+        lengths = torch.tensor([len(features) for features in inputs], device=self.device)
         same_length = bool((lengths == lengths[0]).all())
-        padded = pad_sequence(inputs, batch_first=True)  # (B, T, F)
-        return self.encoder(padded, None if same_length else lengths)
+        padded = pad_sequence(inputs, batch_first=True).to(self.device)  # (B, T, F)
+        return self.encoder(padded, None if same_length else lengths).cpu()
 
 
 def fingerprint(encoder: nn.Module, features: FeatureConfig) -> str:
@@ -62,10 +70,13 @@ def fingerprint(encoder: nn.Module, features: FeatureConfig) -> str:
 
 
 def save_model(directory: Path | str, config: EncoderConfig, encoder: nn.Module) -> None:
-    """Write config.yaml, then model.safetensors; the weights are there last, and whole."""
+    """Write config.yaml, then model.safetensors; the weights are there last, and whole.
+
+    The files do not tell on which device the encoder was.
+    """
     directory = Path(directory)
     save_yaml(directory / CONFIG, config)
-    weights = {name: tensor.contiguous() for name, tensor in encoder.state_dict().items()}
+    weights = {name: tensor.cpu().contiguous() for name, tensor in encoder.state_dict().items()}
     with atomic_open(directory / WEIGHTS, "wb") as file:
         file.write(save(weights))
 
