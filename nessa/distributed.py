@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch.autograd.function import Function
 from torch.nn.parallel import DistributedDataParallel
 
-
 CPU = torch.device("cpu")
 
 

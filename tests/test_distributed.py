@@ -1,0 +1,112 @@
+"""Several processes train as one does with the whole batch; a killed one loses nothing."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from tests.conftest import ROOT
+from tests.speech import prepare_augmentation, prepare_set
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    data = tmp_path_factory.mktemp("data")
+    prepare_set(data, "train", range(12))
+    prepare_augmentation(data)
+    return data
+
+
+def write_recipe(folder: Path, **changes: object) -> Path:
+    encoder = {
+        "architecture": "ecapa",
+        "channels": 8,
+        "dim": 8,
+        "features": {"num_filters": 20},
+        "loss": {"type": "aam"},
+        "augmentation": {"speeds": [0.9, 1.0]},
+        "steps": 12,
+        "speakers_per_batch": 4,
+        "crop": 0.5,
+        "checkpoint_every": 2,
+    }
+    settings = {
+        "name": "test",
+        "corpus": {},
+        "prepare": {"program": "tree"},
+        "encoders": {"new": encoder | changes},
+        "update": ["new", "new"],
+    }
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return path
+
+
+def command(recipe: Path, data: Path, output: Path, processes: int = 1) -> list[str]:
+    start = [sys.executable]
+    if processes > 1:
+        start += ["-m", "torch.distributed.run", "--standalone"]
+        start += [f"--nproc-per-node={processes}"]
+    words = ["-m", "nessa.cli", "train", "--recipe", recipe, "--model", "new"]
+    return [*start, *map(str, [*words, "--data", data, "--output", output])]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+def losses(output: Path) -> np.ndarray:
+    return np.loadtxt(output / "loss.tsv", skiprows=1)[:, 1]
+
+
+@pytest.mark.parametrize("loss", ["aam", "ge2e", "prototypical"])
+def test_two_processes_train_as_one_with_the_doubled_batch(
+    loss: str, data: Path, tmp_path: Path
+) -> None:
+    curves = []
+    for processes, batch in ((2, 4), (1, 8)):
+        recipe = write_recipe(tmp_path, speakers_per_batch=batch, loss={"type": loss})
+        output = tmp_path / str(processes)
+        call = command(recipe, data, output, processes)
+        done = subprocess.run(call, env=environment(), capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        curves.append(losses(output))
+    assert len(curves[0]) == 12
+    assert np.ptp(curves[0]) > 0.05  # it has learnt something
+    np.testing.assert_allclose(curves[0], curves[1], atol=1e-3)
+
+
+def test_a_training_killed_again_and_again_ends_with_the_same_weights(
+    data: Path, tmp_path: Path
+) -> None:
+    """Killed in the main phase, at its end, and in fine-tuning; the weights are a mean of two."""
+    recipe = write_recipe(tmp_path, fine_tuning={"steps": 6, "crop": 0.6}, average=2)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    subprocess.run(command(recipe, data, whole), env=environment(), check=True)
+    kills = 0
+    for step in (3, 8, 12, 15):
+        process = subprocess.Popen(
+            command(recipe, data, parts), env=environment(), start_new_session=True
+        )
+        while process.poll() is None and not reached(parts, step):
+            time.sleep(0.005)
+        kills += process.poll() is None
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert kills >= 2
+    subprocess.run(command(recipe, data, parts), env=environment(), check=True)
+    for name in ("model.safetensors", "loss.tsv", "training.json", "config.yaml"):
+        assert (parts / name).read_bytes() == (whole / name).read_bytes()
+
+
+def reached(output: Path, step: int) -> bool:
+    return (output / "loss.tsv").exists() and len(losses(output).reshape(-1)) >= step
