@@ -1,7 +1,9 @@
 """On-line augmentation of training crops through Lhotse: speed, reverberation, noise."""
 
+import logging
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 
 import numpy as np
 from lhotse import Recording, RecordingSet
@@ -9,6 +11,8 @@ from lhotse.cut import Cut, MonoCut
 
 from nessa.config import AugmentationConfig
 from nessa.errors import InputError
+
+log = logging.getLogger(__name__)
 
 
 class Augmenter:
@@ -18,13 +22,15 @@ class Augmenter:
 
     Args:
         config: probabilities and ranges.
-        noises: recordings to add, or None where `config.noise_prob` is 0.
-        rirs: room impulse responses, or None where `config.reverb_prob` is 0.
+        noises: recordings to add.
+        rirs: room impulse responses.
         sampling_rate: of the speech, in Hz.
 
+    What the configuration asks for and the corpus does not have is left out, with a warning; rooms
+    are made up by Lhotse then, if torchaudio, which it needs for that, is installed.
+
     Raises:
-        InputError: the configuration asks for noise or reverberation and there is none, or it is
-            of another sampling rate.
+        InputError: a recording is of another sampling rate.
     """
 
     def __init__(
@@ -36,22 +42,26 @@ class Augmenter:
     ) -> None:
         self.config, self.sampling_rate = config, sampling_rate
         self.noises = list(noises or [])
-        self.rirs = list(rirs or [])
-        for what, probability, have in (
-            ("noise", config.noise_prob, self.noises),
-            ("reverb", config.reverb_prob, self.rirs),
-        ):
-            if probability > 0 and not have:
-                raise InputError(
-                    f"augmentation.{what}_prob is {probability}, but the corpus has no recordings "
-                    f"for it; set it to 0 or prepare some"
-                )
+        for what, have in (("noise", self.noises), ("room", list(rirs or []))):
             for recording in have:
                 if recording.sampling_rate != sampling_rate:
                     raise InputError(
                         f"{what} recording {recording.id!r} has {recording.sampling_rate} Hz, the "
                         f"features take {sampling_rate} Hz; resample it"
                     )
+        self.rirs: list[Recording | None] = list(rirs or [])  # None: one that Lhotse makes up
+        if config.reverb_prob and not self.rirs and find_spec("torchaudio"):
+            log.info("no recordings of rooms: Lhotse makes some up")
+            self.rirs = [None]
+        for what, probability, have in (
+            ("noise_prob", config.noise_prob, self.noises),
+            ("reverb_prob", config.reverb_prob, self.rirs),
+        ):
+            if probability and not have:
+                log.warning(
+                    "augmentation.%s is %g, but the corpus has no recordings for it: trained "
+                    "without", what, probability,
+                )  # fmt: skip
 
     def draw(
         self, cut: MonoCut, samples: int, speed: float, rng: np.random.Generator
@@ -75,10 +85,11 @@ class Augmenter:
         augmented: Cut = _random_crop(cut, seconds * speed, rng)
         if speed != 1.0:
             augmented = augmented.perturb_speed(speed, affix_id=False)
-        if rng.random() < self.config.reverb_prob:
+        if rng.random() < self.config.reverb_prob and self.rirs:
             rir = self.rirs[rng.integers(len(self.rirs))]
-            augmented = augmented.reverb_rir(rir, affix_id=False)
-        if rng.random() < self.config.noise_prob:
+            seed = None if rir else int(rng.integers(2**31))
+            augmented = augmented.reverb_rir(rir, affix_id=False, room_rng_seed=seed)
+        if rng.random() < self.config.noise_prob and self.noises:
             augmented = self._add_noise(augmented, rng)
         return partial(_load, augmented, samples, cut)
 

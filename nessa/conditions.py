@@ -8,7 +8,10 @@ import numpy as np
 
 from nessa.datadir import read_utt2spk
 from nessa.errors import InputError, about
+from nessa.layout import PROFILE_LIST
 from nessa.trials import Trials, read_enroll_map, trial_speakers
+
+SINGLE = "single"  # the main list
 
 
 @dataclass(frozen=True)
@@ -16,8 +19,8 @@ class Condition:
     """A list of trials of one kind: single utterances, or profiles of one size.
 
     Attributes:
-        name: "single", or "profile3" for profiles of three utterances.
-        list_name: the file in the set's directory, "trials" or "trials_profile".
+        name: "single", "profile3" for profiles of three utterances, or the name of a further list.
+        list_name: the file in the set's directory: "trials", "trials_profile", "trials_<name>".
         trials: those of that list that are of this kind.
         speakers: of their enrollment and their test sides.
     """
@@ -28,6 +31,12 @@ class Condition:
     speakers: tuple[list[str], list[str]]
 
 
+def utterance_lists(set_dir: Path) -> list[Path]:
+    """The lists of single utterances: `trials`, the main one, and others as `trials_<name>`."""
+    others = sorted(set(set_dir.glob("trials_*")) - {set_dir / PROFILE_LIST})
+    return [set_dir / "trials", *others]
+
+
 def read_conditions(set_dir: Path) -> Iterator[Condition]:
     """The kinds of trials of a set's data directory.
 
@@ -35,26 +44,27 @@ def read_conditions(set_dir: Path) -> Iterator[Condition]:
         InputError: a list is unreadable or unlabelled, or names what has no speaker.
     """
     utt2spk = read_utt2spk(set_dir)
-    trials = read_labelled(set_dir / "trials")
-    with about(set_dir / "trials"):
-        speakers = trial_speakers(trials, utt2spk)
-    yield Condition("single", "trials", trials, speakers)
-    if not (set_dir / "trials_profile").is_file():
+    for path in utterance_lists(set_dir):
+        trials = read_labelled(path)
+        with about(path):
+            speakers = trial_speakers(trials, utt2spk)
+        yield Condition(path.name.partition("_")[2] or SINGLE, path.name, trials, speakers)
+    if not (set_dir / PROFILE_LIST).is_file():
         return
-    trials = read_labelled(set_dir / "trials_profile")
+    trials = read_labelled(set_dir / PROFILE_LIST)
     profiles = read_enroll_map(set_dir / "enroll_map")
     for profile in trials.enroll_index.names:
         if profile not in profiles:
             raise InputError(
-                f"{set_dir / 'trials_profile'}: profile {profile!r} is not in enroll_map; "
+                f"{set_dir / PROFILE_LIST}: profile {profile!r} is not in enroll_map; "
                 f"add it there, or remove its trials"
             )
     sizes = np.array([len(profiles[profile]) for profile in trials.enroll])
     for size in np.unique(sizes):
         chosen = trials.select(sizes == size)
-        with about(set_dir / "trials_profile", set_dir / "enroll_map"):
+        with about(set_dir / PROFILE_LIST, set_dir / "enroll_map"):
             speakers = trial_speakers(chosen, utt2spk, profiles)
-        yield Condition(f"profile{size}", "trials_profile", chosen, speakers)
+        yield Condition(f"profile{size}", PROFILE_LIST, chosen, speakers)
 
 
 def read_labelled(path: Path) -> Trials:

@@ -24,6 +24,7 @@ from nessa.config import PrepareConfig, TrialCount
 from nessa.datadir import read_optional, read_utt2spk, validate_data_dir
 from nessa.errors import InputError, about
 from nessa.files import read_table, write_table
+from nessa.layout import PROFILE_LIST
 from nessa.manifests import manifest_path, write_manifest
 from nessa.mp4 import read_mp4_header
 from nessa.trials import largest_profile, make_profile_trials, make_trials
@@ -340,7 +341,7 @@ def _make_trials(directory: Path, count: TrialCount, sizes: Sequence[int], seed:
             )
         trials.write(directory / "trials")
         log.info("%s: %d trials made", directory, len(trials))
-    for name in ("trials_profile", "enroll_map"):
+    for name in (PROFILE_LIST, "enroll_map"):
         (directory / name).unlink(missing_ok=True)
     largest = largest_profile(utt2spk, utt2session)
     for size in sizes:
@@ -364,7 +365,7 @@ def _make_trials(directory: Path, count: TrialCount, sizes: Sequence[int], seed:
         write_table(
             directory / "enroll_map", {name: " ".join(utts) for name, utts in profiles.items()}
         )
-        trials.write(directory / "trials_profile")
+        trials.write(directory / PROFILE_LIST)
         log.info("%s: %d profiles, %d trials with them", directory, len(profiles), len(trials))
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from nessa.errors import InputError
 from nessa.files import read_table
+from nessa.layout import PROFILE_LIST
 from nessa.trials import Trials, read_enroll_map
 
 SHOWN = 3  # items named in a problem, of all that have it
@@ -166,15 +167,15 @@ def _trial_problems(directory: Path, utt2spk: Mapping[str, str]) -> Iterator[str
     unknown = sorted(members - utt2spk.keys())
     if unknown:
         yield f"{path}: utterance {_some(unknown)} is not in the set; remove the profile"
-    for name, enrolled in (("trials", utt2spk), ("trials_profile", profiles)):
-        path = directory / name
-        if path.exists():
-            trials = Trials.read(path)
-            unknown = sorted(
-                (set(trials.enroll) - enrolled.keys()) | (set(trials.test) - utt2spk.keys())
-            )
-            if unknown:
-                yield f"{path}: {_some(unknown)} is not in the set; remove its trials"
+    for path in sorted(directory.glob("trials*")):
+        enrolled = profiles if path.name == PROFILE_LIST else utt2spk
+        trials = Trials.read(path)
+        unknown = sorted(
+            (set(trials.enroll_index.names) - enrolled.keys())
+            | (set(trials.test_index.names) - utt2spk.keys())
+        )
+        if unknown:
+            yield f"{path}: {_some(unknown)} is not in the set; remove its trials"
 
 
 def _some(items: list[str]) -> str:

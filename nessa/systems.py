@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from nessa.calibration import fit_calibration
-from nessa.conditions import Condition
+from nessa.conditions import Condition, utterance_lists
 from nessa.config import Recipe
 from nessa.errors import about
 from nessa.layout import (
@@ -131,11 +131,11 @@ def _by_likelihood_ratio(exp: Path, system: System, set_name: str) -> Scorer:
 
 
 def _lists(set_dir: Path) -> list[Path]:
-    """Single-utterance trials; profiles are evaluated only, and a set may have none."""
-    lists = [set_dir / "trials"]
-    if set_dir.name == EVAL and (set_dir / PROFILE_LIST).is_file():
-        lists.append(set_dir / PROFILE_LIST)
-    return lists
+    """What a set is scored on: dev, which calibrates, only on its main list."""
+    if set_dir.name == DEV:
+        return [set_dir / "trials"]
+    profiles = set_dir / PROFILE_LIST
+    return [*utterance_lists(set_dir), *([profiles] if profiles.is_file() else [])]
 
 
 def side_paths(exp: Path, system: System, set_name: str) -> tuple[Path, Path]:

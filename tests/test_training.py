@@ -152,10 +152,25 @@ def test_augmentation_changes_sound_but_not_shape(data: Path) -> None:
     assert long.shape == (5 * RATE,) and np.isfinite(long).all()
 
 
-def test_augmentation_without_recordings_is_refused(tmp_path: Path) -> None:
-    prepare_set(tmp_path, "train", range(3))
-    with pytest.raises(InputError, match="noise_prob"):
-        train_encoder(config(), tmp_path, tmp_path / "out", workers=0)
+def test_augmentation_without_recordings_is_left_out_aloud(
+    tmp_path: Path, data: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cut = TrainSpeakers(data, (0, 1)).cut(0, 0)
+
+    def wave(**wanted: float) -> np.ndarray:
+        augment = Augmenter(AugmentationConfig(**wanted), None, None)
+        return augment.draw(cut, 4000, 1.0, np.random.default_rng(0))()
+
+    plain = wave(noise_prob=0, reverb_prob=0)
+    assert "noise_prob" not in caplog.text
+    assert np.array_equal(wave(noise_prob=1, reverb_prob=0), plain)
+    assert "noise_prob is 1" in caplog.text and "trained without" in caplog.text
+
+
+def test_a_noise_of_another_sampling_rate_is_refused(data: Path) -> None:
+    speakers = TrainSpeakers(data, (0, 1))
+    with pytest.raises(InputError, match=r"'noise' has 16000 Hz.* 8000 Hz"):
+        Augmenter(AugmentationConfig(), speakers.noises, speakers.rirs, 8000)
 
 
 def test_a_missing_manifest_is_named(tmp_path: Path) -> None:

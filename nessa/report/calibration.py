@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from nessa.columns import Row, cost, markdown_columns
+from nessa.conditions import SINGLE
 from nessa.config import Recipe
 from nessa.layout import AS_NORM, COSINE, Kind
 from nessa.plan import NESSA, System, update_cells
@@ -16,7 +17,6 @@ from nessa.report.table import Record
 from nessa.thresholds import P_TARGET, Cells, Labels
 
 BAYES = float(np.log((1 - P_TARGET) / P_TARGET))  # the threshold of LLRs, costs 1
-SINGLE = "single"  # the trials that a calibration is fitted on
 CELLS: Row = ("enroll", "runtime", "system", "scores", "minCllr", "Cllr", "minDCF", "actDCF")
 COSTS: Row = ("scores", "calibrated", "a threshold per cell", "one for all", "more", "Bayes")
 
