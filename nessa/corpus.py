@@ -32,6 +32,7 @@ from nessa.trials import largest_profile, make_profile_trials, make_trials
 log = logging.getLogger(__name__)
 
 SETS = ("train", "align", "dev", "eval")
+TESTED = ("dev", "eval")  # sets with trials
 PROFILE_NONTARGETS = 20  # non-target tests of a profile
 HEADERS_PER_JOB = 2000  # audio headers that a process reads before it reports them
 T = TypeVar("T")
@@ -301,8 +302,8 @@ def check_disjoint(sets: Mapping[str, Iterable[str]], align_includes_train: bool
 def finish_sets(data: Path | str, config: PrepareConfig, seed: int, sound: bool = True) -> None:
     """Check the sets that a program in `local/` wrote, and make the trials that it did not.
 
-    A set of `config.trials` without a list gets single-utterance trials; each also gets trials
-    with profiles of several utterances (trials_profile and enroll_map).
+    A set of `config.trials` without a list gets single-utterance trials. Each set with trials also
+    gets some with profiles of several utterances (trials_profile and enroll_map).
 
     Args:
         data: holds a data directory per set.
@@ -323,18 +324,21 @@ def finish_sets(data: Path | str, config: PrepareConfig, seed: int, sound: bool 
             )
     speakers = {name: read_table(data / name / "spk2utt").keys() for name in names}
     check_disjoint(speakers, config.align_includes_train)
-    for name, count in config.trials.items():
-        _make_trials(data / name, count, config.profile_sizes, seed)
+    for name in TESTED:
+        if name in config.trials or (data / name / "trials").exists():
+            _make_trials(data / name, config.trials.get(name), config.profile_sizes, seed)
     problems = [problem for name in names for problem in validate_data_dir(data / name, sound)]
     if problems:
         raise InputError("\n".join(problems))
 
 
-def _make_trials(directory: Path, count: TrialCount, sizes: Sequence[int], seed: int) -> None:
+def _make_trials(
+    directory: Path, count: TrialCount | None, sizes: Sequence[int], seed: int
+) -> None:
     utt2spk = read_utt2spk(directory)
     utt2session = read_table(directory / "utt2session")
     spk2gender = read_optional(directory, "spk2gender")
-    if not (directory / "trials").exists():
+    if count is not None and not (directory / "trials").exists():
         with about(directory):
             trials = make_trials(
                 utt2spk, utt2session, spk2gender, count.targets, count.nontargets, seed
