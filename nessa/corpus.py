@@ -12,7 +12,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 import soundfile
@@ -32,7 +32,7 @@ from nessa.trials import largest_profile, make_profile_trials, make_trials
 log = logging.getLogger(__name__)
 
 SETS = ("train", "align", "dev", "eval")
-TESTED = ("dev", "eval")  # sets with trials
+TESTED: tuple[Literal["dev", "eval"], ...] = ("dev", "eval")  # sets with trials
 PROFILE_NONTARGETS = 20  # non-target tests of a profile
 HEADERS_PER_JOB = 2000  # audio headers that a process reads before it reports them
 T = TypeVar("T")
