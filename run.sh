@@ -12,7 +12,8 @@
 #         4 extract     embeddings as ark/scp       10 export      aligners as ONNX
 #         5 symmetric   score each model with itself
 #
-#   --recipe NAME       a folder of recipes/ (default: mini)
+#   --recipe NAME       a folder of recipes/ (default: mini), or the path of any folder (with a /)
+#                       that holds a recipe.yaml
 #   --stage N           start at stage N (default: after the last stage that finished)
 #   --stop-stage N      stop after stage N (default: 10)
 #   --nj N              parallel jobs (default: the number of cores); never changes a result
@@ -224,8 +225,7 @@ read_options() {
   parse_options recipe stage stop_stage nj size work_dir set "${corpora[@]}" -- "$@"
   ((${#arguments[@]} == 0)) ||
     fail 2 "unexpected argument '${arguments[0]}'; options start with -- (see --help)"
-  [[ $recipe != */* && -f $root/recipes/$recipe/recipe.yaml ]] ||
-    fail 2 "unknown recipe '$recipe'; there are: $(list_recipes)"
+  find_recipe
   [[ -z $stage ]] || check_integer stage 0 10
   check_integer stop_stage 0 10
   check_integer nj 1 9999
@@ -235,9 +235,21 @@ read_options() {
   for corpus in "${corpora[@]}"; do
     [[ -z ${!corpus} ]] || set+=("corpus.paths.$corpus=$(realpath -m -- "${!corpus}")")
   done
-  work_dir=$(realpath -m -- "${work_dir:-$root/recipes/$recipe}")
+  work_dir=$(realpath -m -- "${work_dir:-$recipe_dir}")
   data=$work_dir/data exp=$work_dir/exp config=$work_dir/exp/recipe.yaml
   of_recipe=(--recipe "$config" --data "$data" --exp "$exp")
+}
+
+# Where the recipe is, as an absolute path: the stages run from the repository's root.
+find_recipe() {
+  if [[ $recipe == */* ]]; then
+    [[ -f $recipe/recipe.yaml ]] || fail 2 "--recipe $recipe: no recipe.yaml in this folder"
+    recipe_dir=$(realpath -- "$recipe")
+  else
+    [[ -f $root/recipes/$recipe/recipe.yaml ]] ||
+      fail 2 "unknown recipe '$recipe'; there are: $(list_recipes); a folder is named with a slash"
+    recipe_dir=$root/recipes/$recipe
+  fi
 }
 
 count_cores() {
@@ -267,7 +279,7 @@ lock_work_dir() {
 read_plan() {
   local text key value changes=()
   for value in "${set[@]}"; do changes+=(--set "$value"); done
-  text=$("${nessa[@]}" recipe resolve --recipe "recipes/$recipe/recipe.yaml" \
+  text=$("${nessa[@]}" recipe resolve --recipe "$recipe_dir/recipe.yaml" \
     ${size:+--size "$size"} "${changes[@]}" --work-dir "$work_dir")
   declare -gA plan=()
   declare -ga digests=()

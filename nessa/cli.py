@@ -593,13 +593,16 @@ def export(aligner: Path | None, encoder: Path | None, output: Path) -> None:
 @cli.command()
 @click.argument("directory", type=PathType)
 def validate(directory: Path) -> None:
-    """Check a Kaldi data directory, and say how to mend what is wrong.
+    """Check a Kaldi data directory or an embeddings directory, and say how to mend what is wrong.
+
+    Beside what Kaldi's own validation checks: trials and profiles, the audio files' headers, the
+    features', and every embedding.
 
     Example: nessa validate recipes/mini/data/eval
     """
-    from nessa.datadir import validate_data_dir
+    from nessa.validation import validate
 
-    problems = validate_data_dir(directory)
+    problems = validate(directory)
     if problems:
         raise InputError("\n".join(problems))
     click.echo(f"{directory}: valid")

@@ -51,6 +51,7 @@ class CorpusConfig(Section):
     program: Name | None = None  # local/<program>.py; none for a corpus that is on disk
     paths: dict[Name, str] = {}  # where parts of it lie; which there may be, stage 1's program says
     parts: tuple[str, ...] = ()  # of a corpus that is published in parts, such as LibriSpeech
+    allow_pipes: bool = False  # run the commands that a wav.scp has in the place of files
     sets: dict[SetName, SetSize] = {}
 
 

@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 import soundfile
-from lhotse import AudioSource, Recording, SupervisionSegment
+from lhotse import AudioSource, Features, Recording, SupervisionSegment
 from lhotse.cut import MonoCut
 from lhotse.utils import fastcopy
 
@@ -176,8 +176,10 @@ def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield batch
 
 
-def make_cut(recording: Recording, supervision: SupervisionSegment) -> MonoCut:
-    """The part of a recording that a supervision is about."""
+def make_cut(
+    recording: Recording | None, supervision: SupervisionSegment, features: Features | None = None
+) -> MonoCut:
+    """The part of a recording (or the features) that a supervision is about."""
     return MonoCut(
         id=supervision.id,
         start=supervision.start,
@@ -185,6 +187,7 @@ def make_cut(recording: Recording, supervision: SupervisionSegment) -> MonoCut:
         channel=supervision.channel,
         supervisions=[fastcopy(supervision, start=0.0)],
         recording=recording,
+        features=features,
     )
 
 

@@ -81,11 +81,16 @@ def _problems(directory: Path, sound: bool) -> Iterator[str]:
     segments = read_optional(directory, "segments")
     if segments:
         yield from _segment_problems(directory / "segments", segments, audio)
-    tables = ["feats.scp", "utt2dur", "utt2session", "text", "segments"]
+    tables = ["feats.scp", "vad.scp", "utt2dur", "utt2num_frames", "utt2lang", "utt2session"]
+    tables += ["text", "segments"]
     for name in tables if segments else [*tables, "wav.scp"]:
         if (directory / name).exists():
             path = directory / name
             yield from _key_problems(path, read_table(path), utt2spk, "utterance")
+    for name in ("reco2dur", "reco2file_and_channel"):
+        if (directory / name).exists():
+            table = read_table(directory / name)
+            yield from _key_problems(directory / name, table, audio or utt2spk, "recording")
     yield from _audio_problems(directory / "wav.scp", audio)
     yield from _trial_problems(directory, utt2spk)
 
@@ -94,7 +99,7 @@ def _id_problems(directory: Path, utt2spk: Mapping[str, str]) -> Iterator[str]:
     strays = [utt for utt, speaker in utt2spk.items() if not utt.startswith(speaker)]
     if strays:
         yield (
-            f"{directory}/utt2spk: the speaker is no prefix of {_some(strays)}; "
+            f"{directory}/utt2spk: the speaker is no prefix of {named(strays)}; "
             "put the speaker first in utterance ids"
         )
     if list(utt2spk.values()) != sorted(utt2spk.values(), key=str.encode):
@@ -114,7 +119,7 @@ def _speaker_problems(directory: Path, utt2spk: Mapping[str, str]) -> Iterator[s
         yield from _key_problems(directory / "spk2gender", genders, spk2utt, "speaker")
         wrong = [speaker for speaker, gender in genders.items() if gender not in ("m", "f")]
         if wrong:
-            yield f"{directory}/spk2gender: neither m nor f: {_some(wrong)}; write m or f"
+            yield f"{directory}/spk2gender: neither m nor f: {named(wrong)}; write m or f"
 
 
 def _order_problems(path: Path, table: Mapping[str, str]) -> Iterator[str]:
@@ -128,10 +133,10 @@ def _key_problems(
     yield from _order_problems(path, table)
     missing = sorted(expected.keys() - table.keys())
     if missing:
-        yield f"{path}: no line for {what} {_some(missing)}; add it, or remove the {what}"
+        yield f"{path}: no line for {what} {named(missing)}; add it, or remove the {what}"
     unknown = sorted(table.keys() - expected.keys())
     if unknown:
-        yield f"{path}: {what} {_some(unknown)} is not in the set; remove its line"
+        yield f"{path}: {what} {named(unknown)} is not in the set; remove its line"
 
 
 def _segment_problems(
@@ -155,7 +160,7 @@ def _audio_problems(path: Path, audio: Mapping[str, str]) -> Iterator[str]:
     missing = [name for name, file in files.items() if not file.is_file()]
     if missing:
         yield (
-            f"{path}: no such file {files[missing[0]]} (audio of {_some(missing)}); "
+            f"{path}: no such file {files[missing[0]]} (audio of {named(missing)}); "
             "restore it, or correct the path"
         )
 
@@ -166,7 +171,7 @@ def _trial_problems(directory: Path, utt2spk: Mapping[str, str]) -> Iterator[str
     members = {utterance for utterances in profiles.values() for utterance in utterances}
     unknown = sorted(members - utt2spk.keys())
     if unknown:
-        yield f"{path}: utterance {_some(unknown)} is not in the set; remove the profile"
+        yield f"{path}: utterance {named(unknown)} is not in the set; remove the profile"
     for path in sorted(directory.glob("trials*")):
         enrolled = profiles if path.name == PROFILE_LIST else utt2spk
         trials = Trials.read(path)
@@ -175,9 +180,10 @@ def _trial_problems(directory: Path, utt2spk: Mapping[str, str]) -> Iterator[str
             | (set(trials.test_index.names) - utt2spk.keys())
         )
         if unknown:
-            yield f"{path}: {_some(unknown)} is not in the set; remove its trials"
+            yield f"{path}: {named(unknown)} is not in the set; remove its trials"
 
 
-def _some(items: list[str]) -> str:
-    named = ", ".join(repr(item) for item in items[:SHOWN])
-    return named if len(items) <= SHOWN else f"{named} and {len(items) - SHOWN} more"
+def named(items: list[str]) -> str:
+    """The first few of some items, and how many more there are."""
+    first = ", ".join(repr(item) for item in items[:SHOWN])
+    return first if len(items) <= SHOWN else f"{first} and {len(items) - SHOWN} more"

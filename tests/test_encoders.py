@@ -110,3 +110,40 @@ def test_a_pickle_in_place_of_weights_is_not_loaded(tmp_path: Path) -> None:
     with pytest.raises(InputError):
         load_model(tmp_path)
     assert not canary.exists()
+
+
+@pytest.mark.parametrize(
+    ("architecture", "channels", "dim", "millions"),
+    [("ecapa", 512, 192, 6.2), ("ecapa", 1024, 192, 14.7), ("resnet", 32, 256, 6.6)],
+)
+def test_published_networks_have_their_published_size(
+    architecture: str, channels: int, dim: int, millions: float
+) -> None:
+    settings = config(architecture).model_copy(
+        update={"channels": channels, "dim": dim, "features": FeatureConfig()}
+    )
+    count = sum(weight.numel() for weight in build(settings).parameters())
+    assert count / 1e6 == pytest.approx(millions, rel=0.03)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_pooling_is_a_choice(architecture: str) -> None:
+    own = config(architecture)
+    names = {}
+    for pooling in ("statistics", "attentive"):
+        encoder = build(own.model_copy(update={"pooling": pooling}))
+        assert encoder(torch.randn(2, 30, 10)).shape == (2, 12)
+        names[pooling] = set(encoder.state_dict())
+    assert names["statistics"] < names["attentive"]
+    assert (
+        set(build(own).state_dict())
+        == names["attentive" if architecture == "ecapa" else "statistics"]
+    )
+
+
+def test_a_deeper_resnet() -> None:
+    shallow, deep = (
+        build(config("resnet").model_copy(update={"blocks": blocks}))
+        for blocks in ((1, 1, 1, 1), (3, 8, 36, 3))
+    )
+    assert len(deep.blocks) == 50 and len(shallow.blocks) == 4

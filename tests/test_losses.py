@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from nessa.losses import GE2E, AAMSoftmax, supervised_contrastive
+from nessa.criterion import risen
+from nessa.losses import GE2E, AAMSoftmax, Prototypical, supervised_contrastive
 
 
 def unit(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -74,3 +75,55 @@ def test_supervised_contrastive_is_its_definition_both_ways() -> None:
             by_utterance.append(math.log(total) - s[i][i][u])
     expected = sum(by_profile) / (p * r) + sum(by_utterance) / (p * r)
     assert float(supervised_contrastive(similarity)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_nearest_of_several_centres_counts() -> None:
+    loss = AAMSoftmax(8, 4, margin=0.2, scale=30.0, sub_centres=3)
+    x, labels = unit(5, 8), torch.tensor([0, 1, 2, 3, 0])
+    centres = functional.normalize(loss.weight.detach(), dim=1).reshape(4, 3, 8)
+    nearest = torch.stack([(centres @ row).max(dim=1).values for row in x])  # (B, classes)
+    logits = 30 * nearest
+    for row, label in enumerate(labels.tolist()):
+        logits[row, label] = 30 * math.cos(math.acos(float(nearest[row, label])) + 0.2)
+    expected = functional.cross_entropy(logits, labels)
+    assert float(loss(x, labels).detach()) == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_the_nearest_wrong_classes_have_to_keep_a_margin() -> None:
+    loss = AAMSoftmax(8, 6, margin=0.2, scale=30.0, top_k=2, top_k_margin=0.1)
+    x, labels = unit(5, 8), torch.tensor([0, 1, 2, 3, 0])
+    cosines = (x @ functional.normalize(loss.weight.detach(), dim=1).T).tolist()
+    for ramp in (1.0, 0.5, 0.0):
+        logits = [[30 * c for c in row] for row in cosines]
+        for row, label in enumerate(labels.tolist()):
+            wrong = sorted((c, k) for k, c in enumerate(cosines[row]) if k != label)[-2:]
+            for cosine, k in wrong:
+                logits[row][k] = 30 * math.cos(math.acos(cosine) - 0.1 * ramp)
+            logits[row][label] = 30 * math.cos(math.acos(cosines[row][label]) + 0.2 * ramp)
+        expected = functional.cross_entropy(torch.tensor(logits), labels)
+        found = float(loss(x, labels, ramp=ramp).detach())
+        assert found == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_prototypical_compares_the_last_utterance_with_the_mean_of_the_others() -> None:
+    p, k, d = 4, 3, 6
+    x = 3 * unit(p, k, d)
+    loss = Prototypical()
+    expected = []
+    for speaker in range(p):
+        logits = []
+        for other in range(p):
+            prototype = (x[other, 0] + x[other, 1]) / 2
+            cosine = functional.cosine_similarity(x[speaker, 2], prototype, dim=0)
+            logits.append(10 * float(cosine) - 5)
+        expected.append(-logits[speaker] + math.log(sum(map(math.exp, logits))))
+    found = float(loss(x.flatten(0, 1), p).detach())
+    assert found == pytest.approx(sum(expected) / p, rel=1e-4)
+
+
+def test_the_margin_rises_between_two_parts_of_the_training() -> None:
+    assert [risen((0.2, 0.6), done) for done in (0.0, 0.2, 0.4, 0.6, 1.0)] == pytest.approx(
+        [0, 0, 0.5, 1, 1]
+    )
+    assert risen((0.0, 0.0), 0.0) == 1
+    assert risen((0.0, 0.4), 0.1) == pytest.approx(0.25)

@@ -1,0 +1,213 @@
+"""A Kaldi data directory, of audio, of segments of it, or of features alone, as Lhotse cuts."""
+
+import io
+import logging
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import kaldi_native_io
+import soundfile
+from lhotse import AudioSource, Features, Recording, SupervisionSegment
+from lhotse.cut import MonoCut
+
+from nessa.corpus import make_cut, read_recording
+from nessa.datadir import read_optional, read_utt2spk
+from nessa.errors import InputError
+
+log = logging.getLogger(__name__)
+
+
+class KaldiDir:
+    """The tables of a data directory.
+
+    Args:
+        directory: with utt2spk, and wav.scp or feats.scp.
+        frame_shift: of the given features, in seconds; None where none are wanted.
+        allow_pipes: run the commands of wav.scp.
+
+    Attributes:
+        utt2spk: {utterance: speaker}.
+        segmented: whether utterances are parts of longer recordings.
+
+    Raises:
+        InputError: a table is missing or unreadable, or an utterance is not in it.
+    """
+
+    def __init__(self, directory: Path, frame_shift: float | None, allow_pipes: bool) -> None:
+        self.directory, self._allow_pipes = directory, allow_pipes
+        self.utt2spk = read_utt2spk(directory)
+        self._audio = read_optional(directory, "wav.scp")
+        self._features = read_optional(directory, "feats.scp") if frame_shift else {}
+        self._frame_shift = frame_shift or 0.0
+        self._segments = read_optional(directory, "segments") if self._audio else {}
+        self._frames = read_optional(directory, "utt2num_frames")
+        self._sessions = read_optional(directory, "utt2session")
+        self._genders = read_optional(directory, "spk2gender")
+        self.segmented = bool(self._segments)
+        if frame_shift and not (directory / "feats.scp").exists():
+            raise InputError(
+                f"{directory}: no feats.scp, but an encoder's features are of type given; make "
+                "features, or set features.type to fbank"
+            )
+        if not self._audio and not self._features:
+            raise InputError(
+                f"{directory}: no wav.scp; with feats.scp alone, set features.type of the encoders "
+                "to given"
+            )
+        if not self._sessions and not self.segmented:
+            log.warning(
+                "%s: no utt2session: every utterance counts as a session of its own, and targets "
+                "of one recording session are easier", directory,
+            )  # fmt: skip
+        self._last: Recording | None = None  # segments of a recording follow each other
+
+    def cuts(
+        self, utterances: Mapping[str, str], skipped: dict[str, str] | None
+    ) -> Iterator[MonoCut]:
+        """Describe utterances, sorted by id as `LC_ALL=C sort` sorts.
+
+        Args:
+            utterances: {utterance: speaker}.
+            skipped: receives those that cannot be used, {id: why}; where None, they are refused.
+
+        Raises:
+            InputError: names the utterance, its table and the remedy.
+        """
+        for utterance in sorted(utterances, key=str.encode):
+            try:
+                yield self._cut(utterance)
+            except InputError as error:
+                if skipped is None:
+                    raise
+                skipped[utterance] = str(error)
+
+    def _cut(self, utterance: str) -> MonoCut:
+        speaker = self.utt2spk[utterance]
+        if not utterance.startswith(speaker):
+            raise InputError(
+                f"{self.directory}/utt2spk: utterance {utterance!r} does not begin with its "
+                f"speaker, {speaker!r}, as Kaldi's tools need it; rename it"
+            )
+        recording, start, end = self._recording_of(utterance)
+        features = self._features_of(utterance) if self._features else None
+        duration = end - start if recording is not None else features.duration
+        supervision = SupervisionSegment(
+            id=utterance,
+            recording_id=recording.id if recording is not None else utterance,
+            start=start,
+            duration=duration,
+            speaker=speaker,
+            gender=self._genders.get(speaker),
+            custom={"session": self._session_of(utterance)},
+        )
+        return make_cut(recording, supervision, features)
+
+    def _session_of(self, utterance: str) -> str:
+        if self._sessions:
+            return self._line(self._sessions, "utt2session", utterance)
+        if self.segmented:
+            return self._line(self._segments, "segments", utterance).split()[0]
+        return utterance
+
+    def _recording_of(self, utterance: str) -> tuple[Recording | None, float, float]:
+        """The recording of an utterance, and from when to when it speaks, in seconds."""
+        if not self._audio:
+            return None, 0.0, 0.0
+        if not self.segmented:
+            recording = self._open(utterance)
+            return recording, 0.0, recording.duration
+        line = self._line(self._segments, "segments", utterance)
+        try:
+            name, start_text, end_text = line.split()
+            start, end = float(start_text), float(end_text)
+        except ValueError:
+            raise InputError(
+                f"{self.directory}/segments: {utterance!r}: expected `recording start end` in "
+                f"seconds, got {line!r}"
+            ) from None
+        recording = self._open(name)
+        end = recording.duration if end < 0 else end  # Kaldi's -1: to the end
+        if not 0 <= start < end <= recording.duration + 0.05:
+            raise InputError(
+                f"{self.directory}/segments: {utterance!r}: from {start} to {end} s does not lie "
+                f"in recording {name!r} of {recording.duration:.2f} s; correct it"
+            )
+        return recording, start, min(end, recording.duration)
+
+    def _open(self, name: str) -> Recording:
+        if self._last is None or self._last.id != name:
+            place = self._line(self._audio, "wav.scp", name)
+            if place.endswith("|"):
+                self._last = self._by_pipe(name, place[:-1].strip())
+            else:
+                self._last = read_recording(name, self._find(place, "wav.scp", name))
+        return self._last
+
+    def _by_pipe(self, name: str, command: str) -> Recording:
+        if not self._allow_pipes:
+            raise InputError(
+                f"{self.directory}/wav.scp: {name!r} is a command, which is not run unless you "
+                "allow it: --set corpus.allow_pipes=true, or write its output to a file"
+            )
+        done = subprocess.run(command, shell=True, capture_output=True, check=False)
+        try:
+            header = soundfile.info(io.BytesIO(done.stdout))
+        except soundfile.LibsndfileError:
+            said = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
+            raise InputError(
+                f"{self.directory}/wav.scp: {name!r}: {command!r} gives no audio {said}; mend it"
+            ) from None
+        return Recording(
+            id=name,
+            sources=[AudioSource(type="command", channels=[0], source=command)],
+            sampling_rate=header.samplerate,
+            num_samples=header.frames,
+            duration=header.frames / header.samplerate,
+        )
+
+    def _features_of(self, utterance: str) -> Features:
+        place = self._line(self._features, "feats.scp", utterance)
+        where = f"{self.directory}/feats.scp: {utterance!r}"
+        file, colon, offset = place.rpartition(":")
+        if place.endswith("|") or place.endswith("]"):
+            raise InputError(f"{where}: {place!r} is a command or a range; copy-feats makes arks")
+        if not (colon and offset.isdigit()):
+            file, offset = place, ""
+        path = self._find(file, "feats.scp", utterance)
+        located = f"{path}:{offset}" if offset else str(path)
+        try:
+            shape = kaldi_native_io.MatrixShape.read(located)
+        except Exception as error:  # its C++ errors
+            raise InputError(f"{where}: {located} is no Kaldi matrix; make it again") from error
+        return Features(
+            type="kaldiio",
+            num_frames=shape.num_rows,
+            num_features=shape.num_cols,
+            frame_shift=self._frame_shift,
+            sampling_rate=16000,  # of nothing: there is no audio behind them
+            start=0.0,
+            duration=shape.num_rows * self._frame_shift,
+            storage_type="kaldiio",
+            storage_path=located,
+            storage_key=utterance,
+            recording_id=utterance,
+            channels=0,
+        )
+
+    def _find(self, place: str, table: str, name: str) -> Path:
+        """Relative paths are relative to the working directory, or to a folder above the table."""
+        tried = [Path(place), *(folder / place for folder in self.directory.absolute().parents)]
+        tried.insert(1, self.directory / place)
+        for path in tried:
+            if path.is_file():
+                return path.absolute()
+        raise InputError(
+            f"{self.directory}/{table}: {name!r}: no such file {place!r}, from here or from any "
+            "folder above the table; restore it, or write an absolute path"
+        )
+
+    def _line(self, table: Mapping[str, str], name: str, key: str) -> str:
+        if key not in table:
+            raise InputError(f"{self.directory}/{name}: no line for {key!r}; add it")
+        return table[key]

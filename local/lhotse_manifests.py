@@ -1,0 +1,105 @@
+"""A folder of Lhotse manifests as cuts of one supervision each."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from lhotse import CutSet, load_manifest
+from lhotse.cut import MonoCut
+from lhotse.utils import fastcopy
+
+from nessa.datadir import read_optional
+from nessa.errors import InputError
+
+SUFFIXES = (".jsonl", ".jsonl.gz")
+
+
+class LhotseDir:
+    """The manifests of a folder.
+
+    Args:
+        directory: holds one manifest of cuts, or one of recordings and one of supervisions.
+
+    Attributes:
+        utt2spk: {supervision: speaker}.
+        segmented: whether supervisions are parts of longer recordings.
+
+    Raises:
+        InputError: no such manifests, or a supervision without a speaker.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._sessions = read_optional(directory, "utt2session")
+        self._cuts: dict[str, MonoCut] = {}
+        for cut in _read(directory):
+            for own in _of_one_supervision(cut):
+                if own.id in self._cuts:
+                    raise InputError(f"{directory}: supervision {own.id!r} is there twice")
+                if not own.supervisions[0].speaker:
+                    raise InputError(f"{directory}: supervision {own.id!r} has no speaker; add it")
+                self._cuts[own.id] = own
+        self.utt2spk = {name: cut.supervisions[0].speaker for name, cut in self._cuts.items()}
+        self.segmented = any(
+            cut.has_recording and (cut.start > 0 or cut.recording_id != name)
+            for name, cut in self._cuts.items()
+        )
+
+    def cuts(
+        self, utterances: Mapping[str, str], skipped: dict[str, str] | None
+    ) -> Iterator[MonoCut]:
+        """The cuts of some supervisions, sorted by id as `LC_ALL=C sort` sorts.
+
+        Args:
+            utterances: {supervision: speaker}.
+            skipped: receives those that cannot be used, {id: why}; where None, they are refused.
+
+        Raises:
+            InputError: an id does not begin with its speaker.
+        """
+        for name in sorted(utterances, key=str.encode):
+            cut = self._cuts[name]
+            segment = cut.supervisions[0]
+            if not name.startswith(segment.speaker):
+                problem = (
+                    f"{self.directory}: supervision {name!r} does not begin with its speaker, "
+                    f"{segment.speaker!r}, as Kaldi's tools need it; rename it"
+                )
+                if skipped is None:
+                    raise InputError(problem)
+                skipped[name] = problem
+                continue
+            custom = {**(segment.custom or {}), "session": self._session(cut)}
+            yield fastcopy(cut, supervisions=[fastcopy(segment, custom=custom)])
+
+    def _session(self, cut: MonoCut) -> str:
+        own = (cut.supervisions[0].custom or {}).get("session")
+        recording = cut.recording_id if cut.has_recording else cut.id
+        return str(self._sessions.get(cut.id) or own or recording)
+
+
+def _read(directory: Path) -> CutSet:
+    if directory.is_file():
+        return load_manifest(directory, CutSet)
+    manifests = [p for p in sorted(directory.glob("*")) if p.name.endswith(SUFFIXES)]
+    found = {
+        kind: [path for path in manifests if kind in path.name]
+        for kind in ("cuts", "recordings", "supervisions")
+    }
+    if len(found["cuts"]) == 1:
+        return load_manifest(found["cuts"][0], CutSet)
+    if len(found["recordings"]) == len(found["supervisions"]) == 1:
+        return CutSet.from_manifests(
+            recordings=load_manifest(found["recordings"][0]),
+            supervisions=load_manifest(found["supervisions"][0]),
+        )
+    raise InputError(
+        f"{directory}: neither a Kaldi data directory (no utt2spk) nor Lhotse's: expected one "
+        "*cuts*.jsonl.gz, or one *recordings*.jsonl.gz and one *supervisions*.jsonl.gz"
+    )
+
+
+def _of_one_supervision(cut: MonoCut) -> Iterator[MonoCut]:
+    for segment in cut.supervisions:
+        part = cut.truncate(offset=segment.start, duration=segment.duration, preserve_id=True)
+        supervision = fastcopy(segment, start=0.0)
+        yield fastcopy(part, id=segment.id, supervisions=[supervision])
