@@ -100,7 +100,10 @@ def assert_same_embeddings(ours: SpeakerModel, theirs: SpeakerModel, cuts: list[
     assert cosines(expected - mean, found - mean).min() >= 0.9999
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(
+    "architecture",
+    [pytest.param(a, marks=[] if a == "tdnn" else pytest.mark.slow) for a in ARCHITECTURES],
+)
 def test_an_exported_encoder_loaded_back_gives_the_same_embeddings(
     architecture: str, cuts: list[MonoCut], tmp_path: Path, nessa: Command
 ) -> None:
