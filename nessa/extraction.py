@@ -138,12 +138,25 @@ def extract(
     matrix = np.empty((len(cuts), model.dim), dtype=np.float32)
     with progress(total=len(cuts), what=what) as bar:
         for indices in _batches(order, cuts, batch_seconds):
-            matrix[indices] = model.embed([model.read(cuts[i]) for i in indices]).numpy()
+            matrix[indices] = _embed(model, [cuts[i] for i in indices])
             bar.update(len(indices))
     bad = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
     if len(bad):
         raise InputError(f"utterance {cuts[bad[0]].id!r}: embedding is not finite; is it silence?")
     return Embeddings([cut.id for cut in cuts], matrix)
+
+
+def _embed(model: SpeakerModel, cuts: list[MonoCut]) -> np.ndarray:
+    """The embeddings (B, D) of a batch; whatever error that raises names its utterances."""
+    inputs = [model.read(cut) for cut in cuts]
+    try:
+        return model.embed(inputs).numpy()
+    except Exception as error:  # of any library
+        batch = f"utterances {', '.join(cut.id for cut in cuts)}"
+        if isinstance(error, InputError):
+            raise InputError(f"{batch}: {error}") from error
+        error.add_note(f"raised by model {model.name!r} for {batch}")
+        raise
 
 
 def _batches(order: list[int], cuts: list[MonoCut], batch_seconds: float) -> Iterator[list[int]]:

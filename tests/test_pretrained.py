@@ -1,5 +1,8 @@
 """Pretrained models of every kind: the same embeddings in batches, and faults that are named."""
 
+import importlib
+import re
+import sys
 from pathlib import Path
 
 import kaldi_native_fbank
@@ -8,6 +11,8 @@ import onnx
 import pytest
 import soundfile
 import torch
+import yaml
+from lhotse import Recording
 from lhotse.cut import MonoCut
 from onnx import TensorProto, helper
 
@@ -21,6 +26,7 @@ from nessa.config import (
     PythonConfig,
     ResemblyzerConfig,
     SpeechBrainConfig,
+    resolve,
 )
 from nessa.corpus import Utterance, make_cuts, sort_utterances
 from nessa.encoders import SpeakerModel, build, load_model, save_model, save_pretrained
@@ -31,7 +37,7 @@ from nessa.features import FeatureExtractor, read_audio
 from nessa.manifests import read_cuts
 from nessa.metrics import eer
 from tests.conftest import ROOT, Command
-from tests.speech import prepare_set
+from tests.speech import prepare_set, tone
 
 SAMPLE = ROOT.parent / "shared/data/librispeech_sample/LibriSpeech"
 
@@ -86,7 +92,18 @@ def our_encoder(folder: Path, architecture: str, features: FeatureConfig) -> Spe
     return model
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def assert_same_embeddings(ours: SpeakerModel, theirs: SpeakerModel, cuts: list[MonoCut]) -> None:
+    """Also without what they have in common: in an untrained network that is nearly everything."""
+    expected, found = (extract(model, cuts, 4.0).matrix for model in (ours, theirs))
+    assert cosines(expected, found).min() >= 0.9999
+    mean = expected.mean(axis=0)
+    assert cosines(expected - mean, found - mean).min() >= 0.9999
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    [pytest.param(a, marks=[] if a == "tdnn" else pytest.mark.slow) for a in ARCHITECTURES],
+)
 def test_an_exported_encoder_loaded_back_gives_the_same_embeddings(
     architecture: str, cuts: list[MonoCut], tmp_path: Path, nessa: Command
 ) -> None:
@@ -98,29 +115,44 @@ def test_an_exported_encoder_loaded_back_gives_the_same_embeddings(
     config = OnnxConfig(pretrained="onnx", file=str(file), features=features)
     theirs = loaded(tmp_path / "theirs", config)
     assert theirs.dim == 24
-    expected, found = (extract(model, cuts, 4.0).matrix for model in (ours, theirs))
-    assert cosines(expected, found).min() >= 0.9999
+    assert_same_embeddings(ours, theirs, cuts)
     assert_batches_change_nothing(theirs, cuts)
+    if SAMPLE.is_dir():
+        real = sorted(SAMPLE.rglob("*.flac"))[::12]
+        assert_same_embeddings(ours, theirs, [Recording.from_file(p).to_cut() for p in real])
     card = (tmp_path / "onnx/README.md").read_text()
     assert ours.fingerprint in card and "features: {num_filters: 40, low_freq: 50.0}" in card
 
 
-@pytest.mark.skipif(not SAMPLE.is_dir(), reason="the LibriSpeech sample is not beside the checkout")
-def test_features_are_wespeakers(tmp_path: Path) -> None:
-    samples, rate = soundfile.read(next(SAMPLE.rglob("*.flac")), dtype="float32")
+def wespeakers_features(samples: np.ndarray) -> np.ndarray:
+    """By Kaldi's own code, of 16-bit integers, mean-normalised."""
     options = kaldi_native_fbank.FbankOptions()
     options.frame_opts.dither = 0.0
     options.frame_opts.window_type = "hamming"
     options.mel_opts.num_bins = 80
     reference = kaldi_native_fbank.OnlineFbank(options)
-    reference.accept_waveform(rate, (samples * 32768).tolist())
+    reference.accept_waveform(16000, (samples * 32768).tolist())
     reference.input_finished()
-    expected = np.stack([reference.get_frame(i) for i in range(reference.num_frames_ready)])
-    expected -= expected.mean(axis=0)
+    features = np.stack([reference.get_frame(i) for i in range(reference.num_frames_ready)])
+    return features - features.mean(axis=0)
+
+
+@pytest.mark.skipif(not SAMPLE.is_dir(), reason="the LibriSpeech sample is not beside the checkout")
+def test_features_are_wespeakers() -> None:
+    samples, _ = soundfile.read(next(SAMPLE.rglob("*.flac")), dtype="float32")
+    expected = wespeakers_features(samples)
     found = FeatureExtractor(WESPEAKER_FEATURES)(torch.from_numpy(samples)[None])[0].numpy()
     assert found.shape == expected.shape
     np.testing.assert_allclose(found, expected, atol=5e-3)
     assert np.abs(found - expected).mean() < 1e-4
+
+
+@pytest.mark.parametrize(("loudness", "silence"), [(1, 0), (1e-3, 0), (1, 8000)])
+def test_features_are_wespeakers_where_little_is_heard(loudness: float, silence: int) -> None:
+    samples = (loudness * tone(3, 1.37, np.random.default_rng(1))).astype(np.float32)
+    samples[4000 : 4000 + silence] = 0  # has a value by the energy floor alone
+    found = FeatureExtractor(WESPEAKER_FEATURES)(torch.from_numpy(samples)[None])[0].numpy()
+    np.testing.assert_allclose(found, wespeakers_features(samples), atol=2e-3)
 
 
 def onnx_model(
@@ -160,6 +192,8 @@ def test_a_model_for_one_utterance_at_a_time(cuts: list[MonoCut], tmp_path: Path
         ([("feats", TensorProto.INT64, [None, None, 80])], 2, r"found feats: tensor\(int64\)"),
         ([FEATS, ("lengths", TensorProto.FLOAT, [None])], 2, "lengths"),
         ([("feats", TensorProto.FLOAT, [None, None, 40])], 2, "set it to 40"),
+        ([("feats", TensorProto.FLOAT, [None, 300, 80])], 2, "of 300 frames only"),
+        ([("feats", TensorProto.FLOAT, [4, None, 80])], 2, "takes 4 utterances"),
         ([FEATS], 3, r"found shape \(1, 200, 80\)"),
     ],
 )
@@ -171,6 +205,13 @@ def test_onnx_models_of_another_shape_are_refused(
         save_pretrained(tmp_path / "m", OnnxConfig(pretrained="onnx", file=str(path)))
     assert str(path) in str(refusal.value)
     assert not (tmp_path / "m").exists()
+
+
+def test_onnx_features_that_a_model_fails_on_are_named(tmp_path: Path) -> None:
+    path = onnx_model(tmp_path / "m.onnx", [FEATS])
+    model = loaded(tmp_path / "m", OnnxConfig(pretrained="onnx", file=str(path)))
+    with pytest.raises(InputError, match=r"m\.onnx: fails on features of shape \(1, 20, 3\)"):
+        model.embed([torch.zeros(20, 3)])
 
 
 @pytest.mark.parametrize(
@@ -221,6 +262,18 @@ class Net(torch.nn.Module):
     def forward(self, utterances):
         return torch.stack([self.layer(u.std()[None]) for u in utterances])
 
+class Aging:
+    fingerprint = "aging-1"
+    def __init__(self, fate):
+        self.fate, self.calls = fate, 0
+    def __call__(self, utterances):
+        self.calls += 1
+        if self.calls == 1:
+            return numpy.ones((len(utterances), 2))
+        if self.fate == "crash":
+            raise ZeroDivisionError("theirs")
+        return numpy.full((len(utterances), 3 if self.fate == "grow" else 2), numpy.nan)
+
 def nameless():
     return lambda utterances: numpy.zeros((len(utterances), 2))
 """
@@ -261,6 +314,22 @@ def test_faults_of_a_factory_are_named(module: str, tmp_path: Path) -> None:
             save_pretrained(tmp_path / "m", config)
 
 
+def test_faults_while_extracting_name_factory_and_utterances(
+    module: str, cuts: list[MonoCut], tmp_path: Path
+) -> None:
+    for fate, message in (("nan", "not finite"), ("grow", "not finite|dimension 3")):
+        model = loaded(tmp_path / "m", python(module, "Aging", fate=fate))
+        with pytest.raises(InputError, match=message) as refusal:
+            extract(model, cuts[:2])
+        for part in (f"{module}:Aging", cuts[0].id, cuts[1].id):
+            assert part in str(refusal.value)
+    model = loaded(tmp_path / "m", python(module, "Aging", fate="crash"))
+    with pytest.raises(ZeroDivisionError, match="theirs") as crash:
+        extract(model, cuts[:2])
+    for part in (f"{module}:Aging", cuts[0].id, cuts[1].id):
+        assert part in "".join(crash.value.__notes__)
+
+
 # ---- Resemblyzer, SpeechBrain -------------------------------------------------------------------
 
 
@@ -285,7 +354,7 @@ def test_resemblyzer_is_the_library(resemblyzer: SpeakerModel, cuts: list[MonoCu
 
 @pytest.mark.slow
 def test_resemblyzer_embeds_where_it_hears_no_voice(
-    resemblyzer: SpeakerModel, tmp_path: Path
+    resemblyzer: SpeakerModel, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     rng = np.random.default_rng(0)
     for name, samples in (("silence", np.zeros(16000)), ("hiss", 1e-3 * rng.random(16000))):
@@ -293,6 +362,7 @@ def test_resemblyzer_embeds_where_it_hears_no_voice(
         soundfile.write(path, samples, 16000)
         (cut,) = make_cuts([Utterance(f"a-b-{name}", "a", "b", path)])
         assert len(resemblyzer.read(cut)) > 1600
+        assert f"'a-b-{name}': no voice is detected" in caplog.text
         assert np.isfinite(extract(resemblyzer, [cut]).matrix).all()
 
 
@@ -323,6 +393,7 @@ def speechbrain_source(tmp_path: Path) -> Path:
     network = "channels: [16, 16, 16, 16, 48]\n    attention_channels: 8\n    lin_neurons: 12"
     (folder / "hyperparams.yaml").write_text(
         f"""
+pretrained_path: someone/on-the-hub
 compute_features: !new:speechbrain.lobes.features.Fbank
     n_mels: 24
 mean_var_norm: !new:speechbrain.processing.features.InputNormalization
@@ -342,7 +413,7 @@ pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
     loadables:
         embedding_model: !ref <embedding_model>
     paths:
-        embedding_model: {folder}/embedding_model.ckpt
+        embedding_model: !ref <pretrained_path>/embedding_model.ckpt
 """
     )
     torch.manual_seed(1)
@@ -361,6 +432,21 @@ def test_a_speechbrain_source(
     assert model.fingerprint == loaded(tmp_path / "m", config).fingerprint
 
 
+def test_a_torchaudio_for_another_torch_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    package = tmp_path / "speechbrain" / "inference"
+    package.mkdir(parents=True)
+    (package.parent / "__init__.py").write_text("")
+    (package / "__init__.py").write_text("raise OSError('Could not load libtorchaudio')")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "speechbrain"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(InputError, match=r"libtorchaudio.*built for torch .*install it from"):
+        save_pretrained(tmp_path / "m", SpeechBrainConfig(pretrained="speechbrain", source="x"))
+    sys.modules.pop("speechbrain", None)
+
+
 def test_a_model_whose_library_is_missing_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -374,6 +460,37 @@ def test_a_model_whose_library_is_missing_says_what_to_install(
         ("onnxruntime", OnnxConfig(pretrained="onnx", file=str(path))),
     ):
         with monkeypatch.context() as patch:
-            patch.setitem(__import__("sys").modules, library, None)
+            patch.setitem(sys.modules, library, None)
             with pytest.raises(InputError, match=r"pip install 'nessa\["):
                 save_pretrained(tmp_path / "m", config)
+
+
+# ---- docs/pretrained.md -------------------------------------------------------------------------
+
+GUIDE = (ROOT / "docs/pretrained.md").read_text()
+
+
+def test_the_guides_settings_are_a_recipes(tmp_path: Path) -> None:
+    snippets = [yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", GUIDE, re.DOTALL)]
+    rest = {"name": "guide", "corpus": {}, "prepare": {"program": "voxceleb"}}
+    kinds = set()
+    for snippet in snippets:
+        encoders = list(snippet["encoders"])
+        settings = {**rest, "update": [encoders[0], encoders[-1]], **snippet}
+        (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(settings))
+        recipe = resolve(tmp_path / "recipe.yaml")
+        kinds |= {getattr(model, "pretrained", None) for model in recipe.encoders.values()}
+    assert {"onnx", "speechbrain", "resemblyzer", "python"} <= kinds
+
+
+def test_the_guides_python_model_works(
+    cuts: list[MonoCut], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
+    (tmp_path / "guide_models.py").write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    weights = tmp_path / "old.pt"
+    torch.save(importlib.import_module("guide_models").Model().state_dict(), weights)
+    model = loaded(tmp_path / "m", python("guide_models", "load", weights=str(weights)))
+    assert model.dim == 6
+    assert_batches_change_nothing(model, cuts)

@@ -24,6 +24,7 @@ case "$*" in
     case "${PIP:-}" in
       offline) echo "NewConnectionError: Temporary failure in name resolution"; exit 1 ;;
       unpinned) echo "ERROR: No matching distribution found for torch==2.13.0"; exit 1 ;;
+      no_compiler) echo "  ERROR: Failed building wheel for webrtcvad"; exit 1 ;;
       full) echo "Installing collected packages: torch"
         echo "ERROR: [Errno 28] No space left on device"; exit 1 ;;
       killed) echo "Installing collected packages: torch"; kill -KILL "$PPID" ;;
@@ -159,6 +160,7 @@ def test_an_interpreter_that_is_gone_is_replaced(tree):
     [
         ("offline", "the package index cannot be reached; check the network"),
         ("unpinned", "lacks a pinned version for this Python (3.11.9)"),
+        ("no_compiler", "install a C compiler and Python's headers"),
         ("full", "the disk is full"),
     ],
 )

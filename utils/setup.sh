@@ -139,7 +139,7 @@ explain_pip_failure() {
     why="the package index cannot be reached; check the network and pip's proxy settings"
   elif grep -q 'No matching distribution' "$pip_log"; then
     why="the package index lacks a pinned version for this Python ($(python_version "$python"))"
-  elif grep -q 'error: command .*cc.* failed\|Python.h: No such file' "$pip_log"; then
+  elif grep -q 'Failed building wheel' "$pip_log"; then
     why="a package is compiled here; install a C compiler and Python's headers"
     why+=" (on Debian or Ubuntu: gcc, python3-dev)"
   fi

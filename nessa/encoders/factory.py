@@ -18,7 +18,10 @@ gives one embedding each: a tensor or array, shape (B, D). For instance, in my_m
     encoders:
       old: {pretrained: python, factory: "my_models:make", arguments: {weights: old.pt}}
 
-The fingerprint is that of a torch module's weights; anything else has a str `fingerprint`.
+An embedding must depend neither on the other utterances of the list nor on chance: pad with a
+mask or not at all, and return a network in evaluation mode. All are finite, D stays the same, and
+gradients are off. The fingerprint is that of a torch module's weights; anything else has a str
+`fingerprint`, which changes whenever its embeddings do.
 """
 
 import importlib
@@ -66,18 +69,38 @@ class PythonModel(SpeakerModel):
         return read_audio(cut, self._config.sampling_rate, self.name)
 
     def embed(self, inputs: list[Tensor]) -> Tensor:
-        """Samples (S_i,) -> embeddings (B, D)."""
-        return self._call(inputs)
+        """Samples (S_i,) -> embeddings (B, D).
+
+        Raises:
+            InputError: what the model gives is not (B, D), or not finite.
+        """
+        embeddings = self._call(inputs)
+        if embeddings.shape[1] != self.dim:
+            raise InputError(
+                f"{self._where} gave embeddings of dimension {embeddings.shape[1]}; those before "
+                f"had {self.dim}"
+            )
+        return embeddings
 
     @torch.inference_mode()
     def _call(self, inputs: list[Tensor]) -> Tensor:
-        embeddings = torch.as_tensor(self._model(inputs)).float().cpu()
+        try:
+            embeddings = torch.as_tensor(self._model(inputs)).float().cpu()
+        except Exception as error:
+            error.add_note(f"raised by {self._where}")
+            raise
         if embeddings.ndim != 2 or len(embeddings) != len(inputs):
             raise InputError(
-                f"model {self.name!r} ({self._config.factory}) gave shape "
-                f"{tuple(embeddings.shape)} for {len(inputs)} utterances; it must give one row each"
+                f"{self._where} gave shape {tuple(embeddings.shape)} for {len(inputs)} utterances; "
+                "it must give one row each"
             )
+        if not embeddings.isfinite().all():
+            raise InputError(f"{self._where} gave embeddings that are not finite")
         return embeddings
+
+    @property
+    def _where(self) -> str:
+        return f"model {self.name!r} ({self._config.factory})"
 
     def _find_fingerprint(self) -> str:
         own = getattr(self._model, "fingerprint", None)
@@ -98,7 +121,7 @@ def _find(factory: str) -> Callable[..., Any]:
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        if error.name and not module_name.startswith(error.name):
+        if not error.name or not f"{module_name}.".startswith(f"{error.name}."):
             raise  # of theirs
         raise InputError(
             f"factory {factory!r}: no module {module_name!r}; install it, or add its folder to "

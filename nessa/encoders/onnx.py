@@ -56,7 +56,11 @@ class OnnxModel(SpeakerModel):
         return read_features(cut, self._features, self.name)
 
     def embed(self, inputs: list[Tensor]) -> Tensor:
-        """Feature matrices (T_i, F) -> embeddings (B, D)."""
+        """Feature matrices (T_i, F) -> embeddings (B, D).
+
+        Raises:
+            InputError: onnxruntime fails on them; some networks need more frames than others.
+        """
         rows_of = defaultdict(list)
         for row, features in enumerate(inputs):
             rows_of[row if self._one_by_one else len(features)].append(row)
@@ -68,7 +72,13 @@ class OnnxModel(SpeakerModel):
 
     def _run(self, features: np.ndarray) -> np.ndarray:
         """(B, T, F) -> (B, D), by the model's first output."""
-        return self._session.run(None, {self._input.name: features.astype(np.float32)})[0]
+        try:
+            return self._session.run(None, {self._input.name: features.astype(np.float32)})[0]
+        except Exception as error:  # onnxruntime's own types
+            raise InputError(
+                f"{self._path}: fails on features of shape {_as_text(features.shape)}: "
+                f"{_first_line(error)}"
+            ) from error
 
     def _check_input(self, num_filters: int) -> Any:
         inputs = self._session.get_inputs()
@@ -85,17 +95,17 @@ class OnnxModel(SpeakerModel):
                 f"{self._path}: takes {first.shape[2]} features a frame, but features.num_filters "
                 f"is {num_filters}; set it to {first.shape[2]}"
             )
+        batch, frames, _ = first.shape
+        if isinstance(frames, int) or (isinstance(batch, int) and batch != 1):
+            raise InputError(
+                f"{self._path}: takes {batch} utterances of {frames} frames only; export the model "
+                "with any number of them"
+            )
         return first
 
     def _find_dim(self, num_filters: int) -> int:
         noise = np.random.default_rng(0).standard_normal((1, PROBE_FRAMES, num_filters))
-        try:
-            shape = self._run(noise).shape
-        except Exception as error:  # onnxruntime's own types
-            raise InputError(
-                f"{self._path}: cannot embed {PROBE_FRAMES} frames of {num_filters} features: "
-                f"{_first_line(error)}"
-            ) from error
+        shape = self._run(noise).shape
         if len(shape) != 2 or shape[0] != 1:
             raise InputError(
                 f"{self._path}: expected embeddings (batch, dimension) as the first output, found "

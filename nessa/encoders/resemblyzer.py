@@ -1,6 +1,8 @@
 """Resemblyzer: a pretrained LSTM (GE2E on real speech) that its package brings along."""
 
+import logging
 import warnings
+from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,8 @@ from nessa.encoders.weights import weights_digest
 from nessa.errors import InputError
 from nessa.features import read_audio
 from nessa.files import digest
+
+log = logging.getLogger(__name__)
 
 SHORTEST = 0.1  # seconds of voice that the library's detector must leave
 
@@ -35,7 +39,8 @@ class ResemblyzerModel(SpeakerModel):
         self._rate = self._library.sampling_rate
         self.name = name
         self.dim = self._encoder.linear.out_features
-        self.fingerprint = digest([config.pretrained, weights_digest(self._encoder)])
+        preprocessing = [config.pretrained, metadata.version("resemblyzer")]
+        self.fingerprint = digest([*preprocessing, weights_digest(self._encoder)])
 
     def read(self, cut: MonoCut) -> Tensor:
         """Samples without long silences, shape (S,)."""
@@ -44,6 +49,7 @@ class ResemblyzerModel(SpeakerModel):
         # Where its detector hears no voice, the sound is embedded as it is: the other model has
         # to embed it, too, and an utterance must not be lost on one side alone.
         if len(voiced) < SHORTEST * self._rate:
+            log.warning("utterance %r: no voice is detected; all of it is embedded", cut.id)
             voiced = samples
         return torch.from_numpy(np.ascontiguousarray(voiced, dtype=np.float32))
 

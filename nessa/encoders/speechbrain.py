@@ -63,14 +63,12 @@ class SpeechBrainModel(SpeakerModel):
 
 
 def _load(source: str) -> Any:
+    encoder_classifier, options = _import(), {}
+    if Path(source).is_dir():
+        # Published models name the hub as the place of their weights, also in a copy of them.
+        options = {"overrides": {"pretrained_path": source}, "overrides_must_match": False}
     try:
-        from speechbrain.inference.classifiers import EncoderClassifier
-    except ImportError as error:
-        raise InputError(
-            f"SpeechBrain cannot be loaded ({error}): pip install 'nessa[speechbrain]'"
-        ) from None
-    try:
-        classifier = EncoderClassifier.from_hparams(source=source)
+        classifier = encoder_classifier.from_hparams(source=source, **options)
     except Exception as error:  # its YAML and its hub raise many types
         what = "no such folder, and" if not Path(source).is_dir() else "the model"
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -81,3 +79,18 @@ def _load(source: str) -> Any:
     if classifier is None:
         raise InputError(f"source {source!r}: SpeechBrain found no model there")
     return classifier.eval()
+
+
+def _import() -> Any:
+    try:
+        from speechbrain.inference.classifiers import EncoderClassifier
+    except ImportError as error:
+        raise InputError(
+            f"SpeechBrain cannot be loaded ({error}): pip install 'nessa[speechbrain]'"
+        ) from None
+    except (OSError, RuntimeError) as error:  # of torchaudio, when it looks for CUDA's libraries
+        raise InputError(
+            f"SpeechBrain cannot be loaded ({error}): it needs a torchaudio that was built for "
+            f"torch {torch.__version__}; install it from the index that this torch came from"
+        ) from None
+    return EncoderClassifier

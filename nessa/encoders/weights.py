@@ -2,6 +2,7 @@
 
 import hashlib
 
+import torch
 from torch import nn
 
 
@@ -10,5 +11,6 @@ def weights_digest(module: nn.Module) -> str:
     sha = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        sha.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        numbers = tensor.detach().cpu().contiguous().reshape(-1)
+        sha.update(numbers.view(torch.uint8).numpy().tobytes())  # NumPy has no bfloat16
     return sha.hexdigest()
