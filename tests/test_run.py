@@ -276,7 +276,7 @@ def test_each_job_of_a_system_gets_its_name(tree):
     ("options", "message"),
     [
         (["--recipe", "vox"], "unknown recipe 'vox'; there are: mini other"),
-        (["--recipe", "../recipes/mini"], "unknown recipe"),
+        (["--recipe", "../recipes/mini"], "no recipe.yaml in this folder"),
         (["--stagge", "3"], "did you mean --stage?"),
         (["--stage", "11"], "--stage must be a whole number from 0 to 10"),
         (["--stage", "5", "--stop-stage", "4"], "--stage 5 comes after --stop-stage 4"),
@@ -292,3 +292,20 @@ def test_bad_options_are_refused_before_anything_is_written(tree, options, messa
     assert tree.calls() == []
     assert not tree.exp.exists()
     assert not list(tree.root.parent.rglob("canary"))
+
+
+def test_a_recipe_may_be_any_folder(tree):
+    folder = tree.root.parent / "my recipe"
+    folder.mkdir()
+    (folder / "recipe.yaml").touch()
+    assert tree.run("--recipe", "./my recipe", "--stop-stage", "1").returncode == 0
+    assert (folder / "exp/.done/1").exists()
+    assert not tree.exp.exists()
+
+
+def test_places_of_corpora_become_settings(tree):
+    tree.run("--voxceleb1", "here", "--musan", "/there", "--stop-stage", "0")
+    settings = (tree.exp / ".done/0").read_text()
+    assert f"corpus.paths.voxceleb1={tree.root.parent}/here" in settings
+    assert "corpus.paths.musan=/there" in settings
+    assert "voxceleb2" not in settings

@@ -1,0 +1,248 @@
+"""local/kaldi_dir.py: any Kaldi data directory or Lhotse manifests become the sets of a recipe."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from lhotse import CutSet, RecordingSet, SupervisionSet
+from lhotse.kaldi import load_kaldi_data_dir
+
+from nessa.config import load_recipe
+from nessa.corpus import finish_sets
+from nessa.datadir import read_utt2spk, validate_data_dir
+from nessa.files import read_table, write_table
+from nessa.manifests import read_cuts
+from nessa.trials import Trials
+from tests.kaldi_corpora import write_audio_dir, write_feature_dir
+from tests.pairs import all_trials
+from tests.test_local import ENCODER, Done, Programs, programs, refuse  # noqa: F401
+
+SETS = ("train", "align", "dev", "eval")
+GIVEN = ENCODER | {
+    "features": {"type": "given", "num_filters": 7},
+    "augmentation": {"noise_prob": 0, "reverb_prob": 0},
+}
+
+
+class Own:
+    """A user's folder, and the program on it."""
+
+    def __init__(self, folder: Path, programs: Programs) -> None:  # noqa: F811
+        self.folder, self.data = folder, folder / "out"
+        self._programs = programs
+
+    def prepare(
+        self,
+        *options: object,
+        encoder: dict = ENCODER,
+        includes_train: bool = False,
+        held_out: dict | None = None,
+        corpus: dict | None = None,
+        **paths: Path,
+    ) -> Done:
+        settings = {
+            "name": "own",
+            "corpus": {"paths": {n: str(p) for n, p in paths.items()}, **(corpus or {})},
+            "prepare": {
+                "program": "kaldi_dir",
+                "held_out": {"align": 3, "dev": 2, "eval": 3} if held_out is None else held_out,
+                "align_includes_train": includes_train,
+                "trials": {n: {"targets": 8, "nontargets": 20} for n in ("dev", "eval")},
+            },
+            "encoders": dict.fromkeys(("old", "new"), encoder),
+            "update": ["old", "new"],
+        }
+        recipe = self.folder / "recipe.yaml"
+        recipe.write_text(yaml.safe_dump(settings))
+        done = self._programs("kaldi_dir", "--recipe", recipe, "--output", self.data, *options)
+        if done.status == 0:
+            loaded = load_recipe(recipe)
+            finish_sets(self.data, loaded.prepare, loaded.seed)
+        return done
+
+    def speakers(self) -> dict[str, set[str]]:
+        return {name: set(read_utt2spk(self.data / name).values()) for name in SETS}
+
+    def table(self, name: str) -> dict[str, str]:
+        return {k: v for part in SETS for k, v in read_table(self.data / part / name).items()}
+
+
+@pytest.fixture
+def own(tmp_path: Path, programs: Programs) -> Own:  # noqa: F811
+    return Own(tmp_path, programs)
+
+
+def assert_divided(own: Own, utt2spk: dict[str, str], includes_train: bool = False) -> None:
+    speakers = own.speakers()
+    sizes = {"train": 4, "align": 3 + 4 * includes_train, "dev": 2, "eval": 3}
+    assert {name: len(found) for name, found in speakers.items()} == sizes
+    assert own.table("utt2spk") == utt2spk
+    assert [validate_data_dir(own.data / name) for name in SETS] == [[]] * 4
+    assert len(Trials.read(own.data / "eval/trials")) == 28
+    assert len(list(read_cuts(own.data, "eval"))) == len(read_utt2spk(own.data / "eval"))
+
+
+@pytest.mark.parametrize("segmented", [False, True])
+@pytest.mark.parametrize("includes_train", [False, True])
+def test_audio(own: Own, segmented: bool, includes_train: bool) -> None:
+    utt2spk = write_audio_dir(own.folder / "mine", range(12), segmented=segmented)
+    done = own.prepare(data=own.folder / "mine", includes_train=includes_train)
+    assert done.status == 0, done
+    assert_divided(own, utt2spk, includes_train)
+    assert (own.data / "eval/segments").exists() == segmented
+    cut = next(iter(read_cuts(own.data, "eval")))
+    assert cut.load_audio().shape == (1, round(0.7 * 16000))
+    if segmented:
+        assert own.table("segments") == read_table(own.folder / "mine/segments") | {
+            key: f"{fields[0]} {float(fields[1]):.4f} {float(fields[2]):.4f}"
+            for key, value in own.table("segments").items()
+            for fields in [value.split()]
+        }
+        assert own.table("utt2session")[cut.id] == cut.recording_id
+
+
+@pytest.mark.parametrize(("compressed", "text"), [(0, False), (2, False), (0, True)])
+def test_features_alone(own: Own, compressed: int, text: bool) -> None:
+    utt2spk = write_feature_dir(
+        own.folder / "mine", 12, 4, frames=50, dim=7, compressed=compressed, text=text
+    )
+    done = own.prepare(data=own.folder / "mine", encoder=GIVEN)
+    assert done.status == 0, done
+    assert_divided(own, utt2spk)
+    assert not (own.data / "eval/wav.scp").exists()
+    assert not (own.data / "manifests/eval_recordings.jsonl.gz").exists()
+    cut = next(iter(read_cuts(own.data, "eval")))
+    assert cut.load_features().shape == (50, 7) and cut.duration == pytest.approx(0.5)
+    assert own.table("feats.scp") == read_table(own.folder / "mine/feats.scp")
+    assert "every utterance counts as a session" in done.out
+
+
+def test_features_alone_need_encoders_that_take_them(own: Own) -> None:
+    write_feature_dir(own.folder / "mine", 12, 2, frames=20, dim=7)
+    refuse(own.prepare(data=own.folder / "mine"), "no wav.scp", "to given")
+    write_audio_dir(own.folder / "sound", range(12))
+    refuse(own.prepare(data=own.folder / "sound", encoder=GIVEN), "no feats.scp", "to fbank")
+
+
+def lhotse_manifests(own: Own, kaldi: Path) -> tuple[RecordingSet, SupervisionSet]:
+    words = dict.fromkeys(read_utt2spk(kaldi), "word")
+    write_table(kaldi / "text", words)  # without which Lhotse reads no segments
+    recordings, supervisions, _ = load_kaldi_data_dir(kaldi, sampling_rate=16000)
+    return recordings, supervisions
+
+
+@pytest.mark.parametrize("segmented", [False, True])
+@pytest.mark.parametrize("as_cuts", [False, True])
+def test_lhotse_manifests(own: Own, segmented: bool, as_cuts: bool) -> None:
+    utt2spk = write_audio_dir(own.folder / "kaldi", range(12), segmented=segmented)
+    recordings, supervisions = lhotse_manifests(own, own.folder / "kaldi")
+    folder = own.folder / "mine"
+    folder.mkdir()
+    if as_cuts:
+        cuts = CutSet.from_manifests(recordings=recordings, supervisions=supervisions)
+        cuts.to_file(folder / "all_cuts.jsonl.gz")
+    else:
+        recordings.to_file(folder / "recordings.jsonl.gz")
+        supervisions.to_file(folder / "supervisions.jsonl.gz")
+    done = own.prepare(data=folder)
+    assert done.status == 0, done
+    assert_divided(own, utt2spk)
+    assert (own.data / "eval/segments").exists() == segmented
+    cut = next(iter(read_cuts(own.data, "eval")))
+    assert cut.load_audio().shape == (1, round(0.7 * 16000))
+
+
+def test_a_directory_per_set_and_one_for_the_others(own: Own) -> None:
+    write_audio_dir(own.folder / "mine", range(12))
+    tested = write_audio_dir(own.folder / "test", range(20, 24))
+    all_trials(tested).write(own.folder / "test/trials")
+    trials = all_trials({utt: s for utt, s in tested.items() if s != "spk020"})
+    trials.write(own.folder / "test/trials_few")
+    paths = {"data": own.folder / "mine", "eval": own.folder / "test"}
+    done = own.prepare(**paths, held_out={"align": 0.25, "dev": 2})
+    assert done.status == 0, done
+    speakers = own.speakers()
+    assert {name: len(found) for name, found in speakers.items()} == {
+        "train": 7, "align": 3, "dev": 2, "eval": 4
+    }  # fmt: skip
+    for name in ("trials", "trials_few"):
+        written = (own.data / "eval" / name).read_bytes()
+        assert written == (own.folder / "test" / name).read_bytes()
+    refuse(own.prepare(eval=own.folder / "test"), "set 'train'", "corpus.paths.train=DIR")
+    refuse(own.prepare(data=own.folder / "no"), "no such folder")
+    refuse(own.prepare(**paths, tset=own.folder), "'tset'")
+
+
+def test_the_speakers_of_given_trials_are_eval(own: Own) -> None:
+    utt2spk = write_audio_dir(own.folder / "mine", range(12))
+    tested = {utt: s for utt, s in utt2spk.items() if s in ("spk003", "spk007")}
+    all_trials(tested).write(own.folder / "mine/trials")
+    assert own.prepare(data=own.folder / "mine").status == 0
+    speakers = own.speakers()
+    assert speakers["eval"] == {"spk003", "spk007"}
+    assert [len(speakers[name]) for name in ("train", "align", "dev")] == [5, 3, 2]
+    (own.folder / "mine/trials").write_text("spk003_rec0_0 nobody target\n")
+    refuse(own.prepare(data=own.folder / "mine"), "mine/trials", "'nobody'")
+
+
+def test_places_are_looked_for_from_here_and_above_the_table(own: Own) -> None:
+    utt2spk = write_audio_dir(own.folder / "exp/mine", range(12))
+    wav = read_table(own.folder / "exp/mine/wav.scp")
+    relative = {k: str(Path(v).relative_to(own.folder)) for k, v in wav.items()}
+    write_table(own.folder / "exp/mine/wav.scp", relative)
+    assert own.prepare(data=own.folder / "exp/mine").status == 0
+    assert_divided(own, utt2spk)
+    assert own.table("wav.scp") == wav
+
+
+def test_commands_are_run_only_where_that_is_allowed(own: Own) -> None:
+    utt2spk = write_audio_dir(own.folder / "mine", range(12))
+    wav = read_table(own.folder / "mine/wav.scp")
+    mark = own.folder / "ran"
+    write_table(
+        own.folder / "mine/wav.scp",
+        {name: f"touch {mark}; cat {place} |" for name, place in wav.items()},
+    )
+    refuse(own.prepare(data=own.folder / "mine"), "is a command", "corpus.allow_pipes=true")
+    assert not mark.exists()
+    done = own.prepare(data=own.folder / "mine", corpus={"allow_pipes": True})
+    assert done.status == 0 and mark.exists()
+    assert_divided(own, utt2spk)
+    cut = next(iter(read_cuts(own.data, "eval")))
+    assert np.abs(cut.load_audio()).max() > 0
+
+
+def test_faults_are_named(own: Own) -> None:
+    mine = own.folder / "mine"
+    utt2spk = write_audio_dir(mine, range(12), segmented=True)
+    segments, wav = (mine / "segments").read_text(), (mine / "wav.scp").read_text()
+
+    def spoil(name: str, old: str, new: str) -> Done:
+        whole = (mine / name).read_text()
+        assert old in whole
+        (mine / name).write_text(whole.replace(old, new, 1))
+        done = own.prepare(data=mine)
+        (mine / name).write_text(whole)
+        return done
+
+    refuse(spoil("segments", "spk000_rec0_0 spk000_rec0 0.00 0.70\n", ""), "'spk000_rec0_0'")
+    refuse(spoil("segments", "0.00 0.70", "0.00 9.70"), "does not lie in recording")
+    refuse(spoil("segments", "0.00 0.70", "now 0.70"), "expected `recording start end`")
+    refuse(spoil("wav.scp", "spk000_rec0.wav", "gone.wav"), "gone.wav")
+    first = sorted(utt2spk)[0]
+    refuse(
+        spoil("utt2spk", f"{first} spk000", f"{first} spk0001"), "does not begin with its speaker"
+    )
+    (mine / "audio/spk000_rec0.wav").write_bytes(b"")
+    refuse(own.prepare(data=mine), "spk000_rec0")
+    done = own.prepare("--skip-bad", data=mine)
+    assert done.status == 0, done
+    skipped = list(own.data.glob("*/skipped"))
+    assert len(skipped) == 1 and len(read_table(skipped[0])) == 2
+    assert (mine / "segments").read_text() == segments and (mine / "wav.scp").read_text() == wav
+    refuse(own.prepare(data=mine, held_out={"align": 3, "dev": 2}), "prepare.held_out")
+    refuse(own.prepare(data=mine, held_out={"align": 9, "dev": 2, "eval": 3}), "12 speakers leave")
+    empty = own.folder / "empty"
+    empty.mkdir()
+    refuse(own.prepare(data=empty), "neither a Kaldi data directory")

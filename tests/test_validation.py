@@ -1,0 +1,155 @@
+"""nessa validate: every fault is found, named, and comes with its remedy."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from nessa.files import read_table, write_json, write_table
+from nessa.tables import Embeddings
+from tests.conftest import Command
+from tests.kaldi_corpora import write_audio_dir, write_feature_dir
+from tests.pairs import two_views
+
+
+def change(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+def append(path: Path, line: str) -> None:
+    with open(path, "a") as file:
+        file.write(line)
+
+
+@pytest.fixture
+def audio(tmp_path: Path) -> Path:
+    write_audio_dir(tmp_path / "audio", range(3))
+    return tmp_path / "audio"
+
+
+@pytest.fixture
+def segmented(tmp_path: Path) -> Path:
+    write_audio_dir(tmp_path / "segmented", range(3), segmented=True)
+    return tmp_path / "segmented"
+
+
+def wav(directory: Path) -> Path:
+    return directory / "audio/spk000_rec0_0.wav"
+
+
+FAULTS: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
+    "audio is gone": (lambda d: wav(d).unlink(), ("spk000_rec0_0.wav", "restore it")),
+    "audio is empty": (lambda d: wav(d).write_bytes(b""), ("spk000_rec0_0.wav", "not readable")),
+    "two channels": (
+        lambda d: soundfile.write(wav(d), np.zeros((800, 2)), 16000),
+        ("2 channels", "mix it down"),
+    ),
+    "another rate": (
+        lambda d: soundfile.write(wav(d), np.zeros(5600), 8000),
+        ("16000 Hz", "'spk000_rec0_0'", "resample"),
+    ),
+    "another duration": (
+        lambda d: write_table(d / "utt2dur", dict.fromkeys(read_table(d / "utt2spk"), "0.9")),
+        ("utt2dur: not the duration", "and 9 more"),
+    ),
+    "not sorted": (
+        lambda d: append(d / "utt2spk", "spk000_rec0_zz spk000\n"),
+        ("utt2spk: not sorted", "LC_ALL=C sort"),
+    ),
+    "a duplicate": (
+        lambda d: append(d / "utt2spk", "spk002_rec1_1 spk002\n"),
+        ("line 13: duplicate key", "remove one"),
+    ),
+    "an unknown tested utterance": (
+        lambda d: (d / "trials").write_text("spk000_rec0_0 nobody target\n"),
+        ("'nobody' is not in the set", "remove its trials"),
+    ),
+    "frames of others": (
+        lambda d: (d / "utt2num_frames").write_text("nobody 3\n"),
+        ("utt2num_frames", "'nobody'"),
+    ),
+    "no speaker table": (lambda d: (d / "spk2utt").unlink(), ("spk2utt: no such file",)),
+    "speakers of others": (
+        lambda d: change(d / "spk2utt", "spk000_rec0_0 ", ""),
+        ("spk2utt: not the inverse", "make it again"),
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_faults_of_audio_directories(fault: str, audio: Path, nessa: Command) -> None:
+    assert nessa("validate", audio).status == 0
+    spoil, said = FAULTS[fault]
+    spoil(audio)
+    nessa("validate", audio).refused(*said)
+
+
+def test_all_problems_are_told_at_once(audio: Path, nessa: Command) -> None:
+    wav(audio).write_bytes(b"")
+    soundfile.write(audio / "audio/spk001_rec0_0.wav", np.zeros(5600), 8000)
+    nessa("validate", audio).refused("spk000_rec0_0", "spk001_rec0_0")
+
+
+def test_segments(segmented: Path, nessa: Command) -> None:
+    assert nessa("validate", segmented).status == 0
+    change(segmented / "segments", "0.70 1.40", "0.70 1.90")
+    nessa("validate", segmented).refused("'spk000_rec0_1' ends after its recording")
+
+
+def test_features(tmp_path: Path, nessa: Command) -> None:
+    write_feature_dir(tmp_path / "a", 3, 2, frames=20, dim=7)
+    assert nessa("validate", tmp_path / "a").status == 0
+    write_feature_dir(tmp_path / "b", 3, 2, frames=20, dim=8)
+    tables = [read_table(tmp_path / name / "feats.scp") for name in "ab"]
+    odd = "spk0001-0000"
+    write_table(tmp_path / "a/feats.scp", tables[0] | {odd: tables[1][odd]})
+    nessa("validate", tmp_path / "a").refused("7 dimensions", repr(odd))
+    write_table(tmp_path / "a/feats.scp", tables[0] | {odd: f"{tmp_path}/a/utt2spk:0"})
+    nessa("validate", tmp_path / "a").refused(repr(odd), "no Kaldi matrix")
+
+
+def spoil_scp(directory: Path) -> None:
+    lines = (directory / "xvector.scp").read_text().splitlines(keepends=True)
+    (directory / "xvector.scp").write_text("".join(lines[::-1]))
+
+
+def spoil_mean(directory: Path) -> None:
+    means = Embeddings.read(directory / "spk_xvector.scp")
+    means.matrix[1] += 1
+    means.write_ark(directory / "spk_xvector.ark", directory / "spk_xvector.scp")
+
+
+def zero(directory: Path) -> None:
+    x, _, utt2spk = two_views(4, 3)
+    x.matrix[2] = 0
+    x.write(directory, utt2spk)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (spoil_scp, ("not sorted", "LC_ALL=C sort")),
+        (spoil_mean, ("not the mean", "'id00001'", "merge")),
+        (zero, ("'id00000-s0-00002' is all zeros", "extract it again")),
+        (lambda d: change(d / "num_utts.ark", " 3", " 4"), ("num_utts.ark: other counts",)),
+        (lambda d: (d / "xvector.1.ark").unlink(), ("xvector.1.ark",)),
+        (lambda d: write_json(d / "info.json", {"model": "x"}), ("info.json",)),
+    ],
+)
+def test_embeddings(
+    spoil: Callable[[Path], object], said: tuple[str, ...], tmp_path: Path, nessa: Command
+) -> None:
+    x, _, utt2spk = two_views(4, 3)
+    x.write(tmp_path / "x", utt2spk)
+    assert nessa("validate", tmp_path / "x").status == 0
+    spoil(tmp_path / "x")
+    nessa("validate", tmp_path / "x").refused(*said)
+
+
+def test_what_is_neither(tmp_path: Path, nessa: Command) -> None:
+    nessa("validate", tmp_path).refused("neither utt2spk nor xvector.scp")
+    nessa("validate", tmp_path / "nowhere").refused("no such folder")
