@@ -217,7 +217,9 @@ def train(
 ) -> None:
     """Train a speaker encoder; carries on from a checkpoint of the same training.
 
-    A pretrained model is only checked, and OUTPUT receives its config.yaml.
+    A pretrained model is only checked, and OUTPUT receives its config.yaml. Several processes train
+    together when torchrun starts them: torchrun --nproc-per-node 4 -m nessa.cli train ...
+    Memory: about 600 bytes an utterance of the train set, shared by all WORKERS.
 
     Example: nessa train --recipe recipes/mini/exp/recipe.yaml --model old
     --data recipes/mini/data --output recipes/mini/exp/encoders/old

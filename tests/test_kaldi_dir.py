@@ -8,11 +8,15 @@ import yaml
 from lhotse import CutSet, RecordingSet, SupervisionSet
 from lhotse.kaldi import load_kaldi_data_dir
 
-from nessa.config import load_recipe
+from nessa.config import EncoderConfig, FeatureConfig, load_recipe
 from nessa.corpus import finish_sets
 from nessa.datadir import read_utt2spk, validate_data_dir
+from nessa.encoders import SpeakerModel, load_model
+from nessa.errors import InputError
+from nessa.extraction import extract
 from nessa.files import read_table, write_table
 from nessa.manifests import read_cuts
+from nessa.training import train_encoder
 from nessa.trials import Trials
 from tests.kaldi_corpora import write_audio_dir, write_feature_dir
 from tests.pairs import all_trials
@@ -116,6 +120,25 @@ def test_features_alone(own: Own, compressed: int, text: bool) -> None:
     assert cut.load_features().shape == (50, 7) and cut.duration == pytest.approx(0.5)
     assert own.table("feats.scp") == read_table(own.folder / "mine/feats.scp")
     assert "every utterance counts as a session" in done.out
+
+
+def test_encoders_train_on_given_features_and_embed_them(own: Own) -> None:
+    utt2spk = write_feature_dir(own.folder / "mine", 12, 4, frames=50, dim=7)
+    trained = GIVEN | {"steps": 3, "crop": 0.4, "speakers_per_batch": 4}
+    assert own.prepare(data=own.folder / "mine", encoder=trained).status == 0
+    config = EncoderConfig.model_validate(trained)
+    for name in ("a", "b"):
+        train_encoder(config, own.data, own.folder / name, workers=0)
+    weights = [(own.folder / name / "model.safetensors").read_bytes() for name in "ab"]
+    assert weights[0] == weights[1]
+    model = load_model(own.folder / "a")
+    assert isinstance(model, SpeakerModel)
+    embeddings = extract(model, list(read_cuts(own.data, "eval")))
+    assert embeddings.keys == [u for u in sorted(utt2spk) if u in read_utt2spk(own.data / "eval")]
+    assert embeddings.dim == 8 and np.linalg.matrix_rank(embeddings.matrix) > 1
+    with pytest.raises(InputError, match=r"dimension 7, model .* takes 9"):
+        other = config.model_copy(update={"features": FeatureConfig(type="given", num_filters=9)})
+        train_encoder(other, own.data, own.folder / "c", workers=0)
 
 
 def test_features_alone_need_encoders_that_take_them(own: Own) -> None:
