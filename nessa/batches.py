@@ -68,7 +68,7 @@ class TrainSpeakers:
         sha = hashlib.sha256()
         for indices in self._cuts:
             for index in indices:
-                sha.update(self._table.line(index))
+                sha.update(self._table.id(index).encode() + b"\n")
         sounds = [[r.id for r in recordings or []] for recordings in (self.noises, self.rirs)]
         return digest([sha.hexdigest(), sounds])
 
@@ -91,8 +91,7 @@ class TrainBatches(Dataset):
     ) -> None:
         """
         Raises:
-            InputError: the augmentation needs recordings that are not there, or there are fewer
-                speakers than processes.
+            InputError: noises or rooms of another sampling rate, or fewer speakers than processes.
         """
         self.speakers, self.config, self.processes = speakers, config, processes
         self.speeds = config.augmentation.speeds
@@ -132,9 +131,8 @@ class TrainBatches(Dataset):
         labels = rng.choice(self.classes, count, replace=False)
         drawn = [load for label in labels for load in self._draw(int(label), rng)]
         repeated = labels.repeat(self.config.utterances_per_speaker)
-        own = slice(
-            *(len(drawn) * (self.processes.rank + k) // self.processes.size for k in (0, 1))
-        )
+        share = len(drawn) // self.processes.size
+        own = slice(self.processes.rank * share, (self.processes.rank + 1) * share)
         inputs = np.stack([load() for load in drawn[own]])
         return torch.from_numpy(inputs), torch.from_numpy(repeated[own])
 

@@ -11,10 +11,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import soundfile
 from numpy.typing import NDArray
 
 from nessa.errors import InputError
@@ -123,6 +126,37 @@ def bench_bootstrap(size: str) -> Iterator[Measurement]:
         )
 
 
+def bench_prepare(size: str) -> Iterator[Measurement]:
+    """Stage 1 on a tree of names: manifests and a data directory of VoxCeleb2's size."""
+    from nessa.corpus import Utterance, make_cuts, read_audio_header
+    from nessa.sets import write_set
+
+    speakers, each = {"small": (30, 20), "voxceleb": (6000, 182)}[size]
+    with TemporaryDirectory() as folder:
+        root = Path(folder)
+        soundfile.write(root / "sound.wav", np.zeros(16000), 16000)
+        utterances = []
+        for number in range(speakers):
+            speaker = f"id{number:05d}"
+            (root / speaker).mkdir()
+            for row in range(each):
+                path = root / speaker / f"{row:05d}.wav"
+                path.symlink_to(root / "sound.wav")
+                utterances.append(Utterance(f"{speaker}-s0-{row:05d}", speaker, "s0", path))
+
+        def headers() -> None:
+            for utterance in utterances:
+                read_audio_header(utterance.path)
+
+        yield compare(
+            f"preparing {speakers * each:,} utterances, one process",
+            lambda: write_set(root / "data", "train", make_cuts(utterances)),
+            "reading the headers of their audio",
+            headers,
+            repeats=3,
+        )
+
+
 def _names(codes: NDArray[np.int64]) -> list[str]:
     return [f"id{code:05d}" for code in codes.tolist()]
 
@@ -130,6 +164,7 @@ def _names(codes: NDArray[np.int64]) -> list[str]:
 BENCHMARKS: dict[str, Callable[[str], Iterator[Measurement]]] = {
     "metrics": bench_metrics,
     "bootstrap": bench_bootstrap,
+    "prepare": bench_prepare,
 }
 
 

@@ -111,12 +111,15 @@ class CutTable:
         return len(self.speakers)
 
     def __getitem__(self, index: int) -> MonoCut:
-        return MonoCut.from_dict(json.loads(self.line(index)))
+        return MonoCut.from_dict(self._item(index))
 
-    def line(self, index: int) -> bytes:
-        """A cut as its manifest has it, which tells it apart from any other."""
+    def id(self, index: int) -> str:
+        """The id of a cut."""
+        return self._item(index)["id"]
+
+    def _item(self, index: int) -> dict[str, Any]:
         start, end = self._ends[index : index + 2]
-        return self._lines[start:end].tobytes()
+        return json.loads(self._lines[start:end].tobytes())
 
     def of_speaker(self) -> list[np.ndarray]:
         """The indices of each speaker's cuts, in the order of `names`."""

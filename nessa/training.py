@@ -173,8 +173,9 @@ class Training:
     def _step(self, step: int, batch: Batch) -> float:
         """`step` counts from the beginning of the phase."""
         inputs, labels = (part.to(self.processes.device) for part in batch)
+        features = self._features(inputs)
         with torch.autocast(self.processes.device.type, torch.bfloat16, enabled=self._bf16):
-            loss = self._phase.loss(self._features(inputs), labels, step)
+            loss = self._phase.loss(features, labels, step)
         mean = self.processes.mean(loss.detach()).item()
         if not torch.isfinite(torch.tensor(mean)):
             raise InputError(f"loss is {mean} at step {step}; lower the learning_rate")
@@ -278,7 +279,10 @@ class _Objective(nn.Module):
         self.encoder, self.criterion = encoder, criterion
 
     def forward(self, features: Tensor, labels: Tensor, done: float) -> Tensor:
-        return self.criterion(self.encoder(features), labels, done)
+        embeddings = self.encoder(features).float()
+        # A margin of a few hundredths is lost in the digits of bf16.
+        with torch.autocast(embeddings.device.type, enabled=False):
+            return self.criterion(embeddings, labels, done)
 
 
 def _already_trained(output: Path, stamp: dict[str, Any]) -> bool:

@@ -31,9 +31,13 @@ def validate(directory: Path) -> list[str]:
     """
     has_data = (directory / "utt2spk").exists()
     has_embeddings = (directory / "xvector.scp").exists()
+    if not directory.is_dir():
+        return [f"{directory}: no such folder; has stage 1 been run?"]
     if not has_data and not has_embeddings:
-        what = "neither utt2spk nor xvector.scp" if directory.is_dir() else "no such folder"
-        return [f"{directory}: {what}; name a data directory or an embeddings directory"]
+        return [
+            f"{directory}: neither utt2spk nor xvector.scp; name a data directory or an embeddings "
+            "directory"
+        ]
     problems: list[str] = []
     if has_data:
         sound = any((directory / name).exists() for name in ("wav.scp", "feats.scp"))

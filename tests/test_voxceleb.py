@@ -4,8 +4,10 @@ import json
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
+import audioread
 import imageio_ffmpeg
 import numpy as np
 import pytest
@@ -100,12 +102,16 @@ def corpus(made: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def ffmpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def ffmpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The program ffmpeg in PATH."""
     folder = tmp_path / "bin"
     folder.mkdir()
     (folder / "ffmpeg").symlink_to(imageio_ffmpeg.get_ffmpeg_exe())
-    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+        audioread.available_backends(flush_cache=True)  # it remembers what it found before
+        yield
+    audioread.available_backends(flush_cache=True)
 
 
 def prepare(
