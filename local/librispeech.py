@@ -34,6 +34,8 @@ from nessa.sets import write_set, write_skipped
 
 log = logging.getLogger(__name__)
 
+LEAST_SPEAKERS = 16  # that a copy must have to be divided into four sets
+
 
 def main() -> None:
     """Prepare every set of the recipe."""
@@ -92,6 +94,11 @@ def divide(recipe: Recipe, speakers: set[str]) -> dict[str, set[str]]:
     if recipe.corpus.sets:
         return {"eval": speakers}
     where = f"recipe {recipe.name!r}"
+    if len(speakers) < LEAST_SPEAKERS:
+        raise InputError(
+            f"{where}: {len(speakers)} speakers are too few to learn from; add parts, or run with "
+            "--size sample, where all of them are eval, and synthetic ones train"
+        )
     sets = split_speakers(speakers, recipe.prepare.held_out, recipe.seed, where)
     divided = {name: set(names) for name, names in sets.items()}
     if recipe.prepare.align_includes_train:
