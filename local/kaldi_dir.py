@@ -24,9 +24,10 @@ from division import Part, find_parts
 from kaldi_tables import KaldiDir
 from lhotse_manifests import LhotseDir
 
-from nessa.config import EncoderConfig, Recipe, load_recipe
+from nessa.config import EncoderConfig, Recipe
 from nessa.corpus import run_program
 from nessa.errors import InputError
+from nessa.resolution import load_recipe
 from nessa.sets import write_set, write_skipped
 from nessa.trials import Trials
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import tree
 
-from nessa.config import Recipe, load_recipe
+from nessa.config import Recipe
 from nessa.corpus import (
     Utterance,
     make_cuts,
@@ -30,6 +30,7 @@ from nessa.corpus import (
 )
 from nessa.errors import InputError
 from nessa.files import read_lines
+from nessa.resolution import load_recipe
 from nessa.sets import write_set, write_skipped
 
 log = logging.getLogger(__name__)

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from tree import file_name, find_utterances, read_meta
 
-from nessa.config import load_recipe
 from nessa.corpus import run_program
 from nessa.files import atomic_open
+from nessa.resolution import load_recipe
 from nessa.trials import Trials, make_trials
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,6 @@ from pathlib import Path
 
 from voxceleb_lists import TrialList
 
-from nessa.config import load_recipe
 from nessa.corpus import (
     Utterance,
     make_cuts,
@@ -26,6 +25,7 @@ from nessa.corpus import (
 )
 from nessa.errors import InputError
 from nessa.files import read_lines
+from nessa.resolution import load_recipe
 from nessa.sets import write_set, write_skipped
 
 log = logging.getLogger(__name__)

@@ -24,9 +24,10 @@ from pathlib import Path
 from voxceleb_copies import Copy, find_copy, need_ffmpeg
 from voxceleb_lists import TrialList
 
-from nessa.config import Recipe, load_recipe
+from nessa.config import Recipe
 from nessa.corpus import Utterance, make_cuts, run_program, split_speakers, write_backgrounds
 from nessa.errors import InputError
+from nessa.resolution import load_recipe
 from nessa.sets import SetCounts, write_set, write_skipped
 
 log = logging.getLogger(__name__)

@@ -79,8 +79,8 @@ def recipe_resolve(
 
     Example: nessa recipe resolve --recipe recipes/mini/recipe.yaml --size tiny --work-dir work
     """
-    from nessa.config import resolve, save_yaml
     from nessa.plan import plan
+    from nessa.resolution import resolve, save_yaml
 
     resolved = resolve(recipe, size, overrides)
     save_yaml(work_dir / "exp" / "recipe.yaml", resolved)
@@ -99,9 +99,9 @@ def recipe_map(recipe: Path, data: Path, exp: Path, system: str) -> None:
     Example: nessa recipe map --recipe recipes/mini/exp/recipe.yaml --data recipes/mini/data
     --exp recipes/mini/exp --system nessa:new:old
     """
-    from nessa.config import load_recipe
     from nessa.mapping import map_system
     from nessa.plan import System
+    from nessa.resolution import load_recipe
 
     map_system(load_recipe(recipe), data, exp, System.parse(system))
 
@@ -119,8 +119,8 @@ def recipe_score(recipe: Path, data: Path, exp: Path, system: str) -> None:
     Example: nessa recipe score --recipe recipes/mini/exp/recipe.yaml --data recipes/mini/data
     --exp recipes/mini/exp --system raw:old:old
     """
-    from nessa.config import load_recipe
     from nessa.plan import System
+    from nessa.resolution import load_recipe
     from nessa.systems import score_system
 
     for line in score_system(load_recipe(recipe), data, exp, System.parse(system)):
@@ -141,11 +141,11 @@ def recipe_evaluate(
     Example: nessa recipe evaluate --recipe recipes/mini/exp/recipe.yaml --data recipes/mini/data
     --exp recipes/mini/exp --system raw:old:old --system raw:new:new --output metrics.json
     """
-    from nessa.config import load_recipe
     from nessa.evaluation import evaluate_systems
     from nessa.files import write_json
     from nessa.plan import System
     from nessa.report.table import format_records
+    from nessa.resolution import load_recipe
 
     parsed = [System.parse(name) for name in system]
     records = evaluate_systems(load_recipe(recipe), data / "eval", exp / "scores", parsed)
@@ -164,10 +164,10 @@ def recipe_identify(recipe: Path, data: Path, exp: Path, output: Path) -> None:
     Example: nessa recipe identify --recipe recipes/mini/exp/recipe.yaml --data recipes/mini/data
     --exp recipes/mini/exp --output identification.json
     """
-    from nessa.config import load_recipe
     from nessa.files import write_json
     from nessa.identification_rates import identify_cells
     from nessa.report.identification import format_identification
+    from nessa.resolution import load_recipe
 
     records = identify_cells(load_recipe(recipe), data / "eval", exp)
     write_json(output, records)
@@ -183,7 +183,7 @@ def synth(recipe: Path, nj: int, output: Path) -> None:
 
     Example: nessa synth --recipe recipes/mini/recipe.yaml --output corpus
     """
-    from nessa.config import load_recipe
+    from nessa.resolution import load_recipe
     from nessa.synth import synthesise_recipe
 
     synthesise_recipe(load_recipe(recipe), output, nj)
@@ -197,8 +197,9 @@ def prepare(recipe: Path, data: Path) -> None:
 
     Example: nessa prepare --recipe recipes/mini/exp/recipe.yaml recipes/mini/data
     """
-    from nessa.config import ArksConfig, load_recipe
+    from nessa.config import ArksConfig
     from nessa.corpus import finish_sets
+    from nessa.resolution import load_recipe
 
     settings = load_recipe(recipe)
     sound = not all(isinstance(model, ArksConfig) for model in settings.encoders.values())
@@ -224,8 +225,9 @@ def train(
     Example: nessa train --recipe recipes/mini/exp/recipe.yaml --model old
     --data recipes/mini/data --output recipes/mini/exp/encoders/old
     """
-    from nessa.config import EncoderConfig, load_recipe
+    from nessa.config import EncoderConfig
     from nessa.encoders import save_pretrained
+    from nessa.resolution import load_recipe
     from nessa.training import train_encoder
 
     settings = load_recipe(recipe)
@@ -319,8 +321,8 @@ def align(
     --data recipes/mini/data --output aligner
     """
     from nessa.alignment import Aligner, DevSet, load_to_update, make_aligner
-    from nessa.config import load_recipe
     from nessa.datadir import read_utt2spk
+    from nessa.resolution import load_recipe
     from nessa.tables import Embeddings
     from nessa.trials import Trials
 
@@ -536,8 +538,8 @@ def report(recipe: Path, exp: Path, data: Path) -> None:
     Example: nessa report --recipe recipes/mini/exp/recipe.yaml --exp recipes/mini/exp
     --data recipes/mini/data
     """
-    from nessa.config import load_recipe
     from nessa.report import write_report
+    from nessa.resolution import load_recipe
 
     click.echo(write_report(load_recipe(recipe), exp, data))
 
@@ -557,8 +559,8 @@ def study(name: str, recipe: Path, data: Path, exp: Path) -> None:
     Example: nessa study speakers --recipe recipes/mini/exp/recipe.yaml --data recipes/mini/data
     --exp recipes/mini/exp
     """
-    from nessa.config import load_recipe
     from nessa.report.study import format_study
+    from nessa.resolution import load_recipe
     from nessa.studies import STUDIES, run_study
 
     chosen = next(known for known in STUDIES if known == name)

@@ -17,9 +17,9 @@ from nessa.alignment import (
 )
 from nessa.alignment.networks import Side
 from nessa.alignment.neural import SpeakerBatches, profile_size
-from nessa.config import resolve
 from nessa.errors import InputError
 from nessa.metrics import eer
+from nessa.resolution import resolve
 from nessa.scoring import cosine_scores
 from nessa.tables import Embeddings, ModelStamp
 from tests.pairs import all_trials, two_views

@@ -27,10 +27,11 @@ from nessa.alignment import (
 )
 from nessa.alignment.linear import dev_eer
 from nessa.alignment.preprocessing import center
-from nessa.config import Baseline, resolve
+from nessa.config import Baseline
 from nessa.errors import InputError
 from nessa.export.aligners import side_module
 from nessa.metrics import eer
+from nessa.resolution import resolve
 from nessa.simulation import Simulation
 from nessa.tables import Embeddings, ModelStamp
 from tests.pairs import all_trials, as_trials, drawn_trials, two_views

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from nessa.config import EncoderConfig, load_recipe, resolve, save_yaml, stage_digest
+from nessa.config import EncoderConfig, stage_digest
 from nessa.errors import InputError
 from nessa.plan import System, aligned_systems, plan
+from nessa.resolution import load_recipe, resolve, save_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 MINI = ROOT / "recipes" / "mini" / "recipe.yaml"

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from nessa.config import EncoderConfig, resolve
+from nessa.config import EncoderConfig
+from nessa.resolution import resolve
 from tests.conftest import ROOT
 from tests.kaldi_corpora import write_audio_dir
 

@@ -8,7 +8,7 @@ import yaml
 from lhotse import CutSet, RecordingSet, SupervisionSet
 from lhotse.kaldi import load_kaldi_data_dir
 
-from nessa.config import EncoderConfig, FeatureConfig, load_recipe
+from nessa.config import EncoderConfig, FeatureConfig
 from nessa.corpus import finish_sets
 from nessa.datadir import read_utt2spk, validate_data_dir
 from nessa.encoders import SpeakerModel, load_model
@@ -16,6 +16,7 @@ from nessa.errors import InputError
 from nessa.extraction import extract
 from nessa.files import read_table, write_table
 from nessa.manifests import read_cuts
+from nessa.resolution import load_recipe
 from nessa.training import train_encoder
 from nessa.trials import Trials
 from tests.kaldi_corpora import write_audio_dir, write_feature_dir

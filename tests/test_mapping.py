@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from nessa.alignment import Aligner, ProcrustesAligner
-from nessa.config import load_recipe
 from nessa.files import read_json, write_table
 from nessa.mapping import map_sides, map_system
 from nessa.plan import System
+from nessa.resolution import load_recipe
 from nessa.tables import Embeddings
 from tests.pairs import two_views
 from tests.toy import Toy

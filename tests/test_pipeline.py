@@ -18,9 +18,9 @@ import pytest
 import yaml
 
 from nessa.calibration import read_calibration
-from nessa.config import load_recipe
 from nessa.datadir import read_utt2spk, validate_data_dir
 from nessa.plan import aligned_systems, has_as_norm, symmetric_systems
+from nessa.resolution import load_recipe
 from nessa.tables import Embeddings
 from nessa.trials import read_scores
 from tests.conftest import ROOT, Done, run_recipe, start_recipe

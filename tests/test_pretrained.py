@@ -26,7 +26,6 @@ from nessa.config import (
     PythonConfig,
     ResemblyzerConfig,
     SpeechBrainConfig,
-    resolve,
 )
 from nessa.corpus import Utterance, make_cuts, sort_utterances
 from nessa.encoders import SpeakerModel, build, load_model, save_model, save_pretrained
@@ -36,6 +35,7 @@ from nessa.extraction import extract
 from nessa.features import FeatureExtractor, read_audio
 from nessa.manifests import read_cuts
 from nessa.metrics import eer
+from nessa.resolution import resolve
 from tests.conftest import ROOT, Command
 from tests.speech import prepare_set, tone
 

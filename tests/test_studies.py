@@ -6,10 +6,10 @@ import pytest
 
 from nessa import studies
 from nessa.cli import cli
-from nessa.config import load_recipe
 from nessa.errors import InputError
 from nessa.files import read_json
 from nessa.report.study import format_study, study_sections, write_study_figures
+from nessa.resolution import load_recipe
 from nessa.studies import read_studies, run_study
 from tests.toy import Toy
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from nessa.alignment import PLDAAligner
-from nessa.config import load_recipe
 from nessa.datadir import read_utt2spk
 from nessa.errors import InputError
 from nessa.files import read_json, write_table
 from nessa.layout import AS_NORM, COSINE, aligner_dir, score_file
 from nessa.plan import System, aligned_systems, has_as_norm, scored_systems, update_cells
+from nessa.resolution import load_recipe
 from nessa.scoring import Calibration
 from nessa.systems import score_system
 from nessa.tables import Embeddings

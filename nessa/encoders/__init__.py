@@ -10,8 +10,6 @@ from nessa.config import (
     PythonConfig,
     ResemblyzerConfig,
     SpeechBrainConfig,
-    load_model_config,
-    save_yaml,
 )
 from nessa.encoders.arks import GivenEmbeddings
 from nessa.encoders.base import SpeakerModel
@@ -24,6 +22,7 @@ from nessa.encoders.trained import (
     save_model,
 )
 from nessa.errors import InputError
+from nessa.resolution import load_model_config, save_yaml
 
 __all__ = [
     "GivenEmbeddings",

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from nessa.config import EncoderConfig, FeatureConfig, save_yaml
+from nessa.config import EncoderConfig, FeatureConfig
 from nessa.encoders.base import SpeakerModel
 from nessa.encoders.ecapa import ECAPA
 from nessa.encoders.resnet import ResNet
@@ -19,6 +19,7 @@ from nessa.encoders.weights import weights_digest
 from nessa.errors import InputError
 from nessa.features import FeatureExtractor, read_features
 from nessa.files import atomic_open, digest
+from nessa.resolution import save_yaml
 
 ARCHITECTURES: dict[str, type[nn.Module]] = {"tdnn": XVector, "ecapa": ECAPA, "resnet": ResNet}
 CONFIG = "config.yaml"
