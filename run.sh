@@ -83,9 +83,12 @@ stage_2_features() {
 }
 
 stage_3_encoders() {
+  local models workers=1 # that load audio, for each of the trainings
+  read -ra models <<<"${plan[trained]}"
+  ((nj <= ${#models[@]} || ${#models[@]} == 0)) || workers=$((nj / ${#models[@]}))
   run_jobs '{1}' "${plan[trained]}" \
     "${nessa[@]}" train --recipe "$config" --model '{1}' --data "$data" \
-    --output "$exp/encoders/{1}"
+    --workers "$workers" --output "$exp/encoders/{1}"
 }
 
 stage_4_extract() {

@@ -309,3 +309,9 @@ def test_places_of_corpora_become_settings(tree):
     assert f"corpus.paths.voxceleb1={tree.root.parent}/here" in settings
     assert "corpus.paths.musan=/there" in settings
     assert "voxceleb2" not in settings
+
+
+@pytest.mark.parametrize(("nj", "workers"), [("1", "1"), ("2", "1"), ("9", "4")])
+def test_trainings_share_the_processes_that_load_audio(tree, nj, workers):
+    tree.run("--nj", nj, "--stage", "3", "--stop-stage", "3")
+    assert [line.split("\t--workers\t")[1].split("\t")[0] for line in tree.lines()] == [workers] * 2
