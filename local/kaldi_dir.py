@@ -82,7 +82,7 @@ def open_source(path: Path, recipe: Recipe) -> Source:
     if (path / "utt2spk").is_file():
         shift = given.pop() if given else None
         return KaldiDir(path, shift, recipe.corpus.allow_pipes)
-    return LhotseDir(path)
+    return LhotseDir(path, recipe.corpus.allow_pipes)
 
 
 def write_part(data: Path, name: str, parts: list[Part], source: SourceOf, skip_bad: bool) -> None:

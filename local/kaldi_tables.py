@@ -10,6 +10,7 @@ import kaldi_native_io
 import soundfile
 from lhotse import AudioSource, Features, Recording, SupervisionSegment
 from lhotse.cut import MonoCut
+from lhotse.utils import fastcopy
 
 from nessa.corpus import make_cut, read_recording
 from nessa.datadir import read_optional, read_utt2spk
@@ -92,6 +93,9 @@ class KaldiDir:
         recording, start, end = self._recording_of(utterance)
         features = self._features_of(utterance) if self._features else None
         duration = end - start if recording is not None else features.duration
+        if features is not None and recording is not None:
+            # They are of the utterance, and Lhotse counts from the recording's start.
+            features = fastcopy(features, start=start, duration=duration, recording_id=recording.id)
         supervision = SupervisionSegment(
             id=utterance,
             recording_id=recording.id if recording is not None else utterance,

@@ -1,9 +1,10 @@
 """A folder of Lhotse manifests as cuts of one supervision each."""
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from lhotse import CutSet, load_manifest
+from lhotse import CutSet, Features, SupervisionSegment, load_manifest
 from lhotse.cut import MonoCut
 from lhotse.utils import fastcopy
 
@@ -18,6 +19,7 @@ class LhotseDir:
 
     Args:
         directory: holds one manifest of cuts, or one of recordings and one of supervisions.
+        allow_pipes: run the commands of recordings, and load from addresses.
 
     Attributes:
         utt2spk: {supervision: speaker}.
@@ -27,8 +29,8 @@ class LhotseDir:
         InputError: no such manifests, or a supervision without a speaker.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
+    def __init__(self, directory: Path, allow_pipes: bool) -> None:
+        self.directory, self._allow_pipes = directory, allow_pipes
         self._sessions = read_optional(directory, "utt2session")
         self._cuts: dict[str, MonoCut] = {}
         for cut in _read(directory):
@@ -54,22 +56,42 @@ class LhotseDir:
             skipped: receives those that cannot be used, {id: why}; where None, they are refused.
 
         Raises:
-            InputError: an id does not begin with its speaker.
+            InputError: an id does not begin with its speaker, audio is a command that is not
+                allowed, or features are not in a file.
         """
         for name in sorted(utterances, key=str.encode):
             cut = self._cuts[name]
             segment = cut.supervisions[0]
-            if not name.startswith(segment.speaker):
-                problem = (
-                    f"{self.directory}: supervision {name!r} does not begin with its speaker, "
-                    f"{segment.speaker!r}, as Kaldi's tools need it; rename it"
-                )
-                if skipped is None:
-                    raise InputError(problem)
+            problem = self._problem(cut, segment)
+            if problem and skipped is None:
+                raise InputError(problem)
+            if problem:
                 skipped[name] = problem
                 continue
             custom = {**(segment.custom or {}), "session": self._session(cut)}
             yield fastcopy(cut, supervisions=[fastcopy(segment, custom=custom)])
+
+    def _problem(self, cut: MonoCut, segment: SupervisionSegment) -> str | None:
+        where = f"{self.directory}: supervision {cut.id!r}"
+        if not cut.id.startswith(segment.speaker):
+            return (
+                f"{where} does not begin with its speaker, {segment.speaker!r}, as Kaldi's tools "
+                "need it; rename it"
+            )
+        if cut.has_features and not _file_of(cut.features).exists():
+            return (  # Lhotse's readers would run what looks like a command
+                f"{where}: features in {cut.features.storage_path!r}, which is no file; "
+                "restore it, or write them to one"
+            )
+        sources = cut.recording.sources if cut.has_recording else []
+        kinds = {source.type for source in sources} - {"file", "memory"}
+        if kinds and not self._allow_pipes:
+            return (
+                f"{where}: audio of recording {cut.recording_id!r} is a {kinds.pop()}, which is "
+                "not run or loaded unless you allow it: --set corpus.allow_pipes=true, or write "
+                "it to a file"
+            )
+        return None
 
     def _session(self, cut: MonoCut) -> str:
         own = (cut.supervisions[0].custom or {}).get("session")
@@ -96,6 +118,11 @@ def _read(directory: Path) -> CutSet:
         f"{directory}: neither a Kaldi data directory (no utt2spk) nor Lhotse's: expected one "
         "*cuts*.jsonl.gz, or one *recordings*.jsonl.gz and one *supervisions*.jsonl.gz"
     )
+
+
+def _file_of(features: Features) -> Path:
+    """The file, without the place in it that Kaldi's readers are told after a colon."""
+    return Path(re.sub(r":\d+$", "", features.storage_path))
 
 
 def _of_one_supervision(cut: MonoCut) -> Iterator[MonoCut]:

@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import kaldiio
 import numpy as np
 import pytest
 import yaml
-from lhotse import CutSet, RecordingSet, SupervisionSet
+from lhotse import CutSet, Features, RecordingSet, SupervisionSet
+from lhotse.cut import MonoCut
 from lhotse.kaldi import load_kaldi_data_dir
 
 from nessa.config import EncoderConfig, FeatureConfig
@@ -235,6 +237,81 @@ def test_commands_are_run_only_where_that_is_allowed(own: Own) -> None:
     assert_divided(own, utt2spk)
     cut = next(iter(read_cuts(own.data, "eval")))
     assert np.abs(cut.load_audio()).max() > 0
+
+
+def test_commands_of_lhotse_manifests_need_the_same_permission(own: Own) -> None:
+    utt2spk = write_audio_dir(own.folder / "kaldi", range(12))
+    recordings, supervisions = lhotse_manifests(own, own.folder / "kaldi")
+    folder, mark = own.folder / "mine", own.folder / "ran"
+    folder.mkdir()
+    for recording in recordings:
+        source = recording.sources[0]
+        source.type, source.source = "command", f"touch {mark}; cat {source.source}"
+    recordings.to_file(folder / "recordings.jsonl.gz")
+    supervisions.to_file(folder / "supervisions.jsonl.gz")
+    refuse(own.prepare(data=folder), "supervision 'spk0", "is a command", "corpus.allow_pipes=true")
+    assert not mark.exists()
+    assert own.prepare(data=folder, corpus={"allow_pipes": True}).status == 0
+    assert_divided(own, utt2spk)
+    assert read_table(own.data / "eval/wav.scp").popitem()[1].endswith(" |")
+    assert np.abs(next(iter(read_cuts(own.data, "eval"))).load_audio()).max() > 0
+
+
+@pytest.mark.parametrize("place", ["touch {mark}; cat {path} |", "pipe:touch {mark}"])
+def test_features_of_lhotse_manifests_are_files(own: Own, place: str) -> None:
+    mark = own.folder / "ran"
+    write_lhotse_features(own, place.replace("{mark}", str(mark)))
+    done = own.prepare(data=own.folder / "mine", encoder=GIVEN, corpus={"allow_pipes": True})
+    refuse(done, "supervision 'spk0", "features", "no file")
+    assert not mark.exists()
+
+
+def test_features_of_lhotse_manifests(own: Own) -> None:
+    write_lhotse_features(own, "{path}")
+    assert own.prepare(data=own.folder / "mine", encoder=GIVEN).status == 0
+    cut = next(iter(read_cuts(own.data, "eval")))
+    assert np.array_equal(cut.load_features(), kaldiio.load_mat(cut.features.storage_path))
+
+
+def write_lhotse_features(own: Own, place: str) -> None:
+    """A manifest of cuts with features; `place` says where they lie, {path} being their place."""
+    write_audio_dir(own.folder / "kaldi", range(12))
+    write_feature_dir(own.folder / "features", 12, 4, frames=70, dim=7)
+    _, supervisions = lhotse_manifests(own, own.folder / "kaldi")
+    paths = read_table(own.folder / "features/feats.scp").values()
+    cuts = [
+        MonoCut(
+            id=segment.id, start=0, duration=0.7, channel=0, supervisions=[segment],
+            features=given_features(segment.id, place.format(path=path)),
+        )
+        for segment, path in zip(supervisions, paths, strict=True)
+    ]  # fmt: skip
+    (own.folder / "mine").mkdir()
+    CutSet.from_cuts(cuts).to_file(own.folder / "mine/cuts.jsonl.gz")
+
+
+def given_features(name: str, place: str) -> Features:
+    return Features(
+        type="kaldiio", num_frames=70, num_features=7, frame_shift=0.01, sampling_rate=16000,
+        start=0, duration=0.7, storage_type="kaldiio", storage_path=place, storage_key=name,
+        recording_id=name, channels=0,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("frames", [70, 68])  # of 0.7 s, and with Kaldi's snip_edges
+def test_features_of_segments_are_of_the_whole_segment(own: Own, frames: int) -> None:
+    mine = own.folder / "mine"
+    utt2spk = write_audio_dir(mine, range(12), segmented=True)
+    write_feature_dir(own.folder / "features", 12, 4, frames=frames, dim=7)
+    places = read_table(own.folder / "features/feats.scp").values()
+    write_table(mine / "feats.scp", dict(zip(sorted(utt2spk), places, strict=True)))
+    done = own.prepare(data=mine, encoder=GIVEN)
+    assert done.status == 0, done
+    assert_divided(own, utt2spk)
+    expected = dict(zip(sorted(utt2spk), map(kaldiio.load_mat, places), strict=True))
+    for cut in read_cuts(own.data, "eval"):
+        assert np.array_equal(cut.load_features(), expected[cut.id])
+        assert cut.load_audio().shape == (1, round(0.7 * 16000))
 
 
 def test_faults_are_named(own: Own) -> None:
