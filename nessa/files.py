@@ -11,6 +11,8 @@ from typing import IO, Any
 
 from nessa.errors import InputError
 
+BLOCK_BYTES = 2**22  # of a text file, read at once
+
 
 @contextlib.contextmanager
 def atomic_open(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
@@ -59,25 +61,58 @@ def _umask() -> int:
     return mask
 
 
+def read_blocks(path: Path | str) -> Iterator[tuple[int, bytes]]:
+    """Yield (number of the first line from 1, whole lines), some megabytes at a time.
+
+    Every line ends with "\\n", the last one too.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    first, rest = 1, b""
+    try:
+        with open(path, "rb") as file:
+            while read := file.read(BLOCK_BYTES):
+                lines, newline, tail = read.rpartition(b"\n")
+                if not newline:
+                    rest += read
+                    continue
+                block = rest + lines + newline
+                rest = tail
+                yield first, block
+                first += block.count(b"\n")
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file; has the stage that makes it been run?") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    if rest:
+        yield first, rest + b"\n"
+
+
+def split_lines(block: bytes, path: Path | str, first: int) -> list[str]:
+    """The lines of a block that `read_blocks` gave, without their ends.
+
+    Raises:
+        InputError: not UTF-8, or a NUL character.
+    """
+    try:
+        lines = block.decode().split("\n")[:-1]
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text ({error.reason}); convert it first") from error
+    if b"\0" in block:
+        number = first + next(n for n, line in enumerate(lines) if "\0" in line)
+        raise InputError(f"{path}: line {number}: NUL character; is this a text file?")
+    return [line.rstrip("\r") for line in lines]
+
+
 def read_lines(path: Path | str) -> Iterator[tuple[int, str]]:
     """Yield (line number from 1, line without its end) of a UTF-8 text file.
 
     Raises:
         InputError: the file cannot be read, is not UTF-8, or holds a NUL character.
     """
-    path = Path(path)
-    try:
-        with open(path, encoding="utf-8", newline="\n") as file:
-            for number, line in enumerate(file, start=1):
-                if "\0" in line:
-                    raise InputError(f"{path}: line {number}: NUL character; is this a text file?")
-                yield number, line.rstrip("\r\n")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text ({error.reason}); convert it first") from error
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file; has the stage that makes it been run?") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    for first, block in read_blocks(path):
+        yield from enumerate(split_lines(block, path, first), first)
 
 
 def read_table(path: Path | str) -> dict[str, str]:

@@ -1,0 +1,380 @@
+r"""Kaldi's ark of vectors, byte by byte: found, checked, gathered and written.
+
+An ark is a row of records, each a key, a space and a vector, binary or text:
+
+    key \0BFV \4<int32 dim><float32 x dim>      "DV": float64; little-endian
+    key  [ 1.5 2 -3 ]
+
+Nearly all arks hold float32 vectors of one dimension and nothing else. These are found and checked
+as arrays, without an object for each, and copied straight out of the mapped file. Whatever differs
+in any way is looked at by itself, and read or refused.
+"""
+
+import mmap
+import os
+import struct
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import IO, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+from numpy.lib.stride_tricks import as_strided
+
+from nessa.errors import InputError
+from nessa.threads import in_threads, thread_count
+
+_FLOAT32 = np.dtype("<f4")
+_BINARY = b"\0B"
+_FLOAT, _DOUBLE = b"FV \4", b"DV \4"
+_HEADER_BYTES = len(_BINARY + _FLOAT) + 4  # and an int32 dimension
+_MATRICES = (b"FM ", b"DM ", b"CM ", b"CM2", b"CM3")
+_MAX_KEY_BYTES = 4096  # looked through for the space that ends a key
+_MIN_RUN = 16  # records of one layout that are worth looking for as an array
+_RECORDS_PER_BLOCK = 65536  # looked at as one array
+_BYTES_PER_BLOCK = 2**22  # gathered or written as one array: stays in the cache
+
+Offsets = npt.NDArray[np.int64]
+Matrix = npt.NDArray[np.float32]
+Flags = npt.NDArray[np.bool_]
+
+
+class Ark:
+    """The vectors in the bytes of an ark.
+
+    Args:
+        name: of the ark, for messages.
+        data: all of its bytes, mapped or in memory.
+    """
+
+    def __init__(self, name: str, data: bytes | mmap.mmap) -> None:
+        self.name, self.size = name, len(data)
+        self._data, self._bytes = data, np.frombuffer(data, np.uint8)
+        self._width = 0  # bytes of a vector as float32, once the first is read
+        self._header: bytes | None = None  # of a float32 vector of that width
+
+    @classmethod
+    def open(cls, name: str, place: str, path: Path) -> "Ark":
+        """Map a file.
+
+        Args:
+            name: of the ark, for messages about what is in it.
+            place: says who asked for it, for messages about the file.
+            path: the file.
+
+        Raises:
+            InputError: it is missing, empty, unreadable, or not a regular file.
+        """
+        if not path.is_file():  # a FIFO or a device would block or never end
+            what = "not a regular file" if path.exists() else "no such file"
+            raise InputError(f"{place}: {what}; has the stage that makes it been run?")
+        try:
+            with open(path, "rb") as file:
+                if not os.fstat(file.fileno()).st_size:
+                    raise InputError(f"{place}: empty file, holds no vectors; run extraction again")
+                return cls(name, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        except OSError as error:
+            raise InputError(f"{place}: cannot be read: {error.strerror}") from error
+
+    def scan(self) -> "Vectors":
+        """Find all vectors, in file order.
+
+        Raises:
+            InputError: something else is there than vectors of one dimension under their keys.
+        """
+        keys: list[str] = []
+        offsets = array("q")
+        odd: dict[int, bytes] = {}
+        end = 0
+        while end < self.size:
+            start = end
+            key, offset = self._key_at(start)
+            payload, end = self._vector(key, offset)
+            if payload is not None:
+                odd[len(keys)] = payload
+            keys.append(key)
+            offsets.append(offset)
+            if payload is None:
+                stride = end - start
+                run = self._run(end, offset - 1 - start, stride)
+                offsets.frombytes(
+                    np.arange(offset + stride, offset + stride * (len(run) + 1), stride).tobytes()
+                )
+                keys += run
+                end += stride * len(run)
+        return Vectors(self, keys, np.frombuffer(offsets, np.int64), odd, self._width)
+
+    def find(self, keys: Sequence[str], offsets: Offsets) -> "Vectors":
+        """Find the vectors that an scp lists; offset 0 is a file of one bare vector.
+
+        Args:
+            keys: N, one or more.
+            offsets: of their vectors, (N,).
+
+        Raises:
+            InputError: what is at an offset is not the vector of its key.
+        """
+        self._listed(keys[0], int(offsets[0]))  # says what the others should look like
+        odd: dict[int, bytes] = {}
+        for first in range(0, len(keys), _RECORDS_PER_BLOCK):
+            block = slice(first, first + _RECORDS_PER_BLOCK)
+            plain = self._plain(keys[block], offsets[block])
+            for row in (first + np.flatnonzero(~plain)).tolist():
+                payload = self._listed(keys[row], int(offsets[row]))
+                if payload is not None:
+                    odd[row] = payload
+        return Vectors(self, list(keys), offsets, odd, self._width)
+
+    def windows(self, width: int) -> npt.NDArray[np.uint8]:
+        """The `width` bytes from every place on, (size - width + 1, width), without a copy."""
+        shape = max(0, self.size - width + 1), width
+        return as_strided(self._bytes, shape, (1, 1), writeable=False)
+
+    def _run(self, end: int, key_bytes: int, stride: int) -> list[str]:
+        """Keys of the records from `end` on whose layout is that of the one before it, to the byte.
+
+        Ids of one length, which are common, make every record as long as the one before it.
+        """
+        label = b" " + (self._header or b"")
+        probe = end + (_MIN_RUN - 1) * stride + key_bytes
+        if self._data[probe : probe + len(label)] != label:
+            return []
+        layouts = self.windows(key_bytes + len(label))
+
+        def alike(start: int) -> list[str]:
+            """Keys of a block that begins at `start`, up to a record that differs."""
+            count = min((self.size - start) // stride, _RECORDS_PER_BLOCK)
+            found = layouts[start : start + count * stride : stride]  # (count, key and label)
+            same = _same_rows(found[:, key_bytes:], np.frombuffer(label, np.uint8))
+            return _printable(found[: count if same.all() else same.argmin(), : key_bytes + 1])
+
+        keys: list[str] = []
+        size = _RECORDS_PER_BLOCK * stride
+        while True:
+            starts = range(end, max(end, self.size - stride + 1), size)[: thread_count()]
+            for own in in_threads(alike, starts):
+                keys += own
+                if len(own) < _RECORDS_PER_BLOCK:
+                    return keys
+            if not starts:
+                return keys
+            end += size * len(starts)
+
+    def _plain(self, keys: Sequence[str], offsets: Offsets) -> Flags:
+        """Which keys have, at their offsets, a float32 vector of the ark's dimension, (N,)."""
+        labels = (" ".join(keys) + " ").encode()
+        encoded = keys if labels.isascii() else [key.encode() for key in keys]
+        sizes = np.fromiter(map(len, encoded), np.int64, len(keys)) + 1
+        plain = offsets >= sizes
+        plain &= offsets <= self.size - _HEADER_BYTES - self._width
+        if self._header is None or not plain.any():
+            return np.zeros(len(keys), np.bool_)
+        headers = self.windows(_HEADER_BYTES)
+        plain[plain] = _same_rows(headers[offsets[plain]], np.frombuffer(self._header, np.uint8))
+        wanted = Ark("labels", labels)
+        starts = np.cumsum(sizes) - sizes
+        for size in np.unique(sizes).tolist():
+            rows = np.flatnonzero(plain & (sizes == size))
+            found = self.windows(size)[offsets[rows] - size]
+            plain[rows] = _same_rows(found, wanted.windows(size)[starts[rows]])
+        return plain
+
+    def _key_at(self, start: int) -> tuple[str, int]:
+        """The key of the record that begins at `start`, and the offset of its vector."""
+        space = self._data.find(b" ", start, start + _MAX_KEY_BYTES)
+        if space <= start:
+            raise InputError(f"{self.name}: byte {start}: expected a key and a vector")
+        try:
+            key = self._data[start:space].decode()
+        except UnicodeDecodeError as error:
+            raise InputError(f"{self.name}: byte {start}: key is not UTF-8") from error
+        if key.split() != [key] or "\0" in key:
+            raise InputError(f"{self.name}: byte {start}: key {key!r} has white space or NUL in it")
+        return key, space + 1
+
+    def _listed(self, key: str, offset: int) -> bytes | None:
+        """What `_vector` says of a vector that an scp lists."""
+        label = key.encode() + b" "
+        if offset and self._data[max(offset - len(label), 0) : offset] != label:
+            self._refuse(key, offset, "is not here: the scp is stale; write both again")
+        payload, end = self._vector(key, offset)
+        if not offset and end != self.size:
+            self._refuse(key, offset, "is followed by more; is an `:offset` missing?")
+        return payload
+
+    def _vector(self, key: str, offset: int) -> tuple[bytes | None, int]:
+        """The vector at `offset` as float32, and where it ends; None for one to be gathered."""
+        start = offset + _HEADER_BYTES
+        header = self._data[offset:start]
+        if not header.startswith(_BINARY):
+            payload, end = self._text_vector(key, offset)
+            return self._of_one_width(payload, key, offset), end
+        kind, count = self._parse(header, key, offset)
+        end = start + count * (4 if kind == _FLOAT else 8)
+        if end > self.size:
+            over = end - self.size
+            self._refuse(
+                key, offset, f"goes {over} bytes beyond the end of the file; extract it again"
+            )
+        if kind == _DOUBLE:
+            doubles = np.frombuffer(self._data[start:end], "<f8")
+            return self._of_one_width(self._narrow(doubles, key, offset), key, offset), end
+        self._check_width(end - start, key, offset)
+        self._header = header
+        return None, end
+
+    def _of_one_width(self, payload: bytes, key: str, offset: int) -> bytes:
+        self._check_width(len(payload), key, offset)
+        return payload
+
+    def _check_width(self, width: int, key: str, offset: int) -> None:
+        self._width = self._width or width
+        if width != self._width:
+            size = _FLOAT32.itemsize
+            self._refuse(
+                key,
+                offset,
+                f"has dimension {width // size}, those before it {self._width // size}; "
+                "extract all with one model",
+            )
+
+    def _parse(self, header: bytes, key: str, offset: int) -> tuple[bytes, int]:
+        """Type and dimension of a binary vector."""
+        kind, dim = header[2:6], header[6:]
+        if kind[:3] in _MATRICES:
+            self._refuse(key, offset, "is a matrix, not a vector; write one vector per key")
+        if len(header) == _HEADER_BYTES and kind not in (_FLOAT, _DOUBLE):
+            self._refuse(key, offset, f"has type {kind!r}; write it as FV (float32)")
+        if len(header) < _HEADER_BYTES:
+            self._refuse(key, offset, "is cut short by the end of the file; extract it again")
+        (count,) = struct.unpack("<i", dim)
+        if count <= 0:
+            self._refuse(key, offset, f"has dimension {count}; extract it again")
+        return kind, count
+
+    def _text_vector(self, key: str, offset: int) -> tuple[bytes, int]:
+        opening = self._data[offset : offset + 8].strip()
+        if opening in (b"", b"\0"):
+            self._refuse(key, offset, "is cut short by the end of the file; extract it again")
+        if opening.startswith(b"PKL"):
+            self._refuse(key, offset, "is a Python pickle, which is never loaded; write it as FV")
+        if not opening.startswith(b"["):
+            self._refuse(key, offset, f"begins {opening!r}, not as a Kaldi vector; write it as FV")
+        newline = self._data.find(b"\n", offset)
+        end = newline + 1 if newline >= 0 else self.size
+        line = self._data[offset:end].strip()
+        if not line.endswith(b"]"):
+            self._refuse(key, offset, "has no ']' on its line: it is a matrix, or is cut short")
+        numbers = line[1:-1].split()
+        if not numbers:
+            self._refuse(key, offset, "is empty; extract it again")
+        try:
+            values = np.array([float(number) for number in numbers])
+        except ValueError:
+            self._refuse(key, offset, "has an entry that is not a number; write it again")
+        if b"_" in line:  # Python reads 1_000, Kaldi does not
+            self._refuse(key, offset, "has an entry that is not a number; write it again")
+        return self._narrow(values, key, offset), end
+
+    def _narrow(self, values: npt.NDArray[np.float64], key: str, offset: int) -> bytes:
+        with np.errstate(over="ignore"):
+            narrow = values.astype(_FLOAT32)
+        if np.isinf(narrow[np.isfinite(values)]).any():
+            self._refuse(key, offset, "has values beyond float32; extract it again")
+        return narrow.tobytes()
+
+    def _refuse(self, key: str, offset: int, complaint: str) -> NoReturn:
+        raise InputError(f"{self.name}: byte {offset}: vector of {key!r} {complaint}")
+
+
+def _same_rows(found: npt.NDArray[np.uint8], wanted: npt.NDArray[np.uint8]) -> Flags:
+    """Where `found` (N, B) is as wanted, (N, B) or for all (B,), to the byte; (N,)."""
+    # At once first: that is how it is nearly always, and takes a tenth of the time.
+    repeats = 1 if wanted.ndim == 2 else len(found)
+    if found.tobytes() == wanted.tobytes() * repeats:
+        return np.ones(len(found), np.bool_)
+    return (found == wanted).all(axis=1)
+
+
+def _printable(labels: npt.NDArray[np.uint8]) -> list[str]:
+    """The keys in labels (N, key and space), up to the first with anything but printable ASCII."""
+    joined = labels.tobytes().decode("latin-1")
+    keys = joined.split(" ")[:-1]
+    if len(keys) == len(labels) and joined.isascii() and joined.isprintable():
+        return keys
+    sound = ((labels[:, :-1] > 0x20) & (labels[:, :-1] < 0x7F)).all(axis=1)
+    return keys[: int(sound.argmin())]  # none of these has a space in it
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """Vectors that were found in an ark, and not read yet.
+
+    Attributes:
+        keys: N.
+        offsets: of the vectors in the ark, (N,).
+    """
+
+    ark: Ark
+    keys: list[str]
+    offsets: Offsets
+    odd: dict[int, bytes]  # row -> the vector, of those that are not float32 in the ark
+    width: int  # bytes of a vector as float32
+
+    @property
+    def dim(self) -> int:
+        """D, the dimension of the vectors."""
+        return self.width // _FLOAT32.itemsize
+
+    def gather(self, out: Matrix) -> bool:
+        """Copy the vectors to `out`, float32 (N, D), and say whether they are all finite."""
+        rows_per_block = max(1, _BYTES_PER_BLOCK // self.width)
+        edges = [*range(0, len(self.keys), rows_per_block), len(self.keys)]
+        blocks = [slice(start, end) for start, end in pairwise(edges)]
+        return all(in_threads(lambda block: self._gather(block, out), blocks))
+
+    def _gather(self, block: slice, out: Matrix) -> bool:
+        part, windows = out[block], self.ark.windows(self.width)
+        odd = [row for row in range(block.start, block.stop) if row in self.odd] if self.odd else []
+        plain = np.delete(np.arange(len(part)), np.array(odd, np.int64) - block.start)
+        starts = self.offsets[block][plain] + _HEADER_BYTES
+        part.view(np.uint8)[plain if odd else slice(None)] = windows[starts]
+        for row in odd:
+            out[row] = np.frombuffer(self.odd[row], _FLOAT32)
+        # NaN and infinities survive min and max.
+        return bool(np.isfinite(part.min()) and np.isfinite(part.max()))
+
+
+def write_records(file: IO[bytes], keys: Sequence[str], matrix: Matrix) -> Offsets:
+    """Write binary float32 records.
+
+    Args:
+        file: open for writing, at its start.
+        keys: N.
+        matrix: their vectors, float32 (N, D).
+
+    Returns:
+        The offset of each vector, (N,).
+    """
+    rows = matrix.astype(_FLOAT32, copy=False).view(np.uint8)
+    width = rows.shape[1]
+    header = _BINARY + _FLOAT + struct.pack("<i", matrix.shape[1])
+    rows_per_block = max(1, _BYTES_PER_BLOCK // width)
+    offsets, end = np.empty(len(keys), np.int64), 0
+    for first in range(0, len(keys), rows_per_block):
+        block = slice(first, first + rows_per_block)
+        labels = [key.encode() + b" " + header for key in keys[block]]
+        sizes = np.fromiter(map(len, labels), np.int64, len(labels))
+        starts = np.cumsum(sizes + width) - width  # of the vectors, in what follows
+        records = np.empty(int(starts[-1]) + width, np.uint8)
+        as_strided(records, (len(records) - width + 1, width), (1, 1))[starts] = rows[block]
+        joined = np.frombuffer(b"".join(labels), np.uint8)
+        moved = np.repeat(starts - np.cumsum(sizes), sizes)  # by the vectors before each label
+        records[np.arange(len(joined)) + moved] = joined
+        file.write(records.data)
+        offsets[block] = end + starts - _HEADER_BYTES
+        end += len(records)
+    return offsets
