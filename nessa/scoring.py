@@ -3,7 +3,8 @@
 Both sides must lie in one space: map them first where the models differ.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,10 +16,12 @@ from scipy.special import expit, logit
 from nessa.errors import InputError
 from nessa.metrics import check_scores
 from nessa.tables import Embeddings
-from nessa.trials import Indexed, Trials
+from nessa.threads import in_threads
+from nessa.trials import Trials
 
 GATHER_FLOATS = 2**18  # 1 MiB of float32 per side: gathered vectors stay in the cache
 COHORT_FLOATS = 2**24  # 64 MiB of float32: one block of cohort scores
+ROWS_PER_THREAD = 128  # of it, of which a thread selects the highest
 # Keeps the slope finite where dev scores separate perfectly; far below any other effect.
 RIDGE = 1e-7
 
@@ -41,9 +44,14 @@ def cosine_scores(enroll: Embeddings, runtime: Embeddings, trials: Trials) -> ND
     Raises:
         InputError: a trial's id without an embedding, dimensions that differ, or a zero vector.
     """
-    enroll_rows = _normalised_rows(enroll, trials.enroll_index, "enrollment")  # (U, D)
-    runtime_rows = _normalised_rows(runtime, trials.test_index, "runtime")  # (V, D)
     _check_dimensions(enroll, runtime)
+    enroll_rows, runtime_rows = (
+        _normalised(embeddings, side, _rows(embeddings, index.names, side))
+        for embeddings, index, side in (
+            (enroll, trials.enroll_index, "enrollment"),
+            (runtime, trials.test_index, "runtime"),
+        )
+    )  # (U, D), (V, D)
     scores = np.empty(len(trials), np.float32)
     step = max(1, GATHER_FLOATS // enroll.dim)
     for start in range(0, len(trials), step):
@@ -79,25 +87,27 @@ def _check_dimensions(enroll: Embeddings, runtime: Embeddings) -> None:
         )
 
 
-def _normalised(embeddings: Embeddings, side: str) -> NDArray[np.float32]:
-    """Vectors (N, D) scaled to length 1."""
-    lengths = np.linalg.norm(embeddings.matrix, axis=1, keepdims=True)
+def _normalised(
+    embeddings: Embeddings, side: str, rows: NDArray[np.int64] | None = None
+) -> NDArray[np.float32]:
+    """Vectors (N, D), or those of some rows (U, D), scaled to length 1."""
+    matrix = embeddings.matrix if rows is None else embeddings.matrix[rows]
+    lengths = np.linalg.norm(matrix, axis=1, keepdims=True)
     zero = np.flatnonzero(lengths == 0)
     if len(zero):
+        row = zero[0] if rows is None else rows[zero[0]]
         raise InputError(
-            f"{side} side: the embedding of {embeddings.keys[zero[0]]!r} is zero, which has no "
+            f"{side} side: the embedding of {embeddings.keys[row]!r} is zero, which has no "
             "direction; extract it again, or leave it out"
         )
-    return embeddings.matrix / lengths
+    return matrix / lengths
 
 
-def _normalised_rows(embeddings: Embeddings, index: Indexed, side: str) -> NDArray[np.float32]:
-    """Normalised vectors (U, D) of the distinct names of one side of a trial list."""
+def _rows(embeddings: Embeddings, names: Sequence[str], side: str) -> NDArray[np.int64]:
     try:
-        wanted = embeddings.select(index.names)
+        return embeddings.rows(names)
     except InputError as error:
         raise InputError(f"{side} side: {error}") from error
-    return _normalised(wanted, side)
 
 
 def as_norm(
@@ -109,6 +119,23 @@ def as_norm(
     runtime_cohort: Embeddings,
     top_n: int = 300,
 ) -> NDArray[np.float32]:
+    """Adaptive symmetric score normalisation of one trial list; see `AsNorm`.
+
+    Args:
+        scores: cosine scores (T,) of `trials`.
+        enroll, runtime, enroll_cohort, runtime_cohort, top_n: see `AsNorm`.
+        trials: T trials.
+
+    Returns:
+        float32 (T,), in trial order.
+
+    Raises:
+        InputError: see `AsNorm.apply`.
+    """
+    return AsNorm(enroll, runtime, enroll_cohort, runtime_cohort, top_n).apply(scores, trials)
+
+
+class AsNorm:
     """Adaptive symmetric score normalisation with one cohort per side.
 
     Every vector is normalised by scores like those it takes part in: an enrollment vector by its
@@ -118,63 +145,110 @@ def as_norm(
 
     mean and standard deviation over the `top_n` highest cohort scores of the trial's enrollment
     and runtime vector (P. Matějka et al., "Analysis of score normalization in multilingual
-    speaker recognition", 2017). Each vector's statistics are computed once.
+    speaker recognition", 2017). Each vector's statistics are computed once, for all trial lists.
 
     Args:
-        scores: cosine scores (T,) of `trials`.
         enroll: embeddings (N, D) of all enrollment ids.
         runtime: embeddings (M, D) of all test utterances.
-        trials: T trials.
         enroll_cohort: cohort (C, D) made and mapped as enrollment vectors are.
         runtime_cohort: cohort (C', D) made and mapped as runtime vectors are.
         top_n: cohort scores that count, at least 2.
 
-    Returns:
-        float32 (T,), in trial order.
-
     Raises:
-        InputError: see `cosine_scores`; or a cohort of fewer than `top_n`, or without spread.
+        InputError: dimensions that differ, a cohort of fewer than `top_n`, or a zero vector in it.
     """
-    scores = np.asarray(scores)
-    if scores.shape != (len(trials),):
-        raise InputError(f"{len(trials)} trials but scores of shape {scores.shape}; give one each")
-    normalised = np.zeros(len(trials))
-    for embeddings, index, cohort, side in (
-        (enroll, trials.enroll_index, runtime_cohort, "enrollment"),
-        (runtime, trials.test_index, enroll_cohort, "runtime"),
-    ):
+
+    def __init__(
+        self,
+        enroll: Embeddings,
+        runtime: Embeddings,
+        enroll_cohort: Embeddings,
+        runtime_cohort: Embeddings,
+        top_n: int = 300,
+    ) -> None:
+        self._cohorts, self._top_n = (enroll_cohort, runtime_cohort), top_n
+        self._enroll = _CohortStatistics(enroll, runtime_cohort, top_n, "enrollment")
+        self._runtime = _CohortStatistics(runtime, enroll_cohort, top_n, "runtime")
+
+    def with_enroll(self, enroll: Embeddings) -> "AsNorm":
+        """The same runtime side, whose statistics stay, with other enrollment embeddings."""
+        other = copy(self)
+        other._enroll = _CohortStatistics(enroll, self._cohorts[1], self._top_n, "enrollment")
+        return other
+
+    def apply(self, scores: ArrayLike, trials: Trials) -> NDArray[np.float32]:
+        """Normalise the cosine scores (T,) of a trial list.
+
+        Memory: 24 bytes a trial, and a block of cohort scores.
+
+        Raises:
+            InputError: a trial's id without an embedding, a zero vector, or one whose highest
+                cohort scores are all equal; or not one score per trial.
+        """
+        scores = np.asarray(scores)
+        if scores.shape != (len(trials),):
+            raise InputError(
+                f"{len(trials)} trials but scores of shape {scores.shape}; give one each"
+            )
+        normalised = np.zeros(len(trials))
+        for statistics, index in (
+            (self._enroll, trials.enroll_index),
+            (self._runtime, trials.test_index),
+        ):
+            mean, std = statistics.of(index.names)
+            normalised += (scores - mean[index.codes]) / std[index.codes] / 2
+        return normalised.astype(np.float32)
+
+
+class _CohortStatistics:
+    """Mean and standard deviation of each vector's highest cohort scores, computed when asked for.
+
+    Args:
+        embeddings: N vectors.
+        cohort: of the other side.
+        top_n: highest scores that count.
+        side: for messages.
+    """
+
+    def __init__(self, embeddings: Embeddings, cohort: Embeddings, top_n: int, side: str) -> None:
+        if not 2 <= top_n <= len(cohort):
+            raise InputError(
+                f"top_n {top_n} must lie between 2 and the {len(cohort)} vectors of the cohort; "
+                "choose another, or a larger cohort"
+            )
         _check_dimensions(embeddings, cohort)
-        vectors = _normalised_rows(embeddings, index, side)
-        mean, std = _top_statistics(vectors, _normalised(cohort, "cohort"), top_n)
-        flat = np.flatnonzero(std == 0)
+        self._embeddings, self._top_n, self._side = embeddings, top_n, side
+        self._cohort = _normalised(cohort, "cohort")
+        self._mean, self._std = np.full((2, len(embeddings)), np.nan)
+
+    def of(self, names: Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Mean and standard deviation (U,) of the vectors of U names."""
+        rows = _rows(self._embeddings, names, self._side)
+        missing = rows[np.isnan(self._mean[rows])]
+        step = max(1, COHORT_FLOATS // len(self._cohort))
+        for start in range(0, len(missing), step):
+            self._compute(missing[start : start + step])
+        flat = np.flatnonzero(self._std[rows] == 0)
         if len(flat):
             raise InputError(
-                f"{side} side: the top {top_n} cohort scores of {index.names[flat[0]]!r} are all "
-                "equal; use a cohort of different speakers"
+                f"{self._side} side: the top {self._top_n} cohort scores of {names[flat[0]]!r} "
+                "are all equal; use a cohort of different speakers"
             )
-        normalised += (scores - mean[index.codes]) / std[index.codes] / 2
-    return normalised.astype(np.float32)
+        return self._mean[rows], self._std[rows]
 
+    def _compute(self, rows: NDArray[np.int64]) -> None:
+        scores = _normalised(self._embeddings, self._side, rows) @ self._cohort.T
 
-def _top_statistics(
-    vectors: NDArray[np.float32], cohort: NDArray[np.float32], top_n: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and standard deviation (U,) of each vector's `top_n` scores with the cohort."""
-    if not 2 <= top_n <= len(cohort):
-        raise InputError(
-            f"top_n {top_n} must lie between 2 and the {len(cohort)} vectors of the cohort; "
-            "choose another, or a larger cohort"
+        def select(part: slice) -> None:
+            scores[part].partition(scores.shape[1] - self._top_n, axis=1)
+            top = scores[part, -self._top_n :]
+            self._mean[rows[part]] = top.mean(axis=1, dtype=np.float64)
+            self._std[rows[part]] = top.std(axis=1, dtype=np.float64)
+
+        # The product above has all cores to itself, then the selection does.
+        in_threads(
+            select, [slice(k, k + ROWS_PER_THREAD) for k in range(0, len(rows), ROWS_PER_THREAD)]
         )
-    mean, std = np.empty(len(vectors)), np.empty(len(vectors))
-    step = max(1, COHORT_FLOATS // len(cohort))
-    for start in range(0, len(vectors), step):
-        block = slice(start, start + step)
-        scores = vectors[block] @ cohort.T
-        scores.partition(len(cohort) - top_n, axis=1)
-        top = scores[:, -top_n:]
-        mean[block] = top.mean(axis=1, dtype=np.float64)
-        std[block] = top.std(axis=1, dtype=np.float64)
-    return mean, std
 
 
 @dataclass(frozen=True)

@@ -100,12 +100,14 @@ def _by_cosine(
 ) -> Scorer:
     """By the cosine of the two sides, with AS-norm where there is a cohort."""
     utterances = Sides.read(*side_paths(exp, system, set_name))
+    as_norm = utterances.as_norm(cohort, top_n) if cohort is not None else None
 
     def score(trials: Trials, enroll_map: Path | None) -> dict[Kind, Scores]:
         sides = utterances if enroll_map is None else utterances.with_profiles(enroll_map)
         scores: dict[Kind, Scores] = {COSINE: sides.cosine(trials)}
-        if cohort is not None:
-            scores[AS_NORM] = sides.as_norm(scores[COSINE], trials, cohort, top_n)
+        if as_norm is not None:
+            own = as_norm if sides is utterances else as_norm.with_enroll(sides.enroll)
+            scores[AS_NORM] = own.apply(scores[COSINE], trials)
         return scores
 
     return score

@@ -14,7 +14,7 @@ from functools import cached_property
 from itertools import pairwise, repeat, starmap
 from operator import lt
 from pathlib import Path
-from typing import NoReturn, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt

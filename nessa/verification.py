@@ -9,7 +9,7 @@ import numpy.typing as npt
 from nessa.calibration import calibrate, read_calibration
 from nessa.errors import InputError, about
 from nessa.metrics import eer, min_dcf
-from nessa.scoring import as_norm, cosine_scores
+from nessa.scoring import AsNorm, cosine_scores
 from nessa.tables import Embeddings, profile_means
 from nessa.trials import Trials, read_enroll_map, write_scores
 
@@ -61,12 +61,11 @@ class Sides:
         with about(*self.paths):
             return cosine_scores(self.enroll, self.runtime, trials)
 
-    def as_norm(self, scores: Scores, trials: Trials, cohort: "Sides", top_n: int) -> Scores:
-        """Normalised scores (T,); see `nessa.scoring.as_norm`."""
+    def as_norm(self, cohort: "Sides", top_n: int) -> AsNorm:
+        """What normalises scores of these sides; see `nessa.scoring.AsNorm`."""
         _check_one_space(self.paths[1], self.runtime, cohort.paths[1], cohort.runtime)
         with about(*cohort.paths):
-            sides = self.enroll, self.runtime, trials, cohort.enroll, cohort.runtime
-            return as_norm(scores, *sides, top_n)
+            return AsNorm(self.enroll, self.runtime, cohort.enroll, cohort.runtime, top_n)
 
 
 def _check_one_space(path: Path, one: Embeddings, other_path: Path, other: Embeddings) -> None:
@@ -121,7 +120,7 @@ def score_trials(
     with about(trials):
         scores = sides.cosine(wanted)
         if cohort is not None:
-            scores = sides.as_norm(scores, wanted, Sides.read(*cohort), top_n)
+            scores = sides.as_norm(Sides.read(*cohort), top_n).apply(scores, wanted)
     if calibration is not None:
         fitted = read_calibration(calibration)
         with about(calibration):

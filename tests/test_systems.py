@@ -57,7 +57,10 @@ def test_scores_are_those_of_the_command(
         cohort=(cohort, cohort) if kind else None,
         top_n=20,
     )
-    assert path.read_bytes() == (toy.folder / "scores").read_bytes()
+    (trials, scores), (other_trials, other) = map(read_scores, (path, toy.folder / "scores"))
+    assert (trials.enroll, trials.test) == (other_trials.enroll, other_trials.test)
+    # A vector's cohort scores differ in the last bit with those that are computed beside it.
+    np.testing.assert_allclose(scores, other, rtol=0, atol=2e-6 if kind else 0)
 
 
 @pytest.mark.parametrize("kind", [COSINE, AS_NORM])
