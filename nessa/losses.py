@@ -1,10 +1,14 @@
 """Training criteria of encoders and of the aligner."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
+
+SMALLEST = torch.finfo(torch.float32).tiny
 
 
 class AAMSoftmax(nn.Module):
@@ -124,7 +128,45 @@ def supervised_contrastive(similarity: Tensor) -> Tensor:
         The mean negative log-probability of a profile's own utterances among all utterances, plus
         that of an utterance's own profile among all profiles.
     """
-    own = similarity.diagonal(dim1=0, dim2=1)  # (R, P)
-    by_profile = similarity.flatten(1).logsumexp(dim=1) - own.mean(dim=0)  # (P,)
-    by_utterance = similarity.logsumexp(dim=0) - own.T  # (P, R)
-    return by_profile.mean() + by_utterance.mean()
+    return _SupervisedContrastive.apply(similarity)
+
+
+class _SupervisedContrastive(torch.autograd.Function):
+    """The loss and its gradient from one exponential of each similarity.
+
+    With E = exp(S - m), m a profile's highest similarity, and M the highest of all, a profile's sum
+    is e^m sum E, an utterance's e^M sum (e^(m - M) E). The gradient by S is E times a number of the
+    profile plus one of the profile times one of the utterance, less the own pairs' share.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, similarity: Tensor) -> Tensor:
+        own = similarity.diagonal(dim1=0, dim2=1)  # (R, P)
+        s = similarity.flatten(1)  # (P, P R)
+        highest = s.amax(dim=1)  # (P,)
+        e = (s - highest[:, None]).exp_()
+        weight = (highest - highest.amax()).exp()  # (P,), e^(m - M)
+        by_profile = e.sum(dim=1)  # (P,)
+        # A profile far below the highest would leave nothing of its utterances' sums in float32.
+        by_utterance = (weight @ e).clamp(min=SMALLEST)  # (P R,)
+        ctx.save_for_backward(e, weight, by_profile, by_utterance)
+        ctx.shape = similarity.shape
+        return (
+            (highest + by_profile.log()).mean()
+            + (highest.amax() + by_utterance.log()).mean()
+            - own.mean() * 2
+        )
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        e, weight, by_profile, by_utterance = ctx.saved_tensors
+        p, _, r = ctx.shape
+        share = torch.addr(
+            (gradient / p / by_profile)[:, None].expand(p, p * r),
+            gradient / (p * r) * weight,
+            1 / by_utterance,
+        )
+        result = share.mul_(e).view(ctx.shape)
+        result.diagonal(dim1=0, dim2=1).sub_(2 * gradient / (p * r))
+        return result

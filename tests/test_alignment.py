@@ -1,10 +1,13 @@
 """Aligners on embeddings whose truth is known."""
 
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from scipy.linalg import orthogonal_procrustes
+from scipy.stats import chisquare
 
 from nessa.alignment import (
     Aligner,
@@ -15,7 +18,7 @@ from nessa.alignment import (
     load,
     make_aligner,
 )
-from nessa.alignment.networks import Side
+from nessa.alignment.networks import Side, SideNetwork
 from nessa.alignment.neural import SpeakerBatches, profile_size
 from nessa.errors import InputError
 from nessa.metrics import eer
@@ -250,6 +253,36 @@ def test_batches_never_repeat_an_utterance_and_keep_to_one_speaker_a_row() -> No
     for k in range(2, 9):
         sizes = {profile_size(k, rng) for _ in range(200)}
         assert sizes == set(range(1, k))
+
+
+@pytest.mark.parametrize("k", [2, 3, 5])
+def test_every_group_of_a_speakers_utterances_is_drawn_as_often(k: int) -> None:
+    labels = np.repeat([0, 1], 5)
+    batches, rng = SpeakerBatches(labels), np.random.default_rng(1)
+    drawn: dict[tuple[int, ...], int] = {}
+    for _ in range(3000):
+        for row in batches.draw(2, k, rng).tolist():
+            drawn[tuple(row)] = drawn.get(tuple(row), 0) + 1
+    ordered = math.perm(5, k)  # the order counts as well: the first ones become the profile
+    assert len(drawn) == 2 * ordered
+    assert chisquare(list(drawn.values())).pvalue > 1e-4
+
+
+def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
+    network = SideNetwork(torch.zeros(4), torch.eye(4), torch.eye(4), hidden_dim=8, dropout=0.25)
+    assert network.residual is not None
+    dropout = network.residual[2].train()
+    torch.manual_seed(1)
+    x = torch.ones(1001, 301, requires_grad=True)
+    y = dropout(x)
+    y.sum().backward()
+    assert float((y == 0).float().mean()) == pytest.approx(0.25, abs=0.005)
+    assert float(y.mean()) == pytest.approx(1, abs=0.01)
+    torch.testing.assert_close(x.grad, y.detach())
+    assert not torch.equal(dropout(x), y)
+    torch.manual_seed(1)
+    assert torch.equal(dropout(x), y)
+    assert torch.equal(dropout.eval()(x), x)
 
 
 @pytest.mark.parametrize("aligner", EVERY, ids=lambda a: a.kind)

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +19,22 @@ from nessa.tables import Embeddings
 from nessa.trials import Trials
 
 Matrix = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.integer]
 DESCRIPTION = "aligner.json"
 ARRAYS = "aligner.safetensors"
+
+
+class Rows(Protocol):
+    """Embeddings (N, D), some rows of which are taken at a time: a matrix or its like."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, D)."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Any, /) -> Matrix:
+        """Rows by a slice or by an array of numbers."""
 
 
 @dataclass(frozen=True)

@@ -2,30 +2,33 @@
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import eigh
+from scipy.linalg import eigh, lstsq
 
-from nessa.alignment.base import Matrix
-from nessa.alignment.preprocessing import speaker_means
+from nessa.alignment.base import Labels, Matrix, Rows
+from nessa.alignment.preprocessing import blocks
 from nessa.errors import InputError
 
 Floats = npt.NDArray[np.float64]
-ROWS_PER_SUM = 65536  # converted to float64 at once
 
 
-def cross_product(a: Matrix, b: Matrix) -> Floats:
-    """A^T B (Dx, Dy) of A (N, Dx) and B (N, Dy), summed in float64 without a copy of the whole."""
+def cross_product(a: Rows, b: Rows) -> Floats:
+    """A^T B (Dx, Dy) of A (N, Dx) and B (N, Dy), without a copy of the whole.
+
+    Blocks are multiplied in float32, which a few thousand rows bear, and added up in float64.
+    """
     total = np.zeros((a.shape[1], b.shape[1]))
-    for start in range(0, len(a), ROWS_PER_SUM):
-        rows = slice(start, start + ROWS_PER_SUM)
-        total += a[rows].T.astype(np.float64) @ b[rows]
+    for rows in blocks(len(a)):
+        left = a[rows]
+        total += left.T @ (left if b is a else b[rows])
     return total
 
 
-def between_utterances(a: Matrix, b: Matrix, labels: npt.NDArray[np.int64]) -> Floats:
+def between_utterances(a: Rows, b: Rows, labels: Labels) -> Floats:
     """Cross-covariance (Dx, Dy) of pairs of *different* utterances of one speaker.
 
     The mean over rows u of a_u (mean over the speaker's v != u of b_v)^T: what two views of one
-    utterance share beyond the speaker, its channel and words, stays out of it.
+    utterance share beyond the speaker, its channel and words, stays out of it. Of a speaker with n
+    utterances and sums A, B over them, the rows add (A B^T - sum of a_u b_u^T) / (n - 1).
 
     Args:
         a, b: centred views of the same utterances, (N, Dx), (N, Dy).
@@ -34,13 +37,27 @@ def between_utterances(a: Matrix, b: Matrix, labels: npt.NDArray[np.int64]) -> F
     Raises:
         InputError: no speaker has two utterances.
     """
-    counts = np.bincount(labels)[labels][:, None]
-    paired = counts[:, 0] >= 2
+    counts = np.bincount(labels)
+    paired = counts >= 2
     if not paired.any():
         raise InputError("no align speaker has two utterances; alignment pairs different ones")
-    means = speaker_means(b, labels)[labels][paired]
-    others = (counts[paired] * means - b[paired]) / (counts[paired] - 1)
-    return cross_product(a[paired], others.astype(np.float32)) / len(others)
+    weights = np.where(paired, 1 / np.maximum(counts - 1, 1), 0)[:, None]
+    sums = np.zeros((len(counts), a.shape[1])), np.zeros((len(counts), b.shape[1]))
+    total = np.zeros((a.shape[1], b.shape[1]))
+    for rows in blocks(len(a)):
+        x, y, speakers = a[rows], b[rows], labels[rows]
+        for view, own in zip((x, y), sums, strict=True):
+            _add_by_speaker(view, speakers, own)
+        total -= (x * weights[speakers].astype(np.float32)).T @ y
+    total += (sums[0] * weights).T @ sums[1]
+    return total / counts[paired].sum()
+
+
+def _add_by_speaker(view: Matrix, speakers: Labels, sums: Floats) -> None:
+    """Add rows (N, D) to the sums (S, D) of their speakers."""
+    order = np.argsort(speakers, kind="stable")
+    present, starts = np.unique(speakers[order], return_index=True)
+    sums[present] += np.add.reduceat(view[order], starts, axis=0, dtype=np.float64)
 
 
 def shrunk(covariance: Floats, shrinkage: float) -> Floats:
@@ -55,7 +72,7 @@ def inverse_root(covariance: Floats) -> Floats:
     return vectors / np.sqrt(values) @ vectors.T
 
 
-def whitening(centred: Matrix, shrinkage: float) -> Matrix:
+def whitening(centred: Rows, shrinkage: float) -> Matrix:
     """W (D, D), symmetric, such that the coordinates of c W are about uncorrelated.
 
     The inverse root of the shrunk covariance of `centred` (N, D), scaled so that a coordinate of
@@ -65,3 +82,12 @@ def whitening(centred: Matrix, shrinkage: float) -> Matrix:
     root = inverse_root(shrunk(covariance, shrinkage))
     power = np.trace(root @ covariance @ root) / len(root)
     return (root / np.sqrt(power)).astype(np.float32)
+
+
+def regression(source: Rows, white: Matrix, target: Rows) -> Matrix:
+    """The map (Dx, D) of c W, for rows c (N, Dx) of `source` and W (Dx, Dx), onto `target` (N, D).
+
+    Least squares by the normal equations, which a whitened source suits.
+    """
+    gram = white.T @ cross_product(source, source) @ white
+    return lstsq(gram, white.T @ cross_product(source, target))[0].astype(np.float32)

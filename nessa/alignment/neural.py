@@ -13,7 +13,8 @@ the profiles is drawn for every batch: the space serves both update directions, 
 which both models' profiles meet.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -22,8 +23,8 @@ import torch
 from scipy.linalg import svd
 from torch import Tensor, nn
 
-from nessa.alignment.base import DevSet, Matrix
-from nessa.alignment.covariance import between_utterances, whitening
+from nessa.alignment.base import DevSet, Labels, Matrix, Rows
+from nessa.alignment.covariance import between_utterances, regression, whitening
 from nessa.alignment.networks import (
     DEVICE,
     SIDES,
@@ -32,7 +33,7 @@ from nessa.alignment.networks import (
     Side,
     SideNetwork,
 )
-from nessa.alignment.preprocessing import center, fit_mean
+from nessa.alignment.preprocessing import Mapped, centred, fit_mean
 from nessa.config import AlignerConfig
 from nessa.errors import InputError
 from nessa.losses import supervised_contrastive
@@ -94,9 +95,7 @@ class NeuralAligner(NetworkAligner):
         self._frozen = freeze
         return super().fit(enroll, runtime, speakers, dev)
 
-    def _fit(
-        self, enroll: Matrix, runtime: Matrix, labels: npt.NDArray[np.int64], dev: DevSet | None
-    ) -> None:
+    def _fit(self, enroll: Rows, runtime: Rows, labels: Labels, dev: DevSet | None) -> None:
         torch.manual_seed(self.seed)
         modules = self._initial_modules(enroll, runtime, labels)
         training = _Training(self.config, modules, (enroll, runtime), labels, self.seed)
@@ -105,30 +104,31 @@ class NeuralAligner(NetworkAligner):
         self.train_modules(modules, training.step, steps, interval, dev_error)
 
     def _initial_modules(
-        self, enroll: Matrix, runtime: Matrix, labels: npt.NDArray[np.int64]
+        self, enroll: Rows, runtime: Rows, labels: Labels
     ) -> dict[Side, nn.Module]:
-        views: dict[Side, Matrix] = {"enroll": enroll, "runtime": runtime}
+        views: dict[Side, Rows] = {"enroll": enroll, "runtime": runtime}
         means = {side: fit_mean(view) for side, view in views.items()}
-        centred = {side: center(view, means[side]) for side, view in views.items()}
+        centre = {side: centred(view, means[side]) for side, view in views.items()}
+        kept = self._frozen or self.KEPT_BY_MODE.get(self.config.mode)
+        trained = [side for side in SIDES if side != kept]
         shrinkage = self.config.whitening_shrinkage
-        whitenings = {side: whitening(c, shrinkage) for side, c in centred.items()}
-        white = {side: centred[side] @ whitenings[side] for side in SIDES}
+        whitenings = {side: whitening(centre[side], shrinkage) for side in trained}
 
         def network(side: Side, start: Matrix) -> SideNetwork:
             return self.network(means[side], whitenings[side], start)
 
-        kept = self._frozen or self.KEPT_BY_MODE.get(self.config.mode)
         if kept is None:
             rank = None if self.config.start == "cca" else 0
-            pair = shared_start(white["enroll"], white["runtime"], labels, self.config.dim, rank)
+            cross = between_utterances(centre["enroll"], centre["runtime"], labels)
+            white = whitenings["enroll"].T @ cross @ whitenings["runtime"]
+            pair = shared_start(white, self.config.dim, rank)
             return {side: network(side, start) for side, start in zip(SIDES, pair, strict=True)}
         if self._frozen is None:
             self.modules[kept] = Centering(torch.from_numpy(means[kept]))
-        target = self.map_side(views[kept], kept)
         modules = {kept: self.modules[kept].requires_grad_(False)}
-        for side in set(SIDES) - {kept}:  # the trained side starts as a regression onto the other
-            start = np.linalg.lstsq(white[side], target, rcond=None)[0].astype(np.float32)
-            modules[side] = network(side, start)
+        target = Mapped(views[kept], partial(self.map_side, side=kept))
+        (side,) = trained  # starts as a regression onto the other
+        modules[side] = network(side, regression(centre[side], whitenings[side], target))
         return {side: modules[side] for side in SIDES}
 
     def copy(self) -> Self:
@@ -155,7 +155,7 @@ class NeuralAligner(NetworkAligner):
 
 
 def shared_start(
-    a: Matrix, b: Matrix, labels: npt.NDArray[np.int64], dim: int, rank: int | None = None
+    cross: npt.NDArray[np.float64], dim: int, rank: int | None = None
 ) -> tuple[Matrix, Matrix]:
     """Start of P on both sides: where the views are white, canonical correlation analysis.
 
@@ -164,8 +164,7 @@ def shared_start(
     out from the best of the linear competitors; see `CCAAligner`.
 
     Args:
-        a, b: whitened views of the same utterances, (N, Dx), (N, Dy).
-        labels: speaker of each row.
+        cross: that cross-covariance, (Dx, Dy).
         dim: D.
         rank: canonical directions that are taken, at most min(D, Dx, Dy), which is the default;
             the other dimensions start small and random.
@@ -173,7 +172,7 @@ def shared_start(
     Returns:
         (Dx, D) and (Dy, D).
     """
-    u, r, vt = svd(between_utterances(a, b, labels), full_matrices=False)
+    u, r, vt = svd(cross, full_matrices=False)
     rank = min(dim, len(r)) if rank is None else rank
     rng = np.random.default_rng(0)
     starts = []
@@ -191,13 +190,13 @@ class _Training:
         self,
         config: AlignerConfig,
         modules: dict[Side, nn.Module],
-        views: tuple[Matrix, Matrix],
-        labels: npt.NDArray[np.int64],
+        views: tuple[Rows, Rows],
+        labels: Labels,
         seed: int,
     ) -> None:
         self.config = config
         self.sides = [
-            (modules[side].to(DEVICE), torch.from_numpy(view).to(DEVICE))
+            (modules[side].to(DEVICE), _gathering(view))
             for side, view in zip(SIDES, views, strict=True)
         ]
         self.speakers = SpeakerBatches(labels)
@@ -208,15 +207,15 @@ class _Training:
             {"params": weights, "weight_decay": config.weight_decay},
             {"params": [self.log_scale], "weight_decay": 0.0},
         ]
-        self.optimizer = torch.optim.AdamW(groups)
+        self.optimizer = torch.optim.AdamW(groups, fused=True)
 
     def step(self, step: int) -> float:
         config = self.config
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(step, config.steps, config.learning_rate)
-        rows = torch.from_numpy(
-            self.speakers.draw(config.speakers_per_batch, config.utterances_per_speaker, self.rng)
-        ).to(DEVICE)  # (P, K)
+        rows = self.speakers.draw(
+            config.speakers_per_batch, config.utterances_per_speaker, self.rng
+        )  # (P, K)
         for module, _ in self.sides:
             # A frozen network is trained against as it will be used: without dropout.
             module.train(any(weight.requires_grad for weight in module.parameters()))
@@ -226,16 +225,24 @@ class _Training:
         self.optimizer.step()
         return loss.item()
 
-    def _loss(self, rows: Tensor) -> Tensor:
+    def _loss(self, rows: npt.NDArray[np.int64]) -> Tensor:
         """Profiles of one side against utterances of the other; `rows` (P, K)."""
         speakers, k = rows.shape
         size = profile_size(k, self.rng)
         order = self.rng.integers(2)
         (enroll, x), (runtime, y) = self.sides[order], self.sides[1 - order]
-        profiles = enroll(x[rows[:, :size]].mean(dim=1))  # (P, D)
-        live = runtime(y[rows[:, size:].flatten()])  # (P * R, D)
+        profiles = enroll(x(rows[:, :size].ravel()).unflatten(0, (speakers, size)).mean(dim=1))
+        live = runtime(y(rows[:, size:].ravel()))  # (P * R, D); profiles (P, D)
         similarity = (self.log_scale.exp() * profiles) @ live.T  # (P, P * R)
         return supervised_contrastive(similarity.unflatten(1, (speakers, -1)))
+
+
+def _gathering(view: Rows) -> Callable[[npt.NDArray[np.int64]], Tensor]:
+    """Rows (K,) -> their vectors (K, D) on the device, where the whole matrix is if it is one."""
+    if isinstance(view, np.ndarray):
+        table = torch.from_numpy(view).to(DEVICE)
+        return lambda rows: table[torch.from_numpy(rows).to(DEVICE)]
+    return lambda rows: torch.from_numpy(view[rows]).to(DEVICE)
 
 
 def profile_size(k: int, rng: np.random.Generator) -> int:
@@ -250,20 +257,26 @@ class SpeakerBatches:
         labels: speaker 0..S-1 of each row, (N,).
     """
 
-    def __init__(self, labels: npt.NDArray[np.int64]) -> None:
-        self.order = np.argsort(labels, kind="stable")
-        self.counts = np.bincount(labels)
-        self.starts = np.cumsum(self.counts) - self.counts
-        self.usable = np.flatnonzero(self.counts >= 2)  # one utterance cannot be on both sides
+    def __init__(self, labels: Labels) -> None:
+        sorted_already = bool((labels[1:] >= labels[:-1]).all())
+        self._order = None if sorted_already else np.argsort(labels, kind="stable")
+        self._counts = np.bincount(labels)
+        self._starts = np.cumsum(self._counts) - self._counts
+        self._usable = np.flatnonzero(self._counts >= 2)  # one utterance cannot be on both sides
 
     def draw(
         self, speakers: int, utterances: int, rng: np.random.Generator
     ) -> npt.NDArray[np.int64]:
         """Rows of P speakers x K utterances, none twice; K at most the fewest that one has."""
-        chosen = rng.choice(self.usable, min(speakers, len(self.usable)), replace=False)
-        counts = self.counts[chosen]
-        keys = rng.random((len(chosen), counts.max()))
-        keys[np.arange(counts.max()) >= counts[:, None]] = np.inf
+        chosen = rng.choice(self._usable, min(speakers, len(self._usable)), replace=False)
+        counts = self._counts[chosen]
         k = min(utterances, counts.min())
-        positions = np.argpartition(keys, k - 1, axis=1)[:, :k]
-        return self.order[self.starts[chosen][:, None] + positions]
+        positions = np.empty((len(chosen), k), np.int64)
+        for drawn in range(k):
+            # The n-th of those that are left: past each earlier one that is not behind it.
+            position = (rng.random(len(chosen)) * (counts - drawn)).astype(np.int64)
+            for earlier in np.sort(positions[:, :drawn], axis=1).T:
+                position += position >= earlier
+            positions[:, drawn] = position
+        rows = self._starts[chosen][:, None] + positions
+        return rows if self._order is None else self._order[rows]

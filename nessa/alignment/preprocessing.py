@@ -1,11 +1,16 @@
 """Steps that aligners compose before their map; all on rows of (N, D) matrices."""
 
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
-from nessa.alignment.base import Matrix
+from nessa.alignment.base import Matrix, Rows
 
 EPSILON = 1e-12
+ROWS_PER_BLOCK = 4096
 
 
 def length_normalize(matrix: Matrix) -> Matrix:
@@ -19,9 +24,42 @@ def center(matrix: Matrix, mean: Matrix) -> Matrix:
     return length_normalize(length_normalize(matrix) - mean)
 
 
-def fit_mean(matrix: Matrix) -> Matrix:
+def fit_mean(view: Rows) -> Matrix:
     """The mean that `center` subtracts, shape (D,)."""
-    return length_normalize(matrix).mean(axis=0, dtype=np.float64).astype(np.float32)
+    total = np.zeros(view.shape[1])
+    for rows in blocks(len(view)):
+        total += length_normalize(view[rows]).sum(axis=0, dtype=np.float64)
+    return (total / len(view)).astype(np.float32)
+
+
+class Mapped:
+    """Rows of a view, mapped when they are asked for.
+
+    Args:
+        view: (N, D_in).
+        apply: rows (K, D_in) -> (K, D).
+    """
+
+    def __init__(self, view: Rows, apply: Callable[[Matrix], Matrix]) -> None:
+        self._view, self._apply = view, apply
+        self.shape = (len(view), self[:1].shape[1])
+
+    def __len__(self) -> int:
+        return len(self._view)
+
+    def __getitem__(self, rows: Any) -> Matrix:
+        return self._apply(self._view[rows])
+
+
+def centred(view: Rows, mean: Matrix) -> Mapped:
+    """`center` of rows when they are asked for: no copy of the whole."""
+    return Mapped(view, partial(center, mean=mean))
+
+
+def blocks(count: int) -> Iterator[slice]:
+    """Consecutive parts of `count` rows, small enough to stay in the cache."""
+    for start in range(0, count, ROWS_PER_BLOCK):
+        yield slice(start, start + ROWS_PER_BLOCK)
 
 
 def speaker_means(matrix: Matrix, labels: npt.NDArray[np.int64]) -> Matrix:

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from nessa.alignment.base import DevSet, Matrix
-from nessa.alignment.covariance import whitening
+from nessa.alignment.covariance import regression, whitening
 from nessa.alignment.linear import dev_eer
 from nessa.alignment.networks import (
     DEVICE,
@@ -76,7 +76,7 @@ class RegressionAligner(NetworkAligner):
         x_mean, y_mean = fit_mean(enroll), fit_mean(runtime)
         target, source = center(enroll, x_mean), center(runtime, y_mean)
         w = whitening(source, WHITENING_SHRINKAGE)
-        start = np.linalg.lstsq(source @ w, target, rcond=None)[0].astype(np.float32)
+        start = regression(source, w, target)
         network = self.network(y_mean, w, start).to(DEVICE)
         views = torch.from_numpy(target).to(DEVICE), torch.from_numpy(runtime).to(DEVICE)
         rng = np.random.default_rng(settings["seed"])

@@ -1,0 +1,146 @@
+"""What a benchmark measures: ours and others, in turns, and how they compare."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+MEBIBYTE = 2**20
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What ours is compared with: a reference, or a limit of the machine.
+
+    Attributes:
+        name: of the reference or limit.
+        seconds: of each repeat, for the same work.
+        wanted: how many times as fast ours should be at least; below 1 for a limit; None where
+            the ratio is only shown.
+    """
+
+    name: str
+    seconds: list[float]
+    wanted: float | None = None
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that ours took beside its input, and how many it should take at most."""
+
+    peak: int
+    wanted: int
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Times of ours and of what it is compared with, measured in turns.
+
+    Attributes:
+        line: what was timed.
+        size: with how much.
+        seconds: of each repeat of ours.
+        comparisons: with others.
+        memory: that it took, where that is measured.
+    """
+
+    line: str
+    size: str
+    seconds: list[float]
+    comparisons: list[Comparison] = field(default_factory=list)
+    memory: Memory | None = None
+
+    def ratio(self, other: Comparison) -> float:
+        """How many times as fast ours is, by the medians."""
+        return median(other.seconds) / median(self.seconds)
+
+    def missed(self) -> list[str]:
+        """What is not as it should be, a sentence each."""
+        problems = [
+            f"{self.ratio(other):.3g} times as fast as {other.name}, wanted {other.wanted:g}"
+            for other in self.comparisons
+            if other.wanted is not None and self.ratio(other) < other.wanted
+        ]
+        if self.memory is not None and self.memory.peak > self.memory.wanted:
+            problems.append(
+                f"{self.memory.peak / MEBIBYTE:.0f} MiB, wanted "
+                f"{self.memory.wanted / MEBIBYTE:.0f} at most"
+            )
+        return problems
+
+    def __str__(self) -> str:
+        lines = [f"{self.line}, {self.size}: {_spread(self.seconds)}"]
+        for other in self.comparisons:
+            wanted = f" (wanted {other.wanted:g})" if other.wanted is not None else ""
+            lines.append(
+                f"  {self.ratio(other):.3g} times as fast as{wanted} {other.name}: "
+                f"{_spread(other.seconds)}"
+            )
+        if self.memory is not None:
+            lines.append(
+                f"  {self.memory.peak / MEBIBYTE:.0f} MiB beside its input "
+                f"(wanted {self.memory.wanted / MEBIBYTE:.0f} at most)"
+            )
+        lines += [f"  MISSED: {problem}" for problem in self.missed()]
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-able form."""
+        return {
+            "line": self.line,
+            "size": self.size,
+            "seconds": self.seconds,
+            "comparisons": [
+                {**vars(other), "ratio": self.ratio(other)} for other in self.comparisons
+            ],
+            "memory": None if self.memory is None else vars(self.memory),
+            "missed": self.missed(),
+        }
+
+
+def _spread(seconds: Sequence[float]) -> str:
+    """The median, and from where to where the times go."""
+    if len(seconds) == 1:
+        return f"{seconds[0]:.3g} s"
+    return f"{median(seconds):.3g} s ({min(seconds):.3g} to {max(seconds):.3g})"
+
+
+Work = Callable[[], object]
+
+
+def in_turns(*works: Work, repeats: int = 5) -> list[list[float]]:
+    """Seconds of each repeat of each work; in turns, so that what slows the machine slows all."""
+    seconds: list[list[float]] = [[] for _ in works]
+    for _ in range(repeats):
+        for work, taken in zip(works, seconds, strict=True):
+            taken.append(timed(work))
+    return seconds
+
+
+def timed(work: Work) -> float:
+    """Seconds that a work takes."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def scaled(seconds: Sequence[float], factor: float) -> list[float]:
+    """What a reference would take for all of the work, of which it was given a part."""
+    return [factor * taken for taken in seconds]
+
+
+def peak_memory(work: Work) -> int:
+    """Bytes of memory that a work takes at most beside what there is before; Linux counts them."""
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak until now
+    before = _status("VmRSS")
+    work()
+    return _status("VmHWM") - before
+
+
+def _status(name: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) * 1024
+    raise OSError(f"/proc/self/status has no {name}")
