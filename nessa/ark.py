@@ -133,6 +133,10 @@ class Ark:
         shape = max(0, self.size - width + 1), width
         return as_strided(self._bytes, shape, (1, 1), writeable=False)
 
+    def vectors_at(self, offsets: Offsets) -> Matrix:
+        """The float32 vectors (N, D) at offsets (N,) that `find` has looked at."""
+        return self.windows(self._width)[offsets + _HEADER_BYTES].view(_FLOAT32)
+
     def _run(self, end: int, key_bytes: int, stride: int) -> list[str]:
         """Keys of the records from `end` on whose layout is that of the one before it, to the byte.
 

@@ -1,12 +1,15 @@
 """Audio -> embeddings: batches by length, masked, so that a batch never changes an embedding."""
 
 import logging
-from collections.abc import Iterator
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from lhotse.cut import MonoCut
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from nessa.datadir import read_utt2spk
 from nessa.encoders import GivenEmbeddings, SpeakerModel
@@ -15,8 +18,19 @@ from nessa.files import digest, read_json, write_json
 from nessa.manifests import CutTable
 from nessa.progress import progress
 from nessa.tables import Embeddings, ModelStamp, merge_parts
+from nessa.threads import thread_count
 
 log = logging.getLogger(__name__)
+
+BUCKET = 0.16  # seconds that the longest utterances of batches of one size may differ
+GPU_WORKERS = 4  # processes that read ahead for a GPU, unless told otherwise
+
+
+def default_workers(model: SpeakerModel) -> int:
+    """How many processes should read ahead of a model: none where it has one thread."""
+    if model.device.type == "cuda":
+        return GPU_WORKERS
+    return 1 if thread_count() > 1 else 0
 
 
 def shard_of(table: CutTable, shard: int, shards: int) -> list[MonoCut]:
@@ -33,6 +47,7 @@ def extract_shard(
     shard: int,
     shards: int,
     batch_seconds: float,
+    workers: int,
 ) -> None:
     """Extract one shard of a set; does nothing where it is there already, of the same model.
 
@@ -44,6 +59,7 @@ def extract_shard(
         shard: from 1 to `shards`.
         shards: number of parts that the set is divided into.
         batch_seconds: audio per batch.
+        workers: processes that read ahead.
 
     Raises:
         InputError: no manifest, or an utterance that cannot be read or embedded.
@@ -54,7 +70,7 @@ def extract_shard(
         log.info("%s: shard %d is there already", output, shard)
         return
     stamp_path.unlink(missing_ok=True)
-    embeddings = extract(model, cuts, batch_seconds, what=f"{model.name} {set_name}")
+    embeddings = extract(model, cuts, batch_seconds, f"{model.name} {set_name}", workers)
     embeddings.write_part(output, shard)
     write_json(stamp_path, stamp)
 
@@ -123,9 +139,20 @@ def import_embeddings(
 
 
 def extract(
-    model: SpeakerModel, cuts: list[MonoCut], batch_seconds: float = 120.0, what: str = "extract"
+    model: SpeakerModel,
+    cuts: list[MonoCut],
+    batch_seconds: float = 120.0,
+    what: str = "extract",
+    workers: int = 0,
 ) -> Embeddings:
     """Embed every cut.
+
+    Args:
+        model: the encoder.
+        cuts: N.
+        batch_seconds: audio per batch.
+        what: says what is extracted, beside the progress.
+        workers: processes that read the next batches; 0: this one reads them itself.
 
     Returns:
         Embeddings in the order of `cuts`.
@@ -134,11 +161,20 @@ def extract(
         InputError: an utterance is unreadable, of another sampling rate, too short, or its
             embedding is not finite.
     """
-    order = sorted(range(len(cuts)), key=lambda i: (cuts[i].duration, cuts[i].id))
+    batches = _batches(cuts, batch_seconds)
+    # A worker with threads of its own would take the cores from the encoder.
+    loader = DataLoader(
+        _Inputs(model, cuts, batches),
+        batch_size=None,
+        num_workers=workers,
+        worker_init_fn=lambda _: torch.set_num_threads(1),
+    )
     matrix = np.empty((len(cuts), model.dim), dtype=np.float32)
     with progress(total=len(cuts), what=what) as bar:
-        for indices in _batches(order, cuts, batch_seconds):
-            matrix[indices] = _embed(model, [cuts[i] for i in indices])
+        for indices, inputs in zip(batches, loader, strict=True):
+            if isinstance(inputs, InputError):
+                raise inputs
+            matrix[indices] = _embed(model, [cuts[i] for i in indices], inputs)
             bar.update(len(indices))
     bad = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
     if len(bad):
@@ -146,9 +182,27 @@ def extract(
     return Embeddings([cut.id for cut in cuts], matrix)
 
 
-def _embed(model: SpeakerModel, cuts: list[MonoCut]) -> np.ndarray:
+class _Inputs(Dataset):
+    """Batch -> what the model reads of its utterances; or what is wrong with one of them.
+
+    An error that is raised in a worker would reach the user as a traceback.
+    """
+
+    def __init__(self, model: SpeakerModel, cuts: list[MonoCut], batches: list[list[int]]) -> None:
+        self._model, self._cuts, self._batches = model, cuts, batches
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __getitem__(self, batch: int) -> list[Tensor] | InputError:
+        try:
+            return [self._model.read(self._cuts[index]) for index in self._batches[batch]]
+        except InputError as error:
+            return error
+
+
+def _embed(model: SpeakerModel, cuts: list[MonoCut], inputs: list[Tensor]) -> np.ndarray:
     """The embeddings (B, D) of a batch; whatever error that raises names its utterances."""
-    inputs = [model.read(cut) for cut in cuts]
     try:
         return model.embed(inputs).numpy()
     except Exception as error:  # of any library
@@ -159,13 +213,17 @@ def _embed(model: SpeakerModel, cuts: list[MonoCut]) -> np.ndarray:
         raise
 
 
-def _batches(order: list[int], cuts: list[MonoCut], batch_seconds: float) -> Iterator[list[int]]:
-    """Consecutive runs of `order` (short to long) whose padded audio stays under the limit."""
-    batch: list[int] = []
-    for index in order:
-        if batch and (len(batch) + 1) * cuts[index].duration > batch_seconds:
-            yield batch
-            batch = []
-        batch.append(index)
-    if batch:
-        yield batch
+def _batches(cuts: list[MonoCut], batch_seconds: float) -> list[list[int]]:
+    """Rows of `cuts`, from long to short, so that the padded audio of a batch is at most so much.
+
+    A batch holds as many utterances as others whose longest one is about as long: networks meet
+    few shapes of batches.
+    """
+    order = sorted(range(len(cuts)), key=lambda i: (-cuts[i].duration, cuts[i].id))
+    batches = []
+    while order:
+        longest = math.ceil(cuts[order[0]].duration / BUCKET) * BUCKET
+        size = max(1, int(batch_seconds / longest))
+        batches.append(order[:size])
+        order = order[size:]
+    return batches

@@ -1,4 +1,4 @@
-"""One utterance as a model takes it: its samples, or its features through Lhotse's Fbank."""
+"""Log-mel features through Lhotse's Fbank, or features that the corpus brings."""
 
 import warnings
 
@@ -8,10 +8,11 @@ from lhotse import Fbank, FbankConfig
 from lhotse.cut import MonoCut
 from torch import Tensor, nn
 
+from nessa.audio import SHORTEST, read_audio, reason
 from nessa.config import FeatureConfig
 from nessa.errors import InputError
 
-SHORTEST = 5  # frames that an utterance must have
+SAMPLES_PER_BLOCK = 2**16  # on a CPU, whose cache the frames of a whole batch would not fit
 
 
 class FeatureExtractor(nn.Module):
@@ -29,6 +30,9 @@ class FeatureExtractor(nn.Module):
             # Lhotse warns of snip_edges, for it would expect other numbers of frames; we do not.
             warnings.filterwarnings("ignore", message=".*snip_edges")
             self.fbank = Fbank(FbankConfig(**settings, window_type=config.window)).extractor
+        self.fbank._to_spec = (
+            _power  # Lhotse's takes a square root and squares it again: half its time
+        )
 
     @torch.no_grad()
     def forward(self, samples: Tensor) -> Tensor:
@@ -44,13 +48,21 @@ class FeatureExtractor(nn.Module):
             return self.normalise(samples)
         if self.config.scale != 1.0:
             samples = samples * self.config.scale
-        return self.normalise(self.fbank(samples))
+        rows = len(samples)
+        if samples.device.type == "cpu":
+            rows = max(1, SAMPLES_PER_BLOCK // samples.shape[1])
+        return self.normalise(torch.cat([self.fbank(part) for part in samples.split(rows)]))
 
     def normalise(self, features: Tensor) -> Tensor:
         """Subtract each utterance's mean over time, if the configuration says so: (B, T, F)."""
         if self.config.mean_norm:
             return features - features.mean(dim=1, keepdim=True)
         return features
+
+
+def _power(spectrum: Tensor) -> Tensor:
+    """|X|^2 of complex values of any shape."""
+    return spectrum.real.square() + spectrum.imag.square()
 
 
 def read_features(cut: MonoCut, extractor: FeatureExtractor, model: str) -> Tensor:
@@ -103,7 +115,7 @@ def _given_features(cut: MonoCut, config: FeatureConfig, model: str) -> Tensor:
     try:
         matrix = torch.from_numpy(cut.load_features()).float()
     except Exception as error:  # Lhotse's and kaldiio's readers raise many types
-        raise InputError(f"{where}: cannot be read: {_reason(error)}; make it again") from None
+        raise InputError(f"{where}: cannot be read: {reason(error)}; make it again") from None
     if matrix.shape[1] != config.num_filters:
         raise InputError(
             f"{where}: features of dimension {matrix.shape[1]}, model {model!r} takes "
@@ -114,43 +126,3 @@ def _given_features(cut: MonoCut, config: FeatureConfig, model: str) -> Tensor:
     if not torch.isfinite(matrix).all():
         raise InputError(f"{where}: features are not finite; make them again")
     return matrix
-
-
-def read_audio(cut: MonoCut, sampling_rate: int, model: str) -> Tensor:
-    """One utterance's waveform, shape (samples,).
-
-    Args:
-        cut: with a recording.
-        sampling_rate: that the model takes, in Hz.
-        model: its name, for messages.
-
-    Raises:
-        InputError: no audio, unreadable, another sampling rate, several channels, or under 5
-            frames (of 10 ms) long.
-    """
-    if not cut.has_recording:
-        raise InputError(
-            f"utterance {cut.id!r} has no audio, which model {model!r} takes; "
-            "add wav.scp, or set features.type to given"
-        )
-    where = f"utterance {cut.id!r} ({cut.recording.sources[0].source})"
-    if cut.sampling_rate != sampling_rate:
-        raise InputError(
-            f"{where}: sampled at {cut.sampling_rate} Hz, model {model!r} takes "
-            f"{sampling_rate} Hz; resample it"
-        )
-    try:
-        samples = cut.load_audio()
-    except Exception as error:  # Lhotse's audio backends raise many types
-        raise InputError(
-            f"{where}: cannot be read: {_reason(error)}; repair or remove it"
-        ) from None
-    if samples.shape[0] != 1:
-        raise InputError(f"{where}: {samples.shape[0]} channels; make it mono")
-    if samples.shape[1] < SHORTEST * 0.01 * sampling_rate:
-        raise InputError(f"{where}: only {samples.shape[1]} samples; too short for an embedding")
-    return torch.from_numpy(samples[0])
-
-
-def _reason(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

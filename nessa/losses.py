@@ -8,8 +8,6 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-SMALLEST = torch.finfo(torch.float32).tiny
-
 
 class AAMSoftmax(nn.Module):
     """Additive angular margin softmax (ArcFace, arXiv 1801.07698).
@@ -147,8 +145,8 @@ class _SupervisedContrastive(torch.autograd.Function):
         e = (s - highest[:, None]).exp_()
         weight = (highest - highest.amax()).exp()  # (P,), e^(m - M)
         by_profile = e.sum(dim=1)  # (P,)
-        # A profile far below the highest would leave nothing of its utterances' sums in float32.
-        by_utterance = (weight @ e).clamp(min=SMALLEST)  # (P R,)
+        # A profile far below the highest would leave nothing of its utterances' sums.
+        by_utterance = (weight @ e).clamp(min=torch.finfo(e.dtype).tiny)  # (P R,)
         ctx.save_for_backward(e, weight, by_profile, by_utterance)
         ctx.shape = similarity.shape
         return (

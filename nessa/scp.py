@@ -47,28 +47,46 @@ class Listing:
             yield f"{self.sources[source]}:{offset}" if offset else self.sources[source]
 
 
-def read_scp(path: Path) -> Listing:
-    """Read an scp.
+@dataclass(frozen=True)
+class Lines:
+    """Some consecutive lines; as in `Listing`, but a source may be there more than once."""
+
+    keys: list[str]
+    sources: list[str]
+    source_of: Numbers
+    offsets: Numbers
+    first: int  # number of the first line, from 1
+
+
+def stream_scp(path: Path) -> Iterator[Lines]:
+    """Read an scp, some ten thousand lines at a time.
 
     Raises:
         InputError: unreadable, or a line without a location.
     """
+    for first, block in read_blocks(path):
+        yield _parse_alike(block, first) or _parse_each(block, path, first)
+
+
+def read_scp(path: Path) -> Listing:
+    """Read an scp.
+
+    Raises:
+        InputError: see `stream_scp`.
+    """
     keys: list[str] = []
     rows: dict[str, int] = {}  # of the sources
-    source_of, offsets = [], []
-    for first, block in read_blocks(path):
-        parsed = _parse_alike(block) or _parse_each(block, path, first)
-        keys += parsed.keys
-        codes = _codes(parsed.sources, rows)
-        source_of.append(codes[parsed.source_of])
-        offsets.append(parsed.offsets)
-    none = np.empty(0, np.int64)
+    source_of, offsets = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    for lines in stream_scp(path):
+        keys += lines.keys
+        source_of.append(_codes(lines.sources, rows)[lines.source_of])
+        offsets.append(lines.offsets)
     return Listing(
         str(path),
         keys,
         list(rows),
-        np.concatenate([none, *source_of]),
-        np.concatenate([none, *offsets]),
+        np.concatenate(source_of),
+        np.concatenate(offsets),
         lambda row: f"{path}: line {row + 1}",
     )
 
@@ -97,17 +115,7 @@ def _codes(sources: Sequence[str], rows: dict[str, int]) -> Numbers:
     return np.array([rows.setdefault(source, len(rows)) for source in sources], np.int64)
 
 
-@dataclass(frozen=True)
-class _Lines:
-    """Some lines; as in `Listing`, but a source may be there more than once."""
-
-    keys: list[str]
-    sources: list[str]
-    source_of: Numbers
-    offsets: Numbers
-
-
-def _parse_alike(block: bytes) -> _Lines | None:
+def _parse_alike(block: bytes, first: int) -> Lines | None:
     """The lines of a block if all are `key ark:offset` in plain ASCII, or None."""
     data = np.frombuffer(block, np.uint8)
     ends, spaces = np.flatnonzero(data == _NEWLINE), np.flatnonzero(data == _SPACE)
@@ -129,7 +137,7 @@ def _parse_alike(block: bytes) -> _Lines | None:
     first_of_run = _changes(data, spaces + 1, last)
     runs = np.flatnonzero(first_of_run)
     sources = [block[spaces[row] + 1 : last[row]].decode() for row in runs.tolist()]
-    return _Lines(keys, sources, np.cumsum(first_of_run) - 1, offsets)
+    return Lines(keys, sources, np.cumsum(first_of_run) - 1, offsets, first)
 
 
 def _decimals(data: npt.NDArray[np.uint8], starts: Numbers, ends: Numbers) -> Numbers | None:
@@ -158,7 +166,7 @@ def _changes(data: npt.NDArray[np.uint8], starts: Numbers, ends: Numbers) -> npt
     return changes
 
 
-def _parse_each(block: bytes, path: Path, first: int) -> _Lines:
+def _parse_each(block: bytes, path: Path, first: int) -> Lines:
     """The lines of a block, one by one; the first of them is line `first`."""
     keys, sources, offsets = [], [], []
     for number, line in enumerate(split_lines(block, path, first), first):
@@ -169,7 +177,7 @@ def _parse_each(block: bytes, path: Path, first: int) -> _Lines:
         keys.append(fields[0])
         sources.append(source)
         offsets.append(offset)
-    return _Lines(keys, sources, np.arange(len(keys)), np.array(offsets, np.int64))
+    return Lines(keys, sources, np.arange(len(keys)), np.array(offsets, np.int64), first)
 
 
 def split_location(location: str) -> tuple[str, int]:

@@ -17,8 +17,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from nessa.alignment.base import Matrix
 from nessa.alignment.plda import factor_llr, trial_vectors
+from nessa.alignment.views import Matrix
 from nessa.tables import Embeddings
 from nessa.trials import Trials
 

@@ -143,7 +143,7 @@ class Embeddings:
             missing = "no such folder; has the stage that makes it been run?"
             raise InputError(f"{path}: {wanted if path.exists() else missing}")
         if path.name in XVECTOR_TABLES:
-            embeddings.stamp = _read_stamp(path, embeddings)
+            embeddings.stamp = read_stamp(path, len(embeddings), embeddings.dim)
         return embeddings
 
     def rows(self, keys: Sequence[str]) -> npt.NDArray[np.int64]:
@@ -379,8 +379,17 @@ def _check_same_utterances(
         )
 
 
-def _read_stamp(table: Path, embeddings: Embeddings) -> ModelStamp | None:
-    """The stamp beside `table`, checked against what the table holds; None if there is none."""
+def read_stamp(table: Path, count: int, dim: int) -> ModelStamp | None:
+    """The stamp beside a table, checked against what the table holds; None if there is none.
+
+    Args:
+        table: one of `XVECTOR_TABLES`.
+        count: of its vectors.
+        dim: of them.
+
+    Raises:
+        InputError: the info.json is no stamp, or is one of other vectors.
+    """
     path = table.with_name("info.json")
     if not path.exists():
         return None
@@ -389,11 +398,11 @@ def _read_stamp(table: Path, embeddings: Embeddings) -> ModelStamp | None:
     for name, kind in fields.items():
         if not isinstance(info, dict) or not isinstance(info.get(name), kind):
             raise InputError(f"{path}: no {name!r} of type {kind.__name__}; run extraction again")
-    count = info["count"] if table.name == "xvector.scp" else len(embeddings)
-    if (info["dim"], count) != (embeddings.dim, len(embeddings)):
+    expected = info["count"] if table.name == "xvector.scp" else count
+    if (info["dim"], expected) != (dim, count):
         raise InputError(
             f"{path}: says {info['count']} vectors of dimension {info['dim']}, but {table.name} "
-            f"has {len(embeddings)} of dimension {embeddings.dim}; run extraction again"
+            f"has {count} of dimension {dim}; run extraction again"
         )
     return ModelStamp(info["model"], info["fingerprint"], info["set"])
 

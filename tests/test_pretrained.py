@@ -16,6 +16,7 @@ from lhotse import Recording
 from lhotse.cut import MonoCut
 from onnx import TensorProto, helper
 
+from nessa.audio import read_audio
 from nessa.config import (
     WESPEAKER_FEATURES,
     EncoderConfig,
@@ -32,7 +33,7 @@ from nessa.encoders import SpeakerModel, build, load_model, save_model, save_pre
 from nessa.encoders.trained import ARCHITECTURES
 from nessa.errors import InputError
 from nessa.extraction import extract
-from nessa.features import FeatureExtractor, read_audio
+from nessa.features import FeatureExtractor
 from nessa.manifests import read_cuts
 from nessa.metrics import eer
 from nessa.resolution import resolve

@@ -14,11 +14,13 @@ from nessa.alignment.procrustes import ProcrustesAligner
 from nessa.alignment.raw import RawAligner
 from nessa.alignment.regression import RegressionAligner
 from nessa.alignment.ridge import RidgeAligner
+from nessa.alignment.table import AlignTable
 from nessa.config import Recipe
 from nessa.errors import InputError
 from nessa.plan import aligner_names, seed_index
 
 __all__ = [
+    "AlignTable",
     "Aligner",
     "CCAAligner",
     "DevSet",

@@ -6,35 +6,22 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
+from nessa.alignment.table import AlignTable
+from nessa.alignment.views import Labels, Matrix
 from nessa.errors import InputError
 from nessa.files import atomic_open, read_json, write_json
-from nessa.tables import Embeddings
+from nessa.tables import Embeddings, ModelStamp
 from nessa.trials import Trials
 
-Matrix = npt.NDArray[np.float32]
-Labels = npt.NDArray[np.integer]
 DESCRIPTION = "aligner.json"
 ARRAYS = "aligner.safetensors"
-
-
-class Rows(Protocol):
-    """Embeddings (N, D), some rows of which are taken at a time: a matrix or its like."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(N, D)."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, rows: Any, /) -> Matrix:
-        """Rows by a slice or by an array of numbers."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +62,7 @@ class Aligner(ABC):
     """
 
     kind: ClassVar[str]
+    by_rows: ClassVar[bool] = False  # whether `_fit` takes views that are larger than memory
 
     def __init__(self, **settings: Any) -> None:
         self.settings = settings
@@ -100,38 +88,28 @@ class Aligner(ABC):
             InputError: other utterances in the two views, an utterance without a speaker, fewer
                 than two speakers, align utterances among dev's, or a dev set of other models.
         """
-        if not len(enroll) or sorted(enroll.keys) != sorted(runtime.keys):
-            different = sorted(set(enroll.keys) ^ set(runtime.keys))
-            raise InputError(
-                f"the two models' align sets differ in {len(different)} utterances, first "
-                f"{different[:1]}; extract both from the same data"
-            )
-        missing = [key for key in enroll.keys if key not in speakers]
-        if missing:
-            raise InputError(f"utterance {missing[0]!r} has no speaker ({len(missing)} in all)")
-        names = np.array([speakers[key] for key in enroll.keys])
-        labels = np.unique(names, return_inverse=True)[1]
-        if labels.max() == 0:
-            raise InputError("the align set has one speaker; an aligner needs many")
+        return self.fit_table(AlignTable.of(enroll, runtime, speakers), dev)
+
+    def fit_table(self, table: AlignTable, dev: DevSet | None = None) -> Self:
+        """Fit to an align set that may be larger than memory; see `fit`."""
         if dev is not None:
-            shared = set(enroll.keys) & set(dev.enroll.keys)
-            if shared:
-                raise InputError(f"{min(shared)!r} is both in the align and the dev set")
-        self.fingerprints = (
-            enroll.stamp.fingerprint if enroll.stamp else None,
-            runtime.stamp.fingerprint if runtime.stamp else None,
-        )
+            held_out = set(dev.enroll.keys)
+            shared = min((key for key in table.utterances() if key in held_out), default=None)
+            if shared is not None:
+                raise InputError(f"{shared!r} is both in the align and the dev set")
+        self.fingerprints = table.fingerprints
         if dev is not None:
             self.check_models(dev.enroll, dev.runtime)
-        paired = runtime.matrix[runtime.rows(enroll.keys)]
-        self._fit(enroll.matrix, paired, labels, dev)
+        views = table if self.by_rows else table.loaded()
+        self._fit(views.enroll, views.runtime, views.labels, dev)
         return self
 
     @abstractmethod
-    def _fit(
-        self, enroll: Matrix, runtime: Matrix, labels: npt.NDArray[np.int64], dev: DevSet | None
-    ) -> None:
-        """Rows of `enroll` (N, Dx) and `runtime` (N, Dy) are the same utterances."""
+    def _fit(self, enroll: Any, runtime: Any, labels: Labels, dev: DevSet | None) -> None:
+        """Rows of `enroll` (N, Dx) and `runtime` (N, Dy) are the same utterances.
+
+        They are matrices, or, where the aligner is `by_rows`, of the kind `views.Rows`.
+        """
 
     @abstractmethod
     def map_enroll(self, matrix: Matrix) -> Matrix:
@@ -193,9 +171,12 @@ class Aligner(ABC):
         Raises:
             InputError: a stamp differs from the aligner's fingerprint.
         """
+        self.check_stamps(*(side.stamp if side is not None else None for side in (enroll, runtime)))
+
+    def check_stamps(self, enroll: ModelStamp | None, runtime: ModelStamp | None) -> None:
+        """The same by stamps; see `check_models`."""
         sides = zip(("enrollment", "runtime"), (enroll, runtime), self.fingerprints, strict=True)
-        for side, embeddings, expected in sides:
-            stamp = embeddings.stamp if embeddings is not None else None
+        for side, stamp, expected in sides:
             if stamp and expected and stamp.fingerprint != expected:
                 raise InputError(
                     f"{side} embeddings are of model {stamp.model!r} ({stamp.fingerprint[:12]}), "

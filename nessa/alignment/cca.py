@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 
 import numpy as np
-import numpy.typing as npt
 from scipy.linalg import svd
 
-from nessa.alignment.base import DevSet, Matrix
+from nessa.alignment.base import DevSet
 from nessa.alignment.covariance import between_utterances, cross_product, inverse_root, shrunk
 from nessa.alignment.linear import Arrays, LinearAligner, centred_views
+from nessa.alignment.views import Labels, Matrix
 
 SHRINKAGES = (0.03, 0.003, 0.1, 0.3)
 RANKS = (512, 128, 64, 32, 16)  # those above min(Dx, Dy) mean min(Dx, Dy)
@@ -35,9 +35,7 @@ class CCAAligner(LinearAligner):
 
     kind = "cca"
 
-    def _fit(
-        self, enroll: Matrix, runtime: Matrix, labels: npt.NDArray[np.int64], dev: DevSet | None
-    ) -> None:
+    def _fit(self, enroll: Matrix, runtime: Matrix, labels: Labels, dev: DevSet | None) -> None:
         means, a, b = centred_views(enroll, runtime)
         c_ab = between_utterances(a, b, labels)
         c_aa, c_bb = cross_product(a, a) / len(a), cross_product(b, b) / len(b)

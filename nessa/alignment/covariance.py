@@ -4,8 +4,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.linalg import eigh, lstsq
 
-from nessa.alignment.base import Labels, Matrix, Rows
 from nessa.alignment.preprocessing import blocks
+from nessa.alignment.views import Labels, Matrix, Rows
 from nessa.errors import InputError
 
 Floats = npt.NDArray[np.float64]

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nessa.alignment.base import Aligner, DevSet, Matrix, checked
+from nessa.alignment.base import Aligner, DevSet, checked
 from nessa.alignment.preprocessing import center, fit_mean, length_normalize
+from nessa.alignment.views import Matrix
 from nessa.metrics import eer
 from nessa.scoring import cosine_scores
 from nessa.tables import Embeddings

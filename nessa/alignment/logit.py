@@ -2,11 +2,9 @@
 
 from typing import Self
 
-import numpy as np
-import numpy.typing as npt
-
-from nessa.alignment.base import Aligner, DevSet, Matrix, checked
+from nessa.alignment.base import Aligner, DevSet, checked
 from nessa.alignment.preprocessing import length_normalize, speaker_means
+from nessa.alignment.views import Labels, Matrix
 from nessa.errors import InputError
 
 
@@ -50,9 +48,7 @@ class LogitAligner(Aligner):
             aligner.arrays[f"{side}_speakers"] = length_normalize(rows)
         return aligner
 
-    def _fit(
-        self, enroll: Matrix, runtime: Matrix, labels: npt.NDArray[np.int64], dev: DevSet | None
-    ) -> None:
+    def _fit(self, enroll: Matrix, runtime: Matrix, labels: Labels, dev: DevSet | None) -> None:
         for side, matrix in (("enroll", enroll), ("runtime", runtime)):
             rows = speaker_means(length_normalize(matrix), labels)
             self.arrays[f"{side}_speakers"] = length_normalize(rows)  # (S, D)

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nessa.alignment.base import Aligner, Matrix, checked
+from nessa.alignment.base import Aligner, checked
+from nessa.alignment.views import Matrix
 
 log = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ import torch
 from scipy.linalg import svd
 from torch import Tensor, nn
 
-from nessa.alignment.base import DevSet, Labels, Matrix, Rows
+from nessa.alignment.base import DevSet
 from nessa.alignment.covariance import between_utterances, regression, whitening
 from nessa.alignment.networks import (
     DEVICE,
@@ -34,6 +34,8 @@ from nessa.alignment.networks import (
     SideNetwork,
 )
 from nessa.alignment.preprocessing import Mapped, centred, fit_mean
+from nessa.alignment.table import AlignTable
+from nessa.alignment.views import Labels, Matrix, Rows
 from nessa.config import AlignerConfig
 from nessa.errors import InputError
 from nessa.losses import supervised_contrastive
@@ -61,6 +63,7 @@ class NeuralAligner(NetworkAligner):
     """
 
     kind = "neural"
+    by_rows = True
     KEPT_BY_MODE: ClassVar[dict[str, Side]] = {"to-enroll": "enroll", "to-runtime": "runtime"}
 
     def __init__(self, seed: int = 1, **settings: Any) -> None:
@@ -88,24 +91,30 @@ class NeuralAligner(NetworkAligner):
             InputError: as there; or there is nothing to freeze, or the embeddings of the frozen
                 side are of another model than its network was fitted on.
         """
+        return self.fit_table(AlignTable.of(enroll, runtime, speakers), dev, freeze)
+
+    def fit_table(
+        self, table: AlignTable, dev: DevSet | None = None, freeze: Side | None = None
+    ) -> Self:
+        """Fit to an align set that may be larger than memory; see `fit`."""
         if freeze is not None and not self.modules:
             raise InputError(f"freeze={freeze!r}: nothing is fitted yet; load an aligner first")
         if freeze is not None:
-            self.check_models(*(enroll, None) if freeze == "enroll" else (None, runtime))
+            enroll, runtime = table.stamps
+            self.check_stamps(*(enroll, None) if freeze == "enroll" else (None, runtime))
         self._frozen = freeze
-        return super().fit(enroll, runtime, speakers, dev)
+        return super().fit_table(table, dev)
 
     def _fit(self, enroll: Rows, runtime: Rows, labels: Labels, dev: DevSet | None) -> None:
         torch.manual_seed(self.seed)
-        modules = self._initial_modules(enroll, runtime, labels)
-        training = _Training(self.config, modules, (enroll, runtime), labels, self.seed)
+        modules = self.initial_modules(enroll, runtime, labels)
+        training = Training(self.config, modules, (enroll, runtime), labels, self.seed)
         steps, interval = self.config.steps, self.config.evaluate_every
         dev_error = (lambda: self._dev_eer(dev)) if dev else None
         self.train_modules(modules, training.step, steps, interval, dev_error)
 
-    def _initial_modules(
-        self, enroll: Rows, runtime: Rows, labels: Labels
-    ) -> dict[Side, nn.Module]:
+    def initial_modules(self, enroll: Rows, runtime: Rows, labels: Labels) -> dict[Side, nn.Module]:
+        """The two sides as training sets out from them: views (N, Dx), (N, Dy), labels (N,)."""
         views: dict[Side, Rows] = {"enroll": enroll, "runtime": runtime}
         means = {side: fit_mean(view) for side, view in views.items()}
         centre = {side: centred(view, means[side]) for side, view in views.items()}
@@ -183,8 +192,16 @@ def shared_start(
     return starts[0], starts[1]
 
 
-class _Training:
-    """The align set as tensors, the optimizer, and one step."""
+class Training:
+    """The align set on the device, the optimizer, and one step.
+
+    Args:
+        config: of the training.
+        modules: the two sides at their start.
+        views: of the align set, (N, Dx), (N, Dy).
+        labels: speaker of each row.
+        seed: of the batches.
+    """
 
     def __init__(
         self,
@@ -210,6 +227,7 @@ class _Training:
         self.optimizer = torch.optim.AdamW(groups, fused=True)
 
     def step(self, step: int) -> float:
+        """Take step 0, 1, ... and give its loss."""
         config = self.config
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(step, config.steps, config.learning_rate)

@@ -7,10 +7,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy.linalg import cholesky, eigh, solve_triangular
 
-from nessa.alignment.base import DevSet, Matrix, checked
+from nessa.alignment.base import DevSet, checked
 from nessa.alignment.covariance import Floats, cross_product, shrunk
 from nessa.alignment.linear import Arrays, LinearAligner
 from nessa.alignment.preprocessing import fit_mean, speaker_means
+from nessa.alignment.views import Labels, Matrix
 from nessa.errors import InputError
 from nessa.tables import Embeddings, profile_means
 from nessa.trials import Trials
@@ -51,9 +52,7 @@ class PLDAAligner(LinearAligner):
         super().__init__(length_normalize=length_normalize)
         self.length_normalize = length_normalize
 
-    def _fit(
-        self, enroll: Matrix, runtime: Matrix, labels: npt.NDArray[np.int64], dev: DevSet | None
-    ) -> None:
+    def _fit(self, enroll: Matrix, runtime: Matrix, labels: Labels, dev: DevSet | None) -> None:
         if len(labels) == labels.max() + 1:
             raise InputError("no align speaker has two utterances; PLDA needs several of each")
         mean = fit_mean if self.length_normalize else _plain_mean
@@ -217,7 +216,7 @@ class _Scatter(NamedTuple):
     enroll_dim: int
 
     @classmethod
-    def of(cls, a: Matrix, b: Matrix, labels: npt.NDArray[np.int64]) -> "_Scatter":
+    def of(cls, a: Matrix, b: Matrix, labels: Labels) -> "_Scatter":
         z = np.hstack([a, b])
         means = speaker_means(z, labels)
         residual = z - means[labels]

@@ -5,9 +5,8 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from nessa.alignment.base import Matrix, Rows
+from nessa.alignment.views import Labels, Matrix, Rows
 
 EPSILON = 1e-12
 ROWS_PER_BLOCK = 4096
@@ -62,7 +61,7 @@ def blocks(count: int) -> Iterator[slice]:
         yield slice(start, start + ROWS_PER_BLOCK)
 
 
-def speaker_means(matrix: Matrix, labels: npt.NDArray[np.int64]) -> Matrix:
+def speaker_means(matrix: Matrix, labels: Labels) -> Matrix:
     """Mean of each speaker's rows: (N, D), labels (N,) in 0..S-1 -> (S, D)."""
     order = np.argsort(labels, kind="stable")
     counts = np.bincount(labels)

@@ -1,12 +1,12 @@
 """Centred orthogonal Procrustes: the best rotation of one space onto the other."""
 
 import numpy as np
-import numpy.typing as npt
 from scipy.linalg import svd
 
-from nessa.alignment.base import DevSet, Matrix
+from nessa.alignment.base import DevSet
 from nessa.alignment.covariance import cross_product
 from nessa.alignment.linear import LinearAligner, centred_views
+from nessa.alignment.views import Labels, Matrix
 
 
 class ProcrustesAligner(LinearAligner):
@@ -20,9 +20,7 @@ class ProcrustesAligner(LinearAligner):
 
     kind = "procrustes"
 
-    def _fit(
-        self, enroll: Matrix, runtime: Matrix, labels: npt.NDArray[np.int64], dev: DevSet | None
-    ) -> None:
+    def _fit(self, enroll: Matrix, runtime: Matrix, labels: Labels, dev: DevSet | None) -> None:
         means, a, b = centred_views(enroll, runtime)
         u, _, vt = svd(cross_product(a, b), full_matrices=False)
         self.arrays = {

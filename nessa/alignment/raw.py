@@ -1,10 +1,10 @@
 """No alignment: what two models' embeddings are worth to each other as they are."""
 
 import numpy as np
-import numpy.typing as npt
 
-from nessa.alignment.base import DevSet, Matrix
+from nessa.alignment.base import DevSet
 from nessa.alignment.linear import LinearAligner
+from nessa.alignment.views import Labels, Matrix
 from nessa.errors import InputError
 
 
@@ -17,9 +17,7 @@ class RawAligner(LinearAligner):
 
     kind = "raw"
 
-    def _fit(
-        self, enroll: Matrix, runtime: Matrix, labels: npt.NDArray[np.int64], dev: DevSet | None
-    ) -> None:
+    def _fit(self, enroll: Matrix, runtime: Matrix, labels: Labels, dev: DevSet | None) -> None:
         dims = enroll.shape[1], runtime.shape[1]
         if dims[0] != dims[1]:
             raise InputError(

@@ -1,11 +1,10 @@
 """Regression of the enrollment view on the runtime view by a small residual network."""
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
-from nessa.alignment.base import DevSet, Matrix
+from nessa.alignment.base import DevSet
 from nessa.alignment.covariance import regression, whitening
 from nessa.alignment.linear import dev_eer
 from nessa.alignment.networks import (
@@ -15,6 +14,7 @@ from nessa.alignment.networks import (
     Side,
 )
 from nessa.alignment.preprocessing import center, fit_mean
+from nessa.alignment.views import Labels, Matrix
 from nessa.schedule import learning_rate
 
 WHITENING_SHRINKAGE = 0.2  # of the covariance of the network's input, which is whitened
@@ -68,9 +68,7 @@ class RegressionAligner(NetworkAligner):
         )
         self.hidden_dim = hidden_dim
 
-    def _fit(
-        self, enroll: Matrix, runtime: Matrix, labels: npt.NDArray[np.int64], dev: DevSet | None
-    ) -> None:
+    def _fit(self, enroll: Matrix, runtime: Matrix, labels: Labels, dev: DevSet | None) -> None:
         settings = self.settings
         torch.manual_seed(settings["seed"])
         x_mean, y_mean = fit_mean(enroll), fit_mean(runtime)

@@ -1,12 +1,12 @@
 """Ridge regression of the enrollment view on the runtime view."""
 
 import numpy as np
-import numpy.typing as npt
 from scipy.linalg import eigh
 
-from nessa.alignment.base import DevSet, Matrix
+from nessa.alignment.base import DevSet
 from nessa.alignment.covariance import cross_product
 from nessa.alignment.linear import Arrays, LinearAligner, centred_views
+from nessa.alignment.views import Labels, Matrix
 
 # The penalty, in units of the mean eigenvalue of Y^T Y.
 PENALTIES = (1e-4, 1e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0)
@@ -27,9 +27,7 @@ class RidgeAligner(LinearAligner):
 
     kind = "ridge"
 
-    def _fit(
-        self, enroll: Matrix, runtime: Matrix, labels: npt.NDArray[np.int64], dev: DevSet | None
-    ) -> None:
+    def _fit(self, enroll: Matrix, runtime: Matrix, labels: Labels, dev: DevSet | None) -> None:
         means, x, y = centred_views(enroll, runtime)
         s, v = eigh(cross_product(y, y))  # one decomposition serves every penalty
         s = np.maximum(s, 0)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -27,11 +27,17 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Memory:
-    """Bytes that ours took beside its input, and how many it should take at most."""
+class Bound:
+    """A figure of ours that is no time, and the most that it should be; None where it is shown."""
 
-    peak: int
-    wanted: int
+    what: str
+    value: float
+    most: float | None
+
+    @classmethod
+    def memory(cls, peak: int, most: float) -> "Bound":
+        """Bytes that ours took beside what there was before."""
+        return cls("memory beside its input, MiB", peak / MEBIBYTE, most / MEBIBYTE)
 
 
 @dataclass(frozen=True)
@@ -43,14 +49,20 @@ class Measurement:
         size: with how much.
         seconds: of each repeat of ours.
         comparisons: with others.
-        memory: that it took, where that is measured.
+        bounds: of other figures.
     """
 
     line: str
     size: str
     seconds: list[float]
     comparisons: list[Comparison] = field(default_factory=list)
-    memory: Memory | None = None
+    bounds: list[Bound] = field(default_factory=list)
+
+    def unjudged(self) -> "Measurement":
+        """The same without what is wanted, which is for much work."""
+        comparisons = [replace(other, wanted=None) for other in self.comparisons]
+        bounds = [replace(bound, most=None) for bound in self.bounds]
+        return replace(self, comparisons=comparisons, bounds=bounds)
 
     def ratio(self, other: Comparison) -> float:
         """How many times as fast ours is, by the medians."""
@@ -63,11 +75,11 @@ class Measurement:
             for other in self.comparisons
             if other.wanted is not None and self.ratio(other) < other.wanted
         ]
-        if self.memory is not None and self.memory.peak > self.memory.wanted:
-            problems.append(
-                f"{self.memory.peak / MEBIBYTE:.0f} MiB, wanted "
-                f"{self.memory.wanted / MEBIBYTE:.0f} at most"
-            )
+        problems += [
+            f"{bound.what}: {bound.value:.3g}, wanted {bound.most:.3g} at most"
+            for bound in self.bounds
+            if bound.most is not None and bound.value > bound.most
+        ]
         return problems
 
     def __str__(self) -> str:
@@ -78,11 +90,11 @@ class Measurement:
                 f"  {self.ratio(other):.3g} times as fast as{wanted} {other.name}: "
                 f"{_spread(other.seconds)}"
             )
-        if self.memory is not None:
-            lines.append(
-                f"  {self.memory.peak / MEBIBYTE:.0f} MiB beside its input "
-                f"(wanted {self.memory.wanted / MEBIBYTE:.0f} at most)"
-            )
+        lines += [
+            f"  {bound.what}: {bound.value:.3g}"
+            + (f" (wanted {bound.most:.3g} at most)" if bound.most is not None else "")
+            for bound in self.bounds
+        ]
         lines += [f"  MISSED: {problem}" for problem in self.missed()]
         return "\n".join(lines)
 
@@ -95,7 +107,7 @@ class Measurement:
             "comparisons": [
                 {**vars(other), "ratio": self.ratio(other)} for other in self.comparisons
             ],
-            "memory": None if self.memory is None else vars(self.memory),
+            "bounds": [vars(bound) for bound in self.bounds],
             "missed": self.missed(),
         }
 

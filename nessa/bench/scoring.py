@@ -9,9 +9,9 @@ from sklearn.metrics.pairwise import cosine_similarity
 
 from nessa.bench.machine import Machine
 from nessa.bench.measurement import (
+    Bound,
     Comparison,
     Measurement,
-    Memory,
     in_turns,
     peak_memory,
     scaled,
@@ -89,5 +89,5 @@ def bench_as_norm(workload: Workload, machine: Machine) -> Iterator[Measurement]
             Comparison("its product", products, wanted=1 / 3),
             Comparison("numpy's sort of all cohort scores", scaled(brute, count / len(part))),
         ],
-        Memory(peak_memory(whole), GIBIBYTE),
+        [Bound.memory(peak_memory(whole), GIBIBYTE)],
     )

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 
+import torch
 from lhotse.cut import MonoCut
 from torch import Tensor
 
@@ -13,11 +14,13 @@ class SpeakerModel(ABC):
         name: as the recipe names it.
         fingerprint: sha256 (hex) over weights and feature configuration.
         dim: dimension D of its embeddings.
+        device: that it runs on.
     """
 
     name: str
     fingerprint: str
     dim: int
+    device: torch.device = torch.device("cpu")
 
     @abstractmethod
     def read(self, cut: MonoCut) -> Tensor:

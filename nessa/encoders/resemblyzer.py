@@ -10,11 +10,11 @@ import torch
 from lhotse.cut import MonoCut
 from torch import Tensor
 
+from nessa.audio import read_audio
 from nessa.config import ResemblyzerConfig
 from nessa.encoders.base import SpeakerModel
 from nessa.encoders.weights import weights_digest
 from nessa.errors import InputError
-from nessa.features import read_audio
 from nessa.files import digest
 
 log = logging.getLogger(__name__)

@@ -12,11 +12,11 @@ import torch
 from lhotse.cut import MonoCut
 from torch import Tensor
 
+from nessa.audio import read_audio
 from nessa.config import SpeechBrainConfig
 from nessa.encoders.base import SpeakerModel
 from nessa.encoders.weights import weights_digest
 from nessa.errors import InputError
-from nessa.features import read_audio
 from nessa.files import digest
 
 PROBE_SECONDS = 2.0  # of the noise that a model's dimension is found with

@@ -8,8 +8,8 @@ from lhotse.cut import MonoCut
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
+from nessa.audio import read_audio
 from nessa.config import EncoderConfig, FeatureConfig
 from nessa.encoders.base import SpeakerModel
 from nessa.encoders.ecapa import ECAPA
@@ -23,6 +23,8 @@ from nessa.resolution import save_yaml
 
 ARCHITECTURES: dict[str, type[nn.Module]] = {"tdnn": XVector, "ecapa": ECAPA, "resnet": ResNet}
 CONFIG = "config.yaml"
+# Batches are padded to a multiple: on a CPU a convolution sets up slowly for every new length.
+FRAMES_PER_BUCKET = 16
 WEIGHTS = "model.safetensors"
 
 
@@ -53,16 +55,35 @@ class TrainedModel(SpeakerModel):
         self.features = FeatureExtractor(config.features)
 
     def read(self, cut: MonoCut) -> Tensor:
-        """Features, shape (T, F)."""
+        """Features, shape (T, F); where a GPU is to make them, samples (S,)."""
+        if self.device.type == "cuda" and self.config.features.type == "fbank":
+            return read_audio(cut, self.config.features.sampling_rate, self.name)
         return read_features(cut, self.features, self.name)
 
     @torch.inference_mode()
     def embed(self, inputs: list[Tensor]) -> Tensor:
-        """Feature matrices (T_i, F) -> embeddings (B, D); padding is masked."""
-        lengths = torch.tensor([len(features) for features in inputs], device=self.device)
-        same_length = bool((lengths == lengths[0]).all())
-        padded = pad_sequence(inputs, batch_first=True).to(self.device)  # (B, T, F)
-        return self.encoder(padded, None if same_length else lengths).cpu()
+        """What `read` gave of B utterances -> embeddings (B, D); padding is masked."""
+        if inputs[0].ndim == 1:
+            inputs = self._features_of(inputs)
+        lengths = [len(features) for features in inputs]
+        longest = max(lengths)
+        if len(inputs) > 1:
+            longest = -(-longest // FRAMES_PER_BUCKET) * FRAMES_PER_BUCKET
+        padded = torch.zeros(len(inputs), longest, inputs[0].shape[1], device=self.device)
+        for row, features in zip(padded, inputs, strict=True):
+            row[: len(features)] = features
+        full = min(lengths) == longest
+        mask = None if full else torch.tensor(lengths, device=self.device)
+        with torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"):
+            return self.encoder(padded, mask).float().cpu()
+
+    def _features_of(self, samples: list[Tensor]) -> list[Tensor]:
+        """Waveforms (S_i,) -> features (T_i, F) on the device; those of one length all at once."""
+        self.features.to(self.device)
+        moved = [waveform.to(self.device, non_blocking=True) for waveform in samples]
+        if len({len(waveform) for waveform in samples}) == 1:
+            return list(self.features(torch.stack(moved)))
+        return [self.features(waveform[None])[0] for waveform in moved]
 
 
 def fingerprint(encoder: nn.Module, features: FeatureConfig) -> str:

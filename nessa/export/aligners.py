@@ -16,9 +16,9 @@ from nessa.alignment import (
     LogitAligner,
     PLDAAligner,
 )
-from nessa.alignment.base import Matrix
 from nessa.alignment.linear import LinearAligner
 from nessa.alignment.networks import SIDES, Centering, NetworkAligner, Side, input_dim
+from nessa.alignment.views import Matrix
 from nessa.errors import InputError
 from nessa.export.networks import OPSET, open_session, to_onnx
 from nessa.files import atomic_open

@@ -1,0 +1,78 @@
+"""One utterance's samples, decoded by Lhotse."""
+
+import os
+from importlib.util import find_spec
+
+import torch
+from lhotse.audio.backend import (
+    AudioBackend,
+    CompositeAudioBackend,
+    get_default_audio_backend,
+    set_current_audio_backend,
+)
+from lhotse.cut import MonoCut
+from torch import Tensor
+
+from nessa.errors import InputError
+
+SHORTEST = 5  # frames that an utterance must have
+
+
+def _choose_backend() -> None:
+    """Leave out decoders that are not installed: Lhotse looks for them again with every file.
+
+    That takes as long as decoding a short file does.
+    """
+    if "LHOTSE_AUDIO_BACKEND" in os.environ:  # the user's choice
+        return
+    libraries = {"Torchcodec": "torchcodec", "Torchaudio": "torchaudio"}
+
+    def installed(backend: AudioBackend) -> bool:
+        name = type(backend).__name__
+        needed = (library for start, library in libraries.items() if name.startswith(start))
+        return all(find_spec(library) for library in needed)
+
+    backends = [b for b in get_default_audio_backend().backends if installed(b)]
+    set_current_audio_backend(CompositeAudioBackend(backends))
+
+
+_choose_backend()
+
+
+def read_audio(cut: MonoCut, sampling_rate: int, model: str) -> Tensor:
+    """One utterance's waveform, shape (samples,).
+
+    Args:
+        cut: with a recording.
+        sampling_rate: that the model takes, in Hz.
+        model: its name, for messages.
+
+    Raises:
+        InputError: no audio, unreadable, another sampling rate, several channels, or under 5
+            frames (of 10 ms) long.
+    """
+    if not cut.has_recording:
+        raise InputError(
+            f"utterance {cut.id!r} has no audio, which model {model!r} takes; "
+            "add wav.scp, or set features.type to given"
+        )
+    where = f"utterance {cut.id!r} ({cut.recording.sources[0].source})"
+    if cut.sampling_rate != sampling_rate:
+        raise InputError(
+            f"{where}: sampled at {cut.sampling_rate} Hz, model {model!r} takes "
+            f"{sampling_rate} Hz; resample it"
+        )
+    try:
+        samples = cut.load_audio()
+    except Exception as error:  # Lhotse's audio backends raise many types
+        raise InputError(f"{where}: cannot be read: {reason(error)}; repair or remove it") from None
+    if samples.shape[0] != 1:
+        raise InputError(f"{where}: {samples.shape[0]} channels; make it mono")
+    if samples.shape[1] < SHORTEST * 0.01 * sampling_rate:
+        raise InputError(f"{where}: only {samples.shape[1]} samples; too short for an embedding")
+    return torch.from_numpy(samples[0])
+
+
+def reason(error: Exception) -> str:
+    """The first line of what an error says."""
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

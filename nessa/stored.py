@@ -1,0 +1,118 @@
+"""Embeddings larger than memory: they stay in their arks, and are read when asked for."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nessa.ark import Ark
+from nessa.errors import InputError
+from nessa.scp import Lines, stream_scp
+from nessa.threads import in_threads
+
+ROWS_PER_BLOCK = 4096
+
+
+class StoredVectors:
+    """Vectors (N, D) in the order of an scp. Memory: 12 bytes a vector.
+
+    Args:
+        scp: lists float32 vectors in arks.
+    """
+
+    def __init__(self, scp: Path) -> None:
+        self._scp = scp
+        self._arks: list[Ark] = []
+        self._codes: dict[str, int] = {}  # of the arks
+        self._dim = 0
+        self._ark_of = np.empty(0, np.int32)
+        self._offsets = np.empty(0, np.int64)
+
+    def open(self) -> Iterator[list[str]]:
+        """Look at every record, and yield the keys; the vectors are there once that has ended.
+
+        Raises:
+            InputError: see `Embeddings.read`; or a vector that is not float32 in a file.
+        """
+        ark_of, offsets = [self._ark_of], [self._offsets]
+        for lines in stream_scp(self._scp):
+            codes = np.empty(len(lines.keys), np.int32)
+            for number in range(len(lines.sources)):
+                rows = np.flatnonzero(lines.source_of == number)
+                codes[rows] = self._check(lines, number, rows)
+            ark_of.append(codes)
+            offsets.append(lines.offsets)
+            yield lines.keys
+        self._ark_of, self._offsets = np.concatenate(ark_of), np.concatenate(offsets)
+        if not len(self):
+            raise InputError(f"{self._scp}: holds no vectors; run extraction again")
+
+    def _check(self, lines: Lines, number: int, rows: npt.NDArray[np.int64]) -> int:
+        """The number of the ark that holds some lines' vectors, which are all as they should be."""
+        source = lines.sources[number]
+        place = f"{self._scp}: line {lines.first + rows[0]}"
+        if source not in self._codes:
+            self._codes[source] = len(self._arks)
+            self._arks.append(
+                Ark.open(f"{self._scp}: {source}", f"{place}: {source}", Path(source))
+            )
+        code = self._codes[source]
+        vectors = self._arks[code].find([lines.keys[row] for row in rows], lines.offsets[rows])
+        if vectors.odd:
+            raise InputError(
+                f"{place}: {source} is not of float32 alone, and too large for memory; write it "
+                "again as FV"
+            )
+        self._dim = self._dim or vectors.dim
+        if vectors.dim != self._dim:
+            raise InputError(
+                f"{place}: {source} has vectors of dimension {vectors.dim}, those before it "
+                f"{self._dim}; extract all with one model"
+            )
+        return code
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(N, D)."""
+        return len(self), self._dim
+
+    def __len__(self) -> int:
+        return len(self._offsets)
+
+    def __getitem__(self, rows: Any) -> npt.NDArray[np.float32]:
+        """Read some vectors.
+
+        Args:
+            rows: K numbers or a slice.
+
+        Returns:
+            float32 (K, D).
+
+        Raises:
+            InputError: a value is not finite.
+        """
+        ark_of, offsets = self._ark_of[rows], self._offsets[rows]
+        out = np.empty((len(offsets), self._dim), np.float32)
+        for code in np.unique(ark_of).tolist():
+            own = ark_of == code
+            out[own] = self._arks[code].vectors_at(offsets[own])
+        if not np.isfinite(out).all():
+            row = int(np.flatnonzero(~np.isfinite(out).all(axis=1))[0])
+            ark = self._arks[ark_of[row]]
+            raise InputError(
+                f"{ark.name}: byte {offsets[row]}: vector is not finite; extract it again"
+            )
+        return out
+
+    def load(self) -> npt.NDArray[np.float32]:
+        """All of the vectors, in memory."""
+        out = np.empty(self.shape, np.float32)
+
+        def read(start: int) -> None:
+            block = slice(start, start + ROWS_PER_BLOCK)
+            out[block] = self[block]
+
+        in_threads(read, range(0, len(self), ROWS_PER_BLOCK))
+        return out
