@@ -15,8 +15,8 @@ import os
 import struct
 from array import array
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import IO, NoReturn
 
@@ -25,16 +25,18 @@ import numpy.typing as npt
 from numpy.lib.stride_tricks import as_strided
 
 from nessa.errors import InputError
-from nessa.threads import in_threads, thread_count
+from nessa.threads import background, in_threads
 
 _FLOAT32 = np.dtype("<f4")
 _BINARY = b"\0B"
 _FLOAT, _DOUBLE = b"FV \4", b"DV \4"
 _HEADER_BYTES = len(_BINARY + _FLOAT) + 4  # and an int32 dimension
 _MATRICES = (b"FM ", b"DM ", b"CM ", b"CM2", b"CM3")
+_SPACE, _DELETE = b" \x7f"  # around the printable ASCII letters
 _MAX_KEY_BYTES = 4096  # looked through for the space that ends a key
+_SHORTEST_LABEL = _HEADER_BYTES + 2  # of a key of one letter
 _MIN_RUN = 16  # records of one layout that are worth looking for as an array
-_RECORDS_PER_BLOCK = 65536  # looked at as one array
+_RECORDS_PER_BLOCK = 16384  # looked at as one array
 _BYTES_PER_BLOCK = 2**22  # gathered or written as one array: stays in the cache
 
 Offsets = npt.NDArray[np.int64]
@@ -79,35 +81,45 @@ class Ark:
         except OSError as error:
             raise InputError(f"{place}: cannot be read: {error.strerror}") from error
 
-    def scan(self) -> "Vectors":
-        """Find all vectors, in file order.
+    def read(self) -> tuple[list[str], Offsets, Matrix, bool]:
+        """Read all vectors, in file order.
+
+        Returns:
+            (N keys; offsets of their vectors; the vectors, (N, D); whether they are all finite)
 
         Raises:
             InputError: something else is there than vectors of one dimension under their keys.
         """
         keys: list[str] = []
         offsets = array("q")
-        odd: dict[int, bytes] = {}
-        end = 0
+        alone: list[int] = []  # rows that no run holds
+        odd: dict[int, bytes] = {}  # row -> vector, of those that are not float32 in the ark
+        matrix, finite, end = np.empty((0, 0), np.float32), True, 0
         while end < self.size:
-            start = end
+            start, row = end, len(keys)
             key, offset = self._key_at(start)
             payload, end = self._vector(key, offset)
-            if payload is not None:
-                odd[len(keys)] = payload
             keys.append(key)
             offsets.append(offset)
-            if payload is None:
-                stride = end - start
-                run = self._run(end, offset - 1 - start, stride)
-                offsets.frombytes(
-                    np.arange(offset + stride, offset + stride * (len(run) + 1), stride).tobytes()
-                )
-                keys += run
-                end += stride * len(run)
-        return Vectors(self, keys, np.frombuffer(offsets, np.int64), odd, self._width)
+            if payload is not None:
+                odd[row] = payload
+                continue
+            alone.append(row)
+            # Enough for all that can follow: memory is taken only as it is filled.
+            left = (self.size - end) // (self._width + _SHORTEST_LABEL)
+            matrix = self._with_rows(matrix, row + 1 + left)
+            run, run_finite = self._run(end, offset - 1 - start, end - start, matrix[row + 1 :])
+            stride = end - start
+            offsets.frombytes((offset + stride * np.arange(1, len(run) + 1)).tobytes())
+            keys += run
+            finite &= run_finite
+            end += stride * len(run)
+        matrix = self._with_rows(matrix, len(keys))[: len(keys)]
+        places = np.frombuffer(offsets, np.int64)
+        finite &= self._gather(places[alone], matrix, np.array(alone, np.int64))
+        return keys, places, matrix, finite & _put(odd, matrix)
 
-    def find(self, keys: Sequence[str], offsets: Offsets) -> "Vectors":
+    def find(self, keys: Sequence[str], offsets: Offsets) -> "Found":
         """Find the vectors that an scp lists; offset 0 is a file of one bare vector.
 
         Args:
@@ -126,7 +138,7 @@ class Ark:
                 payload = self._listed(keys[row], int(offsets[row]))
                 if payload is not None:
                     odd[row] = payload
-        return Vectors(self, list(keys), offsets, odd, self._width)
+        return Found(self, offsets, odd, self._width // _FLOAT32.itemsize)
 
     def windows(self, width: int) -> npt.NDArray[np.uint8]:
         """The `width` bytes from every place on, (size - width + 1, width), without a copy."""
@@ -137,35 +149,62 @@ class Ark:
         """The float32 vectors (N, D) at offsets (N,) that `find` has looked at."""
         return self.windows(self._width)[offsets + _HEADER_BYTES].view(_FLOAT32)
 
-    def _run(self, end: int, key_bytes: int, stride: int) -> list[str]:
-        """Keys of the records from `end` on whose layout is that of the one before it, to the byte.
+    def forget(self) -> None:
+        """Let go of the memory that holds what was read; it is read again where it is needed."""
+        if isinstance(self._data, mmap.mmap):
+            self._data.madvise(mmap.MADV_DONTNEED)
+
+    def _with_rows(self, matrix: Matrix, count: int) -> Matrix:
+        """The matrix with at least `count` rows."""
+        if len(matrix) >= count:
+            return matrix
+        larger = np.empty((count, self._width // _FLOAT32.itemsize), np.float32)
+        larger[: len(matrix)] = matrix.reshape(len(matrix), larger.shape[1])
+        return larger
+
+    def _gather(self, offsets: Offsets, out: Matrix, rows: npt.NDArray[np.int64]) -> bool:
+        """Copy float32 vectors to some rows of `out`, and say whether they are all finite."""
+        windows = self.windows(self._width)
+        step = max(1, _BYTES_PER_BLOCK // self._width)
+
+        def copy(first: int) -> bool:
+            vectors = windows[offsets[first : first + step] + _HEADER_BYTES].view(_FLOAT32)
+            own = rows[first : first + step]
+            if own[-1] - own[0] + 1 == len(own):
+                out[own[0] : own[-1] + 1] = vectors
+            else:
+                out[own] = vectors
+            return _all_finite(vectors)
+
+        return all(in_threads(copy, range(0, len(rows), step)))
+
+    def _run(self, end: int, key_bytes: int, stride: int, out: Matrix) -> tuple[list[str], bool]:
+        """Read the records from `end` on whose layout is that of the one before, to the byte.
 
         Ids of one length, which are common, make every record as long as the one before it.
+
+        Returns:
+            (their keys; whether their vectors, which `out` receives, are all finite)
         """
         label = b" " + (self._header or b"")
         probe = end + (_MIN_RUN - 1) * stride + key_bytes
         if self._data[probe : probe + len(label)] != label:
-            return []
-        layouts = self.windows(key_bytes + len(label))
-
-        def alike(start: int) -> list[str]:
-            """Keys of a block that begins at `start`, up to a record that differs."""
-            count = min((self.size - start) // stride, _RECORDS_PER_BLOCK)
-            found = layouts[start : start + count * stride : stride]  # (count, key and label)
-            same = _same_rows(found[:, key_bytes:], np.frombuffer(label, np.uint8))
-            return _printable(found[: count if same.all() else same.argmin(), : key_bytes + 1])
-
+            return [], True
+        records, body = self.windows(stride), key_bytes + len(label)
         keys: list[str] = []
-        size = _RECORDS_PER_BLOCK * stride
-        while True:
-            starts = range(end, max(end, self.size - stride + 1), size)[: thread_count()]
-            for own in in_threads(alike, starts):
+        copies: list[Future[bool]] = []
+        total = (self.size - end) // stride
+        with background() as submit:  # vectors are copied while the next keys are looked at
+            while len(keys) < total:
+                first, count = len(keys), min(total - len(keys), _RECORDS_PER_BLOCK)
+                start = end + first * stride
+                found = records[start : start + count * stride : stride]  # (count, stride)
+                own = _keys_of(found[:, :body].tobytes(), label, count, key_bytes)
                 keys += own
-                if len(own) < _RECORDS_PER_BLOCK:
-                    return keys
-            if not starts:
-                return keys
-            end += size * len(starts)
+                copies.append(submit(_copy, found[: len(own), body:], out[first : len(keys)]))
+                if len(own) < count:
+                    break
+        return keys, all(copy.result() for copy in copies)
 
     def _plain(self, keys: Sequence[str], offsets: Offsets) -> Flags:
         """Which keys have, at their offsets, a float32 vector of the ark's dimension, (N,)."""
@@ -303,53 +342,58 @@ def _same_rows(found: npt.NDArray[np.uint8], wanted: npt.NDArray[np.uint8]) -> F
     return (found == wanted).all(axis=1)
 
 
-def _printable(labels: npt.NDArray[np.uint8]) -> list[str]:
-    """The keys in labels (N, key and space), up to the first with anything but printable ASCII."""
-    joined = labels.tobytes().decode("latin-1")
-    keys = joined.split(" ")[:-1]
-    if len(keys) == len(labels) and joined.isascii() and joined.isprintable():
+def _keys_of(layouts: bytes, label: bytes, count: int, key_bytes: int) -> list[str]:
+    """Keys from what stands before `count` vectors, up to a record that has another layout."""
+    text = layouts.decode("latin-1")
+    keys = text.split(label.decode("latin-1"))[:-1]
+    joined = np.frombuffer("".join(keys).encode("latin-1"), np.uint8)
+    printable = len(joined) and joined.min() > _SPACE and joined.max() < _DELETE
+    if printable and len(keys) == count and set(map(len, keys)) == {key_bytes}:
         return keys
-    sound = ((labels[:, :-1] > 0x20) & (labels[:, :-1] < 0x7F)).all(axis=1)
-    return keys[: int(sound.argmin())]  # none of these has a space in it
+    found = np.frombuffer(layouts, np.uint8).reshape(count, -1)
+    own = found[:, :key_bytes]
+    alike = ((own > _SPACE) & (own < _DELETE)).all(axis=1)
+    alike &= (found[:, key_bytes:] == np.frombuffer(label, np.uint8)).all(axis=1)
+    return [row.tobytes().decode() for row in own[: count if alike.all() else alike.argmin()]]
+
+
+def _copy(payload: npt.NDArray[np.uint8], out: Matrix) -> bool:
+    out.view(np.uint8)[:] = payload
+    return _all_finite(out)
+
+
+def _all_finite(vectors: Matrix) -> bool:
+    # NaN and infinities survive min and max.
+    return not vectors.size or bool(np.isfinite(vectors.min()) and np.isfinite(vectors.max()))
+
+
+def _put(vectors: dict[int, bytes], out: Matrix) -> bool:
+    """Put vectors into their rows of `out`, and say whether they are all finite."""
+    for row, vector in vectors.items():
+        out[row] = np.frombuffer(vector, _FLOAT32)
+    return all(_all_finite(out[row]) for row in vectors)
 
 
 @dataclass(frozen=True)
-class Vectors:
+class Found:
     """Vectors that were found in an ark, and not read yet.
 
     Attributes:
-        keys: N.
         offsets: of the vectors in the ark, (N,).
+        odd: row -> the vector, of those that are not float32 in the ark.
+        dim: D, the dimension of the vectors.
     """
 
     ark: Ark
-    keys: list[str]
     offsets: Offsets
-    odd: dict[int, bytes]  # row -> the vector, of those that are not float32 in the ark
-    width: int  # bytes of a vector as float32
-
-    @property
-    def dim(self) -> int:
-        """D, the dimension of the vectors."""
-        return self.width // _FLOAT32.itemsize
+    odd: dict[int, bytes]
+    dim: int
 
     def gather(self, out: Matrix) -> bool:
         """Copy the vectors to `out`, float32 (N, D), and say whether they are all finite."""
-        rows_per_block = max(1, _BYTES_PER_BLOCK // self.width)
-        edges = [*range(0, len(self.keys), rows_per_block), len(self.keys)]
-        blocks = [slice(start, end) for start, end in pairwise(edges)]
-        return all(in_threads(lambda block: self._gather(block, out), blocks))
-
-    def _gather(self, block: slice, out: Matrix) -> bool:
-        part, windows = out[block], self.ark.windows(self.width)
-        odd = [row for row in range(block.start, block.stop) if row in self.odd] if self.odd else []
-        plain = np.delete(np.arange(len(part)), np.array(odd, np.int64) - block.start)
-        starts = self.offsets[block][plain] + _HEADER_BYTES
-        part.view(np.uint8)[plain if odd else slice(None)] = windows[starts]
-        for row in odd:
-            out[row] = np.frombuffer(self.odd[row], _FLOAT32)
-        # NaN and infinities survive min and max.
-        return bool(np.isfinite(part.min()) and np.isfinite(part.max()))
+        rows = np.delete(np.arange(len(self.offsets)), list(self.odd))
+        finite = self.ark._gather(self.offsets[rows], out, rows)
+        return finite & _put(self.odd, out)
 
 
 def write_records(file: IO[bytes], keys: Sequence[str], matrix: Matrix) -> Offsets:

@@ -54,11 +54,14 @@ def cosine_scores(enroll: Embeddings, runtime: Embeddings, trials: Trials) -> ND
     )  # (U, D), (V, D)
     scores = np.empty(len(trials), np.float32)
     step = max(1, GATHER_FLOATS // enroll.dim)
-    for start in range(0, len(trials), step):
+
+    def score(start: int) -> None:
         block = slice(start, start + step)
         left = enroll_rows[trials.enroll_index.codes[block]]
         right = runtime_rows[trials.test_index.codes[block]]
         np.einsum("td,td->t", left, right, out=scores[block])
+
+    in_threads(score, range(0, len(trials), step))
     return scores
 
 

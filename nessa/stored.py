@@ -13,6 +13,7 @@ from nessa.scp import Lines, stream_scp
 from nessa.threads import in_threads
 
 ROWS_PER_BLOCK = 4096
+BLOCKS_AT_ONCE = 32  # read before the memory of the mapped arks is let go
 
 
 class StoredVectors:
@@ -44,6 +45,7 @@ class StoredVectors:
                 codes[rows] = self._check(lines, number, rows)
             ark_of.append(codes)
             offsets.append(lines.offsets)
+            self._forget()
             yield lines.keys
         self._ark_of, self._offsets = np.concatenate(ark_of), np.concatenate(offsets)
         if not len(self):
@@ -114,5 +116,12 @@ class StoredVectors:
             block = slice(start, start + ROWS_PER_BLOCK)
             out[block] = self[block]
 
-        in_threads(read, range(0, len(self), ROWS_PER_BLOCK))
+        starts = range(0, len(self), ROWS_PER_BLOCK)
+        for first in range(0, len(starts), BLOCKS_AT_ONCE):
+            in_threads(read, starts[first : first + BLOCKS_AT_ONCE])
+            self._forget()
         return out
+
+    def _forget(self) -> None:
+        for ark in self._arks:
+            ark.forget()

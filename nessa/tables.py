@@ -19,7 +19,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from nessa.ark import Ark, Vectors, write_records
+from nessa.ark import Ark, Found, write_records
 from nessa.errors import InputError
 from nessa.files import atomic_open, read_json, write_json, write_table
 from nessa.scp import Listing, merge_scps, read_scp
@@ -411,12 +411,8 @@ def read_stamp(table: Path, count: int, dim: int) -> ModelStamp | None:
 
 
 def _read_ark(path: Path) -> Embeddings:
-    vectors = Ark.open(str(path), str(path), path).scan()
-    matrix = np.empty((len(vectors.keys), vectors.dim), np.float32)
-    finite = vectors.gather(matrix)
-    return Embeddings._read(
-        vectors.keys, matrix, finite, lambda row: f"{path}: byte {vectors.offsets[row]}"
-    )
+    keys, offsets, matrix, finite = Ark.open(str(path), str(path), path).read()
+    return Embeddings._read(keys, matrix, finite, lambda row: f"{path}: byte {offsets[row]}")
 
 
 def _read_listed(listing: Listing, allow_pipes: bool) -> Embeddings:
@@ -441,7 +437,7 @@ def _read_listed(listing: Listing, allow_pipes: bool) -> Embeddings:
     return Embeddings._read(listing.keys, matrix, finite, listing.where)
 
 
-def _fill(matrix: Matrix, rows: npt.NDArray[np.int64], vectors: Vectors) -> bool:
+def _fill(matrix: Matrix, rows: npt.NDArray[np.int64], vectors: Found) -> bool:
     """Read vectors into rows of a matrix, without a copy where these follow each other."""
     if rows[-1] - rows[0] + 1 == len(rows):
         return vectors.gather(matrix[rows[0] : rows[-1] + 1])

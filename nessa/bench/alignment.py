@@ -81,7 +81,7 @@ def bench_nessa(workload: Workload, machine: Machine) -> Iterator[Measurement]:
 def bench_map(workload: Workload, machine: Machine) -> Iterator[Measurement]:
     """Both sides of the align set mapped, arks included."""
     enroll, runtime, utt2spk = workload.align
-    part = enroll.keys[:: max(1, len(enroll) // 4000)]
+    part = enroll.keys[:4000]
     aligner = NeuralAligner(steps=1).fit(enroll.select(part), runtime.select(part), utt2spk)
     folders = workload.written(enroll, "enroll"), workload.written(runtime, "runtime")
     output = workload.folder / "mapped"

@@ -13,8 +13,8 @@ import torch
 from nessa.bench.measurement import timed
 from nessa.threads import thread_count
 
-PRODUCT = 4096  # rows and columns of the matrices whose product shows the peak
-COPIED = 2**28  # float32 that are copied, or written: 1 GiB
+PRODUCT = 2048  # rows and columns of the matrices whose product shows the peak
+COPIED = 2**27  # float32 that are copied, or written: 512 MiB
 REPEATS = 5
 
 

@@ -38,16 +38,15 @@ def bench_arks(workload: Workload, machine: Machine) -> Iterator[Measurement]:
         for _ in kaldiio.load_ark(str(ark)):
             pass
 
-    ours, theirs, copied = in_turns(
-        lambda: Embeddings.read(ark), read_theirs, embeddings.matrix.copy, repeats=7
-    )
+    ours, theirs = in_turns(lambda: Embeddings.read(ark), read_theirs, repeats=7)
+    copied = [embeddings.matrix.nbytes / machine.copy]
     yield Measurement(
         "read ark",
         size,
         ours,
         [
             Comparison("kaldiio.load_ark", theirs, wanted=5),
-            Comparison("a copy of the vectors", copied, wanted=0.5),
+            Comparison("a copy at the machine's rate", copied, wanted=0.5),
         ],
     )
 
