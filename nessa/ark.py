@@ -400,18 +400,18 @@ def write_records(file: IO[bytes], keys: Sequence[str], matrix: Matrix) -> Offse
     """Write binary float32 records.
 
     Args:
-        file: open for writing, at its start.
+        file: open for writing; an ark so far.
         keys: N.
         matrix: their vectors, float32 (N, D).
 
     Returns:
-        The offset of each vector, (N,).
+        The offset of each vector in the file, (N,).
     """
     rows = matrix.astype(_FLOAT32, copy=False).view(np.uint8)
     width = rows.shape[1]
     header = _BINARY + _FLOAT + struct.pack("<i", matrix.shape[1])
     rows_per_block = max(1, _BYTES_PER_BLOCK // width)
-    offsets, end = np.empty(len(keys), np.int64), 0
+    offsets, end = np.empty(len(keys), np.int64), file.tell()
     for first in range(0, len(keys), rows_per_block):
         block = slice(first, first + rows_per_block)
         labels = [key.encode() + b" " + header for key in keys[block]]

@@ -327,6 +327,8 @@ def align(
 
     With --freeze enroll --from DIR, in the place of --recipe and --aligner, a new runtime model
     joins the space of the aligner in DIR: profiles that were mapped with it stay valid.
+    Memory: 1.5 times the embeddings, or, where NESSA is fitted on ones that take more than half of
+    it, 30 bytes an utterance.
 
     Example: nessa align --recipe recipes/mini/exp/recipe.yaml --aligner nessa
     --enroll recipes/mini/exp/embeddings/new --runtime recipes/mini/exp/embeddings/old
@@ -363,13 +365,15 @@ def align(
 @path_option("--enroll", "Embeddings of the enrollment model.")
 @path_option("--runtime", "Embeddings of the runtime model.")
 @click.option("--enroll-map", type=PathType, help="Profiles (`id utterance ...`) to map as well.")
+@click.option("--nj", default=1, type=COUNT, show_default=True, help="Processes; arks of a side.")
 @path_option("--output", "Receives the embeddings directories enroll and runtime.")
 def map_embeddings(
-    aligner: Path, enroll: Path, runtime: Path, enroll_map: Path | None, output: Path
+    aligner: Path, enroll: Path, runtime: Path, enroll_map: Path | None, nj: int, output: Path
 ) -> None:
     """Map embeddings of both models into an aligner's shared space.
 
     A profile is the mean of its utterances in the enrollment model's own space, mapped then.
+    Memory: the embeddings of both, shared by the processes.
 
     Example: nessa map --aligner recipes/mini/exp/aligners/nessa/new-old
     --enroll recipes/mini/exp/embeddings/new/eval --runtime recipes/mini/exp/embeddings/old/eval
@@ -378,7 +382,7 @@ def map_embeddings(
     from nessa.alignment import load
     from nessa.mapping import map_sides
 
-    map_sides(load(aligner), enroll, runtime, enroll_map, output)
+    map_sides(load(aligner), enroll, runtime, enroll_map, output, nj)
 
 
 @cli.command()

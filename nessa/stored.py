@@ -16,6 +16,10 @@ ROWS_PER_BLOCK = 4096
 BLOCKS_AT_ONCE = 32  # read before the memory of the mapped arks is let go
 
 
+class NotStorableError(Exception):
+    """A table whose vectors have to be read at once: text, float64, or the output of a command."""
+
+
 class StoredVectors:
     """Vectors (N, D) in the order of an scp. Memory: 12 bytes a vector.
 
@@ -35,7 +39,8 @@ class StoredVectors:
         """Look at every record, and yield the keys; the vectors are there once that has ended.
 
         Raises:
-            InputError: see `Embeddings.read`; or a vector that is not float32 in a file.
+            InputError: see `Embeddings.read`.
+            NotStorableError: a vector that is not float32 in a file.
         """
         ark_of, offsets = [self._ark_of], [self._offsets]
         for lines in stream_scp(self._scp):
@@ -54,6 +59,8 @@ class StoredVectors:
     def _check(self, lines: Lines, number: int, rows: npt.NDArray[np.int64]) -> int:
         """The number of the ark that holds some lines' vectors, which are all as they should be."""
         source = lines.sources[number]
+        if source.endswith(("|", "]")):
+            raise NotStorableError
         place = f"{self._scp}: line {lines.first + rows[0]}"
         if source not in self._codes:
             self._codes[source] = len(self._arks)
@@ -61,16 +68,13 @@ class StoredVectors:
                 Ark.open(f"{self._scp}: {source}", f"{place}: {source}", Path(source))
             )
         code = self._codes[source]
-        vectors = self._arks[code].find([lines.keys[row] for row in rows], lines.offsets[rows])
-        if vectors.odd:
+        found = self._arks[code].find([lines.keys[row] for row in rows], lines.offsets[rows])
+        if found.odd:
+            raise NotStorableError
+        self._dim = self._dim or found.dim
+        if found.dim != self._dim:
             raise InputError(
-                f"{place}: {source} is not of float32 alone, and too large for memory; write it "
-                "again as FV"
-            )
-        self._dim = self._dim or vectors.dim
-        if vectors.dim != self._dim:
-            raise InputError(
-                f"{place}: {source} has vectors of dimension {vectors.dim}, those before it "
+                f"{place}: {source} has vectors of dimension {found.dim}, those before it "
                 f"{self._dim}; extract all with one model"
             )
         return code

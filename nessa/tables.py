@@ -9,6 +9,7 @@ refused with its file and place. Nothing read is executed: no pickles, and no pi
 import os
 import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise, repeat, starmap
@@ -23,8 +24,10 @@ from nessa.ark import Ark, Found, write_records
 from nessa.errors import InputError
 from nessa.files import atomic_open, read_json, write_json, write_table
 from nessa.scp import Listing, merge_scps, read_scp
+from nessa.threads import background
 
 Matrix = npt.NDArray[np.float32]
+Block = tuple[list[str], Matrix]  # keys, and their vectors (N, D)
 XVECTOR_TABLES = ("xvector.scp", "spk_xvector.scp")  # the tables that info.json speaks for
 
 _COLUMNS_PER_SUM = 16  # one cache line of float32; bounds the float64 copy that a mean needs
@@ -193,8 +196,12 @@ class Embeddings:
         Raises:
             InputError: no vectors, or `utt2spk` names other utterances.
         """
+        ordered = self if self._is_sorted() else self.select(sorted(self.keys))
         self.write_part(directory, 1, relative)
-        merge_parts(directory, 1, utt2spk, self.stamp, relative)
+        _complete(Path(directory), 1, ordered, utt2spk, self.stamp, relative)
+
+    def _is_sorted(self) -> bool:
+        return all(starmap(lt, pairwise(self.keys)))
 
     def write_part(self, directory: Path | str, job: int, relative: bool = False) -> None:
         """Write `xvector.JOB.ark` and its scp, one shard of an embeddings directory.
@@ -206,9 +213,7 @@ class Embeddings:
             job: number of the shard, from 1.
             relative: write scp paths relative to the working directory, not absolute.
         """
-        directory = Path(directory)
-        _unseal(directory)
-        self.write_ark(_part(directory, job, "ark"), _part(directory, job, "scp"), relative)
+        write_part(directory, job, [(self.keys, self.matrix)], relative)
 
     def write_ark(
         self, ark: Path | str, scp: Path | str | None = None, relative: bool = False
@@ -220,17 +225,42 @@ class Embeddings:
             scp: path of the scp, or None for none.
             relative: write scp paths relative to the working directory, not absolute.
         """
-        if scp is not None:
-            Path(scp).unlink(missing_ok=True)  # its offsets are those of the ark to be replaced
-        with atomic_open(ark, "wb") as file:
-            offsets = write_records(file, self.keys, self.matrix).tolist()
-        if scp is not None:
-            location = os.path.relpath(ark) if relative else os.path.abspath(ark)
-            with atomic_open(scp) as file:
-                file.writelines(
-                    f"{key} {location}:{offset}\n"
-                    for key, offset in zip(self.keys, offsets, strict=True)
-                )
+        listed = Path(scp) if scp is not None else None
+        _write_tables(Path(ark), listed, [(self.keys, self.matrix)], relative)
+
+
+def write_part(
+    directory: Path | str, job: int, blocks: Iterable[Block], relative: bool = False
+) -> None:
+    """Write one shard of an embeddings directory; see `Embeddings.write_part`.
+
+    Args:
+        directory, job, relative: as there.
+        blocks: (keys, their vectors), one after the other; each is written while the next is made.
+    """
+    directory = Path(directory)
+    _unseal(directory)
+    _write_tables(_part(directory, job, "ark"), _part(directory, job, "scp"), blocks, relative)
+
+
+def _write_tables(ark: Path, scp: Path | None, blocks: Iterable[Block], relative: bool) -> None:
+    if scp is not None:
+        scp.unlink(missing_ok=True)  # its offsets are those of the ark to be replaced
+    keys: list[str] = []
+    writing: list[Future[npt.NDArray[np.int64]]] = []
+    with atomic_open(ark, "wb") as file, background() as submit:
+        for block_keys, matrix in blocks:
+            keys += block_keys
+            if len(writing) > 1:
+                writing[-2].result()  # bounds the blocks that are waiting
+            writing.append(submit(write_records, file, block_keys, matrix))
+        offsets = [offset for done in writing for offset in done.result().tolist()]
+    if scp is not None:
+        location = os.path.relpath(ark) if relative else os.path.abspath(ark)
+        with atomic_open(scp) as file:
+            file.writelines(
+                f"{key} {location}:{offset}\n" for key, offset in zip(keys, offsets, strict=True)
+            )
 
 
 def merge_parts(
@@ -262,30 +292,80 @@ def merge_parts(
             all, or `utt2spk` names other utterances than the parts.
     """
     directory = Path(directory)
+    listing = _list_parts(directory, jobs)
+    merged = _read_listed(listing, allow_pipes=False)
+    _complete(directory, jobs, merged, utt2spk, stamp, relative)
+    merged.stamp = stamp
+    return merged
+
+
+def join_parts(directory: Path | str, jobs: int, dim: int, stamp: ModelStamp | None = None) -> None:
+    """Complete a directory as `merge_parts` does, without its speakers and without reading vectors.
+
+    Args:
+        directory, jobs, stamp: as there.
+        dim: of the vectors.
+
+    Raises:
+        InputError: a part is missing, two parts share a key, or there are no vectors at all.
+    """
+    directory = Path(directory)
+    listing = _list_parts(directory, jobs)
+    if not listing.keys:
+        raise InputError(f"{directory}: holds no vectors; run extraction again")
+    _check_unique(listing.keys, listing.where)
+    _clear(directory, jobs)
+    _seal(directory, listing, dim, stamp)
+
+
+def _list_parts(directory: Path, jobs: int) -> Listing:
+    """The lines of all parts, sorted."""
     parts = [_part(directory, job, "scp") for job in range(1, jobs + 1)]
     if missing := [part.name for part in parts if not part.exists()]:
         raise InputError(f"{directory}: {_some(missing)} missing; run extraction again")
-    listing = merge_scps(str(directory), [read_scp(part) for part in parts])
-    merged = _read_listed(listing, allow_pipes=False)
-    merged.stamp = stamp
+    return merge_scps(str(directory), [read_scp(part) for part in parts])
+
+
+def _complete(
+    directory: Path,
+    jobs: int,
+    merged: Embeddings,
+    utt2spk: Mapping[str, str] | None,
+    stamp: ModelStamp | None,
+    relative: bool,
+) -> None:
+    """Complete a directory whose parts hold the merged embeddings, which are sorted."""
+    if not len(merged):
+        raise InputError(f"{directory}: holds no vectors; run extraction again")
     if utt2spk is not None:
         _check_same_utterances(directory, merged.keys, utt2spk)
-
-    _unseal(directory)
-    for name in ("spk_xvector.scp", "spk_xvector.ark", "num_utts.ark"):
-        (directory / name).unlink(missing_ok=True)
-    _remove_stale_parts(directory, jobs)
+    listing = _list_parts(directory, jobs)
+    _clear(directory, jobs)
     if utt2spk is not None:
         means, counts = speaker_means(merged, utt2spk)
         means.write_ark(directory / "spk_xvector.ark", directory / "spk_xvector.scp", relative)
         write_table(directory / "num_utts.ark", counts)
-    write_table(
-        directory / "xvector.scp", dict(zip(listing.keys, listing.locations(), strict=True))
-    )
+    _seal(directory, listing, merged.dim, stamp)
+
+
+def _clear(directory: Path, jobs: int) -> None:
+    """Take away what an earlier run left there beside the parts."""
+    _unseal(directory)
+    for name in ("spk_xvector.scp", "spk_xvector.ark", "num_utts.ark"):
+        (directory / name).unlink(missing_ok=True)
+    _remove_stale_parts(directory, jobs)
+
+
+def _seal(directory: Path, listing: Listing, dim: int, stamp: ModelStamp | None) -> None:
+    """Write what says that the directory is complete."""
+    with atomic_open(directory / "xvector.scp") as file:
+        file.writelines(
+            f"{key} {location}\n"
+            for key, location in zip(listing.keys, listing.locations(), strict=True)
+        )
     if stamp is not None:
         info = {"model": stamp.model, "fingerprint": stamp.fingerprint, "set": stamp.set}
-        write_json(directory / "info.json", info | {"dim": merged.dim, "count": len(merged)})
-    return merged
+        write_json(directory / "info.json", info | {"dim": dim, "count": len(listing.keys)})
 
 
 def profile_means(embeddings: Embeddings, enroll_map: Mapping[str, Sequence[str]]) -> Embeddings:

@@ -540,7 +540,7 @@ def test_unstamped_embeddings_are_mapped_with_a_warning(nessa: Command, toy: Toy
 def test_another_dimension_is_refused_where_no_stamp_tells(nessa: Command, toy: Toy) -> None:
     nessa(*toy.align())
     (toy.y / "eval/info.json").unlink()
-    nessa(*toy.map(toy.y / "eval")).refused("y/eval: ", "(10, 20)", "takes (N, 12)")
+    nessa(*toy.map(toy.y / "eval")).refused("y/eval: ", "dimension 20", "takes 12")
 
 
 def test_align_sets_that_differ_are_named(nessa: Command, toy: Toy) -> None:

@@ -38,7 +38,7 @@ def test_each_side_is_mapped_by_its_own_map(aligner, raw, tmp_path):
     ):
         before, after = Embeddings.read(directory), Embeddings.read(tmp_path / "mapped" / side)
         assert after.keys == before.keys
-        np.testing.assert_array_equal(after.matrix, function(before.matrix))
+        np.testing.assert_allclose(after.matrix, function(before.matrix), atol=1e-6)
 
 
 def test_a_profile_is_the_mean_in_the_models_own_space_mapped_then(aligner, raw, tmp_path):
@@ -56,6 +56,21 @@ def test_a_profile_is_the_mean_in_the_models_own_space_mapped_then(aligner, raw,
         late = mapped.select(keys).matrix.mean(axis=0)
         assert np.abs(found - late / np.linalg.norm(late)).max() > 1e-4
     assert Embeddings.read(tmp_path / "mapped/runtime").keys == enrolled.keys  # without profiles
+
+
+@pytest.mark.parametrize("nj", [2, 5])
+def test_several_processes_map_the_same(aligner, raw, tmp_path, nj):
+    write_table(tmp_path / "map", {"id00200-p": "id00200-s0-00000 id00200-s0-00001"})
+    for jobs in (7, nj, 1):  # parts of an earlier run with more of them go
+        map_sides(aligner, *raw, tmp_path / "map", tmp_path / "mapped", jobs)
+        arks = sorted(path.name for path in (tmp_path / "mapped/enroll").glob("xvector.*.ark"))
+        assert arks == [f"xvector.{job}.ark" for job in range(1, jobs + 1)]
+        whole = [Embeddings.read(tmp_path / "mapped" / side) for side in ("enroll", "runtime")]
+        if jobs > 1:
+            several = whole
+    for one, other in zip(whole, several, strict=True):
+        assert one.keys == other.keys and one.stamp == other.stamp
+        np.testing.assert_allclose(one.matrix, other.matrix, atol=1e-6)
 
 
 def test_a_single_utterance_is_its_own_profile(aligner, raw, tmp_path):

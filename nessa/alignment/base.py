@@ -218,9 +218,11 @@ def checked(matrix: Matrix, dim: int, side: str) -> Matrix:
         InputError: another shape, or values that are not finite.
     """
     matrix = np.asarray(matrix, dtype=np.float32)
-    if matrix.ndim != 2 or matrix.shape[1] != dim:
+    if matrix.ndim != 2:
+        raise InputError(f"{side} embeddings have shape {matrix.shape}; give (N, {dim})")
+    if matrix.shape[1] != dim:
         raise InputError(
-            f"{side} embeddings have shape {matrix.shape}; this aligner takes (N, {dim})"
+            f"{side} embeddings have dimension {matrix.shape[1]}; this aligner takes {dim}"
         )
     if not np.isfinite(matrix).all():
         row = int(np.flatnonzero(~np.isfinite(matrix).all(axis=1))[0])

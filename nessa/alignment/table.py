@@ -12,7 +12,7 @@ from nessa.datadir import read_utt2spk
 from nessa.errors import InputError, about
 from nessa.files import read_lines
 from nessa.scp import stream_scp
-from nessa.stored import StoredVectors
+from nessa.stored import NotStorableError, StoredVectors
 from nessa.tables import Embeddings, ModelStamp, read_stamp
 
 MEMORY_SHARE = 0.5  # of what is available; a larger table stays in its files
@@ -69,8 +69,9 @@ class AlignTable:
     def open(cls, enroll: Path, runtime: Path, data: Path) -> "AlignTable":
         """From files: in memory where the vectors take less than half of it.
 
-        Larger ones stay in their arks, and 30 bytes an utterance are kept, where both embeddings
-        directories and utt2spk have one order, as those that `nessa extract` makes do.
+        Larger ones stay in their arks, and 30 bytes an utterance are kept, where all vectors are
+        float32 and both embeddings directories and utt2spk have one order, as those that
+        `nessa extract` makes do.
 
         Args:
             enroll, runtime: embeddings directories of the align set.
@@ -83,7 +84,7 @@ class AlignTable:
         try:
             speakers = _speakers_of_rows(vectors[0].open(), vectors[1].open(), data / "utt2spk")
             labels = _numbered(speakers)
-        except _OtherOrderError:
+        except (_OtherOrderError, NotStorableError):
             views = Embeddings.read(enroll), Embeddings.read(runtime)
             with about(enroll, runtime, data / "utt2spk"):
                 return cls.of(*views, read_utt2spk(data))

@@ -1,0 +1,140 @@
+"""Align sets from files: in memory or, where they are larger, in their arks; fitted alike."""
+
+from pathlib import Path
+
+import kaldiio
+import numpy as np
+import pytest
+
+from nessa.alignment import AlignTable, DevSet, NeuralAligner, ProcrustesAligner, table
+from nessa.errors import InputError
+from nessa.files import write_table
+from nessa.stored import StoredVectors
+from nessa.tables import Embeddings, merge_parts
+from tests.pairs import all_trials, two_views
+
+SETTINGS = {"dim": 16, "hidden_dim": 32, "steps": 20, "speakers_per_batch": 30}
+
+
+class Files:
+    """An align set of two models on disk, in parts."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.x, self.y, self.speakers = two_views(40, 5)
+        for name, view, parts in (("x", self.x, 3), ("y", self.y, 2)):
+            for part in range(parts):
+                view.select(view.keys[part::parts]).write_part(folder / name, part + 1)
+            merge_parts(folder / name, parts, None, view.stamp)
+        write_table(folder / "utt2spk", self.speakers)
+
+    def open(self) -> AlignTable:
+        return AlignTable.open(self.folder / "x", self.folder / "y", self.folder)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    return Files(tmp_path)
+
+
+@pytest.fixture
+def stored(files: Files, monkeypatch: pytest.MonkeyPatch) -> AlignTable:
+    monkeypatch.setattr(table, "MEMORY_SHARE", 0)
+    opened = files.open()
+    assert isinstance(opened.enroll, StoredVectors) and isinstance(opened.runtime, StoredVectors)
+    return opened
+
+
+def assert_same(found: AlignTable, files: Files) -> None:
+    wanted = AlignTable.of(files.x, files.y, files.speakers)
+    loaded = found.loaded()
+    np.testing.assert_array_equal(loaded.enroll, wanted.enroll)
+    np.testing.assert_array_equal(loaded.runtime, wanted.runtime)
+    np.testing.assert_array_equal(loaded.labels, wanted.labels)
+    assert list(found.utterances()) == files.x.keys
+
+
+def test_what_fits_is_in_memory(files: Files) -> None:
+    opened = files.open()
+    assert isinstance(opened.enroll, np.ndarray)
+    assert opened.stamps == (files.x.stamp, files.y.stamp)
+    assert_same(opened, files)
+
+
+def test_what_does_not_stays_in_its_arks(stored: AlignTable, files: Files) -> None:
+    assert_same(stored, files)
+    assert stored.enroll.shape == files.x.matrix.shape
+    rows = np.random.default_rng(1).integers(len(files.x), size=300)
+    np.testing.assert_array_equal(stored.enroll[rows], files.x.matrix[rows])
+    np.testing.assert_array_equal(stored.runtime[7:90], files.y.matrix[7:90])
+
+
+@pytest.mark.parametrize("mode", ["shared", "to-enroll", "to-runtime"])
+def test_nessa_is_fitted_alike(stored: AlignTable, files: Files, mode: str) -> None:
+    x, y, names = two_views(10, 3, first_speaker=5000)
+    dev = DevSet(x, y, all_trials(names))
+    one = NeuralAligner(**SETTINGS, mode=mode).fit_table(stored, dev)
+    other = NeuralAligner(**SETTINGS, mode=mode).fit(files.x, files.y, files.speakers, dev)
+    assert one.arrays.keys() == other.arrays.keys()
+    for name, array in one.arrays.items():
+        np.testing.assert_array_equal(array, other.arrays[name], err_msg=name)
+    one.fit_table(stored, dev, freeze="enroll")
+
+
+def test_other_aligners_load_it(stored: AlignTable, files: Files) -> None:
+    one = ProcrustesAligner().fit_table(stored)
+    other = ProcrustesAligner().fit(files.x, files.y, files.speakers)
+    for name, array in one.arrays.items():
+        np.testing.assert_array_equal(array, other.arrays[name])
+
+
+def test_tables_of_another_order_or_type_are_joined_in_memory(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table, "MEMORY_SHARE", 0)
+    scp = files.folder / "y/xvector.scp"
+    listed = scp.read_text()
+    scp.write_text("".join(reversed(listed.splitlines(keepends=True))))
+    assert_same(files.open(), files)
+    place = f"ark,scp:{files.folder}/y.ark,{scp}"
+    with kaldiio.WriteHelper(place) as writer:
+        for key, vector in zip(files.y.keys, files.y.matrix, strict=True):
+            writer(key, vector.astype(np.float64))
+    assert_same(files.open(), files)
+    utt2spk = files.folder / "utt2spk"
+    utt2spk.write_text("".join(reversed(utt2spk.read_text().splitlines(keepends=True))))
+    assert_same(files.open(), files)
+
+
+def test_a_data_directory_may_have_more_utterances(stored: AlignTable, files: Files) -> None:
+    more = files.speakers | {"id00000-a": "id00000", "zz": "zz"}
+    write_table(files.folder / "utt2spk", more)
+    assert_same(files.open(), files)
+
+
+@pytest.mark.parametrize("share", [0, 1])
+def test_faults_are_named(files: Files, monkeypatch: pytest.MonkeyPatch, share: float) -> None:
+    monkeypatch.setattr(table, "MEMORY_SHARE", share)
+    first = files.x.keys[0]
+    write_table(files.folder / "utt2spk", dict(list(files.speakers.items())[1:]))
+    with pytest.raises(InputError, match=f"utt2spk.*{first!r} has no speaker"):
+        files.open()
+    write_table(files.folder / "utt2spk", dict.fromkeys(files.speakers, "one"))
+    with pytest.raises(InputError, match="one speaker"):
+        files.open()
+    write_table(files.folder / "utt2spk", files.speakers)
+    Embeddings(files.y.keys[:-1], files.y.matrix[:-1]).write(files.folder / "y")
+    with pytest.raises(InputError, match="differ in 1 utterances"):
+        files.open()
+
+
+def test_a_value_that_is_not_finite_is_named_where_it_lies(
+    stored: AlignTable, files: Files
+) -> None:
+    ark = files.folder / "x/xvector.1.ark"
+    content = bytearray(ark.read_bytes())
+    content[-4:] = np.float32(np.nan).tobytes()
+    ark.write_bytes(content)
+    opened = files.open()
+    with pytest.raises(InputError, match=r"xvector.1.ark: byte \d+: .* not finite"):
+        NeuralAligner(**SETTINGS).fit_table(opened)
