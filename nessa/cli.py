@@ -247,11 +247,11 @@ def train(
 @click.option("--shard", default=1, type=COUNT, show_default=True, help="Which one to extract.")
 @click.option("--shards", default=1, type=COUNT, show_default=True, help="Parts of a set.")
 @click.option("--merge", is_flag=True, help="Join the extracted shards instead of extracting.")
-@click.option("--batch-seconds", default=120.0, show_default=True, help="Audio per batch.")
+@click.option("--batch-seconds", default=60.0, show_default=True, help="Audio per batch.")
 @click.option(
     "--workers",
     type=click.IntRange(min=0),
-    help="Processes that read ahead. [4 for a GPU; else 1, or 0 with OMP_NUM_THREADS=1]",
+    help="Processes that read ahead. [by a look at a batch; 0 with OMP_NUM_THREADS=1]",
 )
 @path_option("--output", "Receives one embeddings directory per set.")
 def extract(
@@ -274,12 +274,7 @@ def extract(
     --set eval --output embeddings && nessa extract --merge ... (the same options)
     """
     from nessa.encoders import GivenEmbeddings, load_model
-    from nessa.extraction import (
-        default_workers,
-        extract_shard,
-        import_embeddings,
-        merge_shards,
-    )
+    from nessa.extraction import extract_shard, import_embeddings, merge_shards
 
     if shard > shards:
         raise InputError(f"--shard {shard} is beyond --shards {shards}")
@@ -292,8 +287,7 @@ def extract(
         elif merge:
             whole = merge_shards(model, *place, shards)
         else:
-            readers = default_workers(model) if workers is None else workers
-            extract_shard(model, *place, shard, shards, batch_seconds, readers)
+            extract_shard(model, *place, shard, shards, batch_seconds, workers)
         if whole is not None:
             click.echo(f"{output / name}: {len(whole)} embeddings of dimension {whole.dim}")
 

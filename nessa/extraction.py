@@ -2,6 +2,11 @@
 
 import logging
 import math
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +23,12 @@ from nessa.files import digest, read_json, write_json
 from nessa.manifests import CutTable
 from nessa.progress import progress
 from nessa.tables import Embeddings, ModelStamp, merge_parts
-from nessa.threads import thread_count
 
 log = logging.getLogger(__name__)
 
 BUCKET = 0.16  # seconds that the longest utterances of batches of one size may differ
-GPU_WORKERS = 4  # processes that read ahead for a GPU, unless told otherwise
-
-
-def default_workers(model: SpeakerModel) -> int:
-    """How many processes should read ahead of a model: none where it has one thread."""
-    if model.device.type == "cuda":
-        return GPU_WORKERS
-    return 1 if thread_count() > 1 else 0
+BATCH_SECONDS = 60.0  # of audio; more would not fit a CPU's cache
+LITTLE = 0.2  # of the time for computing: a reader that takes less leaves all cores to the encoder
 
 
 def shard_of(table: CutTable, shard: int, shards: int) -> list[MonoCut]:
@@ -47,7 +45,7 @@ def extract_shard(
     shard: int,
     shards: int,
     batch_seconds: float,
-    workers: int,
+    workers: int | None = None,
 ) -> None:
     """Extract one shard of a set; does nothing where it is there already, of the same model.
 
@@ -59,7 +57,7 @@ def extract_shard(
         shard: from 1 to `shards`.
         shards: number of parts that the set is divided into.
         batch_seconds: audio per batch.
-        workers: processes that read ahead.
+        workers: processes that read ahead; see `extract`.
 
     Raises:
         InputError: no manifest, or an utterance that cannot be read or embedded.
@@ -141,9 +139,9 @@ def import_embeddings(
 def extract(
     model: SpeakerModel,
     cuts: list[MonoCut],
-    batch_seconds: float = 120.0,
+    batch_seconds: float = BATCH_SECONDS,
     what: str = "extract",
-    workers: int = 0,
+    workers: int | None = None,
 ) -> Embeddings:
     """Embed every cut.
 
@@ -152,7 +150,8 @@ def extract(
         cuts: N.
         batch_seconds: audio per batch.
         what: says what is extracted, beside the progress.
-        workers: processes that read the next batches; 0: this one reads them itself.
+        workers: processes that read the next batches; 0: this one reads them itself; None: as many
+            as a look at the first batch says, and none where there is one core.
 
     Returns:
         Embeddings in the order of `cuts`.
@@ -162,19 +161,13 @@ def extract(
             embedding is not finite.
     """
     batches = _batches(cuts, batch_seconds)
-    # A worker with threads of its own would take the cores from the encoder.
-    loader = DataLoader(
-        _Inputs(model, cuts, batches),
-        batch_size=None,
-        num_workers=workers,
-        worker_init_fn=lambda _: torch.set_num_threads(1),
-    )
+    inputs = _Inputs(model, cuts, batches)
     matrix = np.empty((len(cuts), model.dim), dtype=np.float32)
-    with progress(total=len(cuts), what=what) as bar:
-        for indices, inputs in zip(batches, loader, strict=True):
-            if isinstance(inputs, InputError):
-                raise inputs
-            matrix[indices] = _embed(model, [cuts[i] for i in indices], inputs)
+    with progress(total=len(cuts), what=what) as bar, _reading(inputs, workers) as loader:
+        for indices, read in zip(batches, loader, strict=True):
+            if isinstance(read, InputError):
+                raise read
+            matrix[indices] = _embed(model, [cuts[i] for i in indices], read)
             bar.update(len(indices))
     bad = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
     if len(bad):
@@ -182,29 +175,84 @@ def extract(
     return Embeddings([cut.id for cut in cuts], matrix)
 
 
+@contextmanager
+def _reading(inputs: "_Inputs", workers: int | None) -> Iterator[DataLoader]:
+    """Gives the batches, read by `workers` processes, and shares the cores with these."""
+    threads = torch.get_num_threads()
+    left = threads
+    if workers is None:
+        workers, left = _share_cores(inputs, threads)
+    # A worker with threads of its own would take the cores from the encoder.
+    one_thread = partial(_set_threads, 1)
+    loader = DataLoader(inputs, batch_size=None, num_workers=workers, worker_init_fn=one_thread)
+    torch.set_num_threads(left)
+    try:
+        yield loader
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _set_threads(threads: int, worker: int) -> None:
+    torch.set_num_threads(threads)
+
+
+def _share_cores(inputs: "_Inputs", threads: int) -> tuple[int, int]:
+    """How many processes should read, and how many threads are left to the encoder.
+
+    What they take for the last and shortest batch says how many readers keep the encoder busy.
+    Threads that wait for each other stand still while a reader has their core.
+    """
+    on_gpu = inputs.model.device.type == "cuda"
+    cores = os.cpu_count() or 1 if on_gpu else threads
+    if cores == 1 or len(inputs) < 2:
+        return 0, threads
+    start = time.perf_counter()
+    read = inputs[len(inputs) - 1]
+    reading = time.perf_counter() - start
+    if isinstance(read, InputError):  # which will be met again, and in its turn
+        return 0, threads
+    inputs.model.embed(_split(read))  # sets up what it does with batches
+    start = time.perf_counter()
+    inputs.model.embed(_split(read))
+    computing = time.perf_counter() - start
+    workers = min(cores, math.ceil(reading / computing))
+    little = on_gpu or reading < LITTLE * computing
+    return workers, threads if little else max(1, threads - workers)
+
+
+Read = tuple[Tensor, list[int]]  # inputs one after the other, and their lengths
+
+
 class _Inputs(Dataset):
     """Batch -> what the model reads of its utterances; or what is wrong with one of them.
 
-    An error that is raised in a worker would reach the user as a traceback.
+    An error that is raised in a worker would reach the user as a traceback. One tensor goes from
+    process to process much faster than many.
     """
 
     def __init__(self, model: SpeakerModel, cuts: list[MonoCut], batches: list[list[int]]) -> None:
-        self._model, self._cuts, self._batches = model, cuts, batches
+        self.model, self._cuts, self._batches = model, cuts, batches
 
     def __len__(self) -> int:
         return len(self._batches)
 
-    def __getitem__(self, batch: int) -> list[Tensor] | InputError:
+    def __getitem__(self, batch: int) -> Read | InputError:
         try:
-            return [self._model.read(self._cuts[index]) for index in self._batches[batch]]
+            inputs = [self.model.read(self._cuts[index]) for index in self._batches[batch]]
         except InputError as error:
             return error
+        return torch.cat(inputs), [len(one) for one in inputs]
 
 
-def _embed(model: SpeakerModel, cuts: list[MonoCut], inputs: list[Tensor]) -> np.ndarray:
+def _split(read: Read) -> list[Tensor]:
+    together, lengths = read
+    return list(together.split(lengths))
+
+
+def _embed(model: SpeakerModel, cuts: list[MonoCut], read: Read) -> np.ndarray:
     """The embeddings (B, D) of a batch; whatever error that raises names its utterances."""
     try:
-        return model.embed(inputs).numpy()
+        return model.embed(_split(read)).numpy()
     except Exception as error:  # of any library
         batch = f"utterances {', '.join(cut.id for cut in cuts)}"
         if isinstance(error, InputError):

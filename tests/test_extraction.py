@@ -69,9 +69,31 @@ def test_the_batch_never_changes_an_embedding(model, prepared: Path) -> None:
         assert ((alone * together).sum(axis=1) / norms).min() >= 0.99999
 
 
+@pytest.mark.parametrize("workers", [None, 1, 3])
+def test_readers_never_change_an_embedding(model, prepared: Path, workers: int | None) -> None:
+    cuts, threads = cuts_of(prepared), torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        ours = extract(model, cuts, 10.0, workers=workers)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+    plain = extract(model, cuts, 10.0, workers=0)
+    assert ours.keys == plain.keys
+    np.testing.assert_allclose(ours.matrix, plain.matrix, atol=1e-4)
+
+
+def test_what_a_reader_meets_is_named_without_a_traceback(model, data: Path) -> None:
+    path = audio_of(data, 4)
+    path.write_bytes(b"no audio")
+    with pytest.raises(InputError, match="cannot be read") as error:
+        extract(model, cuts_of(data), 2.0, workers=2)
+    assert cuts_of(data)[4].id in str(error.value)
+
+
 def test_the_directory_is_kaldis_and_stamped(model, prepared: Path, tmp_path: Path) -> None:
     for shard in (2, 1, 3):
-        extract_shard(model, prepared, "eval", tmp_path, shard, 3, 20.0, workers=0)
+        extract_shard(model, prepared, "eval", tmp_path, shard, 3, 20.0)
     merged = merge_shards(model, prepared, "eval", tmp_path, 3)
     utt2spk = read_utt2spk(prepared / "eval")
     assert merged.keys == sorted(utt2spk)
@@ -99,7 +121,7 @@ def test_a_restart_keeps_finished_shards_and_ends_with_the_same_bytes(
 ) -> None:
     out = tmp_path / "out"
     for shard in (1, 2):
-        extract_shard(model, prepared, "eval", out, shard, 2, 20.0, workers=0)
+        extract_shard(model, prepared, "eval", out, shard, 2, 20.0)
     merge_shards(model, prepared, "eval", out, 2)
     whole = contents(out)
     kept = (out / "xvector.1.ark").stat().st_mtime_ns
@@ -108,7 +130,7 @@ def test_a_restart_keeps_finished_shards_and_ends_with_the_same_bytes(
     with pytest.raises(InputError, match="shard 2 of 2"):
         merge_shards(model, prepared, "eval", out, 2)
     for shard in (1, 2):
-        extract_shard(model, prepared, "eval", out, shard, 2, 20.0, workers=0)
+        extract_shard(model, prepared, "eval", out, shard, 2, 20.0)
     assert (out / "xvector.1.ark").stat().st_mtime_ns == kept
     merge_shards(model, prepared, "eval", out, 2)
     assert contents(out) == whole
@@ -118,11 +140,11 @@ def test_shards_of_another_model_or_division_are_not_swept_in(
     model, prepared: Path, tmp_path: Path
 ) -> None:
     for shard in (1, 2, 3):
-        extract_shard(model, prepared, "eval", tmp_path, shard, 3, 20.0, workers=0)
+        extract_shard(model, prepared, "eval", tmp_path, shard, 3, 20.0)
     with pytest.raises(InputError, match="shard 1 of 2"):
         merge_shards(model, prepared, "eval", tmp_path, 2)
     for shard in (1, 2):
-        extract_shard(model, prepared, "eval", tmp_path, shard, 2, 20.0, workers=0)
+        extract_shard(model, prepared, "eval", tmp_path, shard, 2, 20.0)
     merge_shards(model, prepared, "eval", tmp_path, 2)
     assert not (tmp_path / "xvector.3.ark").exists()
 
@@ -145,7 +167,7 @@ def test_bad_audio_is_named(model, data: Path, tmp_path: Path, damage, message: 
     path = audio_of(data, 4)
     damage(path)
     with pytest.raises(InputError, match=message) as error:
-        extract_shard(model, data, "eval", tmp_path / "out", 1, 1, 20.0, workers=0)
+        extract_shard(model, data, "eval", tmp_path / "out", 1, 1, 20.0)
     assert cuts_of(data)[4].id in str(error.value) and str(path) in str(error.value)
     assert not (tmp_path / "out" / "xvector.scp").exists()
 
@@ -165,4 +187,4 @@ def test_another_sampling_rate_is_refused(model, data: Path) -> None:
 
 def test_a_missing_manifest_is_named(model, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"eval_cuts\.jsonl\.gz: no such manifest"):
-        extract_shard(model, tmp_path, "eval", tmp_path / "out", 1, 1, 20.0, workers=0)
+        extract_shard(model, tmp_path, "eval", tmp_path / "out", 1, 1, 20.0)

@@ -18,7 +18,7 @@ from nessa.bench.workload import Workload
 from nessa.config import EncoderConfig
 from nessa.corpus import make_cut, read_recording
 from nessa.encoders.trained import TrainedModel, build
-from nessa.extraction import default_workers, extract
+from nessa.extraction import extract
 
 RATE = 16000
 SECONDS = 1.0, 2.9  # durations of the mini recipe's utterances
@@ -38,7 +38,7 @@ def bench_extraction(workload: Workload, machine: Machine) -> Iterator[Measureme
     for name in ENCODERS:
         model = _make_model(name)
         fbank = Fbank(FbankConfig(**ENCODERS[name][2]))
-        ours = partial(extract, model, cuts, workers=default_workers(model))
+        ours = partial(extract, model, cuts)
         loop = partial(_one_by_one, model, fbank, some)
         difference = _difference(ours().select([cut.id for cut in some]).matrix, loop())
         model.computing = 0.0

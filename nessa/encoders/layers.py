@@ -22,8 +22,10 @@ def length_mask(lengths: Tensor, frames: int) -> Tensor:
 
 
 def masked(x: Tensor, mask: Tensor | None) -> Tensor:
-    """x (B, C, T) with its padding set to zero."""
-    return x if mask is None else x * mask
+    """x (B, C, T) with its padding set to zero; outside of training in place, x being fresh."""
+    if mask is None:
+        return x
+    return x * mask if torch.is_grad_enabled() else x.mul_(mask)
 
 
 def masked_mean(x: Tensor, mask: Tensor | None) -> Tensor:
@@ -53,9 +55,16 @@ VARIANCE_FLOOR = 1e-4  # under the square root, so that its gradient stays finit
 def weighted_statistics(x: Tensor, weights: Tensor) -> Tensor:
     """Mean and standard deviation over time under weights that sum to 1: (B, C, T) -> (B, 2C)."""
     x = x.float()  # a variance in the few digits of autocast's bf16 would be noise
-    mean = (weights * x).sum(dim=2)
-    variance = (weights * (x - mean.unsqueeze(2)) ** 2).sum(dim=2)
+    mean = _weighted_sum(x, weights)
+    variance = _weighted_sum((x - mean.unsqueeze(2)).square(), weights)
     return torch.cat([mean, variance.clamp(min=VARIANCE_FLOOR).sqrt()], dim=1)
+
+
+def _weighted_sum(x: Tensor, weights: Tensor) -> Tensor:
+    """Over time, under weights (B, C, T), or (B, 1, T) for all channels: (B, C, T) -> (B, C)."""
+    if weights.shape[1] == 1:  # one product, and nothing as large as x beside it
+        return (x @ weights.transpose(1, 2)).squeeze(2)
+    return (weights * x).sum(dim=2)
 
 
 class StatisticsPooling(nn.Module):
