@@ -359,7 +359,7 @@ def align(
 @path_option("--enroll", "Embeddings of the enrollment model.")
 @path_option("--runtime", "Embeddings of the runtime model.")
 @click.option("--enroll-map", type=PathType, help="Profiles (`id utterance ...`) to map as well.")
-@click.option("--nj", default=1, type=COUNT, show_default=True, help="Processes; arks of a side.")
+@click.option("--nj", default=1, type=COUNT, show_default=True, help="Processes.")
 @path_option("--output", "Receives the embeddings directories enroll and runtime.")
 def map_embeddings(
     aligner: Path, enroll: Path, runtime: Path, enroll_map: Path | None, nj: int, output: Path
@@ -367,7 +367,7 @@ def map_embeddings(
     """Map embeddings of both models into an aligner's shared space.
 
     A profile is the mean of its utterances in the enrollment model's own space, mapped then.
-    Memory: the embeddings of both, shared by the processes.
+    Memory: the embeddings of a side, for each process.
 
     Example: nessa map --aligner recipes/mini/exp/aligners/nessa/new-old
     --enroll recipes/mini/exp/embeddings/new/eval --runtime recipes/mini/exp/embeddings/old/eval

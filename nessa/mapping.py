@@ -1,19 +1,22 @@
 """Embeddings of both models -> the shared space of an aligner, as embeddings directories."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 
 from nessa.alignment import Aligner, load
-from nessa.alignment.views import Matrix
 from nessa.config import Recipe
 from nessa.errors import about
 from nessa.layout import COHORT, SCORED_SETS, aligner_dir, mapped_dir, own_cohort
 from nessa.plan import System, has_as_norm
+from nessa.scp import Listing
 from nessa.tables import Block, Embeddings, ModelStamp, join_parts, profile_means, write_part
 from nessa.trials import read_enroll_map
 
@@ -59,7 +62,7 @@ def map_sides(
 ) -> None:
     """Map one set of embeddings of each model; writes `output`/enroll and `output`/runtime.
 
-    Memory: the embeddings of both sides, and some blocks of mapped ones.
+    Memory: the embeddings of a side, for each process.
 
     Args:
         aligner: fitted on the two models.
@@ -68,74 +71,85 @@ def map_sides(
         enroll_map: profiles (`id utterance ...`) to map beside the enrollment utterances; a
             profile is averaged in the enrollment model's own space, which is what is stored.
         output: the folder that receives both sides.
-        nj: processes, each of which writes an ark of a side.
+        nj: processes; from two on the sides are mapped at the same time, in half as many arks each.
 
     Raises:
         InputError: unreadable embeddings, or of another model or dimension than the aligner's.
     """
-    enrolled, live = Embeddings.read(enroll), Embeddings.read(runtime)
-    with about(enroll):
-        aligner.check_models(enrolled, None)
-        aligner.map_enroll(enrolled.matrix[:1])  # the dimension, before anything is written
-    with about(runtime):
-        aligner.check_models(None, live)
-        aligner.map_runtime(live.matrix[:1])
-    for path, embeddings in ((enroll, enrolled), (runtime, live)):
+    sides = (
+        _Side(aligner, "enroll", enroll, enroll_map, output / "enroll"),
+        _Side(aligner, "runtime", runtime, None, output / "runtime"),
+    )
+    parts = max(1, nj // len(sides))
+    jobs = [(side, part) for side in sides for part in range(1, parts + 1)]
+    if nj == 1:
+        found = [side.map_part(part, parts, alone=True) for side, part in jobs]
+    else:
+        # Threads of torch do not survive a fork, and many processes need none.
+        context, one_thread = get_context("fork"), (1,)
+        with ProcessPoolExecutor(nj, context, torch.set_num_threads, one_thread) as pool:
+            started = [pool.submit(side.map_part, part, parts, False) for side, part in jobs]
+            found = [done.result() for done in started]
+    for number, side in enumerate(sides):
+        own = found[number * parts : (number + 1) * parts]
+        join_parts(side.output, [part.listing for part in own], own[0].dim, own[0].stamp)
+
+
+class _Part(NamedTuple):
+    """What a part holds; the listing is left out where it would go from process to process."""
+
+    listing: Listing | None
+    dim: int
+    stamp: ModelStamp | None
+
+
+@dataclass(frozen=True)
+class _Side:
+    """One side's embeddings, and where they are to go."""
+
+    aligner: Aligner
+    name: Literal["enroll", "runtime"]
+    source: Path
+    enroll_map: Path | None
+    output: Path
+
+    def map_part(self, part: int, parts: int, alone: bool) -> _Part:
+        """Map and write one part."""
+        embeddings = self._read()
+        apply = self.aligner.map_enroll if self.name == "enroll" else self.aligner.map_runtime
+        with about(self.source):
+            dim = apply(embeddings.matrix[:1]).shape[1]
+        first, last = (round(k * len(embeddings) / parts) for k in (part - 1, part))
+
+        def blocks() -> Iterator[Block]:
+            for start in range(first, last, ROWS_PER_BLOCK):
+                rows = slice(start, min(start + ROWS_PER_BLOCK, last))
+                yield embeddings.keys[rows], apply(embeddings.matrix[rows])
+
+        listing = write_part(self.output, part, blocks())
+        stamp = _shared_space(self.aligner, embeddings.stamp)
+        return _Part(listing if alone else None, dim, stamp)
+
+    def _read(self) -> Embeddings:
+        """The embeddings, of the aligner's model, with the profiles that are to be mapped."""
+        embeddings = Embeddings.read(self.source)
+        sides = (embeddings, None) if self.name == "enroll" else (None, embeddings)
+        with about(self.source):
+            self.aligner.check_models(*sides)
         if embeddings.stamp is None:
-            log.warning("%s: no info.json; is this the model that the aligner was fitted on?", path)
-    if enroll_map is not None:
-        profiles = read_enroll_map(enroll_map)
-        with about(enroll_map, enroll):
-            enrolled = _joined(enrolled, profile_means(enrolled, profiles))
-    _write_mapped(enrolled, aligner.map_enroll, output / "enroll", nj)
-    _write_mapped(live, aligner.map_runtime, output / "runtime", nj)
-    for side, embeddings, apply in (
-        ("enroll", enrolled, aligner.map_enroll),
-        ("runtime", live, aligner.map_runtime),
-    ):
-        stamp = _shared_space(aligner, embeddings.stamp)
-        join_parts(output / side, nj, apply(embeddings.matrix[:1]).shape[1], stamp)
+            log.warning(
+                "%s: no info.json; is this the model that the aligner was fitted on?", self.source
+            )
+        if self.enroll_map is None:
+            return embeddings
+        profiles = read_enroll_map(self.enroll_map)
+        with about(self.enroll_map, self.source):
+            return _joined(embeddings, profile_means(embeddings, profiles))
 
 
 def _joined(first: Embeddings, second: Embeddings) -> Embeddings:
     matrix = np.concatenate([first.matrix, second.matrix])
     return Embeddings([*first.keys, *second.keys], matrix, first.stamp)
-
-
-def _write_mapped(
-    embeddings: Embeddings, apply: Callable[[Matrix], Matrix], directory: Path, nj: int
-) -> None:
-    """Map embeddings (N, D_in), and write parts 1 to `nj` of a directory."""
-    edges = [round(part * len(embeddings) / nj) for part in range(nj + 1)]
-
-    def blocks(first: int, last: int) -> Iterator[Block]:
-        for start in range(first, last, ROWS_PER_BLOCK):
-            rows = slice(start, min(start + ROWS_PER_BLOCK, last))
-            yield embeddings.keys[rows], apply(embeddings.matrix[rows])
-
-    def write(job: int) -> None:
-        write_part(directory, job, blocks(*edges[job - 1 : job + 1]))
-
-    if nj == 1:
-        write(1)
-        return
-    # Forked, they share the embeddings. Threads of torch would not survive that: each has one.
-    context = get_context("fork")
-    processes = [
-        context.Process(target=_with_one_thread, args=(write, job)) for job in range(1, nj + 1)
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    failed = [process.exitcode for process in processes if process.exitcode]
-    if failed:
-        raise RuntimeError(f"{directory}: a process ended with status {failed[0]}; see above")
-
-
-def _with_one_thread(work: Callable[[int], None], job: int) -> None:
-    torch.set_num_threads(1)
-    work(job)
 
 
 def _shared_space(aligner: Aligner, stamp: ModelStamp | None) -> ModelStamp | None:

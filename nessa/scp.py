@@ -6,6 +6,7 @@ bare vector; or `key command |`.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import starmap
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,9 @@ import numpy.typing as npt
 from numpy.lib.stride_tricks import as_strided
 
 from nessa.errors import InputError
-from nessa.files import read_blocks, split_lines
+from nessa.files import atomic_open, read_blocks, split_lines
 
+LINES_PER_BLOCK = 16384  # written at once
 _OFFSET_DIGITS = 18  # what an int64 holds; no file is as long
 _NEWLINE, _SPACE, _COLON, _ZERO, _DELETE = b"\n :0\x7f"
 
@@ -41,10 +43,23 @@ class Listing:
     offsets: Numbers
     where: Callable[[int], str]
 
-    def locations(self) -> Iterator[str]:
-        """What the lines say after their keys."""
-        for source, offset in zip(self.source_of.tolist(), self.offsets.tolist(), strict=True):
-            yield f"{self.sources[source]}:{offset}" if offset else self.sources[source]
+
+def write_scp(path: Path, listing: Listing) -> None:
+    """Write an scp, whole or not at all."""
+    with atomic_open(path) as file:
+        for first in range(0, len(listing.keys), LINES_PER_BLOCK):
+            rows = slice(first, first + LINES_PER_BLOCK)
+            locations = zip(
+                listing.keys[rows],
+                map(listing.sources.__getitem__, listing.source_of[rows].tolist()),
+                listing.offsets[rows].tolist(),
+                strict=True,
+            )
+            file.write("".join(starmap(_line, locations)))
+
+
+def _line(key: str, source: str, offset: int) -> str:
+    return f"{key} {source}:{offset}\n" if offset else f"{key} {source}\n"
 
 
 @dataclass(frozen=True)

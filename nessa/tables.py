@@ -23,7 +23,7 @@ import numpy.typing as npt
 from nessa.ark import Ark, Found, write_records
 from nessa.errors import InputError
 from nessa.files import atomic_open, read_json, write_json, write_table
-from nessa.scp import Listing, merge_scps, read_scp
+from nessa.scp import Listing, merge_scps, read_scp, write_scp
 from nessa.threads import background
 
 Matrix = npt.NDArray[np.float32]
@@ -197,8 +197,8 @@ class Embeddings:
             InputError: no vectors, or `utt2spk` names other utterances.
         """
         ordered = self if self._is_sorted() else self.select(sorted(self.keys))
-        self.write_part(directory, 1, relative)
-        _complete(Path(directory), 1, ordered, utt2spk, self.stamp, relative)
+        parts = [write_part(directory, 1, [(self.keys, self.matrix)], relative)]
+        _complete(Path(directory), parts, ordered, utt2spk, self.stamp, relative)
 
     def _is_sorted(self) -> bool:
         return all(starmap(lt, pairwise(self.keys)))
@@ -231,19 +231,23 @@ class Embeddings:
 
 def write_part(
     directory: Path | str, job: int, blocks: Iterable[Block], relative: bool = False
-) -> None:
+) -> Listing:
     """Write one shard of an embeddings directory; see `Embeddings.write_part`.
 
     Args:
         directory, job, relative: as there.
         blocks: (keys, their vectors), one after the other; each is written while the next is made.
+
+    Returns:
+        What its scp lists.
     """
     directory = Path(directory)
     _unseal(directory)
-    _write_tables(_part(directory, job, "ark"), _part(directory, job, "scp"), blocks, relative)
+    scp = _part(directory, job, "scp")
+    return _write_tables(_part(directory, job, "ark"), scp, blocks, relative)
 
 
-def _write_tables(ark: Path, scp: Path | None, blocks: Iterable[Block], relative: bool) -> None:
+def _write_tables(ark: Path, scp: Path | None, blocks: Iterable[Block], relative: bool) -> Listing:
     if scp is not None:
         scp.unlink(missing_ok=True)  # its offsets are those of the ark to be replaced
     keys: list[str] = []
@@ -254,13 +258,19 @@ def _write_tables(ark: Path, scp: Path | None, blocks: Iterable[Block], relative
             if len(writing) > 1:
                 writing[-2].result()  # bounds the blocks that are waiting
             writing.append(submit(write_records, file, block_keys, matrix))
-        offsets = [offset for done in writing for offset in done.result().tolist()]
+        offsets = np.concatenate([np.empty(0, np.int64), *(done.result() for done in writing)])
+    location = os.path.relpath(ark) if relative else os.path.abspath(ark)
+    listing = Listing(
+        str(scp),
+        keys,
+        [location],
+        np.zeros(len(keys), np.int64),
+        offsets,
+        f"{scp}: row {{}}".format,
+    )
     if scp is not None:
-        location = os.path.relpath(ark) if relative else os.path.abspath(ark)
-        with atomic_open(scp) as file:
-            file.writelines(
-                f"{key} {location}:{offset}\n" for key, offset in zip(keys, offsets, strict=True)
-            )
+        write_scp(scp, listing)
+    return listing
 
 
 def merge_parts(
@@ -292,43 +302,47 @@ def merge_parts(
             all, or `utt2spk` names other utterances than the parts.
     """
     directory = Path(directory)
-    listing = _list_parts(directory, jobs)
-    merged = _read_listed(listing, allow_pipes=False)
-    _complete(directory, jobs, merged, utt2spk, stamp, relative)
+    parts = _read_parts(directory, jobs)
+    merged = _read_listed(merge_scps(str(directory), parts), allow_pipes=False)
+    _complete(directory, parts, merged, utt2spk, stamp, relative)
     merged.stamp = stamp
     return merged
 
 
-def join_parts(directory: Path | str, jobs: int, dim: int, stamp: ModelStamp | None = None) -> None:
+def join_parts(
+    directory: Path | str,
+    parts: Sequence[Listing | None],
+    dim: int,
+    stamp: ModelStamp | None = None,
+) -> None:
     """Complete a directory as `merge_parts` does, without its speakers and without reading vectors.
 
     Args:
-        directory, jobs, stamp: as there.
+        directory, stamp: as there.
+        parts: what `write_part` gave; None where another process wrote the part.
         dim: of the vectors.
 
     Raises:
         InputError: a part is missing, two parts share a key, or there are no vectors at all.
     """
     directory = Path(directory)
-    listing = _list_parts(directory, jobs)
-    if not listing.keys:
-        raise InputError(f"{directory}: holds no vectors; run extraction again")
-    _check_unique(listing.keys, listing.where)
-    _clear(directory, jobs)
-    _seal(directory, listing, dim, stamp)
+    known = [
+        part or read_scp(_part(directory, job, "scp")) for job, part in enumerate(parts, start=1)
+    ]
+    _clear(directory, len(known))
+    _seal(directory, known, dim, stamp)
 
 
-def _list_parts(directory: Path, jobs: int) -> Listing:
-    """The lines of all parts, sorted."""
+def _read_parts(directory: Path, jobs: int) -> list[Listing]:
     parts = [_part(directory, job, "scp") for job in range(1, jobs + 1)]
     if missing := [part.name for part in parts if not part.exists()]:
         raise InputError(f"{directory}: {_some(missing)} missing; run extraction again")
-    return merge_scps(str(directory), [read_scp(part) for part in parts])
+    return [read_scp(part) for part in parts]
 
 
 def _complete(
     directory: Path,
-    jobs: int,
+    parts: Sequence[Listing],
     merged: Embeddings,
     utt2spk: Mapping[str, str] | None,
     stamp: ModelStamp | None,
@@ -339,13 +353,12 @@ def _complete(
         raise InputError(f"{directory}: holds no vectors; run extraction again")
     if utt2spk is not None:
         _check_same_utterances(directory, merged.keys, utt2spk)
-    listing = _list_parts(directory, jobs)
-    _clear(directory, jobs)
+    _clear(directory, len(parts))
     if utt2spk is not None:
         means, counts = speaker_means(merged, utt2spk)
         means.write_ark(directory / "spk_xvector.ark", directory / "spk_xvector.scp", relative)
         write_table(directory / "num_utts.ark", counts)
-    _seal(directory, listing, merged.dim, stamp)
+    _seal(directory, parts, merged.dim, stamp)
 
 
 def _clear(directory: Path, jobs: int) -> None:
@@ -356,13 +369,13 @@ def _clear(directory: Path, jobs: int) -> None:
     _remove_stale_parts(directory, jobs)
 
 
-def _seal(directory: Path, listing: Listing, dim: int, stamp: ModelStamp | None) -> None:
+def _seal(directory: Path, parts: Sequence[Listing], dim: int, stamp: ModelStamp | None) -> None:
     """Write what says that the directory is complete."""
-    with atomic_open(directory / "xvector.scp") as file:
-        file.writelines(
-            f"{key} {location}\n"
-            for key, location in zip(listing.keys, listing.locations(), strict=True)
-        )
+    listing = merge_scps(str(directory), parts)
+    if not listing.keys:
+        raise InputError(f"{directory}: holds no vectors; run extraction again")
+    _check_unique(listing.keys, listing.where)
+    write_scp(directory / "xvector.scp", listing)
     if stamp is not None:
         info = {"model": stamp.model, "fingerprint": stamp.fingerprint, "set": stamp.set}
         write_json(directory / "info.json", info | {"dim": dim, "count": len(listing.keys)})

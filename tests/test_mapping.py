@@ -64,7 +64,7 @@ def test_several_processes_map_the_same(aligner, raw, tmp_path, nj):
     for jobs in (7, nj, 1):  # parts of an earlier run with more of them go
         map_sides(aligner, *raw, tmp_path / "map", tmp_path / "mapped", jobs)
         arks = sorted(path.name for path in (tmp_path / "mapped/enroll").glob("xvector.*.ark"))
-        assert arks == [f"xvector.{job}.ark" for job in range(1, jobs + 1)]
+        assert arks == [f"xvector.{part}.ark" for part in range(1, max(1, jobs // 2) + 1)]
         whole = [Embeddings.read(tmp_path / "mapped" / side) for side in ("enroll", "runtime")]
         if jobs > 1:
             several = whole

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+import nessa.scp
 import nessa.tables
 from nessa.errors import InputError
 from nessa.tables import Embeddings, ModelStamp, merge_parts, profile_means, speaker_means
@@ -644,6 +645,7 @@ def test_a_job_killed_at_any_moment_is_never_seen_half_done(tmp_path, monkeypatc
         with monkeypatch.context() as patched:
             patched.setattr(nessa.tables, "atomic_open", failing)
             patched.setattr(nessa.files, "atomic_open", failing)
+            patched.setattr(nessa.scp, "atomic_open", failing)
             try:
                 new.write(directory, UTT2SPK)
             except OSError:

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 Side = Literal["enroll", "runtime"]
 SIDES: tuple[Side, Side] = ("enroll", "runtime")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")  # of training
-ROWS_PER_BLOCK = 16384  # of a matrix mapped at once; bounds the memory of the hidden layer
+ROWS_PER_BLOCK = 2048  # of a matrix mapped at once: the hidden layer stays in the cache
 
 
 class Centering(nn.Module):

@@ -23,6 +23,7 @@ from nessa.bench.measurement import (
 from nessa.bench.workload import Workload
 from nessa.files import write_table
 from nessa.mapping import map_sides
+from nessa.threads import thread_count
 
 LOADED_STEPS = 10  # steps that a DataLoader is given
 ONE_BY_ONE = 1000  # vectors that a loop is given
@@ -87,7 +88,7 @@ def bench_map(workload: Workload, machine: Machine) -> Iterator[Measurement]:
     output = workload.folder / "mapped"
 
     def ours() -> None:
-        map_sides(aligner, *folders, None, output)
+        map_sides(aligner, *folders, None, output, thread_count())
 
     some = min(ONE_BY_ONE, len(enroll))
 
