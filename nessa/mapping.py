@@ -17,7 +17,15 @@ from nessa.errors import about
 from nessa.layout import COHORT, SCORED_SETS, aligner_dir, mapped_dir, own_cohort
 from nessa.plan import System, has_as_norm
 from nessa.scp import Listing
-from nessa.tables import Block, Embeddings, ModelStamp, join_parts, profile_means, write_part
+from nessa.tables import (
+    Block,
+    Embeddings,
+    ModelStamp,
+    join_parts,
+    profile_means,
+    read_info,
+    write_part,
+)
 from nessa.trials import read_enroll_map
 
 log = logging.getLogger(__name__)
@@ -80,6 +88,8 @@ def map_sides(
         _Side(aligner, "enroll", enroll, enroll_map, output / "enroll"),
         _Side(aligner, "runtime", runtime, None, output / "runtime"),
     )
+    for side in sides:
+        side.check_info()
     parts = max(1, nj // len(sides))
     jobs = [(side, part) for side in sides for part in range(1, parts + 1)]
     if nj == 1:
@@ -113,6 +123,13 @@ class _Side:
     enroll_map: Path | None
     output: Path
 
+    def check_info(self) -> None:
+        """Refuse embeddings whose stamp is another model's, before any side is written."""
+        info = read_info(self.source) if self.source.is_dir() else None
+        if info is not None:
+            with about(self.source):
+                self.aligner.check_stamps(*self._on_its_side(info.stamp))
+
     def map_part(self, part: int, parts: int, alone: bool) -> _Part:
         """Map and write one part."""
         embeddings = self._read()
@@ -130,12 +147,14 @@ class _Side:
         stamp = _shared_space(self.aligner, embeddings.stamp)
         return _Part(listing if alone else None, dim, stamp)
 
+    def _on_its_side(self, stamp: ModelStamp | None) -> tuple[ModelStamp | None, ModelStamp | None]:
+        return (stamp, None) if self.name == "enroll" else (None, stamp)
+
     def _read(self) -> Embeddings:
         """The embeddings, of the aligner's model, with the profiles that are to be mapped."""
         embeddings = Embeddings.read(self.source)
-        sides = (embeddings, None) if self.name == "enroll" else (None, embeddings)
         with about(self.source):
-            self.aligner.check_models(*sides)
+            self.aligner.check_stamps(*self._on_its_side(embeddings.stamp))
         if embeddings.stamp is None:
             log.warning(
                 "%s: no info.json; is this the model that the aligner was fitted on?", self.source

@@ -15,7 +15,7 @@ from functools import cached_property
 from itertools import pairwise, repeat, starmap
 from operator import lt
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -484,6 +484,33 @@ def read_stamp(table: Path, count: int, dim: int) -> ModelStamp | None:
         InputError: the info.json is no stamp, or is one of other vectors.
     """
     path = table.with_name("info.json")
+    info = read_info(path.parent)
+    if info is None:
+        return None
+    expected = info.count if table.name == "xvector.scp" else count
+    if (info.dim, expected) != (dim, count):
+        raise InputError(
+            f"{path}: says {info.count} vectors of dimension {info.dim}, but {table.name} "
+            f"has {count} of dimension {dim}; run extraction again"
+        )
+    return info.stamp
+
+
+class Info(NamedTuple):
+    """What `info.json` says of an embeddings directory."""
+
+    stamp: ModelStamp
+    dim: int
+    count: int
+
+
+def read_info(directory: Path) -> Info | None:
+    """Read `info.json`; None if there is none.
+
+    Raises:
+        InputError: it is no stamp.
+    """
+    path = directory / "info.json"
     if not path.exists():
         return None
     info = read_json(path)
@@ -491,13 +518,8 @@ def read_stamp(table: Path, count: int, dim: int) -> ModelStamp | None:
     for name, kind in fields.items():
         if not isinstance(info, dict) or not isinstance(info.get(name), kind):
             raise InputError(f"{path}: no {name!r} of type {kind.__name__}; run extraction again")
-    expected = info["count"] if table.name == "xvector.scp" else count
-    if (info["dim"], expected) != (dim, count):
-        raise InputError(
-            f"{path}: says {info['count']} vectors of dimension {info['dim']}, but {table.name} "
-            f"has {count} of dimension {dim}; run extraction again"
-        )
-    return ModelStamp(info["model"], info["fingerprint"], info["set"])
+    stamp = ModelStamp(info["model"], info["fingerprint"], info["set"])
+    return Info(stamp, info["dim"], info["count"])
 
 
 # Reading

@@ -254,6 +254,7 @@ def test_the_cost_of_nessa_is_counted_in_multiply_adds(tmp_path: Path) -> None:
         assert f"{multiply_adds:,} multiply-adds" in line
     frames, width = 300, 8  # 3 s; an x-vector network is five layers and an affine one
     layers = 80 * width * 5 + 2 * 3 * width * width + width * width + width * 3 * width
+    layers += 2 * 3 * width  # their mean and variance over time
     assert f"of the {frames * layers + 6 * width * 12:,} that" in first
 
 
