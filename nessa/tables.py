@@ -15,7 +15,7 @@ from functools import cached_property
 from itertools import pairwise, repeat, starmap
 from operator import lt
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -496,7 +496,8 @@ def read_stamp(table: Path, count: int, dim: int) -> ModelStamp | None:
     return info.stamp
 
 
-class Info(NamedTuple):
+@dataclass(frozen=True)
+class Info:
     """What `info.json` says of an embeddings directory."""
 
     stamp: ModelStamp

@@ -32,7 +32,7 @@ def bench_prepare(workload: Workload, machine: Machine) -> Iterator[Measurement]
             read_audio_header(utterance.path)
 
     seconds, read = in_turns(
-        lambda: write_set(root / "data", "train", make_cuts(utterances)), headers, repeats=3
+        lambda: write_set(root / "data", "train", make_cuts(utterances)), headers, repeats=1
     )
     yield Measurement(
         "prepare, one process",
