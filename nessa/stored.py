@@ -29,8 +29,8 @@ class StoredVectors:
 
     def __init__(self, scp: Path) -> None:
         self._scp = scp
-        self._arks: list[Ark] = []
         self._codes: dict[str, int] = {}  # of the arks
+        self._arks: dict[int, Ark] = {}
         self._dim = 0
         self._ark_of = np.empty(0, np.int32)
         self._offsets = np.empty(0, np.int64)
@@ -44,10 +44,11 @@ class StoredVectors:
         """
         ark_of, offsets = [self._ark_of], [self._offsets]
         for lines in stream_scp(self._scp):
-            codes = np.empty(len(lines.keys), np.int32)
-            for number in range(len(lines.sources)):
-                rows = np.flatnonzero(lines.source_of == number)
-                codes[rows] = self._check(lines, number, rows)
+            # Lines whose arks alternate have a source each.
+            own = [self._codes.setdefault(source, len(self._codes)) for source in lines.sources]
+            codes = np.array(own, np.int32)[lines.source_of]
+            for code in np.unique(codes).tolist():
+                self._check(lines, code, np.flatnonzero(codes == code))
             ark_of.append(codes)
             offsets.append(lines.offsets)
             self._forget()
@@ -56,18 +57,15 @@ class StoredVectors:
         if not len(self):
             raise InputError(f"{self._scp}: holds no vectors; run extraction again")
 
-    def _check(self, lines: Lines, number: int, rows: npt.NDArray[np.int64]) -> int:
-        """The number of the ark that holds some lines' vectors, which are all as they should be."""
-        source = lines.sources[number]
+    def _check(self, lines: Lines, code: int, rows: npt.NDArray[np.int64]) -> None:
+        """Refuse lines of one ark whose vectors are not as they should be."""
+        source = lines.sources[lines.source_of[rows[0]]]
         if source.endswith(("|", "]")):
             raise NotStorableError
         place = f"{self._scp}: line {lines.first + rows[0]}"
-        if source not in self._codes:
-            self._codes[source] = len(self._arks)
-            self._arks.append(
-                Ark.open(f"{self._scp}: {source}", f"{place}: {source}", Path(source))
-            )
-        code = self._codes[source]
+        if code not in self._arks:
+            name = f"{self._scp}: {source}"
+            self._arks[code] = Ark.open(name, f"{place}: {source}", Path(source))
         found = self._arks[code].find([lines.keys[row] for row in rows], lines.offsets[rows])
         if found.odd:
             raise NotStorableError
@@ -77,7 +75,6 @@ class StoredVectors:
                 f"{place}: {source} has vectors of dimension {found.dim}, those before it "
                 f"{self._dim}; extract all with one model"
             )
-        return code
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -127,5 +124,5 @@ class StoredVectors:
         return out
 
     def _forget(self) -> None:
-        for ark in self._arks:
+        for ark in self._arks.values():
             ark.forget()
