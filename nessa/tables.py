@@ -196,12 +196,9 @@ class Embeddings:
         Raises:
             InputError: no vectors, or `utt2spk` names other utterances.
         """
-        ordered = self if self._is_sorted() else self.select(sorted(self.keys))
+        ordered = self if _are_sorted(self.keys) else self.select(sorted(self.keys))
         parts = [write_part(directory, 1, [(self.keys, self.matrix)], relative)]
         _complete(Path(directory), parts, ordered, utt2spk, self.stamp, relative)
-
-    def _is_sorted(self) -> bool:
-        return all(starmap(lt, pairwise(self.keys)))
 
     def write_part(self, directory: Path | str, job: int, relative: bool = False) -> None:
         """Write `xvector.JOB.ark` and its scp, one shard of an embeddings directory.
@@ -371,11 +368,16 @@ def _clear(directory: Path, jobs: int) -> None:
 
 def _seal(directory: Path, parts: Sequence[Listing], dim: int, stamp: ModelStamp | None) -> None:
     """Write what says that the directory is complete."""
-    listing = merge_scps(str(directory), parts)
+    one = len(parts) == 1 and _are_sorted(parts[0].keys)
+    listing = parts[0] if one else merge_scps(str(directory), parts)
     if not listing.keys:
         raise InputError(f"{directory}: holds no vectors; run extraction again")
     _check_unique(listing.keys, listing.where)
-    write_scp(directory / "xvector.scp", listing)
+    if one:  # of the same bytes as that of its part
+        with atomic_open(directory / "xvector.scp", "wb") as file:
+            file.write(_part(directory, 1, "scp").read_bytes())
+    else:
+        write_scp(directory / "xvector.scp", listing)
     if stamp is not None:
         info = {"model": stamp.model, "fingerprint": stamp.fingerprint, "set": stamp.set}
         write_json(directory / "info.json", info | {"dim": dim, "count": len(listing.keys)})
@@ -622,9 +624,14 @@ def _are_printable(keys: list[str]) -> bool:
     return joined.isascii() and joined.isprintable() and " " not in joined and all(keys)
 
 
+def _are_sorted(keys: list[str]) -> bool:
+    """Whether they are sorted as `LC_ALL=C sort` sorts, and all different."""
+    return all(starmap(lt, pairwise(keys)))
+
+
 def _check_unique(keys: list[str], where: Callable[[int], str]) -> None:
     # Sorted keys, which are common, are seen to be different without a set.
-    if all(starmap(lt, pairwise(keys))) or len(set(keys)) == len(keys):
+    if _are_sorted(keys) or len(set(keys)) == len(keys):
         return
     first_row: dict[str, int] = {}
     for row, key in enumerate(keys):
