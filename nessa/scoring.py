@@ -17,7 +17,7 @@ from nessa.errors import InputError
 from nessa.metrics import check_scores
 from nessa.tables import Embeddings
 from nessa.threads import in_threads
-from nessa.trials import Trials
+from nessa.trials import Indexed, Trials
 
 GATHER_FLOATS = 2**18  # 1 MiB of float32 per side: gathered vectors stay in the cache
 COHORT_FLOATS = 2**24  # 64 MiB of float32: one block of cohort scores
@@ -31,7 +31,7 @@ Measures = Mapping[str, ArrayLike]  # name of a quality measure -> its values, (
 def cosine_scores(enroll: Embeddings, runtime: Embeddings, trials: Trials) -> NDArray[np.float32]:
     """Cosine of the two embeddings of each trial.
 
-    Memory is 4 T bytes beside two copies of the vectors that trials name.
+    Memory is 30 bytes a trial.
 
     Args:
         enroll: embeddings (N, D) of all enrollment ids, utterances or profiles.
@@ -45,24 +45,43 @@ def cosine_scores(enroll: Embeddings, runtime: Embeddings, trials: Trials) -> ND
         InputError: a trial's id without an embedding, dimensions that differ, or a zero vector.
     """
     _check_dimensions(enroll, runtime)
-    enroll_rows, runtime_rows = (
-        _normalised(embeddings, side, _rows(embeddings, index.names, side))
-        for embeddings, index, side in (
-            (enroll, trials.enroll_index, "enrollment"),
-            (runtime, trials.test_index, "runtime"),
-        )
-    )  # (U, D), (V, D)
+    sides = (
+        _Gathered(enroll, trials.enroll_index, "enrollment"),
+        _Gathered(runtime, trials.test_index, "runtime"),
+    )
     scores = np.empty(len(trials), np.float32)
     step = max(1, GATHER_FLOATS // enroll.dim)
 
     def score(start: int) -> None:
         block = slice(start, start + step)
-        left = enroll_rows[trials.enroll_index.codes[block]]
-        right = runtime_rows[trials.test_index.codes[block]]
+        (left, left_lengths), (right, right_lengths) = (side.block(block) for side in sides)
+        left /= left_lengths[:, None]  # before the product, which long vectors would overflow
         np.einsum("td,td->t", left, right, out=scores[block])
+        scores[block] /= right_lengths
 
     in_threads(score, range(0, len(trials), step))
     return scores
+
+
+class _Gathered:
+    """The vectors of one side of a trial list, taken where they are rather than copied first."""
+
+    def __init__(self, embeddings: Embeddings, index: Indexed, side: str) -> None:
+        rows = _rows(embeddings, index.names, side)
+        self._matrix, self._rows = embeddings.matrix, rows[index.codes]  # (N, D), (T,)
+        lengths = np.empty(len(rows), np.float32)
+        step = max(1, GATHER_FLOATS // embeddings.dim)
+
+        def measure(start: int) -> None:
+            block = slice(start, start + step)
+            lengths[block] = _lengths(embeddings, side, rows[block])[:, 0]
+
+        in_threads(measure, range(0, len(rows), step))
+        self._lengths = lengths[index.codes]
+
+    def block(self, trials: slice) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """A copy of the vectors (B, D) of some trials, and their lengths (B,)."""
+        return self._matrix[self._rows[trials]], self._lengths[trials]
 
 
 def cosine_matrix(enroll: Embeddings, runtime: Embeddings) -> NDArray[np.float32]:
@@ -95,6 +114,14 @@ def _normalised(
 ) -> NDArray[np.float32]:
     """Vectors (N, D), or those of some rows (U, D), scaled to length 1."""
     matrix = embeddings.matrix if rows is None else embeddings.matrix[rows]
+    return matrix / _lengths(embeddings, side, rows)
+
+
+def _lengths(
+    embeddings: Embeddings, side: str, rows: NDArray[np.int64] | None = None
+) -> NDArray[np.float32]:
+    """Lengths of the vectors, or of those of some rows, (N, 1), none of them zero."""
+    matrix = embeddings.matrix if rows is None else embeddings.matrix[rows]
     lengths = np.linalg.norm(matrix, axis=1, keepdims=True)
     zero = np.flatnonzero(lengths == 0)
     if len(zero):
@@ -103,7 +130,7 @@ def _normalised(
             f"{side} side: the embedding of {embeddings.keys[row]!r} is zero, which has no "
             "direction; extract it again, or leave it out"
         )
-    return matrix / lengths
+    return lengths
 
 
 def _rows(embeddings: Embeddings, names: Sequence[str], side: str) -> NDArray[np.int64]:

@@ -38,15 +38,17 @@ def bench_arks(workload: Workload, machine: Machine) -> Iterator[Measurement]:
         for _ in kaldiio.load_ark(str(ark)):
             pass
 
-    ours, theirs = in_turns(lambda: Embeddings.read(ark), read_theirs, repeats=7)
-    copied = [embeddings.matrix.nbytes / machine.copy]
+    # Memory that has been free for some seconds is slow to come back in a virtual machine, so that
+    # nothing that takes as long stands between these two.
+    ours, copied = in_turns(lambda: Embeddings.read(ark), embeddings.matrix.copy, repeats=15)
+    (theirs,) = in_turns(read_theirs, repeats=3)
     yield Measurement(
         "read ark",
         size,
         ours,
         [
             Comparison("kaldiio.load_ark", theirs, wanted=5),
-            Comparison("a copy at the machine's rate", copied, wanted=0.5),
+            Comparison("a copy of the vectors", copied, wanted=0.5),
         ],
     )
 
