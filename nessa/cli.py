@@ -322,7 +322,7 @@ def align(
     With --freeze enroll --from DIR, in the place of --recipe and --aligner, a new runtime model
     joins the space of the aligner in DIR: profiles that were mapped with it stay valid.
     Memory: 1.5 times the embeddings, or, where NESSA is fitted on ones that take more than half of
-    it, 30 bytes an utterance.
+    it, 60 bytes an utterance and 6 kB a speaker.
 
     Example: nessa align --recipe recipes/mini/exp/recipe.yaml --aligner nessa
     --enroll recipes/mini/exp/embeddings/new --runtime recipes/mini/exp/embeddings/old

@@ -69,7 +69,7 @@ class AlignTable:
     def open(cls, enroll: Path, runtime: Path, data: Path) -> "AlignTable":
         """From files: in memory where the vectors take less than half of it.
 
-        Larger ones stay in their arks, and 30 bytes an utterance are kept, where all vectors are
+        Larger ones stay in their arks, and 60 bytes an utterance are kept, where all vectors are
         float32 and both embeddings directories and utt2spk have one order, as those that
         `nessa extract` makes do.
 
