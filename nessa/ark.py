@@ -22,7 +22,7 @@ from typing import IO, NoReturn
 
 import numpy as np
 import numpy.typing as npt
-from numpy.lib.stride_tricks import as_strided
+from numpy.lib.stride_tricks import sliding_window_view
 
 from nessa.errors import InputError
 from nessa.threads import background, in_threads
@@ -140,14 +140,10 @@ class Ark:
                     odd[row] = payload
         return Found(self, offsets, odd, self._width // _FLOAT32.itemsize)
 
-    def windows(self, width: int) -> npt.NDArray[np.uint8]:
-        """The `width` bytes from every place on, (size - width + 1, width), without a copy."""
-        shape = max(0, self.size - width + 1), width
-        return as_strided(self._bytes, shape, (1, 1), writeable=False)
-
     def vectors_at(self, offsets: Offsets) -> Matrix:
         """The float32 vectors (N, D) at offsets (N,) that `find` has looked at."""
-        return self.windows(self._width)[offsets + _HEADER_BYTES].view(_FLOAT32)
+        windows = sliding_window_view(self._bytes, self._width)
+        return windows[offsets + _HEADER_BYTES].view(_FLOAT32)
 
     def forget(self) -> None:
         """Let go of the memory that holds what was read; it is read again where it is needed."""
@@ -164,11 +160,10 @@ class Ark:
 
     def _gather(self, offsets: Offsets, out: Matrix, rows: npt.NDArray[np.int64]) -> bool:
         """Copy float32 vectors to some rows of `out`, and say whether they are all finite."""
-        windows = self.windows(self._width)
         step = max(1, _BYTES_PER_BLOCK // self._width)
 
         def copy(first: int) -> bool:
-            vectors = windows[offsets[first : first + step] + _HEADER_BYTES].view(_FLOAT32)
+            vectors = self.vectors_at(offsets[first : first + step])
             own = rows[first : first + step]
             if own[-1] - own[0] + 1 == len(own):
                 out[own[0] : own[-1] + 1] = vectors
@@ -190,7 +185,7 @@ class Ark:
         probe = end + (_MIN_RUN - 1) * stride + key_bytes
         if self._data[probe : probe + len(label)] != label:
             return [], True
-        records, body = self.windows(stride), key_bytes + len(label)
+        records, body = sliding_window_view(self._bytes, stride), key_bytes + len(label)
         keys: list[str] = []
         copies: list[Future[bool]] = []
         total = (self.size - end) // stride
@@ -215,14 +210,13 @@ class Ark:
         plain &= offsets <= self.size - _HEADER_BYTES - self._width
         if self._header is None or not plain.any():
             return np.zeros(len(keys), np.bool_)
-        headers = self.windows(_HEADER_BYTES)
+        headers = sliding_window_view(self._bytes, _HEADER_BYTES)
         plain[plain] = _same_rows(headers[offsets[plain]], np.frombuffer(self._header, np.uint8))
-        wanted = Ark("labels", labels)
-        starts = np.cumsum(sizes) - sizes
+        wanted, starts = np.frombuffer(labels, np.uint8), np.cumsum(sizes) - sizes
         for size in np.unique(sizes).tolist():
             rows = np.flatnonzero(plain & (sizes == size))
-            found = self.windows(size)[offsets[rows] - size]
-            plain[rows] = _same_rows(found, wanted.windows(size)[starts[rows]])
+            found = sliding_window_view(self._bytes, size)[offsets[rows] - size]
+            plain[rows] = _same_rows(found, sliding_window_view(wanted, size)[starts[rows]])
         return plain
 
     def _key_at(self, start: int) -> tuple[str, int]:
@@ -389,11 +383,11 @@ class Found:
     odd: dict[int, bytes]
     dim: int
 
-    def gather(self, out: Matrix) -> bool:
-        """Copy the vectors to `out`, float32 (N, D), and say whether they are all finite."""
-        rows = np.delete(np.arange(len(self.offsets)), list(self.odd))
-        finite = self.ark._gather(self.offsets[rows], out, rows)
-        return finite & _put(self.odd, out)
+    def gather(self, out: Matrix, rows: npt.NDArray[np.int64]) -> bool:
+        """Copy the vectors to rows (N,) of `out`, and say whether they are all finite."""
+        odd = list(self.odd)
+        finite = self.ark._gather(np.delete(self.offsets, odd), out, np.delete(rows, odd))
+        return finite & _put({rows[row]: vector for row, vector in self.odd.items()}, out)
 
 
 def write_records(file: IO[bytes], keys: Sequence[str], matrix: Matrix) -> Offsets:
@@ -418,7 +412,7 @@ def write_records(file: IO[bytes], keys: Sequence[str], matrix: Matrix) -> Offse
         sizes = np.fromiter(map(len, labels), np.int64, len(labels))
         starts = np.cumsum(sizes + width) - width  # of the vectors, in what follows
         records = np.empty(int(starts[-1]) + width, np.uint8)
-        as_strided(records, (len(records) - width + 1, width), (1, 1))[starts] = rows[block]
+        sliding_window_view(records, width, writeable=True)[starts] = rows[block]
         joined = np.frombuffer(b"".join(labels), np.uint8)
         moved = np.repeat(starts - np.cumsum(sizes), sizes)  # by the vectors before each label
         records[np.arange(len(joined)) + moved] = joined

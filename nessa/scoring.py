@@ -74,7 +74,8 @@ class _Gathered:
 
         def measure(start: int) -> None:
             block = slice(start, start + step)
-            lengths[block] = _lengths(embeddings, side, rows[block])[:, 0]
+            own = rows[block]
+            lengths[block] = _lengths(embeddings.matrix[own], embeddings, side, own)[:, 0]
 
         in_threads(measure, range(0, len(rows), step))
         self._lengths = lengths[index.codes]
@@ -114,14 +115,16 @@ def _normalised(
 ) -> NDArray[np.float32]:
     """Vectors (N, D), or those of some rows (U, D), scaled to length 1."""
     matrix = embeddings.matrix if rows is None else embeddings.matrix[rows]
-    return matrix / _lengths(embeddings, side, rows)
+    return matrix / _lengths(matrix, embeddings, side, rows)
 
 
 def _lengths(
-    embeddings: Embeddings, side: str, rows: NDArray[np.int64] | None = None
+    matrix: NDArray[np.float32],
+    embeddings: Embeddings,
+    side: str,
+    rows: NDArray[np.int64] | None,
 ) -> NDArray[np.float32]:
-    """Lengths of the vectors, or of those of some rows, (N, 1), none of them zero."""
-    matrix = embeddings.matrix if rows is None else embeddings.matrix[rows]
+    """Lengths (N, 1) of all vectors of some embeddings, or of those of `rows`; none is zero."""
     lengths = np.linalg.norm(matrix, axis=1, keepdims=True)
     zero = np.flatnonzero(lengths == 0)
     if len(zero):

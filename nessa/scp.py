@@ -6,12 +6,13 @@ bare vector; or `key command |`.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import starmap
+from itertools import pairwise, starmap
+from operator import lt
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from numpy.lib.stride_tricks import as_strided
+from numpy.lib.stride_tricks import sliding_window_view
 
 from nessa.errors import InputError
 from nessa.files import atomic_open, read_blocks, split_lines
@@ -107,7 +108,9 @@ def read_scp(path: Path) -> Listing:
 
 
 def merge_scps(name: str, parts: Sequence[Listing]) -> Listing:
-    """The lines of all parts, C-sorted by key."""
+    """The lines of all parts, C-sorted by key; one part that is sorted is taken as it is."""
+    if len(parts) == 1 and are_sorted(parts[0].keys):
+        return parts[0]
     keys = [key for part in parts for key in part.keys]
     ends = np.cumsum([len(part.keys) for part in parts])
     order = sorted(range(len(keys)), key=keys.__getitem__)  # by code point is as by UTF-8 byte
@@ -123,6 +126,11 @@ def merge_scps(name: str, parts: Sequence[Listing]) -> Listing:
     return Listing(
         name, sorted_keys, list(rows), np.concatenate(codes)[order], offsets[order], where
     )
+
+
+def are_sorted(keys: Sequence[str]) -> bool:
+    """Whether they are sorted as `LC_ALL=C sort` sorts, and all different."""
+    return all(starmap(lt, pairwise(keys)))
 
 
 def _codes(sources: Sequence[str], rows: dict[str, int]) -> Numbers:
@@ -176,7 +184,7 @@ def _changes(data: npt.NDArray[np.uint8], starts: Numbers, ends: Numbers) -> npt
     changes = np.concatenate([[True], sizes[1:] != sizes[:-1]])
     for size in np.unique(sizes).tolist():
         same = np.flatnonzero(~changes & (sizes == size))  # as long as the one before
-        windows = as_strided(data, (len(data) - size + 1, size), (1, 1), writeable=False)
+        windows = sliding_window_view(data, size)
         changes[same] = (windows[starts[same]] != windows[starts[same - 1]]).any(axis=1)
     return changes
 

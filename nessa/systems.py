@@ -105,9 +105,10 @@ def _by_cosine(
     def score(trials: Trials, enroll_map: Path | None) -> dict[Kind, Scores]:
         sides = utterances if enroll_map is None else utterances.with_profiles(enroll_map)
         scores: dict[Kind, Scores] = {COSINE: sides.cosine(trials)}
-        if as_norm is not None:
+        if cohort is not None and as_norm is not None:
             own = as_norm if sides is utterances else as_norm.with_enroll(sides.enroll)
-            scores[AS_NORM] = own.apply(scores[COSINE], trials)
+            with about(*cohort.paths):
+                scores[AS_NORM] = own.apply(scores[COSINE], trials)
         return scores
 
     return score

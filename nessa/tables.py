@@ -12,21 +12,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise, repeat, starmap
-from operator import lt
+from itertools import repeat
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
-from nessa.ark import Ark, Found, write_records
+from nessa.ark import Ark, Matrix, write_records
 from nessa.errors import InputError
 from nessa.files import atomic_open, read_json, write_json, write_table
-from nessa.scp import Listing, merge_scps, read_scp, write_scp
+from nessa.scp import Listing, are_sorted, merge_scps, read_scp, write_scp
 from nessa.threads import background
 
-Matrix = npt.NDArray[np.float32]
 Block = tuple[list[str], Matrix]  # keys, and their vectors (N, D)
 XVECTOR_TABLES = ("xvector.scp", "spk_xvector.scp")  # the tables that info.json speaks for
 
@@ -196,9 +194,10 @@ class Embeddings:
         Raises:
             InputError: no vectors, or `utt2spk` names other utterances.
         """
-        ordered = self if _are_sorted(self.keys) else self.select(sorted(self.keys))
+        ordered = self if are_sorted(self.keys) else self.select(sorted(self.keys))
         parts = [write_part(directory, 1, [(self.keys, self.matrix)], relative)]
-        _complete(Path(directory), parts, ordered, utt2spk, self.stamp, relative)
+        listing = merge_scps(str(directory), parts)
+        _complete(Path(directory), parts, listing, ordered, utt2spk, self.stamp, relative)
 
     def write_part(self, directory: Path | str, job: int, relative: bool = False) -> None:
         """Write `xvector.JOB.ark` and its scp, one shard of an embeddings directory.
@@ -300,8 +299,9 @@ def merge_parts(
     """
     directory = Path(directory)
     parts = _read_parts(directory, jobs)
-    merged = _read_listed(merge_scps(str(directory), parts), allow_pipes=False)
-    _complete(directory, parts, merged, utt2spk, stamp, relative)
+    listing = merge_scps(str(directory), parts)
+    merged = _read_listed(listing, allow_pipes=False)
+    _complete(directory, parts, listing, merged, utt2spk, stamp, relative)
     merged.stamp = stamp
     return merged
 
@@ -327,7 +327,7 @@ def join_parts(
         part or read_scp(_part(directory, job, "scp")) for job, part in enumerate(parts, start=1)
     ]
     _clear(directory, len(known))
-    _seal(directory, known, dim, stamp)
+    _seal(directory, known, merge_scps(str(directory), known), dim, stamp)
 
 
 def _read_parts(directory: Path, jobs: int) -> list[Listing]:
@@ -340,12 +340,13 @@ def _read_parts(directory: Path, jobs: int) -> list[Listing]:
 def _complete(
     directory: Path,
     parts: Sequence[Listing],
+    listing: Listing,
     merged: Embeddings,
     utt2spk: Mapping[str, str] | None,
     stamp: ModelStamp | None,
     relative: bool,
 ) -> None:
-    """Complete a directory whose parts hold the merged embeddings, which are sorted."""
+    """Complete a directory whose parts, sorted in `listing`, hold the merged embeddings."""
     if not len(merged):
         raise InputError(f"{directory}: holds no vectors; run extraction again")
     if utt2spk is not None:
@@ -355,7 +356,7 @@ def _complete(
         means, counts = speaker_means(merged, utt2spk)
         means.write_ark(directory / "spk_xvector.ark", directory / "spk_xvector.scp", relative)
         write_table(directory / "num_utts.ark", counts)
-    _seal(directory, parts, merged.dim, stamp)
+    _seal(directory, parts, listing, merged.dim, stamp)
 
 
 def _clear(directory: Path, jobs: int) -> None:
@@ -366,14 +367,18 @@ def _clear(directory: Path, jobs: int) -> None:
     _remove_stale_parts(directory, jobs)
 
 
-def _seal(directory: Path, parts: Sequence[Listing], dim: int, stamp: ModelStamp | None) -> None:
+def _seal(
+    directory: Path,
+    parts: Sequence[Listing],
+    listing: Listing,
+    dim: int,
+    stamp: ModelStamp | None,
+) -> None:
     """Write what says that the directory is complete."""
-    one = len(parts) == 1 and _are_sorted(parts[0].keys)
-    listing = parts[0] if one else merge_scps(str(directory), parts)
     if not listing.keys:
         raise InputError(f"{directory}: holds no vectors; run extraction again")
     _check_unique(listing.keys, listing.where)
-    if one:  # of the same bytes as that of its part
+    if listing is parts[0]:  # of the same bytes as that of its part
         with atomic_open(directory / "xvector.scp", "wb") as file:
             file.write(_part(directory, 1, "scp").read_bytes())
     else:
@@ -551,18 +556,8 @@ def _read_listed(listing: Listing, allow_pipes: bool) -> Embeddings:
                 f"{place}: {source} has vectors of dimension {vectors.dim}, those before it "
                 f"{matrix.shape[1]}; extract all with one model"
             )
-        finite &= _fill(matrix, rows, vectors)
+        finite &= vectors.gather(matrix, rows)
     return Embeddings._read(listing.keys, matrix, finite, listing.where)
-
-
-def _fill(matrix: Matrix, rows: npt.NDArray[np.int64], vectors: Found) -> bool:
-    """Read vectors into rows of a matrix, without a copy where these follow each other."""
-    if rows[-1] - rows[0] + 1 == len(rows):
-        return vectors.gather(matrix[rows[0] : rows[-1] + 1])
-    block = np.empty((len(rows), matrix.shape[1]), np.float32)
-    finite = vectors.gather(block)
-    matrix[rows] = block
-    return finite
 
 
 def _open_source(table: str, place: str, source: str, allow_pipes: bool) -> Ark:
@@ -624,14 +619,9 @@ def _are_printable(keys: list[str]) -> bool:
     return joined.isascii() and joined.isprintable() and " " not in joined and all(keys)
 
 
-def _are_sorted(keys: list[str]) -> bool:
-    """Whether they are sorted as `LC_ALL=C sort` sorts, and all different."""
-    return all(starmap(lt, pairwise(keys)))
-
-
 def _check_unique(keys: list[str], where: Callable[[int], str]) -> None:
     # Sorted keys, which are common, are seen to be different without a set.
-    if _are_sorted(keys) or len(set(keys)) == len(keys):
+    if are_sorted(keys) or len(set(keys)) == len(keys):
         return
     first_row: dict[str, int] = {}
     for row, key in enumerate(keys):

@@ -120,7 +120,9 @@ def score_trials(
     with about(trials):
         scores = sides.cosine(wanted)
         if cohort is not None:
-            scores = sides.as_norm(Sides.read(*cohort), top_n).apply(scores, wanted)
+            as_norm = sides.as_norm(Sides.read(*cohort), top_n)
+            with about(*cohort):
+                scores = as_norm.apply(scores, wanted)
     if calibration is not None:
         fitted = read_calibration(calibration)
         with about(calibration):

@@ -293,6 +293,8 @@ def test_bad_align_data_is_refused_by_name(aligner: Aligner) -> None:
         aligner.fit(enroll, runtime.select(runtime.keys[1:]), speakers)
     with pytest.raises(InputError, match=r"'id00000-s0-00000' has no speaker"):
         aligner.fit(enroll, runtime, dict(list(speakers.items())[1:]))
+    with pytest.raises(InputError, match="one speaker or none"):
+        aligner.fit(enroll.select([]), runtime.select([]), speakers)
     with pytest.raises(InputError, match="one speaker"):
         aligner.fit(enroll, runtime, dict.fromkeys(speakers, "id00000"))
     with pytest.raises(InputError, match="both in the align and the dev set"):

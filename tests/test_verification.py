@@ -136,6 +136,18 @@ def test_a_cohort_that_is_too_small_or_of_another_space_is_refused(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_cohort_without_spread_is_named_by_its_files(
+    sides: tuple[Path, Path, Trials], cohort: tuple[Path, Path], tmp_path: Path
+) -> None:
+    for directory in cohort:
+        same = Embeddings.read(directory)
+        same.matrix[:] = same.matrix[0]
+        same.write(directory)
+    *directories, _ = sides
+    with pytest.raises(InputError, match=f"{cohort[0]}, {cohort[1]}: .* all equal"):
+        score_trials(*directories, tmp_path / "trials", tmp_path / "out", cohort=cohort, top_n=12)
+
+
 # --- calibration ----------------------------------------------------------------------------------
 
 

@@ -126,8 +126,8 @@ def _numbered(names: Iterable[str]) -> Labels:
     """The place of each name among the sorted names."""
     codes: dict[str, int] = {}
     labels = np.fromiter((codes.setdefault(name, len(codes)) for name in names), np.int32)
-    if len(codes) == 1:
-        raise InputError("the align set has one speaker; an aligner needs many")
+    if len(codes) < 2:
+        raise InputError("the align set has one speaker or none; an aligner needs many")
     place = np.empty(len(codes), np.int32)
     place[[codes[name] for name in sorted(codes)]] = np.arange(len(codes))
     return place[labels]

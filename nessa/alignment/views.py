@@ -5,7 +5,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-Matrix = npt.NDArray[np.float32]
+from nessa.tables import Matrix
+
+__all__ = ["Labels", "Matrix", "Rows"]
+
 Labels = npt.NDArray[np.integer]  # of the speakers of its rows
 
 

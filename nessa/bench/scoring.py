@@ -17,7 +17,7 @@ from nessa.bench.measurement import (
     scaled,
 )
 from nessa.bench.workload import Workload
-from nessa.scoring import AsNorm, cosine_scores
+from nessa.scoring import COHORT_FLOATS, AsNorm, cosine_scores
 from nessa.tables import Embeddings
 
 ONE_BY_ONE = 1000  # trials that a loop is given
@@ -64,7 +64,7 @@ def bench_as_norm(workload: Workload, machine: Machine) -> Iterator[Measurement]
 
     rows = [trials.enroll_index.names, trials.test_index.names]
     count = sum(map(len, rows))
-    step = max(1, 2**24 // len(cohort))
+    step = max(1, COHORT_FLOATS // len(cohort))
 
     def product() -> None:
         for _ in range(2):
