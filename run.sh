@@ -17,6 +17,11 @@
 #   --stage N           start at stage N (default: after the last stage that finished)
 #   --stop-stage N      stop after stage N (default: 10)
 #   --nj N              parallel jobs (default: the number of cores); never changes a result
+#   --backend NAME      where the jobs run: local (default), or slurm, see docs/your-cluster.md
+#   --slurm-conf FILE   what each stage asks of Slurm (default: conf/slurm.yaml)
+#   --sbatch=OPTION     one more option of sbatch, as --sbatch=--account=speech; may be given often
+#   --max-jobs-run N    at most so many jobs at once, should --nj ask for more
+#   --skip-bad true     leave out utterances whose audio cannot be used, and list them
 #   --size NAME         a size that the recipe offers, e.g. tiny, default, large
 #   --work-dir DIR      where data/ and exp/ grow (default: the recipe's folder)
 #   --set KEY=VALUE     change a value of recipe.yaml; may be given many times
@@ -49,6 +54,8 @@ main() {
   setup_environment mini onnx
   cd "$root" # programs, and relative paths in a recipe, are found from here
   lock_work_dir
+  check_queue
+  remove_leftovers
   trap 'stop 129' HUP
   trap 'stop 130' INT
   trap 'stop 143' TERM
@@ -69,12 +76,14 @@ stage_0_corpus() {
     log "the corpus is on disk; nothing to make"
     return
   fi
-  run_one "$python" "local/${plan[corpus]}.py" --recipe "$config" --corpus "$data/corpus" --nj "$nj"
+  run_one "$python" "local/${plan[corpus]}.py" \
+    --recipe "$config" --corpus "$data/corpus" --nj "$(processes_of_a_job)"
 }
 
 stage_1_prepare() {
   run_one "$python" "local/${plan[prepare]}.py" \
-    --recipe "$config" --corpus "$data/corpus" --output "$data" --nj "$nj"
+    --recipe "$config" --corpus "$data/corpus" --output "$data" --nj "$(processes_of_a_job)" \
+    "${skip[@]}"
   run_one "${nessa[@]}" prepare --recipe "$config" "$data"
 }
 
@@ -83,11 +92,16 @@ stage_2_features() {
 }
 
 stage_3_encoders() {
-  local models workers=1 # that load audio, for each of the trainings
+  local models workers train=("${nessa[@]}" train) # workers load audio, for each of the trainings
   read -ra models <<<"${plan[trained]}"
-  ((nj <= ${#models[@]} || ${#models[@]} == 0)) || workers=$((nj / ${#models[@]}))
+  workers=$(processes_of_a_job)
+  if [[ $backend == slurm ]]; then
+    train=(utils/srun_train.sh --processes "${slurm[encoders.processes]}" -- "${train[@]}")
+  elif ((${#models[@]})); then
+    workers=$((nj > ${#models[@]} ? nj / ${#models[@]} : 1))
+  fi
   run_jobs '{1}' "${plan[trained]}" \
-    "${nessa[@]}" train --recipe "$config" --model '{1}' --data "$data" \
+    "${train[@]}" --recipe "$config" --model '{1}' --data "$data" \
     --workers "$workers" --output "$exp/encoders/{1}"
 }
 
@@ -156,6 +170,7 @@ each_shard_of() {
 run_stage() {
   local number=$1 start=$SECONDS name
   name=${stages[number]}
+  choose_backend_options
   log "stage $number: $name$(subject_of "$name"); logs in $exp/log/$name"
   "stage_${number}_$name"
   mark_done "$number"
@@ -174,6 +189,11 @@ subject_of() {
     export) subject=${plan[exported]} ;;
   esac
   echo "${subject:+ ($subject)}"
+}
+
+# How many processes a program may start that is a job by itself.
+processes_of_a_job() {
+  if [[ $backend == slurm ]]; then echo "${slurm[$name.cpus]}"; else echo "$nj"; fi
 }
 
 # run_jobs LOG JOBS COMMAND...: the command for each job, its log in exp/log/<stage>/LOG.log.
@@ -202,7 +222,8 @@ run_one() {
 
 launch() {
   # In the background, for bash acts on a signal at once only while it waits.
-  "$root/utils/launch.sh" --nj "$nj" "$@" &
+  "$root/utils/launch.sh" --nj "$((nj < max_jobs_run ? nj : max_jobs_run))" --scratch "$exp" \
+    "${backend_options[@]}" "$@" &
   launcher=$!
   wait "$launcher" ||
     fail $? "stage $name failed; once that is mended, ./run.sh without --stage carries on from it"
@@ -223,15 +244,22 @@ stop() {
 
 read_options() {
   recipe=mini stage='' stop_stage=10 nj=$(count_cores) size='' work_dir='' set=() arguments=()
+  backend=local slurm_conf=$root/conf/slurm.yaml sbatch=() max_jobs_run=9999 skip_bad=false skip=()
   local corpus
   for corpus in "${corpora[@]}"; do declare -g "$corpus="; done
-  parse_options recipe stage stop_stage nj size work_dir set "${corpora[@]}" -- "$@"
+  parse_options recipe stage stop_stage nj size work_dir set backend slurm_conf sbatch max_jobs_run \
+    skip_bad "${corpora[@]}" -- "$@"
   ((${#arguments[@]} == 0)) ||
     fail 2 "unexpected argument '${arguments[0]}'; options start with -- (see --help)"
   find_recipe
   [[ -z $stage ]] || check_integer stage 0 10
   check_integer stop_stage 0 10
   check_integer nj 1 9999
+  check_integer max_jobs_run 1 9999
+  [[ $backend == local || $backend == slurm ]] ||
+    fail 2 "--backend must be local or slurm, not '$backend'"
+  [[ $skip_bad == false ]] || skip=(--skip-bad)
+  slurm_conf=$(realpath -m -- "$slurm_conf")
   first=$stage
   [[ -z $first ]] || ((first <= stop_stage)) ||
     fail 2 "--stage $first comes after --stop-stage $stop_stage"
@@ -274,7 +302,55 @@ lock_work_dir() {
     fail 1 "$work_dir is in use by another run.sh ($(<"$exp/.lock")) or by jobs it left behind;" \
       "wait for it, stop it, or choose another --work-dir"
   printf 'process %d, started %(%F %T)T\n' $$ -1 >"$exp/.lock"
-  find "$exp" -type f -name '.*.tmp' -delete # what killed jobs were writing; none runs now
+}
+
+# Tasks of a run that was killed may still wait or run in Slurm's queue, and write here.
+check_queue() {
+  local left
+  [[ $backend != slurm ]] || read_slurm_conf
+  jobs_name=nessa-$(sha256sum <<<"$work_dir" | cut -c 1-8)
+  [[ -e $exp/.slurm ]] || return 0 # no run of this folder has used it
+  command -v squeue >/dev/null || fail 1 "$work_dir: an earlier run used Slurm, which is not here;" \
+    "if no job of that run is left, remove $exp/.slurm"
+  left=$(squeue --noheader --format='%j %i' --user="$(id -un)" | grep "^$jobs_name-" | head -n 1) ||
+    true
+  [[ -z $left ]] || fail 1 "$work_dir is in use by jobs of an earlier run (job ${left#* });" \
+    "wait for them, or cancel them: scancel --name=${left% *}"
+  rm "$exp/.slurm"
+}
+
+# What killed jobs were writing; none of them runs now.
+remove_leftovers() {
+  find "$exp" -type f -name '.*.tmp' -delete
+  rm -rf "$exp"/.jobs.*
+}
+
+read_slurm_conf() {
+  local text key value
+  text=$("${nessa[@]}" recipe slurm --conf "$slurm_conf")
+  declare -gA slurm=()
+  while read -r key value; do
+    case $key in
+      *.sbatch | *.setup) slurm[$key]+=$value$'\n' ;; # may be there many times
+      *) slurm[$key]=$value ;;
+    esac
+  done <<<"$text"
+}
+
+# Leaves in $backend_options what the launcher needs for the stage's jobs.
+choose_backend_options() {
+  local option line
+  backend_options=(--backend "$backend")
+  [[ $backend == slurm ]] || return 0
+  touch "$exp/.slurm"
+  backend_options+=(--name "$jobs_name-$name" --retries "${slurm[retries]}")
+  while read -r option; do
+    [[ -z $option ]] || backend_options+=("--sbatch=$option")
+  done <<<"${slurm[$name.sbatch]-}"
+  for option in "${sbatch[@]}"; do backend_options+=("--sbatch=$option"); done # goes before those
+  while read -r line; do
+    [[ -z $line ]] || backend_options+=("--setup=$line")
+  done <<<"${slurm[$name.setup]-}"
 }
 
 # What to run, as lines of `key value...` that the recipe resolves to; `digest N HEX` tells the

@@ -33,7 +33,13 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, help="taken as every stage 1 program takes it")
     parser.add_argument("--output", type=Path, required=True, help="the recipe's data folder")
     parser.add_argument("--nj", type=int, default=1, help="taken as every stage 1 program takes it")
+    parser.add_argument("--skip-bad", action="store_true", help="refused: there is no audio")
     options = parser.parse_args()
+    if options.skip_bad:
+        raise InputError(
+            "--skip-bad is about audio, and this recipe has embeddings; take the utterances "
+            "without a vector out of utt2spk"
+        )
     for name, part in find_parts(load_recipe(options.recipe), SETS, read_utt2spk).items():
         write_directory(options.output / name, part)
         speakers = len(set(part.utt2spk.values()))

@@ -17,15 +17,16 @@ Memory: Kaldi's tables; Lhotse manifests as a whole, 4 kB an utterance.
 import argparse
 import heapq
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from division import Part, find_parts
 from kaldi_tables import KaldiDir
+from lhotse.cut import MonoCut
 from lhotse_manifests import LhotseDir
 
 from nessa.config import EncoderConfig, Recipe
-from nessa.corpus import run_program
+from nessa.corpus import run_program, usable_cuts
 from nessa.errors import InputError
 from nessa.resolution import load_recipe
 from nessa.sets import write_set, write_skipped
@@ -44,7 +45,7 @@ def main() -> None:
     parser.add_argument("--recipe", type=Path, required=True, help="the resolved recipe")
     parser.add_argument("--corpus", type=Path, help="taken as every stage 1 program takes it")
     parser.add_argument("--output", type=Path, required=True, help="the recipe's data folder")
-    parser.add_argument("--nj", type=int, default=1, help="taken as every stage 1 program takes it")
+    parser.add_argument("--nj", type=int, default=1, help="with --skip-bad: processes that decode")
     parser.add_argument("--skip-bad", action="store_true", help="leave out unusable audio")
     options = parser.parse_args()
     recipe = load_recipe(options.recipe)
@@ -60,7 +61,7 @@ def main() -> None:
         own = [part]
         if name == "align" and recipe.prepare.align_includes_train and "train" in parts:
             own.append(parts["train"])
-        write_part(options.output, name, own, source, options.skip_bad)
+        write_part(options.output, name, own, source, options.skip_bad, options.nj)
 
 
 def needed_sets(recipe: Recipe) -> tuple[str, ...]:
@@ -85,7 +86,9 @@ def open_source(path: Path, recipe: Recipe) -> Source:
     return LhotseDir(path, recipe.corpus.allow_pipes)
 
 
-def write_part(data: Path, name: str, parts: list[Part], source: SourceOf, skip_bad: bool) -> None:
+def write_part(
+    data: Path, name: str, parts: list[Part], source: SourceOf, skip_bad: bool, nj: int
+) -> None:
     """Write a set, made of parts of one or more directories."""
     utterances: dict[Path, dict[str, str]] = {}
     for part in parts:
@@ -101,8 +104,10 @@ def write_part(data: Path, name: str, parts: list[Part], source: SourceOf, skip_
         source(directory).cuts(own, skipped if skip_bad else None)
         for directory, own in utterances.items()
     ]
-    merged = heapq.merge(*streams, key=lambda cut: cut.id.encode())
-    counts = write_set(data, name, merged, segmented=segmented.pop())
+    cuts: Iterator[MonoCut] = heapq.merge(*streams, key=lambda cut: cut.id.encode())
+    if skip_bad:
+        cuts = usable_cuts(cuts, skipped, nj)
+    counts = write_set(data, name, cuts, segmented=segmented.pop())
     for path in parts[0].lists:
         copy_list(path, data / name, skipped)
     write_skipped(data, name, skipped)

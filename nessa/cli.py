@@ -88,6 +88,19 @@ def recipe_resolve(
         click.echo(f"{key} {value}")
 
 
+@recipe.command("slurm")
+@path_option("--conf", "What each stage asks of the cluster (YAML).")
+def recipe_slurm(conf: Path) -> None:
+    """Check the settings of a cluster, and print what they mean to sbatch for run.sh.
+
+    Example: nessa recipe slurm --conf conf/slurm.yaml
+    """
+    from nessa.cluster import cluster_plan
+
+    for key, value in cluster_plan(conf):
+        click.echo(f"{key} {value}")
+
+
 @recipe.command("map")
 @recipe_option
 @data_option
@@ -247,6 +260,7 @@ def train(
 @click.option("--shard", default=1, type=COUNT, show_default=True, help="Which one to extract.")
 @click.option("--shards", default=1, type=COUNT, show_default=True, help="Parts of a set.")
 @click.option("--merge", is_flag=True, help="Join the extracted shards instead of extracting.")
+@click.option("--skip-bad", is_flag=True, help="Leave out utterances that cannot be used.")
 @click.option("--batch-seconds", default=60.0, show_default=True, help="Audio per batch.")
 @click.option(
     "--workers",
@@ -261,13 +275,15 @@ def extract(
     shard: int,
     shards: int,
     merge: bool,
+    skip_bad: bool,
     batch_seconds: float,
     workers: int | None,
     output: Path,
 ) -> None:
     """Extract embeddings to Kaldi ark/scp: one shard of each set, or, at last, --merge.
 
-    Embeddings that are given (a model of kind arks) are imported by --merge.
+    Embeddings that are given (a model of kind arks) are imported by --merge. With --skip-bad the
+    file OUTPUT/<set>/skipped lists what was left out and why.
     Memory: one batch of audio, and the shard's embeddings; with --merge, the set's.
 
     Example: nessa extract --encoder recipes/mini/exp/encoders/old --data recipes/mini/data
@@ -281,15 +297,16 @@ def extract(
     model = load_model(encoder)
     for name in sets:
         place = data, name, output / name
-        whole = None
+        if not merge:
+            if not isinstance(model, GivenEmbeddings):
+                extract_shard(model, *place, shard, shards, batch_seconds, workers, skip_bad)
+            continue
         if isinstance(model, GivenEmbeddings):
-            whole = import_embeddings(model, *place) if merge else None
-        elif merge:
-            whole = merge_shards(model, *place, shards)
+            whole, skipped = import_embeddings(model, *place), 0
         else:
-            extract_shard(model, *place, shard, shards, batch_seconds, workers)
-        if whole is not None:
-            click.echo(f"{output / name}: {len(whole)} embeddings of dimension {whole.dim}")
+            whole, skipped = merge_shards(model, *place, shards, skip_bad)
+        left_out = f"; {skipped} skipped, see {output / name / 'skipped'}" if skipped else ""
+        click.echo(f"{output / name}: {len(whole)} embeddings of dimension {whole.dim}{left_out}")
 
 
 @cli.command()

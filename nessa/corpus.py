@@ -20,6 +20,7 @@ from lhotse import AudioSource, Features, Recording, SupervisionSegment
 from lhotse.cut import MonoCut
 from lhotse.utils import fastcopy
 
+from nessa.audio import read_audio
 from nessa.config import PrepareConfig, TrialCount
 from nessa.datadir import read_optional, read_utt2spk, validate_data_dir
 from nessa.errors import InputError, about
@@ -34,8 +35,9 @@ log = logging.getLogger(__name__)
 SETS = ("train", "align", "dev", "eval")
 TESTED: tuple[Literal["dev", "eval"], ...] = ("dev", "eval")  # sets with trials
 PROFILE_NONTARGETS = 20  # non-target tests of a profile
-HEADERS_PER_JOB = 2000  # audio headers that a process reads before it reports them
+ITEMS_PER_JOB = 2000  # audio files that a process looks at before it reports them
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -116,16 +118,23 @@ def make_cuts(
 
     Args:
         utterances: of one set, sorted by id as `LC_ALL=C sort` sorts.
-        skipped: receives the utterances whose audio cannot be used, {id: why}; where None, they
-            are refused.
-        nj: processes that read the files' headers; does not change the result.
+        skipped: receives the utterances whose audio cannot be used, {id: why}, for which all of
+            it is decoded; where None, files with a bad header are refused.
+        nj: processes that read the files; does not change the result.
 
-    Yields:
+    Returns:
         Cuts in the same order (session in `supervision.custom["session"]`).
 
     Raises:
         InputError: an id occurs twice or does not start with its speaker, or audio cannot be used.
     """
+    cuts = _cuts_by_header(utterances, skipped, nj)
+    return cuts if skipped is None else usable_cuts(cuts, skipped, nj)
+
+
+def _cuts_by_header(
+    utterances: Iterable[Utterance], skipped: dict[str, str] | None, nj: int
+) -> Iterator[MonoCut]:
     last: Utterance | None = None
     for utterance, header in _with_headers(utterances, nj):
         _check_id(utterance, last)
@@ -143,15 +152,51 @@ def _with_headers(
     utterances: Iterable[Utterance], nj: int
 ) -> Iterator[tuple[Utterance, AudioHeader | str]]:
     """Each utterance with the header of its file, or with what is wrong with it."""
-    batches = batched(utterances, HEADERS_PER_JOB)
+    return _with_results(_read_header, utterances, nj)
+
+
+def _read_header(utterance: Utterance) -> AudioHeader | str:
+    try:
+        return read_audio_header(utterance.path)
+    except InputError as error:
+        return str(error)
+
+
+def usable_cuts(cuts: Iterable[MonoCut], skipped: dict[str, str], nj: int = 1) -> Iterator[MonoCut]:
+    """Leave out the cuts whose audio cannot be decoded to its end, or is too short to embed.
+
+    Args:
+        cuts: with a recording, or with features, which are not looked at.
+        skipped: receives those that are left out, {id: why}.
+        nj: processes that decode; does not change the result.
+    """
+    for cut, problem in _with_results(_find_problem, cuts, nj):
+        if problem is None:
+            yield cut
+        else:
+            skipped[cut.id] = problem
+
+
+def _find_problem(cut: MonoCut) -> str | None:
+    if cut.has_recording:
+        try:
+            read_audio(cut, cut.sampling_rate, "any")
+        except InputError as error:
+            return str(error)
+    return None
+
+
+def _with_results(function: Callable[[T], R], items: Iterable[T], nj: int) -> Iterator[tuple[T, R]]:
+    """Each item with what the function makes of it, in order, by several processes."""
+    batches = batched(items, ITEMS_PER_JOB)
     if nj == 1:
         for batch in batches:
-            yield from zip(batch, _read_headers([u.path for u in batch]), strict=True)
+            yield from zip(batch, _apply(function, batch), strict=True)
         return
     with ProcessPoolExecutor(nj) as pool:
-        jobs: deque[tuple[Sequence[Utterance], Future[list[AudioHeader | str]]]] = deque()
+        jobs: deque[tuple[Sequence[T], Future[list[R]]]] = deque()
         for batch in batches:
-            jobs.append((batch, pool.submit(_read_headers, [u.path for u in batch])))
+            jobs.append((batch, pool.submit(_apply, function, batch)))
             if len(jobs) > 2 * nj:  # bounds the memory, and keeps every process busy
                 done, job = jobs.popleft()
                 yield from zip(done, job.result(), strict=True)
@@ -159,14 +204,8 @@ def _with_headers(
             yield from zip(done, job.result(), strict=True)
 
 
-def _read_headers(paths: Sequence[Path]) -> list[AudioHeader | str]:
-    headers: list[AudioHeader | str] = []
-    for path in paths:
-        try:
-            headers.append(read_audio_header(path))
-        except InputError as error:
-            headers.append(str(error))
-    return headers
+def _apply(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
+    return [function(item) for item in items]
 
 
 def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:

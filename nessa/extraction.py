@@ -4,11 +4,11 @@ import logging
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from nessa.datadir import read_utt2spk
 from nessa.encoders import GivenEmbeddings, SpeakerModel
 from nessa.errors import InputError
-from nessa.files import digest, read_json, write_json
+from nessa.files import digest, read_json, write_json, write_table
 from nessa.manifests import CutTable
 from nessa.progress import progress
 from nessa.tables import Embeddings, ModelStamp, merge_parts
@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 BUCKET = 0.16  # seconds that the longest utterances of batches of one size may differ
 BATCH_SECONDS = 60.0  # of audio; more would not fit a CPU's cache
+SKIPPED = "skipped"  # what was left out of an embeddings directory, and why
 LITTLE = 0.2  # of the time for computing: a reader that takes less leaves all cores to the encoder
 
 
@@ -46,6 +47,7 @@ def extract_shard(
     shards: int,
     batch_seconds: float,
     workers: int | None = None,
+    skip_bad: bool = False,
 ) -> None:
     """Extract one shard of a set; does nothing where it is there already, of the same model.
 
@@ -58,49 +60,83 @@ def extract_shard(
         shards: number of parts that the set is divided into.
         batch_seconds: audio per batch.
         workers: processes that read ahead; see `extract`.
+        skip_bad: leave out utterances that cannot be read or embedded.
 
     Raises:
-        InputError: no manifest, or an utterance that cannot be read or embedded.
+        InputError: no manifest, or, without `skip_bad`, utterances that cannot be read or embedded.
     """
     cuts = shard_of(CutTable(data, set_name), shard, shards)
     stamp, stamp_path = _stamp(model, cuts, shards), _stamp_path(output, shard)
-    if stamp_path.is_file() and read_json(stamp_path) == stamp:
+    left_out = _left_out(stamp_path, stamp)
+    if left_out == {} or (left_out and skip_bad):
         log.info("%s: shard %d is there already", output, shard)
         return
     stamp_path.unlink(missing_ok=True)
-    embeddings = extract(model, cuts, batch_seconds, f"{model.name} {set_name}", workers)
+    skipped: dict[str, str] = {}
+    embeddings = extract(
+        model,
+        cuts,
+        batch_seconds,
+        f"{model.name} {set_name}",
+        workers,
+        skipped if skip_bad else None,
+    )
     embeddings.write_part(output, shard)
-    write_json(stamp_path, stamp)
+    write_json(stamp_path, stamp | {SKIPPED: skipped})
 
 
 def merge_shards(
-    model: SpeakerModel, data: Path, set_name: str, output: Path, shards: int
-) -> Embeddings:
+    model: SpeakerModel,
+    data: Path,
+    set_name: str,
+    output: Path,
+    shards: int,
+    skip_bad: bool = False,
+) -> tuple[Embeddings, int]:
     """Complete an embeddings directory once all of its shards are extracted.
 
+    Utterances that were left out are listed in its file `skipped`, each with the reason.
+
     Args:
-        model, data, set_name, output, shards: as for `extract_shard`.
+        model, data, set_name, output, shards, skip_bad: as for `extract_shard`.
 
     Returns:
-        The embeddings of the set, sorted by key.
+        The embeddings of the set, sorted by key, and how many utterances were left out.
 
     Raises:
-        InputError: a shard is missing, or is of another model or other data.
+        InputError: a shard is missing, or is of another model or other data, or, without
+            `skip_bad`, lacks utterances.
     """
     table = CutTable(data, set_name)
     utt2spk: dict[str, str] = {}
+    skipped: dict[str, str] = {}
     for shard in range(1, shards + 1):
-        stamp_path = _stamp_path(output, shard)
         cuts = shard_of(table, shard, shards)
         utt2spk |= {cut.id: cut.supervisions[0].speaker for cut in cuts}
-        expected = _stamp(model, cuts, shards)
-        if not stamp_path.is_file() or read_json(stamp_path) != expected:
+        left_out = _left_out(_stamp_path(output, shard), _stamp(model, cuts, shards))
+        if left_out is None or (left_out and not skip_bad):
             raise InputError(
-                f"{output}: shard {shard} of {shards} is missing, or of another model or other "
-                f"data; extract it again"
+                f"{output}: shard {shard} of {shards} is missing, of another model or other data, "
+                f"or lacks utterances that were skipped; extract it again"
             )
+        skipped |= left_out
     stamp = ModelStamp(model.name, model.fingerprint, set_name)
-    return merge_parts(output, shards, utt2spk, stamp)
+    (output / SKIPPED).unlink(missing_ok=True)
+    for utterance in skipped:
+        del utt2spk[utterance]
+    merged = merge_parts(output, shards, utt2spk, stamp)
+    if skipped:
+        write_table(output / SKIPPED, skipped)
+    return merged, len(skipped)
+
+
+def _left_out(stamp_path: Path, stamp: Mapping[str, Any]) -> dict[str, str] | None:
+    """What a finished shard had to leave out; None where there is none with this stamp."""
+    if not stamp_path.is_file():
+        return None
+    found = read_json(stamp_path)
+    left_out = found.pop(SKIPPED, None) if isinstance(found, dict) else None
+    return left_out if found == stamp and isinstance(left_out, dict) else None
 
 
 def _stamp(model: SpeakerModel, cuts: list[MonoCut], shards: int) -> dict[str, Any]:
@@ -142,6 +178,7 @@ def extract(
     batch_seconds: float = BATCH_SECONDS,
     what: str = "extract",
     workers: int | None = None,
+    skipped: dict[str, str] | None = None,
 ) -> Embeddings:
     """Embed every cut.
 
@@ -152,27 +189,41 @@ def extract(
         what: says what is extracted, beside the progress.
         workers: processes that read the next batches; 0: this one reads them itself; None: as many
             as a look at the first batch says, and none where there is one core.
+        skipped: receives the utterances that are left out, {id: why}; where None, they are refused.
 
     Returns:
         Embeddings in the order of `cuts`.
 
     Raises:
-        InputError: an utterance is unreadable, of another sampling rate, too short, or its
-            embedding is not finite.
+        InputError: utterances are unreadable, of another sampling rate, too short, or their
+            embeddings are not finite; names the first, and says how many.
     """
     batches = _batches(cuts, batch_seconds)
     inputs = _Inputs(model, cuts, batches)
-    matrix = np.empty((len(cuts), model.dim), dtype=np.float32)
+    matrix = np.zeros((len(cuts), model.dim), dtype=np.float32)
+    bad: dict[int, str] = {}
     with progress(total=len(cuts), what=what) as bar, _reading(inputs, workers) as loader:
         for indices, read in zip(batches, loader, strict=True):
-            if isinstance(read, InputError):
-                raise read
-            matrix[indices] = _embed(model, [cuts[i] for i in indices], read)
+            bad |= read.bad
+            good = [index for index in indices if index not in read.bad]
+            if good and (skipped is not None or not bad):  # else all that is wanted is their number
+                matrix[good] = _embed(model, [cuts[i] for i in good], read)
             bar.update(len(indices))
-    bad = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
-    if len(bad):
-        raise InputError(f"utterance {cuts[bad[0]].id!r}: embedding is not finite; is it silence?")
-    return Embeddings([cut.id for cut in cuts], matrix)
+    for index in np.flatnonzero(~np.isfinite(matrix).all(axis=1)).tolist():
+        bad[index] = f"utterance {cuts[index].id!r}: embedding is not finite; is it silence?"
+    if bad and skipped is None:
+        raise InputError(_refusal(bad, len(cuts)))
+    if bad and skipped is not None:
+        skipped |= {cuts[index].id: bad[index] for index in sorted(bad)}
+    kept = [index for index in range(len(cuts)) if index not in bad]
+    return Embeddings([cuts[index].id for index in kept], matrix[kept] if bad else matrix)
+
+
+def _refusal(bad: Mapping[int, str], count: int) -> str:
+    if len(bad) == 1:
+        return f"{bad[min(bad)]}, or use --skip-bad"
+    others = f"{len(bad)} of {count} utterances cannot be used; the first: "
+    return f"{others}{bad[min(bad)]}, or use --skip-bad"
 
 
 @contextmanager
@@ -209,7 +260,7 @@ def _share_cores(inputs: "_Inputs", threads: int) -> tuple[int, int]:
     start = time.perf_counter()
     read = inputs[len(inputs) - 1]
     reading = time.perf_counter() - start
-    if isinstance(read, InputError):  # which will be met again, and in its turn
+    if not read.lengths:
         return 0, threads
     inputs.model.embed(_split(read))  # sets up what it does with batches
     start = time.perf_counter()
@@ -220,14 +271,18 @@ def _share_cores(inputs: "_Inputs", threads: int) -> tuple[int, int]:
     return workers, threads if little else max(1, threads - workers)
 
 
-Read = tuple[Tensor, list[int]]  # inputs one after the other, and their lengths
+class _Read(NamedTuple):
+    """What a model reads of a batch. One tensor goes between processes much faster than many."""
+
+    inputs: Tensor  # of the utterances, one after the other
+    lengths: list[int]
+    bad: dict[int, str]  # index of an utterance -> what is wrong with it
 
 
 class _Inputs(Dataset):
-    """Batch -> what the model reads of its utterances; or what is wrong with one of them.
+    """Batch -> what the model reads of its utterances.
 
-    An error that is raised in a worker would reach the user as a traceback. One tensor goes from
-    process to process much faster than many.
+    An error that is raised in a worker would reach the user as a traceback.
     """
 
     def __init__(self, model: SpeakerModel, cuts: list[MonoCut], batches: list[list[int]]) -> None:
@@ -236,20 +291,21 @@ class _Inputs(Dataset):
     def __len__(self) -> int:
         return len(self._batches)
 
-    def __getitem__(self, batch: int) -> Read | InputError:
-        try:
-            inputs = [self.model.read(self._cuts[index]) for index in self._batches[batch]]
-        except InputError as error:
-            return error
-        return torch.cat(inputs), [len(one) for one in inputs]
+    def __getitem__(self, batch: int) -> _Read:
+        inputs, bad = [], {}
+        for index in self._batches[batch]:
+            try:
+                inputs.append(self.model.read(self._cuts[index]))
+            except InputError as error:
+                bad[index] = str(error)
+        return _Read(torch.cat(inputs) if inputs else torch.empty(0), list(map(len, inputs)), bad)
 
 
-def _split(read: Read) -> list[Tensor]:
-    together, lengths = read
-    return list(together.split(lengths))
+def _split(read: _Read) -> list[Tensor]:
+    return list(read.inputs.split(read.lengths))
 
 
-def _embed(model: SpeakerModel, cuts: list[MonoCut], read: Read) -> np.ndarray:
+def _embed(model: SpeakerModel, cuts: list[MonoCut], read: _Read) -> np.ndarray:
     """The embeddings (B, D) of a batch; whatever error that raises names its utterances."""
     try:
         return model.embed(_split(read)).numpy()

@@ -8,7 +8,7 @@ the key, the file and the nearest valid key.
 import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -24,6 +24,8 @@ from nessa.config import (
 )
 from nessa.errors import InputError
 from nessa.files import atomic_open, read_lines
+
+AnySection = TypeVar("AnySection", bound=Section)
 
 
 def load_recipe(path: Path | str) -> Recipe:
@@ -56,6 +58,22 @@ def resolve(path: Path | str, size: str | None = None, overrides: Iterable[str] 
         return Recipe.model_validate(settings)
     except ValidationError as error:
         raise InputError(f"{where}: " + "; ".join(_explain(error))) from None
+
+
+def read_section(path: Path | str, schema: type[AnySection]) -> AnySection:
+    """Read a YAML file that holds one section.
+
+    Args:
+        path: of the file.
+        schema: the section's class.
+
+    Raises:
+        InputError: not YAML, or a key (the nearest is named) or a value that it cannot have.
+    """
+    try:
+        return schema.model_validate(read_yaml(path))
+    except ValidationError as error:
+        raise InputError(f"{path}: " + "; ".join(_explain(error, schema))) from None
 
 
 def save_yaml(path: Path | str, section: Section) -> None:

@@ -1,5 +1,6 @@
 """Benchmarks: what they work on and report. How long they take is for a person to read."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,15 @@ def test_products_are_counted() -> None:
     from torch import from_numpy
 
     assert flops_of(lambda: from_numpy(aligned) @ from_numpy(aligned.T.copy())) == 2 * 3 * 5 * 3
+
+
+def test_a_reference_that_is_not_installed_is_named(
+    nessa: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.startswith("nessa.bench")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "sklearn.metrics.pairwise", None)
+    nessa("bench").refused("scikit-learn", "pip install 'nessa[bench]'")
 
 
 def test_the_workload_has_its_size_whatever_the_speakers() -> None:

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -137,6 +138,22 @@ def noise(path: Path) -> None:
 
 def stereo(path: Path) -> None:
     soundfile.write(path, np.zeros((1600, 2)), 16000)
+
+
+def test_audio_that_breaks_off_or_is_too_short_is_found_by_decoding(
+    tmp_path: Path, audio: list[Utterance]
+) -> None:
+    flac = audio[3].path.with_suffix(".flac")
+    soundfile.write(flac, np.random.default_rng(1).standard_normal(16000) / 9, 16000)
+    flac.write_bytes(flac.read_bytes()[:9000])  # its header promises all samples
+    soundfile.write(audio[5].path, np.zeros(700), 16000)
+    audio[3] = replace(audio[3], path=flac)
+    skipped: dict[str, str] = {}
+    kept = [cut.id for cut in make_cuts(audio, skipped, nj=2)]
+    assert list(skipped) == [audio[3].id, audio[5].id]
+    assert f"{flac}): cannot be read" in skipped[audio[3].id]
+    assert "only 700 samples; too short" in skipped[audio[5].id]
+    assert kept == [utterance.id for utterance in audio if utterance.id not in skipped]
 
 
 @pytest.mark.parametrize("spoil", [Path.unlink, empty, no_samples, noise, stereo])

@@ -15,8 +15,10 @@ from nessa.datadir import read_utt2spk
 from nessa.encoders import build, load_model, save_model
 from nessa.errors import InputError
 from nessa.extraction import extract, extract_shard, merge_shards
+from nessa.files import read_table
 from nessa.manifests import read_cuts
 from nessa.tables import Embeddings
+from tests.conftest import Command
 from tests.speech import prepare_set
 
 
@@ -37,7 +39,7 @@ def data(prepared: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module", params=["tdnn", "ecapa"])
-def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
+def model_dir(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp(request.param)
     config = EncoderConfig(
         architecture=request.param,
@@ -53,7 +55,12 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         for _ in range(5):
             encoder(torch.randn(8, 50, 20))
     save_model(directory, config, encoder)
-    return load_model(directory, "test")
+    return directory
+
+
+@pytest.fixture(scope="module")
+def model(model_dir: Path):
+    return load_model(model_dir, "test")
 
 
 def cuts_of(data: Path) -> list:
@@ -94,7 +101,7 @@ def test_what_a_reader_meets_is_named_without_a_traceback(model, data: Path) -> 
 def test_the_directory_is_kaldis_and_stamped(model, prepared: Path, tmp_path: Path) -> None:
     for shard in (2, 1, 3):
         extract_shard(model, prepared, "eval", tmp_path, shard, 3, 20.0)
-    merged = merge_shards(model, prepared, "eval", tmp_path, 3)
+    merged, _ = merge_shards(model, prepared, "eval", tmp_path, 3)
     utt2spk = read_utt2spk(prepared / "eval")
     assert merged.keys == sorted(utt2spk)
     with kaldi_native_io.SequentialFloatVectorReader(f"scp:{tmp_path / 'xvector.scp'}") as reader:
@@ -170,6 +177,37 @@ def test_bad_audio_is_named(model, data: Path, tmp_path: Path, damage, message: 
         extract_shard(model, data, "eval", tmp_path / "out", 1, 1, 20.0)
     assert cuts_of(data)[4].id in str(error.value) and str(path) in str(error.value)
     assert not (tmp_path / "out" / "xvector.scp").exists()
+
+
+def test_bad_audio_is_counted_or_left_out_and_listed(
+    model_dir: Path, data: Path, tmp_path: Path, nessa: Command
+) -> None:
+    cuts, out = cuts_of(data), tmp_path / "out"
+    bad = [cuts[row].id for row in (3, 4, 8)]
+    for row in (3, 4, 8):
+        audio_of(data, row).write_bytes(b"no audio")
+    words = ["extract", "--encoder", model_dir, "--data", data, "--set", "eval"]
+    words += ["--output", out, "--shards", 2]
+    nessa(*words, "--shard", 1).refused(f"{bad[0]!r}", "2 of 6", "--skip-bad")
+    assert not out.exists() or not list(out.rglob("*.ark"))
+    for shard in (1, 2):
+        assert nessa(*words, "--shard", shard, "--skip-bad").status == 0
+    nessa(*words, "--merge").refused("shard 1 of 2", "skipped", "extract it again")
+    done = nessa(*words, "--merge", "--skip-bad")
+    assert done.status == 0 and "9 embeddings" in done.out and "3 skipped" in done.out
+    skipped = read_table(out / "eval/skipped")
+    assert sorted(skipped) == sorted(bad)
+    assert all("cannot be read" in reason for reason in skipped.values())
+    whole = Embeddings.read(out / "eval")
+    assert sorted(whole.keys) == sorted({cut.id for cut in cuts} - set(bad))
+    alone = extract(load_model(model_dir), [cuts[5]]).matrix[0]
+    np.testing.assert_allclose(whole.select([cuts[5].id]).matrix[0], alone, atol=1e-5)
+    # Once the audio is repaired, a shard that lacks some is not taken for done.
+    prepare_set(data, "eval", range(3), sessions=2, utterances=2)
+    for shard in (1, 2):
+        assert nessa(*words, "--shard", shard).status == 0
+    assert nessa(*words, "--merge").status == 0
+    assert not (out / "eval/skipped").exists()
 
 
 def test_digital_silence_still_gives_a_finite_embedding(model, data: Path) -> None:

@@ -12,7 +12,16 @@
 #   --log FILE          the log of a job, with its fields in it
 #   --nj N              run at most N at once (default: 1)
 #   --show true|false   copy what jobs print on stdout to the screen too (default: false)
-#   --backend local     where the jobs run (default: local)
+#   --scratch DIR       receives the exit codes while jobs run (default: $TMPDIR or /tmp)
+#   --backend NAME      where the jobs run: local (default), or slurm, as tasks of its arrays
+#
+# For Slurm, where DIR must be a folder that all machines see:
+#
+#   --name NAME         of its jobs, by which they are found and cancelled
+#   --sbatch OPTION     an option of sbatch, as --sbatch=--mem=4G; may be given many times
+#   --setup LINE        a line of shell before each job, as 'module load cuda'; may be given often
+#   --retries N         run a job that failed up to N times more, unless its input was bad
+#                       (default: 0)
 #
 # Exit status: 0 if every job ended with 0; 2 if all that failed did so with 2 (bad input);
 # 1 otherwise. Ctrl-C or SIGTERM stops all jobs first.
@@ -23,22 +32,33 @@ set -euo pipefail
 utils=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source "$utils/log.sh"
 source "$utils/parse_options.sh"
+source "$utils/slurm.sh"
 
 readonly grace=5        # seconds between SIGTERM and SIGKILL
 readonly tail_lines=15  # of a failed job's log
 
 main() {
-  jobs='' log='' nj=1 show=false backend=local arguments=()
-  parse_options jobs log nj show backend -- "$@"
+  jobs='' log='' nj=1 show=false scratch=${TMPDIR:-/tmp} backend=local arguments=()
+  name='' sbatch=() setup=() retries=0
+  parse_options jobs log nj show scratch backend name sbatch setup retries -- "$@"
   check_integer nj 1 9999
+  check_integer retries 0 99
   [[ -n $jobs ]] || fail 2 "--jobs is missing"
   [[ -n $log ]] || fail 2 "--log is missing"
   ((${#arguments[@]})) || fail 2 "the command is missing; write it after --"
   # A backend is a function that calls `run_job INDEX` for every job, wherever it likes to.
-  declare -F "run_$backend" >/dev/null || fail 2 "unknown backend '$backend'; there is: local"
+  case $backend in
+    local) ;;
+    slurm)
+      [[ -n $name ]] || fail 2 "--backend slurm needs --name"
+      check_slurm
+      ;;
+    *) fail 2 "unknown backend '$backend'; there are: local, slurm" ;;
+  esac
 
   read -r -a job_list <<<"$jobs"
-  status_dir=$(mktemp -d)
+  status_dir=$(mktemp -d "$(realpath -- "$scratch")/.jobs.XXXXXX") ||
+    fail 1 "cannot write to $scratch; is the disk full?"
   trap 'rm -rf "$status_dir"' EXIT
   trap 'stop_jobs HUP' HUP
   trap 'stop_jobs INT' INT
@@ -67,7 +87,8 @@ wait_for_one() {
     printf '\r%d/%d jobs done' "$(find "$status_dir" -type f | wc -l)" "${#job_list[@]}"
 }
 
-# run_job INDEX: one job with its log, in a process of its own.
+# run_job INDEX: one job with its log, in a process of its own. An array task of Slurm holds a copy
+# of this function and of those that it calls.
 run_job() {
   local code=0 start=$SECONDS file command=() word
   trap : TERM # when stopped, wait for the command to end and close the log
@@ -88,8 +109,14 @@ run_job() {
   else
     "${command[@]}" </dev/null >>"$file" 2>&1 || code=$?
   fi
-  printf '# exit code %d after %d seconds at %(%F %T)T\n' "$code" $((SECONDS - start)) -1 >>"$file"
+  close_log "$file" "$code" $((SECONDS - start)) || true # the outcome counts without it, too
   echo "$code" >"$status_dir/$1"
+}
+
+# close_log FILE CODE SECONDS: its last line. The folder may have been removed meanwhile.
+close_log() {
+  mkdir -p "$(dirname "$1")"
+  printf '# exit code %d after %d seconds at %(%F %T)T\n' "$2" "$3" -1 >>"$1"
 }
 
 # fill_in JOB TEXT: leaves in $filled the TEXT with the job's fields in place of {1}, {2}, ...
@@ -117,8 +144,18 @@ report_failures() {
   {
     echo "$failed of ${#job_list[@]} jobs failed; the log of the first, $filled, ends with:"
     show_tail "$filled"
+    [[ $backend != slurm || $show == true ]] || tail -n "$tail_lines" "$(slurm_output "$first")"
+    check_space "$filled"
   } >&2
   return "$status"
+}
+
+# check_space FILE: says so where its disk is full, which the log then cannot.
+check_space() {
+  local free
+  free=$(df -Pk "$(dirname "$1")" 2>/dev/null | awk 'END { print $4 }')
+  ((${free:-1024} >= 1024)) ||
+    echo "the disk of $(dirname "$1") has only $free KiB left; free some, and run again"
 }
 
 # The end of a log without the launcher's own lines; a progress bar's \r count as line ends.
@@ -140,6 +177,7 @@ stop_jobs() {
   local deadline=$((SECONDS + grace))
   while ((SECONDS < deadline)) && signal_all 0 "${processes[@]}"; do sleep 0.1; done
   signal_all KILL "${processes[@]}" || true
+  [[ $backend != slurm ]] || stop_slurm
   echo "stopped, with all jobs" >&2
   exit $((128 + $(kill -l "$1")))
 }

@@ -21,7 +21,11 @@ parse_options() {
       --help | -h) print_help && exit 0 ;;
       --) shift && break ;;
       --*=*) _option=${1%%=*} _value=${1#*=} && shift ;;
-      --*) _option=$1 _value=${2-} && shift $(($# > 1 ? 2 : 1)) ;;
+      --*)
+        _option=$1 _value=${2-}
+        [[ $_value != --* ]] || _value= # the next option; with an = it could be a value
+        shift $(($# > 1 ? 2 : 1))
+        ;;
       -?*) _option=$1 _value= && shift ;;
       *) break ;;
     esac
@@ -65,7 +69,7 @@ _check_known() {
 
 _check_value() {
   case $2 in
-    '' | --*) fail 2 "$1 needs a value" ;;
+    '') fail 2 "$1 needs a value" ;;
     *"\$("* | *"\`"*) fail 2 "$1: '$2' asks for a command to be run, which never happens here;" \
       "write its result instead" ;;
   esac

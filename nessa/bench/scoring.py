@@ -5,7 +5,6 @@ import sys
 from collections.abc import Iterator
 
 import numpy as np
-from sklearn.metrics.pairwise import cosine_similarity
 
 from nessa.bench.machine import Machine
 from nessa.bench.measurement import (
@@ -17,8 +16,17 @@ from nessa.bench.measurement import (
     scaled,
 )
 from nessa.bench.workload import Workload
+from nessa.errors import InputError
 from nessa.scoring import COHORT_FLOATS, AsNorm, cosine_scores
 from nessa.tables import Embeddings
+
+try:
+    from sklearn.metrics.pairwise import cosine_similarity
+except ImportError:  # told now, rather than after the benchmarks before this one
+    raise InputError(
+        "nessa bench compares with scikit-learn, which is not installed; run "
+        "`pip install 'nessa[bench]'` first"
+    ) from None
 
 ONE_BY_ONE = 1000  # trials that a loop is given
 BRUTE_FORCE = 100  # vectors that brute force is given
