@@ -222,8 +222,7 @@ run_one() {
 
 launch() {
   # In the background, for bash acts on a signal at once only while it waits.
-  "$root/utils/launch.sh" --nj "$((nj < max_jobs_run ? nj : max_jobs_run))" --scratch "$exp" \
-    "${backend_options[@]}" "$@" &
+  "$root/utils/launch.sh" --nj "$((nj < max_jobs_run ? nj : max_jobs_run))" "${backend_options[@]}" "$@" &
   launcher=$!
   wait "$launcher" ||
     fail $? "stage $name failed; once that is mended, ./run.sh without --stage carries on from it"
@@ -301,7 +300,8 @@ lock_work_dir() {
   flock -w 2 9 ||
     fail 1 "$work_dir is in use by another run.sh ($(<"$exp/.lock")) or by jobs it left behind;" \
       "wait for it, stop it, or choose another --work-dir"
-  printf 'process %d, started %(%F %T)T\n' $$ -1 >"$exp/.lock"
+  printf 'process %d, started %(%F %T)T\n' $$ -1 >"$exp/.lock" ||
+    fail 1 "cannot write to $exp; is the disk full?"
 }
 
 # Tasks of a run that was killed may still wait or run in Slurm's queue, and write here.
@@ -343,7 +343,7 @@ choose_backend_options() {
   backend_options=(--backend "$backend")
   [[ $backend == slurm ]] || return 0
   touch "$exp/.slurm"
-  backend_options+=(--name "$jobs_name-$name" --retries "${slurm[retries]}")
+  backend_options+=(--scratch "$exp" --name "$jobs_name-$name" --retries "${slurm[retries]}")
   while read -r option; do
     [[ -z $option ]] || backend_options+=("--sbatch=$option")
   done <<<"${slurm[$name.sbatch]-}"
@@ -387,9 +387,8 @@ is_done() {
 # The marker must not be there before it is whole, nor before what it vouches for is on disk.
 mark_done() {
   local marker=$exp/.done/$1
-  echo "${digests[$1]}" >"$marker.tmp"
-  sync "$marker.tmp"
-  mv "$marker.tmp" "$marker"
+  { echo "${digests[$1]}" >"$marker.tmp" && sync "$marker.tmp" && mv "$marker.tmp" "$marker"; } ||
+    fail 1 "cannot write $marker; is the disk full?"
 }
 
 show_results() {

@@ -12,9 +12,8 @@ from typing import Any
 import click
 
 from nessa import __version__
-from nessa.errors import InputError, about
+from nessa.errors import InputError, about, explained
 
-EXIT_BAD_INPUT = 2
 LOG_FORMAT = "%(asctime)s (%(filename)s:%(lineno)d) %(message)s"
 PathType = click.Path(path_type=Path)
 COUNT = click.IntRange(min=1)
@@ -663,13 +662,10 @@ def bench(only: tuple[str, ...], size: str, output: Path | None) -> None:
 
 
 def main() -> None:
-    """Run the command line; bad input ends with a message and status 2, never a traceback."""
+    """Run the command line; see `explained` for how it ends."""
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, stream=sys.stderr)
-    try:
+    with explained("nessa"):
         cli()
-    except InputError as error:
-        click.echo(f"nessa: error: {error}", err=True)
-        sys.exit(EXIT_BAD_INPUT)
 
 
 if __name__ == "__main__":

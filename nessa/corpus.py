@@ -23,7 +23,7 @@ from lhotse.utils import fastcopy
 from nessa.audio import read_audio
 from nessa.config import PrepareConfig, TrialCount
 from nessa.datadir import read_optional, read_utt2spk, validate_data_dir
-from nessa.errors import InputError, about
+from nessa.errors import InputError, about, explained
 from nessa.files import read_table, write_table
 from nessa.layout import PROFILE_LIST
 from nessa.manifests import manifest_path, write_manifest
@@ -416,10 +416,7 @@ def _make_trials(
 
 
 def run_program(main: Callable[[], None]) -> None:
-    """Run a program of `local/`: bad input is a message and exit status 2, never a traceback."""
+    """Run a program of `local/`; see `explained` for how it ends."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    try:
+    with explained(Path(sys.argv[0]).name):
         main()
-    except InputError as error:
-        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
-        sys.exit(2)

@@ -1,6 +1,8 @@
-"""The one error type for everything a user can mend."""
+"""The one error type for everything a user can mend, and how a program ends with it."""
 
 import contextlib
+import errno
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,3 +24,40 @@ def about(*files: Path) -> Iterator[None]:
         yield
     except InputError as error:
         raise InputError(f"{', '.join(map(str, files))}: {error}") from None
+
+
+EXIT_REFUSED, EXIT_BAD_INPUT = 1, 2  # by the system, by us
+REMEDIES = {
+    errno.ENOSPC: "free some of the disk, and run again",
+    errno.EDQUOT: "free some of your quota, and run again",
+    errno.EROFS: "choose another place",
+    errno.EACCES: "choose another place, or change who may write there",
+}
+
+
+@contextlib.contextmanager
+def explained(program: str) -> Iterator[None]:
+    """End a program by a message, without a traceback, at bad input or where the system refuses.
+
+    Exit status: 2 at bad input; 1 where a file cannot be written, a disk is full and so on.
+
+    Args:
+        program: the message begins with it.
+    """
+    try:
+        yield
+    except InputError as error:
+        _leave(EXIT_BAD_INPUT, f"{program}: error: {error}")
+    except OSError as error:
+        what = error.strerror or str(error)
+        if error.filename is not None:
+            what = f"{error.filename}: {what}"
+        if error.errno in REMEDIES:
+            what += f"; {REMEDIES[error.errno]}"
+        _leave(EXIT_REFUSED, f"{program}: error: {what}")
+
+
+def _leave(status: int, message: str) -> None:
+    with contextlib.suppress(OSError):  # the log may be on the disk that is full
+        print(message, file=sys.stderr, flush=True)
+    sys.exit(status)

@@ -5,6 +5,7 @@ and no layer draws at random (there is no dropout). So no generator and no sampl
 with what the checkpoint holds a run that was killed ends with the same weights.
 """
 
+import io
 import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -60,6 +61,8 @@ def train_encoder(
         # Other batches make another training, but its result serves as well.
         training = Training(config, speakers, processes, digest([stamp, processes.size]))
         training.resume(output / CHECKPOINT)
+        if processes.first:
+            (output / STAMP).unlink(missing_ok=True)  # of the weights that will be replaced
         _run(training, output, workers, tensorboard)
         if processes.first:
             training.write_losses(output / LOSSES)
@@ -197,8 +200,10 @@ class Training:
     def save(self, path: Path) -> None:
         """Write a checkpoint."""
         state = {name: part.state_dict() for name, part in self._parts().items()}
+        checkpoint = io.BytesIO()  # written to a full disk, torch.save would hide the reason
+        torch.save({"identity": self._identity, "losses": self.losses, **state}, checkpoint)
         with atomic_open(path, "wb") as file:
-            torch.save({"identity": self._identity, "losses": self.losses, **state}, file)
+            file.write(checkpoint.getbuffer())
 
     def resume(self, path: Path) -> None:
         """Load the checkpoint where there is one that belongs to this training."""

@@ -313,6 +313,22 @@ def test_bad_input_to_a_map_is_refused(aligner: Aligner) -> None:
         aligner.map_runtime(np.array([[1.0] * 20, [np.nan] * 20], np.float32))
 
 
+def test_an_aligner_that_was_half_replaced_is_not_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aligner = fitted(ProcrustesAligner(), 40)
+    aligner.save(tmp_path)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("nessa.alignment.base.write_json", killed)
+        aligner.save(tmp_path)
+    with pytest.raises(InputError, match="no aligner here"):
+        load(tmp_path)
+
+
 def test_loading_names_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no aligner here"):
         load(tmp_path)

@@ -41,6 +41,18 @@ def test_atomic_open_leaves_nothing_when_the_rename_fails(tmp_path, monkeypatch)
     assert os.listdir(tmp_path) == []
 
 
+def test_a_full_disk_is_named_by_the_file_that_did_not_fit():
+    if not os.path.exists("/dev/full"):
+        pytest.skip("there is no /dev/full here")
+    with (
+        pytest.raises(OSError, match=r"No space left.*'.*/file'"),
+        atomic_open("/tmp/file") as file,
+    ):
+        with open("/dev/full", "w") as full:
+            full.write("x")
+        file.write("not reached")
+
+
 def test_atomic_open_honours_the_umask(tmp_path):
     mask = os.umask(0o027)
     try:

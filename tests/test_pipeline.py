@@ -1,12 +1,9 @@
 """The whole pipeline at `--size tiny`: what it makes, restarts, Kaldi's eyes, real recordings."""
 
-import contextlib
 import json
 import os
 import shutil
-import signal
 import subprocess
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,15 +20,12 @@ from nessa.plan import aligned_systems, has_as_norm, symmetric_systems
 from nessa.resolution import load_recipe
 from nessa.tables import Embeddings
 from nessa.trials import read_scores
-from tests.conftest import ROOT, Done, run_recipe, start_recipe
+from tests.conftest import ROOT, Done, run_recipe
 
 pytestmark = pytest.mark.slow
 
 SAMPLE = ROOT.parent / "shared/data/librispeech_sample/LibriSpeech"
 SETS = ("train", "align", "dev", "eval")
-# What grows while a stage works; every step that a training logs counts as well.
-PRODUCTS = {0: "data/corpus/wav", 3: "exp/encoders", 4: "exp/embeddings", 6: "exp/aligners"}
-LOGS = {0: "corpus", 3: "encoders", 4: "extract", 6: "align"}
 NOT_COMPARED = ("data/manifests/", "exp/log/", "exp/.lock")  # nor scp: places, times, processes
 
 
@@ -246,41 +240,6 @@ def test_stage_by_stage_in_one_job_ends_with_the_same_bytes(tiny: Path, tmp_path
         done = tiny_run(tmp_path, "--nj", "1", "--stage", stage, "--stop-stage", stage)
         assert done.status == 0, done.err
     assert_same(outcome(tmp_path), outcome(tiny))
-
-
-def work_done(work_dir: Path, stage: int) -> int:
-    """How far a stage has come: a clock that runs as fast as the machine."""
-    made = sum(not path.name.endswith(".tmp") for path in files(work_dir / PRODUCTS[stage]))
-    logs = (work_dir / "exp/log" / LOGS[stage]).glob("*.log")
-    return made + sum(log.read_bytes().count(b": loss ") for log in logs)
-
-
-def kill_in_stage(work_dir: Path, stage: int, moment: float) -> None:
-    """Start a run, and kill its process group once `stage` has done `moment` of its work."""
-    process = start_recipe(work_dir, "--size", "tiny", "--nj", "2")
-    try:
-        while process.poll() is None and work_done(work_dir, stage) < moment:
-            time.sleep(0.01)
-        ended = process.poll()
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        out, err = process.communicate()
-    assert ended is None, (out, err)
-    assert not (work_dir / f"exp/.done/{stage}").exists(), "killed too late"
-
-
-def test_a_run_killed_in_four_stages_ends_with_the_same_bytes(tiny: Path, tmp_path: Path) -> None:
-    rng = np.random.default_rng(20240112)
-    for stage in PRODUCTS:
-        kill_in_stage(tmp_path, stage, rng.uniform(0.05, 0.75) * work_done(tiny, stage))
-    done = tiny_run(tmp_path, "--stop-stage", "7")
-    assert done.status == 0, done.err
-    expected = outcome(tiny)
-    found = outcome(tmp_path)
-    assert_same(found, {name: expected[name] for name in found})
-    made = ("exp/encoders/", "exp/embeddings/", "exp/aligners/", "exp/mapped/", "data/")
-    assert {name for name in expected if name.startswith(made)} <= found.keys()
 
 
 # --- bad input, through run.sh ------------------------------------------------------------------

@@ -196,7 +196,7 @@ def test_a_speaker_that_fails_leaves_no_half_of_it(
         raise OSError("no space left")
 
     monkeypatch.setattr("nessa.synth.tree.record", fail)  # forked processes inherit it
-    with pytest.raises(RuntimeError, match="id10001 failed"):
+    with pytest.raises(ChildProcessError, match="id10001 failed"):
         synthesise_corpus(tmp_path, {"train": SetPlan(2, 1, 1)})
     assert not (tmp_path / "meta.csv").exists()
     assert not list(tmp_path.glob("wav/id*"))

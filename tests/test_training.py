@@ -98,6 +98,23 @@ def test_a_checkpoint_of_other_settings_is_not_taken_up(
     assert weights(tmp_path / "a") == weights(tmp_path / "b")
 
 
+def test_weights_of_other_settings_are_not_taken_for_those_of_an_old_stamp(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_encoder(config(seed=1), data, tmp_path, workers=0)
+    first = weights(tmp_path)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(nessa.training, "write_json", killed)  # which comes after the weights
+        train_encoder(config(seed=2), data, tmp_path, workers=0)
+    assert weights(tmp_path) != first
+    train_encoder(config(seed=1), data, tmp_path, workers=0)
+    assert weights(tmp_path) == first
+
+
 def test_a_finished_training_is_not_done_again_unless_settings_change(
     data: Path, tmp_path: Path
 ) -> None:

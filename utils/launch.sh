@@ -133,9 +133,10 @@ fill_in() {
 report_failures() {
   local index code failed=0 first='' status=2
   for index in "${!job_list[@]}"; do
-    code=$(cat "$status_dir/$index" 2>/dev/null || echo 1) # no file: the job was killed outright
-    ((code == 0)) && continue
-    ((code == 2)) || status=1
+    # No file: the job was killed outright. An empty one: the disk was full.
+    code=$(cat "$status_dir/$index" 2>/dev/null) || true
+    [[ $code == 0 ]] && continue
+    [[ $code == 2 ]] || status=1
     failed=$((failed + 1))
     first=${first:-$index}
   done

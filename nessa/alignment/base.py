@@ -123,6 +123,7 @@ class Aligner(ABC):
         """Write aligner.safetensors, then aligner.json; the description comes last."""
         directory = Path(directory)
         arrays = {name: np.ascontiguousarray(array) for name, array in self.arrays.items()}
+        (directory / DESCRIPTION).unlink(missing_ok=True)  # it does not describe the new arrays
         with atomic_open(directory / ARRAYS, "wb") as file:
             file.write(save(arrays))
         description = {

@@ -97,6 +97,7 @@ def save_model(directory: Path | str, config: EncoderConfig, encoder: nn.Module)
     The files do not tell on which device the encoder was.
     """
     directory = Path(directory)
+    (directory / WEIGHTS).unlink(missing_ok=True)  # they do not belong to the new config.yaml
     save_yaml(directory / CONFIG, config)
     weights = {name: tensor.cpu().contiguous() for name, tensor in encoder.state_dict().items()}
     with atomic_open(directory / WEIGHTS, "wb") as file:

@@ -18,7 +18,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from nessa.errors import InputError
+from nessa.errors import InputError, explained
 from nessa.files import atomic_open, digest, read_json, write_json
 from nessa.progress import progress
 from nessa.synth.acoustics import SAMPLE_RATE, AcousticRanges, draw_session, record
@@ -200,6 +200,11 @@ def _remove(path: Path) -> None:
 def _make_speaker(wav: Path, speaker: Speaker, settings: Settings, espeak: Espeak) -> None:
     # Ctrl-C reaches all processes of a terminal; the parent ends this one, without a traceback.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with explained(f"synth, speaker {speaker.id}"):
+        _write_speaker(wav, speaker, settings, espeak)
+
+
+def _write_speaker(wav: Path, speaker: Speaker, settings: Settings, espeak: Espeak) -> None:
     temporary = wav / f".{speaker.id}.tmp"
     for session, utterance, samples in _speak(speaker, settings, espeak):
         folder = temporary / f"s{session:02d}"
@@ -282,7 +287,7 @@ def _in_processes(make: Callable[[Speaker], None], speakers: list[Speaker], nj: 
                     process, speaker = running.pop(cast(int, sentinel))
                     process.join()
                     if process.exitcode != 0:
-                        raise RuntimeError(
+                        raise ChildProcessError(
                             f"synth: speaker {speaker.id} failed (exit code {process.exitcode}); "
                             "its message is above"
                         )

@@ -1,0 +1,168 @@
+"""Kills, full disks and lost folders at any moment: a run that is started again ends the same."""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.conftest import ROOT, run_recipe, start_recipe
+from tests.test_pipeline import assert_same, outcome
+
+pytestmark = pytest.mark.slow
+
+KILLS = 30
+FULL_DISKS = 20
+# One aligner is enough, and what comes after its scores takes long to start and makes little.
+OPTIONS = ("--size", "tiny", "--stop-stage", "8", "--set", "baselines=[]")
+OPTIONS += ("--set", "controls=false", "--set", "aligner.seeds=[1]")
+MADE = ("encoders", "embeddings", "aligners", "mapped", "scores")
+
+
+def assert_same_as(work_dir: Path, tiny: Path) -> None:
+    """Everything that `work_dir` holds is as in the undisturbed run, and all of it is there."""
+    made = (*(f"exp/{folder}/" for folder in MADE), "data/")
+    expected = outcome(tiny)
+    found = {name: data for name, data in outcome(work_dir).items() if name.startswith(made)}
+    assert_same(found, {name: expected[name] for name in found})
+    for name in (*made[:2], "exp/mapped/nessa/new-old/", "exp/scores/nessa/old-new/", "data/"):
+        assert {other for other in expected if other.startswith(name)} <= found.keys()
+
+
+def stages_done(work_dir: Path) -> int:
+    with contextlib.suppress(FileNotFoundError):
+        return sum(not name.endswith(".tmp") for name in os.listdir(work_dir / "exp/.done"))
+    return 0
+
+
+def kill_after(work_dir: Path, seconds: float, nj: int) -> bool:
+    """Run, and kill everything after some seconds; tells whether it was still running."""
+    process = start_recipe(work_dir, "--nj", str(nj), *OPTIONS)
+    deadline = time.monotonic() + seconds
+    while process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    running = process.poll() is None
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    out, err = process.communicate()
+    assert running or process.returncode == 0, (out, err)
+    return running
+
+
+def test_thirty_kills_at_random_moments_change_no_byte(tiny: Path, tmp_path: Path) -> None:
+    """With 1, 2 and 8 jobs in turns. Each run gets longer until it finishes a stage more."""
+    rng = np.random.default_rng(20240112)
+    kills, patience, before = 0, 3.0, 0
+    seen: set[int] = set()
+    while kills < KILLS:
+        if stages_done(tmp_path) == 9:  # done before the last kill: make the later stages again
+            for stage in range(3, 9):
+                (tmp_path / f"exp/.done/{stage}").unlink()
+            for folder in MADE:
+                shutil.rmtree(tmp_path / "exp" / folder)
+        if kill_after(tmp_path, rng.uniform(1.0, patience), (1, 2, 8)[kills % 3]):
+            kills += 1
+            seen.add(stages_done(tmp_path))
+        after = stages_done(tmp_path)
+        patience, before = (3.0 if after > before else patience * 1.2), after
+    assert len(seen) >= 4, f"killed with only {seen} stages done"
+    done = run_recipe(tmp_path, *OPTIONS)
+    assert done.status == 0, done.err
+    assert_same_as(tmp_path, tiny)
+
+
+# --- a disk that is full ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own in memory, where there is the right to mount one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "nessa-test", str(folder)]
+    done = subprocess.run(mount, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"no right to mount a small disk: {done.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def resize(disk: Path, kib: int) -> None:
+    subprocess.run(["mount", "-o", f"remount,size={kib}k", disk], check=True)
+
+
+def test_a_disk_that_is_full_again_and_again_changes_no_byte(tiny: Path, small_disk: Path) -> None:
+    """It grows after each failure; every run carries on where the one before it stopped."""
+    work_dir = small_disk / "work"
+    audio = sum(path.stat().st_blocks for path in (tiny / "data/corpus").rglob("*")) // 2  # KiB
+    failures = 0
+    for size in (*range(audio // 9, audio, audio // 5), *range(audio, 2 * audio, audio // 100)):
+        resize(small_disk, size)
+        done = run_recipe(work_dir, *OPTIONS)
+        if done.status == 0:
+            break
+        failures += 1
+        said = done.out + done.err
+        assert done.status == 1, said
+        assert "Traceback" not in said
+        assert "No space left on device" in said or "full" in said, said
+    assert failures >= FULL_DISKS, f"only {failures}"
+    assert_same_as(work_dir, tiny)
+
+
+def test_a_failed_job_is_not_taken_for_done_where_its_exit_code_cannot_be_written(
+    small_disk: Path, tmp_path: Path
+) -> None:
+    (small_disk / "scratch").mkdir()
+    fill = f"head -c 2000000 /dev/zero >{small_disk}/filler 2>/dev/null; exit 3"
+    words = ["--scratch", f"{small_disk}/scratch", "--log", f"{tmp_path}/log", "--jobs", "a"]
+    launch = [ROOT / "utils/launch.sh", *words, "--", "bash", "-c", fill]
+    done = subprocess.run(launch, capture_output=True, text=True)
+    assert done.returncode == 1 and "1 of 1 jobs failed" in done.stderr
+
+
+# --- other accidents ----------------------------------------------------------------------------
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    done = run_recipe(Path("/proc/work"), "--size", "tiny")
+    assert done.status == 1 and "cannot write to /proc/work" in done.err
+    (tmp_path / "file").touch()
+    done = run_recipe(tmp_path / "file", "--size", "tiny")
+    assert done.status == 1 and f"cannot write to {tmp_path / 'file'}" in done.err
+
+
+def test_a_log_folder_that_is_removed_meanwhile_loses_nothing(tiny: Path, tmp_path: Path) -> None:
+    for folder in ("data", "exp/encoders"):
+        shutil.copytree(tiny / folder, tmp_path / folder)
+    process = start_recipe(tmp_path, "--size", "tiny", "--stage", "4", "--stop-stage", "4")
+    while process.poll() is None:
+        shutil.rmtree(tmp_path / "exp/log", ignore_errors=True)
+        time.sleep(0.05)
+    _, err = process.communicate()
+    assert process.returncode == 0, err
+    expected = {k: v for k, v in outcome(tiny).items() if k.startswith("exp/embeddings/")}
+    found = outcome(tmp_path)
+    assert_same({name: found[name] for name in expected}, expected)
+
+
+def test_times_that_go_backwards_change_nothing(tiny: Path, tmp_path: Path) -> None:
+    """What is up to date is told by content: a clock that was wrong does not matter."""
+    shutil.copytree(tiny, tmp_path / "work")
+    for number, path in enumerate(sorted((tmp_path / "work").rglob("*"))):
+        os.utime(path, (4e9 - 1000 * number,) * 2)
+    before = outcome(tmp_path / "work")
+    done = run_recipe(tmp_path / "work", "--size", "tiny")
+    assert done.status == 0 and "all done before" in done.out
+    done = run_recipe(tmp_path / "work", "--size", "tiny", "--stage", "4", "--stop-stage", "5")
+    assert done.status == 0, done.err
+    found = outcome(tmp_path / "work")
+    for name in set(before) - set(found):
+        assert name.startswith("exp/.done/")
+    assert_same(found, {name: before[name] for name in found})
