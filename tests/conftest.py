@@ -1,7 +1,9 @@
 """Fixtures that several test files share."""
 
+import fcntl
 import logging
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +16,11 @@ import torch
 from nessa.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# Under nohup, or in the background of a script, signals are ignored, and bash cannot undo that in
+# the programs that tests stop by them.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @dataclass(frozen=True)
@@ -80,9 +87,17 @@ def run_recipe(work_dir: Path, *options: str) -> Done:
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Work directory of a finished `./run.sh --size tiny`; for slow tests, which only read it."""
-    work_dir = tmp_path_factory.mktemp("tiny") / "work"
-    done = run_recipe(work_dir, "--size", "tiny", "--nj", "2")
-    assert done.status == 0, done.err
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # one for the workers of all files
+        shared = shared.parent
+    work_dir = shared / "tiny"
+    with open(shared / "tiny.lock", "a+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.seek(0)
+        if not lock.read():
+            done = run_recipe(work_dir, "--size", "tiny", "--nj", "2")
+            assert done.status == 0, done.err
+            lock.write("finished")
     return work_dir
 
 

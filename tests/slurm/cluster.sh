@@ -5,7 +5,8 @@
 #                                       slurm.conf, to be named in SLURM_CONF
 #   tests/slurm/cluster.sh stop DIR
 #
-#   --cpus N    of the node, whatever the machine has (default: 8)
+#   --cpus N        of the node, whatever the machine has (default: 8)
+#   --array-size N  tasks of an array at most (default: 1001, as Slurm's)
 #
 # Needs slurmctld, slurmd and munged (Debian and Ubuntu: slurmctld slurmd slurm-client munge).
 
@@ -20,9 +21,10 @@ export PATH=$PATH:/usr/sbin:/sbin # where the daemons are
 readonly patience=30 # seconds that the node has to come up, and a daemon to end
 
 main() {
-  cpus=8 arguments=()
-  parse_options cpus -- "$@"
+  cpus=8 array_size=1001 arguments=()
+  parse_options cpus array_size -- "$@"
   check_integer cpus 1 9999
+  check_integer array_size 2 999999
   ((${#arguments[@]} == 2)) || fail 2 "expected: start DIR, or stop DIR"
   folder=$(realpath -m -- "${arguments[1]}")
   case ${arguments[0]} in
@@ -85,6 +87,7 @@ SelectTypeParameters=CR_CPU
 SlurmdParameters=config_overrides
 SchedulerParameters=sched_interval=2,batch_sched_delay=0
 KillWait=2
+MaxArraySize=$array_size
 ReturnToService=2
 NodeName=$host NodeAddr=127.0.0.1 CPUs=$cpus RealMemory=$(free -m | awk '/^Mem:/ { print $2 }')
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP

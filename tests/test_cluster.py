@@ -1,0 +1,78 @@
+"""What is asked of a cluster: checked before anything is submitted."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, Command, run_recipe
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("stages: {encoder: {cpus: 4}}", ["stages.encoder", "'encoders'"]),
+        ("defaults: {tme: '30'}", ["defaults.tme", "did you mean 'time'?"]),
+        ("defaults: {time: 4:00:00}", ["defaults.time", "in quotes"]),
+        ("defaults: {time: soon}", ["defaults.time", "'soon'"]),
+        ("defaults: {options: [qos=long]}", ["defaults.options", "--qos=long"]),
+        ("retries: -1", ["retries"]),
+    ],
+)
+def test_wrong_settings_are_named(
+    nessa: Command, tmp_path: Path, text: str, parts: list[str]
+) -> None:
+    conf = tmp_path / "slurm.yaml"
+    conf.write_text(text)
+    nessa("recipe", "slurm", "--conf", conf).refused(str(conf), *parts)
+
+
+def test_a_stage_s_settings_go_before_the_defaults_key_by_key(
+    nessa: Command, tmp_path: Path
+) -> None:
+    conf = tmp_path / "slurm.yaml"
+    conf.write_text(
+        "defaults: {memory: 4G, time: '30', options: [--qos=long], setup: [module load a]}\n"
+        "stages: {encoders: {memory: 9G, gpus: 2, processes: 2, nodes: 3}}\n"
+    )
+    lines = nessa("recipe", "slurm", "--conf", conf).out.splitlines()
+    assert lines[0] == "retries 2"
+    assert [line for line in lines if line.startswith("encoders.")] == [
+        "encoders.cpus 1",
+        "encoders.processes 2",
+        *(
+            f"encoders.sbatch --{option}"
+            for option in (
+                "time=30",
+                "mem=9G",
+                "cpus-per-task=1",
+                "gpus-per-node=2",
+                "nodes=3",
+                "qos=long",
+            )
+        ),
+        "encoders.setup module load a",
+    ]
+    assert "extract.sbatch --mem=4G" in lines and "extract.sbatch --nodes=1" in lines
+
+
+def test_run_checks_them_first(tmp_path: Path) -> None:
+    conf = tmp_path / "slurm.yaml"
+    conf.write_text("retries: many")
+    options = ("--backend", "slurm", "--slurm-conf", str(conf))
+    run_recipe(tmp_path / "work", *options).refused(str(conf), "retries")
+    run_recipe(tmp_path / "work", "--backend", "pbs").refused("must be local or slurm")
+
+
+def test_a_cluster_that_is_not_there_is_named(tmp_path: Path) -> None:
+    for name in ("bash", "dirname", "realpath"):
+        (tmp_path / name).symlink_to(shutil.which(name) or "")
+    words = ["--backend", "slurm", "--name", "x", "--log", "x", "--jobs", "a", "--", "true"]
+    done = subprocess.run(
+        [ROOT / "utils/launch.sh", *words],
+        env={"PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2 and "sbatch is not here" in done.stderr
