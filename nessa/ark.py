@@ -70,10 +70,10 @@ class Ark:
         Raises:
             InputError: it is missing, empty, unreadable, or not a regular file.
         """
-        if not path.is_file():  # a FIFO or a device would block or never end
-            what = "not a regular file" if path.exists() else "no such file"
-            raise InputError(f"{place}: {what}; has the stage that makes it been run?")
         try:
+            if not path.is_file():  # a FIFO or a device would block or never end
+                what = "not a regular file" if path.exists() else "no such file"
+                raise InputError(f"{place}: {what}; has the stage that makes it been run?")
             with open(path, "rb") as file:
                 if not os.fstat(file.fileno()).st_size:
                     raise InputError(f"{place}: empty file, holds no vectors; run extraction again")

@@ -12,6 +12,7 @@ from typing import IO, Any
 from nessa.errors import InputError
 
 BLOCK_BYTES = 2**22  # of a text file, read at once
+LONGEST_LINE = 2**25  # bytes
 
 
 @contextlib.contextmanager
@@ -78,6 +79,11 @@ def read_blocks(path: Path | str) -> Iterator[tuple[int, bytes]]:
                 lines, newline, tail = read.rpartition(b"\n")
                 if not newline:
                     rest += read
+                    if len(rest) > LONGEST_LINE:
+                        raise InputError(
+                            f"{path}: line {first}: longer than {LONGEST_LINE} bytes; "
+                            "is this a text file?"
+                        )
                     continue
                 block = rest + lines + newline
                 rest = tail
@@ -131,6 +137,8 @@ def read_table(path: Path | str) -> dict[str, str]:
         key, _, value = line.strip().partition(" ")
         if not value.strip():
             raise InputError(f"{path}: line {number}: expected `key value`, got {line!r}")
+        if key.split() != [key]:
+            raise InputError(f"{path}: line {number}: key {key!r} has white space in it; rename it")
         if key in table:
             raise InputError(f"{path}: line {number}: duplicate key {key!r}; remove one")
         table[key] = value.strip()
@@ -155,6 +163,8 @@ def read_json(path: Path | str) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise InputError(f"{path}: line {error.lineno}: not JSON ({error.msg})") from error
+    except (ValueError, RecursionError) as error:  # a number of too many digits, or deep nesting
+        raise InputError(f"{path}: not JSON that can be read ({error})") from error
 
 
 def write_json(path: Path | str, value: Any) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import gzip
 import json
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +15,7 @@ from lhotse.cut import MonoCut
 from nessa.errors import InputError
 from nessa.files import atomic_open
 
+AGAIN = "prepare the corpus (stage 1) again"
 COMPRESSION = 3  # of gzip; 6 makes files a tenth smaller, and takes three times as long
 
 
@@ -70,7 +72,10 @@ def read_cuts(data: Path, name: str) -> CutSet:
 def read_background(data: Path, kind: str) -> RecordingSet | None:
     """The noises ("noise") or room impulse responses ("rir") that encoders are trained with."""
     path = manifest_path(data, kind, "recordings")
-    return RecordingSet.from_jsonl(path) if path.is_file() else None
+    try:
+        return RecordingSet.from_jsonl(path) if path.is_file() else None
+    except Exception as error:  # Lhotse checks nothing before it uses it
+        raise InputError(f"{path}: not recordings of Lhotse's ({error}); {AGAIN}") from None
 
 
 class CutTable:
@@ -92,17 +97,17 @@ class CutTable:
             name: of the set.
 
         Raises:
-            InputError: there is no such manifest.
+            InputError: there is no such manifest, or it is damaged.
         """
         lines = bytearray()
         ends, speakers = [0], []
         indices: dict[str, int] = {}
-        with gzip.open(_existing(manifest_path(data, name, "cuts"))) as file:
-            for line in file:
-                speaker = json.loads(line)["supervisions"][0]["speaker"]
-                lines += line
-                ends.append(len(lines))
-                speakers.append(indices.setdefault(speaker, len(indices)))
+        self._path = _existing(manifest_path(data, name, "cuts"))
+        for number, line in enumerate(_read_lines(self._path), start=1):
+            lines += line
+            ends.append(len(lines))
+            speaker = _speaker_of(line, f"{self._path}: line {number}")
+            speakers.append(indices.setdefault(speaker, len(indices)))
         self._lines, self._ends = np.frombuffer(lines, np.uint8), np.array(ends)
         self.names = list(indices)
         self.speakers = np.array(speakers, np.int32)
@@ -111,7 +116,12 @@ class CutTable:
         return len(self.speakers)
 
     def __getitem__(self, index: int) -> MonoCut:
-        return MonoCut.from_dict(self._item(index))
+        try:
+            return MonoCut.from_dict(self._item(index))
+        except Exception as error:  # Lhotse checks nothing before it uses it
+            raise InputError(
+                f"{self._path}: line {index + 1}: not a cut of Lhotse's ({error}); {AGAIN}"
+            ) from None
 
     def id(self, index: int) -> str:
         """The id of a cut."""
@@ -126,6 +136,26 @@ class CutTable:
         order = np.argsort(self.speakers, kind="stable")
         counts = np.bincount(self.speakers, minlength=len(self.names))
         return np.split(order, np.cumsum(counts)[:-1])
+
+
+def _read_lines(path: Path) -> Iterator[bytes]:
+    try:
+        with gzip.open(path) as file:
+            yield from file
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path}: cannot be unpacked ({error}); {AGAIN}") from None
+
+
+def _speaker_of(line: bytes, place: str) -> str:
+    """The speaker of a cut, whose id is looked at as well."""
+    try:
+        item = json.loads(line)
+        name, speaker = item["id"], item["supervisions"][0]["speaker"]
+    except (ValueError, RecursionError, LookupError, TypeError):
+        name = speaker = None
+    if not isinstance(name, str) or not isinstance(speaker, str):
+        raise InputError(f"{place}: not a cut with an id and a speaker; {AGAIN}")
+    return speaker
 
 
 def _existing(path: Path) -> Path:

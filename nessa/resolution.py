@@ -109,6 +109,8 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
         line = f"line {where.line + 1}: " if where else ""
         what = getattr(error, "problem", None) or "cannot be parsed"
         raise InputError(f"{path}: {line}not plain YAML: {what}") from None
+    except (ValueError, RecursionError) as error:  # a date that is none, or deep nesting
+        raise InputError(f"{path}: not plain YAML that can be read ({error})") from None
     if not isinstance(settings, dict):
         raise InputError(f"{path}: expected `key: value` lines at the top level")
     return settings
@@ -120,7 +122,7 @@ def _parse_override(override: str) -> dict[str, Any]:
         raise InputError(f"--set {override}: expected key=value, for instance aligner.dim=128")
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         raise InputError(f"--set {override}: the value is not plain YAML") from None
     for part in reversed(key.strip().split(".")):
         value = {part: value}

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
+from nessa.audio import reason
 from nessa.batches import Batch, TrainBatches, TrainSpeakers
 from nessa.config import EncoderConfig
 from nessa.criterion import Criterion
@@ -206,19 +207,35 @@ class Training:
             file.write(checkpoint.getbuffer())
 
     def resume(self, path: Path) -> None:
-        """Load the checkpoint where there is one that belongs to this training."""
+        """Load the checkpoint where there is one that belongs to this training.
+
+        Raises:
+            InputError: it is damaged.
+        """
         if not path.is_file():
             return
-        checkpoint = torch.load(path, weights_only=True, map_location=self.processes.device)
-        if checkpoint["identity"] != self._identity:
-            log.info("%s: of a training with other settings; starting anew", path)
-            return
-        self.losses = checkpoint["losses"]
+        try:
+            checkpoint = torch.load(path, weights_only=True, map_location=self.processes.device)
+            if checkpoint["identity"] != self._identity:
+                log.info("%s: of a training with other settings; starting anew", path)
+                return
+            self._restore(checkpoint)
+        except Exception as error:  # torch raises many types for files that are damaged
+            raise InputError(
+                f"{path}: damaged, or no checkpoint of ours ({reason(error)}); remove it, and the "
+                "training starts anew"
+            ) from None
+        log.info("%s: going on after step %d", path, len(self.losses))
+
+    def _restore(self, checkpoint: dict[str, Any]) -> None:
+        losses = checkpoint["losses"]
+        if not isinstance(losses, list) or not all(isinstance(loss, float) for loss in losses):
+            raise TypeError("losses are not numbers")
+        self.losses = losses
         if len(self.losses) > self._phases[0].steps:
             self._enter(1)
         for name, part in self._parts().items():
             part.load_state_dict(checkpoint[name])
-        log.info("%s: going on after step %d", path, len(self.losses))
 
     def write_losses(self, path: Path) -> None:
         """Write the loss of every step: `step loss`, tab-separated."""

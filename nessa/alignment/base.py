@@ -1,7 +1,6 @@
 """What every aligner is: fitted on two views of the same speakers, it maps both into one space."""
 
 import hashlib
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -207,9 +206,24 @@ def read_description(directory: Path) -> tuple[dict[str, Any], dict[str, npt.NDA
         arrays = load_file(directory / ARRAYS)
     except (SafetensorError, OSError) as error:
         raise InputError(f"{directory / ARRAYS}: cannot be read: {error}") from None
-    if not isinstance(description, dict) or "kind" not in description:
-        raise InputError(f"{directory / DESCRIPTION}: not an aligner: {json.dumps(description)}")
+    if not _describes_an_aligner(description):
+        raise InputError(f"{directory / DESCRIPTION}: does not describe an aligner; fit it again")
     return description, arrays
+
+
+def _describes_an_aligner(description: Any) -> bool:
+    if not isinstance(description, dict):
+        return False
+    kind, settings, fingerprints = (
+        description.get(key) for key in ("kind", "settings", "fingerprints")
+    )
+    return (
+        isinstance(kind, str)
+        and isinstance(settings, dict)
+        and isinstance(fingerprints, list)
+        and len(fingerprints) == 2
+        and all(isinstance(one, str | None) for one in fingerprints)
+    )
 
 
 def checked(matrix: Matrix, dim: int, side: str) -> Matrix:
