@@ -21,6 +21,7 @@
 #   --slurm-conf FILE   what each stage asks of Slurm (default: conf/slurm.yaml)
 #   --sbatch=OPTION     one more option of sbatch, as --sbatch=--account=speech; may be given often
 #   --max-jobs-run N    at most so many jobs at once, should --nj ask for more
+#   --allow-pipes true  run the commands that a wav.scp has in the place of files
 #   --skip-bad true     leave out utterances whose audio cannot be used, and list them
 #   --size NAME         a size that the recipe offers, e.g. tiny, default, large
 #   --work-dir DIR      where data/ and exp/ grow (default: the recipe's folder)
@@ -243,11 +244,11 @@ stop() {
 
 read_options() {
   recipe=mini stage='' stop_stage=10 nj=$(count_cores) size='' work_dir='' set=() arguments=()
-  backend=local slurm_conf=$root/conf/slurm.yaml sbatch=() max_jobs_run=9999 skip_bad=false skip=()
+  backend=local slurm_conf=$root/conf/slurm.yaml sbatch=() max_jobs_run=9999 skip_bad=false skip=() allow_pipes=false
   local corpus
   for corpus in "${corpora[@]}"; do declare -g "$corpus="; done
   parse_options recipe stage stop_stage nj size work_dir set backend slurm_conf sbatch max_jobs_run \
-    skip_bad "${corpora[@]}" -- "$@"
+    skip_bad allow_pipes "${corpora[@]}" -- "$@"
   ((${#arguments[@]} == 0)) ||
     fail 2 "unexpected argument '${arguments[0]}'; options start with -- (see --help)"
   find_recipe
@@ -257,6 +258,7 @@ read_options() {
   check_integer max_jobs_run 1 9999
   [[ $backend == local || $backend == slurm ]] ||
     fail 2 "--backend must be local or slurm, not '$backend'"
+  [[ $allow_pipes == false ]] || set+=(corpus.allow_pipes=true)
   [[ $skip_bad == false ]] || skip=(--skip-bad)
   slurm_conf=$(realpath -m -- "$slurm_conf")
   first=$stage

@@ -51,12 +51,13 @@ def main() -> None:
     if recipe.corpus.sets:
         made = tree.read_meta(options.corpus / "meta.csv")
         tree.prepare_tree(options.corpus, made, options.output, options.nj, options.skip_bad)
-    utterances = split_lone_chapters(read_corpus(recipe, options.corpus))
+    where = find_corpus(recipe, options.corpus)
+    utterances = split_lone_chapters(read_corpus(recipe, where))
     sets = divide(recipe, {utterance.speaker for utterance in utterances})
     for name, speakers in sets.items():
         own = sort_utterances(u for u in utterances if u.speaker in speakers)
         skipped: dict[str, str] = {}
-        cuts = make_cuts(own, skipped if options.skip_bad else None, options.nj)
+        cuts = make_cuts(own, skipped if options.skip_bad else None, options.nj, where)
         counts = write_set(options.output, name, cuts)
         write_skipped(options.output, name, skipped)
         log.info(
@@ -69,10 +70,14 @@ def main() -> None:
     write_backgrounds(options.output, [options.corpus / "noise"], [options.corpus / "rir"])
 
 
-def read_corpus(recipe: Recipe, downloaded: Path) -> list[Utterance]:
-    """List the utterances of the recipe's parts, or of all parts of a local copy."""
+def find_corpus(recipe: Recipe, downloaded: Path) -> Path:
+    """The local copy that the recipe names, or what stage 0 downloaded."""
     given = recipe.corpus.paths.get("librispeech")
-    corpus = Path(given) if given else downloaded / "LibriSpeech"
+    return Path(given) if given else downloaded / "LibriSpeech"
+
+
+def read_corpus(recipe: Recipe, corpus: Path) -> list[Utterance]:
+    """List the utterances of the recipe's parts, or of all parts of a local copy."""
     genders = read_speakers(corpus / "SPEAKERS.TXT")
     there = sorted({path.parents[2].name for path in corpus.glob("*/*/*/*.flac")})
     if not there:

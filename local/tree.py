@@ -67,7 +67,7 @@ def prepare_tree(
         path = corpus / "trials" / f"{name}.txt"
         given = TrialList.read(path) if path.exists() else None
         skipped: dict[str, str] = {}
-        cuts = make_cuts(utterances, skipped if skip_bad else None, nj)
+        cuts = make_cuts(utterances, skipped if skip_bad else None, nj, corpus)
         counts = write_set(data, name, cuts)
         if given is not None:
             known = {utterance.id for utterance in utterances}
@@ -93,6 +93,8 @@ def read_meta(path: Path) -> dict[str, dict[str, str]]:
         fields = line.split("\t")
         if len(fields) != len(COLUMNS) or fields[2] not in ("m", "f"):
             raise InputError(f"{path}: line {number}: expected id, id, m or f, nationality, set")
+        if Path(fields[0]).name != fields[0]:
+            raise InputError(f"{path}: line {number}: {fields[0]!r} is no speaker, but a path")
         sets.setdefault(fields[4], {})[fields[0]] = fields[2]
     return sets
 

@@ -158,7 +158,7 @@ def prepare_eval(copy: Copy, lists: Mapping[str, TrialList], options: Options) -
                 yield utterance
 
     skipped: dict[str, str] = {}
-    counts = write_cuts("eval", utterances(), skipped, options)
+    counts = write_cuts("eval", utterances(), skipped, options, copy.root)
     for row, (name, listed) in enumerate(lists.items()):
         file = "trials" if row == 0 else f"trials_{name}"
         listed.among(found, skipped).write(options.output / "eval" / file)
@@ -177,7 +177,7 @@ def prepare_training(recipe: Recipe, copy: Copy, options: Options) -> None:
     utterances = 0
     for name, speakers in sets.items():
         skipped: dict[str, str] = {}
-        counts = write_cuts(name, find_utterances(copy, speakers), skipped, options)
+        counts = write_cuts(name, find_utterances(copy, speakers), skipped, options, copy.root)
         write_skipped(options.output, name, skipped)
         if name != twice:
             utterances += counts.utterances + len(skipped)
@@ -185,10 +185,14 @@ def prepare_training(recipe: Recipe, copy: Copy, options: Options) -> None:
 
 
 def write_cuts(
-    name: str, utterances: Iterable[Utterance], skipped: dict[str, str], options: Options
+    name: str,
+    utterances: Iterable[Utterance],
+    skipped: dict[str, str],
+    options: Options,
+    corpus: Path,
 ) -> SetCounts:
     """Write a set."""
-    cuts = make_cuts(utterances, skipped if options.skip_bad else None, options.nj)
+    cuts = make_cuts(utterances, skipped if options.skip_bad else None, options.nj, corpus)
     counts = write_set(options.output, name, cuts)
     log.info(
         "%s: %d speakers, %d utterances, %.1f hours, %d skipped",

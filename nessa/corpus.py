@@ -5,6 +5,7 @@ become sets, and sets are checked and given trials.
 """
 
 import logging
+import os
 import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -110,7 +111,10 @@ def _recording(name: str, path: Path, header: AudioHeader) -> Recording:
 
 
 def make_cuts(
-    utterances: Iterable[Utterance], skipped: dict[str, str] | None = None, nj: int = 1
+    utterances: Iterable[Utterance],
+    skipped: dict[str, str] | None = None,
+    nj: int = 1,
+    corpus: Path | None = None,
 ) -> Iterator[MonoCut]:
     """Describe utterances as Lhotse does: a cut with one recording and one supervision each.
 
@@ -121,6 +125,7 @@ def make_cuts(
         skipped: receives the utterances whose audio cannot be used, {id: why}, for which all of
             it is decoded; where None, files with a bad header are refused.
         nj: processes that read the files; does not change the result.
+        corpus: its folder; a warning says how many files lie outside, behind symbolic links.
 
     Returns:
         Cuts in the same order (session in `supervision.custom["session"]`).
@@ -128,8 +133,31 @@ def make_cuts(
     Raises:
         InputError: an id occurs twice or does not start with its speaker, or audio cannot be used.
     """
+    if corpus is not None:
+        utterances = _watch_links(utterances, corpus)
     cuts = _cuts_by_header(utterances, skipped, nj)
     return cuts if skipped is None else usable_cuts(cuts, skipped, nj)
+
+
+def _watch_links(utterances: Iterable[Utterance], corpus: Path) -> Iterator[Utterance]:
+    """Pass utterances on, and warn in the end of files that are not where they seem to be."""
+    inside = f"{os.path.realpath(corpus)}{os.sep}"
+    outside: list[tuple[Path, str]] = []
+    folder, place = Path(), ""  # utterances of a session follow each other
+    for utterance in utterances:
+        if utterance.path.parent != folder:
+            folder = utterance.path.parent
+            place = f"{os.path.realpath(folder)}{os.sep}"
+        if os.path.islink(utterance.path) or not place.startswith(inside):
+            target = os.path.realpath(utterance.path)
+            if not target.startswith(inside):
+                outside.append((utterance.path, target))
+        yield utterance
+    if outside:
+        log.warning(
+            "%s: %d files lie outside of it, behind symbolic links; the first is %s -> %s",
+            corpus, len(outside), *outside[0],
+        )  # fmt: skip
 
 
 def _cuts_by_header(

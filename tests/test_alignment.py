@@ -1,5 +1,6 @@
 """Aligners on embeddings whose truth is known."""
 
+import json
 import math
 from pathlib import Path
 
@@ -337,7 +338,12 @@ def test_loading_names_what_is_wrong(tmp_path: Path) -> None:
     description.write_text(description.read_text().replace("procrustes", "procrustean"))
     with pytest.raises(InputError, match="procrustean"):
         load(tmp_path)
-    description.write_text(description.read_text().replace("procrustean", "procrustes"))
+    whole = json.loads(description.read_text().replace("procrustean", "procrustes"))
+    for key, value in {"kind": 3, "settings": [], "fingerprints": ["x"]}.items():
+        description.write_text(json.dumps(whole | {key: value}))
+        with pytest.raises(InputError, match=r"aligner\.json: does not describe an aligner"):
+            load(tmp_path)
+    description.write_text(json.dumps(whole))
     (tmp_path / "aligner.safetensors").write_bytes(b"\x80\x04K\x01.")  # a pickle
     with pytest.raises(InputError, match=r"aligner\.safetensors"):
         load(tmp_path)

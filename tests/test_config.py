@@ -61,7 +61,16 @@ def test_unknown_size_names_the_nearest() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["- a list", "a: [1", "a: !!python/object/apply:os.system ['touch canary']", "\x00"]
+    "text",
+    [
+        "- a list",
+        "a: [1",
+        "a: !!python/object/apply:os.system ['touch canary']",
+        "\x00",
+        "a: " + "[" * 20_000,
+        "a: 2024-13-45",
+        "a: !!int x",
+    ],
 )
 def test_what_is_not_a_plain_mapping_is_refused(
     text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

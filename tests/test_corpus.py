@@ -156,6 +156,25 @@ def test_audio_that_breaks_off_or_is_too_short_is_found_by_decoding(
     assert kept == [utterance.id for utterance in audio if utterance.id not in skipped]
 
 
+def test_files_behind_links_that_lead_out_of_the_corpus_are_told(
+    tmp_path: Path, audio: list[Utterance], caplog: pytest.LogCaptureFixture
+) -> None:
+    corpus = audio[0].path.parents[2]
+    assert len(list(make_cuts(audio, corpus=corpus))) == len(audio)
+    assert not caplog.records
+    audio[1].path.rename(tmp_path / "elsewhere.wav")
+    audio[1].path.symlink_to(tmp_path / "elsewhere.wav")
+    audio[2].path.rename(audio[2].path.with_name("moved"))  # within the corpus
+    audio[2].path.symlink_to(audio[2].path.with_name("moved"))
+    session = audio[-1].path.parent
+    session.rename(tmp_path / "session")
+    session.symlink_to(tmp_path / "session")
+    assert len(list(make_cuts(audio, corpus=corpus))) == len(audio)
+    (record,) = caplog.records
+    assert "3 files lie outside" in record.message
+    assert f"{audio[1].path} -> {tmp_path / 'elsewhere.wav'}" in record.message
+
+
 @pytest.mark.parametrize("spoil", [Path.unlink, empty, no_samples, noise, stereo])
 def test_unusable_audio_is_named_or_skipped_and_listed(
     tmp_path: Path, audio: list[Utterance], spoil: object

@@ -82,6 +82,8 @@ def test_tables_round_trip_in_c_order(tmp_path_factory, table):
         (b"a 1\n\nb 2\n", "line 2: expected `key value`"),
         (b"a 1\nb\n", "line 2: expected `key value`"),
         (b"a 1\na 2\n", "line 2: duplicate key 'a'"),
+        (b"a\x1cb 1\n", "line 1: key 'a\\\\x1cb' has white space"),
+        (b"a\tb 1\n", "line 1: key 'a\\\\tb' has white space"),
         (b"a 1\nb \xff\n", "not UTF-8"),
         (b"a 1\nb \0\n", "line 2: NUL"),
     ],
@@ -117,6 +119,20 @@ def test_json_round_trips_and_refuses_what_is_not_json(tmp_path):
     path.write_text('{"a": 1,\n "b": }')
     with pytest.raises(InputError, match="line 2: not JSON"):
         read_json(path)
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, '{"a":' * 100_000, "[1" + "0" * 5000 + "]"])
+def test_json_that_python_cannot_hold_is_refused(tmp_path, content):
+    (tmp_path / "file").write_text(content)
+    with pytest.raises(InputError, match="file: not JSON that can be read"):
+        read_json(tmp_path / "file")
+
+
+def test_a_line_without_end_is_refused_and_not_collected(tmp_path):
+    with open(tmp_path / "file", "wb") as file:
+        file.truncate(2**36)  # 64 GiB of NUL, none of it on disk
+    with pytest.raises(InputError, match="line 1: longer than"):
+        list(read_lines(tmp_path / "file"))
 
 
 def test_digest_ignores_the_order_of_mappings_only():

@@ -226,6 +226,15 @@ def test_bad_audio_stops_or_is_skipped_with_its_trials(
     assert validate_data_dir(data / "eval") == []
 
 
+def test_a_speaker_that_is_a_path_is_refused(
+    programs: Programs, tmp_path: Path, recipe: Path, voxceleb: Path
+) -> None:
+    meta = voxceleb / "meta.csv"
+    meta.write_text(meta.read_text().replace("id10270\t", "../wav/id10270\t", 1))
+    done = programs.tree(recipe, voxceleb, tmp_path / "data")
+    refuse(done, "meta.csv: line ", "'../wav/id10270' is no speaker")
+
+
 def test_noises_and_rooms_become_manifests(
     programs: Programs, tmp_path: Path, recipe: Path, voxceleb: Path
 ) -> None:

@@ -427,6 +427,12 @@ def test_empty_and_unreadable_files_are_refused(refuse, tmp_path):
         Embeddings.read(tmp_path)
 
 
+def test_a_path_that_is_too_long_for_the_system_is_refused(tmp_path):
+    (tmp_path / "x.scp").write_text(f"a {'x' * 5000}:2\n")
+    with pytest.raises(InputError, match=r"x\.scp: line 1: .*File name too long"):
+        Embeddings.read(tmp_path / "x.scp")
+
+
 def test_a_claimed_size_allocates_nothing(tmp_path):
     """A 20-byte file that claims 8 GB is refused inside 4 GB of address space."""
     path = tmp_path / "x.ark"

@@ -86,6 +86,15 @@ def test_an_interrupted_training_ends_with_the_same_weights(
     assert not (tmp_path / "parts" / "checkpoint.pt").exists()
 
 
+@pytest.mark.parametrize("content", [b"", b"half", b"PK\x03\x04 and so on"])
+def test_a_damaged_checkpoint_is_refused_by_name(
+    data: Path, tmp_path: Path, content: bytes
+) -> None:
+    (tmp_path / "checkpoint.pt").write_bytes(content)
+    with pytest.raises(InputError, match=r"checkpoint\.pt: damaged.*remove it"):
+        train_encoder(config(), data, tmp_path, workers=0)
+
+
 def test_a_checkpoint_of_other_settings_is_not_taken_up(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
