@@ -213,7 +213,7 @@ class Ark:
         headers = sliding_window_view(self._bytes, _HEADER_BYTES)
         plain[plain] = _same_rows(headers[offsets[plain]], np.frombuffer(self._header, np.uint8))
         wanted, starts = np.frombuffer(labels, np.uint8), np.cumsum(sizes) - sizes
-        for size in np.unique(sizes).tolist():
+        for size in np.unique(sizes[plain]).tolist():
             rows = np.flatnonzero(plain & (sizes == size))
             found = sliding_window_view(self._bytes, size)[offsets[rows] - size]
             plain[rows] = _same_rows(found, sliding_window_view(wanted, size)[starts[rows]])

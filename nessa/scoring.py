@@ -371,7 +371,7 @@ class Calibration:
             made = cls(float(record["scale"]), float(record["offset"]), quality)
             values = np.array([made.scale, made.offset, *quality.values()])
             sound = len(record) == 3 and bool(np.isfinite(values).all())
-        except (AttributeError, KeyError, TypeError, ValueError):
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
             sound = False
         if not sound:
             raise InputError(

@@ -105,7 +105,19 @@ YAML += [
     )
 ]
 YAML += [b"0x_", b"1:99:99", b"!!binary abc", b"? [a]\n: b\n", b"<<: 1\n", b"%YAML 9.9\n", b"---\n"]
-JSON = [b"null", b"[]", b"{}", b'""', b"true", b"1e400", b"NaN", b"-Infinity", b'"\\ud800"', b"1.5"]
+JSON = [
+    b"null",
+    b"[]",
+    b"{}",
+    b'""',
+    b"true",
+    b"1e400",
+    b"NaN",
+    b"-Infinity",
+    b'"\\ud800"',
+    b"1.5",
+    b"1" * 400,
+]
 GZIP = [gzip.compress(b"x"), b"\x1f\x8b"]
 
 
@@ -367,7 +379,7 @@ class CalibrationKind(Kind):
 
     def make(self) -> list[bytes]:
         return [
-            b'{"scale": 9.5, "offset": -3.25}',
+            b'{"scale": 9.5, "offset": -3.25, "quality": {}}',
             b'{"scale": 1, "offset": 0, "quality": {"log_duration": 0.5}}',
         ]
 

@@ -427,6 +427,14 @@ def test_empty_and_unreadable_files_are_refused(refuse, tmp_path):
         Embeddings.read(tmp_path)
 
 
+def test_a_key_longer_than_its_ark_is_refused(tmp_path):
+    Embeddings(["a"], np.ones((1, 2))).write_ark(tmp_path / "x.ark", tmp_path / "x.scp")
+    line = (tmp_path / "x.scp").read_text()
+    (tmp_path / "x.scp").write_text(f"{line}{'b' * 99}{line[1:]}")
+    with pytest.raises(InputError, match="is not here: the scp is stale"):
+        Embeddings.read(tmp_path / "x.scp")
+
+
 def test_a_path_that_is_too_long_for_the_system_is_refused(tmp_path):
     (tmp_path / "x.scp").write_text(f"a {'x' * 5000}:2\n")
     with pytest.raises(InputError, match=r"x\.scp: line 1: .*File name too long"):
