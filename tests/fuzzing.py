@@ -32,11 +32,12 @@ from lhotse.cut import MonoCut
 from nessa.alignment import ProcrustesAligner, load
 from nessa.audio import read_audio
 from nessa.calibration import read_calibration
-from nessa.config import EncoderConfig, FeatureConfig, LossConfig
+from nessa.config import EncoderConfig, FeatureConfig, LossConfig, OnnxConfig
 from nessa.corpus import read_audio_header
 from nessa.datadir import read_utt2spk
 from nessa.distributed import Processes
 from nessa.encoders import build, load_model, save_model
+from nessa.encoders.onnx import OnnxModel
 from nessa.errors import InputError
 from nessa.files import read_json, write_json
 from nessa.manifests import CutTable
@@ -509,6 +510,22 @@ class CheckpointKind(Kind):
         self.training.resume(self.path)
 
 
+class OnnxKind(Kind):
+    tokens = (*HEADERS, b"ReduceMean", b"../../etc/passwd", b"Loop")
+    name = "x.onnx"
+
+    def make(self) -> list[bytes]:
+        from tests.test_pretrained import FEATS, onnx_model
+
+        onnx_model(self.path, [FEATS])
+        self.config = OnnxConfig(pretrained="onnx", file=str(self.path))
+        return [self.path.read_bytes()]
+
+    def read(self) -> None:
+        model = OnnxModel("any", self.config)
+        assert model.embed([torch.zeros(30, 80)]).shape == (1, model.dim)
+
+
 class JsonKind(Kind):
     tokens = JSON
 
@@ -539,6 +556,7 @@ KINDS: dict[str, type[Kind]] = {
     "gzip": GzipKind,
     "audio": AudioKind,
     "checkpoint": CheckpointKind,
+    "onnx": OnnxKind,
 }
 
 
