@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT, Command, run_recipe
+from tests.slurm.simulation import Simulation, simulate
 
 
 @pytest.mark.parametrize(
@@ -76,3 +77,27 @@ def test_a_cluster_that_is_not_there_is_named(tmp_path: Path) -> None:
         text=True,
     )
     assert done.returncode == 2 and "sbatch is not here" in done.stderr
+
+
+@pytest.mark.parametrize(("seed", "retries"), [(1, 3), (2, 0)])
+def test_jobs_are_tried_as_often_as_allowed_whatever_happens_to_them(
+    tmp_path: Path, seed: int, retries: int
+) -> None:
+    """Of 250 jobs, in arrays of at most 100 tasks, every tenth attempt is killed or fails."""
+    simulation = Simulation(str(tmp_path), 0.05, 0.05, 100, seed)
+    outcome = simulate(250, retries, simulation)
+    lost = [
+        job
+        for job in range(250)
+        if all(simulation.fate(job, attempt) != "done" for attempt in range(retries + 1))
+    ]
+    assert outcome.unfinished == lost
+    assert outcome.status == (1 if lost else 0)
+    assert outcome.fates["done"] == 250 - len(lost)
+    if retries == 0:
+        assert lost and outcome.arrays == 3
+        assert f"{len(lost)} of 250 jobs failed" in outcome.said
+        assert f"log/{lost[0]}.log" in outcome.said
+    else:
+        assert outcome.fates["killed"] and outcome.fates["failed"]
+        assert "trying them again (1 of 3)" in outcome.said
