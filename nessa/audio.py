@@ -1,6 +1,7 @@
 """One utterance's samples, decoded by Lhotse."""
 
 import os
+import re
 from importlib.util import find_spec
 
 import torch
@@ -16,6 +17,8 @@ from torch import Tensor
 from nessa.errors import InputError
 
 SHORTEST = 5  # frames that an utterance must have
+# Lhotse tries one decoder after the other, and lists what became of them.
+DECODER_SAID = re.compile(r"^Exception #\d+ .*: <class '[^']*'>: (.*)$", re.MULTILINE)
 
 
 def _choose_backend() -> None:
@@ -74,5 +77,9 @@ def read_audio(cut: MonoCut, sampling_rate: int, model: str) -> Tensor:
 
 
 def reason(error: Exception) -> str:
-    """The first line of what an error says."""
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+    """The first line of what an error says, or, of Lhotse's, what the first decoder said."""
+    text = str(error).strip()
+    decoders = [said for said in DECODER_SAID.findall(text) if said]
+    if decoders:
+        return decoders[0]
+    return text.splitlines()[0] if text else type(error).__name__

@@ -151,7 +151,8 @@ def test_audio_that_breaks_off_or_is_too_short_is_found_by_decoding(
     skipped: dict[str, str] = {}
     kept = [cut.id for cut in make_cuts(audio, skipped, nj=2)]
     assert list(skipped) == [audio[3].id, audio[5].id]
-    assert f"{flac}): cannot be read" in skipped[audio[3].id]
+    assert f"{flac}): cannot be read: " in skipped[audio[3].id]
+    assert "lost sync" in skipped[audio[3].id]
     assert "only 700 samples; too short" in skipped[audio[5].id]
     assert kept == [utterance.id for utterance in audio if utterance.id not in skipped]
 

@@ -145,7 +145,7 @@ report_failures() {
   {
     echo "$failed of ${#job_list[@]} jobs failed; the log of the first, $filled, ends with:"
     show_tail "$filled"
-    [[ $backend != slurm || $show == true ]] || tail -n "$tail_lines" "$(slurm_output "$first")"
+    [[ $backend != slurm || $show == true ]] || show_slurm_output "$first"
     check_space "$filled"
   } >&2
   return "$status"
@@ -165,7 +165,7 @@ show_tail() {
     tr '\r' '\n' <"$1" | grep -v -e '^# exit code ' -e '^# started at ' -e '^$' |
       tail -n "$tail_lines"
   else
-    echo "(there is no such log; is the folder writable?)"
+    echo "(there is no such log: the job did not start; is the folder writable?)"
   fi
 }
 

@@ -113,6 +113,13 @@ show_output() {
   for index in "$@"; do cat "$(slurm_output "$index")" 2>/dev/null || true; done
 }
 
+# show_slurm_output INDEX: the end of what Slurm itself says of a job, if anything.
+show_slurm_output() {
+  local file
+  file=$(slurm_output "$1")
+  [[ ! -r $file ]] || tail -n "$tail_lines" "$file"
+}
+
 # The file that Slurm itself writes to, for instance that a task was killed for its memory.
 slurm_output() {
   echo "$status_dir/$(($1 / array_size * array_size)).$(($1 % array_size)).out"
