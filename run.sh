@@ -298,11 +298,11 @@ list_recipes() {
 # outlive a killed run.sh still write there, and keep a new run out until they have ended.
 lock_work_dir() {
   mkdir -p "$exp/.done" || fail 1 "cannot write to $exp; choose another --work-dir"
-  exec 9>>"$exp/.lock"
+  { exec 9>>"$exp/.lock"; } 2>/dev/null || fail 1 "cannot write to $exp; choose another --work-dir"
   flock -w 2 9 ||
     fail 1 "$work_dir is in use by another run.sh ($(<"$exp/.lock")) or by jobs it left behind;" \
       "wait for it, stop it, or choose another --work-dir"
-  printf 'process %d, started %(%F %T)T\n' $$ -1 >"$exp/.lock" ||
+  printf 'process %d on %s, started %(%F %T)T\n' $$ "$HOSTNAME" -1 >"$exp/.lock" ||
     fail 1 "cannot write to $exp; is the disk full?"
 }
 

@@ -372,15 +372,20 @@ def align(
 
 @cli.command("map")
 @path_option("--aligner", "Directory of a fitted aligner.")
-@path_option("--enroll", "Embeddings of the enrollment model.")
-@path_option("--runtime", "Embeddings of the runtime model.")
+@click.option("--enroll", type=PathType, help="Embeddings of the enrollment model.")
+@click.option("--runtime", type=PathType, help="Embeddings of the runtime model.")
 @click.option("--enroll-map", type=PathType, help="Profiles (`id utterance ...`) to map as well.")
 @click.option("--nj", default=1, type=COUNT, show_default=True, help="Processes.")
 @path_option("--output", "Receives the embeddings directories enroll and runtime.")
 def map_embeddings(
-    aligner: Path, enroll: Path, runtime: Path, enroll_map: Path | None, nj: int, output: Path
+    aligner: Path,
+    enroll: Path | None,
+    runtime: Path | None,
+    enroll_map: Path | None,
+    nj: int,
+    output: Path,
 ) -> None:
-    """Map embeddings of both models into an aligner's shared space.
+    """Map embeddings of both models, or of one, into an aligner's shared space.
 
     A profile is the mean of its utterances in the enrollment model's own space, mapped then.
     Memory: the embeddings of a side, for each process.
@@ -392,6 +397,10 @@ def map_embeddings(
     from nessa.alignment import load
     from nessa.mapping import map_sides
 
+    if enroll is None and runtime is None:
+        raise click.UsageError("give --enroll, --runtime, or both")
+    if enroll_map is not None and enroll is None:
+        raise click.UsageError("--enroll-map is for --enroll")
     map_sides(load(aligner), enroll, runtime, enroll_map, output, nj)
 
 
@@ -554,19 +563,37 @@ def evaluate(
 
 
 @cli.command()
-@recipe_option
-@exp_option
-@data_option
-def report(recipe: Path, exp: Path, data: Path) -> None:
-    """Gather all metrics into results.json, the result table and the DET plot.
+@click.argument("runs", nargs=-1, type=PathType)
+@click.option("--recipe", type=PathType, help="Recipe file (YAML) of the run to report on.")
+@click.option("--exp", type=PathType, help="Its exp folder.")
+@click.option("--data", type=PathType, help="Its data folder.")
+@click.option("--markdown", is_flag=True, help="Compare RUNS as a table in Markdown.")
+def report(
+    runs: tuple[Path, ...],
+    recipe: Path | None,
+    exp: Path | None,
+    data: Path | None,
+    markdown: bool,
+) -> None:
+    """Gather all metrics of a run into results.json, the result tables, plots and index.html.
+
+    With RUNS instead, work directories of runs, print their EERs and gains side by side.
 
     Example: nessa report --recipe recipes/mini/exp/recipe.yaml --exp recipes/mini/exp
     --data recipes/mini/data
+
+    Example: nessa report recipes/mini ~/nessa-large
     """
     from nessa.report import write_report
+    from nessa.report.runs import compare_runs
     from nessa.resolution import load_recipe
 
-    click.echo(write_report(load_recipe(recipe), exp, data))
+    if runs and not (recipe or exp or data):
+        click.echo(compare_runs(runs, markdown))
+    elif recipe and exp and data and not (runs or markdown):
+        click.echo(write_report(load_recipe(recipe), exp, data))
+    else:
+        raise click.UsageError("give --recipe, --exp and --data, or the work directories of runs")
 
 
 @cli.command()
@@ -659,6 +686,18 @@ def bench(only: tuple[str, ...], size: str, output: Path | None) -> None:
     if output is not None:
         lines = [result.to_dict() for result in results]
         write_json(output, {"size": size, "machine": machine.to_dict(), "lines": lines})
+
+
+@cli.command()
+def doctor() -> None:
+    """Print versions, the machine, and what is missing for what.
+
+    Example: nessa doctor
+    """
+    from nessa.doctor import diagnose
+
+    for line in diagnose():
+        click.echo(line)
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import sys
 from collections.abc import Iterator
+from concurrent.futures import BrokenExecutor
 from pathlib import Path
 
 
@@ -27,6 +28,9 @@ def about(*files: Path) -> Iterator[None]:
 
 
 EXIT_REFUSED, EXIT_BAD_INPUT = 1, 2  # by the system, by us
+MEMORY_REMEDY = (
+    "; was there not enough memory? Allow more, or fewer processes; --help says what is needed"
+)
 REMEDIES = {
     errno.ENOSPC: "free some of the disk, and run again",
     errno.EDQUOT: "free some of your quota, and run again",
@@ -55,6 +59,24 @@ def explained(program: str) -> Iterator[None]:
         if error.errno in REMEDIES:
             what += f"; {REMEDIES[error.errno]}"
         _leave(EXIT_REFUSED, f"{program}: error: {what}")
+    except (MemoryError, BrokenExecutor) as error:
+        what = "no memory left" if isinstance(error, MemoryError) else "a process was killed"
+        _leave(EXIT_REFUSED, f"{program}: error: {what}{MEMORY_REMEDY}")
+
+
+@contextlib.contextmanager
+def watched_readers() -> Iterator[None]:
+    """Explain the end of a process in which torch's DataLoader reads.
+
+    Raises:
+        ChildProcessError: one was killed.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise ChildProcessError(f"a process that reads audio was killed{MEMORY_REMEDY}") from None
 
 
 def _leave(status: int, message: str) -> None:

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from nessa.datadir import read_utt2spk
 from nessa.encoders import GivenEmbeddings, SpeakerModel
-from nessa.errors import InputError
+from nessa.errors import InputError, watched_readers
 from nessa.files import digest, read_json, write_json, write_table
 from nessa.manifests import CutTable
 from nessa.progress import progress
@@ -202,7 +202,8 @@ def extract(
     inputs = _Inputs(model, cuts, batches)
     matrix = np.zeros((len(cuts), model.dim), dtype=np.float32)
     bad: dict[int, str] = {}
-    with progress(total=len(cuts), what=what) as bar, _reading(inputs, workers) as loader:
+    bar = progress(total=len(cuts), what=what)
+    with bar, watched_readers(), _reading(inputs, workers) as loader:
         for indices, read in zip(batches, loader, strict=True):
             bad |= read.bad
             good = [index for index in indices if index not in read.bad]

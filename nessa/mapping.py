@@ -13,7 +13,7 @@ import torch
 
 from nessa.alignment import Aligner, load
 from nessa.config import Recipe
-from nessa.errors import about
+from nessa.errors import InputError, about
 from nessa.layout import COHORT, SCORED_SETS, aligner_dir, mapped_dir, own_cohort
 from nessa.plan import System, has_as_norm
 from nessa.scp import Listing
@@ -62,13 +62,15 @@ def map_system(recipe: Recipe, data: Path, exp: Path, system: System) -> None:
 
 def map_sides(
     aligner: Aligner,
-    enroll: Path,
-    runtime: Path,
+    enroll: Path | None,
+    runtime: Path | None,
     enroll_map: Path | None,
     output: Path,
     nj: int = 1,
 ) -> None:
     """Map one set of embeddings of each model; writes `output`/enroll and `output`/runtime.
+
+    Either may be left out: a store of profiles is the enrollment side alone.
 
     Memory: the embeddings of a side, for each process.
 
@@ -79,15 +81,19 @@ def map_sides(
         enroll_map: profiles (`id utterance ...`) to map beside the enrollment utterances; a
             profile is averaged in the enrollment model's own space, which is what is stored.
         output: the folder that receives both sides.
-        nj: processes; from two on the sides are mapped at the same time, in half as many arks each.
+        nj: processes; two sides are then mapped at the same time, in half as many arks each.
 
     Raises:
-        InputError: unreadable embeddings, or of another model or dimension than the aligner's.
+        InputError: unreadable embeddings, or of another model or dimension than the aligner's; or
+            no side at all.
     """
-    sides = (
-        _Side(aligner, "enroll", enroll, enroll_map, output / "enroll"),
-        _Side(aligner, "runtime", runtime, None, output / "runtime"),
-    )
+    sides = []
+    if enroll is not None:
+        sides.append(_Side(aligner, "enroll", enroll, enroll_map, output / "enroll"))
+    if runtime is not None:
+        sides.append(_Side(aligner, "runtime", runtime, None, output / "runtime"))
+    if not sides:
+        raise InputError("nothing to map; name the embeddings of a side, or of both")
     for side in sides:
         side.check_info()
     parts = max(1, nj // len(sides))

@@ -22,7 +22,7 @@ from nessa.config import EncoderConfig
 from nessa.criterion import Criterion
 from nessa.distributed import Processes, join_processes
 from nessa.encoders import build, load_model, save_model
-from nessa.errors import InputError
+from nessa.errors import InputError, watched_readers
 from nessa.features import FeatureExtractor
 from nessa.files import atomic_open, digest, read_json, write_json
 from nessa.progress import progress
@@ -169,10 +169,11 @@ class Training:
             num_workers=workers,
             prefetch_factor=4 if workers else None,
         )
-        for batch in loader:
-            if isinstance(batch, InputError):
-                raise batch
-            yield batch
+        with watched_readers():
+            for batch in loader:
+                if isinstance(batch, InputError):
+                    raise batch
+                yield batch
 
     def _step(self, step: int, batch: Batch) -> float:
         """`step` counts from the beginning of the phase."""

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -128,6 +129,22 @@ def test_a_failed_job_is_not_taken_for_done_where_its_exit_code_cannot_be_writte
 
 
 # --- other accidents ----------------------------------------------------------------------------
+
+
+def test_a_disk_that_is_read_only_is_named(tiny: Path, small_disk: Path) -> None:
+    resize(small_disk, 200_000)
+    work_dir = small_disk / "work"
+    shutil.copytree(tiny, work_dir)
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    done = run_recipe(work_dir, "--size", "tiny", "--stage", "4")
+    assert done.status == 1 and f"cannot write to {work_dir}/exp" in done.err
+    embeddings = work_dir / "exp/embeddings/old/eval"
+    words = ["map", "--aligner", work_dir / "exp/aligners/nessa/old-old", "--enroll", embeddings]
+    words += ["--runtime", embeddings, "--output", work_dir / "mapped"]
+    nessa = [sys.executable, "-m", "nessa.cli", *words]
+    direct = subprocess.run(nessa, cwd=ROOT, capture_output=True, text=True)
+    assert direct.returncode == 1 and "Traceback" not in direct.stderr
+    assert f"{work_dir}/mapped" in direct.stderr and "Read-only file system" in direct.stderr
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:

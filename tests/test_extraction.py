@@ -1,6 +1,8 @@
 """Extraction: batches, shards and restarts never change an embedding; bad audio is named."""
 
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import kaldi_native_io
@@ -208,6 +210,20 @@ def test_bad_audio_is_counted_or_left_out_and_listed(
         assert nessa(*words, "--shard", shard).status == 0
     assert nessa(*words, "--merge").status == 0
     assert not (out / "eval/skipped").exists()
+
+
+def test_a_reader_that_is_killed_is_told_without_a_traceback(
+    model_dir: Path, data: Path, tmp_path: Path, nessa: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does where memory ends
+
+    monkeypatch.setattr("nessa.encoders.trained.TrainedModel.read", killed)
+    words = ["--data", data, "--set", "eval", "--output", tmp_path / "out", "--workers", 1]
+    done = nessa("extract", "--encoder", model_dir, *words)
+    assert done.status == 1 and "Traceback" not in done.err
+    assert "a process that reads audio was killed; was there not enough memory?" in done.err
+    assert not list(tmp_path.glob("out/*/*.ark"))
 
 
 def test_digital_silence_still_gives_a_finite_embedding(model, data: Path) -> None:

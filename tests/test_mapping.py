@@ -99,6 +99,20 @@ def test_both_sides_are_complete_and_stamped_with_the_space(aligner, raw, tmp_pa
         assert (info["count"], info["dim"]) == read.matrix.shape
 
 
+@pytest.mark.parametrize("nj", [1, 3])
+def test_a_store_of_profiles_is_mapped_by_itself(nessa, aligner, raw, tmp_path, nj):
+    aligner.save(tmp_path / "aligner")
+    words = ["map", "--aligner", tmp_path / "aligner", "--output"]
+    done = nessa(*words, tmp_path / "alone", "--enroll", raw[0], "--nj", nj)
+    assert done.status == 0, done.err
+    map_sides(aligner, *raw, None, tmp_path / "both")
+    alone = Embeddings.read(tmp_path / "alone/enroll")
+    both = Embeddings.read(tmp_path / "both/enroll")
+    assert alone.keys == both.keys and (alone.matrix == both.matrix).all()
+    assert alone.stamp == both.stamp and not (tmp_path / "alone/runtime").exists()
+    assert nessa(*words, tmp_path / "none").status == 2
+
+
 def test_mapped_embeddings_are_not_mapped_again(nessa, aligner, raw, tmp_path):
     aligner.save(tmp_path / "aligner")
     words = ["map", "--aligner", tmp_path / "aligner", "--runtime", raw[1]]
