@@ -28,6 +28,7 @@ from nessa.report.histograms import write_histograms
 from nessa.report.reliability import reliability_curve, write_reliability
 from nessa.report.table import format_records, markdown_table
 from nessa.trials import Trials
+from tests.conftest import Command
 from tests.pairs import two_views, write_system
 
 ENCODER = {"architecture": "tdnn", "channels": 8, "dim": 8, "steps": 1, "loss": {"type": "aam"}}
@@ -446,3 +447,24 @@ def test_missing_scores_are_named(exp: Path, data: Path) -> None:
     path.unlink()
     with pytest.raises(InputError, match=re.escape(str(path))):
         write_report(make_recipe(), exp, data)
+
+
+# --- several runs -------------------------------------------------------------------------------
+
+
+def test_runs_stand_side_by_side(nessa: Command, tmp_path: Path) -> None:
+    first = [record("nessa", "v1", "v2", eer=0.05, gain=0.8), record("raw", "v1", "v1", gain=0.0)]
+    write_json(tmp_path / "one/exp/results.json", first)
+    write_json(tmp_path / "two/exp/results.json", [record("nessa", "v1", "v2", gain=None)])
+    done = nessa("report", tmp_path / "one", tmp_path / "two/exp")
+    assert done.status == 0, done.err
+    lines = [re.split(r"  +", line.strip()) for line in done.out.splitlines()]
+    assert lines[0] == ["system", "enroll", "runtime", "trials", "one", "two"]
+    assert ["nessa", "v1", "v2", "single", "5.00, 80.0 %", "10.00, undefined"] in lines
+    assert ["raw", "v1", "v1", "single", "10.00, 0.0 %", "–"] in lines
+    assert nessa("report", tmp_path / "one", "--markdown").out.startswith("| system")
+    nessa("report", tmp_path / "none").refused("none: no results.json", "stage 9")
+    nessa("report", tmp_path / "one", tmp_path / "one").refused("named twice")
+    assert nessa("report", tmp_path / "one", "--exp", tmp_path).status == 2
+    write_json(tmp_path / "bad/results.json", [{"eer": 1}])
+    nessa("report", tmp_path / "bad").refused("bad/results.json: not the results")

@@ -1,11 +1,13 @@
-"""Stage 9: all metrics of a run as results.json, a Markdown page and its figures."""
+"""Stage 9: all metrics of a run as results.json, as a page in Markdown and HTML, and figures."""
 
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from nessa.conditions import Condition, read_conditions
 from nessa.config import Recipe, stage_digest
@@ -17,10 +19,14 @@ from nessa.report.calibration import calibration_section, write_calibration_figu
 from nessa.report.comparison import compare_systems
 from nessa.report.cost import nessa_cost
 from nessa.report.det import write_det
+from nessa.report.gains import write_gains
 from nessa.report.identification import identification_section
+from nessa.report.logs import read_stage_logs
 from nessa.report.migration import write_gallery
 from nessa.report.normalisation import normalisation_section
-from nessa.report.study import study_sections, write_study_figures
+from nessa.report.page import FigureFile, write_page
+from nessa.report.spaces import write_spaces
+from nessa.report.study import AXES, TITLES, study_sections, write_study_figures
 from nessa.report.table import format_records, legend, markdown_table
 from nessa.studies import read_studies
 from nessa.systems import read_condition_scores
@@ -74,6 +80,7 @@ def write_report(recipe: Recipe, exp: Path, data: Path) -> str:
     identification = _read_identification(exp)
     studies = read_studies(exp, recipe)
     plots += write_study_figures(studies, exp / "report")
+    figures = [*_gains_and_spaces(recipe, exp, data, records), *_figures(exp / "report", studies)]
     page, results = exp / "report" / "results.md", exp / "results.json"
     with atomic_open(page) as file:
         sections = [
@@ -85,7 +92,18 @@ def write_report(recipe: Recipe, exp: Path, data: Path) -> str:
         ]
         file.write(_markdown(recipe, records, comparisons, sections))
     write_json(results, records)
-    paths = [str(path) for path in (results, page, *plots)]
+    index = exp / "report" / "index.html"
+    write_page(
+        index,
+        recipe,
+        records,
+        comparisons,
+        figures,
+        list(read_stage_logs(exp / "log")),
+        yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False),
+        _circumstances(recipe),
+    )
+    paths = [str(path) for path in (results, page, index, *plots)]
     return "\n".join([format_records(records), "", *comparisons, "", *paths])
 
 
@@ -133,13 +151,71 @@ def _det_panels(recipe: Recipe, exp: Path, condition: Condition) -> dict[str, di
     }
 
 
-def _circumstances(recipe: Recipe) -> str:
+def _circumstances(recipe: Recipe) -> dict[str, str]:
     """What a figure depends on beside the settings: seed, machine and versions."""
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "lhotse", "numpy"))
-    return (
-        f"Seed {recipe.seed}; {platform.machine()} with {os.cpu_count()} cores, "
-        f"Python {platform.python_version()}, {versions}."
-    )
+    return {
+        "Seed": str(recipe.seed),
+        "Machine": f"{platform.machine()} with {os.cpu_count()} cores",
+        "Versions": f"Python {platform.python_version()}, {versions}",
+        "Settings": f"digest {stage_digest(recipe, STAGE)[:12]}",
+    }
+
+
+def _gains_and_spaces(
+    recipe: Recipe, exp: Path, data: Path, records: Sequence[dict[str, Any]]
+) -> Iterator[FigureFile]:
+    folder = exp / "report"
+    if write_gains(records, folder / "gains"):
+        yield FigureFile(
+            "Gain of every aligner",
+            "Bars of the recovered gain of every aligner in both update directions, against 60 %.",
+            folder / "gains.svg",
+            "Single-utterance trials; black lines are 95 % intervals.",
+        )
+    if (exp / "aligners" / NESSA).is_dir():
+        write_spaces(recipe, exp, data / "eval", folder / "spaces")
+        yield FigureFile(
+            "The two spaces, before and after",
+            "Embeddings of eight eval speakers, a colour each: by the old model, by the new model, "
+            "and by both in the shared space, where speakers lie together whatever the model.",
+            folder / "spaces.svg",
+            "The plane of the two largest principal components of each panel.",
+        )
+
+
+def _figures(folder: Path, studies: Mapping[str, Any]) -> list[FigureFile]:
+    """The figures that are there."""
+    seed = "NESSA's curve is that of its first seed."
+    figures = [
+        FigureFile(
+            "DET curves",
+            "Miss rate over false alarm rate of every system, a panel per update direction.",
+            folder / "det.svg",
+            f"Single-utterance trials. {seed}",
+        ),
+        FigureFile(
+            "While profiles move to the new model",
+            "EER over the share of profiles that are still the old model's, by runtime model.",
+            folder / "gallery.svg",
+        ),
+        FigureFile(
+            "Scores before and after calibration",
+            "Histograms of target and non-target scores in the four cells of an update; below, as "
+            "log likelihood ratios.",
+            folder / "calibration.svg",
+        ),
+        *(
+            FigureFile(
+                TITLES[name],
+                f"Recovered gain over {AXES[name]}, both update directions.",
+                folder / f"study_{name}.svg",
+            )
+            for name in studies
+            if name in AXES
+        ),
+    ]
+    return [figure for figure in figures if figure.path.is_file()]
 
 
 def _gallery_section(gallery: Sequence[dict[str, Any]]) -> list[str]:
@@ -175,7 +251,8 @@ def _markdown(
         f"# Results of recipe {recipe.name}",
         "",
         f"Made by `./run.sh --recipe {recipe.name}`; settings in `exp/recipe.yaml`, "
-        f"digest `{stage_digest(recipe, STAGE)[:12]}`. {_circumstances(recipe)}",
+        f"digest `{stage_digest(recipe, STAGE)[:12]}`. Seed {recipe.seed}; "
+        f"{', '.join(list(_circumstances(recipe).values())[1:3])}.",
         "",
         markdown_table(records),
         "",

@@ -30,12 +30,12 @@ def format_records(records: Sequence[Record]) -> str:
     Returns:
         Lines without a final line end.
     """
-    return f"{plain_columns([HEADER, *_rows(records)])}\n\n{wrapped(legend(records))}"
+    return f"{plain_columns([HEADER, *table_rows(records)])}\n\n{wrapped(legend(records))}"
 
 
 def markdown_table(records: Sequence[Record]) -> str:
     """The same table in Markdown, without a legend."""
-    return markdown_columns([HEADER, *_rows(records)])
+    return markdown_columns([HEADER, *table_rows(records)])
 
 
 def legend(records: Sequence[Record]) -> list[str]:
@@ -67,8 +67,12 @@ def _trials_line(records: Sequence[Record]) -> str:
     return f"Trials: {listed}. profileN: the enrollment side is the mean of N utterances."
 
 
+def table_rows(records: Sequence[Record]) -> list[Row]:
+    """The table's rows below its header; the seeds of a mean share one row below it."""
+    return list(_rows(records))
+
+
 def _rows(records: Sequence[Record]) -> Iterator[Row]:
-    """The table's rows; the seeds of a mean share one row below it."""
     ordered = ordered_records(records)
     averaged = {_cell(record) for record in records if record["aligner"] == MEAN}
     for record in ordered:

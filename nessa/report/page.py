@@ -1,0 +1,146 @@
+"""The report as one HTML file that needs nothing else: exp/report/index.html."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from nessa import __version__
+from nessa.columns import percent, share
+from nessa.conditions import SINGLE
+from nessa.config import Recipe
+from nessa.files import atomic_open
+from nessa.plan import NESSA, RAW
+from nessa.report.logs import StageLog
+from nessa.report.table import HEADER, MEAN, Record, legend, table_rows
+
+TEMPLATE = "index.html.j2"
+
+
+@dataclass(frozen=True)
+class FigureFile:
+    """A figure of the page.
+
+    Attributes:
+        title: its heading.
+        alt: what it shows, for those who do not see it.
+        path: of the SVG.
+        note: a sentence below it.
+    """
+
+    title: str
+    alt: str
+    path: Path
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Headline:
+    """One update direction in figures: "new enrolls, old runs"."""
+
+    direction: str
+    gain: str
+    interval: str
+    eer: str
+    old_eer: str
+    new_eer: str
+
+
+def headlines(recipe: Recipe, records: Sequence[Record]) -> list[Headline]:
+    """NESSA in both update directions on single-utterance trials, beside the raw models."""
+    found = []
+    single = [record for record in records if record["trials"] == SINGLE]
+    # The mean of the seeds comes after them, and stands for them.
+    nessa = {(r["enroll"], r["runtime"]): r for r in single if r["aligner"] in (NESSA, MEAN)}
+    raw = {r["enroll"]: percent(r["eer"]) for r in single if r["aligner"] == RAW}
+    old, new = recipe.update
+    for enroll, runtime in recipe.pairs:
+        record = nessa.get((enroll, runtime))
+        if record is None:
+            continue
+        gain, interval = "undefined", ""
+        if record["gain"] is not None:
+            low, high = record["gain_ci"]
+            gain, interval = f"{share(record['gain'])} %", f"{share(low)} to {share(high)} %"
+        found.append(
+            Headline(
+                f"{enroll} enrolls, {runtime} runs",
+                gain,
+                interval,
+                percent(record["eer"]),
+                raw.get(old, "–"),
+                raw.get(new, "–"),
+            )
+        )
+    return found
+
+
+def write_page(
+    path: Path,
+    recipe: Recipe,
+    records: Sequence[Record],
+    comparisons: Sequence[str],
+    figures: Sequence[FigureFile],
+    logs: Sequence[StageLog],
+    settings: str,
+    circumstances: Mapping[str, Any],
+) -> None:
+    """Render and write the page.
+
+    Args:
+        path: of the file.
+        recipe: the resolved recipe.
+        records: of `nessa.evaluation.evaluate_systems`.
+        comparisons: sentences about them.
+        figures: in the order of the page; their files are there.
+        logs: of the stages.
+        settings: the resolved recipe as YAML.
+        circumstances: seed, machine, versions: what is said of the run beside its settings.
+    """
+    environment = Environment(
+        loader=PackageLoader("nessa.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    conditions = list(dict.fromkeys(record["trials"] for record in records))
+    tables = {
+        condition: table_rows([r for r in records if r["trials"] == condition])
+        for condition in conditions
+    }
+    page = environment.get_template(TEMPLATE).render(
+        recipe=recipe,
+        version=__version__,
+        headlines=headlines(recipe, records),
+        comparisons=[
+            c for c in comparisons if not c.startswith(tuple(f"{x}:" for x in conditions[1:]))
+        ],
+        header=HEADER,
+        tables=tables,
+        legend=legend(records),
+        figures=[(figure, _inline(figure, number)) for number, figure in enumerate(figures)],
+        logs=logs,
+        settings=settings,
+        circumstances=circumstances,
+    )
+    with atomic_open(path) as file:
+        file.write(page)
+
+
+def _inline(figure: FigureFile, number: int) -> str:
+    """An SVG for a page: without its prologue, with a text for screen readers, ids of its own."""
+    text = figure.path.read_text(encoding="utf-8")
+    text = text[text.index("<svg") :]
+    own = f"f{number}-"
+    text = re.sub(r'\bid="', f'id="{own}', text)
+    text = re.sub(r'href="#', f'href="#{own}', text)
+    text = text.replace("url(#", f"url(#{own}")
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    # Its size is the page's to choose; the viewBox keeps the shape.
+    text = re.sub(r'(<svg\b[^>]*?) (?:width|height)="[^"]*"', r"\1", text)
+    text = re.sub(r'(<svg\b[^>]*?) (?:width|height)="[^"]*"', r"\1", text)
+    return text.replace("<svg", f'<svg role="img" aria-labelledby="{own}alt"', 1)

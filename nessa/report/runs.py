@@ -1,0 +1,73 @@
+"""Several runs side by side: recipes, sizes or seeds, by their results.json."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from nessa.columns import Row, markdown_columns, percent, plain_columns, share
+from nessa.errors import InputError
+from nessa.files import read_json
+from nessa.report.table import Record, ordered_records, system_label
+
+ABSENT = "–"
+
+
+def compare_runs(runs: Sequence[Path], markdown: bool = False) -> str:
+    """A table with a row per system and trial list, and a column per run: EER %, recovered gain %.
+
+    Args:
+        runs: work directories, their exp folders, or files results.json.
+        markdown: as Markdown instead of plain text.
+
+    Raises:
+        InputError: a run without results, or two of one name.
+    """
+    results = {name: read_results(run) for name, run in zip(_names(runs), runs, strict=True)}
+    rows: dict[Row, dict[str, str]] = {}
+    for name, records in results.items():
+        for record in ordered_records(records):
+            rows.setdefault(_system(record), {})[name] = _figures(record)
+    header: Row = ("system", "enroll", "runtime", "trials", *results)
+    lines = [
+        (*system, *(cells.get(run, ABSENT) for run in results)) for system, cells in rows.items()
+    ]
+    return (markdown_columns if markdown else plain_columns)([header, *lines])
+
+
+def read_results(run: Path) -> list[dict[str, Any]]:
+    """The records of a run; see `compare_runs`.
+
+    Raises:
+        InputError: there are none.
+    """
+    candidates = (run, run / "results.json", run / "exp" / "results.json")
+    path = next((path for path in candidates if path.is_file()), None)
+    if path is None:
+        raise InputError(f"{run}: no results.json here or in exp/; run its stage 9 first")
+    records = read_json(path)
+    keys = {"aligner", "enroll", "runtime", "trials", "eer", "gain", "seed"}
+    if not isinstance(records, list) or not all(
+        isinstance(record, dict) and keys <= record.keys() for record in records
+    ):
+        raise InputError(f"{path}: not the results of a run; run its stage 9 again")
+    return records
+
+
+def _names(runs: Iterable[Path]) -> list[str]:
+    """Short names that differ: the last parts of the paths."""
+    paths = [path.absolute() for path in runs]
+    parts = [[p for p in path.parts if p not in ("exp", "results.json")] for path in paths]
+    for length in range(1, max(map(len, parts), default=1) + 1):
+        names = ["/".join(own[-length:]) for own in parts]
+        if len(set(names)) == len(names):
+            return names
+    raise InputError("a run is named twice; name each once")
+
+
+def _system(record: Record) -> Row:
+    return system_label(record), record["enroll"], record["runtime"], record["trials"]
+
+
+def _figures(record: Record) -> str:
+    gain = "undefined" if record["gain"] is None else f"{share(record['gain'])} %"
+    return f"{percent(record['eer'])}, {gain}"
