@@ -1,5 +1,6 @@
 """The command line: help, exit codes, and bad input, which is a message and never a traceback."""
 
+import re
 import shutil
 import struct
 import subprocess
@@ -48,7 +49,7 @@ def commands(group: click.Group = cli, words: tuple[str, ...] = ()) -> list[tupl
 def test_every_command_has_help_with_an_example(nessa: Command, words: tuple[str, ...]) -> None:
     done = nessa(*words, "--help")
     assert done.status == 0
-    assert f"Example: nessa {' '.join(words)} " in done.out
+    assert re.search(rf"Example: nessa {' '.join(words)}\s", done.out)
 
 
 def test_commands_are_listed_in_the_order_of_the_pipeline(nessa: Command) -> None:
@@ -564,3 +565,16 @@ def test_a_damaged_aligner_is_named(nessa: Command, toy: Toy) -> None:
     write_json(toy.folder / "aligner/aligner.json", {"kind": "oracle"})
     weights.unlink()
     nessa(*toy.map()).refused(str(toy.folder / "aligner"))
+
+
+def test_the_doctor_tells_versions_the_machine_and_what_is_lacking(
+    nessa: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr("nessa.doctor._needed", lambda extra: ["no-such-package", "numpy"])
+    done = nessa("doctor")
+    assert done.status == 0
+    assert re.search(r"^nessa .*, Python 3\.", done.out)
+    assert re.search(r"\d+ cores.* \d+ GiB of memory", done.out)
+    assert "mini (recipe mini: synthetic speech): lacks no-such-package: pip install" in done.out
+    assert "ffmpeg (audio in m4a, as VoxCeleb2 is distributed): not in PATH" in done.out
