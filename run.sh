@@ -144,6 +144,8 @@ stage_9_report() {
 stage_10_export() {
   run_jobs '{1}.{2}-{3}' "${plan[exported]}" \
     "${nessa[@]}" export --aligner "$exp/aligners/{1}/{2}-{3}" \
+    --calibration "$exp/scores/{1}/{2}-{3}/calibration.json" \
+    --training-data "the align set of recipe ${plan[name]}" \
     --output "$exp/export/{1}.{2}-{3}"
 }
 

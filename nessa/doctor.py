@@ -18,6 +18,7 @@ EXTRAS = {
     "speechbrain": "SpeechBrain's models",
     "tensorboard": "nessa train --tensorboard",
     "bench": "nessa bench",
+    "parquet": "nessa map of Parquet and .npz stores",
     "test": "tests/run.sh",
 }
 PROGRAMS = {

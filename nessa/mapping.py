@@ -1,7 +1,7 @@
 """Embeddings of both models -> the shared space of an aligner, as embeddings directories."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -20,6 +20,7 @@ from nessa.scp import Listing
 from nessa.tables import (
     Block,
     Embeddings,
+    Matrix,
     ModelStamp,
     join_parts,
     profile_means,
@@ -87,13 +88,7 @@ def map_sides(
         InputError: unreadable embeddings, or of another model or dimension than the aligner's; or
             no side at all.
     """
-    sides = []
-    if enroll is not None:
-        sides.append(_Side(aligner, "enroll", enroll, enroll_map, output / "enroll"))
-    if runtime is not None:
-        sides.append(_Side(aligner, "runtime", runtime, None, output / "runtime"))
-    if not sides:
-        raise InputError("nothing to map; name the embeddings of a side, or of both")
+    sides = _sides(aligner, enroll, runtime, enroll_map, output)
     for side in sides:
         side.check_info()
     parts = max(1, nj // len(sides))
@@ -109,6 +104,50 @@ def map_sides(
     for number, side in enumerate(sides):
         own = found[number * parts : (number + 1) * parts]
         join_parts(side.output, [part.listing for part in own], own[0].dim, own[0].stamp)
+
+
+def check_sides(
+    aligner: Aligner,
+    enroll: Path | None,
+    runtime: Path | None,
+    enroll_map: Path | None,
+    output: Path,
+) -> Iterator[str]:
+    """Look at all that `map_sides` would read, and write nothing.
+
+    Args:
+        aligner, enroll, runtime, enroll_map, output: as there.
+
+    Yields:
+        A line per side.
+
+    Raises:
+        InputError: as there.
+    """
+    for side in _sides(aligner, enroll, runtime, enroll_map, output):
+        yield side.check()
+
+
+def _sides(
+    aligner: Aligner,
+    enroll: Path | None,
+    runtime: Path | None,
+    enroll_map: Path | None,
+    output: Path,
+) -> list["_Side"]:
+    sides = []
+    if enroll is not None:
+        sides.append(_Side(aligner, "enroll", enroll, enroll_map, output / "enroll"))
+    if runtime is not None:
+        sides.append(_Side(aligner, "runtime", runtime, None, output / "runtime"))
+    if not sides:
+        raise InputError("nothing to map; name the embeddings of a side, or of both")
+    return sides
+
+
+def map_of(aligner: Aligner, side: str) -> Callable[[Matrix], Matrix]:
+    """The map of a side."""
+    return aligner.map_enroll if side == "enroll" else aligner.map_runtime
 
 
 class _Part(NamedTuple):
@@ -136,10 +175,20 @@ class _Side:
             with about(self.source):
                 self.aligner.check_stamps(*self._on_its_side(info.stamp))
 
+    def check(self) -> str:
+        """Read and check everything; a line that says what would be mapped."""
+        embeddings = self._read()
+        with about(self.source):
+            dim = map_of(self.aligner, self.name)(embeddings.matrix[:1]).shape[1]
+        return (
+            f"{self.source}: {len(embeddings)} embeddings of dimension {embeddings.dim} would be "
+            f"mapped to dimension {dim} in {self.output}"
+        )
+
     def map_part(self, part: int, parts: int, alone: bool) -> _Part:
         """Map and write one part."""
         embeddings = self._read()
-        apply = self.aligner.map_enroll if self.name == "enroll" else self.aligner.map_runtime
+        apply = map_of(self.aligner, self.name)
         with about(self.source):
             dim = apply(embeddings.matrix[:1]).shape[1]
         first, last = (round(k * len(embeddings) / parts) for k in (part - 1, part))

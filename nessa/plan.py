@@ -114,6 +114,7 @@ def extras(recipe: Recipe) -> list[str]:
 def plan(recipe: Recipe) -> Iterator[tuple[str, str]]:
     """Key and value of each line of the plan, lists separated by spaces."""
     aligned = aligned_systems(recipe)
+    yield "name", recipe.name
     yield "extras", " ".join(extras(recipe))
     yield "corpus", recipe.corpus.program or ""
     yield "prepare", recipe.prepare.program

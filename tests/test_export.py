@@ -2,6 +2,8 @@
 
 import importlib
 import logging
+import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -14,7 +16,9 @@ import nessa.export
 from nessa.alignment import Aligner, LogitAligner, NeuralAligner, ProcrustesAligner
 from nessa.errors import InputError
 from nessa.export import export_aligner
+from nessa.scoring import Calibration
 from nessa.tables import Embeddings, ModelStamp
+from tests.conftest import ROOT, Command
 
 DIMS = {"enroll": 12, "runtime": 8}
 FINGERPRINTS = {"enroll": "a" * 64, "runtime": "b" * 64}
@@ -169,3 +173,85 @@ def test_missing_extra_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None
         importlib.reload(nessa.export.networks)
     monkeypatch.undo()
     importlib.reload(nessa.export.networks)
+
+
+# --- in a product -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def product(tmp_path_factory: pytest.TempPathFactory) -> tuple[Aligner, Path]:
+    """An exported aligner with a calibration, beside itself."""
+    aligner, folder = fitted("nessa shared"), tmp_path_factory.mktemp("product")
+    aligner.save(folder / "aligner")
+    facts = {"licence": "Apache-2.0", "training_data": "synthetic speakers"}
+    list(export_aligner(aligner, folder, Calibration(9.5, -3.25), facts))
+    return aligner, folder
+
+
+def test_verify_tells_what_a_network_is_and_holds_it_against_its_aligner(
+    nessa: Command, product: tuple[Aligner, Path]
+) -> None:
+    _, folder = product
+    paths = [folder / f"{side}.onnx" for side in DIMS]
+    done = nessa("verify", *paths, "--aligner", folder / "aligner")
+    assert done.status == 0, done.err
+    for text in ("12 -> 10", "8 -> 10", "a" * 64, "b" * 64, "opset: 20", "licence: Apache-2.0"):
+        assert text in done.out
+    assert "calibration_scale: 9.5" in done.out and "training_data: synthetic speakers" in done.out
+    assert done.out.count("of the aligner on 10,000 embeddings") == 2
+    card = (folder / "README.md").read_text()
+    assert "Calibration scale: 9.5" in card and "Licence: Apache-2.0" in card
+
+
+def test_verify_refuses_what_is_not_ours_or_of_another_aligner(
+    nessa: Command, product: tuple[Aligner, Path], tmp_path: Path
+) -> None:
+    _, folder = product
+    path = folder / "enroll.onnx"
+    fitted("procrustes").save(tmp_path / "other")
+    nessa("verify", path, "--aligner", tmp_path / "other").refused(str(path), "another aligner")
+    nessa("verify", tmp_path / "none.onnx").refused("none.onnx: no such file")
+    (tmp_path / "bad.onnx").write_bytes(path.read_bytes()[:500])
+    nessa("verify", tmp_path / "bad.onnx").refused("bad.onnx: not an ONNX model")
+    model = onnx.load(path)
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "bare.onnx")
+    nessa("verify", tmp_path / "bare.onnx").refused("bare.onnx: not an aligner that nessa exported")
+    model = onnx.load(path)
+    weights = next(one for one in model.graph.initializer if len(one.dims) == 2)
+    changed = onnx.numpy_helper.to_array(weights) * 1.1
+    weights.CopyFrom(onnx.numpy_helper.from_array(changed, weights.name))
+    onnx.save(model, tmp_path / "changed.onnx")
+    done = nessa("verify", tmp_path / "changed.onnx", "--aligner", folder / "aligner")
+    done.refused("changed.onnx: differs from the aligner by")
+
+
+def test_a_calibration_that_needs_more_than_the_score_is_refused(tmp_path: Path) -> None:
+    calibration = Calibration(1.0, 0.0, {"log_duration": 0.5})
+    with pytest.raises(InputError, match=r"log_duration.*knows the score alone"):
+        list(export_aligner(fitted("logit"), tmp_path, calibration))
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_example_verifies_with_onnxruntime_and_numpy_alone(
+    product: tuple[Aligner, Path], tmp_path: Path
+) -> None:
+    aligner, folder = product
+    rng = np.random.default_rng(5)
+    profiles = {name: rng.standard_normal((3, 12)).astype(np.float32) for name in ("ann", "bob")}
+    live = {name: rng.standard_normal(8).astype(np.float32) for name in ("u1", "u2")}
+    np.savez(tmp_path / "profiles.npz", **profiles)
+    np.savez(tmp_path / "live.npz", **live)
+    example = ROOT / "docs/examples/verify.py"
+    assert not re.search(r"^(import|from) (nessa|torch)", example.read_text(), re.M)
+    words = [sys.executable, example, folder, tmp_path / "profiles.npz"]
+    done = subprocess.run([*words, tmp_path / "live.npz"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for line in done.stdout.splitlines():
+        speaker, utterance, ratio = line.split()
+        a = aligner.map_enroll(profiles[speaker].mean(axis=0, keepdims=True))[0]
+        b = aligner.map_runtime(live[utterance][None])[0]
+        assert float(ratio) == pytest.approx(9.5 * (a @ b) - 3.25, abs=1e-3)
+    assert len(done.stdout.splitlines()) == 4
+    wrong = subprocess.run([*words, tmp_path / "profiles.npz"], capture_output=True, text=True)
+    assert wrong.returncode == 1 and "12 dimensions, but this network takes 8" in wrong.stderr

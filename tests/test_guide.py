@@ -60,3 +60,25 @@ def test_the_commands_of_the_page_work(tmp_path: Path) -> None:
     assert f"{tmp_path / 'corpus'}: valid" in done.stdout
     assert "recovered gain %" in done.stdout
     assert f"{tmp_path / 'mine/exp/embeddings/new/eval'}: valid" in done.stdout
+
+
+@pytest.mark.slow
+def test_the_migration_of_the_guide_works(tiny: Path, tmp_path: Path) -> None:
+    guide = (ROOT / "docs/migration.md").read_text()
+    script = "\n".join(re.findall(r"^```sh\n(.*?)^```$", guide, re.M | re.S))
+    places = {"recipes/mini/exp": tiny / "exp", "/tmp/nessa-migration": tmp_path / "work"}
+    for place, own in places.items():
+        assert place in script
+        script = script.replace(place, str(own))
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=ROOT,
+        env={**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done
+    assert "16 profiles would be mapped" in done.stdout
+    assert done.stdout.count("of the aligner on 10,000 embeddings") == 2
+    assert list((tmp_path / "work/mapped/enroll").glob("part-*.parquet"))

@@ -24,7 +24,7 @@ elif words[0].endswith("check_environment.py"):
     pass
 elif words[:4] == ["-m", "nessa.cli", "recipe", "resolve"]:
     early = [w for w in words if "=" in w and not w.startswith("late=")]
-    print("models old new\\ntrained", os.environ.get("TRAINED", "old new"))
+    print("name mini\\nmodels old new\\ntrained", os.environ.get("TRAINED", "old new"))
     print("sets train align dev eval\\nextract_sets align dev eval")
     print("corpus mini\\nprepare voxceleb\\nshards 2\\naligners logit\\npairs new:old")
     print("symmetric raw:old:old raw:new:new\\nfitted logit:new:old")

@@ -1,9 +1,10 @@
 """A fitted aligner's two maps as ONNX files for production, checked against the aligner."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import singledispatch
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -22,12 +23,18 @@ from nessa.alignment.views import Matrix
 from nessa.errors import InputError
 from nessa.export.networks import OPSET, open_session, to_onnx
 from nessa.files import atomic_open
+from nessa.scoring import Calibration
 
 TOLERANCE = 1e-5  # largest difference from the aligner, of any value of a unit vector
 CHECKED_BATCHES = (1, 7)  # rows
 
 
-def export_aligner(aligner: Aligner, output: Path) -> Iterator[str]:
+def export_aligner(
+    aligner: Aligner,
+    output: Path,
+    calibration: Calibration | None = None,
+    facts: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[str]:
     """Write enroll.onnx, runtime.onnx and a model card, README.md.
 
     Each network takes `embedding`, float32 (N, D_in), as its model made it, and gives `mapped`,
@@ -37,15 +44,29 @@ def export_aligner(aligner: Aligner, output: Path) -> Iterator[str]:
     Args:
         aligner: a fitted aligner.
         output: the folder that receives the files.
+        calibration: of its scores; goes into the metadata of both files and the card.
+        facts: more that the metadata and the card say, such as {"licence": ..., "training_data":
+            ...}.
 
     Yields:
         A line per network, once it is written.
 
     Raises:
-        InputError: no export for this kind of aligner.
+        InputError: no export for this kind of aligner, or a calibration by more than the score.
         RuntimeError: an exported network differs from the aligner by more than `TOLERANCE`.
     """
-    exported = [_export_side(aligner, side) for side in SIDES]
+    properties = dict(facts)
+    if calibration is not None:
+        if calibration.quality:
+            raise InputError(
+                f"a calibration by {', '.join(calibration.quality)} cannot go with a network, "
+                "which knows the score alone; fit one without --utt2dur and --enroll-map"
+            )
+        properties |= {
+            "calibration_scale": repr(calibration.scale),
+            "calibration_offset": repr(calibration.offset),
+        }
+    exported = [_export_side(aligner, side, properties) for side in SIDES]
     for network in exported:
         path = output / f"{network.side}.onnx"
         with atomic_open(path, "wb") as file:
@@ -55,7 +76,7 @@ def export_aligner(aligner: Aligner, output: Path) -> Iterator[str]:
             f"within {network.difference:.1e} of the aligner"
         )
     with atomic_open(output / "README.md") as file:
-        file.write(_model_card(aligner, exported))
+        file.write(_model_card(aligner, exported, properties))
 
 
 @dataclass(frozen=True)
@@ -70,15 +91,17 @@ class _Network:
     difference: float  # largest, from the aligner
 
 
-def _export_side(aligner: Aligner, side: Side) -> _Network:
+def _export_side(aligner: Aligner, side: Side, facts: Mapping[str, str]) -> _Network:
     module = side_module(aligner, side).eval()
     dim = input_dim(module)
     with torch.inference_mode():
         output_dim = module(torch.zeros(1, dim)).shape[1]
     fingerprint = aligner.fingerprints[SIDES.index(side)] or "unknown"
     properties = {
+        **facts,
         "kind": aligner.kind,
         "side": side,
+        "space": aligner.space(),
         "model_fingerprint": fingerprint,
         "input_dim": str(dim),
         "output_dim": str(output_dim),
@@ -173,7 +196,10 @@ class _Normalize(nn.Module):
 # ---- the model card -----------------------------------------------------------------------------
 
 
-def _model_card(aligner: Aligner, exported: list[_Network]) -> str:
+def _model_card(aligner: Aligner, exported: list[_Network], facts: Mapping[str, str]) -> str:
+    told = "".join(f"- {name.replace('_', ' ').capitalize()}: {facts[name]}\n" for name in facts)
+    if "calibration_scale" in facts:
+        told += "- Natural-log likelihood ratio of a score: calibration scale * score + offset.\n"
     rows = "\n".join(
         f"| `{n.side}.onnx` | {n.input_dim} | {n.output_dim} | `{n.fingerprint}` "
         f"| {n.difference:.1e} |"
@@ -198,6 +224,11 @@ Two networks that map the speaker embeddings of two models into one space, made 
   in batches of {" and ".join(map(str, CHECKED_BATCHES))}; more than {TOLERANCE:.0e} is refused.
 - Use each network with the model of its fingerprint only (also in the file's metadata). Another
   model's embeddings give scores without meaning, not an error, where the dimension is the same.
+- Use the two files together: mapped vectors can be compared where the metadata `space` is the same.
+{told}
+Intended use: speaker verification and identification where profiles and live speech are embedded
+by different models. Not tested: other languages, channels and ages than those of the training data,
+and disguised or synthetic voices, against which it is no protection.
 
 Voice profiles, mapped or not, are biometric data: ask for consent, encrypt them, and delete them
 on request. A match is evidence and no proof of identity; test it on your own speakers first.
