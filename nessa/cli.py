@@ -391,8 +391,8 @@ def map_embeddings(
 
     A side may be a product's store: .npz with ids and embeddings, or Parquet (a file or a folder)
     with the columns id and embedding. A store is mapped to a folder of Parquet files, part by part;
-    run again after a kill, it goes on. Memory for Parquet: 300 MB, 100,000 embeddings, raw and
-    mapped, and 8 bytes an id.
+    run again after a kill, it goes on. Memory for Parquet: 500 MB, two row
+    groups of the file, 8 times 50,000 embeddings, and 8 bytes an id.
 
     A profile is the mean of its utterances in the enrollment model's own space, mapped then.
     Memory: the embeddings of a side, for each process.

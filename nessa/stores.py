@@ -19,7 +19,7 @@ from nessa.errors import InputError
 from nessa.files import atomic_open, write_json
 from nessa.tables import Block, Embeddings
 
-ROWS_PER_PART = 100_000
+ROWS_PER_PART = 50_000
 SUFFIXES = (".npz", ".parquet")
 INFO = "_info.json"  # Parquet readers pass over names that begin with a line
 ID, EMBEDDING = "id", "embedding"
@@ -41,7 +41,7 @@ def map_store(
 ) -> tuple[int, int]:
     """Map a store part by part; parts that an earlier run made of the same rows are kept.
 
-    Memory: one part, of 100,000 rows, as it is and mapped, and 8 bytes an id; of .npz, the whole.
+    Memory: one part, of 50,000 rows, as it is and mapped, and 8 bytes an id; of .npz, the whole.
 
     Args:
         source: the store.
@@ -105,7 +105,10 @@ def _hashes(keys: list[str]) -> npt.NDArray[np.int64]:
 
 
 def _read_ids(source: Path) -> Iterator[list[str]]:
-    return (keys for keys, _ in read_store(source))
+    """The ids alone, in parts; embeddings are read, and refused, later."""
+    if source.suffix == ".npz":
+        return (keys for keys, _ in read_store(source))
+    return (_strings(file, batch.column(ID)) for file, batch in _batches(source, [ID]))
 
 
 def _digest(space: str, keys: list[str], matrix: Matrix) -> str:
@@ -152,6 +155,11 @@ def _read_npz(path: Path) -> Iterator[Block]:
 
 
 def _read_parquet(path: Path) -> Iterator[Block]:
+    return (_block(file, batch) for file, batch in _batches(path, [ID, EMBEDDING]))
+
+
+def _batches(path: Path, columns: list[str]) -> Iterator[tuple[Path, Any]]:
+    """Some columns of all files of a store, in parts of rows."""
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -160,23 +168,22 @@ def _read_parquet(path: Path) -> Iterator[Block]:
         if not file.is_file():
             raise InputError(f"{file}: no such file")
         try:
-            with parquet.ParquetFile(file) as opened:
-                for batch in opened.iter_batches(ROWS_PER_PART, columns=[ID, EMBEDDING]):
-                    yield _block(file, batch)
-        except (pa.ArrowException, OSError, ValueError) as error:
-            if isinstance(error, InputError):
-                raise
+            # With pre_buffer, the whole file would be read ahead.
+            with parquet.ParquetFile(file, pre_buffer=False) as opened:
+                names = opened.schema_arrow.names
+                if missing := [name for name in columns if name not in names]:
+                    raise InputError(f"{file}: no column {missing[0]!r}; there are {names}")
+                for batch in opened.iter_batches(ROWS_PER_PART, columns=columns):
+                    yield file, batch
+        except (pa.ArrowException, OSError) as error:
             what = str(error).splitlines()[0]
             raise InputError(f"{file}: not Parquet with {ID} and {EMBEDDING} ({what})") from None
 
 
 def _block(file: Path, batch: Any) -> Block:
-    missing = [name for name in (ID, EMBEDDING) if name not in batch.schema.names]
-    if missing:
-        raise InputError(f"{file}: no column {missing[0]!r}; there are {batch.schema.names}")
-    keys, vectors = batch.column(ID), batch.column(EMBEDDING)
-    if keys.null_count or vectors.null_count:
-        raise InputError(f"{file}: an id or an embedding is null; fill it or remove its row")
+    keys, vectors = _strings(file, batch.column(ID)), batch.column(EMBEDDING)
+    if vectors.null_count:
+        raise InputError(f"{file}: an embedding is null; fill it or remove its row")
     values = vectors.flatten()
     dim, rest = divmod(len(values), max(len(vectors), 1))
     lengths = vectors.value_lengths() if hasattr(vectors, "value_lengths") else None
@@ -184,8 +191,18 @@ def _block(file: Path, batch: Any) -> Block:
         raise InputError(f"{file}: embeddings of several dimensions; write one model's alone")
     if values.null_count:
         raise InputError(f"{file}: an embedding has a null in it; fill it or remove its row")
-    matrix = values.to_numpy(zero_copy_only=False).astype(np.float32).reshape(len(vectors), dim)
-    return [str(key) for key in keys.to_pylist()], matrix
+    matrix = (
+        values.to_numpy(zero_copy_only=False)
+        .astype(np.float32, copy=False)
+        .reshape(len(vectors), dim)
+    )
+    return keys, matrix
+
+
+def _strings(file: Path, column: Any) -> list[str]:
+    if column.null_count:
+        raise InputError(f"{file}: an id is null; fill it or remove its row")
+    return [str(key) for key in column.to_pylist()]
 
 
 def _write_part(path: Path, keys: list[str], matrix: Matrix, made_of: str) -> None:

@@ -107,7 +107,7 @@ def test_parts_of_another_aligner_or_store_are_made_again(
     ("spoil", "message"),
     [
         (lambda k, m: (["x y", *k[1:]], m), "rows from 0 .*'x y'.*white space"),
-        (lambda k, m: ([*k[:-1], k[-2]], m), "duplicate key"),
+        (lambda k, m: ([*k[:-1], k[-2]], m), "duplicate id"),
         (lambda k, m: ([*k[:-1], k[0]], m), "duplicate id 'id00200-s0-00000'"),
         (lambda k, m: (k, np.where(np.arange(len(m))[:, None] == 99, np.nan, m)), "rows from"),
         (lambda k, m: ([*k[:-1], None], m), "null"),
