@@ -212,6 +212,11 @@ def search(gallery: Embeddings, probes: Embeddings, speakers: ArrayLike) -> Sear
 
 
 def check_speakers(gallery: Embeddings, probes: Embeddings, speakers: ArrayLike) -> Codes:
+    """The probes' speakers (N,): numbers from 0, those of the gallery's rows first.
+
+    Raises:
+        InputError: no profiles, no probes, or not a number per probe.
+    """
     speakers = np.asarray(speakers)
     if not len(gallery) or not len(probes):
         raise InputError(f"{len(gallery)} profiles and {len(probes)} probes; give some of each")

@@ -1,0 +1,64 @@
+"""Links, examples of help texts and public names: what documentation promises is there."""
+
+import importlib
+import inspect
+import pkgutil
+import re
+from pathlib import Path
+
+import pytest
+
+import nessa
+from tests.conftest import ROOT
+
+PAGES = sorted(
+    path for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("recipes/*/*.md")]
+)
+
+
+def anchors(page: Path) -> set[str]:
+    """The ids that headings get, as GitHub and mkdocs make them."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
+    headings = re.findall(r"^#+ (.+)$", text, re.M)
+    return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if target.startswith(("http://", "https://")):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        if page.name == "RESULTS.md" and file.suffix == ".svg":
+            continue  # figures lie with the run
+        assert file.exists(), f"{page}: {target}"
+        if anchor:
+            assert anchor in anchors(file), f"{page}: {target}"
+
+
+def modules() -> list[str]:
+    found = pkgutil.walk_packages(nessa.__path__, "nessa.")
+    return [name for name in (module.name for module in found) if "._" not in name]
+
+
+@pytest.mark.parametrize("name", modules())
+def test_every_public_name_says_what_it_is(name: str) -> None:
+    module = importlib.import_module(name)
+    assert module.__doc__, name
+    for member, value in vars(module).items():
+        own = getattr(value, "__module__", None) == name
+        if (
+            member.startswith("_")
+            or not own
+            or not (inspect.isclass(value) or inspect.isfunction(value))
+        ):
+            continue
+        assert value.__doc__, f"{name}.{member}"
+        if not inspect.isclass(value) or issubclass(value, Exception):
+            continue
+        for method, function in vars(value).items():
+            if not method.startswith("_") and inspect.isfunction(function):
+                inherited = any(getattr(base, method, None) for base in value.__mro__[1:])
+                assert function.__doc__ or inherited, f"{name}.{member}.{method}"
