@@ -28,11 +28,20 @@ class PipelineOrder(click.Group):
 
 @click.group(cls=PipelineOrder, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
-def cli() -> None:
+@click.option("--quiet", is_flag=True, help="Say what went wrong alone: no progress, no notes.")
+@click.option("--verbose", is_flag=True, help="Say more than usual.")
+def cli(quiet: bool, verbose: bool) -> None:
     """Speaker recognition whose enrollment and runtime models may differ.
 
     `./run.sh` calls these commands stage by stage; exp/log/ holds every call it made.
+
+    Completion of commands and options, for bash: eval "$(_NESSA_COMPLETE=bash_source nessa)"; zsh
+    and fish alike.
     """
+    if quiet and verbose:
+        raise click.UsageError("--quiet and --verbose exclude each other")
+    level = logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO
+    logging.getLogger("nessa").setLevel(level)
 
 
 def path_option(name: str, text: str, **more: Any) -> Callable[..., Any]:

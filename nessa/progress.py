@@ -1,5 +1,6 @@
 """Progress of long work: a bar on a terminal, plain lines elsewhere."""
 
+import logging
 import sys
 from collections.abc import Iterable
 from typing import Any
@@ -19,7 +20,8 @@ def progress(
 ) -> tqdm:
     """Wrap an iterable, or count by `.update(n)` where `items` is None.
 
-    Shows done, total, rate and the time left; a job's log gets a plain line now and then.
+    Shows done, total, rate and the time left; a job's log gets a plain line now and then. Nothing
+    where the logger `nessa` is set to be quieter than INFO.
 
     Args:
         items: what is worked through.
@@ -33,7 +35,7 @@ def progress(
         items,
         total=total,
         initial=done,
-        disable=silent,
+        disable=silent or logging.getLogger("nessa").level > logging.INFO,
         desc=what,
         file=sys.stderr if terminal else _Lines(),
         mininterval=0.2 if terminal else LINE_INTERVAL,

@@ -1,5 +1,6 @@
 """The command line: help, exit codes, and bad input, which is a message and never a traceback."""
 
+import logging
 import re
 import shutil
 import struct
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from nessa.cli import cli
-from nessa.config import EncoderConfig
+from nessa.config import EncoderConfig, LossConfig
 from nessa.datadir import read_utt2spk
 from nessa.encoders import build, save_model
 from nessa.files import read_json, write_json, write_table
@@ -578,3 +579,30 @@ def test_the_doctor_tells_versions_the_machine_and_what_is_lacking(
     assert re.search(r"\d+ cores.* \d+ GiB of memory", done.out)
     assert "mini (recipe mini: synthetic speech): lacks no-such-package: pip install" in done.out
     assert "ffmpeg (audio in m4a, as VoxCeleb2 is distributed): not in PATH" in done.out
+
+
+def test_quiet_leaves_errors_alone(nessa: Command, tmp_path: Path) -> None:
+    prepare_set(tmp_path / "data", "eval", range(2))
+    config = EncoderConfig(
+        architecture="tdnn", channels=8, dim=4, steps=1, loss=LossConfig(type="aam")
+    )
+    save_model(tmp_path / "model", config, build(config))
+    words = [
+        "extract",
+        "--encoder",
+        tmp_path / "model",
+        "--data",
+        tmp_path / "data",
+        "--set",
+        "eval",
+    ]
+    try:
+        assert "model eval: 8/8" in nessa(*words, "--output", tmp_path / "a").err
+        quiet = nessa("--quiet", *words, "--output", tmp_path / "b")
+        assert quiet.status == 0 and quiet.err == ""
+        nessa("--quiet", *words[:-1], "none", "--output", tmp_path / "c").refused(
+            "no such manifest"
+        )
+        assert nessa("--quiet", "--verbose", *words, "--output", tmp_path / "d").status == 2
+    finally:
+        logging.getLogger("nessa").setLevel(logging.NOTSET)

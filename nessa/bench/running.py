@@ -14,6 +14,7 @@ from nessa.bench.machine import Machine
 from nessa.bench.measurement import Measurement
 from nessa.bench.metrics import bench_bootstrap, bench_metrics
 from nessa.bench.scoring import bench_as_norm, bench_cosine
+from nessa.bench.startup import bench_startup
 from nessa.bench.tables import bench_arks
 from nessa.bench.workload import SIZES, Workload
 from nessa.columns import plain_columns
@@ -29,7 +30,9 @@ BENCHMARKS: dict[str, Callable[[Workload, Machine], Iterator[Measurement]]] = {
     "as-norm": bench_as_norm,
     "metrics": bench_metrics,
     "bootstrap": bench_bootstrap,
+    "startup": bench_startup,
 }
+FIXED = ("startup",)  # the same at every size
 JUDGED = "voxceleb"  # the size that what is wanted is for: less work is all overhead
 LINEAR = 0.7, 1.3  # of ten times the time for a tenth
 
@@ -98,6 +101,8 @@ def format_growth(results: Sequence[Result], size: str) -> str:
     """How the time of each line grows from a tenth of the work to all of it."""
     rows = [("line", "size", "a tenth", "all", "of linear growth", "")]
     for result in results:
+        if result.benchmark in FIXED:
+            continue
         growth = result.growth
         linear = size != JUDGED or LINEAR[0] <= growth <= LINEAR[1]
         rows.append(
