@@ -1,5 +1,6 @@
 """Links, examples of help texts and public names: what documentation promises is there."""
 
+import doctest
 import importlib
 import inspect
 import pkgutil
@@ -62,3 +63,18 @@ def test_every_public_name_says_what_it_is(name: str) -> None:
             if not method.startswith("_") and inspect.isfunction(function):
                 inherited = any(getattr(base, method, None) for base in value.__mro__[1:])
                 assert function.__doc__ or inherited, f"{name}.{member}.{method}"
+
+
+EXAMPLES = ("nessa.metrics", "nessa.scoring", "nessa.tables", "nessa.trials")
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_examples_of_docstrings_hold(name: str) -> None:
+    outcome = doctest.testmod(importlib.import_module(name))
+    assert outcome.attempted and not outcome.failed
+
+
+def test_no_example_is_left_out() -> None:
+    files = (ROOT / "nessa").rglob("*.py")
+    with_examples = {path.stem for path in files if re.search(r"^ +>>> ", path.read_text(), re.M)}
+    assert {f"nessa.{stem}" for stem in with_examples} == set(EXAMPLES)
