@@ -19,6 +19,17 @@ PathType = click.Path(path_type=Path)
 COUNT = click.IntRange(min=1)
 
 
+SECTIONS = {
+    "Corpus and models": ("synth", "prepare", "train", "extract"),
+    "Alignment": ("align", "map"),
+    "Scores": ("score", "calibrate", "evaluate"),
+    "Results": ("report", "study"),
+    "Production": ("export", "verify"),
+    "Checks": ("validate", "bench", "doctor"),
+    "For run.sh": ("recipe",),
+}
+
+
 class PipelineOrder(click.Group):
     """Lists the commands in the order of the pipeline rather than of the alphabet."""
 
@@ -26,7 +37,17 @@ class PipelineOrder(click.Group):
         return list(self.commands)
 
 
-@click.group(cls=PipelineOrder, context_settings={"help_option_names": ["-h", "--help"]})
+class Sections(PipelineOrder):
+    """Lists the commands under headings."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for heading, names in SECTIONS.items():
+            with formatter.section(heading):
+                commands = [(name, self.commands[name]) for name in names]
+                formatter.write_dl([(name, one.get_short_help_str(120)) for name, one in commands])
+
+
+@click.group(cls=Sections, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 @click.option("--quiet", is_flag=True, help="Say what went wrong alone: no progress, no notes.")
 @click.option("--verbose", is_flag=True, help="Say more than usual.")
