@@ -103,7 +103,7 @@ def test_a_disk_that_is_full_again_and_again_changes_no_byte(tiny: Path, small_d
     work_dir = small_disk / "work"
     audio = sum(path.stat().st_blocks for path in (tiny / "data/corpus").rglob("*")) // 2  # KiB
     failures = 0
-    for size in (*range(audio // 9, audio, audio // 5), *range(audio, 2 * audio, audio // 100)):
+    for size in (*range(audio // 9, audio, audio // 8), *range(audio, 2 * audio, audio // 85)):
         resize(small_disk, size)
         done = run_recipe(work_dir, *OPTIONS)
         if done.status == 0:

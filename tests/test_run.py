@@ -228,7 +228,7 @@ def test_a_second_run_at_once_is_refused_and_names_the_first(tree):
     tree.wait_for_call("prepare")
     second = tree.run("--stage", "0")
     assert second.returncode == 1
-    assert f"process {first.pid}, started 2" in second.stderr
+    assert f"process {first.pid} on " in second.stderr and ", started 2" in second.stderr
     elsewhere = tree.run("--stop-stage", "0", "--work-dir", "elsewhere")
     assert elsewhere.returncode == 0
     first.terminate()

@@ -14,6 +14,7 @@ import torch
 from lhotse.cut import MonoCut
 from torch import Tensor
 
+from nessa.audio import reason
 from nessa.config import OnnxConfig
 from nessa.encoders.base import SpeakerModel
 from nessa.errors import InputError
@@ -77,7 +78,7 @@ class OnnxModel(SpeakerModel):
         except Exception as error:  # onnxruntime's own types
             raise InputError(
                 f"{self._path}: fails on features of shape {_as_text(features.shape)}: "
-                f"{_first_line(error)}"
+                f"{reason(error)}"
             ) from error
 
     def _check_input(self, num_filters: int) -> Any:
@@ -126,13 +127,7 @@ def _open(path: Path) -> Any:
     try:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own types
-        raise InputError(
-            f"{path}: not a model that onnxruntime reads: {_first_line(error)}"
-        ) from None
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0]
+        raise InputError(f"{path}: not a model that onnxruntime reads: {reason(error)}") from None
 
 
 def _as_text(shape: Sequence[int]) -> str:
