@@ -223,7 +223,7 @@ def recipe_identify(recipe: Path, data: Path, exp: Path, output: Path) -> None:
 def synth(recipe: Path, nj: int, output: Path) -> None:
     """Make a synthetic corpus with espeak-ng voices, shaped as VoxCeleb is.
 
-    Example: nessa synth --recipe recipes/mini/recipe.yaml --output corpus
+    Example: nessa synth --recipe recipes/mini/exp/recipe.yaml --output corpus
     """
     from nessa.resolution import load_recipe
     from nessa.synth import synthesise_recipe
@@ -316,7 +316,10 @@ def extract(
     Memory: one batch of audio, and the shard's embeddings; with --merge, the set's.
 
     Example: nessa extract --encoder recipes/mini/exp/encoders/old --data recipes/mini/data
-    --set eval --output embeddings && nessa extract --merge ... (the same options)
+    --set eval --output embeddings
+
+    Example: nessa extract --encoder recipes/mini/exp/encoders/old --data recipes/mini/data
+    --set eval --output embeddings --merge
     """
     from nessa.encoders import GivenEmbeddings, load_model
     from nessa.extraction import extract_shard, import_embeddings, merge_shards
@@ -489,7 +492,8 @@ def score(
     With both cohorts, two-sided AS-norm. With --calibration, natural-log likelihood ratios.
     Memory: the embeddings, and about 20 bytes a trial.
 
-    Example: nessa score --enroll mapped/enroll --runtime mapped/runtime
+    Example: nessa score --enroll recipes/mini/exp/mapped/nessa/new-old/eval/enroll
+    --runtime recipes/mini/exp/mapped/nessa/new-old/eval/runtime
     --trials recipes/mini/data/eval/trials --output scores
     """
     from nessa.verification import score_trials
@@ -537,8 +541,8 @@ def calibrate(
 
     Fit one per pair of enrollment and runtime model; one threshold then serves all pairs.
 
-    Example: nessa calibrate --trials recipes/mini/data/dev/trials --scores dev.scores
-    --output calibration.json
+    Example: nessa calibrate --trials recipes/mini/data/dev/trials
+    --scores recipes/mini/exp/scores/nessa/new-old/dev/trials.scores --output calibration.json
     """
     from nessa.calibration import fit_calibration
 
@@ -586,7 +590,9 @@ def evaluate(
     sides in one space: closed set, open set, and households of 2 to 7 profiles with guests.
 
     Example: nessa evaluate --trials recipes/mini/data/eval/trials
-    --utt2spk recipes/mini/data/eval/utt2spk --scores a.scores b.scores
+    --utt2spk recipes/mini/data/eval/utt2spk
+    --scores recipes/mini/exp/scores/logit/new-old/eval/trials.scores
+    recipes/mini/exp/scores/nessa/new-old/eval/trials.scores
 
     Example: nessa evaluate --identify recipes/mini/data/eval
     --enroll recipes/mini/exp/mapped/nessa/new-old/eval/enroll
@@ -637,7 +643,7 @@ def report(
     Example: nessa report --recipe recipes/mini/exp/recipe.yaml --exp recipes/mini/exp
     --data recipes/mini/data
 
-    Example: nessa report recipes/mini ~/nessa-large
+    Example: nessa report recipes/mini
     """
     from nessa.report import write_report
     from nessa.report.runs import compare_runs
@@ -763,7 +769,7 @@ def bench(only: tuple[str, ...], size: str, output: Path | None) -> None:
     Prints medians and the range of the repeats, how many times as fast ours is as others, and how
     cost grows from a tenth of the work. Memory at size voxceleb: 8 GiB; disk: 6 GiB.
 
-    Example: nessa bench --only arks --size voxceleb --output bench.json
+    Example: nessa bench --only arks --output bench.json
     """
     from nessa.bench import format_growth, run_benchmarks
     from nessa.files import write_json

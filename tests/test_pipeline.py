@@ -235,12 +235,15 @@ def test_a_second_run_makes_nothing_and_shows_the_results(tiny: Path) -> None:
     assert (tiny / "exp/report/results.md").read_text() in done.out
 
 
-def test_stage_by_stage_in_one_job_ends_with_the_same_bytes(tiny: Path, tmp_path: Path) -> None:
-    """`tiny` was made in one go by two jobs at a time."""
-    for stage in map(str, range(11)):
+def test_stages_made_again_one_by_one_end_with_the_same_bytes(tiny: Path, tmp_path: Path) -> None:
+    """By one job, where `tiny` was made by two; tests/test_crashes.py does it to stages 0 to 8."""
+    shutil.copytree(tiny, tmp_path, dirs_exist_ok=True)
+    for stage in ("1", "4", "9", "10"):
         done = tiny_run(tmp_path, "--nj", "1", "--stage", stage, "--stop-stage", stage)
         assert done.status == 0, done.err
-    assert_same(outcome(tmp_path), outcome(tiny))
+    expected = {k: v for k, v in outcome(tiny).items() if not k.startswith("exp/.done/")}
+    found = {k: v for k, v in outcome(tmp_path).items() if not k.startswith("exp/.done/")}
+    assert_same(found, expected)
 
 
 # --- bad input, through run.sh ------------------------------------------------------------------

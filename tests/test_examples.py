@@ -1,0 +1,49 @@
+"""The examples that help texts give: after ./run.sh each of them works, as it stands there."""
+
+import logging
+import re
+import shlex
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from nessa.cli import cli
+from tests.conftest import ROOT, Command
+
+pytestmark = pytest.mark.slow
+
+
+def examples(group: click.Group = cli) -> Iterator[str]:
+    for command in group.commands.values():
+        if isinstance(command, click.Group):
+            yield from examples(command)
+        for text in re.findall(r"Example: (.+?)(?:\n\n|\Z)", command.help or "", re.DOTALL):
+            yield " ".join(text.split())
+
+
+@pytest.fixture(scope="module")
+def checkout(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a user has after ./run.sh, at size tiny."""
+    folder = tmp_path_factory.mktemp("checkout")
+    shutil.copytree(tiny, folder / "recipes/mini")
+    shutil.copy(ROOT / "recipes/mini/recipe.yaml", folder / "recipes/mini")
+    shutil.copytree(ROOT / "conf", folder / "conf")
+    return folder
+
+
+@pytest.mark.parametrize("example", examples())
+def test_the_example_works(
+    example: str, checkout: Path, nessa: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(checkout)
+    program, *words = shlex.split(example)
+    done = nessa(*words)
+    logging.getLogger("nessa").setLevel(logging.NOTSET)
+    assert program == "nessa" and done.status == 0, done
+
+
+def test_every_command_has_one() -> None:
+    assert len(list(examples())) >= len(cli.commands)
