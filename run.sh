@@ -225,7 +225,8 @@ run_one() {
 
 launch() {
   # In the background, for bash acts on a signal at once only while it waits.
-  "$root/utils/launch.sh" --nj "$((nj < max_jobs_run ? nj : max_jobs_run))" "${backend_options[@]}" "$@" &
+  "$root/utils/launch.sh" --nj "$((nj < max_jobs_run ? nj : max_jobs_run))" \
+    "${backend_options[@]}" "$@" &
   launcher=$!
   wait "$launcher" ||
     fail $? "stage $name failed; once that is mended, ./run.sh without --stage carries on from it"
@@ -246,7 +247,8 @@ stop() {
 
 read_options() {
   recipe=mini stage='' stop_stage=10 nj=$(count_cores) size='' work_dir='' set=() arguments=()
-  backend=local slurm_conf=$root/conf/slurm.yaml sbatch=() max_jobs_run=9999 skip_bad=false skip=() allow_pipes=false
+  backend=local slurm_conf=$root/conf/slurm.yaml sbatch=() max_jobs_run=9999
+  skip_bad=false skip=() allow_pipes=false
   local corpus
   for corpus in "${corpora[@]}"; do declare -g "$corpus="; done
   parse_options recipe stage stop_stage nj size work_dir set backend slurm_conf sbatch max_jobs_run \
@@ -316,8 +318,9 @@ check_queue() {
   [[ -e $exp/.slurm ]] || return 0 # no run of this folder has used it
   command -v squeue >/dev/null || fail 1 "$work_dir: an earlier run used Slurm, which is not here;" \
     "if no job of that run is left, remove $exp/.slurm"
-  left=$(squeue --noheader --format='%j %i' --user="$(id -un)" | grep "^$jobs_name-" | head -n 1) ||
-    true
+  left=$(squeue --noheader --format='%j %i' --user="$(id -un)") ||
+    fail 1 "$work_dir: an earlier run used Slurm, whose queue cannot be read now; try again later"
+  left=$(grep "^$jobs_name-" <<<"$left" | head -n 1) || true
   [[ -z $left ]] || fail 1 "$work_dir is in use by jobs of an earlier run (job ${left#* });" \
     "wait for them, or cancel them: scancel --name=${left% *}"
   rm "$exp/.slurm"
@@ -372,6 +375,8 @@ read_plan() {
       *) plan[$key]=$value ;;
     esac
   done <<<"$text"
+  # What is left out changes the sets, and with them all that is made of them.
+  for ((key = 1; key <= 10; key++)); do digests[key]+=${skip[*]:+ ${skip[*]}}; done
 }
 
 choose_first_stage() {

@@ -235,6 +235,16 @@ def test_a_second_run_at_once_is_refused_and_names_the_first(tree):
     first.communicate(timeout=30)
 
 
+def test_what_is_left_out_is_decided_in_stage_1_even_after_a_finished_run(finished):
+    assert finished.run("--skip-bad", "true").returncode == 0
+    (prepare,) = (line for line in finished.lines() if line.startswith("local/voxceleb.py"))
+    assert "--skip-bad" in prepare.split("\t")
+    assert "all done before" in finished.run("--skip-bad", "true").stdout
+    assert finished.run().returncode == 0
+    (prepare,) = (line for line in finished.lines() if line.startswith("local/voxceleb.py"))
+    assert "--skip-bad" not in prepare.split("\t")
+
+
 def test_work_dir_is_relative_to_the_caller(tree):
     assert tree.run("--stop-stage", "0", "--work-dir", "my work").returncode == 0
     assert (tree.root.parent / "my work/exp/log/corpus/mini.log").exists()

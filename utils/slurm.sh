@@ -91,8 +91,9 @@ run_array() {
   : >"$status_dir/seen" # a client of NFS now looks at the folder anew
 }
 
+# The tasks of ours in the queue; where it cannot be read, a word that says so.
 queued() {
-  squeue --noheader --format=%i --name="$name" --user="$(id -un)"
+  squeue --noheader --format=%i --name="$name" --user="$(id -un)" || echo unknown
 }
 
 # find_unfinished INDEX...: leaves in $unfinished the jobs that another attempt may help: killed, or
