@@ -424,8 +424,8 @@ def map_embeddings(
 
     A side may be a product's store: .npz with ids and embeddings, or Parquet (a file or a folder)
     with the columns id and embedding. A store is mapped to a folder of Parquet files, part by part;
-    run again after a kill, it goes on. Memory for Parquet: 500 MB, two row
-    groups of the file, 8 times 50,000 embeddings, and 8 bytes an id.
+    run again after a kill, it goes on. Memory for Parquet: 500 MB, two row groups of the file, 8
+    times 50,000 embeddings, and 8 bytes an id.
 
     A profile is the mean of its utterances in the enrollment model's own space, mapped then.
     Memory: the embeddings of a side, for each process.
@@ -435,31 +435,27 @@ def map_embeddings(
     --output mapped
     """
     from nessa.alignment import load
-    from nessa.mapping import check_sides, map_of, map_sides
-    from nessa.stores import is_store, map_store
+    from nessa.mapping import check_sides, map_sides
+    from nessa.stores import is_store, map_stores
 
     if enroll is None and runtime is None:
         raise click.UsageError("give --enroll, --runtime, or both")
     if enroll_map is not None and enroll is None:
         raise click.UsageError("--enroll-map is for --enroll")
-    fitted = load(aligner)
-    arks: dict[str, Path | None] = {}
-    for name, side in (("enroll", enroll), ("runtime", runtime)):
-        if side is None or not is_store(side):
-            arks[name] = side
-            continue
-        if name == "enroll" and enroll_map is not None:
-            raise click.UsageError("--enroll-map is for arks; a store holds profiles")
-        count, kept = map_store(side, output / name, map_of(fitted, name), fitted.space(), dry_run)
-        done = "would be mapped" if dry_run else f"mapped, {kept} of them by an earlier run"
-        click.echo(f"{side}: {count} profiles {done}")
-    if any(arks.values()):
-        sides = arks.get("enroll"), arks.get("runtime"), enroll_map, output
-        if dry_run:
-            for line in check_sides(fitted, *sides):
-                click.echo(line)
-        else:
-            map_sides(fitted, *sides, nj)
+    fitted, given = load(aligner), {"enroll": enroll, "runtime": runtime}
+    stores = {side: path for side, path in given.items() if path and is_store(path)}
+    if enroll_map is not None and "enroll" in stores:
+        raise click.UsageError("--enroll-map is for arks; a store holds profiles")
+    for line in map_stores(fitted, stores, output, dry_run):
+        click.echo(line)
+    arks = [None if side in stores else path for side, path in given.items()]
+    if not any(arks):
+        return
+    if dry_run:
+        for line in check_sides(fitted, *arks, enroll_map, output):
+            click.echo(line)
+    else:
+        map_sides(fitted, *arks, enroll_map, output, nj)
 
 
 @cli.command()

@@ -8,15 +8,17 @@ A mapped store is a folder of Parquet files, a part for so many rows; _info.json
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from nessa.alignment import Aligner
 from nessa.errors import InputError
 from nessa.files import atomic_open, write_json
+from nessa.mapping import map_of
 from nessa.tables import Block, Embeddings
 
 ROWS_PER_PART = 50_000
@@ -30,6 +32,27 @@ Matrix = npt.NDArray[np.float32]
 def is_store(path: Path) -> bool:
     """Whether a path is named as a store, or is a folder of Parquet files."""
     return path.suffix in SUFFIXES or (path.is_dir() and any(path.glob("*.parquet")))
+
+
+def map_stores(
+    aligner: Aligner, stores: Mapping[str, Path], output: Path, dry_run: bool
+) -> Iterator[str]:
+    """Map the stores of some sides to `output`/<side>; see `map_store`.
+
+    Args:
+        aligner: fitted on the models of both sides.
+        stores: {"enroll" or "runtime": store}.
+        output: the folder that receives a folder per side.
+        dry_run: look at everything, and write nothing.
+
+    Yields:
+        A line per store.
+    """
+    for side, source in stores.items():
+        apply = map_of(aligner, side)
+        count, kept = map_store(source, output / side, apply, aligner.space(), dry_run)
+        done = "would be mapped" if dry_run else f"mapped, {kept} of them by an earlier run"
+        yield f"{source}: {count} profiles {done}"
 
 
 def map_store(
