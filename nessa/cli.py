@@ -448,14 +448,15 @@ def map_embeddings(
         raise click.UsageError("--enroll-map is for arks; a store holds profiles")
     for line in map_stores(fitted, stores, output, dry_run):
         click.echo(line)
-    arks = [None if side in stores else path for side, path in given.items()]
-    if not any(arks):
+    arks = given | dict.fromkeys(stores)
+    if not any(arks.values()):
         return
+    places = arks["enroll"], arks["runtime"], enroll_map, output
     if dry_run:
-        for line in check_sides(fitted, *arks, enroll_map, output):
+        for line in check_sides(fitted, *places):
             click.echo(line)
     else:
-        map_sides(fitted, *arks, enroll_map, output, nj)
+        map_sides(fitted, *places, nj)
 
 
 @cli.command()
