@@ -34,7 +34,7 @@ def checkout(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("example", examples())
+@pytest.mark.parametrize("example", list(examples()))
 def test_the_example_works(
     example: str, checkout: Path, nessa: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -98,25 +98,31 @@ run_job() {
     fill_in "${job_list[$1]}" "$word"
     command+=("$filled")
   done
-  mkdir -p "$(dirname "$file")"
+  open_log "$file"
   {
     printf '#' && printf ' %q' "${command[@]}" && echo
     printf '# started at %(%F %T)T\n' -1
-  } >"$file"
+  } >&"$log_fd"
   if [[ $show == true ]]; then
-    # shellcheck disable=SC2094  # both only append
-    "${command[@]}" </dev/null 2>>"$file" | tee -a "$file" || code=${PIPESTATUS[0]}
+    "${command[@]}" </dev/null 2>&"$log_fd" | tee -a "/dev/fd/$log_fd" || code=${PIPESTATUS[0]}
   else
-    "${command[@]}" </dev/null >>"$file" 2>&1 || code=$?
+    "${command[@]}" </dev/null >&"$log_fd" 2>&1 || code=$?
   fi
-  close_log "$file" "$code" $((SECONDS - start)) || true # the outcome counts without it, too
+  # The outcome counts even where the log cannot be closed.
+  printf '# exit code %d after %d seconds at %(%F %T)T\n' \
+    "$code" $((SECONDS - start)) -1 >&"$log_fd" || true
   echo "$code" >"$status_dir/$1"
 }
 
-# close_log FILE CODE SECONDS: its last line. The folder may have been removed meanwhile.
-close_log() {
-  mkdir -p "$(dirname "$1")"
-  printf '# exit code %d after %d seconds at %(%F %T)T\n' "$2" "$3" -1 >>"$1"
+# open_log FILE: empty, on the descriptor $log_fd, which stays good if the folder is removed.
+open_log() {
+  local attempt
+  for attempt in 1 2 3; do # the folder may be removed at this very moment
+    mkdir -p "$(dirname "$1")"
+    { : >"$1" && exec {log_fd}>>"$1"; } 2>/dev/null && return
+  done
+  echo "cannot write the log $1" >&2
+  return 1
 }
 
 # fill_in JOB TEXT: leaves in $filled the TEXT with the job's fields in place of {1}, {2}, ...

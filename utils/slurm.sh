@@ -48,7 +48,7 @@ write_task() {
     echo '#!/usr/bin/env bash'
     echo 'set -euo pipefail'
     declare -p arguments log show status_dir
-    declare -f run_job fill_in close_log
+    declare -f run_job fill_in open_log
     printf '%s\n' "${setup[@]}"
     # shellcheck disable=SC2016  # for the task to expand
     echo 'mapfile -t job_list <"$status_dir/jobs"'
