@@ -145,7 +145,8 @@ def recipe_map(recipe: Path, data: Path, exp: Path, system: str) -> None:
     from nessa.plan import System
     from nessa.resolution import load_recipe
 
-    map_system(load_recipe(recipe), data, exp, System.parse(system))
+    for line in map_system(load_recipe(recipe), data, exp, System.parse(system)):
+        click.echo(line)
 
 
 @recipe.command("score")
@@ -410,6 +411,9 @@ def align(
 @click.option("--enroll-map", type=PathType, help="Profiles (`id utterance ...`) to map as well.")
 @click.option("--nj", default=1, type=COUNT, show_default=True, help="Processes.")
 @click.option("--dry-run", is_flag=True, help="Check everything, and write nothing.")
+@click.option(
+    "--allow-outliers", is_flag=True, help="Take what is unlike the align data for the most part."
+)
 @path_option("--output", "Receives the embeddings directories enroll and runtime.")
 def map_embeddings(
     aligner: Path,
@@ -418,6 +422,7 @@ def map_embeddings(
     enroll_map: Path | None,
     nj: int,
     dry_run: bool,
+    allow_outliers: bool,
     output: Path,
 ) -> None:
     """Map embeddings of both models, or of one, into an aligner's shared space.
@@ -427,14 +432,19 @@ def map_embeddings(
     run again after a kill, it goes on. Memory for Parquet: 500 MB, two row groups of the file, 8
     times 50,000 embeddings, and 8 bytes an id.
 
+    What is unlike the embeddings that the aligner was fitted on is listed, the farthest first, in
+    OUTPUT/enroll_outliers.csv and OUTPUT/runtime_outliers.csv: 1 is the distance within which
+    99.9 % of those were. Where most are, and no info.json names their model, they are refused.
+
     A profile is the mean of its utterances in the enrollment model's own space, mapped then.
-    Memory: the embeddings of a side, for each process.
+    Memory: the embeddings of a side, for each process, and 100 bytes an outlier.
 
     Example: nessa map --aligner recipes/mini/exp/aligners/nessa/new-old
     --enroll recipes/mini/exp/embeddings/new/eval --runtime recipes/mini/exp/embeddings/old/eval
     --output mapped
     """
     from nessa.alignment import load
+    from nessa.alignment.views import Side
     from nessa.mapping import check_sides, map_sides
     from nessa.stores import is_store, map_stores
 
@@ -442,21 +452,24 @@ def map_embeddings(
         raise click.UsageError("give --enroll, --runtime, or both")
     if enroll_map is not None and enroll is None:
         raise click.UsageError("--enroll-map is for --enroll")
-    fitted, given = load(aligner), {"enroll": enroll, "runtime": runtime}
+    fitted = load(aligner)
+    given: dict[Side, Path | None] = {"enroll": enroll, "runtime": runtime}
     stores = {side: path for side, path in given.items() if path and is_store(path)}
     if enroll_map is not None and "enroll" in stores:
         raise click.UsageError("--enroll-map is for arks; a store holds profiles")
-    for line in map_stores(fitted, stores, output, dry_run):
+    for line in map_stores(fitted, stores, output, dry_run, allow_outliers):
         click.echo(line)
     arks = given | dict.fromkeys(stores)
     if not any(arks.values()):
         return
     places = arks["enroll"], arks["runtime"], enroll_map, output
-    if dry_run:
-        for line in check_sides(fitted, *places):
-            click.echo(line)
-    else:
-        map_sides(fitted, *places, nj)
+    lines = (
+        check_sides(fitted, *places, allow_outliers)
+        if dry_run
+        else map_sides(fitted, *places, nj, allow_outliers)
+    )
+    for line in lines:
+        click.echo(line)
 
 
 @cli.command()
@@ -697,42 +710,61 @@ def export(
     """Export an aligner's two maps, or an encoder, as ONNX, checked in onnxruntime.
 
     Example: nessa export --aligner recipes/mini/exp/aligners/nessa/new-old --output onnx
+
+    Example: nessa export --encoder recipes/mini/exp/encoders/new --output onnx
+    --licence CC-BY-4.0 --training-data "synthetic speech of espeak-ng"
     """
     from nessa.alignment import load
     from nessa.calibration import read_calibration
     from nessa.encoders import TrainedModel, load_model
     from nessa.export import export_aligner, export_encoder
 
+    facts = {"licence": licence, "training_data": training_data}
+    known = {name: text for name, text in facts.items() if text}
     if aligner and not encoder:
         fitted = read_calibration(calibration) if calibration else None
-        facts = {"licence": licence, "training_data": training_data}
-        known = {name: text for name, text in facts.items() if text}
         for line in export_aligner(load(aligner), output, fitted, known):
             click.echo(line)
-    elif encoder and not aligner:
+    elif encoder and not (aligner or calibration):
         model = load_model(encoder)
         if not isinstance(model, TrainedModel):
             raise InputError(f"{encoder}: only an encoder of ours can be exported")
-        click.echo(export_encoder(model, output))
+        click.echo(export_encoder(model, output, known))
     else:
         raise click.UsageError("give --aligner or --encoder")
 
 
 @cli.command()
 @click.argument("models", nargs=-1, required=True, type=PathType)
-@click.option("--aligner", type=PathType, help="That they were exported from, to be compared.")
-def verify(models: tuple[Path, ...], aligner: Path | None) -> None:
-    """Check exported aligners in onnxruntime, and print what their metadata say.
+@click.option("--aligner", type=PathType, help="That they were made with, to be compared.")
+@click.option("--encoder", type=PathType, help="The same, for encoder.onnx.")
+@click.option("--source", type=PathType, help="The raw store of which MODELS are the mapped ones.")
+def verify(
+    models: tuple[Path, ...], aligner: Path | None, encoder: Path | None, source: Path | None
+) -> None:
+    """Check what was exported in onnxruntime, and print what its metadata say.
+
+    MODELS are exported aligners and encoders; or, with --source, a mapped store, whose rows are
+    all compared with those of the source mapped anew.
 
     Example: nessa verify recipes/mini/exp/export/nessa.new-old/enroll.onnx
     --aligner recipes/mini/exp/aligners/nessa/new-old
     """
     from nessa.alignment import load
-    from nessa.export.verification import verify_aligner
 
     original = load(aligner) if aligner else None
+    if source is not None:
+        from nessa.stores import verify_store
+
+        if original is None or encoder is not None:
+            raise click.UsageError("--source goes with --aligner")
+        for mapped in models:
+            click.echo(verify_store(mapped, source, original))
+        return
+    from nessa.export.verification import verify_model
+
     for model in models:
-        for line in verify_aligner(model, original):
+        for line in verify_model(model, original, encoder):
             click.echo(line)
 
 

@@ -6,15 +6,17 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from nessa.alignment import Aligner, load
+from nessa.alignment.views import SIDES, Side
 from nessa.config import Recipe
 from nessa.errors import InputError, about
 from nessa.layout import COHORT, SCORED_SETS, aligner_dir, mapped_dir, own_cohort
+from nessa.outliers import Outliers
 from nessa.plan import System, has_as_norm
 from nessa.scp import Listing
 from nessa.tables import (
@@ -34,7 +36,7 @@ log = logging.getLogger(__name__)
 ROWS_PER_BLOCK = 16384  # mapped while the ones before are written
 
 
-def map_system(recipe: Recipe, data: Path, exp: Path, system: System) -> None:
+def map_system(recipe: Recipe, data: Path, exp: Path, system: System) -> Iterator[str]:
     """Map all that a system is scored on: the dev and eval sets, and the cohort of AS-norm.
 
     The cohort's vectors are means over a speaker's utterances, averaged as profiles are, in the
@@ -46,6 +48,9 @@ def map_system(recipe: Recipe, data: Path, exp: Path, system: System) -> None:
         exp: holds aligners/ and embeddings/; receives mapped/.
         system: what to map.
 
+    Yields:
+        A line per set and side.
+
     Raises:
         InputError: see `map_sides`; or there is no aligner.
     """
@@ -55,10 +60,10 @@ def map_system(recipe: Recipe, data: Path, exp: Path, system: System) -> None:
         sides = embeddings / system.enroll / name, embeddings / system.runtime / name
         enroll_map = data / name / "enroll_map"
         profiles = enroll_map if enroll_map.is_file() else None
-        map_sides(aligner, *sides, profiles, mapped_dir(exp, system, name))
+        yield from map_sides(aligner, *sides, profiles, mapped_dir(exp, system, name))
     if has_as_norm(system):
         cohort = own_cohort(exp, system, recipe.scoring.cohort)
-        map_sides(aligner, *cohort, None, mapped_dir(exp, system, COHORT))
+        yield from map_sides(aligner, *cohort, None, mapped_dir(exp, system, COHORT))
 
 
 def map_sides(
@@ -68,10 +73,12 @@ def map_sides(
     enroll_map: Path | None,
     output: Path,
     nj: int = 1,
-) -> None:
+    allow_outliers: bool = False,
+) -> list[str]:
     """Map one set of embeddings of each model; writes `output`/enroll and `output`/runtime.
 
-    Either may be left out: a store of profiles is the enrollment side alone.
+    Either may be left out: a store of profiles is the enrollment side alone. What is unlike the
+    align data is listed in `output`/enroll_outliers.csv and `output`/runtime_outliers.csv.
 
     Memory: the embeddings of a side, for each process.
 
@@ -83,12 +90,16 @@ def map_sides(
             profile is averaged in the enrollment model's own space, which is what is stored.
         output: the folder that receives both sides.
         nj: processes; two sides are then mapped at the same time, in half as many arks each.
+        allow_outliers: take embeddings without a stamp, most of which are unlike the align data.
+
+    Returns:
+        A line per side.
 
     Raises:
-        InputError: unreadable embeddings, or of another model or dimension than the aligner's; or
-            no side at all.
+        InputError: unreadable embeddings, or of another model or dimension than the aligner's, or
+            that seem to be; or no side at all.
     """
-    sides = _sides(aligner, enroll, runtime, enroll_map, output)
+    sides = _sides(aligner, enroll, runtime, enroll_map, output, allow_outliers)
     for side in sides:
         side.check_info()
     parts = max(1, nj // len(sides))
@@ -104,6 +115,10 @@ def map_sides(
     for number, side in enumerate(sides):
         own = found[number * parts : (number + 1) * parts]
         join_parts(side.output, [part.listing for part in own], own[0].dim, own[0].stamp)
+    return [
+        side.report([part.outliers for part in found[number * parts : (number + 1) * parts]])
+        for number, side in enumerate(sides)
+    ]
 
 
 def check_sides(
@@ -112,11 +127,12 @@ def check_sides(
     runtime: Path | None,
     enroll_map: Path | None,
     output: Path,
+    allow_outliers: bool = False,
 ) -> Iterator[str]:
     """Look at all that `map_sides` would read, and write nothing.
 
     Args:
-        aligner, enroll, runtime, enroll_map, output: as there.
+        aligner, enroll, runtime, enroll_map, output, allow_outliers: as there.
 
     Yields:
         A line per side.
@@ -124,7 +140,7 @@ def check_sides(
     Raises:
         InputError: as there.
     """
-    for side in _sides(aligner, enroll, runtime, enroll_map, output):
+    for side in _sides(aligner, enroll, runtime, enroll_map, output, allow_outliers):
         yield side.check()
 
 
@@ -134,18 +150,24 @@ def _sides(
     runtime: Path | None,
     enroll_map: Path | None,
     output: Path,
+    allow_outliers: bool,
 ) -> list["_Side"]:
     sides = []
     if enroll is not None:
-        sides.append(_Side(aligner, "enroll", enroll, enroll_map, output / "enroll"))
+        sides.append(_Side(aligner, "enroll", enroll, enroll_map, output, allow_outliers))
     if runtime is not None:
-        sides.append(_Side(aligner, "runtime", runtime, None, output / "runtime"))
+        sides.append(_Side(aligner, "runtime", runtime, None, output, allow_outliers))
     if not sides:
         raise InputError("nothing to map; name the embeddings of a side, or of both")
     return sides
 
 
-def map_of(aligner: Aligner, side: str) -> Callable[[Matrix], Matrix]:
+def outliers_file(folder: Path, side: Side) -> Path:
+    """Where the outliers of a side are listed, beside its mapped embeddings."""
+    return folder / f"{side}_outliers.csv"
+
+
+def map_of(aligner: Aligner, side: Side) -> Callable[[Matrix], Matrix]:
     """The map of a side."""
     return aligner.map_enroll if side == "enroll" else aligner.map_runtime
 
@@ -156,6 +178,7 @@ class _Part(NamedTuple):
     listing: Listing | None
     dim: int
     stamp: ModelStamp | None
+    outliers: Outliers
 
 
 @dataclass(frozen=True)
@@ -163,10 +186,15 @@ class _Side:
     """One side's embeddings, and where they are to go."""
 
     aligner: Aligner
-    name: Literal["enroll", "runtime"]
+    name: Side
     source: Path
     enroll_map: Path | None
-    output: Path
+    folder: Path
+    allow_outliers: bool
+
+    @property
+    def output(self) -> Path:
+        return self.folder / self.name
 
     def check_info(self) -> None:
         """Refuse embeddings whose stamp is another model's, before any side is written."""
@@ -180,10 +208,25 @@ class _Side:
         embeddings = self._read()
         with about(self.source):
             dim = map_of(self.aligner, self.name)(embeddings.matrix[:1]).shape[1]
+            outliers = self._outliers(embeddings, slice(None))
         return (
             f"{self.source}: {len(embeddings)} embeddings of dimension {embeddings.dim} would be "
-            f"mapped to dimension {dim} in {self.output}"
+            f"mapped to dimension {dim} in {self.output}; {outliers}"
         )
+
+    def report(self, parts: list[Outliers]) -> str:
+        """List the outliers of all parts; a line about the side."""
+        for part in parts[1:]:
+            parts[0].add(part)
+        parts[0].write(outliers_file(self.folder, self.name))
+        return f"{self.source}: {parts[0].count} embeddings mapped; {parts[0]}"
+
+    def _outliers(self, embeddings: Embeddings, rows: slice) -> Outliers:
+        expected = self.aligner.fingerprints[SIDES.index(self.name)]
+        stamped = embeddings.stamp is not None and expected is not None
+        outliers = Outliers(self.aligner.reach.get(self.name), stamped or self.allow_outliers)
+        outliers.look_at(embeddings.keys[rows], embeddings.matrix[rows])
+        return outliers
 
     def map_part(self, part: int, parts: int, alone: bool) -> _Part:
         """Map and write one part."""
@@ -192,6 +235,8 @@ class _Side:
         with about(self.source):
             dim = apply(embeddings.matrix[:1]).shape[1]
         first, last = (round(k * len(embeddings) / parts) for k in (part - 1, part))
+        with about(self.source):
+            outliers = self._outliers(embeddings, slice(first, last))
 
         def blocks() -> Iterator[Block]:
             for start in range(first, last, ROWS_PER_BLOCK):
@@ -200,7 +245,7 @@ class _Side:
 
         listing = write_part(self.output, part, blocks())
         stamp = _shared_space(self.aligner, embeddings.stamp)
-        return _Part(listing if alone else None, dim, stamp)
+        return _Part(listing if alone else None, dim, stamp, outliers)
 
     def _on_its_side(self, stamp: ModelStamp | None) -> tuple[ModelStamp | None, ModelStamp | None]:
         return (stamp, None) if self.name == "enroll" else (None, stamp)

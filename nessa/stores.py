@@ -9,6 +9,7 @@ A mapped store is a folder of Parquet files, a part for so many rows; _info.json
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from nessa.alignment import Aligner
-from nessa.errors import InputError
-from nessa.files import atomic_open, write_json
-from nessa.mapping import map_of
+from nessa.alignment.views import SIDES, Side
+from nessa.errors import InputError, about
+from nessa.files import atomic_open, read_json, write_json
+from nessa.mapping import map_of, outliers_file
+from nessa.outliers import Outliers
 from nessa.tables import Block, Embeddings
 
 ROWS_PER_PART = 50_000
@@ -26,6 +29,7 @@ SUFFIXES = (".npz", ".parquet")
 INFO = "_info.json"  # Parquet readers pass over names that begin with a line
 ID, EMBEDDING = "id", "embedding"
 SOURCE = b"nessa_source"  # metadata of a part: what it was made of
+TOLERANCE = 1e-5  # of a value of a unit vector, between two machines' arithmetic
 Matrix = npt.NDArray[np.float32]
 
 
@@ -35,24 +39,35 @@ def is_store(path: Path) -> bool:
 
 
 def map_stores(
-    aligner: Aligner, stores: Mapping[str, Path], output: Path, dry_run: bool
+    aligner: Aligner,
+    stores: Mapping[Side, Path],
+    output: Path,
+    dry_run: bool,
+    allow_outliers: bool = False,
 ) -> Iterator[str]:
     """Map the stores of some sides to `output`/<side>; see `map_store`.
+
+    What is unlike the align data is listed in `output`/<side>_outliers.csv. A store does not say
+    which model made it, so one that is unlike for the most part is refused.
 
     Args:
         aligner: fitted on the models of both sides.
         stores: {"enroll" or "runtime": store}.
         output: the folder that receives a folder per side.
         dry_run: look at everything, and write nothing.
+        allow_outliers: take a store most of which is unlike the align data.
 
     Yields:
         A line per store.
     """
     for side, source in stores.items():
         apply = map_of(aligner, side)
-        count, kept = map_store(source, output / side, apply, aligner.space(), dry_run)
+        outliers = Outliers(aligner.reach.get(side), allow_outliers)
+        count, kept = map_store(source, output / side, apply, aligner.space(), outliers, dry_run)
         done = "would be mapped" if dry_run else f"mapped, {kept} of them by an earlier run"
-        yield f"{source}: {count} profiles {done}"
+        if not dry_run:
+            outliers.write(outliers_file(output, side))
+        yield f"{source}: {count} profiles {done}; {outliers}"
 
 
 def map_store(
@@ -60,6 +75,7 @@ def map_store(
     output: Path,
     apply: Callable[[Matrix], Matrix],
     space: str,
+    outliers: Outliers,
     dry_run: bool = False,
 ) -> tuple[int, int]:
     """Map a store part by part; parts that an earlier run made of the same rows are kept.
@@ -71,6 +87,7 @@ def map_store(
         output: the folder that receives the mapped one.
         apply: raw embeddings (N, D_in) -> mapped ones (N, D).
         space: fingerprint of the space that they are mapped into.
+        outliers: gathers what is unlike the align data.
         dry_run: look at everything, and write nothing.
 
     Returns:
@@ -90,10 +107,13 @@ def map_store(
     for number, (keys, matrix) in enumerate(read_store(source)):
         part = output / f"part-{number:06d}.parquet"
         made_of = _digest(space, keys, matrix)
-        if _is_made_of(part, made_of):
+        there = _is_made_of(part, made_of)
+        with about(source):
+            mapped = matrix if there else apply(matrix)  # which refuses another dimension
+            outliers.look_at(keys, matrix)
+        if there:
             kept += len(keys)
         else:
-            mapped = apply(matrix)
             dim = mapped.shape[1]
             if not dry_run:
                 _write_part(part, keys, mapped, made_of)
@@ -107,6 +127,41 @@ def map_store(
         dim = dim or apply(matrix[:1]).shape[1]
         write_json(output / INFO, {"space": space, "dim": dim, "count": count})
     return count, kept
+
+
+def verify_store(mapped: Path, source: Path, aligner: Aligner) -> str:
+    """Read a mapped store back, and hold every row of it against its source mapped anew.
+
+    Memory: one part of each.
+
+    Args:
+        mapped: the folder that `map_store` made, named by its side: enroll or runtime.
+        source: the store of raw embeddings.
+        aligner: that it was mapped with.
+
+    Returns:
+        A line that says what was found.
+
+    Raises:
+        InputError: unfinished, or of another aligner, or an id or a vector differs; names the row.
+    """
+    _need_parquet()
+    if mapped.name not in SIDES or not (mapped / INFO).is_file():
+        raise InputError(f"{mapped}: not a mapped store (enroll or runtime, with {INFO})")
+    if read_json(mapped / INFO).get("space") != aligner.space():
+        raise InputError(f"{mapped}: was mapped with another aligner; map it again")
+    apply = map_of(aligner, "enroll" if mapped.name == "enroll" else "runtime")
+    count, largest = 0, 0.0
+    for raw, found in zip_longest(read_store(source), read_store(mapped)):
+        if raw is None or found is None or raw[0] != found[0]:
+            raise InputError(f"{mapped}: ids from row {count} differ from {source}; map it again")
+        difference = float(np.abs(apply(raw[1]) - found[1]).max())
+        if not difference <= TOLERANCE:
+            raise InputError(
+                f"{mapped}: vectors from row {count} differ by {difference:.1e}; map it again"
+            )
+        count, largest = count + len(raw[0]), max(largest, difference)
+    return f"{mapped}: {count:,} profiles in the order of {source}, within {largest:.1e}"
 
 
 def _check_unique(source: Path) -> None:

@@ -216,7 +216,9 @@ def test_verify_refuses_what_is_not_ours_or_of_another_aligner(
     model = onnx.load(path)
     del model.metadata_props[:]
     onnx.save(model, tmp_path / "bare.onnx")
-    nessa("verify", tmp_path / "bare.onnx").refused("bare.onnx: not an aligner that nessa exported")
+    nessa("verify", tmp_path / "bare.onnx").refused(
+        "bare.onnx: not an aligner or encoder that nessa exported"
+    )
     model = onnx.load(path)
     weights = next(one for one in model.graph.initializer if len(one.dims) == 2)
     changed = onnx.numpy_helper.to_array(weights) * 1.1
@@ -241,7 +243,7 @@ def test_the_example_verifies_with_onnxruntime_and_numpy_alone(
     profiles = {name: rng.standard_normal((3, 12)).astype(np.float32) for name in ("ann", "bob")}
     live = {name: rng.standard_normal(8).astype(np.float32) for name in ("u1", "u2")}
     np.savez(tmp_path / "profiles.npz", **profiles)
-    np.savez(tmp_path / "live.npz", **live)
+    np.savez(tmp_path / "live.npz", model_fingerprint=FINGERPRINTS["runtime"], **live)
     example = ROOT / "docs/examples/verify.py"
     assert not re.search(r"^(import|from) (nessa|torch)", example.read_text(), re.M)
     words = [sys.executable, example, folder, tmp_path / "profiles.npz"]
@@ -255,3 +257,6 @@ def test_the_example_verifies_with_onnxruntime_and_numpy_alone(
     assert len(done.stdout.splitlines()) == 4
     wrong = subprocess.run([*words, tmp_path / "profiles.npz"], capture_output=True, text=True)
     assert wrong.returncode == 1 and "12 dimensions, but this network takes 8" in wrong.stderr
+    np.savez(tmp_path / "live.npz", model_fingerprint="c" * 64, **live)
+    other = subprocess.run([*words, tmp_path / "live.npz"], capture_output=True, text=True)
+    assert other.returncode == 1 and f"another model than {'b' * 64}" in other.stderr

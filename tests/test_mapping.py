@@ -143,7 +143,8 @@ def test_a_system_has_all_that_it_is_scored_on_mapped(aligner, tmp_path):
     write_table(toy.data / "eval/enroll_map", {"id00200-p1-0": "id00200-s0-00000"})
     for name in ("nessa", "nessa.seed2"):
         aligner.save(toy.exp / "aligners" / name / "x-y")
-        map_system(load_recipe(toy.recipe), toy.data, toy.exp, System(name, "x", "y"))
+        lines = list(map_system(load_recipe(toy.recipe), toy.data, toy.exp, System(name, "x", "y")))
+        assert all("none unlike the align data" in line for line in lines), lines
     mapped = toy.exp / "mapped/nessa/x-y"
     keys = {path.parent.name: Embeddings.read(path).keys for path in mapped.glob("*/enroll")}
     assert "id00200-p1-0" in keys["eval"]

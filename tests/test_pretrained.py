@@ -110,9 +110,15 @@ def test_an_exported_encoder_loaded_back_gives_the_same_embeddings(
 ) -> None:
     features = FeatureConfig(num_filters=40, low_freq=50)
     ours = our_encoder(tmp_path / "ours", architecture, features)
-    done = nessa("export", "--encoder", tmp_path / "ours", "--output", tmp_path / "onnx")
+    words = ["--output", tmp_path / "onnx", "--licence", "CC-BY-4.0"]
+    done = nessa("export", "--encoder", tmp_path / "ours", *words)
     assert done.status == 0, done
     file = tmp_path / "onnx/encoder.onnx"
+    done = nessa("verify", file, "--encoder", tmp_path / "ours")
+    assert done.status == 0 and "with the encoder" in done.out, done
+    assert f"model_fingerprint: {ours.fingerprint}" in done.out and "CC-BY-4.0" in done.out
+    our_encoder(tmp_path / "other", architecture, FeatureConfig(num_filters=24))
+    nessa("verify", file, "--encoder", tmp_path / "other").refused(f"{file}: ", "another encoder")
     config = OnnxConfig(pretrained="onnx", file=str(file), features=features)
     theirs = loaded(tmp_path / "theirs", config)
     assert theirs.dim == 24
@@ -122,6 +128,7 @@ def test_an_exported_encoder_loaded_back_gives_the_same_embeddings(
         real = sorted(SAMPLE.rglob("*.flac"))[::12]
         assert_same_embeddings(ours, theirs, [Recording.from_file(p).to_cut() for p in real])
     card = (tmp_path / "onnx/README.md").read_text()
+    assert "- Licence: CC-BY-4.0" in card
     assert ours.fingerprint in card and "features: {num_filters: 40, low_freq: 50.0}" in card
 
 

@@ -3,7 +3,8 @@
     python docs/examples/verify.py EXPORT PROFILES.npz LIVE.npz
 
 EXPORT holds enroll.onnx and runtime.onnx; the .npz files hold raw embeddings: an array (N, D) for
-each speaker to be enrolled, and one for each live utterance. Prints a log likelihood ratio a pair.
+each speaker to be enrolled, and one for each live utterance; and model_fingerprint, a string that
+names the model that made them. Prints a natural-log likelihood ratio for each pair.
 """
 
 import sys
@@ -15,6 +16,16 @@ import onnxruntime
 def open_side(path):
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     return session, session.get_modelmeta().custom_metadata_map
+
+
+def read(path, side):
+    arrays, facts = dict(np.load(path)), side[1]
+    if str(arrays.pop("model_fingerprint", "unknown")) not in (
+        "unknown",
+        facts["model_fingerprint"],
+    ):
+        sys.exit(f"{path}: of another model than {facts['model_fingerprint']}")
+    return arrays
 
 
 def mapped(side, embeddings):
@@ -30,7 +41,7 @@ enroll, runtime = (open_side(f"{export}/{name}.onnx") for name in ("enroll", "ru
 if enroll[1]["space"] != runtime[1]["space"]:
     sys.exit("the two networks are not of one aligner")
 scale, offset = (float(enroll[1][f"calibration_{name}"]) for name in ("scale", "offset"))
-for speaker, enrolled in np.load(profiles).items():
-    for utterance, embedding in np.load(live).items():
+for speaker, enrolled in read(profiles, enroll).items():
+    for utterance, embedding in read(live, runtime).items():
         score = mapped(enroll, enrolled) @ mapped(runtime, embedding)
         print(speaker, utterance, f"{scale * score + offset:.4f}")

@@ -12,8 +12,9 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
+from nessa.alignment.reach import Reach
 from nessa.alignment.table import AlignTable
-from nessa.alignment.views import Labels, Matrix
+from nessa.alignment.views import SIDES, Labels, Matrix, Side
 from nessa.errors import InputError
 from nessa.files import atomic_open, read_json, write_json
 from nessa.tables import Embeddings, ModelStamp
@@ -21,6 +22,7 @@ from nessa.trials import Trials
 
 DESCRIPTION = "aligner.json"
 ARRAYS = "aligner.safetensors"
+REACH = "reach"  # begins the names of arrays that are not of the maps
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class Aligner(ABC):
 
     Attributes:
         fingerprints: of the enrollment and the runtime model, None where they were unstamped.
+        reach: of each side, by which embeddings unlike the align data are found.
     """
 
     kind: ClassVar[str]
@@ -67,6 +70,7 @@ class Aligner(ABC):
         self.settings = settings
         self.arrays: dict[str, npt.NDArray[Any]] = {}
         self.fingerprints: tuple[str | None, str | None] = (None, None)
+        self.reach: dict[Side, Reach] = {}
 
     def fit(
         self,
@@ -101,7 +105,14 @@ class Aligner(ABC):
             self.check_models(dev.enroll, dev.runtime)
         views = table if self.by_rows else table.loaded()
         self._fit(views.enroll, views.runtime, views.labels, dev)
+        for side, view in zip(SIDES, (views.enroll, views.runtime), strict=True):
+            if not self.keeps(side):
+                self.reach[side] = Reach.fit(view, views.labels)
         return self
+
+    def keeps(self, side: Side) -> bool:
+        """Whether fitting again leaves a side as it is."""
+        return False
 
     @abstractmethod
     def _fit(self, enroll: Any, runtime: Any, labels: Labels, dev: DevSet | None) -> None:
@@ -121,7 +132,7 @@ class Aligner(ABC):
     def save(self, directory: Path | str) -> None:
         """Write aligner.safetensors, then aligner.json; the description comes last."""
         directory = Path(directory)
-        arrays = {name: np.ascontiguousarray(array) for name, array in self.arrays.items()}
+        arrays = {name: np.ascontiguousarray(array) for name, array in self.state().items()}
         (directory / DESCRIPTION).unlink(missing_ok=True)  # it does not describe the new arrays
         with atomic_open(directory / ARRAYS, "wb") as file:
             file.write(save(arrays))
@@ -132,6 +143,15 @@ class Aligner(ABC):
         }
         write_json(directory / DESCRIPTION, description)
 
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """All arrays that `restore` takes: of the maps, and of their reach."""
+        reaches = {
+            f"{REACH}.{side}.{name}": getattr(reach, name)
+            for side, reach in self.reach.items()
+            for name in ("mean", "whitening")
+        }
+        return self.arrays | reaches
+
     def space(self) -> str:
         """sha256 (hex) of the shared space: of the maps into it, whichever side they are on.
 
@@ -139,7 +159,7 @@ class Aligner(ABC):
         it can be compared with the live utterances of either.
         """
         maps = []
-        for side in ("enroll", "runtime"):
+        for side in SIDES:
             sha = hashlib.sha256(self.kind.encode())
             for name, array in sorted(self.arrays.items()):
                 if name.startswith(side):
@@ -152,13 +172,18 @@ class Aligner(ABC):
         self, arrays: dict[str, npt.NDArray[Any]], fingerprints: Sequence[str | None]
     ) -> None:
         """Take over what `save` wrote; `load` calls it."""
-        self.arrays = arrays
+        self.arrays = {n: array for n, array in arrays.items() if not n.startswith(REACH)}
+        self.reach = {
+            side: Reach(arrays[f"{REACH}.{side}.mean"], arrays[f"{REACH}.{side}.whitening"])
+            for side in SIDES
+            if {f"{REACH}.{side}.mean", f"{REACH}.{side}.whitening"} <= arrays.keys()
+        }
         self.fingerprints = (fingerprints[0], fingerprints[1])
 
     def mirrored(self) -> Self:
         """The aligner of the other update direction: the same maps with the sides swapped."""
         other = type(self)(**self._mirrored_settings())
-        arrays = {_other_side(name): array for name, array in self.arrays.items()}
+        arrays = {_other_side(name): array for name, array in self.state().items()}
         other.restore(arrays, self.fingerprints[::-1])
         return other
 
@@ -188,8 +213,9 @@ class Aligner(ABC):
 def _other_side(name: str) -> str:
     """The name of an array with the sides swapped; names without a side stay."""
     for side, other in (("enroll", "runtime"), ("runtime", "enroll")):
-        if name.startswith(side):
-            return other + name.removeprefix(side)
+        for start in ("", f"{REACH}."):
+            if name.startswith(start + side):
+                return start + other + name.removeprefix(start + side)
     return name
 
 

@@ -3,7 +3,7 @@
 import copy
 import logging
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,12 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nessa.alignment.base import Aligner, checked
-from nessa.alignment.views import Matrix
+from nessa.alignment.views import SIDES, Matrix, Side
 
 log = logging.getLogger(__name__)
 
-Side = Literal["enroll", "runtime"]
-SIDES: tuple[Side, Side] = ("enroll", "runtime")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")  # of training
 ROWS_PER_BLOCK = 2048  # of a matrix mapped at once: the hidden layer stays in the cache
 

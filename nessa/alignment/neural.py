@@ -27,15 +27,13 @@ from nessa.alignment.base import DevSet
 from nessa.alignment.covariance import between_utterances, regression, whitening
 from nessa.alignment.networks import (
     DEVICE,
-    SIDES,
     Centering,
     NetworkAligner,
-    Side,
     SideNetwork,
 )
 from nessa.alignment.preprocessing import Mapped, centred, fit_mean
 from nessa.alignment.table import AlignTable
-from nessa.alignment.views import Labels, Matrix, Rows
+from nessa.alignment.views import SIDES, Labels, Matrix, Rows, Side
 from nessa.config import AlignerConfig
 from nessa.errors import InputError
 from nessa.losses import supervised_contrastive
@@ -140,10 +138,14 @@ class NeuralAligner(NetworkAligner):
         modules[side] = network(side, regression(centre[side], whitenings[side], target))
         return {side: modules[side] for side in SIDES}
 
+    def keeps(self, side: Side) -> bool:
+        """Whether fitting leaves a side as it is: the frozen one."""
+        return side == self._frozen
+
     def copy(self) -> Self:
         """An aligner of the same fit that can be fitted further by itself."""
         other = type(self)(**self.settings)
-        other.restore({n: array.copy() for n, array in self.arrays.items()}, self.fingerprints)
+        other.restore({n: array.copy() for n, array in self.state().items()}, self.fingerprints)
         return other
 
     def _mirrored_settings(self) -> dict[str, Any]:

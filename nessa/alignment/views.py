@@ -1,13 +1,16 @@
 """What a view is: the embeddings of some utterances by one model."""
 
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from nessa.tables import Matrix
 
-__all__ = ["Labels", "Matrix", "Rows"]
+__all__ = ["SIDES", "Labels", "Matrix", "Rows", "Side"]
+
+Side = Literal["enroll", "runtime"]
+SIDES: tuple[Side, Side] = ("enroll", "runtime")
 
 Labels = npt.NDArray[np.integer]  # of the speakers of its rows
 

@@ -18,10 +18,10 @@ from nessa.alignment import (
     PLDAAligner,
 )
 from nessa.alignment.linear import LinearAligner
-from nessa.alignment.networks import SIDES, Centering, NetworkAligner, Side, input_dim
-from nessa.alignment.views import Matrix
+from nessa.alignment.networks import Centering, NetworkAligner, input_dim
+from nessa.alignment.views import SIDES, Matrix, Side
 from nessa.errors import InputError
-from nessa.export.networks import OPSET, open_session, to_onnx
+from nessa.export.networks import OPSET, facts_lines, open_session, to_onnx
 from nessa.files import atomic_open
 from nessa.scoring import Calibration
 
@@ -197,7 +197,7 @@ class _Normalize(nn.Module):
 
 
 def _model_card(aligner: Aligner, exported: list[_Network], facts: Mapping[str, str]) -> str:
-    told = "".join(f"- {name.replace('_', ' ').capitalize()}: {facts[name]}\n" for name in facts)
+    told = facts_lines(facts)
     if "calibration_scale" in facts:
         told += "- Natural-log likelihood ratio of a score: calibration scale * score + offset.\n"
     rows = "\n".join(

@@ -1,21 +1,26 @@
 """A trained encoder as an ONNX file, checked against the encoder."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from torch.nn import functional
 
 from nessa.config import FeatureConfig
 from nessa.encoders import TrainedModel
-from nessa.export.networks import OPSET, open_session, to_onnx
+from nessa.export.networks import OPSET, facts_lines, open_session, to_onnx
 from nessa.files import atomic_open
 
 FILE = "encoder.onnx"
+KIND = "encoder"  # in the metadata; the kinds of aligners have other names
 CHECKED_SHAPES = ((1, 57), (3, 200), (2, 811))  # utterances, frames
 LEAST_COSINE = 0.9999
 
 
-def export_encoder(model: TrainedModel, output: Path) -> str:
+def export_encoder(
+    model: TrainedModel, output: Path, facts: Mapping[str, str] = MappingProxyType({})
+) -> str:
     """Write encoder.onnx and a model card, README.md.
 
     The network takes `feats`, float32 (B, T, F), utterances of one length, and gives `embs`,
@@ -24,6 +29,8 @@ def export_encoder(model: TrainedModel, output: Path) -> str:
     Args:
         model: a trained encoder.
         output: the folder that receives the files.
+        facts: more that the metadata and the card say, such as {"licence": ..., "training_data":
+            ...}.
 
     Returns:
         A line that says what was written.
@@ -33,9 +40,15 @@ def export_encoder(model: TrainedModel, output: Path) -> str:
     """
     features = model.config.features
     example = torch.zeros(2, 200, features.num_filters)
-    properties = {"model_fingerprint": model.fingerprint, "features": features.model_dump_json()}
+    properties = {
+        **facts,
+        "kind": KIND,
+        "model_fingerprint": model.fingerprint,
+        "features": features.model_dump_json(),
+        "output_dim": str(model.dim),
+    }
     content = to_onnx(model.encoder, example, ("feats", "embs"), ("B", "T"), properties)
-    cosine = _least_cosine(model, content)
+    cosine = least_cosine(model, content)
     if not cosine >= LEAST_COSINE:
         raise RuntimeError(
             f"{FILE}: cosine {cosine:.6f} with the encoder, less than {LEAST_COSINE}"
@@ -43,12 +56,12 @@ def export_encoder(model: TrainedModel, output: Path) -> str:
     with atomic_open(output / FILE, "wb") as file:
         file.write(content)
     with atomic_open(output / "README.md") as file:
-        file.write(_model_card(model, cosine))
+        file.write(_model_card(model, cosine, facts))
     return f"{output / FILE}: {model.dim} dimensions, cosine {cosine:.6f} with the encoder"
 
 
-def _least_cosine(model: TrainedModel, content: bytes) -> float:
-    """Between onnxruntime and the encoder, on noise of several lengths in batches.
+def least_cosine(model: TrainedModel, content: bytes) -> float:
+    """Between encoder.onnx in onnxruntime and the encoder, on noise of several lengths in batches.
 
     Each utterance has a mean of its own, without which a network takes all noise for the same.
     """
@@ -65,7 +78,7 @@ def _least_cosine(model: TrainedModel, content: bytes) -> float:
     return least
 
 
-def _model_card(model: TrainedModel, cosine: float) -> str:
+def _model_card(model: TrainedModel, cosine: float, facts: Mapping[str, str]) -> str:
     config = model.config
     default = FeatureConfig().model_dump()
     features = config.features.model_dump(mode="json")
@@ -86,7 +99,7 @@ def _model_card(model: TrainedModel, cosine: float) -> str:
 - Output `embs`: float32 (B, {model.dim}), not length-normalised.
 - Fingerprint of the encoder: `{model.fingerprint}`
 - Least cosine between onnxruntime and the encoder on test inputs: {cosine:.6f}
-
+{facts_lines(facts)}
 | features | |
 |---|---|
 {rows}

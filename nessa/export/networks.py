@@ -73,6 +73,13 @@ def open_session(content: bytes) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
 
 
+def facts_lines(facts: Mapping[str, str]) -> str:
+    """What a model card says of the facts that a file's metadata hold: a line each."""
+    return "".join(
+        f"- {name.replace('_', ' ').capitalize()}: {text}\n" for name, text in facts.items()
+    )
+
+
 @contextmanager
 def _quiet_exporter() -> Iterator[None]:
     loggers = {logging.getLogger(name): level for name, level in LOG_LEVELS.items()}

@@ -1,5 +1,6 @@
 """Exported networks as a product meets them: read in onnxruntime, and held against the original."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,23 +9,29 @@ import numpy.typing as npt
 import onnx
 
 from nessa.alignment import Aligner
-from nessa.alignment.networks import Side
+from nessa.alignment.views import Side
+from nessa.encoders import TrainedModel, load_model
 from nessa.errors import InputError
 from nessa.export.aligners import TOLERANCE
+from nessa.export.encoders import KIND, LEAST_COSINE, least_cosine
 from nessa.export.networks import open_session
 
 ROWS = 10_000  # embeddings on which a network is held against its aligner
 NEEDED = ("kind", "side", "space", "model_fingerprint", "input_dim", "output_dim", "nessa_version")
+NEEDED_OF_ENCODER = ("kind", "model_fingerprint", "features", "output_dim", "nessa_version")
 Matrix = npt.NDArray[np.float32]
 
 
-def verify_aligner(path: Path, aligner: Aligner | None = None) -> Iterator[str]:
-    """Check a network that `nessa export --aligner` wrote.
+def verify_model(
+    path: Path, aligner: Aligner | None = None, encoder: Path | None = None
+) -> Iterator[str]:
+    """Check a network that `nessa export` wrote.
 
     Args:
-        path: enroll.onnx or runtime.onnx.
+        path: enroll.onnx, runtime.onnx or encoder.onnx.
         aligner: that it was exported from, to be compared on 10,000 embeddings; None leaves that
             out.
+        encoder: the same for an encoder: the directory of the trained one.
 
     Yields:
         Lines about the file and what was found.
@@ -33,11 +40,44 @@ def verify_aligner(path: Path, aligner: Aligner | None = None) -> Iterator[str]:
         InputError: no such file, not a network of ours, or one that does not do what it says.
     """
     properties = read_properties(path)
+    if properties["kind"] == KIND:
+        yield from _verify_encoder(path, properties, encoder)
+    else:
+        yield from _verify_aligner(path, properties, aligner)
+
+
+def _verify_encoder(
+    path: Path, properties: dict[str, str], directory: Path | None
+) -> Iterator[str]:
+    yield f"{path}: encoder, {properties['output_dim']} dimensions"
+    yield from _listed(properties)
+    features = json.loads(properties["features"])
+    noise = np.random.default_rng(0).standard_normal((2, 200, features["num_filters"]))
+    found = _run(path, noise.astype(np.float32), "feats", "embs")
+    if found.shape != (2, int(properties["output_dim"])) or not np.isfinite(found).all():
+        raise InputError(f"{path}: gives {found.shape} for two utterances; export it again")
+    if directory is None:
+        return
+    model = load_model(directory)
+    if not isinstance(model, TrainedModel) or model.fingerprint != properties["model_fingerprint"]:
+        raise InputError(f"{path}: exported from another encoder than {directory}; export it again")
+    cosine = least_cosine(model, path.read_bytes())
+    if not cosine >= LEAST_COSINE:
+        raise InputError(f"{path}: cosine {cosine:.6f} with the encoder, less than {LEAST_COSINE}")
+    yield f"  cosine {cosine:.6f} with the encoder"
+
+
+def _listed(properties: dict[str, str]) -> Iterator[str]:
+    return (f"  {name}: {value}" for name, value in properties.items())
+
+
+def _verify_aligner(
+    path: Path, properties: dict[str, str], aligner: Aligner | None
+) -> Iterator[str]:
     dims = int(properties["input_dim"]), int(properties["output_dim"])
     what = f"side {properties['side']} of a {properties['kind']} aligner"
     yield f"{path}: {what}, {dims[0]} -> {dims[1]} dimensions"
-    for name, value in properties.items():
-        yield f"  {name}: {value}"
+    yield from _listed(properties)
     batch = _embeddings(ROWS, dims[0])
     mapped = _run(path, batch)
     alone = np.concatenate([_run(path, batch[row : row + 1]) for row in range(3)])
@@ -68,32 +108,34 @@ def _compared(
 
 
 def read_properties(path: Path) -> dict[str, str]:
-    """The metadata of an exported aligner's network.
+    """The metadata of an exported network.
 
     Raises:
         InputError: no such file, or not such a network.
     """
     if not path.is_file():
-        raise InputError(f"{path}: no such file; nessa export makes enroll.onnx and runtime.onnx")
+        raise InputError(f"{path}: no such file; nessa export makes such files")
     try:
         model = onnx.load_model_from_string(path.read_bytes())
         onnx.checker.check_model(model)
     except Exception as error:  # of onnx and of protobuf
         raise InputError(f"{path}: not an ONNX model ({str(error).splitlines()[0]})") from None
     properties = {entry.key: entry.value for entry in model.metadata_props}
-    lacking = [name for name in NEEDED if name not in properties]
-    if lacking or not (properties["input_dim"] + properties["output_dim"]).isdecimal():
+    needed = NEEDED_OF_ENCODER if properties.get("kind") == KIND else NEEDED
+    lacking = [name for name in needed if name not in properties]
+    dims = properties.get("input_dim", "0") + properties.get("output_dim", "")
+    if lacking or not dims.isdecimal():
         raise InputError(
-            f"{path}: not an aligner that nessa exported (no {', '.join(lacking) or 'dimensions'} "
-            "in its metadata); export it again"
+            f"{path}: not an aligner or encoder that nessa exported (no "
+            f"{', '.join(lacking) or 'dimensions'} in its metadata); export it again"
         )
     opset = max(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     return {"opset": str(opset), **properties}
 
 
-def _run(path: Path, batch: Matrix) -> Matrix:
+def _run(path: Path, batch: Matrix, given: str = "embedding", wanted: str = "mapped") -> Matrix:
     try:
-        return open_session(path.read_bytes()).run(["mapped"], {"embedding": batch})[0]
+        return open_session(path.read_bytes()).run([wanted], {given: batch})[0]
     except Exception as error:  # of onnxruntime
         raise InputError(f"{path}: fails in onnxruntime: {str(error).splitlines()[0]}") from None
 
