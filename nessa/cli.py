@@ -638,12 +638,14 @@ def evaluate(
 @click.option("--recipe", type=PathType, help="Recipe file (YAML) of the run to report on.")
 @click.option("--exp", type=PathType, help="Its exp folder.")
 @click.option("--data", type=PathType, help="Its data folder.")
+@click.option("--results", type=PathType, help="Receives the tables alone, as RESULTS.md.")
 @click.option("--markdown", is_flag=True, help="Compare RUNS as a table in Markdown.")
 def report(
     runs: tuple[Path, ...],
     recipe: Path | None,
     exp: Path | None,
     data: Path | None,
+    results: Path | None,
     markdown: bool,
 ) -> None:
     """Gather all metrics of a run into results.json, the result tables, plots and index.html.
@@ -651,7 +653,7 @@ def report(
     With RUNS instead, work directories of runs, print their EERs and gains side by side.
 
     Example: nessa report --recipe recipes/mini/exp/recipe.yaml --exp recipes/mini/exp
-    --data recipes/mini/data
+    --data recipes/mini/data --results RESULTS.md
 
     Example: nessa report recipes/mini
     """
@@ -659,10 +661,10 @@ def report(
     from nessa.report.runs import compare_runs
     from nessa.resolution import load_recipe
 
-    if runs and not (recipe or exp or data):
+    if runs and not (recipe or exp or data or results):
         click.echo(compare_runs(runs, markdown))
     elif recipe and exp and data and not (runs or markdown):
-        click.echo(write_report(load_recipe(recipe), exp, data))
+        click.echo(write_report(load_recipe(recipe), exp, data, results))
     else:
         raise click.UsageError("give --recipe, --exp and --data, or the work directories of runs")
 

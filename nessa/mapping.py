@@ -208,7 +208,8 @@ class _Side:
         embeddings = self._read()
         with about(self.source):
             dim = map_of(self.aligner, self.name)(embeddings.matrix[:1]).shape[1]
-            outliers = self._outliers(embeddings, slice(None))
+            outliers = self._outliers(embeddings)
+            outliers.look_at(embeddings.keys, embeddings.matrix)
         return (
             f"{self.source}: {len(embeddings)} embeddings of dimension {embeddings.dim} would be "
             f"mapped to dimension {dim} in {self.output}; {outliers}"
@@ -221,12 +222,10 @@ class _Side:
         parts[0].write(outliers_file(self.folder, self.name))
         return f"{self.source}: {parts[0].count} embeddings mapped; {parts[0]}"
 
-    def _outliers(self, embeddings: Embeddings, rows: slice) -> Outliers:
+    def _outliers(self, embeddings: Embeddings) -> Outliers:
         expected = self.aligner.fingerprints[SIDES.index(self.name)]
         stamped = embeddings.stamp is not None and expected is not None
-        outliers = Outliers(self.aligner.reach.get(self.name), stamped or self.allow_outliers)
-        outliers.look_at(embeddings.keys[rows], embeddings.matrix[rows])
-        return outliers
+        return Outliers(self.aligner.reach.get(self.name), stamped or self.allow_outliers)
 
     def map_part(self, part: int, parts: int, alone: bool) -> _Part:
         """Map and write one part."""
@@ -235,12 +234,13 @@ class _Side:
         with about(self.source):
             dim = apply(embeddings.matrix[:1]).shape[1]
         first, last = (round(k * len(embeddings) / parts) for k in (part - 1, part))
-        with about(self.source):
-            outliers = self._outliers(embeddings, slice(first, last))
+        outliers = self._outliers(embeddings)
 
         def blocks() -> Iterator[Block]:
             for start in range(first, last, ROWS_PER_BLOCK):
                 rows = slice(start, min(start + ROWS_PER_BLOCK, last))
+                with about(self.source):
+                    outliers.look_at(embeddings.keys[rows], embeddings.matrix[rows])
                 yield embeddings.keys[rows], apply(embeddings.matrix[rows])
 
         listing = write_part(self.output, part, blocks())

@@ -242,10 +242,11 @@ def eer(
     Raises:
         InputError: see `check_scores` and `check_weights`.
 
-    >>> eer([3.0, 2.0, 1.0, 0.0], [True, True, False, False])
-    0.0
-    >>> eer([1.0, 1.0, 1.0], [True, False, False])
-    0.5
+    Examples:
+        >>> eer([3.0, 2.0, 1.0, 0.0], [True, True, False, False])
+        0.0
+        >>> eer([1.0, 1.0, 1.0], [True, False, False])
+        0.5
     """
     return Roc.of(scores, labels, weights).eer(method)
 
@@ -274,8 +275,9 @@ def min_dcf(
     Raises:
         InputError: see `check_scores` and `check_weights`; or a prior or cost out of range.
 
-    >>> min_dcf([3.0, 2.0, 1.0, 0.0], [True, False, True, False], p_target=0.5)
-    0.5
+    Examples:
+        >>> min_dcf([3.0, 2.0, 1.0, 0.0], [True, False, True, False], p_target=0.5)
+        0.5
     """
     return Roc.of(scores, labels, weights).min_dcf(p_target, c_miss, c_fa)
 

@@ -6,6 +6,7 @@ the key, the file and the nearest valid key.
 """
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,6 +27,8 @@ from nessa.errors import InputError
 from nessa.files import atomic_open, read_lines
 
 AnySection = TypeVar("AnySection", bound=Section)
+
+DEEPEST = 100  # brackets in each other
 
 
 def load_recipe(path: Path | str) -> Recipe:
@@ -103,6 +106,7 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
     """
     text = "\n".join(line for _, line in read_lines(path))
     try:
+        _check_depth(text)
         settings = yaml.safe_load(text)
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
@@ -116,11 +120,21 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
     return settings
 
 
+def _check_depth(text: str) -> None:
+    """Refuse what PyYAML would take a time for that grows with the square of its depth."""
+    depth = 0
+    for bracket in re.findall(r"[\[{}\]]", text):
+        depth = depth + 1 if bracket in "[{" else max(depth - 1, 0)
+        if depth > DEEPEST:
+            raise ValueError(f"brackets are nested more than {DEEPEST} deep")
+
+
 def _parse_override(override: str) -> dict[str, Any]:
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
         raise InputError(f"--set {override}: expected key=value, for instance aligner.dim=128")
     try:
+        _check_depth(text)
         value = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError):
         raise InputError(f"--set {override}: the value is not plain YAML") from None

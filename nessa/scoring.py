@@ -44,10 +44,11 @@ def cosine_scores(enroll: Embeddings, runtime: Embeddings, trials: Trials) -> ND
     Raises:
         InputError: a trial's id without an embedding, dimensions that differ, or a zero vector.
 
-    >>> enroll = Embeddings(["ann"], [[1.0, 0.0]])
-    >>> runtime = Embeddings(["u1", "u2"], [[2.0, 0.0], [0.0, 1.0]])
-    >>> cosine_scores(enroll, runtime, Trials(["ann", "ann"], ["u1", "u2"])).tolist()
-    [1.0, 0.0]
+    Examples:
+        >>> enroll = Embeddings(["ann"], [[1.0, 0.0]])
+        >>> runtime = Embeddings(["u1", "u2"], [[2.0, 0.0], [0.0, 1.0]])
+        >>> cosine_scores(enroll, runtime, Trials(["ann", "ann"], ["u1", "u2"])).tolist()
+        [1.0, 0.0]
     """
     _check_dimensions(enroll, runtime)
     sides = (

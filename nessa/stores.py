@@ -269,12 +269,8 @@ def _block(file: Path, batch: Any) -> Block:
         raise InputError(f"{file}: embeddings of several dimensions; write one model's alone")
     if values.null_count:
         raise InputError(f"{file}: an embedding has a null in it; fill it or remove its row")
-    matrix = (
-        values.to_numpy(zero_copy_only=False)
-        .astype(np.float32, copy=False)
-        .reshape(len(vectors), dim)
-    )
-    return keys, matrix
+    matrix = values.to_numpy(zero_copy_only=False).astype(np.float32)  # torch wants its own copy
+    return keys, matrix.reshape(len(vectors), dim)
 
 
 def _strings(file: Path, column: Any) -> list[str]:

@@ -54,11 +54,12 @@ class Embeddings:
         matrix: float32 (N, D), C-contiguous, finite; row i belongs to keys[i].
         stamp: the model that made them, or None if unknown.
 
-    >>> embeddings = Embeddings(["ann-1", "bob-1"], [[1, 0], [0, 1]])
-    >>> len(embeddings), embeddings.dim
-    (2, 2)
-    >>> embeddings.select(["bob-1"]).matrix.tolist()
-    [[0.0, 1.0]]
+    Examples:
+        >>> embeddings = Embeddings(["ann-1", "bob-1"], [[1, 0], [0, 1]])
+        >>> len(embeddings), embeddings.dim
+        (2, 2)
+        >>> embeddings.select(["bob-1"]).matrix.tolist()
+        [[0.0, 1.0]]
     """
 
     def __init__(

@@ -63,9 +63,10 @@ class Trials:
         test: test utterance ids, length T.
         labels: bool (T,), True for a target trial; None where unknown.
 
-    >>> trials = Trials(["ann", "ann"], ["u1", "u2"], [True, False])
-    >>> len(trials), trials.targets, trials.nontargets
-    (2, 1, 1)
+    Examples:
+        >>> trials = Trials(["ann", "ann"], ["u1", "u2"], [True, False])
+        >>> len(trials), trials.targets, trials.nontargets
+        (2, 1, 1)
     """
 
     enroll: list[str]

@@ -358,8 +358,13 @@ def rows_of(page: str, heading: str) -> list[list[str]]:
 
 def test_the_page_has_the_four_cells_and_one_threshold_for_them(exp: Path, data: Path) -> None:
     recipe = make_recipe()
-    write_report(recipe, exp, data)
+    write_report(recipe, exp, data, exp / "RESULTS.md")
     page = (exp / "report" / "results.md").read_text()
+    alone = (exp / "RESULTS.md").read_text()
+    assert "![" in page and "![" not in alone and "## DET curves" not in alone
+    assert [line for line in page.splitlines() if line.startswith("|")] == [
+        line for line in alone.splitlines() if line.startswith("|")
+    ]
     results = read_json(exp / "results.json")
     rows = rows_of(page, "Calibration")
     assert [row[:4] for row in rows[2:10]] == [

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
+import torch
 
 from nessa.alignment.covariance import inverse_root, shrunk
 from nessa.alignment.preprocessing import EPSILON, blocks, length_normalize
@@ -21,6 +22,7 @@ from nessa.alignment.views import Labels, Matrix, Rows
 
 INSIDE = 0.999  # of the utterances of speakers that W has not seen
 SHRINKAGE = 0.1
+ROWS_PER_BLOCK = 2048  # whose product stays in the cache
 LEAST_VARIANCE = 1e-9  # where the align data have none
 
 
@@ -50,17 +52,25 @@ class Reach:
         covariance = products / count - np.outer(mean, mean)
         root = inverse_root(shrunk(covariance, SHRINKAGE) + LEAST_VARIANCE * np.eye(dim))
         unscaled = cls(mean.astype(np.float32), root.astype(np.float32))
-        distances = [unscaled._distances(rows) for rows in _of_half(view, labels, 1)]
+        distances = [unscaled.distances(rows) for rows in _of_half(view, labels, 1)]
         limit = max(float(np.quantile(np.concatenate(distances), INSIDE)), EPSILON)
         return cls(unscaled.mean, (root / limit).astype(np.float32))
 
     def distances(self, matrix: Matrix) -> Matrix:
-        """Embeddings (N, D) -> (N,); beyond 1 they are unlike the align data."""
-        parts = [self._distances(length_normalize(matrix[rows])) for rows in blocks(len(matrix))]
-        return np.concatenate([np.empty(0, np.float32), *parts])
+        """Embeddings (N, D) -> (N,); beyond 1 they are unlike the align data.
 
-    def _distances(self, unit: Matrix) -> Matrix:
-        return np.linalg.norm((unit - self.mean) @ self.whitening, axis=1)
+        Its square is taken apart, |x W|^2 / |x|^2 - 2 x W (mean W)^T / |x| + |mean W|^2, so that
+        rows are read once beside the product.
+        """
+        mean, whitening = torch.from_numpy(self.mean), torch.from_numpy(self.whitening)
+        centre = mean @ whitening
+        found = [torch.empty(0)]
+        for part in torch.from_numpy(matrix).split(ROWS_PER_BLOCK):
+            product = part @ whitening
+            scale = 1 / part.norm(dim=1).clamp_min(EPSILON)
+            square = (product.norm(dim=1) * scale) ** 2 - 2 * (product @ centre) * scale
+            found.append((square + centre @ centre).clamp_min(0).sqrt())
+        return torch.cat(found).numpy()
 
 
 def _of_half(view: Rows, labels: Labels, half: int) -> Iterator[Matrix]:

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -44,7 +45,7 @@ FIELDS = {
 }  # fmt: skip
 
 
-def write_report(recipe: Recipe, exp: Path, data: Path) -> str:
+def write_report(recipe: Recipe, exp: Path, data: Path, results_page: Path | None = None) -> str:
     """Write results.json, report/results.md with its figures, and what only these show.
 
     That is metrics/thresholds.json and, with NESSA's aligner at hand, metrics/gallery.json.
@@ -53,6 +54,7 @@ def write_report(recipe: Recipe, exp: Path, data: Path) -> str:
         recipe: the resolved recipe.
         exp: holds metrics/ and scores/.
         data: the recipe's data folder; the trials of its eval set label the DET curves.
+        results_page: receives report/results.md without its figures, as RESULTS.md of a recipe.
 
     Returns:
         What to print: the table, the comparisons, and where the files are.
@@ -90,7 +92,11 @@ def write_report(recipe: Recipe, exp: Path, data: Path) -> str:
             *_gallery_section(gallery),
             *study_sections(studies),
         ]
-        file.write(_markdown(recipe, records, comparisons, sections))
+        text = _markdown(recipe, records, comparisons, sections)
+        file.write(text)
+    if results_page is not None:
+        with atomic_open(results_page) as file:
+            file.write(without_figures(text))
     write_json(results, records)
     index = exp / "report" / "index.html"
     write_page(
@@ -238,6 +244,13 @@ def _gallery_section(gallery: Sequence[dict[str, Any]]) -> list[str]:
         "![EER over the share of the old model's profiles](gallery.svg)",
         "",
     ]
+
+
+def without_figures(text: str) -> str:
+    """A page of results (Markdown) less its figures, and headings that have nothing else."""
+    kept = re.sub(r"^!\[.*\n", "", text, flags=re.MULTILINE)
+    kept = re.sub(r"^## .*\n\s*(?=^## |\Z)", "", kept, flags=re.MULTILINE)
+    return re.sub(r"\n{3,}", "\n\n", kept).rstrip("\n") + "\n"
 
 
 def _markdown(
