@@ -112,13 +112,12 @@ def map_sides(
         with ProcessPoolExecutor(nj, context, torch.set_num_threads, one_thread) as pool:
             started = [pool.submit(side.map_part, part, parts, False) for side, part in jobs]
             found = [done.result() for done in started]
+    lines = []
     for number, side in enumerate(sides):
         own = found[number * parts : (number + 1) * parts]
         join_parts(side.output, [part.listing for part in own], own[0].dim, own[0].stamp)
-    return [
-        side.report([part.outliers for part in found[number * parts : (number + 1) * parts]])
-        for number, side in enumerate(sides)
-    ]
+        lines.append(side.report([part.outliers for part in own]))
+    return lines
 
 
 def check_sides(

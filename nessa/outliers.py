@@ -54,8 +54,9 @@ class Outliers:
         self.found += other.found
 
     def write(self, path: Path) -> None:
-        """Write `id,distance` lines, the farthest first; nothing where the reach is unknown."""
+        """Write `id,distance` lines, the farthest first; no file where the reach is unknown."""
         if self.reach is None:
+            path.unlink(missing_ok=True)  # of an earlier run
             return
         with atomic_open(path) as file:
             writer = csv.writer(file, lineterminator="\n")

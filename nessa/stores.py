@@ -148,7 +148,8 @@ def verify_store(mapped: Path, source: Path, aligner: Aligner) -> str:
     _need_parquet()
     if mapped.name not in SIDES or not (mapped / INFO).is_file():
         raise InputError(f"{mapped}: not a mapped store (enroll or runtime, with {INFO})")
-    if read_json(mapped / INFO).get("space") != aligner.space():
+    info = read_json(mapped / INFO)
+    if not isinstance(info, dict) or info.get("space") != aligner.space():
         raise InputError(f"{mapped}: was mapped with another aligner; map it again")
     apply = map_of(aligner, "enroll" if mapped.name == "enroll" else "runtime")
     count, largest = 0, 0.0

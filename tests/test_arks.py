@@ -17,9 +17,10 @@ from nessa.errors import InputError
 from nessa.files import write_table
 from nessa.tables import Embeddings
 from nessa.trials import Trials
-from tests.conftest import ROOT, Command, run_recipe
+from tests.conftest import ROOT, Command
 from tests.pairs import all_trials, two_views
 from tests.test_local import Programs, programs, refuse  # noqa: F401
+from tests.walks import walk
 
 Write = Callable[[Path, Embeddings], Path]
 
@@ -226,7 +227,7 @@ def test_faults_of_a_directory_are_named(
 
 
 @pytest.mark.slow
-def test_the_recipe_runs_from_arks_to_the_report(tmp_path: Path, corpus: Path) -> None:
+def test_the_walk_of_the_page_leads_to_the_report_and_on(tmp_path: Path, corpus: Path) -> None:
     x, y, _ = two_views(60, 4, noise=(0.9, 0.5))
     tables = {}
     for model, views, writer in (
@@ -235,13 +236,15 @@ def test_the_recipe_runs_from_arks_to_the_report(tmp_path: Path, corpus: Path) -
     ):
         (tmp_path / model).mkdir()
         tables[model] = WRITERS[writer](tmp_path / model, renamed(views))
-    settings = {"corpus.paths.data": corpus} | {
-        f"encoders.{model}.path": path for model, path in tables.items()
-    }
-    changes = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
     work = tmp_path / "work"
-    done = run_recipe(work, "--recipe", "arks", "--size", "small", *changes)
-    assert done.status == 0, done
+    places = {"/path/to/your/data": corpus, "/path/to/your/work": work}
+    for model, path in tables.items():
+        places[f"/path/to/your/{model}/xvector.scp"] = path
+    out = walk("your-arks.md", places)
+    assert "recovered gain %" in out
+    assert out.count(f"{tables['new']}: 240 embeddings mapped; ") == 1
+    assert len((work / "scores").read_text().splitlines()) == len(Trials.read(corpus / "trials"))
+    assert (work / "exp/report/index.html").is_file()
     records = json.loads((work / "exp/results.json").read_text())
     cells = {(r["aligner"], r["enroll"], r["runtime"]): r["eer"] for r in records}
     assert cells["raw", "new", "new"] < cells["raw", "old", "old"] < 0.3

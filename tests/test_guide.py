@@ -1,49 +1,14 @@
 """Walks of the documentation: the commands on these pages are run, as they stand there."""
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
-import kaldi_native_io
 import pytest
 
 from nessa.config import EncoderConfig
-from nessa.files import write_table
 from nessa.resolution import resolve
-from tests.conftest import ROOT
 from tests.kaldi_corpora import write_audio_dir
-from tests.pairs import all_trials, two_views
-
-
-def commands(page: str, places: dict[str, Path]) -> str:
-    """All shell blocks of a page of docs/, with the reader's own places."""
-    text = (ROOT / "docs" / page).read_text()
-    script = "\n".join(re.findall(r"^```sh\n(.*?)^```$", text, re.M | re.S))
-    for place, own in places.items():
-        assert place in script
-        script = script.replace(place, str(own))
-    return script
-
-
-def walk(page: str, places: dict[str, Path]) -> str:
-    """Run the commands of a page as its reader would; gives what they print."""
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", commands(page, places)],
-        cwd=ROOT,
-        env={
-            **os.environ,
-            "NESSA_PYTHON": sys.executable,
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "PYTHONPATH": str(ROOT),
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done
-    return done.stdout
+from tests.walks import commands, walk
 
 
 def test_the_recipe_of_the_page_is_short_and_right(tmp_path: Path) -> None:
@@ -68,27 +33,6 @@ def test_a_corpus_of_ones_own(tmp_path: Path) -> None:
     assert f"{tmp_path / 'corpus'}: valid" in out
     assert "recovered gain %" in out
     assert f"{tmp_path / 'mine/exp/embeddings/new/eval'}: valid" in out
-
-
-@pytest.mark.slow
-def test_a_pair_of_arks_of_ones_own(tmp_path: Path) -> None:
-    old, new, utt2spk = two_views(80, 4, noise=(0.6, 0.2))
-    tested = {utt: speaker for utt, speaker in utt2spk.items() if speaker >= "id00060"}
-    write_table(tmp_path / "data/utt2spk", utt2spk)
-    all_trials(tested).write(tmp_path / "data/trials")
-    places = {"/path/to/your/data": tmp_path / "data", "/path/to/your/work": tmp_path / "work"}
-    for name, view in (("old", old), ("new", new)):
-        (tmp_path / name).mkdir()
-        specifier = f"ark,scp:{tmp_path / name}/xvector.ark,{tmp_path / name}/xvector.scp"
-        with kaldi_native_io.FloatVectorWriter(specifier) as writer:
-            for key, vector in zip(view.keys, view.matrix, strict=True):
-                writer.write(key, vector)
-        places[f"/path/to/your/{name}/xvector.scp"] = tmp_path / name / "xvector.scp"
-    out = walk("your-arks.md", places)
-    assert "recovered gain %" in out and "nessa" in out
-    assert out.count("unlike the align data") >= 2
-    assert (tmp_path / "work/exp/report/index.html").is_file()
-    assert len((tmp_path / "work/scores").read_text().splitlines()) == len(all_trials(tested))
 
 
 @pytest.mark.slow

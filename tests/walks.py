@@ -1,0 +1,38 @@
+"""Pages of the documentation that lead somewhere: their commands, run as they stand there."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.conftest import ROOT
+
+
+def commands(page: str, places: dict[str, Path]) -> str:
+    """All shell blocks of a page of docs/, with the reader's own places."""
+    text = (ROOT / "docs" / page).read_text()
+    script = "\n".join(re.findall(r"^```sh\n(.*?)^```$", text, re.M | re.S))
+    for place, own in places.items():
+        assert place in script
+        script = script.replace(place, str(own))
+    return script
+
+
+def walk(page: str, places: dict[str, Path]) -> str:
+    """Run the commands of a page as its reader would; gives what they print."""
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", commands(page, places)],
+        cwd=ROOT,
+        env={
+            **os.environ,
+            "NESSA_PYTHON": sys.executable,
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PYTHONPATH": str(ROOT),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done
+    return done.stdout
