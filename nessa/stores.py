@@ -109,9 +109,9 @@ def map_store(
         made_of = _digest(space, keys, matrix)
         there = _is_made_of(part, made_of)
         with about(source):
-            mapped = matrix if there else apply(matrix)  # which refuses another dimension
+            mapped = None if there else apply(matrix)  # which refuses another dimension
             outliers.look_at(keys, matrix)
-        if there:
+        if mapped is None:
             kept += len(keys)
         else:
             dim = mapped.shape[1]

@@ -117,6 +117,10 @@ def test_an_exported_encoder_loaded_back_gives_the_same_embeddings(
     done = nessa("verify", file, "--encoder", tmp_path / "ours")
     assert done.status == 0 and "with the encoder" in done.out, done
     assert f"model_fingerprint: {ours.fingerprint}" in done.out and "CC-BY-4.0" in done.out
+    spoilt = onnx.load(file)
+    next(one for one in spoilt.metadata_props if one.key == "features").value = "[]"
+    onnx.save(spoilt, tmp_path / "spoilt.onnx")
+    nessa("verify", tmp_path / "spoilt.onnx").refused("spoilt.onnx: its metadata's features")
     our_encoder(tmp_path / "other", architecture, FeatureConfig(num_filters=24))
     nessa("verify", file, "--encoder", tmp_path / "other").refused(f"{file}: ", "another encoder")
     config = OnnxConfig(pretrained="onnx", file=str(file), features=features)

@@ -22,7 +22,6 @@ from nessa.alignment.views import Labels, Matrix, Rows
 
 INSIDE = 0.999  # of the utterances of speakers that W has not seen
 SHRINKAGE = 0.1
-ROWS_PER_BLOCK = 2048  # whose product stays in the cache
 LEAST_VARIANCE = 1e-9  # where the align data have none
 
 
@@ -65,7 +64,8 @@ class Reach:
         mean, whitening = torch.from_numpy(self.mean), torch.from_numpy(self.whitening)
         centre = mean @ whitening
         found = [torch.empty(0)]
-        for part in torch.from_numpy(matrix).split(ROWS_PER_BLOCK):
+        for rows in blocks(len(matrix)):
+            part = torch.from_numpy(matrix[rows])
             product = part @ whitening
             scale = 1 / part.norm(dim=1).clamp_min(EPSILON)
             square = (product.norm(dim=1) * scale) ** 2 - 2 * (product @ centre) * scale

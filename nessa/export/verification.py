@@ -1,15 +1,16 @@
 """Exported networks as a product meets them: read in onnxruntime, and held against the original."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import onnx
+from pydantic import ValidationError
 
 from nessa.alignment import Aligner
 from nessa.alignment.views import Side
+from nessa.config import FeatureConfig
 from nessa.encoders import TrainedModel, load_model
 from nessa.errors import InputError
 from nessa.export.aligners import TOLERANCE
@@ -51,8 +52,11 @@ def _verify_encoder(
 ) -> Iterator[str]:
     yield f"{path}: encoder, {properties['output_dim']} dimensions"
     yield from _listed(properties)
-    features = json.loads(properties["features"])
-    noise = np.random.default_rng(0).standard_normal((2, 200, features["num_filters"]))
+    try:
+        filters = FeatureConfig.model_validate_json(properties["features"]).num_filters
+    except ValidationError:
+        raise InputError(f"{path}: its metadata's features are none; export it again") from None
+    noise = np.random.default_rng(0).standard_normal((2, 200, filters))
     found = _run(path, noise.astype(np.float32), "feats", "embs")
     if found.shape != (2, int(properties["output_dim"])) or not np.isfinite(found).all():
         raise InputError(f"{path}: gives {found.shape} for two utterances; export it again")
