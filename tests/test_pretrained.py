@@ -16,6 +16,7 @@ from lhotse import Recording
 from lhotse.cut import MonoCut
 from onnx import TensorProto, helper
 
+from nessa.alignment import ProcrustesAligner
 from nessa.audio import read_audio
 from nessa.config import (
     WESPEAKER_FEATURES,
@@ -38,6 +39,7 @@ from nessa.manifests import read_cuts
 from nessa.metrics import eer
 from nessa.resolution import resolve
 from tests.conftest import ROOT, Command
+from tests.pairs import two_views
 from tests.speech import prepare_set, tone
 
 SAMPLE = ROOT.parent / "shared/data/librispeech_sample/LibriSpeech"
@@ -121,6 +123,9 @@ def test_an_exported_encoder_loaded_back_gives_the_same_embeddings(
     next(one for one in spoilt.metadata_props if one.key == "features").value = "[]"
     onnx.save(spoilt, tmp_path / "spoilt.onnx")
     nessa("verify", tmp_path / "spoilt.onnx").refused("spoilt.onnx: its metadata's features")
+    ProcrustesAligner().fit(*two_views(40, 2)).save(tmp_path / "aligner")
+    done = nessa("verify", file, "--aligner", tmp_path / "aligner")
+    done.refused(f"{file}: to compare this network, give --encoder")
     our_encoder(tmp_path / "other", architecture, FeatureConfig(num_filters=24))
     nessa("verify", file, "--encoder", tmp_path / "other").refused(f"{file}: ", "another encoder")
     config = OnnxConfig(pretrained="onnx", file=str(file), features=features)

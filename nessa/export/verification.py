@@ -38,10 +38,15 @@ def verify_model(
         Lines about the file and what was found.
 
     Raises:
-        InputError: no such file, not a network of ours, or one that does not do what it says.
+        InputError: no such file, not a network of ours, or one that does not do what it says; or
+            an original of the other kind alone.
     """
     properties = read_properties(path)
-    if properties["kind"] == KIND:
+    originals = {"aligner": aligner, "encoder": encoder}
+    kind = "encoder" if properties["kind"] == KIND else "aligner"
+    if originals[kind] is None and any(originals.values()):
+        raise InputError(f"{path}: to compare this network, give --{kind}")
+    if kind == "encoder":
         yield from _verify_encoder(path, properties, encoder)
     else:
         yield from _verify_aligner(path, properties, aligner)
