@@ -14,11 +14,11 @@ from pathlib import Path
 
 from division import Part, find_parts
 
-from nessa.corpus import run_program
-from nessa.datadir import read_optional, read_utt2spk, spk2utt_of
+from nessa.corpus.preparation import run_program
 from nessa.errors import InputError, about
 from nessa.files import write_table
-from nessa.resolution import load_recipe
+from nessa.kaldi.datadir import read_optional, read_utt2spk, spk2utt_of
+from nessa.recipe.resolve import load_recipe
 from nessa.trials import Trials
 
 log = logging.getLogger(__name__)

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from nessa.config import Recipe
-from nessa.corpus import split_speakers
+from nessa.corpus.preparation import split_speakers
 from nessa.errors import InputError, about
-from nessa.layout import PROFILE_LIST
+from nessa.kaldi.datadir import PROFILE_LIST
+from nessa.recipe.config import Recipe
 from nessa.trials import Trials, trial_speakers
 
 WHOLE = "data"

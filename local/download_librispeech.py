@@ -11,9 +11,9 @@ from pathlib import Path
 
 from lhotse.recipes.librispeech import LIBRISPEECH, MINI_LIBRISPEECH, download_librispeech
 
-from nessa.corpus import run_program
+from nessa.corpus.preparation import run_program
 from nessa.errors import InputError
-from nessa.resolution import load_recipe
+from nessa.recipe.resolve import load_recipe
 
 log = logging.getLogger(__name__)
 

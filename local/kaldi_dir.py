@@ -25,11 +25,13 @@ from kaldi_tables import KaldiDir
 from lhotse.cut import MonoCut
 from lhotse_manifests import LhotseDir
 
-from nessa.config import EncoderConfig, Recipe
-from nessa.corpus import run_program, usable_cuts
+from nessa.corpus.preparation import run_program
+from nessa.corpus.sets import write_set, write_skipped
+from nessa.corpus.utterances import usable_cuts
+from nessa.encoders.config import EncoderConfig
 from nessa.errors import InputError
-from nessa.resolution import load_recipe
-from nessa.sets import write_set, write_skipped
+from nessa.recipe.config import Recipe
+from nessa.recipe.resolve import load_recipe
 from nessa.trials import Trials
 
 log = logging.getLogger(__name__)

@@ -12,9 +12,9 @@ from lhotse import AudioSource, Features, Recording, SupervisionSegment
 from lhotse.cut import MonoCut
 from lhotse.utils import fastcopy
 
-from nessa.corpus import make_cut, read_recording
-from nessa.datadir import read_optional, read_utt2spk
+from nessa.corpus.utterances import make_cut, read_recording
 from nessa.errors import InputError
+from nessa.kaldi.datadir import read_optional, read_utt2spk
 
 log = logging.getLogger(__name__)
 

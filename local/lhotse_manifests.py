@@ -8,8 +8,8 @@ from lhotse import CutSet, Features, SupervisionSegment, load_manifest
 from lhotse.cut import MonoCut
 from lhotse.utils import fastcopy
 
-from nessa.datadir import read_optional
 from nessa.errors import InputError
+from nessa.kaldi.datadir import read_optional
 
 SUFFIXES = (".jsonl", ".jsonl.gz")
 

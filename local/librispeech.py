@@ -19,19 +19,13 @@ from pathlib import Path
 
 import tree
 
-from nessa.config import Recipe
-from nessa.corpus import (
-    Utterance,
-    make_cuts,
-    run_program,
-    sort_utterances,
-    split_speakers,
-    write_backgrounds,
-)
+from nessa.corpus.preparation import run_program, split_speakers
+from nessa.corpus.sets import write_set, write_skipped
+from nessa.corpus.utterances import Utterance, make_cuts, sort_utterances, write_backgrounds
 from nessa.errors import InputError
 from nessa.files import read_lines
-from nessa.resolution import load_recipe
-from nessa.sets import write_set, write_skipped
+from nessa.recipe.config import Recipe
+from nessa.recipe.resolve import load_recipe
 
 log = logging.getLogger(__name__)
 

@@ -12,10 +12,11 @@ from pathlib import Path
 
 from tree import file_name, find_utterances, read_meta
 
-from nessa.corpus import run_program
+from nessa.corpus.draw_trials import make_trials
+from nessa.corpus.preparation import run_program
 from nessa.files import atomic_open
-from nessa.resolution import load_recipe
-from nessa.trials import Trials, make_trials
+from nessa.recipe.resolve import load_recipe
+from nessa.trials import Trials
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,16 @@ def synthesise(recipe: Path, corpus: Path, nj: int) -> None:
     It forks for every speaker, and a process that has not loaded torch forks several times as
     fast as this one would.
     """
-    command = [sys.executable, "-m", "nessa.cli", "synth", "--recipe", recipe, "--output", corpus]
+    command = [
+        sys.executable,
+        "-m",
+        "nessa.cli",
+        "synth",
+        "--recipe",
+        recipe,
+        "--output",
+        corpus,
+    ]
     code = subprocess.run([*command, "--nj", str(nj)], check=False).returncode
     if code:
         sys.exit(code)

@@ -16,17 +16,12 @@ from pathlib import Path
 
 from voxceleb_lists import TrialList
 
-from nessa.corpus import (
-    Utterance,
-    make_cuts,
-    run_program,
-    sort_utterances,
-    write_backgrounds,
-)
+from nessa.corpus.preparation import run_program
+from nessa.corpus.sets import write_set, write_skipped
+from nessa.corpus.utterances import Utterance, make_cuts, sort_utterances, write_backgrounds
 from nessa.errors import InputError
 from nessa.files import read_lines
-from nessa.resolution import load_recipe
-from nessa.sets import write_set, write_skipped
+from nessa.recipe.resolve import load_recipe
 
 log = logging.getLogger(__name__)
 

@@ -24,11 +24,12 @@ from pathlib import Path
 from voxceleb_copies import Copy, find_copy, need_ffmpeg
 from voxceleb_lists import TrialList
 
-from nessa.config import Recipe
-from nessa.corpus import Utterance, make_cuts, run_program, split_speakers, write_backgrounds
+from nessa.corpus.preparation import run_program, split_speakers
+from nessa.corpus.sets import SetCounts, write_set, write_skipped
+from nessa.corpus.utterances import Utterance, make_cuts, write_backgrounds
 from nessa.errors import InputError
-from nessa.resolution import load_recipe
-from nessa.sets import SetCounts, write_set, write_skipped
+from nessa.recipe.config import Recipe
+from nessa.recipe.resolve import load_recipe
 
 log = logging.getLogger(__name__)
 

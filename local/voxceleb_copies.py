@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nessa.corpus import Utterance, sort_utterances
+from nessa.corpus.utterances import Utterance, sort_utterances
 from nessa.errors import InputError
 from nessa.files import read_lines
 

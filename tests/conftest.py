@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from nessa.cli import main
+from nessa.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -43,26 +43,35 @@ Command = Callable[..., Done]
 
 
 @pytest.fixture
-def nessa(
+def in_process(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
-) -> Command:
-    """The command `nessa` inside this process: each start would cost seconds of imports."""
+) -> Callable[[str, Callable[[], None]], Command]:
+    """Commands inside this process: each start would cost seconds of imports."""
     caplog.set_level(logging.INFO)
 
-    def run(*words: object) -> Done:
-        caplog.clear()
-        monkeypatch.setattr("sys.argv", ["nessa", *map(str, words)])
-        status = 0
-        try:
-            main()
-        except SystemExit as stop:
-            status = int(stop.code or 0)
-        out, err = capsys.readouterr()
-        return Done(status, out, err + caplog.text)
+    def command(name: str, main: Callable[[], None]) -> Command:
+        def run(*words: object) -> Done:
+            caplog.clear()
+            monkeypatch.setattr("sys.argv", [name, *map(str, words)])
+            status = 0
+            try:
+                main()
+            except SystemExit as stop:
+                status = int(stop.code or 0)
+            out, err = capsys.readouterr()
+            return Done(status, out, err + caplog.text)
 
-    return run
+        return run
+
+    return command
+
+
+@pytest.fixture
+def nessa(in_process: Callable[[str, Callable[[], None]], Command]) -> Command:
+    """The command `nessa` inside this process."""
+    return in_process("nessa", main)
 
 
 def start_recipe(work_dir: Path, *options: str) -> subprocess.Popen[str]:

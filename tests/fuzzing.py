@@ -30,21 +30,21 @@ import torch
 from lhotse.cut import MonoCut
 
 from nessa.alignment import ProcrustesAligner, load
-from nessa.audio import read_audio
-from nessa.calibration import read_calibration
-from nessa.config import EncoderConfig, FeatureConfig, LossConfig, OnnxConfig
-from nessa.corpus import read_audio_header
-from nessa.datadir import read_utt2spk
-from nessa.distributed import Processes
+from nessa.corpus.audio import read_audio, read_audio_header
+from nessa.corpus.manifests import CutTable
 from nessa.encoders import build, load_model, save_model
+from nessa.encoders.config import EncoderConfig, FeatureConfig, LossConfig, OnnxConfig
+from nessa.encoders.distributed import Processes
 from nessa.encoders.onnx import OnnxModel
+from nessa.encoders.training import CHECKPOINT, Training
 from nessa.errors import InputError
 from nessa.files import read_json, write_json
-from nessa.manifests import CutTable
-from nessa.resolution import load_recipe
-from nessa.stored import NotStorableError, StoredVectors
-from nessa.tables import Embeddings, ModelStamp, read_info
-from nessa.training import CHECKPOINT, Training
+from nessa.kaldi.datadir import read_utt2spk
+from nessa.kaldi.embeddings import Embeddings
+from nessa.kaldi.lazy import NotStorableError, StoredVectors
+from nessa.kaldi.stamps import ModelStamp, read_info
+from nessa.recipe.resolve import load_recipe
+from nessa.scoring.calibration import read_calibration
 from nessa.trials import Trials, read_enroll_map, read_scores, write_scores
 from tests.pairs import two_views
 from tests.speech import prepare_set
@@ -493,7 +493,7 @@ class CheckpointKind(Kind):
     name = CHECKPOINT
 
     def make(self) -> list[bytes]:
-        from nessa.batches import TrainSpeakers
+        from nessa.encoders.batches import TrainSpeakers
 
         prepare_set(self.folder / "data", "train", range(4), 1, 2, (0.3, 0.4))
         config = EncoderConfig(

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-from nessa.layout import AS_NORM, COSINE, score_file
-from nessa.plan import System, has_as_norm
-from nessa.tables import Embeddings, ModelStamp
+from nessa.kaldi.embeddings import Embeddings
+from nessa.kaldi.stamps import ModelStamp
+from nessa.recipe.layout import AS_NORM, COSINE, score_file
+from nessa.recipe.systems import System, has_as_norm
 from nessa.trials import Trials, write_scores
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from nessa.corpus import Utterance, make_cuts
-from nessa.manifests import write_manifest
-from nessa.sets import write_set
+from nessa.corpus.manifests import write_manifest
+from nessa.corpus.sets import write_set
+from nessa.corpus.utterances import Utterance, make_cuts
 
 RATE = 16000
 

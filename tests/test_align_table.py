@@ -9,8 +9,8 @@ import pytest
 from nessa.alignment import AlignTable, DevSet, NeuralAligner, ProcrustesAligner, table
 from nessa.errors import InputError
 from nessa.files import write_table
-from nessa.stored import StoredVectors
-from nessa.tables import Embeddings, merge_parts
+from nessa.kaldi.embeddings import Embeddings, merge_parts
+from nessa.kaldi.lazy import StoredVectors
 from tests.pairs import all_trials, two_views
 
 SETTINGS = {"dim": 16, "hidden_dim": 32, "steps": 20, "speakers_per_batch": 30}

@@ -16,16 +16,18 @@ from nessa.alignment import (
     LogitAligner,
     NeuralAligner,
     ProcrustesAligner,
+    UncenteredLogitAligner,
     load,
-    make_aligner,
 )
 from nessa.alignment.networks import Side, SideNetwork
 from nessa.alignment.neural import SpeakerBatches, profile_size
 from nessa.errors import InputError
-from nessa.metrics import eer
-from nessa.resolution import resolve
-from nessa.scoring import cosine_scores
-from nessa.tables import Embeddings, ModelStamp
+from nessa.kaldi.embeddings import Embeddings
+from nessa.kaldi.stamps import ModelStamp
+from nessa.metrics.roc import eer
+from nessa.recipe.aligners import make_aligner
+from nessa.recipe.resolve import resolve
+from nessa.scoring.cosine import cosine_scores
 from tests.pairs import all_trials, two_views
 
 SMALL = {
@@ -213,30 +215,12 @@ def test_procrustes_of_equal_dimensions_is_the_classical_rotation() -> None:
 
 def test_logits_are_cosines_with_the_align_speakers_in_the_models_own_space() -> None:
     enroll, runtime, speakers = two_views(7, 3)
-    aligner = LogitAligner(remove_mean=False).fit(enroll, runtime, speakers)
+    aligner = UncenteredLogitAligner().fit(enroll, runtime, speakers)
     unit = enroll.matrix / np.linalg.norm(enroll.matrix, axis=1, keepdims=True)
     means = unit.reshape(7, 3, -1).mean(axis=1)
     logits = unit @ (means / np.linalg.norm(means, axis=1, keepdims=True)).T
     logits /= np.linalg.norm(logits, axis=1, keepdims=True)
     np.testing.assert_allclose(aligner.map_enroll(enroll.matrix), logits, atol=1e-5)
-
-
-def test_the_logit_space_of_two_classifiers(tmp_path: Path) -> None:
-    rng = np.random.default_rng(4)
-    heads = rng.standard_normal((7, 12)), rng.standard_normal((7, 20))
-    x, y, _ = two_views(3, 2)
-    LogitAligner.of_classifiers(*heads, remove_mean=False).save(tmp_path)
-    aligner = load(tmp_path)
-    for mapped, view, head in (
-        (aligner.map_enroll(x.matrix), x, heads[0]),
-        (aligner.map_runtime(y.matrix), y, heads[1]),
-    ):
-        cosines = view.matrix @ head.T / np.linalg.norm(head, axis=1)
-        cosines /= np.linalg.norm(view.matrix, axis=1, keepdims=True)
-        cosines /= np.linalg.norm(cosines, axis=1, keepdims=True)
-        np.testing.assert_allclose(mapped, cosines, atol=1e-5)
-    with pytest.raises(InputError, match="7 and 6 classifier rows"):
-        LogitAligner.of_classifiers(heads[0], heads[1][:6])
 
 
 def test_batches_never_repeat_an_utterance_and_keep_to_one_speaker_a_row() -> None:

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import yaml
 
-from nessa.config import ArksConfig
-from nessa.datadir import read_utt2spk
 from nessa.encoders import GivenEmbeddings, load_model, save_pretrained
+from nessa.encoders.config import ArksConfig
 from nessa.errors import InputError
 from nessa.files import write_table
-from nessa.tables import Embeddings
+from nessa.kaldi.datadir import read_utt2spk
+from nessa.kaldi.embeddings import Embeddings
 from nessa.trials import Trials
 from tests.conftest import ROOT, Command
 from tests.pairs import all_trials, two_views

@@ -1,17 +1,25 @@
 """Benchmarks: what they work on and report. How long they take is for a person to read."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from nessa.bench import BENCHMARKS, SIZES
-from nessa.bench.alignment import flops_of
-from nessa.bench.measurement import Bound, Comparison, Measurement, in_turns, peak_memory
-from nessa.bench.workload import Workload
+from benchmarks.__main__ import main
+from benchmarks.alignment import flops_of
+from benchmarks.measurement import Bound, Comparison, Measurement, in_turns, peak_memory
+from benchmarks.running import BENCHMARKS
+from benchmarks.workload import SIZES, Workload
 from nessa.files import read_json
 from tests.conftest import Command
+
+
+@pytest.fixture
+def bench(in_process: Callable[[str, Callable[[], None]], Command]) -> Command:
+    """`python -m benchmarks` inside this process."""
+    return in_process("benchmarks", main)
 
 
 def test_ours_and_the_others_take_turns() -> None:
@@ -54,12 +62,12 @@ def test_products_are_counted() -> None:
 
 
 def test_a_reference_that_is_not_installed_is_named(
-    nessa: Command, monkeypatch: pytest.MonkeyPatch
+    bench: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in [name for name in sys.modules if name.startswith("nessa.bench")]:
+    for name in [name for name in sys.modules if name.startswith("benchmarks.")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "sklearn.metrics.pairwise", None)
-    nessa("bench").refused("scikit-learn", "pip install 'nessa[bench]'")
+    bench().refused("scikit-learn", "pip install 'nessa[bench]'")
 
 
 def test_the_workload_has_its_size_whatever_the_speakers() -> None:
@@ -85,8 +93,8 @@ def test_voxceleb_is_as_large_as_it_is() -> None:
 
 
 @pytest.mark.slow
-def test_every_benchmark_reports_its_lines_and_their_growth(nessa: Command, tmp_path: Path) -> None:
-    done = nessa("bench", "--output", tmp_path / "bench.json")
+def test_every_benchmark_reports_its_lines_and_their_growth(bench: Command, tmp_path: Path) -> None:
+    done = bench("--output", tmp_path / "bench.json")
     assert done.status == 0, done
     record = read_json(tmp_path / "bench.json")
     assert record["size"] == "small" and record["machine"]["flops"] > 1e9
@@ -101,7 +109,7 @@ def test_every_benchmark_reports_its_lines_and_their_growth(nessa: Command, tmp_
     assert "MISSED" not in done.out, "less work than is judged"
 
 
-def test_unknown_benchmarks_are_refused_before_any_runs(nessa: Command) -> None:
-    done = nessa("bench", "--only", "metrics", "--only", "metric")
+def test_unknown_benchmarks_are_refused_before_any_runs(bench: Command) -> None:
+    done = bench("--only", "metrics", "--only", "metric")
     done.refused("no benchmark 'metric'", "metrics")
     assert done.out == ""

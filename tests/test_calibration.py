@@ -5,19 +5,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nessa.calibration import (
+from nessa.errors import InputError
+from nessa.files import write_json, write_table
+from nessa.metrics.roc import act_dcf, cllr, min_cllr, min_dcf
+from nessa.scoring.calibration import (
     ENROLL_COUNT,
     ENROLL_DURATION,
     TEST_DURATION,
+    Calibration,
     calibrate,
     fit_calibration,
     quality_measures,
     read_calibration,
 )
-from nessa.errors import InputError
-from nessa.files import write_json, write_table
-from nessa.metrics import act_dcf, cllr, min_cllr, min_dcf
-from nessa.scoring import Calibration
 from nessa.trials import Trials, write_scores
 
 

@@ -13,12 +13,13 @@ import click
 import numpy as np
 import pytest
 
-from nessa.cli import cli
-from nessa.config import EncoderConfig, LossConfig
-from nessa.datadir import read_utt2spk
+from nessa.cli.main import cli
 from nessa.encoders import build, save_model
+from nessa.encoders.config import EncoderConfig, LossConfig
 from nessa.files import read_json, write_json, write_table
-from nessa.tables import Embeddings, ModelStamp
+from nessa.kaldi.datadir import read_utt2spk
+from nessa.kaldi.embeddings import Embeddings
+from nessa.kaldi.stamps import ModelStamp
 from nessa.trials import Trials
 from tests.conftest import Command
 from tests.speech import prepare_set
@@ -62,7 +63,7 @@ def test_commands_are_listed_in_the_order_of_the_pipeline(nessa: Command) -> Non
 
 def test_help_does_not_wait_for_torch() -> None:
     code = (
-        "import sys\nfrom nessa.cli import main\nsys.argv = ['nessa', '--help']\n"
+        "import sys\nfrom nessa.cli.main import main\nsys.argv = ['nessa', '--help']\n"
         "try: main()\nfinally: print(sorted({'torch', 'lhotse', 'scipy'} & sys.modules.keys()))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -201,7 +202,7 @@ def test_evaluation_without_speakers_says_why_there_are_no_intervals(
 
 def test_scoring_does_not_wait_for_torch(toy: Toy) -> None:
     code = (
-        "import sys\nfrom nessa.cli import main\n"
+        "import sys\nfrom nessa.cli.main import main\n"
         "try: main()\nfinally: print(sorted({'torch', 'lhotse'} & sys.modules.keys()))"
     )
     for command in (toy.score(), toy.stage("score", "raw:x:x")):
@@ -573,7 +574,7 @@ def test_the_doctor_tells_versions_the_machine_and_what_is_lacking(
     nessa: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    monkeypatch.setattr("nessa.doctor._needed", lambda extra: ["no-such-package", "numpy"])
+    monkeypatch.setattr("nessa.cli.doctor._needed", lambda extra: ["no-such-package", "numpy"])
     done = nessa("doctor")
     assert done.status == 0
     assert re.search(r"^nessa .*, Python 3\.", done.out)

@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nessa.comparison import compare_score_files, format_comparison
 from nessa.errors import InputError
+from nessa.evaluation.score_files import compare_score_files, format_comparison
 from nessa.files import write_table
-from nessa.metrics import act_dcf, bootstrap, cllr, difference, eer, min_cllr, min_dcf
+from nessa.metrics.bootstrap import bootstrap, difference
+from nessa.metrics.roc import act_dcf, cllr, eer, min_cllr, min_dcf
 from nessa.trials import Trials, write_scores
 from tests.pairs import all_trials, two_views
 

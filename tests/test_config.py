@@ -5,10 +5,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from nessa.config import EncoderConfig, stage_digest
+from nessa.encoders.config import EncoderConfig
 from nessa.errors import InputError
-from nessa.plan import System, aligned_systems, plan
-from nessa.resolution import load_recipe, resolve, save_yaml
+from nessa.recipe.plan import plan
+from nessa.recipe.resolve import load_recipe, resolve
+from nessa.recipe.stages import stage_digest
+from nessa.recipe.systems import System, aligned_systems
+from nessa.schema import save_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 MINI = ROOT / "recipes" / "mini" / "recipe.yaml"

@@ -12,12 +12,13 @@ import soundfile
 from lhotse import CutSet, RecordingSet, SupervisionSet
 from lhotse.kaldi import load_kaldi_data_dir
 
-from nessa.config import PrepareConfig
-from nessa.corpus import Utterance, check_disjoint, finish_sets, make_cuts, sort_utterances
-from nessa.datadir import read_utt2spk, validate_data_dir
+from nessa.corpus.config import PrepareConfig
+from nessa.corpus.preparation import check_disjoint, finish_sets
+from nessa.corpus.sets import write_set, write_skipped
+from nessa.corpus.utterances import Utterance, make_cuts, sort_utterances
 from nessa.errors import InputError
 from nessa.files import read_table
-from nessa.sets import write_set, write_skipped
+from nessa.kaldi.datadir import read_utt2spk, validate_data_dir
 from nessa.trials import Trials, read_enroll_map
 
 

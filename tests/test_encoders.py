@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from nessa.config import EncoderConfig, FeatureConfig, LossConfig
 from nessa.encoders import build, fingerprint, load_model, save_model
+from nessa.encoders.config import EncoderConfig, FeatureConfig, LossConfig
 from nessa.errors import InputError
 
 ARCHITECTURES = ["tdnn", "ecapa", "resnet"]

@@ -6,14 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nessa.config import Recipe
 from nessa.errors import InputError
-from nessa.evaluation import evaluate_systems
 from nessa.files import write_table
-from nessa.layout import AS_NORM, score_file
-from nessa.metrics import act_dcf, bootstrap, cllr, eer, min_cllr, min_dcf
-from nessa.plan import System, has_as_norm
-from nessa.resolution import resolve
+from nessa.metrics.bootstrap import bootstrap
+from nessa.metrics.roc import act_dcf, cllr, eer, min_cllr, min_dcf
+from nessa.recipe.config import Recipe
+from nessa.recipe.evaluation import evaluate_systems
+from nessa.recipe.layout import AS_NORM, score_file
+from nessa.recipe.resolve import resolve
+from nessa.recipe.systems import System, has_as_norm
 from nessa.trials import Trials
 from tests.conftest import ROOT
 from tests.pairs import all_trials, two_views, write_system

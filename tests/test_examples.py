@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
-from nessa.cli import cli
+from nessa.cli.main import cli
 from tests.conftest import ROOT, Command
 
 pytestmark = pytest.mark.slow

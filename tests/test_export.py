@@ -12,12 +12,19 @@ import onnx
 import onnxruntime
 import pytest
 
-import nessa.export
-from nessa.alignment import Aligner, LogitAligner, NeuralAligner, ProcrustesAligner
+import nessa.production
+from nessa.alignment import (
+    Aligner,
+    LogitAligner,
+    NeuralAligner,
+    ProcrustesAligner,
+    UncenteredLogitAligner,
+)
 from nessa.errors import InputError
-from nessa.export import export_aligner
-from nessa.scoring import Calibration
-from nessa.tables import Embeddings, ModelStamp
+from nessa.kaldi.embeddings import Embeddings
+from nessa.kaldi.stamps import ModelStamp
+from nessa.production import export_aligner
+from nessa.scoring.calibration import Calibration
 from tests.conftest import ROOT, Command
 
 DIMS = {"enroll": 12, "runtime": 8}
@@ -38,7 +45,7 @@ def neural(mode: str) -> NeuralAligner:
 
 ALIGNERS = {
     "logit": LogitAligner,
-    "logit with means": lambda: LogitAligner(remove_mean=False),
+    "logit with means": UncenteredLogitAligner,
     "procrustes": ProcrustesAligner,
     "nessa shared": lambda: neural("shared"),
     "nessa to-enroll": lambda: neural("to-enroll"),
@@ -170,9 +177,9 @@ def test_unknown_kind_is_refused(tmp_path: Path) -> None:
 def test_missing_extra_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(InputError, match=r"onnxruntime.*pip install 'nessa\[onnx\]'"):
-        importlib.reload(nessa.export.networks)
+        importlib.reload(nessa.production.onnx)
     monkeypatch.undo()
-    importlib.reload(nessa.export.networks)
+    importlib.reload(nessa.production.onnx)
 
 
 # --- in a product -------------------------------------------------------------------------------

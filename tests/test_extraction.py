@@ -11,15 +11,15 @@ import pytest
 import soundfile
 import torch
 
-from nessa.audio import read_audio
-from nessa.config import EncoderConfig, FeatureConfig, LossConfig
-from nessa.datadir import read_utt2spk
+from nessa.corpus.audio import read_audio
+from nessa.corpus.manifests import read_cuts
 from nessa.encoders import build, load_model, save_model
+from nessa.encoders.config import EncoderConfig, FeatureConfig, LossConfig
+from nessa.encoders.extraction import extract, extract_shard, merge_shards
 from nessa.errors import InputError
-from nessa.extraction import extract, extract_shard, merge_shards
 from nessa.files import read_table
-from nessa.manifests import read_cuts
-from nessa.tables import Embeddings
+from nessa.kaldi.datadir import read_utt2spk
+from nessa.kaldi.embeddings import Embeddings
 from tests.conftest import Command
 from tests.speech import prepare_set
 

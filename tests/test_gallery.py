@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from nessa.alignment import NeuralAligner
-from nessa.config import Recipe
 from nessa.errors import InputError
-from nessa.gallery import SHARES, mixed_gallery
-from nessa.metrics import eer
-from nessa.report.migration import write_gallery
-from nessa.scoring import cosine_scores
-from nessa.tables import Embeddings
+from nessa.kaldi.embeddings import Embeddings
+from nessa.metrics.roc import eer
+from nessa.recipe.config import Recipe
+from nessa.recipe.gallery import SHARES, mixed_gallery
+from nessa.report.plots import write_gallery
+from nessa.scoring.cosine import cosine_scores
 from tests.pairs import all_trials, two_views
 
 ENCODER = {"architecture": "tdnn", "channels": 8, "dim": 8, "steps": 1, "loss": {"type": "aam"}}

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from benchmarks.simulation import Simulation
 from nessa.alignment import (
     Aligner,
     CCAAligner,
@@ -12,10 +13,9 @@ from nessa.alignment import (
     ProcrustesAligner,
     RidgeAligner,
 )
-from nessa.metrics import eer
-from nessa.scoring import cosine_scores
-from nessa.simulation import Simulation
-from nessa.tables import Embeddings
+from nessa.kaldi.embeddings import Embeddings
+from nessa.metrics.roc import eer
+from nessa.scoring.cosine import cosine_scores
 from nessa.trials import Trials
 from tests.pairs import as_trials, drawn_trials
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from nessa.config import EncoderConfig
-from nessa.resolution import resolve
+from nessa.encoders.config import EncoderConfig
+from nessa.recipe.resolve import resolve
 from tests.kaldi_corpora import write_audio_dir
 from tests.walks import commands, walk
 

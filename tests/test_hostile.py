@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from nessa.files import write_json
-from nessa.tables import Embeddings
+from nessa.kaldi.embeddings import Embeddings
 from tests.conftest import ROOT, Command, run_recipe
 from tests.speech import prepare_set
 
@@ -81,8 +81,8 @@ def test_a_command_in_a_manifest(nessa: Command) -> None:
         cut["custom"] = {"x": "!!python/object/apply:os.system [touch canary]"}
         cut["supervisions"][0]["speaker"] = ["touch canary"]
     path.write_bytes(gzip.compress("".join(f"{json.dumps(cut)}\n" for cut in cuts).encode()))
+    from nessa.corpus.manifests import CutTable
     from nessa.errors import InputError
-    from nessa.manifests import CutTable
 
     with pytest.raises(InputError, match="line 1: not a cut with an id and a speaker"):
         CutTable(Path("data"), "eval")

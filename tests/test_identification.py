@@ -9,22 +9,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nessa import Embeddings, InputError, identification
-from nessa.households import (
+from benchmarks.simulation import Simulation
+from nessa import Embeddings, InputError
+from nessa.corpus.draw_trials import make_profile_trials
+from nessa.evaluation import identification
+from nessa.evaluation.households import (
     Households,
     Similarity,
     draw_households,
     search_households,
     speaker_similarity,
 )
-from nessa.identification import Search, bootstrap_search, search
-from nessa.identification_rates import identification_rates
-from nessa.metrics import difference
-from nessa.protocol import Protocol, draw_protocol, protocol_of
-from nessa.scoring import cosine_matrix
-from nessa.simulation import Simulation
-from nessa.tables import profile_means
-from nessa.trials import make_profile_trials
+from nessa.evaluation.identification import Search, bootstrap_search, search
+from nessa.evaluation.protocol import Protocol, draw_protocol, protocol_of
+from nessa.evaluation.rates import identification_rates
+from nessa.kaldi.embeddings import profile_means
+from nessa.metrics.bootstrap import difference
+from nessa.scoring.cosine import cosine_matrix
 
 
 def corpus(speakers=12, sessions=4, utterances=3):

@@ -10,16 +10,16 @@ from lhotse import CutSet, Features, RecordingSet, SupervisionSet
 from lhotse.cut import MonoCut
 from lhotse.kaldi import load_kaldi_data_dir
 
-from nessa.config import EncoderConfig, FeatureConfig
-from nessa.corpus import finish_sets
-from nessa.datadir import read_utt2spk, validate_data_dir
+from nessa.corpus.manifests import read_cuts
+from nessa.corpus.preparation import finish_sets
 from nessa.encoders import SpeakerModel, load_model
+from nessa.encoders.config import EncoderConfig, FeatureConfig
+from nessa.encoders.extraction import extract
+from nessa.encoders.training import train_encoder
 from nessa.errors import InputError
-from nessa.extraction import extract
 from nessa.files import read_table, write_table
-from nessa.manifests import read_cuts
-from nessa.resolution import load_recipe
-from nessa.training import train_encoder
+from nessa.kaldi.datadir import read_utt2spk, validate_data_dir
+from nessa.recipe.resolve import load_recipe
 from nessa.trials import Trials
 from tests.kaldi_corpora import write_audio_dir, write_feature_dir
 from tests.pairs import all_trials

@@ -15,9 +15,9 @@ import soundfile
 import yaml
 from lhotse import RecordingSet
 
-from nessa.corpus import run_program
-from nessa.datadir import read_utt2spk, validate_data_dir
+from nessa.corpus.preparation import run_program
 from nessa.files import read_table
+from nessa.kaldi.datadir import read_utt2spk, validate_data_dir
 from nessa.trials import Trials
 
 ROOT = Path(__file__).parents[1]

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from nessa.criterion import risen
-from nessa.losses import GE2E, AAMSoftmax, Prototypical, supervised_contrastive
+from nessa.alignment.neural import supervised_contrastive
+from nessa.encoders.losses import GE2E, AAMSoftmax, Prototypical, risen
 
 
 def unit(*shape: int, seed: int = 0) -> torch.Tensor:

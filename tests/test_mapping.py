@@ -8,10 +8,11 @@ import pytest
 
 from nessa.alignment import Aligner, ProcrustesAligner
 from nessa.files import read_json, write_table
-from nessa.mapping import map_sides, map_system
-from nessa.plan import System
-from nessa.resolution import load_recipe
-from nessa.tables import Embeddings
+from nessa.kaldi.embeddings import Embeddings
+from nessa.production.mapping import map_sides
+from nessa.recipe.mapping import map_system
+from nessa.recipe.resolve import load_recipe
+from nessa.recipe.systems import System
 from tests.pairs import two_views
 from tests.toy import Toy
 

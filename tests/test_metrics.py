@@ -15,21 +15,10 @@ from scipy.special import logit, ndtr
 from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import roc_curve
 
-from nessa import InputError, metrics
-from nessa.metrics import (
-    Estimate,
-    Roc,
-    act_dcf,
-    bootstrap,
-    cllr,
-    det_points,
-    difference,
-    eer,
-    mean_estimate,
-    min_cllr,
-    min_dcf,
-    recovered_gain,
-)
+from nessa import InputError
+from nessa.metrics import roc as metrics
+from nessa.metrics.bootstrap import Estimate, bootstrap, difference, mean_estimate, recovered_gain
+from nessa.metrics.roc import Roc, act_dcf, cllr, det_points, eer, min_cllr, min_dcf
 
 SORTED_METRICS = {
     "eer": eer,

@@ -14,11 +14,11 @@ import onnxruntime
 import pytest
 import yaml
 
-from nessa.calibration import read_calibration
-from nessa.datadir import read_utt2spk, validate_data_dir
-from nessa.plan import aligned_systems, has_as_norm, symmetric_systems
-from nessa.resolution import load_recipe
-from nessa.tables import Embeddings
+from nessa.kaldi.datadir import read_utt2spk, validate_data_dir
+from nessa.kaldi.embeddings import Embeddings
+from nessa.recipe.resolve import load_recipe
+from nessa.recipe.systems import aligned_systems, has_as_norm, symmetric_systems
+from nessa.scoring.calibration import read_calibration
 from nessa.trials import read_scores
 from tests.conftest import ROOT, Done, run_recipe
 

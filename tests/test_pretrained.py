@@ -17,8 +17,11 @@ from lhotse.cut import MonoCut
 from onnx import TensorProto, helper
 
 from nessa.alignment import ProcrustesAligner
-from nessa.audio import read_audio
-from nessa.config import (
+from nessa.corpus.audio import read_audio
+from nessa.corpus.manifests import read_cuts
+from nessa.corpus.utterances import Utterance, make_cuts, sort_utterances
+from nessa.encoders import SpeakerModel, build, load_model, save_model, save_pretrained
+from nessa.encoders.config import (
     WESPEAKER_FEATURES,
     EncoderConfig,
     FeatureConfig,
@@ -29,15 +32,12 @@ from nessa.config import (
     ResemblyzerConfig,
     SpeechBrainConfig,
 )
-from nessa.corpus import Utterance, make_cuts, sort_utterances
-from nessa.encoders import SpeakerModel, build, load_model, save_model, save_pretrained
+from nessa.encoders.extraction import extract
+from nessa.encoders.features import FeatureExtractor
 from nessa.encoders.trained import ARCHITECTURES
 from nessa.errors import InputError
-from nessa.extraction import extract
-from nessa.features import FeatureExtractor
-from nessa.manifests import read_cuts
-from nessa.metrics import eer
-from nessa.resolution import resolve
+from nessa.metrics.roc import eer
+from nessa.recipe.resolve import resolve
 from tests.conftest import ROOT, Command
 from tests.pairs import two_views
 from tests.speech import prepare_set, tone

@@ -9,8 +9,8 @@ from sklearn.covariance import EmpiricalCovariance
 
 from nessa.alignment import AlignTable, NeuralAligner, ProcrustesAligner, load
 from nessa.alignment.base import Aligner
-from nessa.alignment.reach import Reach
-from nessa.tables import Embeddings
+from nessa.alignment.outliers import Reach
+from nessa.kaldi.embeddings import Embeddings
 from tests.pairs import two_views
 
 SMALL = {"steps": 2, "dim": 8, "hidden_dim": 4, "speakers_per_batch": 8}

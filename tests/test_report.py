@@ -12,21 +12,25 @@ import pytest
 from scipy.special import ndtri
 
 from nessa.alignment import NeuralAligner
-from nessa.config import EncoderConfig, LossConfig, Recipe
 from nessa.encoders import build, save_model
+from nessa.encoders.config import EncoderConfig, LossConfig
 from nessa.errors import InputError
-from nessa.evaluation import evaluate_systems
 from nessa.files import read_json, write_json, write_table
-from nessa.layout import score_file
-from nessa.metrics import eer
-from nessa.plan import System, aligned_systems, symmetric_systems, update_cells
+from nessa.metrics.roc import eer
+from nessa.recipe.config import Recipe
+from nessa.recipe.evaluation import evaluate_systems
+from nessa.recipe.layout import score_file
+from nessa.recipe.systems import System, aligned_systems, symmetric_systems, update_cells
 from nessa.report import write_report
-from nessa.report.comparison import compare_systems, relative_change
-from nessa.report.cost import nessa_cost
-from nessa.report.det import det_curve, write_det
-from nessa.report.histograms import write_histograms
-from nessa.report.reliability import reliability_curve, write_reliability
-from nessa.report.table import format_records, markdown_table
+from nessa.report.plots import (
+    det_curve,
+    reliability_curve,
+    write_det,
+    write_histograms,
+    write_reliability,
+)
+from nessa.report.sentences import compare_systems, nessa_cost, relative_change
+from nessa.report.tables import format_records, markdown_table
 from nessa.trials import Trials
 from tests.conftest import Command
 from tests.pairs import two_views, write_system

@@ -7,9 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nessa import Embeddings, InputError, Trials, scoring
-from nessa.metrics import act_dcf, cllr, eer, min_cllr, min_dcf
-from nessa.scoring import AsNorm, Calibration, as_norm, cosine_matrix, cosine_scores
+from nessa import Embeddings, InputError, Trials
+from nessa.metrics.roc import act_dcf, cllr, eer, min_cllr, min_dcf
+from nessa.scoring import cosine as scoring
+from nessa.scoring import normalization
+from nessa.scoring.calibration import Calibration
+from nessa.scoring.cosine import cosine_matrix, cosine_scores
+from nessa.scoring.normalization import AsNorm, as_norm
 
 
 def embeddings(prefix, count, dim=8, seed=0):
@@ -96,7 +100,7 @@ def brute_as_norm(enroll, runtime, trials, enroll_cohort, runtime_cohort, top_n)
 @pytest.mark.parametrize("top_n", [2, 20, 50])
 @pytest.mark.parametrize("block", [1, 2**24])
 def test_as_norm_by_definition(monkeypatch, top_n, block):
-    monkeypatch.setattr(scoring, "COHORT_FLOATS", block)
+    monkeypatch.setattr(normalization, "COHORT_FLOATS", block)
     enroll, runtime = embeddings("e", 9), embeddings("r", 11, seed=1)
     cohorts = embeddings("c", 50, seed=2), embeddings("d", 60, seed=3)
     trials = trials_between(enroll, runtime, 60)

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
 
+from benchmarks.simulation import SPEAKERS_PER_BLOCK, Simulation
 from nessa.alignment import CCAAligner
-from nessa.metrics import cllr, eer, min_cllr
-from nessa.scoring import cosine_scores
-from nessa.simulation import SPEAKERS_PER_BLOCK, Simulation
-from nessa.tables import Embeddings
+from nessa.kaldi.embeddings import Embeddings
+from nessa.metrics.roc import cllr, eer, min_cllr
+from nessa.scoring.cosine import cosine_scores
 from nessa.trials import Trials
 from tests.pairs import all_trials
 

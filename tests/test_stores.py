@@ -8,11 +8,11 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-import nessa.stores
+import nessa.production.stores
 from nessa.alignment import Aligner, ProcrustesAligner
-from nessa.outliers import Outliers
-from nessa.stores import map_store, read_store
-from nessa.tables import Embeddings
+from nessa.alignment.outliers import Outliers
+from nessa.kaldi.embeddings import Embeddings
+from nessa.production.stores import map_store, read_store
 from tests.conftest import Command
 from tests.pairs import two_views
 
@@ -31,7 +31,7 @@ def profiles() -> Embeddings:
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nessa.stores, "ROWS_PER_PART", 40)  # of 150
+    monkeypatch.setattr(nessa.production.stores, "ROWS_PER_PART", 40)  # of 150
 
 
 def write(path: Path, keys: list, matrix: np.ndarray, fixed: bool = False, rows: int = 25) -> Path:

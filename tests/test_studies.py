@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from nessa import studies
-from nessa.cli import cli
+from nessa.cli.main import cli
 from nessa.errors import InputError
 from nessa.files import read_json
-from nessa.report.study import format_study, study_sections, write_study_figures
-from nessa.resolution import load_recipe
-from nessa.studies import read_studies, run_study
+from nessa.recipe import studies
+from nessa.recipe.resolve import load_recipe
+from nessa.recipe.studies import read_studies, run_study
+from nessa.report.studies import format_study, study_sections, write_study_figures
 from tests.toy import Toy
 
 

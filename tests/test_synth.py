@@ -13,16 +13,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nessa.config import Recipe
 from nessa.errors import InputError
 from nessa.files import read_json
+from nessa.recipe.config import Recipe
+from nessa.recipe.synthesis import synthesise_recipe
 from nessa.synth import (
     SAMPLE_RATE,
     AcousticRanges,
     SetPlan,
     VoiceRanges,
     synthesise_corpus,
-    synthesise_recipe,
 )
 from nessa.synth.words import WORDS
 

@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 
 from nessa.alignment import PLDAAligner
-from nessa.datadir import read_utt2spk
 from nessa.errors import InputError
 from nessa.files import read_json, write_table
-from nessa.layout import AS_NORM, COSINE, aligner_dir, score_file
-from nessa.plan import System, aligned_systems, has_as_norm, scored_systems, update_cells
-from nessa.resolution import load_recipe
-from nessa.scoring import Calibration
-from nessa.systems import score_system
-from nessa.tables import Embeddings
+from nessa.kaldi.datadir import read_utt2spk
+from nessa.kaldi.embeddings import Embeddings
+from nessa.recipe.layout import AS_NORM, COSINE, aligner_dir, score_file
+from nessa.recipe.resolve import load_recipe
+from nessa.recipe.scoring import score_system
+from nessa.recipe.systems import System, aligned_systems, has_as_norm, scored_systems, update_cells
+from nessa.scoring.calibration import Calibration
+from nessa.scoring.sides import score_trials
 from nessa.trials import Trials, read_enroll_map, read_scores
-from nessa.verification import score_trials
 from tests.toy import Toy
 
 RAW = System("raw", "x", "x")

@@ -16,10 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-import nessa.scp
-import nessa.tables
+import nessa.kaldi.embeddings
+import nessa.kaldi.scp
 from nessa.errors import InputError
-from nessa.tables import Embeddings, ModelStamp, merge_parts, profile_means, speaker_means
+from nessa.kaldi.embeddings import Embeddings, merge_parts, profile_means, speaker_means
+from nessa.kaldi.stamps import ModelStamp
 
 # Files are fsynced, so a test's time is the disk's; each example overwrites the file before it.
 relaxed = settings(
@@ -446,7 +447,7 @@ def test_a_claimed_size_allocates_nothing(tmp_path):
     path = tmp_path / "x.ark"
     path.write_bytes(record("a", 1, 2, size=2**31 - 1))
     code = (
-        "import sys, resource; from nessa.tables import Embeddings, InputError\n"
+        "import sys, resource; from nessa.kaldi.embeddings import Embeddings, InputError\n"
         f"resource.setrlimit(resource.RLIMIT_AS, ({4 << 30}, {resource.RLIM_INFINITY}))\n"
         "try: Embeddings.read(sys.argv[1])\n"
         "except InputError as error: print(error)\n"
@@ -639,7 +640,7 @@ def test_a_job_killed_at_any_moment_is_never_seen_half_done(tmp_path, monkeypatc
     old.stamp = new.stamp = STAMP
     new.write(tmp_path / "reference", UTT2SPK)
     directory = tmp_path / "rerun"
-    real = nessa.tables.atomic_open
+    real = nessa.kaldi.embeddings.atomic_open
 
     def rerun():
         new.write(directory, UTT2SPK)
@@ -657,9 +658,9 @@ def test_a_job_killed_at_any_moment_is_never_seen_half_done(tmp_path, monkeypatc
             return real(path, mode)
 
         with monkeypatch.context() as patched:
-            patched.setattr(nessa.tables, "atomic_open", failing)
+            patched.setattr(nessa.kaldi.embeddings, "atomic_open", failing)
             patched.setattr(nessa.files, "atomic_open", failing)
-            patched.setattr(nessa.scp, "atomic_open", failing)
+            patched.setattr(nessa.kaldi.scp, "atomic_open", failing)
             try:
                 new.write(directory, UTT2SPK)
             except OSError:

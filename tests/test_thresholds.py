@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from nessa.layout import AS_NORM, COSINE
-from nessa.metrics import act_dcf, min_dcf
-from nessa.plan import System
-from nessa.thresholds import best_threshold, threshold_costs
+from nessa.metrics.roc import act_dcf, min_dcf
+from nessa.recipe.layout import AS_NORM, COSINE
+from nessa.recipe.systems import System
+from nessa.recipe.thresholds import best_threshold, threshold_costs
 
 CELLS = [System("raw", "x", "x"), System("nessa", "y", "x"), System("nessa", "x", "y"),
          System("raw", "y", "y")]  # fmt: skip

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-import nessa.training
-from nessa.augmentation import Augmenter
-from nessa.batches import TrainBatches, TrainSpeakers
-from nessa.config import AugmentationConfig, EncoderConfig, FeatureConfig, LossConfig
-from nessa.distributed import Processes
+import nessa.encoders.training
 from nessa.encoders import load_model
+from nessa.encoders.augmentation import Augmenter
+from nessa.encoders.batches import TrainBatches, TrainSpeakers
+from nessa.encoders.config import AugmentationConfig, EncoderConfig, FeatureConfig, LossConfig
+from nessa.encoders.distributed import Processes
+from nessa.encoders.training import train_encoder
 from nessa.errors import InputError
 from nessa.schedule import learning_rate
-from nessa.training import train_encoder
 from tests.speech import RATE, prepare_augmentation, prepare_set
 
 
@@ -98,7 +98,9 @@ def test_a_damaged_checkpoint_is_refused_by_name(
 def test_a_checkpoint_of_other_settings_is_not_taken_up(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(nessa.training, "save_model", lambda *_: (_ for _ in ()).throw(OSError))
+    monkeypatch.setattr(
+        nessa.encoders.training, "save_model", lambda *_: (_ for _ in ()).throw(OSError)
+    )
     with pytest.raises(OSError):
         train_encoder(config(seed=1), data, tmp_path / "a", workers=0)
     monkeypatch.undo()
@@ -117,7 +119,9 @@ def test_weights_of_other_settings_are_not_taken_for_those_of_an_old_stamp(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(nessa.training, "write_json", killed)  # which comes after the weights
+        patch.setattr(
+            nessa.encoders.training, "write_json", killed
+        )  # which comes after the weights
         train_encoder(config(seed=2), data, tmp_path, workers=0)
     assert weights(tmp_path) != first
     train_encoder(config(seed=1), data, tmp_path, workers=0)

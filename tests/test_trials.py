@@ -11,12 +11,10 @@ from hypothesis import strategies as st
 
 import nessa
 from nessa import InputError
+from nessa.corpus.draw_trials import largest_profile, make_profile_trials, make_trials
 from nessa.trials import (
     Trials,
     join_scores,
-    largest_profile,
-    make_profile_trials,
-    make_trials,
     read_enroll_map,
     read_scores,
     trial_speakers,

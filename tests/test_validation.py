@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from nessa.files import read_table, write_json, write_table
-from nessa.tables import Embeddings
+from nessa.kaldi.embeddings import Embeddings
 from tests.conftest import Command
 from tests.kaldi_corpora import write_audio_dir, write_feature_dir
 from tests.pairs import two_views

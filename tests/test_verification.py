@@ -5,14 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nessa.calibration import ENROLL_COUNT, TEST_DURATION, fit_calibration
 from nessa.errors import InputError
 from nessa.files import write_json, write_table
-from nessa.metrics import eer, min_dcf
-from nessa.scoring import Calibration, as_norm
-from nessa.tables import Embeddings, ModelStamp
+from nessa.kaldi.embeddings import Embeddings
+from nessa.kaldi.stamps import ModelStamp
+from nessa.metrics.roc import eer, min_dcf
+from nessa.scoring.calibration import ENROLL_COUNT, TEST_DURATION, Calibration, fit_calibration
+from nessa.scoring.normalization import as_norm
+from nessa.scoring.sides import score_trials
 from nessa.trials import Trials, read_scores
-from nessa.verification import score_trials
 from tests.pairs import all_trials, two_views
 
 

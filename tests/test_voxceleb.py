@@ -15,12 +15,12 @@ import soundfile
 import yaml
 from lhotse import Recording
 
-from nessa.corpus import read_recording
-from nessa.datadir import read_utt2spk, validate_data_dir
+from nessa.corpus.manifests import read_background, read_cuts
+from nessa.corpus.mp4 import read_mp4_header
+from nessa.corpus.utterances import read_recording
 from nessa.errors import InputError
 from nessa.files import read_table
-from nessa.manifests import read_background, read_cuts
-from nessa.mp4 import read_mp4_header
+from nessa.kaldi.datadir import read_utt2spk, validate_data_dir
 from nessa.trials import Trials
 from tests.conftest import ROOT, run_recipe
 from tests.speech import RATE, tone

@@ -12,12 +12,13 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from nessa.alignment.reach import Reach
+from nessa.alignment.outliers import Reach
 from nessa.alignment.table import AlignTable
 from nessa.alignment.views import SIDES, Labels, Matrix, Side
 from nessa.errors import InputError
 from nessa.files import atomic_open, read_json, write_json
-from nessa.tables import Embeddings, ModelStamp
+from nessa.kaldi.embeddings import Embeddings
+from nessa.kaldi.stamps import ModelStamp
 from nessa.trials import Trials
 
 DESCRIPTION = "aligner.json"

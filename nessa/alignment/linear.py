@@ -1,23 +1,29 @@
-"""What the linear aligners share: their map, and the choice of regularisation on the dev set."""
+"""Linear aligners: raw, Procrustes, ridge regression and canonical correlation analysis."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.linalg import eigh, svd
 
 from nessa.alignment.base import Aligner, DevSet, checked
+from nessa.alignment.covariance import between_utterances, cross_product, inverse_root, shrunk
 from nessa.alignment.preprocessing import center, fit_mean, length_normalize
-from nessa.alignment.views import Matrix
-from nessa.metrics import eer
-from nessa.scoring import cosine_scores
-from nessa.tables import Embeddings
+from nessa.alignment.views import Labels, Matrix
+from nessa.errors import InputError
+from nessa.kaldi.embeddings import Embeddings
+from nessa.metrics.roc import eer
+from nessa.scoring.cosine import cosine_scores
 from nessa.trials import Trials
 
 log = logging.getLogger(__name__)
-
 Arrays = dict[str, npt.NDArray[Any]]
+# The penalty, in units of the mean eigenvalue of Y^T Y.
+PENALTIES = (1e-4, 1e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0)
+SHRINKAGES = (0.03, 0.003, 0.1, 0.3)
+RANKS = (512, 128, 64, 32, 16)  # those above min(Dx, Dy) mean min(Dx, Dy)
 
 
 class LinearAligner(Aligner):
@@ -84,3 +90,120 @@ def mapped_scores(
         Embeddings(runtime.keys, aligner.map_runtime(runtime.matrix)),
         trials,
     )
+
+
+class RawAligner(LinearAligner):
+    """The identity: scores are plain cosines between the two models' embeddings.
+
+    Independently trained models put speakers in unrelated directions, so chance is expected; it
+    shows that alignment is needed. Both models must have one dimension D.
+    """
+
+    kind = "raw"
+
+    def _fit(self, enroll: Matrix, runtime: Matrix, labels: Labels, dev: DevSet | None) -> None:
+        dims = enroll.shape[1], runtime.shape[1]
+        if dims[0] != dims[1]:
+            raise InputError(
+                f"enrollment embeddings have dimension {dims[0]}, runtime ones {dims[1]}: raw "
+                "cosine needs equal ones; leave 'raw' out of the recipe's baselines"
+            )
+        zero = np.zeros(dims[0], np.float32)  # a mean of 0: only length-normalised
+        self.arrays = {"enroll_mean": zero, "runtime_mean": zero.copy()}
+
+
+class ProcrustesAligner(LinearAligner):
+    """Rotates the centred embeddings of paired utterances onto each other.
+
+    With A (N, Dx) and B (N, Dy) centred, A^T B = U S V^T (thin SVD, rank r = min(Dx, Dy)), and
+    the maps are x -> x U and y -> y V (Schoenemann 1966; for different dimensions the projection
+    Procrustes problem). With equal dimensions the cosine equals the one after rotating either
+    side onto the other.
+    """
+
+    kind = "procrustes"
+
+    def _fit(self, enroll: Matrix, runtime: Matrix, labels: Labels, dev: DevSet | None) -> None:
+        means, a, b = centred_views(enroll, runtime)
+        u, _, vt = svd(cross_product(a, b), full_matrices=False)
+        self.arrays = {
+            **means,
+            "enroll_map": u.astype(np.float32),  # (Dx, r)
+            "runtime_map": vt.T.astype(np.float32),  # (Dy, r)
+        }
+
+
+class RidgeAligner(LinearAligner):
+    """Maps runtime embeddings into the enrollment model's centred space by least squares.
+
+    With X (N, Dx) and Y (N, Dy) the centred views of the same utterances,
+
+        W = argmin ||X - Y W||^2 + p ||W||^2 = (Y^T Y + p I)^-1 Y^T X
+
+    (Hoerl & Kennard 1970). The enrollment side is only centred: stored profiles keep their space.
+    p is the one of `PENALTIES` with the lowest dev EER or, without a dev set, the lowest
+    generalised cross-validation error (Golub, Heath & Wahba 1979),
+    GCV = ||X - Y W||^2 / (N - tr H)^2, with H = Y (Y^T Y + p I)^-1 Y^T.
+    """
+
+    kind = "ridge"
+
+    def _fit(self, enroll: Matrix, runtime: Matrix, labels: Labels, dev: DevSet | None) -> None:
+        means, x, y = centred_views(enroll, runtime)
+        s, v = eigh(cross_product(y, y))  # one decomposition serves every penalty
+        s = np.maximum(s, 0)
+        projected = v.T @ cross_product(y, x)  # (Dy, Dx)
+        power = (projected**2).sum(axis=1)
+        total = float(np.vdot(x, x))
+
+        def gcv(penalty: float) -> float:
+            residual = total - (power * (s + 2 * penalty) / (s + penalty) ** 2).sum()
+            return float(residual / (len(y) - (s / (s + penalty)).sum()) ** 2)
+
+        def arrays(penalty: float) -> Arrays:
+            weight = v @ (projected / (s + penalty)[:, None])
+            return {**means, "runtime_map": weight.astype(np.float32)}
+
+        penalties = sorted((p * s.mean() for p in PENALTIES), key=gcv)
+        self._choose(((f"penalty {p:.3g}", arrays(p)) for p in penalties), dev)
+
+
+class CCAAligner(LinearAligner):
+    """Regularised CCA of pairs of *different* utterances of one speaker.
+
+    The two views of one utterance share its channel and its words, which no trial does; an
+    enrollment and a runtime utterance share the speaker only. So with centred x, y the
+    cross-covariance is taken between each utterance and the others of its speaker,
+
+        C_xy = mean over u of x_u (mean over the speaker's v != u of y_v)^T,
+
+    which in the model x = A h + e, y = B h + e' is A B^T whatever the noises e, e' of one
+    utterance have in common. With C_xx, C_yy shrunk towards a multiple of I (Vinod 1976) and
+    C_xx^-1/2 C_xy C_yy^-1/2 = U R V^T, the maps are
+
+        x -> x C_xx^-1/2 U R^1/2,   y -> y C_yy^-1/2 V R^1/2,
+
+    the posterior means of h in probabilistic CCA (Bach & Jordan 2005). Rank and shrinkage have
+    the lowest dev EER; without a dev set they are the first of `RANKS` and `SHRINKAGES`.
+    """
+
+    kind = "cca"
+
+    def _fit(self, enroll: Matrix, runtime: Matrix, labels: Labels, dev: DevSet | None) -> None:
+        means, a, b = centred_views(enroll, runtime)
+        c_ab = between_utterances(a, b, labels)
+        c_aa, c_bb = cross_product(a, a) / len(a), cross_product(b, b) / len(b)
+
+        def candidates() -> Iterator[tuple[str, Arrays]]:
+            for shrinkage in SHRINKAGES:
+                roots = [inverse_root(shrunk(c, shrinkage)) for c in (c_aa, c_bb)]
+                u, r, vt = svd(roots[0] @ c_ab @ roots[1], full_matrices=False)
+                for rank in sorted({min(rank, len(r)) for rank in RANKS}, reverse=True):
+                    scale = np.sqrt(r[:rank])
+                    maps = {
+                        "enroll_map": (roots[0] @ u[:, :rank] * scale).astype(np.float32),
+                        "runtime_map": (roots[1] @ vt[:rank].T * scale).astype(np.float32),
+                    }
+                    yield f"shrinkage {shrinkage}, rank {rank}", {**means, **maps}
+
+        self._choose(candidates(), dev)

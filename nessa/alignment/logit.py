@@ -1,11 +1,10 @@
 """The paper's baseline: compare in the space of logits over one list of speakers."""
 
-from typing import Self
+from typing import ClassVar
 
 from nessa.alignment.base import Aligner, DevSet, checked
 from nessa.alignment.preprocessing import length_normalize, speaker_means
 from nessa.alignment.views import Labels, Matrix
-from nessa.errors import InputError
 
 
 class LogitAligner(Aligner):
@@ -13,40 +12,11 @@ class LogitAligner(Aligner):
 
     Contrastively trained models have no classifier head; their logits are taken against the
     per-speaker mean embeddings. Both sides use the same speakers, so the logits are comparable.
-    Models that were trained as classifiers of one list of speakers have rows of their own for
-    them; see `of_classifiers`.
-
-    Args:
-        remove_mean: subtract each utterance's mean logit.
     """
 
     kind = "logit"
 
-    def __init__(self, remove_mean: bool = True) -> None:
-        super().__init__(remove_mean=remove_mean)
-        self.remove_mean = remove_mean
-
-    @classmethod
-    def of_classifiers(cls, enroll: Matrix, runtime: Matrix, remove_mean: bool = True) -> Self:
-        """The logit space of two classifiers, which needs no fit.
-
-        Args:
-            enroll: weight rows of the enrollment model's head, (S, Dx).
-            runtime: those of the runtime model's head for the same speakers, (S, Dy).
-            remove_mean: see the class.
-
-        Raises:
-            InputError: other numbers of speakers.
-        """
-        if len(enroll) != len(runtime):
-            raise InputError(
-                f"{len(enroll)} and {len(runtime)} classifier rows; give those of the speakers "
-                "that both models were trained on, in one order"
-            )
-        aligner = cls(remove_mean)
-        for side, rows in (("enroll", enroll), ("runtime", runtime)):
-            aligner.arrays[f"{side}_speakers"] = length_normalize(rows)
-        return aligner
+    remove_mean: ClassVar[bool] = True  # subtract each utterance's mean logit
 
     def _fit(self, enroll: Matrix, runtime: Matrix, labels: Labels, dev: DevSet | None) -> None:
         for side, matrix in (("enroll", enroll), ("runtime", runtime)):
@@ -67,3 +37,10 @@ class LogitAligner(Aligner):
         if self.remove_mean:
             logits -= logits.mean(axis=1, keepdims=True)
         return length_normalize(logits)
+
+
+class UncenteredLogitAligner(LogitAligner):
+    """The logits as they are, each utterance's mean kept."""
+
+    kind = "logit_uncentered"
+    remove_mean = False

@@ -22,25 +22,20 @@ import numpy.typing as npt
 import torch
 from scipy.linalg import svd
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from nessa.alignment.base import DevSet
+from nessa.alignment.config import AlignerConfig
 from nessa.alignment.covariance import between_utterances, regression, whitening
-from nessa.alignment.networks import (
-    DEVICE,
-    Centering,
-    NetworkAligner,
-    SideNetwork,
-)
+from nessa.alignment.networks import DEVICE, Centering, NetworkAligner, SideNetwork
 from nessa.alignment.preprocessing import Mapped, centred, fit_mean
 from nessa.alignment.table import AlignTable
 from nessa.alignment.views import SIDES, Labels, Matrix, Rows, Side
-from nessa.config import AlignerConfig
 from nessa.errors import InputError
-from nessa.losses import supervised_contrastive
-from nessa.metrics import eer
+from nessa.kaldi.embeddings import Embeddings
+from nessa.metrics.roc import eer
 from nessa.schedule import learning_rate
-from nessa.scoring import cosine_scores
-from nessa.tables import Embeddings
+from nessa.scoring.cosine import cosine_scores
 
 INITIAL_SCALE = 15.0  # of the cosines in the loss; learned
 SMALL_START = 1e-2  # of dimensions beyond the rank of the start of P
@@ -51,7 +46,8 @@ class NeuralAligner(NetworkAligner):
 
     Args:
         seed: of initialisation and batches.
-        settings: see `nessa.config.AlignerConfig`. mode: "shared" trains f and g; "to-enroll"
+        settings: see `nessa.alignment.config.AlignerConfig`.
+            mode: "shared" trains f and g; "to-enroll"
             keeps f = centring and trains g into the enrollment model's space; "to-runtime" the
             reverse.
 
@@ -300,3 +296,58 @@ class SpeakerBatches:
             positions[:, drawn] = position
         rows = self._starts[chosen][:, None] + positions
         return rows if self._order is None else self._order[rows]
+
+
+def supervised_contrastive(similarity: Tensor) -> Tensor:
+    """Supervised contrastive loss (arXiv 2004.11362, L_out), profiles against utterances and back.
+
+    Args:
+        similarity: scaled cosines of each speaker's profile with each speaker's R utterances,
+            shape (P, P, R).
+
+    Returns:
+        The mean negative log-probability of a profile's own utterances among all utterances, plus
+        that of an utterance's own profile among all profiles.
+    """
+    return _SupervisedContrastive.apply(similarity)
+
+
+class _SupervisedContrastive(torch.autograd.Function):
+    """The loss and its gradient from one exponential of each similarity.
+
+    With E = exp(S - m), m a profile's highest similarity, and M the highest of all, a profile's sum
+    is e^m sum E, an utterance's e^M sum (e^(m - M) E). The gradient by S is E times a number of the
+    profile plus one of the profile times one of the utterance, less the own pairs' share.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, similarity: Tensor) -> Tensor:
+        own = similarity.diagonal(dim1=0, dim2=1)  # (R, P)
+        s = similarity.flatten(1)  # (P, P R)
+        highest = s.amax(dim=1)  # (P,)
+        e = (s - highest[:, None]).exp_()
+        weight = (highest - highest.amax()).exp()  # (P,), e^(m - M)
+        by_profile = e.sum(dim=1)  # (P,)
+        # A profile far below the highest would leave nothing of its utterances' sums.
+        by_utterance = (weight @ e).clamp(min=torch.finfo(e.dtype).tiny)  # (P R,)
+        ctx.save_for_backward(e, weight, by_profile, by_utterance)
+        ctx.shape = similarity.shape
+        return (
+            (highest + by_profile.log()).mean()
+            + (highest.amax() + by_utterance.log()).mean()
+            - own.mean() * 2
+        )
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        e, weight, by_profile, by_utterance = ctx.saved_tensors
+        p, _, r = ctx.shape
+        share = torch.addr(
+            (gradient / p / by_profile)[:, None].expand(p, p * r),
+            gradient / (p * r) * weight,
+            1 / by_utterance,
+        )
+        result = share.mul_(e).view(ctx.shape)
+        result.diagonal(dim1=0, dim2=1).sub_(2 * gradient / (p * r))
+        return result

@@ -13,7 +13,7 @@ from nessa.alignment.linear import Arrays, LinearAligner
 from nessa.alignment.preprocessing import fit_mean, speaker_means
 from nessa.alignment.views import Labels, Matrix
 from nessa.errors import InputError
-from nessa.tables import Embeddings, profile_means
+from nessa.kaldi.embeddings import Embeddings, profile_means
 from nessa.trials import Trials
 
 SHRINKAGES = (0.01, 0.001, 0.1, 0.3)

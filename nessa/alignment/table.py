@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from nessa.alignment.views import Labels, Matrix, Rows
-from nessa.datadir import read_utt2spk
 from nessa.errors import InputError, about
 from nessa.files import read_lines
-from nessa.scp import stream_scp
-from nessa.stored import NotStorableError, StoredVectors
-from nessa.tables import Embeddings, ModelStamp, read_stamp
+from nessa.kaldi.datadir import read_utt2spk
+from nessa.kaldi.embeddings import Embeddings
+from nessa.kaldi.lazy import NotStorableError, StoredVectors
+from nessa.kaldi.scp import stream_scp
+from nessa.kaldi.stamps import ModelStamp, read_stamp
 
 MEMORY_SHARE = 0.5  # of what is available; a larger table stays in its files
 

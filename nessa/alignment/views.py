@@ -5,7 +5,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from nessa.tables import Matrix
+from nessa.kaldi.ark import Matrix
 
 __all__ = ["SIDES", "Labels", "Matrix", "Rows", "Side"]
 

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from nessa.config import ArksConfig
+from nessa.encoders.config import ArksConfig
 from nessa.errors import about
 from nessa.files import digest
-from nessa.tables import Embeddings, ModelStamp
+from nessa.kaldi.embeddings import Embeddings
+from nessa.kaldi.stamps import ModelStamp
 
 SET = "{set}"  # in a path: the name of the set
 

@@ -14,11 +14,11 @@ import torch
 from lhotse.cut import MonoCut
 from torch import Tensor
 
-from nessa.audio import reason
-from nessa.config import OnnxConfig
+from nessa.corpus.audio import reason
 from nessa.encoders.base import SpeakerModel
+from nessa.encoders.config import OnnxConfig
+from nessa.encoders.features import FeatureExtractor, read_features
 from nessa.errors import InputError
-from nessa.features import FeatureExtractor, read_features
 from nessa.files import digest
 
 PROBE_FRAMES = 200  # of the noise that a model's dimension is found with

@@ -10,9 +10,9 @@ import torch
 from lhotse.cut import MonoCut
 from torch import Tensor
 
-from nessa.audio import read_audio
-from nessa.config import ResemblyzerConfig
+from nessa.corpus.audio import read_audio
 from nessa.encoders.base import SpeakerModel
+from nessa.encoders.config import ResemblyzerConfig
 from nessa.encoders.weights import weights_digest
 from nessa.errors import InputError
 from nessa.files import digest

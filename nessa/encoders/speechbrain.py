@@ -12,9 +12,9 @@ import torch
 from lhotse.cut import MonoCut
 from torch import Tensor
 
-from nessa.audio import read_audio
-from nessa.config import SpeechBrainConfig
+from nessa.corpus.audio import read_audio
 from nessa.encoders.base import SpeakerModel
+from nessa.encoders.config import SpeechBrainConfig
 from nessa.encoders.weights import weights_digest
 from nessa.errors import InputError
 from nessa.files import digest

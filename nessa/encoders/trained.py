@@ -1,4 +1,4 @@
-"""Our own encoders: features (B, T, F) -> embeddings (B, D), trained by `nessa.training`."""
+"""Our own encoders: features (B, T, F) -> embeddings (B, D); see `nessa.encoders.training`."""
 
 from pathlib import Path
 from typing import Any
@@ -9,17 +9,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from nessa.audio import read_audio
-from nessa.config import EncoderConfig, FeatureConfig
+from nessa.corpus.audio import read_audio
 from nessa.encoders.base import SpeakerModel
+from nessa.encoders.config import EncoderConfig, FeatureConfig
 from nessa.encoders.ecapa import ECAPA
+from nessa.encoders.features import FeatureExtractor, read_features
 from nessa.encoders.resnet import ResNet
 from nessa.encoders.tdnn import XVector
 from nessa.encoders.weights import weights_digest
 from nessa.errors import InputError
-from nessa.features import FeatureExtractor, read_features
 from nessa.files import atomic_open, digest
-from nessa.resolution import save_yaml
+from nessa.schema import save_yaml
 
 ARCHITECTURES: dict[str, type[nn.Module]] = {"tdnn": XVector, "ecapa": ECAPA, "resnet": ResNet}
 CONFIG = "config.yaml"

@@ -10,29 +10,25 @@ from typing import Any
 
 import yaml
 
-from nessa.conditions import Condition, read_conditions
-from nessa.config import Recipe, stage_digest
 from nessa.errors import InputError
+from nessa.evaluation.conditions import Condition, read_conditions
 from nessa.files import atomic_open, read_json, write_json
-from nessa.gallery import mixed_gallery
-from nessa.plan import NESSA, RAW, System
+from nessa.recipe.config import Recipe
+from nessa.recipe.gallery import mixed_gallery
+from nessa.recipe.scoring import read_condition_scores
+from nessa.recipe.stages import stage_digest
+from nessa.recipe.studies import read_studies
+from nessa.recipe.systems import NESSA, RAW, System
+from nessa.recipe.thresholds import read_cells, threshold_costs
 from nessa.report.calibration import calibration_section, write_calibration_figures
-from nessa.report.comparison import compare_systems
-from nessa.report.cost import nessa_cost
-from nessa.report.det import write_det
-from nessa.report.gains import write_gains
 from nessa.report.identification import identification_section
 from nessa.report.logs import read_stage_logs
-from nessa.report.migration import write_gallery
-from nessa.report.normalisation import normalisation_section
 from nessa.report.page import FigureFile, write_page
-from nessa.report.spaces import write_spaces
-from nessa.report.study import AXES, TITLES, study_sections, write_study_figures
-from nessa.report.table import format_records, legend, markdown_table
-from nessa.studies import read_studies
-from nessa.systems import read_condition_scores
-from nessa.thresholds import read_cells, threshold_costs
-from nessa.verification import Scores
+from nessa.report.plots import write_det, write_gains, write_gallery, write_spaces
+from nessa.report.sentences import compare_systems, nessa_cost
+from nessa.report.studies import AXES, TITLES, study_sections, write_study_figures
+from nessa.report.tables import format_records, legend, markdown_table, normalisation_section
+from nessa.scoring.sides import Scores
 
 __all__ = ["write_report"]
 

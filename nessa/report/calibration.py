@@ -6,15 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from nessa.columns import Row, cost, markdown_columns
-from nessa.conditions import SINGLE
-from nessa.config import Recipe
-from nessa.layout import AS_NORM, COSINE, Kind
-from nessa.plan import NESSA, System, update_cells
-from nessa.report.histograms import write_histograms
-from nessa.report.reliability import write_reliability
-from nessa.report.table import Record
-from nessa.thresholds import P_TARGET, Cells, Labels
+from nessa.evaluation.conditions import SINGLE
+from nessa.recipe.config import Recipe
+from nessa.recipe.layout import AS_NORM, COSINE, Kind
+from nessa.recipe.systems import NESSA, System, update_cells
+from nessa.recipe.thresholds import P_TARGET, Cells, Labels
+from nessa.report.plots import write_histograms, write_reliability
+from nessa.report.tables import Record
+from nessa.text import Row, cost, markdown_columns
 
 BAYES = float(np.log((1 - P_TARGET) / P_TARGET))  # the threshold of LLRs, costs 1
 CELLS: Row = ("enroll", "runtime", "system", "scores", "minCllr", "Cllr", "minDCF", "actDCF")
@@ -27,7 +26,7 @@ def write_calibration_figures(
     """Score histograms before and after calibration, and reliability curves.
 
     Args:
-        scores: of `nessa.thresholds.read_cells`.
+        scores: of `nessa.recipe.thresholds.read_cells`.
         labels: of the trials, (T,), True for a target.
         folder: receives calibration.{png,svg} and reliability.{png,svg}.
 
@@ -55,8 +54,8 @@ def calibration_section(
 
     Args:
         recipe: names the cells.
-        records: of `nessa.evaluation.evaluate_systems`.
-        thresholds: of `nessa.thresholds.threshold_costs`.
+        records: of `nessa.recipe.evaluation.evaluate_systems`.
+        thresholds: of `nessa.recipe.thresholds.threshold_costs`.
     """
     return [
         "## Calibration, single-utterance trials",

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from nessa.columns import Row, markdown_columns, percent, plain_columns, with_interval, wrapped
-from nessa.households import RANDOM_HOUSEHOLDS
+from nessa.evaluation.households import RANDOM_HOUSEHOLDS
+from nessa.text import Row, markdown_columns, percent, plain_columns, with_interval, wrapped
 
 Record = Mapping[str, Any]
 NAMES = ("aligner", "enroll", "runtime")  # of a system, where there are several
@@ -22,7 +22,7 @@ NOTES = (
 
 
 def format_identification(records: Sequence[Record]) -> str:
-    """Records of `nessa.identification_rates` for the terminal."""
+    """Records of `nessa.evaluation.rates` for the terminal."""
     if not records:
         return "no profiles, no identification"
     tables = [plain_columns(table) for table in _tables(records)]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from nessa.cluster import Stage
+from nessa.recipe.slurm import Stage
 
 LAST_LINE = re.compile(r"# exit code (\d+) after (\d+) seconds at ")
 END_BYTES = 4096  # of a log, in which its last line is looked for

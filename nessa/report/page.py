@@ -9,13 +9,13 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from nessa import __version__
-from nessa.columns import percent, share
-from nessa.conditions import SINGLE
-from nessa.config import Recipe
+from nessa.evaluation.conditions import SINGLE
 from nessa.files import atomic_open
-from nessa.plan import NESSA, RAW
+from nessa.recipe.config import Recipe
+from nessa.recipe.systems import NESSA, RAW
 from nessa.report.logs import StageLog
-from nessa.report.table import HEADER, MEAN, Record, legend, table_rows
+from nessa.report.tables import HEADER, MEAN, Record, legend, table_rows
+from nessa.text import percent, share
 
 TEMPLATE = "index.html.j2"
 
@@ -93,7 +93,7 @@ def write_page(
     Args:
         path: of the file.
         recipe: the resolved recipe.
-        records: of `nessa.evaluation.evaluate_systems`.
+        records: of `nessa.recipe.evaluation.evaluate_systems`.
         comparisons: sentences about them.
         figures: in the order of the page; their files are there.
         logs: of the stages.

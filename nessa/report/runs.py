@@ -4,10 +4,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from nessa.columns import Row, markdown_columns, percent, plain_columns, share
 from nessa.errors import InputError
 from nessa.files import read_json
-from nessa.report.table import Record, ordered_records, system_label
+from nessa.report.tables import Record, ordered_records, system_label
+from nessa.text import Row, markdown_columns, percent, plain_columns, share
 
 ABSENT = "–"
 

@@ -6,11 +6,7 @@ folder.
 """
 
 from nessa.synth.acoustics import SAMPLE_RATE, AcousticRanges
-from nessa.synth.recipe import synthesise_recipe
 from nessa.synth.tree import SetPlan, synthesise_corpus
 from nessa.synth.voices import VoiceRanges
 
-__all__ = [
-    "SAMPLE_RATE", "AcousticRanges", "SetPlan", "VoiceRanges", "synthesise_corpus",
-    "synthesise_recipe",
-]  # fmt: skip
+__all__ = ["SAMPLE_RATE", "AcousticRanges", "SetPlan", "VoiceRanges", "synthesise_corpus"]

@@ -1,0 +1,36 @@
+"""Settings of the aligners."""
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from nessa.alignment import ALIGNERS
+from nessa.schema import Fraction, Positive, Section, nearest
+
+
+class AlignerConfig(Section):
+    """NESSA: the networks f and g and their training (see docs of `nessa.alignment.neural`)."""
+
+    mode: Literal["shared", "to-enroll", "to-runtime"] = "shared"
+    dim: Positive = 128
+    hidden_dim: Annotated[int, Field(ge=0)] = 512  # of the MLP; 0: linear maps
+    whitening_shrinkage: Fraction = 0.2  # of the covariance that is whitened; 1: no whitening
+    start: Literal["cca", "random"] = "cca"  # of the linear maps
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    steps: Positive = 1000
+    speakers_per_batch: Positive = 1000
+    utterances_per_speaker: Annotated[int, Field(ge=2)] = 2
+    learning_rate: float = 8e-3
+    weight_decay: float = 0.05
+    evaluate_every: Positive = 50  # steps between looks at the dev EER
+    seeds: tuple[int, ...] = (1,)
+
+
+def _is_baseline(name: str) -> str:
+    baselines = [kind for kind in ALIGNERS if kind != "neural"]
+    if name not in baselines:
+        raise ValueError(f"no baseline {name!r}{nearest(name, baselines)}")
+    return name
+
+
+Baseline = Annotated[str, AfterValidator(_is_baseline)]

@@ -1,0 +1,138 @@
+"""Outliers: embeddings unlike those that an aligner was fitted on."""
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+
+from nessa.alignment.covariance import inverse_root, shrunk
+from nessa.alignment.preprocessing import EPSILON, blocks, length_normalize
+from nessa.alignment.views import Labels, Matrix, Rows
+from nessa.errors import InputError
+from nessa.files import atomic_open
+
+INSIDE = 0.999  # of the utterances of speakers that W has not seen
+SHRINKAGE = 0.1
+LEAST_VARIANCE = 1e-9  # where the align data have none
+FEWEST_JUDGED = 10  # embeddings, by which the model that made them may be doubted
+
+
+@dataclass(frozen=True)
+class Reach:
+    """Of one side of an aligner.
+
+    Attributes:
+        mean: (D,).
+        whitening: W, (D, D), such that the limit is 1.
+    """
+
+    mean: Matrix
+    whitening: Matrix
+
+    @classmethod
+    def fit(cls, view: Rows, labels: Labels) -> Self:
+        """By the embeddings (N, D) of the align set, and the speakers (N,) of its rows."""
+        count, dim = 0, view.shape[1]
+        total, products = np.zeros(dim), np.zeros((dim, dim))
+        for rows in _of_half(view, labels, 0):
+            count += len(rows)
+            wide = rows.astype(np.float64)  # a covariance is a small difference of these
+            total += wide.sum(axis=0)
+            products += wide.T @ wide
+        mean = total / count
+        covariance = products / count - np.outer(mean, mean)
+        root = inverse_root(shrunk(covariance, SHRINKAGE) + LEAST_VARIANCE * np.eye(dim))
+        unscaled = cls(mean.astype(np.float32), root.astype(np.float32))
+        distances = [unscaled.distances(rows) for rows in _of_half(view, labels, 1)]
+        limit = max(float(np.quantile(np.concatenate(distances), INSIDE)), EPSILON)
+        return cls(unscaled.mean, (root / limit).astype(np.float32))
+
+    def distances(self, matrix: Matrix) -> Matrix:
+        """Embeddings (N, D) -> (N,); beyond 1 they are unlike the align data.
+
+        Its square is taken apart, |x W|^2 / |x|^2 - 2 x W (mean W)^T / |x| + |mean W|^2, so that
+        rows are read once beside the product.
+        """
+        mean, whitening = torch.from_numpy(self.mean), torch.from_numpy(self.whitening)
+        centre = mean @ whitening
+        found = [torch.empty(0)]
+        for rows in blocks(len(matrix)):
+            part = torch.from_numpy(matrix[rows])
+            product = part @ whitening
+            scale = 1 / part.norm(dim=1).clamp_min(EPSILON)
+            square = (product.norm(dim=1) * scale) ** 2 - 2 * (product @ centre) * scale
+            found.append((square + centre @ centre).clamp_min(0).sqrt())
+        return torch.cat(found).numpy()
+
+
+def _of_half(view: Rows, labels: Labels, half: int) -> Iterator[Matrix]:
+    """Length-normalised rows of every other speaker."""
+    for rows in blocks(len(view)):
+        yield length_normalize(view[rows][labels[rows] % 2 == half])
+
+
+@dataclass
+class Outliers:
+    """Those of one side.
+
+    Attributes:
+        reach: of the aligner's side; None where it was fitted before there was one.
+        certain: whether the embeddings are known to be of the aligner's model, or accepted anyhow.
+        count: embeddings that were looked at.
+        found: (id, distance) of the outliers; a distance beyond 1, see `nessa.alignment.outliers`.
+    """
+
+    reach: Reach | None = None
+    certain: bool = False
+    count: int = 0
+    found: list[tuple[str, float]] = field(default_factory=list)
+
+    def look_at(self, keys: list[str], matrix: Matrix) -> None:
+        """Find the outliers among some embeddings (N, D).
+
+        Raises:
+            InputError: most of them are, and nobody says that they are of the aligner's model.
+        """
+        self.count += len(keys)
+        if self.reach is None:
+            return
+        distances = self.reach.distances(matrix)
+        found = [(keys[row], float(distances[row])) for row in (distances > 1).nonzero()[0]]
+        if not self.certain and len(found) > len(keys) / 2 and len(keys) >= FEWEST_JUDGED:
+            raise InputError(
+                f"{len(found)} of {len(keys)} embeddings are unlike those that the aligner was "
+                f"fitted on, the first {found[0][0]!r}; they seem to be of another model. If they "
+                "are of the right one, give --allow-outliers"
+            )
+        self.found += found
+
+    def add(self, other: Self) -> None:
+        """Take over what was found in another part."""
+        self.count += other.count
+        self.found += other.found
+
+    def write(self, path: Path) -> None:
+        """Write `id,distance` lines, the farthest first; no file where the reach is unknown."""
+        if self.reach is None:
+            path.unlink(missing_ok=True)  # of an earlier run
+            return
+        with atomic_open(path) as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["id", "distance"])
+            ordered = sorted(self.found, key=lambda outlier: (-outlier[1], outlier[0]))
+            writer.writerows((key, f"{distance:.2f}") for key, distance in ordered)
+
+    def __str__(self) -> str:
+        if self.reach is None:
+            return "outliers unknown, as the aligner is of an older version: fit it again"
+        if not self.found:
+            return "none unlike the align data"
+        key, distance = max(self.found, key=lambda outlier: outlier[1])
+        return (
+            f"{len(self.found)} unlike the align data ({len(self.found) / self.count:.1%}), "
+            f"the farthest {key!r} at {distance:.1f} times the limit"
+        )

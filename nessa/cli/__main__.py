@@ -1,0 +1,5 @@
+"""`python -m nessa.cli`."""
+
+from nessa.cli.main import main
+
+main()

@@ -1,0 +1,93 @@
+"""What this installation has, and what it lacks for what."""
+
+import os
+import platform
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+
+PACKAGE = "nessa"
+
+# What the extras of pyproject.toml are for.
+EXTRAS = {
+    "mini": "recipe mini: synthetic speech",
+    "onnx": "export to ONNX, and models that are given as ONNX",
+    "resemblyzer": "Resemblyzer as a model",
+    "speechbrain": "SpeechBrain's models",
+    "tensorboard": "nessa train --tensorboard",
+    "bench": "python -m benchmarks",
+    "parquet": "nessa map of Parquet and .npz stores",
+    "test": "tests/run.sh",
+}
+
+PROGRAMS = {
+    "ffmpeg": "audio in m4a, as VoxCeleb2 is distributed",
+    "sbatch": "./run.sh --backend slurm",
+    "torchrun": "training with several processes",
+}
+
+REQUIREMENT = re.compile(r"[A-Za-z0-9._-]+")
+GIBIBYTE = 2**30
+NOT_INSTALLED = "not installed"
+
+
+def diagnose() -> Iterator[str]:
+    """Lines about versions, the machine, extras and programs."""
+    yield f"{PACKAGE} {_version(PACKAGE)}, Python {platform.python_version()} ({sys.executable})"
+    for name in ("torch", "lhotse", "numpy", "scipy", "kaldiio", "soundfile"):
+        yield f"  {name} {_version(name)}"
+    yield f"machine: {platform.system()} {platform.machine()}, {_cores()}, {_memory()}"
+    yield f"  GPU: {_gpus()}"
+    yield "extras:"
+    for extra, purpose in EXTRAS.items():
+        lacking = [name for name in _needed(extra) if _version(name) == NOT_INSTALLED]
+        state = (
+            f"lacks {', '.join(lacking)}: pip install '{PACKAGE}[{extra}]'" if lacking else "there"
+        )
+        yield f"  {extra} ({purpose}): {state}"
+    yield "programs:"
+    for program, purpose in PROGRAMS.items():
+        yield f"  {program} ({purpose}): {shutil.which(program) or 'not in PATH'}"
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return NOT_INSTALLED
+
+
+def _needed(extra: str) -> list[str]:
+    """The packages of an extra."""
+    try:
+        listed = requires(PACKAGE) or []
+    except PackageNotFoundError:  # run from a checkout that is not installed
+        return []
+    own = [line for line in listed if re.search(rf"""extra == ['"]{extra}['"]""", line)]
+    return [match.group() for line in own if (match := REQUIREMENT.match(line))]
+
+
+def _cores() -> str:
+    allowed = len(os.sched_getaffinity(0))
+    threads = os.environ.get("OMP_NUM_THREADS")
+    return f"{allowed} cores" + (f" (OMP_NUM_THREADS={threads})" if threads else "")
+
+
+def _memory() -> str:
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limit = Path("/sys/fs/cgroup/memory.max")  # of the container
+    own = limit.read_text().strip() if limit.is_file() else "max"
+    total = pages if own == "max" else min(pages, int(own))
+    return f"{total / GIBIBYTE:.0f} GiB of memory"
+
+
+def _gpus() -> str:
+    import torch
+
+    if not torch.cuda.is_available():
+        return "none; everything runs on the CPU"
+    names = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    return ", ".join(names)

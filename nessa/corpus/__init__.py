@@ -1,0 +1,1 @@
+"""Corpora: utterances on disk -> Lhotse manifests, Kaldi data directories and trial lists."""

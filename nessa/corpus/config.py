@@ -1,0 +1,46 @@
+"""Settings of the corpus and of its preparation: a recipe's sections `corpus` and `prepare`."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from nessa.schema import Name, Positive, Section
+
+SetName = Literal["train", "align", "dev", "eval"]
+
+
+class SetSize(Section):
+    """How much speech a set of the synthetic corpus holds."""
+
+    speakers: Positive
+    sessions: Positive
+    utterances: Positive  # per session
+
+
+class CorpusConfig(Section):
+    """Stage 0: where the corpus lies, or which program makes or downloads it, and what."""
+
+    program: Name | None = None  # local/<program>.py; none for a corpus that is on disk
+    paths: dict[Name, str] = {}  # where parts of it lie; which there may be, stage 1's program says
+    parts: tuple[str, ...] = ()  # of a corpus that is published in parts, such as LibriSpeech
+    allow_pipes: bool = False  # run the commands that a wav.scp has in the place of files
+    sets: dict[SetName, SetSize] = {}
+
+
+class TrialCount(Section):
+    """How many trials to draw for a set that has no list of its own."""
+
+    targets: Positive
+    nontargets: Positive
+
+
+class PrepareConfig(Section):
+    """Stage 1: which program reads the corpus, and the trials made for sets without a list."""
+
+    program: Name  # local/<program>.py
+    # For a corpus that is not divided into sets: the number of speakers that these sets get, or,
+    # below 1, their part of all speakers; those who are left train the encoders.
+    held_out: dict[Literal["align", "dev", "eval"], Annotated[float, Field(gt=0)]] = {}
+    align_includes_train: bool = False  # aligners also learn from the encoders' speakers
+    trials: dict[Literal["dev", "eval"], TrialCount] = {}
+    profile_sizes: tuple[Positive, ...] = (3,)  # enrollment utterances per profile

@@ -1,0 +1,170 @@
+"""Sets on disk: one pass over a set's cuts writes its manifests and its Kaldi data directory."""
+
+import contextlib
+from collections.abc import Iterable, Mapping
+from itertools import chain
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from lhotse import Features
+from lhotse.cut import MonoCut
+from lhotse.utils import fastcopy
+
+from nessa.corpus.manifests import ManifestWriter, manifest_path, open_manifest
+from nessa.errors import InputError
+from nessa.files import atomic_open, write_table
+
+# What other steps add to a data directory; utt2spk because it marks the directory as complete.
+_GENERATED = ("utt2spk", "enroll_map", "skipped")
+_TABLES = ("wav.scp", "segments", "feats.scp", "spk2gender")  # that a set may have, or not
+
+
+class SetCounts(NamedTuple):
+    """How much a set holds."""
+
+    speakers: int
+    utterances: int
+    hours: float
+
+
+def write_set(
+    data: Path | str,
+    name: str,
+    cuts: Iterable[MonoCut],
+    *,
+    segmented: bool = False,
+) -> SetCounts:
+    """Write a set's manifests and its Kaldi data directory.
+
+    The same input gives the same bytes. What an earlier preparation made of the set (trials,
+    profiles, the list of skipped utterances) goes. Memory: one speaker's utterances, and a
+    segmented set's recordings.
+
+    Args:
+        data: receives manifests/<name>_{recordings,supervisions,cuts}.jsonl.gz and <name>/.
+        name: train, align, dev or eval.
+        cuts: sorted by id as `LC_ALL=C sort` sorts; one supervision each, with speaker, gender if
+            known, and session in `custom`; all of them with a recording, or all with features.
+        segmented: the cuts are parts of longer recordings, as in Kaldi's `segments`.
+
+    Raises:
+        InputError: the set is empty or not sorted, or a speaker's utterances do not follow each
+            other.
+    """
+    data = Path(data)
+    directory = data / name
+    cuts = iter(cuts)
+    first = next(cuts, None)
+    if first is None:
+        raise InputError(f"set {name!r} has no utterances; is the corpus complete?")
+    for stale in [directory / file for file in _GENERATED] + list(directory.glob("trials*")):
+        stale.unlink(missing_ok=True)
+    tables = ["utt2spk", "spk2utt", "utt2dur", "utt2session"]  # the first becomes visible last
+    tables += ["feats.scp"] if first.has_features and _is_kaldis(first.features) else []
+    tables += ["segments"] if segmented else ["wav.scp"] if first.has_recording else []
+    kinds = ("recordings", "supervisions", "cuts")[0 if first.has_recording else 1 :]
+    for table in set(_TABLES) - set(tables):
+        (directory / table).unlink(missing_ok=True)
+    if not first.has_recording:
+        manifest_path(data, name, "recordings").unlink(missing_ok=True)
+    with contextlib.ExitStack() as stack:
+        files = {table: stack.enter_context(atomic_open(directory / table)) for table in tables}
+        manifests = {
+            kind: stack.enter_context(open_manifest(manifest_path(data, name, kind)))
+            for kind in kinds
+        }
+        writer = _SetWriter(name, files, manifests)
+        for cut in chain([first], cuts):
+            writer.add(cut)
+        writer.finish()
+        if segmented:
+            write_table(directory / "wav.scp", writer.audio)
+        if None not in writer.genders.values():  # Kaldi takes the table for complete
+            write_table(directory / "spk2gender", writer.genders)
+    return SetCounts(len(writer.genders), writer.utterances, writer.seconds / 3600)
+
+
+def write_skipped(data: Path | str, name: str, skipped: Mapping[str, str]) -> None:
+    """Write what was left out of a set, {item: why}; no file where that is nothing."""
+    if skipped:
+        write_table(Path(data) / name / "skipped", skipped)
+
+
+class _SetWriter:
+    """The open files of a set, to which its cuts are added one by one.
+
+    Attributes:
+        utterances, seconds: how much there is.
+        genders: speaker -> "m", "f" or None.
+        audio: recording -> file, of a segmented set.
+    """
+
+    def __init__(
+        self, name: str, files: Mapping[str, IO[str]], manifests: Mapping[str, ManifestWriter]
+    ) -> None:
+        self.utterances, self.seconds = 0, 0.0
+        self.genders: dict[str, str | None] = {}
+        self.audio: dict[str, str] = {}
+        self._name, self._files, self._manifests = name, files, manifests
+        self._last = ("", "")  # utterance and speaker
+        self._own: list[str] = []  # utterances of the speaker at hand
+
+    def add(self, cut: MonoCut) -> None:
+        """Write one cut to all tables and manifests."""
+        segment = cut.supervisions[0]
+        self._check_order(cut.id, segment.speaker)
+        if segment.speaker != self._last[1]:
+            self.finish()
+            self.genders[segment.speaker] = segment.gender
+        self._own.append(cut.id)
+        self._last = (cut.id, segment.speaker)
+        self.utterances += 1
+        self.seconds += cut.duration
+        self._table("utt2spk", cut.id, segment.speaker)
+        self._table("utt2dur", cut.id, f"{cut.duration:.4f}")
+        self._table("utt2session", cut.id, segment.custom["session"])
+        if "feats.scp" in self._files:
+            self._table("feats.scp", cut.id, cut.features.storage_path)
+        if cut.has_recording:
+            self._add_audio(cut)
+        self._manifests["supervisions"].write(fastcopy(segment, start=cut.start))
+        self._manifests["cuts"].write(cut)
+
+    def finish(self) -> None:
+        """Write the line of the last speaker's utterances."""
+        if self._own:
+            self._table("spk2utt", self._last[1], " ".join(self._own))
+        self._own = []
+
+    def _add_audio(self, cut: MonoCut) -> None:
+        source = cut.recording.sources[0]
+        place = f"{source.source} |" if source.type == "command" else source.source
+        if "segments" not in self._files:
+            self._table("wav.scp", cut.id, place)
+        else:
+            self._table("segments", cut.id, f"{cut.recording_id} {cut.start:.4f} {cut.end:.4f}")
+            if cut.recording_id in self.audio:
+                return
+            self.audio[cut.recording_id] = place
+        self._manifests["recordings"].write(cut.recording)
+
+    def _table(self, table: str, key: str, value: str) -> None:
+        self._files[table].write(f"{key} {value}\n")
+
+    def _check_order(self, utterance: str, speaker: str) -> None:
+        last_utterance, last_speaker = self._last
+        if utterance.encode() <= last_utterance.encode():
+            raise InputError(
+                f"set {self._name!r}: utterance {utterance!r} comes after {last_utterance!r}; each "
+                "must be there once, sorted as `LC_ALL=C sort` does"
+            )
+        if speaker != last_speaker and speaker in self.genders:
+            raise InputError(
+                f"set {self._name!r}: sorted by utterance, those of speaker {speaker!r} do not "
+                f"follow each other ({utterance!r}); begin utterance ids with the speaker"
+            )
+
+
+def _is_kaldis(features: Features) -> bool:
+    """Whether Kaldi can read them: Lhotse names the storage after a library that does."""
+    return features.storage_type == "kaldiio"

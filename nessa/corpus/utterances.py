@@ -1,0 +1,269 @@
+"""Data preparation: utterances on disk -> Lhotse manifests and Kaldi data directories.
+
+What the programs in `local/` share. A program lists `Utterance`s of its corpus; here they
+become sets, and sets are checked and given trials.
+"""
+
+import logging
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+from lhotse import AudioSource, Features, Recording, SupervisionSegment
+from lhotse.cut import MonoCut
+from lhotse.utils import fastcopy
+
+from nessa.corpus.audio import AudioHeader, read_audio, read_audio_header
+from nessa.corpus.manifests import manifest_path, write_manifest
+from nessa.errors import InputError
+
+log = logging.getLogger(__name__)
+ITEMS_PER_JOB = 2000  # audio files that a process looks at before it reports them
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One audio file with one speaker."""
+
+    id: str  # <speaker>-<session>-<utterance>
+    speaker: str
+    session: str
+    path: Path
+    gender: str | None = None  # "m" or "f"
+
+
+def sort_utterances(utterances: Iterable[Utterance]) -> list[Utterance]:
+    """By id, as `LC_ALL=C sort` sorts."""
+    return sorted(utterances, key=lambda utterance: utterance.id.encode())
+
+
+def read_recording(name: str, path: Path) -> Recording:
+    """Describe an audio file as Lhotse does; see `read_audio_header`.
+
+    Args:
+        name: becomes the recording's id.
+        path: of the audio.
+    """
+    path = path.absolute()
+    return _recording(name, path, read_audio_header(path))
+
+
+def _recording(name: str, path: Path, header: AudioHeader) -> Recording:
+    return Recording(
+        id=name,
+        sources=[AudioSource(type="file", channels=[0], source=str(path))],
+        sampling_rate=header.sampling_rate,
+        num_samples=header.num_samples,
+        duration=header.num_samples / header.sampling_rate,
+    )
+
+
+def make_cuts(
+    utterances: Iterable[Utterance],
+    skipped: dict[str, str] | None = None,
+    nj: int = 1,
+    corpus: Path | None = None,
+) -> Iterator[MonoCut]:
+    """Describe utterances as Lhotse does: a cut with one recording and one supervision each.
+
+    Memory: some thousands of utterances for each process.
+
+    Args:
+        utterances: of one set, sorted by id as `LC_ALL=C sort` sorts.
+        skipped: receives the utterances whose audio cannot be used, {id: why}, for which all of
+            it is decoded; where None, files with a bad header are refused.
+        nj: processes that read the files; does not change the result.
+        corpus: its folder; a warning says how many files lie outside, behind symbolic links.
+
+    Returns:
+        Cuts in the same order (session in `supervision.custom["session"]`).
+
+    Raises:
+        InputError: an id occurs twice or does not start with its speaker, or audio cannot be used.
+    """
+    if corpus is not None:
+        utterances = _watch_links(utterances, corpus)
+    cuts = _cuts_by_header(utterances, skipped, nj)
+    return cuts if skipped is None else usable_cuts(cuts, skipped, nj)
+
+
+def _watch_links(utterances: Iterable[Utterance], corpus: Path) -> Iterator[Utterance]:
+    """Pass utterances on, and warn in the end of files that are not where they seem to be."""
+    inside = f"{os.path.realpath(corpus)}{os.sep}"
+    outside: list[tuple[Path, str]] = []
+    folder, place = Path(), ""  # utterances of a session follow each other
+    for utterance in utterances:
+        if utterance.path.parent != folder:
+            folder = utterance.path.parent
+            place = f"{os.path.realpath(folder)}{os.sep}"
+        if os.path.islink(utterance.path) or not place.startswith(inside):
+            target = os.path.realpath(utterance.path)
+            if not target.startswith(inside):
+                outside.append((utterance.path, target))
+        yield utterance
+    if outside:
+        log.warning(
+            "%s: %d files lie outside of it, behind symbolic links; the first is %s -> %s",
+            corpus, len(outside), *outside[0],
+        )  # fmt: skip
+
+
+def _cuts_by_header(
+    utterances: Iterable[Utterance], skipped: dict[str, str] | None, nj: int
+) -> Iterator[MonoCut]:
+    last: Utterance | None = None
+    for utterance, header in _with_headers(utterances, nj):
+        _check_id(utterance, last)
+        last = utterance
+        if isinstance(header, AudioHeader):
+            recording = _recording(utterance.id, utterance.path.absolute(), header)
+            yield make_cut(recording, _supervision(utterance, recording.duration))
+        elif skipped is None:
+            raise InputError(f"{header} (utterance {utterance.id!r}), or use --skip-bad")
+        else:
+            skipped[utterance.id] = header
+
+
+def _with_headers(
+    utterances: Iterable[Utterance], nj: int
+) -> Iterator[tuple[Utterance, AudioHeader | str]]:
+    """Each utterance with the header of its file, or with what is wrong with it."""
+    return _with_results(_read_header, utterances, nj)
+
+
+def _read_header(utterance: Utterance) -> AudioHeader | str:
+    try:
+        return read_audio_header(utterance.path)
+    except InputError as error:
+        return str(error)
+
+
+def usable_cuts(cuts: Iterable[MonoCut], skipped: dict[str, str], nj: int = 1) -> Iterator[MonoCut]:
+    """Leave out the cuts whose audio cannot be decoded to its end, or is too short to embed.
+
+    Args:
+        cuts: with a recording, or with features, which are not looked at.
+        skipped: receives those that are left out, {id: why}.
+        nj: processes that decode; does not change the result.
+    """
+    for cut, problem in _with_results(_find_problem, cuts, nj):
+        if problem is None:
+            yield cut
+        else:
+            skipped[cut.id] = problem
+
+
+def _find_problem(cut: MonoCut) -> str | None:
+    if cut.has_recording:
+        try:
+            read_audio(cut, cut.sampling_rate, "any")
+        except InputError as error:
+            return str(error)
+    return None
+
+
+def _with_results(function: Callable[[T], R], items: Iterable[T], nj: int) -> Iterator[tuple[T, R]]:
+    """Each item with what the function makes of it, in order, by several processes."""
+    batches = batched(items, ITEMS_PER_JOB)
+    if nj == 1:
+        for batch in batches:
+            yield from zip(batch, _apply(function, batch), strict=True)
+        return
+    with ProcessPoolExecutor(nj) as pool:
+        jobs: deque[tuple[Sequence[T], Future[list[R]]]] = deque()
+        for batch in batches:
+            jobs.append((batch, pool.submit(_apply, function, batch)))
+            if len(jobs) > 2 * nj:  # bounds the memory, and keeps every process busy
+                done, job = jobs.popleft()
+                yield from zip(done, job.result(), strict=True)
+        for done, job in jobs:
+            yield from zip(done, job.result(), strict=True)
+
+
+def _apply(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
+    return [function(item) for item in items]
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Consecutive lists of `size` items; the last may be shorter."""
+    items = iter(items)
+    while batch := list(islice(items, size)):
+        yield batch
+
+
+def make_cut(
+    recording: Recording | None, supervision: SupervisionSegment, features: Features | None = None
+) -> MonoCut:
+    """The part of a recording (or the features) that a supervision is about."""
+    return MonoCut(
+        id=supervision.id,
+        start=supervision.start,
+        duration=supervision.duration,
+        channel=supervision.channel,
+        supervisions=[fastcopy(supervision, start=0.0)],
+        recording=recording,
+        features=features,
+    )
+
+
+def _check_id(utterance: Utterance, last: Utterance | None) -> None:
+    # Kaldi sorts utt2spk by either column and needs the same order.
+    if not utterance.id.startswith(f"{utterance.speaker}-"):
+        raise InputError(
+            f"{utterance.path}: utterance id {utterance.id!r} does not start with its speaker "
+            f"and a dash ({utterance.speaker}-); rename it"
+        )
+    if len(utterance.id.split()) != 1:
+        raise InputError(f"{utterance.path}: a name with spaces cannot be an id; rename it")
+    if last is not None and last.id == utterance.id:
+        raise InputError(
+            f"{utterance.path}: utterance id {utterance.id!r} is also that of {last.path}; "
+            "remove one"
+        )
+
+
+def _supervision(utterance: Utterance, duration: float) -> SupervisionSegment:
+    return SupervisionSegment(
+        id=utterance.id,
+        recording_id=utterance.id,
+        start=0.0,
+        duration=duration,
+        speaker=utterance.speaker,
+        gender=utterance.gender,
+        custom={"session": utterance.session},
+    )
+
+
+def write_backgrounds(data: Path, noise: Sequence[Path] = (), rir: Sequence[Path] = ()) -> None:
+    """Describe the noises and rooms that encoders are trained with, where the corpus has some.
+
+    Args:
+        data: receives manifests/{noise,rir}_recordings.jsonl.gz; what an earlier preparation
+            left there of a corpus that had them goes.
+        noise: folders that hold *.wav, at any depth; a recording is called by its path from the
+            folder's parent.
+        rir: the same for room impulse responses.
+
+    Raises:
+        InputError: audio that cannot be used.
+    """
+    for kind, folders in (("noise", noise), ("rir", rir)):
+        names = {
+            path.relative_to(folder.parent).with_suffix("").as_posix(): path
+            for folder in folders
+            for path in folder.rglob("*.wav")
+        }
+        manifest = manifest_path(data, kind, "recordings")
+        if names:
+            ordered = sorted(names, key=str.encode)
+            write_manifest(manifest, [read_recording(name, names[name]) for name in ordered])
+        else:
+            manifest.unlink(missing_ok=True)
+        log.info("%s: %d %s recordings", data, len(names), kind)

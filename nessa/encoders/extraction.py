@@ -1,0 +1,335 @@
+"""Audio -> embeddings: batches by length, masked, so that a batch never changes an embedding."""
+
+import logging
+import math
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from lhotse.cut import MonoCut
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from nessa.corpus.manifests import CutTable
+from nessa.encoders.arks import GivenEmbeddings
+from nessa.encoders.base import SpeakerModel
+from nessa.errors import InputError, watched_readers
+from nessa.files import digest, read_json, write_json, write_table
+from nessa.kaldi.datadir import read_utt2spk
+from nessa.kaldi.embeddings import Embeddings, merge_parts
+from nessa.kaldi.stamps import ModelStamp
+from nessa.progress import progress
+
+log = logging.getLogger(__name__)
+BUCKET = 0.16  # seconds that the longest utterances of batches of one size may differ
+BATCH_SECONDS = 60.0  # of audio; more would not fit a CPU's cache
+SKIPPED = "skipped"  # what was left out of an embeddings directory, and why
+LITTLE = 0.2  # of the time for computing: a reader that takes less leaves all cores to the encoder
+
+
+def shard_of(table: CutTable, shard: int, shards: int) -> list[MonoCut]:
+    """The `shard`-th (from 1) of `shards` contiguous, nearly equal parts."""
+    first, end = (round(k * len(table) / shards) for k in (shard - 1, shard))
+    return [table[index] for index in range(first, end)]
+
+
+def extract_shard(
+    model: SpeakerModel,
+    data: Path,
+    set_name: str,
+    output: Path,
+    shard: int,
+    shards: int,
+    batch_seconds: float,
+    workers: int | None = None,
+    skip_bad: bool = False,
+) -> None:
+    """Extract one shard of a set; does nothing where it is there already, of the same model.
+
+    Args:
+        model: the encoder.
+        data: the recipe's data folder with manifests/<set>_cuts.jsonl.gz.
+        set_name: train, align, dev or eval.
+        output: embeddings directory of the set; receives xvector.<shard>.{ark,scp}.
+        shard: from 1 to `shards`.
+        shards: number of parts that the set is divided into.
+        batch_seconds: audio per batch.
+        workers: processes that read ahead; see `extract`.
+        skip_bad: leave out utterances that cannot be read or embedded.
+
+    Raises:
+        InputError: no manifest, or, without `skip_bad`, utterances that cannot be read or embedded.
+    """
+    cuts = shard_of(CutTable(data, set_name), shard, shards)
+    stamp, stamp_path = _stamp(model, cuts, shards), _stamp_path(output, shard)
+    left_out = _left_out(stamp_path, stamp)
+    if left_out == {} or (left_out and skip_bad):
+        log.info("%s: shard %d is there already", output, shard)
+        return
+    stamp_path.unlink(missing_ok=True)
+    skipped: dict[str, str] = {}
+    embeddings = extract(
+        model,
+        cuts,
+        batch_seconds,
+        f"{model.name} {set_name}",
+        workers,
+        skipped if skip_bad else None,
+    )
+    embeddings.write_part(output, shard)
+    write_json(stamp_path, stamp | {SKIPPED: skipped})
+
+
+def merge_shards(
+    model: SpeakerModel,
+    data: Path,
+    set_name: str,
+    output: Path,
+    shards: int,
+    skip_bad: bool = False,
+) -> tuple[Embeddings, int]:
+    """Complete an embeddings directory once all of its shards are extracted.
+
+    Utterances that were left out are listed in its file `skipped`, each with the reason.
+
+    Args:
+        model, data, set_name, output, shards, skip_bad: as for `extract_shard`.
+
+    Returns:
+        The embeddings of the set, sorted by key, and how many utterances were left out.
+
+    Raises:
+        InputError: a shard is missing, or is of another model or other data, or, without
+            `skip_bad`, lacks utterances.
+    """
+    table = CutTable(data, set_name)
+    utt2spk: dict[str, str] = {}
+    skipped: dict[str, str] = {}
+    for shard in range(1, shards + 1):
+        cuts = shard_of(table, shard, shards)
+        utt2spk |= {cut.id: cut.supervisions[0].speaker for cut in cuts}
+        left_out = _left_out(_stamp_path(output, shard), _stamp(model, cuts, shards))
+        if left_out is None or (left_out and not skip_bad):
+            raise InputError(
+                f"{output}: shard {shard} of {shards} is missing, of another model or other data, "
+                f"or lacks utterances that were skipped; extract it again"
+            )
+        skipped |= left_out
+    stamp = ModelStamp(model.name, model.fingerprint, set_name)
+    (output / SKIPPED).unlink(missing_ok=True)
+    for utterance in skipped:
+        del utt2spk[utterance]
+    merged = merge_parts(output, shards, utt2spk, stamp)
+    if skipped:
+        write_table(output / SKIPPED, skipped)
+    return merged, len(skipped)
+
+
+def _left_out(stamp_path: Path, stamp: Mapping[str, Any]) -> dict[str, str] | None:
+    """What a finished shard had to leave out; None where there is none with this stamp."""
+    if not stamp_path.is_file():
+        return None
+    found = read_json(stamp_path)
+    left_out = found.pop(SKIPPED, None) if isinstance(found, dict) else None
+    return left_out if found == stamp and isinstance(left_out, dict) else None
+
+
+def _stamp(model: SpeakerModel, cuts: list[MonoCut], shards: int) -> dict[str, Any]:
+    """What a shard was made of, by which a stale one is known."""
+    return {
+        "fingerprint": model.fingerprint,
+        "shards": shards,
+        "utterances": digest([[cut.id, cut.duration] for cut in cuts]),
+    }
+
+
+def _stamp_path(output: Path, shard: int) -> Path:
+    return output / f".xvector.{shard}.json"
+
+
+def import_embeddings(
+    given: GivenEmbeddings, data: Path, set_name: str, output: Path
+) -> Embeddings:
+    """Make an embeddings directory of a set of embeddings that another toolkit extracted.
+
+    Args:
+        given: where they are.
+        data: the recipe's data folder; the set's utt2spk names the utterances.
+        set_name: train, align, dev or eval.
+        output: receives the embeddings directory.
+
+    Raises:
+        InputError: see `GivenEmbeddings.read_set`.
+    """
+    utt2spk = read_utt2spk(data / set_name)
+    embeddings = given.read_set(set_name, utt2spk)
+    embeddings.write(output, utt2spk)
+    return embeddings
+
+
+def extract(
+    model: SpeakerModel,
+    cuts: list[MonoCut],
+    batch_seconds: float = BATCH_SECONDS,
+    what: str = "extract",
+    workers: int | None = None,
+    skipped: dict[str, str] | None = None,
+) -> Embeddings:
+    """Embed every cut.
+
+    Args:
+        model: the encoder.
+        cuts: N.
+        batch_seconds: audio per batch.
+        what: says what is extracted, beside the progress.
+        workers: processes that read the next batches; 0: this one reads them itself; None: as many
+            as a look at the first batch says, and none where there is one core.
+        skipped: receives the utterances that are left out, {id: why}; where None, they are refused.
+
+    Returns:
+        Embeddings in the order of `cuts`.
+
+    Raises:
+        InputError: utterances are unreadable, of another sampling rate, too short, or their
+            embeddings are not finite; names the first, and says how many.
+    """
+    batches = _batches(cuts, batch_seconds)
+    inputs = _Inputs(model, cuts, batches)
+    matrix = np.zeros((len(cuts), model.dim), dtype=np.float32)
+    bad: dict[int, str] = {}
+    bar = progress(total=len(cuts), what=what)
+    with bar, watched_readers(), _reading(inputs, workers) as loader:
+        for indices, read in zip(batches, loader, strict=True):
+            bad |= read.bad
+            good = [index for index in indices if index not in read.bad]
+            if good and (skipped is not None or not bad):  # else all that is wanted is their number
+                matrix[good] = _embed(model, [cuts[i] for i in good], read)
+            bar.update(len(indices))
+    for index in np.flatnonzero(~np.isfinite(matrix).all(axis=1)).tolist():
+        bad[index] = f"utterance {cuts[index].id!r}: embedding is not finite; is it silence?"
+    if bad and skipped is None:
+        raise InputError(_refusal(bad, len(cuts)))
+    if bad and skipped is not None:
+        skipped |= {cuts[index].id: bad[index] for index in sorted(bad)}
+    kept = [index for index in range(len(cuts)) if index not in bad]
+    return Embeddings([cuts[index].id for index in kept], matrix[kept] if bad else matrix)
+
+
+def _refusal(bad: Mapping[int, str], count: int) -> str:
+    if len(bad) == 1:
+        return f"{bad[min(bad)]}, or use --skip-bad"
+    others = f"{len(bad)} of {count} utterances cannot be used; the first: "
+    return f"{others}{bad[min(bad)]}, or use --skip-bad"
+
+
+@contextmanager
+def _reading(inputs: "_Inputs", workers: int | None) -> Iterator[DataLoader]:
+    """Gives the batches, read by `workers` processes, and shares the cores with these."""
+    threads = torch.get_num_threads()
+    left = threads
+    if workers is None:
+        workers, left = _share_cores(inputs, threads)
+    # A worker with threads of its own would take the cores from the encoder.
+    one_thread = partial(_set_threads, 1)
+    loader = DataLoader(inputs, batch_size=None, num_workers=workers, worker_init_fn=one_thread)
+    torch.set_num_threads(left)
+    try:
+        yield loader
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _set_threads(threads: int, worker: int) -> None:
+    torch.set_num_threads(threads)
+
+
+def _share_cores(inputs: "_Inputs", threads: int) -> tuple[int, int]:
+    """How many processes should read, and how many threads are left to the encoder.
+
+    What they take for the last and shortest batch says how many readers keep the encoder busy.
+    Threads that wait for each other stand still while a reader has their core.
+    """
+    on_gpu = inputs.model.device.type == "cuda"
+    cores = os.cpu_count() or 1 if on_gpu else threads
+    if cores == 1 or len(inputs) < 2:
+        return 0, threads
+    start = time.perf_counter()
+    read = inputs[len(inputs) - 1]
+    reading = time.perf_counter() - start
+    if not read.lengths:
+        return 0, threads
+    inputs.model.embed(_split(read))  # sets up what it does with batches
+    start = time.perf_counter()
+    inputs.model.embed(_split(read))
+    computing = time.perf_counter() - start
+    workers = min(cores, math.ceil(reading / computing))
+    little = on_gpu or reading < LITTLE * computing
+    return workers, threads if little else max(1, threads - workers)
+
+
+class _Read(NamedTuple):
+    """What a model reads of a batch. One tensor goes between processes much faster than many."""
+
+    inputs: Tensor  # of the utterances, one after the other
+    lengths: list[int]
+    bad: dict[int, str]  # index of an utterance -> what is wrong with it
+
+
+class _Inputs(Dataset):
+    """Batch -> what the model reads of its utterances.
+
+    An error that is raised in a worker would reach the user as a traceback.
+    """
+
+    def __init__(self, model: SpeakerModel, cuts: list[MonoCut], batches: list[list[int]]) -> None:
+        self.model, self._cuts, self._batches = model, cuts, batches
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __getitem__(self, batch: int) -> _Read:
+        inputs, bad = [], {}
+        for index in self._batches[batch]:
+            try:
+                inputs.append(self.model.read(self._cuts[index]))
+            except InputError as error:
+                bad[index] = str(error)
+        return _Read(torch.cat(inputs) if inputs else torch.empty(0), list(map(len, inputs)), bad)
+
+
+def _split(read: _Read) -> list[Tensor]:
+    return list(read.inputs.split(read.lengths))
+
+
+def _embed(model: SpeakerModel, cuts: list[MonoCut], read: _Read) -> np.ndarray:
+    """The embeddings (B, D) of a batch; whatever error that raises names its utterances."""
+    try:
+        return model.embed(_split(read)).numpy()
+    except Exception as error:  # of any library
+        batch = f"utterances {', '.join(cut.id for cut in cuts)}"
+        if isinstance(error, InputError):
+            raise InputError(f"{batch}: {error}") from error
+        error.add_note(f"raised by model {model.name!r} for {batch}")
+        raise
+
+
+def _batches(cuts: list[MonoCut], batch_seconds: float) -> list[list[int]]:
+    """Rows of `cuts`, from long to short, so that the padded audio of a batch is at most so much.
+
+    A batch holds as many utterances as others whose longest one is about as long: networks meet
+    few shapes of batches.
+    """
+    order = sorted(range(len(cuts)), key=lambda i: (-cuts[i].duration, cuts[i].id))
+    batches = []
+    while order:
+        longest = math.ceil(cuts[order[0]].duration / BUCKET) * BUCKET
+        size = max(1, int(batch_seconds / longest))
+        batches.append(order[:size])
+        order = order[size:]
+    return batches

@@ -1,0 +1,1 @@
+"""Evaluation: kinds of trials, and identification in galleries and households."""

@@ -1,0 +1,66 @@
+"""The kinds of trials of an evaluation: single utterances, and profiles of each size."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nessa.errors import InputError, about
+from nessa.kaldi.datadir import PROFILE_LIST, read_utt2spk
+from nessa.trials import Trials, read_enroll_map, read_labelled, trial_speakers
+
+SINGLE = "single"  # the main list
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A list of trials of one kind: single utterances, or profiles of one size.
+
+    Attributes:
+        name: "single", "profile3" for profiles of three utterances, or the name of a further list.
+        list_name: the file in the set's directory: "trials", "trials_profile", "trials_<name>".
+        trials: those of that list that are of this kind.
+        speakers: of their enrollment and their test sides.
+    """
+
+    name: str
+    list_name: str
+    trials: Trials
+    speakers: tuple[list[str], list[str]]
+
+
+def utterance_lists(set_dir: Path) -> list[Path]:
+    """The lists of single utterances: `trials`, the main one, and others as `trials_<name>`."""
+    others = sorted(set(set_dir.glob("trials_*")) - {set_dir / PROFILE_LIST})
+    return [set_dir / "trials", *others]
+
+
+def read_conditions(set_dir: Path) -> Iterator[Condition]:
+    """The kinds of trials of a set's data directory.
+
+    Raises:
+        InputError: a list is unreadable or unlabelled, or names what has no speaker.
+    """
+    utt2spk = read_utt2spk(set_dir)
+    for path in utterance_lists(set_dir):
+        trials = read_labelled(path)
+        with about(path):
+            speakers = trial_speakers(trials, utt2spk)
+        yield Condition(path.name.partition("_")[2] or SINGLE, path.name, trials, speakers)
+    if not (set_dir / PROFILE_LIST).is_file():
+        return
+    trials = read_labelled(set_dir / PROFILE_LIST)
+    profiles = read_enroll_map(set_dir / "enroll_map")
+    for profile in trials.enroll_index.names:
+        if profile not in profiles:
+            raise InputError(
+                f"{set_dir / PROFILE_LIST}: profile {profile!r} is not in enroll_map; "
+                f"add it there, or remove its trials"
+            )
+    sizes = np.array([len(profiles[profile]) for profile in trials.enroll])
+    for size in np.unique(sizes):
+        chosen = trials.select(sizes == size)
+        with about(set_dir / PROFILE_LIST, set_dir / "enroll_map"):
+            speakers = trial_speakers(chosen, utt2spk, profiles)
+        yield Condition(f"profile{size}", PROFILE_LIST, chosen, speakers)

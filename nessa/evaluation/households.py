@@ -1,0 +1,252 @@
+"""Households: small galleries, drawn at random or of speakers who are alike, and their guests.
+
+All systems of a comparison take the same households.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from nessa.errors import InputError
+from nessa.evaluation.identification import Search, check_speakers, joined_searches, score_blocks
+from nessa.evaluation.protocol import Codes, Protocol
+from nessa.kaldi.embeddings import Embeddings, profile_means
+from nessa.scoring.cosine import cosine_matrix
+
+HOUSEHOLD_SIZES = range(2, 8)  # profiles of a household
+VISITORS = 2  # guests of a household
+RANDOM_HOUSEHOLDS = 2000  # of each size
+
+
+class Similarity(NamedTuple):
+    """How alike speakers sound, by what is none of the systems that are compared.
+
+    Attributes:
+        speakers: S names.
+        matrix: float32 (S, S), higher for speakers who are more alike.
+    """
+
+    speakers: list[str]
+    matrix: NDArray[np.float32]
+
+
+def speaker_similarity(models: Sequence[Embeddings], utt2spk: Mapping[str, str]) -> Similarity:
+    """How alike speakers sound to several models, each having an equal say.
+
+    Cosines of the speakers' means, centred on the mean of all speakers, standardised over all
+    pairs of speakers of a model, and averaged over the models.
+
+    Hard households chosen by one model are hardest for that model, by its own errors, and flatter
+    every other. So give all models that take part in the comparison (the old and the new one), or
+    only such as take no part, and use the result for all systems. Raw embeddings: aligned ones
+    would give an aligner a say. Means of all utterances carry the least of a single one's noise.
+
+    Memory: 12 S^2 bytes.
+
+    Args:
+        models: utterance embeddings by each model, as they were extracted.
+        utt2spk: {utterance: speaker}.
+
+    Raises:
+        InputError: no model, fewer than 3 speakers, an utterance that a model lacks, or speakers
+            who are all the same to a model.
+    """
+    spoken: dict[str, list[str]] = defaultdict(list)
+    for utterance, speaker in utt2spk.items():
+        spoken[speaker].append(utterance)
+    if not models or len(spoken) < 3:
+        raise InputError(
+            f"{len(models)} models and {len(spoken)} speakers; similarity needs a model and at "
+            "least 3 speakers"
+        )
+    names = sorted(spoken)
+    total = np.zeros((len(names), len(names)), np.float32)
+    for model in models:
+        means = profile_means(model, {name: sorted(spoken[name]) for name in names})
+        centred = Embeddings(names, means.matrix - means.matrix.mean(axis=0))
+        total += _standardised(cosine_matrix(centred, centred))
+    return Similarity(names, total / np.float32(len(models)))
+
+
+def _standardised(cosines: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Cosines (S, S), in place: mean 0 and standard deviation 1 over the pairs of two speakers."""
+    size = len(cosines)
+    np.fill_diagonal(cosines, 0)
+    pairs = size * (size - 1)
+    mean = cosines.sum(dtype=np.float64) / pairs
+    variance = np.einsum("ij,ij->", cosines, cosines, dtype=np.float64) / pairs - mean**2
+    if variance <= 1e-9:
+        raise InputError("all pairs of speakers are equally similar; use embeddings that differ")
+    cosines -= np.float32(mean)
+    cosines /= np.float32(np.sqrt(variance))
+    return cosines
+
+
+@dataclass(frozen=True, eq=False)
+class Households:
+    """Small galleries, and the guests that visit them. Speakers are numbered as in `Protocol`.
+
+    Attributes:
+        drawn: "random", or "hard": speakers who are alike.
+        members: (H, n) the enrolled speakers of each household.
+        visitors: (H, V) its guests.
+    """
+
+    drawn: str
+    members: Codes
+    visitors: Codes
+
+
+def draw_households(
+    protocol: Protocol,
+    similarity: Similarity,
+    sizes: Sequence[int] = HOUSEHOLD_SIZES,
+    count: int = RANDOM_HOUSEHOLDS,
+    visitors: int = VISITORS,
+    seed: int = 0,
+) -> list[Households]:
+    """Random and hard households of each size.
+
+    Random: `count` households of speakers and guests drawn without repetition in a household.
+    Hard: each enrolled speaker with those enrolled speakers and those guests who are most like
+    it; as many households as enrolled speakers. Use the result for all systems of a comparison:
+    see `speaker_similarity` for what makes it fair.
+
+    Memory: 16 (count + E) S bytes for S speakers, E of them enrolled.
+
+    Args:
+        protocol: names the speakers.
+        similarity: of all these speakers, and maybe of others.
+        sizes: n, numbers of profiles of a household.
+        count: random households of each size.
+        visitors: guests of each household.
+        seed: seed of the draw; each size has draws of its own.
+
+    Returns:
+        Random and hard households of the first size, of the second, ...
+
+    Raises:
+        InputError: fewer speakers or guests than a household has, a speaker without
+            similarities, or similarities that are not finite.
+    """
+    enrolled, guests = len(protocol.enrolled), len(protocol.visitors)
+    if not sizes or min(sizes) < 2 or max(sizes) > enrolled or count < 1:
+        raise InputError(
+            f"{count} households of {list(sizes)} profiles from {enrolled} enrolled speakers; "
+            "a household has at least 2 of them: choose smaller ones, or enroll more speakers"
+        )
+    if not 1 <= visitors <= guests:
+        raise InputError(
+            f"{visitors} visitors from {guests} guests; choose a number from 1 to {guests}"
+        )
+    alike = _similarity_of(similarity, [*protocol.enrolled, *protocol.visitors])[:enrolled]
+    others = alike[:, :enrolled].copy()
+    np.fill_diagonal(others, np.inf)  # a household begins with the speaker it is built around
+    nearest = np.argsort(-others, axis=1, kind="stable")
+    nearest_guests = enrolled + np.argsort(-alike[:, enrolled:], axis=1, kind="stable")
+    drawn = []
+    for size in sizes:
+        rng = np.random.default_rng((seed, size))
+        members = _draw_rows(count, enrolled, size, rng)
+        visiting = enrolled + _draw_rows(count, guests, visitors, rng)
+        drawn.append(Households("random", members, visiting))
+        drawn.append(Households("hard", nearest[:, :size], nearest_guests[:, :visitors]))
+    return drawn
+
+
+def _similarity_of(similarity: Similarity, names: Sequence[str]) -> NDArray[np.floating]:
+    """Similarities (S, S) of the speakers `names`."""
+    matrix = np.asarray(similarity.matrix)
+    row_of = {name: row for row, name in enumerate(similarity.speakers)}
+    if matrix.shape != (len(similarity.speakers), len(row_of)):
+        raise InputError(
+            f"similarities of shape {matrix.shape} for {len(row_of)} different speakers; give a "
+            "square matrix, one row per speaker"
+        )
+    missing = [name for name in names if name not in row_of]
+    if missing:
+        raise InputError(
+            f"speaker {missing[0]!r} has no similarities ({len(missing)} such speakers); compute "
+            "them for all speakers of the protocol"
+        )
+    rows = np.array([row_of[name] for name in names])
+    chosen = matrix[np.ix_(rows, rows)]
+    if not np.isfinite(chosen).all():
+        name = names[np.argwhere(~np.isfinite(chosen))[0][0]]
+        raise InputError(f"speaker {name!r} has a similarity that is not finite; compute it again")
+    return chosen
+
+
+def _draw_rows(count: int, population: int, size: int, rng: np.random.Generator) -> Codes:
+    """(count, size) numbers below `population`, different ones in each row."""
+    return np.argsort(rng.random((count, population)), axis=1)[:, :size]
+
+
+def search_households(
+    gallery: Embeddings, probes: Embeddings, speakers: ArrayLike, households: Households
+) -> Search:
+    """Compare each household's members and visitors with its profiles, by cosine, and pool all.
+
+    All probes of a speaker take part in each household where the speaker lives or visits.
+
+    Memory: under 64 MiB for the scores, in blocks of 16 MiB, and under 20 n + 60 bytes per search
+    of a probe in a household of n.
+
+    Args:
+        gallery: profiles (G, D), of which households are made.
+        probes: utterances (P, D), in the space of the profiles.
+        speakers: (P,) number of each probe's speaker; see `search`.
+        households: see `draw_households`.
+
+    Returns:
+        One entry per probe and household, with the speakers' places in the household, n for
+        visitors, as their numbers: for rates, not for `bootstrap_search`.
+
+    Raises:
+        InputError: see `search`; or no households, or members without a profile, or
+            visitors with one.
+    """
+    speakers = check_speakers(gallery, probes, speakers)
+    members, visitors = households.members, households.visitors
+    if not members.size or not visitors.size:
+        raise InputError("no households, or none with members and visitors; draw some")
+    if members.max() >= len(gallery) or visitors.min() < len(gallery):
+        raise InputError(
+            f"households of another gallery than this one of {len(gallery)} profiles; draw them "
+            "from the protocol of the gallery"
+        )
+    home, row = _attendance(np.concatenate([members, visitors], axis=1), speakers)
+    parts = []
+    for block, scores in score_blocks(gallery, probes):
+        here = slice(*np.searchsorted(row, [block.start, block.stop]))
+        profiles = members[home[here]]  # (R, n)
+        is_own = profiles == speakers[row[here], None]
+        place = np.where(is_own.any(axis=1), is_own.argmax(axis=1), members.shape[1])
+        parts.append(Search.of(scores[row[here, None] - block.start, profiles], place))
+    return joined_searches(parts, int(np.count_nonzero(speakers[np.unique(row)] >= len(gallery))))
+
+
+def _attendance(present: Codes, speakers: Codes) -> tuple[Codes, Codes]:
+    """Which probes are heard where.
+
+    Args:
+        present: (H, m) speakers in each household.
+        speakers: (P,) speaker of each probe.
+
+    Returns:
+        (household, row of the probe), each (R,), ordered by row.
+    """
+    order = np.argsort(speakers, kind="stable")  # each speaker's probes are one run
+    counts = np.bincount(speakers, minlength=int(present.max()) + 1)
+    starts = np.cumsum(counts) - counts
+    visits = present.ravel()
+    home = np.arange(len(present)).repeat(present.shape[1]).repeat(counts[visits])
+    ends = np.cumsum(counts[visits])
+    within = np.arange(len(home)) - (ends - counts[visits]).repeat(counts[visits])
+    row = order[starts[visits].repeat(counts[visits]) + within]
+    by_row = np.argsort(row, kind="stable")
+    return home[by_row], row[by_row]

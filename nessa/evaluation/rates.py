@@ -1,0 +1,197 @@
+"""How well a system identifies: closed set, open set and households, as records."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from nessa.errors import InputError, about
+from nessa.evaluation.households import (
+    HOUSEHOLD_SIZES,
+    Households,
+    draw_households,
+    search_households,
+    speaker_similarity,
+)
+from nessa.evaluation.identification import FPIRS, Search, bootstrap_search, search
+from nessa.evaluation.protocol import Protocol, draw_protocol, protocol_of
+from nessa.files import read_table
+from nessa.kaldi.datadir import read_utt2spk
+from nessa.kaldi.embeddings import Embeddings, profile_means
+from nessa.scoring.sides import Sides
+from nessa.trials import read_enroll_map
+
+HOUSEHOLD_FPIR = 0.01
+Record = dict[str, Any]
+
+
+def identification_rates(
+    protocol: Protocol,
+    enroll: Embeddings,
+    runtime: Embeddings,
+    households: Sequence[Households] = (),
+    draws: int = 1000,
+    seed: int = 0,
+) -> list[Record]:
+    """Identification rates of one system: closed set, open set and households.
+
+    Memory: see `search_households`; and the profiles and probes of the protocol, twice.
+
+    Args:
+        protocol: profiles and probes, the same for all systems of a comparison.
+        enroll: embeddings of the enrollment side. Mapped ones hold the profiles under their ids;
+            of raw ones, which may lack them, profiles are averaged.
+        runtime: utterances of the runtime side, in the space of `enroll`.
+        households: from `draw_households`, the same for all systems of a comparison.
+        draws: of the speaker bootstrap; see `bootstrap_search`.
+        seed: of the bootstrap, the same for all systems of a comparison.
+
+    Returns:
+        JSON-able records of three kinds of task, for each "profile" size:
+        "closed": "gallery", "mated", "rank1", "rank1_ci", "rank5".
+        "open", for each FPIR: "fpir", "fpir_reached", "false_positives", "threshold", "fnir",
+        "fnir_ci", "dir", "gallery", "mated", "nonmated".
+        "household", for each of `households`: "drawn", "n", "households", "misidentified" (of
+        members' probes, 1 - rank1), the open-set figures at FPIR 1 % without an interval, pooled
+        over households; "mated" and "nonmated" count searches, "nonmated_distinct" utterances.
+        Figures at an FPIR that the probes cannot resolve are None; see `Search.operating_point`.
+
+    Raises:
+        InputError: an utterance or profile without an embedding, or see `search` and
+            `bootstrap_search`.
+    """
+    with _on_side("enrollment"):
+        profiles = _profiles(protocol, enroll)
+    with _on_side("runtime"):
+        probes = runtime.select(protocol.utterances)
+    speakers = protocol.speakers
+    records: list[Record] = []
+    for size, names in protocol.profiles.items():
+        gallery = profiles.select(names[speaker] for speaker in protocol.enrolled)
+        records += _gallery_records(size, search(gallery, probes, speakers), gallery, draws, seed)
+        for homes in households:
+            result = search_households(gallery, probes, speakers, homes)
+            records.append(_household_record(size, result, homes))
+    return records
+
+
+class Comparison(NamedTuple):
+    """What all systems of a comparison share."""
+
+    protocol: Protocol
+    households: list[Households]
+
+    @classmethod
+    def draw(cls, set_dir: Path, models: Sequence[Embeddings], seed: int) -> "Comparison":
+        """Draw profiles, probes and households of a set.
+
+        Args:
+            set_dir: data directory with utt2spk, utt2session and, where profiles were made in
+                stage 1, enroll_map.
+            models: embeddings of all its utterances, which say who sounds alike; see
+                `speaker_similarity`.
+            seed: of all draws.
+
+        Raises:
+            InputError: a file or an embedding is missing, or too few speakers have profiles.
+        """
+        utt2spk, utt2session = read_utt2spk(set_dir), read_table(set_dir / "utt2session")
+        enroll_map = set_dir / "enroll_map"
+        with about(set_dir):
+            if enroll_map.is_file():
+                profiles = read_enroll_map(enroll_map)
+                protocol = protocol_of(profiles, utt2spk, utt2session, seed=seed)
+            else:
+                protocol = draw_protocol(utt2spk, utt2session, seed=seed)
+            similarity = speaker_similarity(models, utt2spk)
+            sizes = [size for size in HOUSEHOLD_SIZES if size <= len(protocol.enrolled)]
+            return cls(protocol, draw_households(protocol, similarity, sizes, seed=seed))
+
+
+def identify_sides(
+    set_dir: Path, enroll: Path, runtime: Path, draws: int, seed: int
+) -> list[Record]:
+    """Identification by one system, whose two sides lie in one space.
+
+    Args:
+        set_dir: see `Comparison.draw`.
+        enroll, runtime: embeddings of both sides; they also say who sounds alike.
+        draws, seed: of the bootstrap and of the protocol.
+
+    Raises:
+        InputError: see `Comparison.draw` and `Sides.read`.
+    """
+    sides = Sides.read(enroll, runtime)
+    comparison = Comparison.draw(set_dir, [sides.enroll, sides.runtime], seed)
+    with about(enroll, runtime):
+        return identification_rates(
+            comparison.protocol, sides.enroll, sides.runtime, comparison.households, draws, seed
+        )
+
+
+@contextlib.contextmanager
+def _on_side(side: str) -> Iterator[None]:
+    """Begin the message of bad input with the side that it is on."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{side} side: {error}") from error
+
+
+def _profiles(protocol: Protocol, enroll: Embeddings) -> Embeddings:
+    """The profiles of the protocol: those that are there, or means where none is."""
+    if set(protocol.enroll_map).isdisjoint(enroll.keys):
+        return profile_means(enroll, protocol.enroll_map)
+    return enroll.select(protocol.enroll_map)
+
+
+def _gallery_records(
+    size: int, result: Search, gallery: Embeddings, draws: int, seed: int
+) -> Iterator[Record]:
+    estimates = bootstrap_search(result, FPIRS, draws, seed)
+    yield {
+        "task": "closed",
+        "profile": size,
+        "gallery": len(gallery),
+        "mated": len(result.mated),
+        "rank1": estimates.rank1.value,
+        "rank1_ci": list(estimates.rank1.interval),
+        "rank5": result.rank_rate(5),
+    }
+    for fpir, estimate in zip(FPIRS, estimates.fnir, strict=True):
+        yield {
+            "task": "open",
+            "profile": size,
+            "gallery": len(gallery),
+            "mated": len(result.mated),
+            "nonmated": len(result.nonmated),
+            **_open_figures(result, fpir),
+            "fnir_ci": list(estimate.interval) if estimate else None,
+        }
+
+
+def _household_record(size: int, result: Search, homes: Households) -> Record:
+    return {
+        "task": "household",
+        "profile": size,
+        "drawn": homes.drawn,
+        "n": homes.members.shape[1],
+        "households": len(homes.members),
+        "mated": len(result.mated),
+        "nonmated": len(result.nonmated),
+        "nonmated_distinct": result.distinct,
+        "misidentified": 1 - result.rank_rate(),
+        **_open_figures(result, HOUSEHOLD_FPIR),
+    }
+
+
+def _open_figures(result: Search, fpir: float) -> Record:
+    point = result.operating_point(fpir)
+    return {
+        "fpir": fpir,
+        "fpir_reached": point.fpir if point else None,
+        "false_positives": point.false_positives if point else None,
+        "threshold": point.threshold if point else None,
+        "fnir": point.fnir if point else None,
+        "dir": 1 - point.fnir if point else None,
+    }

@@ -1,0 +1,163 @@
+"""Score files of one trial list, of any toolkit, side by side."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nessa.errors import about
+from nessa.files import read_table
+from nessa.metrics.bootstrap import bootstrap, difference
+from nessa.metrics.roc import Roc, act_dcf, cllr
+from nessa.text import Row, cost, percent, plain_columns, with_interval, wrapped
+from nessa.trials import (
+    Trials,
+    join_scores,
+    read_enroll_map,
+    read_labelled,
+    read_scores,
+    trial_speakers,
+)
+
+PRIORS = {"min_dcf": 0.01, "min_dcf_05": 0.05}  # figure -> p_target of the detection cost
+Record = dict[str, Any]
+
+
+def compare_score_files(
+    trials: Path,
+    files: Sequence[Path],
+    llr: bool = False,
+    utt2spk: Path | None = None,
+    enroll_map: Path | None = None,
+    draws: int = 1000,
+    seed: int = 1,
+) -> list[Record]:
+    """The error rates of each score file, and how far they lie above those of the first.
+
+    Args:
+        trials: a labelled list.
+        files: scores of exactly these trials, in any order.
+        llr: the scores are natural-log likelihood ratios, whose calibration is measured too.
+        utt2spk: {utterance: speaker}, for intervals; None: no intervals.
+        enroll_map: of the profiles that the trials name.
+        draws, seed: of the joint speaker bootstrap.
+
+    Returns:
+        A record per file: {"scores", "trials", "targets", "nontargets", "eer", "min_dcf",
+        "min_dcf_05"}; with `llr` also "act_dcf", "act_dcf_05", "cllr" and "min_cllr"; with
+        speakers also "eer_ci", "min_dcf_ci" and, beside the first file, "over_first",
+        "over_first_ci", "min_dcf_over_first", "min_dcf_over_first_ci". Costs are 1, the prior
+        0.01, or 0.05 where the name says so. Rates are fractions, intervals [low, high].
+
+    Raises:
+        InputError: no labels, scores of other trials than these, or a trial without a speaker.
+    """
+    wanted = read_labelled(trials)
+    labels = wanted.labels
+    assert labels is not None
+    scores = [_read_joined(path, wanted) for path in files]
+    records: list[Record] = []
+    for path, values in zip(files, scores, strict=True):
+        with about(trials):
+            roc = Roc.of(values, labels)
+        record: Record = {"scores": str(path), "trials": str(trials)}
+        record |= {"targets": wanted.targets, "nontargets": wanted.nontargets, "eer": roc.eer()}
+        record |= {name: roc.min_dcf(prior) for name, prior in PRIORS.items()}
+        if llr:
+            for name, prior in PRIORS.items():
+                record[name.replace("min", "act")] = act_dcf(values, labels, prior)
+            record |= {"cllr": cllr(values, labels), "min_cllr": roc.min_cllr()}
+        records.append(record)
+    if utt2spk is not None:
+        speakers = _speakers(trials, wanted, utt2spk, enroll_map)
+        with about(trials, utt2spk):
+            drawn = bootstrap(scores, labels, *speakers, draws=draws, seed=seed)
+        for number, record in enumerate(records):
+            for name, over, estimates in (
+                ("eer", "over_first", drawn.eer),
+                ("min_dcf", "min_dcf_over_first", drawn.min_dcf),
+            ):
+                record[f"{name}_ci"] = list(estimates[number].interval)
+                if number > 0:
+                    excess = difference(estimates[number], estimates[0])
+                    record |= {over: excess.value, f"{over}_ci": list(excess.interval)}
+    return records
+
+
+def _read_joined(path: Path, trials: Trials) -> npt.NDArray[np.float32]:
+    scored, scores = read_scores(path)
+    with about(path):
+        return join_scores(trials, scored, scores)
+
+
+def _speakers(
+    path: Path, trials: Trials, utt2spk: Path, enroll_map: Path | None
+) -> tuple[list[str], list[str]]:
+    profiles = read_enroll_map(enroll_map) if enroll_map is not None else None
+    files = [path, utt2spk, *([enroll_map] if enroll_map is not None else [])]
+    speakers = read_table(utt2spk)
+    with about(*files):
+        return trial_speakers(trials, speakers, profiles)
+
+
+def format_comparison(records: Sequence[Record]) -> str:
+    """The records of `compare_score_files` as a table for the terminal, and what it shows."""
+    first = records[0]
+    bounded, calibrated, several = "eer_ci" in first, "cllr" in first, len(records) > 1
+    header: Row = ("scores", "EER %", "minDCF", "minDCF 0.05")
+    if calibrated:
+        header += ("actDCF", "actDCF 0.05", "Cllr", "minCllr")
+    rows = [header]
+    for record in records:
+        row: Row = (
+            record["scores"],
+            _figure(record, "eer", percent),
+            _figure(record, "min_dcf", cost),
+            cost(record["min_dcf_05"]),
+        )
+        if calibrated:
+            row += tuple(cost(record[n]) for n in ("act_dcf", "act_dcf_05", "cllr", "min_cllr"))
+        rows.append(row)
+    tables = [plain_columns(rows)]
+    if bounded and several:
+        tables.append(plain_columns(_differences(records)))
+    notes = [
+        f"Trials: {first['trials']}: {first['targets']} target, {first['nontargets']} non-target.",
+        "EER: on the ROC convex hull. minDCF: normalised detection cost, p_target = 0.01 or 0.05, "
+        "costs 1.",
+    ]
+    if calibrated:
+        notes.append("actDCF: at the Bayes threshold. Cllr, minCllr: in bits.")
+    if bounded:
+        notes.append(
+            "[low, high]: 95 % interval of a joint speaker bootstrap, paired between files."
+        )
+    else:
+        notes.append(
+            "No intervals: trials of one speaker depend on each other, so an interval needs to "
+            "know the speakers; give --utt2spk (and --enroll-map for profiles)."
+        )
+    return "\n\n".join([*tables, wrapped(notes)])
+
+
+def _figure(record: Record, name: str, number: Any) -> str:
+    if f"{name}_ci" in record:
+        return with_interval(record[name], record[f"{name}_ci"], number)
+    return number(record[name])
+
+
+def _differences(records: Sequence[Record]) -> list[Row]:
+    """How far each file's figures lie above the first one's."""
+    return [
+        (f"above {records[0]['scores']}", "EER, points", "minDCF"),
+        *(
+            (
+                record["scores"],
+                _figure(record, "over_first", lambda rate: f"{100 * rate:+.2f}"),
+                _figure(record, "min_dcf_over_first", "{:+.3f}".format),
+            )
+            for record in records[1:]
+        ),
+    ]

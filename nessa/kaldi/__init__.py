@@ -1,0 +1,1 @@
+"""Kaldi's files: arks, scps, embeddings directories and data directories."""

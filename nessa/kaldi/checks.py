@@ -1,0 +1,77 @@
+"""What the keys and values of embeddings must be."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from nessa.errors import InputError
+from nessa.kaldi.ark import Matrix
+from nessa.kaldi.scp import are_sorted
+
+
+def as_float32(matrix: npt.ArrayLike) -> Matrix:
+    """A matrix of real numbers as float32, C-contiguous; what is beyond float32 is infinite."""
+    try:
+        array = np.asarray(matrix)
+        if np.iscomplexobj(array):
+            raise TypeError("these are complex")
+        with np.errstate(over="ignore"):  # the overflow shows as infinity, and is refused as such
+            return np.ascontiguousarray(array, np.float32)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"embeddings need a matrix of real numbers: {error}") from error
+
+
+def check_ids(keys: list[str], where: Callable[[int], str]) -> None:
+    """Refuse keys that are empty, hold white space or NUL, or cannot be written as UTF-8."""
+    if _are_printable(keys):
+        return
+    for row, key in enumerate(keys):
+        if not isinstance(key, str):
+            raise InputError(f"{where(row)}: key {key!r} is not a string")
+        if key.split() != [key] or "\0" in key:
+            raise InputError(f"{where(row)}: key {key!r} is empty or has white space or NUL in it")
+        if key != key.encode(errors="replace").decode():
+            raise InputError(f"{where(row)}: key {key!r} cannot be written as UTF-8")
+
+
+def _are_printable(keys: list[str]) -> bool:
+    """Whether all are strings of printable ASCII, as is seen of all at once."""
+    try:
+        joined = "".join(keys)
+    except TypeError:
+        return False
+    return joined.isascii() and joined.isprintable() and " " not in joined and all(keys)
+
+
+def check_unique(keys: list[str], where: Callable[[int], str]) -> None:
+    """Refuse a key that is there twice."""
+    # Sorted keys, which are common, are seen to be different without a set.
+    if are_sorted(keys) or len(set(keys)) == len(keys):
+        return
+    first_row: dict[str, int] = {}
+    for row, key in enumerate(keys):
+        if (first := first_row.setdefault(key, row)) != row:
+            raise InputError(
+                f"{where(row)}: duplicate key {key!r}, also at {where(first)}; remove one"
+            )
+
+
+def check_finite(
+    keys: list[str], matrix: npt.NDArray[np.float32], where: Callable[[int], str]
+) -> None:
+    """Refuse vectors with a NaN or an infinity."""
+    # NaN and infinities survive min and max, which need no (N, D) temporary.
+    if not len(matrix) or (np.isfinite(matrix.min()) and np.isfinite(matrix.max())):
+        return
+    row = next(row for row, vector in enumerate(matrix) if not np.isfinite(vector).all())
+    nans = int(np.isnan(matrix[row]).sum())
+    infinities = int(np.isinf(matrix[row]).sum())
+    found = f"{nans} NaN" if nans else f"{infinities} infinite"
+    raise InputError(f"{where(row)}: vector of {keys[row]!r} has {found} values; extract it again")
+
+
+def some(names: Sequence[str]) -> str:
+    """`3 ids ('a', 'b', ...)`: how many, and the first of them."""
+    shown = ", ".join(repr(name) for name in names[:3]) + (", ..." if len(names) > 3 else "")
+    return f"{len(names)} ({shown})"

@@ -1,0 +1,518 @@
+"""Speaker embeddings, and the Kaldi tables (ark, scp) that keep them on disk.
+
+An scp lists `key ark:offset`, the offset being that of the vector in an ark; see `nessa.kaldi.ark`.
+
+Reading is strict: whatever is not a finite vector of one common dimension under a unique key is
+refused with its file and place. Nothing read is executed: no pickles, and no pipes unless asked.
+"""
+
+import os
+import subprocess
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from functools import cached_property
+from itertools import repeat
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from nessa.errors import InputError
+from nessa.files import atomic_open, write_json, write_table
+from nessa.kaldi.ark import Ark, Matrix, write_records
+from nessa.kaldi.checks import as_float32, check_finite, check_ids, check_unique, some
+from nessa.kaldi.scp import Listing, are_sorted, merge_scps, read_scp, write_scp
+from nessa.kaldi.stamps import XVECTOR_TABLES, ModelStamp, read_stamp
+from nessa.threads import background
+
+Block = tuple[list[str], Matrix]  # keys, and their vectors (N, D)
+_COLUMNS_PER_SUM = 16  # one cache line of float32; bounds the float64 copy that a mean needs
+
+
+class Embeddings:
+    """Speaker embeddings under their keys: utterance, speaker or profile ids.
+
+    Attributes:
+        keys: N unique ids without white space.
+        matrix: float32 (N, D), C-contiguous, finite; row i belongs to keys[i].
+        stamp: the model that made them, or None if unknown.
+
+    Examples:
+        >>> embeddings = Embeddings(["ann-1", "bob-1"], [[1, 0], [0, 1]])
+        >>> len(embeddings), embeddings.dim
+        (2, 2)
+        >>> embeddings.select(["bob-1"]).matrix.tolist()
+        [[0.0, 1.0]]
+    """
+
+    def __init__(
+        self,
+        keys: Iterable[str],
+        matrix: npt.ArrayLike,
+        stamp: ModelStamp | None = None,
+        where: Callable[[int], str] = "row {}".format,
+    ) -> None:
+        """Check and keep keys and matrix; a C-contiguous float32 array is kept without a copy.
+
+        Args:
+            keys: N ids.
+            matrix: real (N, D), D at least 1.
+            stamp: the model that made them.
+            where: says where row i came from; messages about that row begin with it.
+
+        Raises:
+            InputError: a key that is empty, repeated or has white space, a matrix of another
+                shape, or a value that is NaN, infinite or beyond float32.
+        """
+        self.keys = list(keys)
+        self.matrix = as_float32(matrix)
+        self.stamp = stamp
+        if self.matrix.ndim != 2 or self.matrix.shape[0] != len(self.keys):
+            shape = self.matrix.shape
+            raise InputError(f"{len(self.keys)} keys need a matrix of as many rows, got {shape}")
+        if self.matrix.shape[1] == 0:
+            raise InputError("embeddings need at least one dimension, got a matrix of 0 columns")
+        check_ids(self.keys, where)
+        check_unique(self.keys, where)
+        check_finite(self.keys, self.matrix, where)
+
+    @classmethod
+    def _read(
+        cls, keys: list[str], matrix: Matrix, finite: bool, where: Callable[[int], str]
+    ) -> Self:
+        """Embeddings whose keys and values were looked at one by one while they were read."""
+        check_unique(keys, where)
+        if not finite:
+            check_finite(keys, matrix, where)
+        made = cls.__new__(cls)
+        made.keys, made.matrix, made.stamp = keys, matrix, None
+        return made
+
+    @cached_property
+    def _row_of(self) -> dict[str, int]:
+        return dict(zip(self.keys, range(len(self)), strict=True))
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __repr__(self) -> str:
+        return f"Embeddings({len(self)} x {self.dim}, stamp={self.stamp})"
+
+    @property
+    def dim(self) -> int:
+        """D, the dimension of the vectors."""
+        return self.matrix.shape[1]
+
+    @classmethod
+    def read(cls, path: Path | str, allow_pipes: bool = False) -> "Embeddings":
+        """Read an ark, an scp, or an embeddings directory.
+
+        A directory is read through its `xvector.scp`. Tables of the embeddings directory carry
+        the stamp of the `info.json` beside them. Relative paths inside an scp are relative to
+        the working directory, as in Kaldi. Memory: 4 N D bytes and the largest ark's share.
+
+        Args:
+            path: `*.ark` (binary or text, float or double), `*.scp`, or a directory.
+            allow_pipes: run scp entries that end in `|` with `sh -c`, and read their output.
+
+        Returns:
+            The embeddings, in file order.
+
+        Raises:
+            InputError: anything but finite vectors of one dimension under unique keys, or an
+                `info.json` that does not fit them.
+        """
+        path = Path(path)
+        if path.is_dir():
+            path = path / "xvector.scp"
+        if path.suffix == ".ark":
+            embeddings = _read_ark(path)
+        elif path.suffix == ".scp":
+            embeddings = _read_listed(read_scp(path), allow_pipes)
+        else:
+            wanted = "expected a .scp, an .ark or an embeddings directory"
+            missing = "no such folder; has the stage that makes it been run?"
+            raise InputError(f"{path}: {wanted if path.exists() else missing}")
+        if path.name in XVECTOR_TABLES:
+            embeddings.stamp = read_stamp(path, len(embeddings), embeddings.dim)
+        return embeddings
+
+    def rows(self, keys: Sequence[str]) -> npt.NDArray[np.int64]:
+        """Rows of `keys` in `matrix`, for gathering: `e.matrix[e.rows(keys)]`.
+
+        Args:
+            keys: K ids, in any order, repeated or not.
+
+        Returns:
+            int64 (K,).
+
+        Raises:
+            InputError: some keys have no vector.
+        """
+        rows = np.fromiter(map(self._row_of.get, keys, repeat(-1)), np.int64, len(keys))
+        if rows.min(initial=0) < 0:
+            missing = list(dict.fromkeys(key for key in keys if key not in self._row_of))
+            raise InputError(
+                f"{some(missing)} have no vector among {len(self)} embeddings; "
+                "extract them or leave them out of the list"
+            )
+        return rows
+
+    def select(self, keys: Iterable[str]) -> "Embeddings":
+        """The embeddings of `keys`, in that order, with the same stamp.
+
+        Raises:
+            InputError: some keys have no vector, or are repeated.
+        """
+        keys = list(keys)
+        return Embeddings(keys, self.matrix[self.rows(keys)], self.stamp)
+
+    def write(
+        self,
+        directory: Path | str,
+        utt2spk: Mapping[str, str] | None = None,
+        relative: bool = False,
+    ) -> None:
+        """Write a complete embeddings directory from one process.
+
+        Args:
+            directory: see `merge_parts` for what it will hold.
+            utt2spk: {utterance: speaker}, of exactly these keys; None leaves out the per-speaker
+                files.
+            relative: write scp paths relative to the working directory, not absolute.
+
+        Raises:
+            InputError: no vectors, or `utt2spk` names other utterances.
+        """
+        ordered = self if are_sorted(self.keys) else self.select(sorted(self.keys))
+        parts = [write_part(directory, 1, [(self.keys, self.matrix)], relative)]
+        listing = merge_scps(str(directory), parts)
+        _complete(Path(directory), parts, listing, ordered, utt2spk, self.stamp, relative)
+
+    def write_part(self, directory: Path | str, job: int, relative: bool = False) -> None:
+        """Write `xvector.JOB.ark` and its scp, one shard of an embeddings directory.
+
+        The directory is complete, or complete again, once `merge_parts` has run.
+
+        Args:
+            directory: made if missing.
+            job: number of the shard, from 1.
+            relative: write scp paths relative to the working directory, not absolute.
+        """
+        write_part(directory, job, [(self.keys, self.matrix)], relative)
+
+    def write_ark(
+        self, ark: Path | str, scp: Path | str | None = None, relative: bool = False
+    ) -> None:
+        """Write one binary float32 ark, and the scp that lists it after it.
+
+        Args:
+            ark: path of the ark.
+            scp: path of the scp, or None for none.
+            relative: write scp paths relative to the working directory, not absolute.
+        """
+        listed = Path(scp) if scp is not None else None
+        _write_tables(Path(ark), listed, [(self.keys, self.matrix)], relative)
+
+
+def write_part(
+    directory: Path | str, job: int, blocks: Iterable[Block], relative: bool = False
+) -> Listing:
+    """Write one shard of an embeddings directory; see `Embeddings.write_part`.
+
+    Args:
+        directory, job, relative: as there.
+        blocks: (keys, their vectors), one after the other; each is written while the next is made.
+
+    Returns:
+        What its scp lists.
+    """
+    directory = Path(directory)
+    _unseal(directory)
+    scp = _part(directory, job, "scp")
+    return _write_tables(_part(directory, job, "ark"), scp, blocks, relative)
+
+
+def _write_tables(ark: Path, scp: Path | None, blocks: Iterable[Block], relative: bool) -> Listing:
+    if scp is not None:
+        scp.unlink(missing_ok=True)  # its offsets are those of the ark to be replaced
+    keys: list[str] = []
+    writing: list[Future[npt.NDArray[np.int64]]] = []
+    with atomic_open(ark, "wb") as file, background() as submit:
+        for block_keys, matrix in blocks:
+            keys += block_keys
+            if len(writing) > 1:
+                writing[-2].result()  # bounds the blocks that are waiting
+            writing.append(submit(write_records, file, block_keys, matrix))
+        offsets = np.concatenate([np.empty(0, np.int64), *(done.result() for done in writing)])
+    location = os.path.relpath(ark) if relative else os.path.abspath(ark)
+    listing = Listing(
+        str(scp),
+        keys,
+        [location],
+        np.zeros(len(keys), np.int64),
+        offsets,
+        f"{scp}: row {{}}".format,
+    )
+    if scp is not None:
+        write_scp(scp, listing)
+    return listing
+
+
+def merge_parts(
+    directory: Path | str,
+    jobs: int,
+    utt2spk: Mapping[str, str] | None = None,
+    stamp: ModelStamp | None = None,
+    relative: bool = False,
+) -> Embeddings:
+    """Complete an embeddings directory whose parts 1 to `jobs` are written.
+
+    Makes `xvector.scp` (all parts, C-sorted), `spk_xvector.{ark,scp}` (per-speaker means),
+    `num_utts.ark` (text, `speaker count`) and, last, `info.json`. Parts beyond `jobs`, left by a
+    run with more of them, are removed. A part may be empty. Memory: all vectors, 4 N D bytes.
+
+    Args:
+        directory: holds `xvector.JOB.{ark,scp}`.
+        jobs: number of parts.
+        utt2spk: {utterance: speaker}, of exactly the utterances in the parts; None leaves out
+            the per-speaker files.
+        stamp: the model that made the vectors; None leaves out `info.json`.
+        relative: write the path of `spk_xvector.ark` relative to the working directory.
+
+    Returns:
+        The merged embeddings, C-sorted by key.
+
+    Raises:
+        InputError: a part is missing or broken, two parts share a key, there are no vectors at
+            all, or `utt2spk` names other utterances than the parts.
+    """
+    directory = Path(directory)
+    parts = _read_parts(directory, jobs)
+    listing = merge_scps(str(directory), parts)
+    merged = _read_listed(listing, allow_pipes=False)
+    _complete(directory, parts, listing, merged, utt2spk, stamp, relative)
+    merged.stamp = stamp
+    return merged
+
+
+def join_parts(
+    directory: Path | str,
+    parts: Sequence[Listing | None],
+    dim: int,
+    stamp: ModelStamp | None = None,
+) -> None:
+    """Complete a directory as `merge_parts` does, without its speakers and without reading vectors.
+
+    Args:
+        directory, stamp: as there.
+        parts: what `write_part` gave; None where another process wrote the part.
+        dim: of the vectors.
+
+    Raises:
+        InputError: a part is missing, two parts share a key, or there are no vectors at all.
+    """
+    directory = Path(directory)
+    known = [
+        part or read_scp(_part(directory, job, "scp")) for job, part in enumerate(parts, start=1)
+    ]
+    _clear(directory, len(known))
+    _seal(directory, known, merge_scps(str(directory), known), dim, stamp)
+
+
+def _read_parts(directory: Path, jobs: int) -> list[Listing]:
+    parts = [_part(directory, job, "scp") for job in range(1, jobs + 1)]
+    if missing := [part.name for part in parts if not part.exists()]:
+        raise InputError(f"{directory}: {some(missing)} missing; run extraction again")
+    return [read_scp(part) for part in parts]
+
+
+def _complete(
+    directory: Path,
+    parts: Sequence[Listing],
+    listing: Listing,
+    merged: Embeddings,
+    utt2spk: Mapping[str, str] | None,
+    stamp: ModelStamp | None,
+    relative: bool,
+) -> None:
+    """Complete a directory whose parts, sorted in `listing`, hold the merged embeddings."""
+    if not len(merged):
+        raise InputError(f"{directory}: holds no vectors; run extraction again")
+    if utt2spk is not None:
+        _check_same_utterances(directory, merged.keys, utt2spk)
+    _clear(directory, len(parts))
+    if utt2spk is not None:
+        means, counts = speaker_means(merged, utt2spk)
+        means.write_ark(directory / "spk_xvector.ark", directory / "spk_xvector.scp", relative)
+        write_table(directory / "num_utts.ark", counts)
+    _seal(directory, parts, listing, merged.dim, stamp)
+
+
+def _clear(directory: Path, jobs: int) -> None:
+    """Take away what an earlier run left there beside the parts."""
+    _unseal(directory)
+    for name in ("spk_xvector.scp", "spk_xvector.ark", "num_utts.ark"):
+        (directory / name).unlink(missing_ok=True)
+    _remove_stale_parts(directory, jobs)
+
+
+def _seal(
+    directory: Path,
+    parts: Sequence[Listing],
+    listing: Listing,
+    dim: int,
+    stamp: ModelStamp | None,
+) -> None:
+    """Write what says that the directory is complete."""
+    if not listing.keys:
+        raise InputError(f"{directory}: holds no vectors; run extraction again")
+    check_unique(listing.keys, listing.where)
+    if listing is parts[0]:  # of the same bytes as that of its part
+        with atomic_open(directory / "xvector.scp", "wb") as file:
+            file.write(_part(directory, 1, "scp").read_bytes())
+    else:
+        write_scp(directory / "xvector.scp", listing)
+    if stamp is not None:
+        info = {"model": stamp.model, "fingerprint": stamp.fingerprint, "set": stamp.set}
+        write_json(directory / "info.json", info | {"dim": dim, "count": len(listing.keys)})
+
+
+def profile_means(embeddings: Embeddings, enroll_map: Mapping[str, Sequence[str]]) -> Embeddings:
+    """Voice profiles: the mean of each profile's enrollment utterances (not length-normalised).
+
+    Args:
+        embeddings: utterance embeddings of the enrollment model, before any mapping.
+        enroll_map: {profile: utterances}, none empty.
+
+    Returns:
+        The profiles, in the order of the map, summed in float64, with the same stamp.
+
+    Raises:
+        InputError: a profile without utterances or with a repeated one, or an utterance without
+            a vector.
+    """
+    for profile, utterances in enroll_map.items():
+        if not utterances:
+            raise InputError(f"profile {profile!r} has no utterances; give it one or remove it")
+        if len(set(utterances)) < len(utterances):
+            raise InputError(f"profile {profile!r} lists an utterance twice; remove one")
+    counts = np.array([len(utterances) for utterances in enroll_map.values()], np.int64)
+    rows = embeddings.rows([key for utterances in enroll_map.values() for key in utterances])
+    starts = np.cumsum(counts) - counts
+    means = np.empty((len(counts), embeddings.dim), np.float32)
+    for first in range(0, embeddings.dim if len(counts) else 0, _COLUMNS_PER_SUM):
+        columns = slice(first, first + _COLUMNS_PER_SUM)
+        gathered = embeddings.matrix[rows, columns].astype(np.float64)
+        means[:, columns] = np.add.reduceat(gathered, starts, axis=0) / counts[:, None]
+    return Embeddings(enroll_map, means, embeddings.stamp)
+
+
+def speaker_means(
+    embeddings: Embeddings, utt2spk: Mapping[str, str]
+) -> tuple[Embeddings, dict[str, int]]:
+    """The mean embedding of every speaker, over all utterances of theirs.
+
+    Args:
+        embeddings: utterance embeddings.
+        utt2spk: {utterance: speaker}; may name more utterances.
+
+    Returns:
+        (means, C-sorted by speaker; {speaker: number of utterances} in the same order).
+
+    Raises:
+        InputError: an utterance has no speaker.
+    """
+    if orphans := [key for key in embeddings.keys if key not in utt2spk]:
+        raise InputError(f"{some(orphans)} have no speaker; add them to utt2spk")
+    spk2utt: dict[str, list[str]] = {}
+    for key in embeddings.keys:
+        spk2utt.setdefault(utt2spk[key], []).append(key)
+    spk2utt = {speaker: spk2utt[speaker] for speaker in sorted(spk2utt, key=str.encode)}
+    counts = {speaker: len(utterances) for speaker, utterances in spk2utt.items()}
+    return profile_means(embeddings, spk2utt), counts
+
+
+def _part(directory: Path, job: int, suffix: str) -> Path:
+    return directory / f"xvector.{job}.{suffix}"
+
+
+def _unseal(directory: Path) -> None:
+    """Take away what says that the directory is complete, before anything under it changes."""
+    for name in ("info.json", "xvector.scp"):
+        (directory / name).unlink(missing_ok=True)
+
+
+def _remove_stale_parts(directory: Path, jobs: int) -> None:
+    for suffix in ("scp", "ark"):
+        for path in directory.glob(f"xvector.*.{suffix}"):
+            job = path.name.split(".")[1]
+            if job.isdecimal() and int(job) > jobs:
+                path.unlink()
+
+
+def _check_same_utterances(
+    directory: Path, keys: Sequence[str], utt2spk: Mapping[str, str]
+) -> None:
+    present = set(keys)
+    if lacking := [key for key in utt2spk if key not in present]:
+        raise InputError(
+            f"{directory}: {some(lacking)} of utt2spk have no vector; run extraction again"
+        )
+    if unknown := [key for key in keys if key not in utt2spk]:
+        raise InputError(
+            f"{directory}: {some(unknown)} are not in utt2spk; remove the directory's parts "
+            "and run extraction again"
+        )
+
+
+def _read_ark(path: Path) -> Embeddings:
+    keys, offsets, matrix, finite = Ark.open(str(path), str(path), path).read()
+    return Embeddings._read(keys, matrix, finite, lambda row: f"{path}: byte {offsets[row]}")
+
+
+def _read_listed(listing: Listing, allow_pipes: bool) -> Embeddings:
+    """Read what scp lines point to, opening each ark once."""
+    if not listing.keys:
+        raise InputError(f"{listing.name}: holds no vectors; run extraction again")
+    matrix, finite = np.empty((0, 0), np.float32), True
+    for number, source in enumerate(listing.sources):
+        rows = np.flatnonzero(listing.source_of == number)
+        place = listing.where(int(rows[0]))
+        keys = [listing.keys[row] for row in rows.tolist()]
+        ark = _open_source(listing.name, place, source, allow_pipes)
+        vectors = ark.find(keys, listing.offsets[rows])
+        if not matrix.size:
+            matrix = np.empty((len(listing.keys), vectors.dim), np.float32)
+        if vectors.dim != matrix.shape[1]:
+            raise InputError(
+                f"{place}: {source} has vectors of dimension {vectors.dim}, those before it "
+                f"{matrix.shape[1]}; extract all with one model"
+            )
+        finite &= vectors.gather(matrix, rows)
+    return Embeddings._read(listing.keys, matrix, finite, listing.where)
+
+
+def _open_source(table: str, place: str, source: str, allow_pipes: bool) -> Ark:
+    """The file or pipe that `table` names, first at the line `place`."""
+    if source.endswith("]"):
+        raise InputError(
+            f"{place}: range specifiers are not supported: {source}; "
+            "write the range as a vector of its own"
+        )
+    if not source.endswith("|"):
+        return Ark.open(f"{table}: {source}", f"{place}: {source}", Path(source))
+    if not allow_pipes:
+        raise InputError(
+            f"{place}: {source} is a command, which is not run; allow pipes if you trust the file"
+        )
+    return Ark(f"{place}: {source}", _run_pipe(place, source.removesuffix("|")))
+
+
+def _run_pipe(place: str, command: str) -> bytes:
+    done = subprocess.run(["sh", "-c", command], capture_output=True, check=False)
+    if done.returncode:
+        complaint = done.stderr.decode(errors="replace").strip()
+        raise InputError(f"{place}: command failed with status {done.returncode}: {complaint}")
+    return done.stdout

@@ -1,0 +1,177 @@
+"""Intervals of error rates: the joint speaker bootstrap."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from nessa.errors import InputError
+from nessa.metrics.roc import Floats, Roc, check_classes
+from nessa.trials import as_labels, index_names
+
+
+class Estimate(NamedTuple):
+    """A value measured on all trials, and on each bootstrap draw of them."""
+
+    value: float
+    draws: Floats  # (D,)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval: the 2.5 and 97.5 percentiles of the draws."""
+        low, high = np.percentile(self.draws, [2.5, 97.5])
+        return float(low), float(high)
+
+
+class Bootstrap(NamedTuple):
+    """Estimates of several systems from the same draws, which makes them paired."""
+
+    eer: list[Estimate]
+    min_dcf: list[Estimate]
+
+
+def bootstrap(
+    systems: Sequence[ArrayLike],
+    labels: ArrayLike,
+    enroll_speakers: Sequence[str],
+    test_speakers: Sequence[str],
+    draws: int = 1000,
+    seed: int = 0,
+    p_target: float = 0.01,
+    c_miss: float = 1,
+    c_fa: float = 1,
+) -> Bootstrap:
+    """Joint speaker bootstrap of EER and minDCF.
+
+    Speakers are drawn with replacement. A non-target trial weighs the product of its two
+    speakers' counts, a target trial the count of its speaker. A draw that leaves no target or
+    no non-target is drawn again.
+
+    Args:
+        systems: scores (T,) of each system on the same trials.
+        labels: (T,), True for a target trial.
+        enroll_speakers: speakers of the enrollment sides, length T; see `trials.trial_speakers`.
+        test_speakers: speakers of the test sides, length T.
+        draws: number of draws.
+        seed: seed of the draws.
+        p_target: prior probability of a target, for minDCF.
+        c_miss: cost of a miss.
+        c_fa: cost of a false alarm.
+
+    Returns:
+        EER and minDCF of each system.
+
+    Raises:
+        InputError: see `check_scores`; or labels that contradict the speakers.
+    """
+    if draws < 1:
+        raise InputError(f"{draws} draws were asked for; an interval needs at least 1")
+    labels = as_labels(labels)
+    check_classes(labels)  # without both classes no draw would ever do
+    enroll, test = _speaker_codes(labels, enroll_speakers, test_speakers)
+    counts = _draw_counts(labels, enroll, test, draws, np.random.default_rng(seed))
+    eers, costs = [], []
+    for scores in systems:
+        curve = Roc.of(scores, labels)
+        drawn = [
+            (roc.eer(), roc.min_dcf(p_target, c_miss, c_fa))
+            for roc in _reweighed(curve, np.asarray(scores), labels, enroll, test, counts)
+        ]
+        eer_draws, cost_draws = np.array(drawn).reshape(-1, 2).T
+        eers.append(Estimate(curve.eer(), eer_draws))
+        costs.append(Estimate(curve.min_dcf(p_target, c_miss, c_fa), cost_draws))
+    return Bootstrap(eers, costs)
+
+
+def _speaker_codes(
+    labels: NDArray[np.bool_], enroll_speakers: Sequence[str], test_speakers: Sequence[str]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Numbers of the speakers of both sides, each (T,)."""
+    if not len(labels) == len(enroll_speakers) == len(test_speakers):
+        raise InputError(
+            f"{len(labels)} labels, {len(enroll_speakers)} enrollment and {len(test_speakers)} "
+            "test speakers; give one of each per trial"
+        )
+    enroll, test = np.split(index_names([*enroll_speakers, *test_speakers]).codes, 2)
+    wrong = np.flatnonzero(labels != (enroll == test))
+    if len(wrong):
+        kind = "target" if labels[wrong[0]] else "non-target"
+        raise InputError(
+            f"trial {wrong[0]} (counted from 0) is a {kind} of speakers "
+            f"{enroll_speakers[wrong[0]]!r} and {test_speakers[wrong[0]]!r}; mend its label or "
+            "utt2spk"
+        )
+    return enroll, test
+
+
+def _draw_counts(
+    labels: NDArray[np.bool_],
+    enroll: NDArray[np.int64],
+    test: NDArray[np.int64],
+    draws: int,
+    rng: np.random.Generator,
+) -> list[NDArray[np.int64]]:
+    """How often each speaker was drawn (S,), for each draw that keeps trials of both classes."""
+    speakers = int(max(enroll.max(), test.max())) + 1
+    targets = np.unique(enroll[labels])
+    # Each pair of speakers once: enough to see whether a draw keeps any.
+    pairs = np.unique(enroll[~labels] * speakers + test[~labels])
+    first, second = np.divmod(pairs, speakers)
+    counts: list[NDArray[np.int64]] = []
+    while len(counts) < draws:
+        drawn = np.bincount(rng.integers(speakers, size=speakers), minlength=speakers)
+        if drawn[targets].any() and (drawn[first] * drawn[second]).any():
+            counts.append(drawn)
+    return counts
+
+
+def _reweighed(
+    curve: Roc,
+    scores: NDArray,
+    labels: NDArray[np.bool_],
+    enroll: NDArray[np.int64],
+    test: NDArray[np.int64],
+    counts: Sequence[NDArray[np.int64]],
+) -> Iterator[Roc]:
+    """Yield the curve under each draw's weights, without sorting again."""
+    target_speakers = enroll[labels][np.argsort(scores[labels])]
+    order = np.argsort(scores[~labels])
+    first, second = enroll[~labels][order], test[~labels][order]
+    for drawn in counts:
+        # Counts of trials below a threshold are places in the running sum of their weights.
+        misses = np.cumsum(np.append(0, drawn[target_speakers]))[curve.misses]
+        rejections = np.cumsum(np.append(0, drawn[first] * drawn[second]))[curve.rejections]
+        yield Roc(misses, rejections)
+
+
+def difference(a: Estimate, b: Estimate) -> Estimate:
+    """a - b, paired draw by draw."""
+    return Estimate(a.value - b.value, a.draws - b.draws)
+
+
+def mean_estimate(estimates: Sequence[Estimate]) -> Estimate:
+    """The mean of several systems (the seeds of an aligner), paired draw by draw."""
+    value = float(np.mean([estimate.value for estimate in estimates]))
+    return Estimate(value, np.mean([estimate.draws for estimate in estimates], axis=0))
+
+
+def recovered_gain(e_oo: Estimate, e: Estimate, e_nn: Estimate) -> Estimate | None:
+    """Share of a model update's gain that an asymmetric system recovers: (oo - e) / (oo - nn).
+
+    Args:
+        e_oo: error rate of the old model with itself.
+        e: error rate of the asymmetric system.
+        e_nn: error rate of the new model with itself, all from the same draws.
+
+    Returns:
+        The gain as a fraction (1: as good as enrolling everybody anew), or None where the new
+        model is not better beyond doubt: where the interval of oo - nn is not above 0. Draws in
+        which it is not better (under 2.5 %, then) have no gain and are left out of its draws.
+    """
+    update = difference(e_oo, e_nn)
+    if update.value <= 0 or update.interval[0] <= 0:
+        return None
+    better = update.draws > 0
+    recovered = difference(e_oo, e)
+    return Estimate(recovered.value / update.value, recovered.draws[better] / update.draws[better])

@@ -1,0 +1,227 @@
+"""A fitted aligner's two maps as ONNX files for production, checked against the aligner."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import singledispatch
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nessa import __version__
+from nessa.alignment.base import Aligner
+from nessa.alignment.linear import LinearAligner
+from nessa.alignment.logit import LogitAligner
+from nessa.alignment.networks import Centering, NetworkAligner, input_dim
+from nessa.alignment.plda import PLDAAligner
+from nessa.alignment.views import SIDES, Matrix, Side
+from nessa.errors import InputError
+from nessa.files import atomic_open
+from nessa.production.onnx import OPSET, facts_lines, open_session, to_onnx
+from nessa.scoring.calibration import Calibration
+
+TOLERANCE = 1e-5  # largest difference from the aligner, of any value of a unit vector
+CHECKED_BATCHES = (1, 7)  # rows
+
+
+def export_aligner(
+    aligner: Aligner,
+    output: Path,
+    calibration: Calibration | None = None,
+    facts: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[str]:
+    """Write enroll.onnx, runtime.onnx and a model card, README.md.
+
+    Each network takes `embedding`, float32 (N, D_in), as its model made it, and gives `mapped`,
+    float32 (N, D), of unit length: the cosine of two mapped vectors is their dot product.
+    Nothing is written unless both networks agree with the aligner in onnxruntime.
+
+    Args:
+        aligner: a fitted aligner.
+        output: the folder that receives the files.
+        calibration: of its scores; goes into the metadata of both files and the card.
+        facts: more that the metadata and the card say, such as {"licence": ..., "training_data":
+            ...}.
+
+    Yields:
+        A line per network, once it is written.
+
+    Raises:
+        InputError: no export for this kind of aligner, or a calibration by more than the score.
+        RuntimeError: an exported network differs from the aligner by more than `TOLERANCE`.
+    """
+    properties = dict(facts)
+    if calibration is not None:
+        if calibration.quality:
+            raise InputError(
+                f"a calibration by {', '.join(calibration.quality)} cannot go with a network, "
+                "which knows the score alone; fit one without --utt2dur and --enroll-map"
+            )
+        properties |= {
+            "calibration_scale": repr(calibration.scale),
+            "calibration_offset": repr(calibration.offset),
+        }
+    exported = [_export_side(aligner, side, properties) for side in SIDES]
+    for network in exported:
+        path = output / f"{network.side}.onnx"
+        with atomic_open(path, "wb") as file:
+            file.write(network.content)
+        yield (
+            f"{path}: {network.input_dim} -> {network.output_dim} dimensions, "
+            f"within {network.difference:.1e} of the aligner"
+        )
+    with atomic_open(output / "README.md") as file:
+        file.write(_model_card(aligner, exported, properties))
+
+
+@dataclass(frozen=True)
+class _Network:
+    """One side as ONNX, and what the check of it found."""
+
+    side: Side
+    fingerprint: str
+    input_dim: int
+    output_dim: int
+    content: bytes
+    difference: float  # largest, from the aligner
+
+
+def _export_side(aligner: Aligner, side: Side, facts: Mapping[str, str]) -> _Network:
+    module = side_module(aligner, side).eval()
+    dim = input_dim(module)
+    with torch.inference_mode():
+        output_dim = module(torch.zeros(1, dim)).shape[1]
+    fingerprint = aligner.fingerprints[SIDES.index(side)] or "unknown"
+    properties = {
+        **facts,
+        "kind": aligner.kind,
+        "side": side,
+        "space": aligner.space(),
+        "model_fingerprint": fingerprint,
+        "input_dim": str(dim),
+        "output_dim": str(output_dim),
+    }
+    example = torch.zeros(2, dim)  # one row would make the exporter fix the batch size
+    content = to_onnx(module, example, ("embedding", "mapped"), ("N",), properties)
+    difference = _largest_difference(aligner, side, content, dim)
+    if not difference <= TOLERANCE:
+        raise RuntimeError(
+            f"{side}.onnx differs from the aligner by {difference:.1e}, more than {TOLERANCE:.0e}"
+        )
+    return _Network(side, fingerprint, dim, output_dim, content, difference)
+
+
+def _largest_difference(aligner: Aligner, side: Side, content: bytes, input_dim: int) -> float:
+    """Between onnxruntime and the aligner, on random rows of every length from tiny to large."""
+    session = open_session(content)
+    expected = {"enroll": aligner.map_enroll, "runtime": aligner.map_runtime}[side]
+    rng = np.random.default_rng(0)
+    differences = []
+    for rows in CHECKED_BATCHES:
+        lengths = 10.0 ** rng.uniform(-2, 2, (rows, 1))
+        batch: Matrix = (lengths * rng.standard_normal((rows, input_dim))).astype(np.float32)
+        (mapped,) = session.run(["mapped"], {"embedding": batch})
+        differences.append(np.abs(mapped - expected(batch)).max())
+    return float(max(differences))
+
+
+@singledispatch
+def side_module(aligner: Aligner, side: Side) -> nn.Module:
+    """One side of an aligner, preprocessing included: float32 (N, D_in) -> (N, D), unit length.
+
+    Raises:
+        InputError: no such form of this kind of aligner.
+    """
+    raise InputError(f"aligners of kind {aligner.kind!r} cannot be exported")
+
+
+@side_module.register
+def _(aligner: NetworkAligner, side: Side) -> nn.Module:
+    return aligner.modules[side]
+
+
+@side_module.register
+def _(aligner: LinearAligner, side: Side) -> nn.Module:
+    if isinstance(aligner, PLDAAligner) and not aligner.length_normalize:
+        raise InputError("only a PLDA fitted with length_normalize=True can be exported")
+    centering = Centering(torch.from_numpy(aligner.arrays[f"{side}_mean"]))
+    if f"{side}_map" not in aligner.arrays:
+        return centering
+    return nn.Sequential(centering, _Linear(aligner.arrays[f"{side}_map"]), _Normalize())
+
+
+@side_module.register
+def _(aligner: LogitAligner, side: Side) -> nn.Module:
+    layers = [_Normalize(), _Linear(aligner.arrays[f"{side}_speakers"].T)]
+    if aligner.remove_mean:
+        layers.append(_RemoveMean())
+    return nn.Sequential(*layers, _Normalize())
+
+
+class _Linear(nn.Module):
+    """x -> x M."""
+
+    matrix: Tensor
+
+    def __init__(self, matrix: Matrix) -> None:
+        super().__init__()
+        self.register_buffer("matrix", torch.tensor(matrix))  # (D_in, D)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.matrix
+
+
+class _RemoveMean(nn.Module):
+    """Subtract each row's mean."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x - x.mean(dim=1, keepdim=True)
+
+
+class _Normalize(nn.Module):
+    """Scale each row to unit length."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.normalize(x, dim=1)
+
+
+def _model_card(aligner: Aligner, exported: list[_Network], facts: Mapping[str, str]) -> str:
+    told = facts_lines(facts)
+    if "calibration_scale" in facts:
+        told += "- Natural-log likelihood ratio of a score: calibration scale * score + offset.\n"
+    rows = "\n".join(
+        f"| `{n.side}.onnx` | {n.input_dim} | {n.output_dim} | `{n.fingerprint}` "
+        f"| {n.difference:.1e} |"
+        for n in exported
+    )
+    return f"""\
+# Speaker embedding aligner ({aligner.kind})
+
+Two networks that map the speaker embeddings of two models into one space, made by nessa
+{__version__}. Profiles go through `enroll.onnx`, live utterances through `runtime.onnx`.
+
+| file | input dimension | output dimension | fingerprint of its model | difference |
+|---|---|---|---|---|
+{rows}
+
+- Input `embedding`: float32 (N, input dimension), as the model gives it; length normalisation and
+  centring are inside. A profile is the mean of raw embeddings, taken before mapping.
+- Output `mapped`: float32 (N, output dimension), unit length; the score of a pair is the dot
+  product. Any threshold must be set on scores of this aligner.
+- ONNX opset {OPSET}. N may be any number of rows.
+- Difference: the largest absolute difference between onnxruntime and the aligner, on random rows
+  in batches of {" and ".join(map(str, CHECKED_BATCHES))}; more than {TOLERANCE:.0e} is refused.
+- Use each network with the model of its fingerprint only (also in the file's metadata). Another
+  model's embeddings give scores without meaning, not an error, where the dimension is the same.
+- Use the two files together: mapped vectors can be compared where the metadata `space` is the same.
+{told}
+Intended use: speaker verification and identification where profiles and live speech are embedded
+by different models. Not tested: other languages, channels and ages than those of the training data,
+and disguised or synthetic voices, against which it is no protection.
+
+Voice profiles, mapped or not, are biometric data: ask for consent, encrypt them, and delete them
+on request. A match is evidence and no proof of identity; test it on your own speakers first.
+"""

@@ -1,0 +1,236 @@
+"""Embeddings of both models -> the shared space of an aligner, as embeddings directories."""
+
+import logging
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from nessa.alignment.base import Aligner
+from nessa.alignment.outliers import Outliers
+from nessa.alignment.views import SIDES, Side
+from nessa.errors import InputError, about
+from nessa.kaldi.ark import Matrix
+from nessa.kaldi.embeddings import Block, Embeddings, join_parts, profile_means, write_part
+from nessa.kaldi.scp import Listing
+from nessa.kaldi.stamps import ModelStamp, read_info
+from nessa.trials import read_enroll_map
+
+log = logging.getLogger(__name__)
+ROWS_PER_BLOCK = 16384  # mapped while the ones before are written
+
+
+def map_sides(
+    aligner: Aligner,
+    enroll: Path | None,
+    runtime: Path | None,
+    enroll_map: Path | None,
+    output: Path,
+    nj: int = 1,
+    allow_outliers: bool = False,
+) -> list[str]:
+    """Map one set of embeddings of each model; writes `output`/enroll and `output`/runtime.
+
+    Either may be left out: a store of profiles is the enrollment side alone. What is unlike the
+    align data is listed in `output`/enroll_outliers.csv and `output`/runtime_outliers.csv.
+
+    Memory: the embeddings of a side, for each process.
+
+    Args:
+        aligner: fitted on the two models.
+        enroll: embeddings directory (or scp, ark) of the enrollment model.
+        runtime: the same of the runtime model.
+        enroll_map: profiles (`id utterance ...`) to map beside the enrollment utterances; a
+            profile is averaged in the enrollment model's own space, which is what is stored.
+        output: the folder that receives both sides.
+        nj: processes; two sides are then mapped at the same time, in half as many arks each.
+        allow_outliers: take embeddings without a stamp, most of which are unlike the align data.
+
+    Returns:
+        A line per side.
+
+    Raises:
+        InputError: unreadable embeddings, or of another model or dimension than the aligner's, or
+            that seem to be; or no side at all.
+    """
+    sides = _sides(aligner, enroll, runtime, enroll_map, output, allow_outliers)
+    for side in sides:
+        side.check_info()
+    parts = max(1, nj // len(sides))
+    jobs = [(side, part) for side in sides for part in range(1, parts + 1)]
+    if nj == 1:
+        found = [side.map_part(part, parts, alone=True) for side, part in jobs]
+    else:
+        # Threads of torch do not survive a fork, and many processes need none.
+        context, one_thread = get_context("fork"), (1,)
+        with ProcessPoolExecutor(nj, context, torch.set_num_threads, one_thread) as pool:
+            started = [pool.submit(side.map_part, part, parts, False) for side, part in jobs]
+            found = [done.result() for done in started]
+    lines = []
+    for number, side in enumerate(sides):
+        own = found[number * parts : (number + 1) * parts]
+        join_parts(side.output, [part.listing for part in own], own[0].dim, own[0].stamp)
+        lines.append(side.report([part.outliers for part in own]))
+    return lines
+
+
+def check_sides(
+    aligner: Aligner,
+    enroll: Path | None,
+    runtime: Path | None,
+    enroll_map: Path | None,
+    output: Path,
+    allow_outliers: bool = False,
+) -> Iterator[str]:
+    """Look at all that `map_sides` would read, and write nothing.
+
+    Args:
+        aligner, enroll, runtime, enroll_map, output, allow_outliers: as there.
+
+    Yields:
+        A line per side.
+
+    Raises:
+        InputError: as there.
+    """
+    for side in _sides(aligner, enroll, runtime, enroll_map, output, allow_outliers):
+        yield side.check()
+
+
+def _sides(
+    aligner: Aligner,
+    enroll: Path | None,
+    runtime: Path | None,
+    enroll_map: Path | None,
+    output: Path,
+    allow_outliers: bool,
+) -> list["_Side"]:
+    sides = []
+    if enroll is not None:
+        sides.append(_Side(aligner, "enroll", enroll, enroll_map, output, allow_outliers))
+    if runtime is not None:
+        sides.append(_Side(aligner, "runtime", runtime, None, output, allow_outliers))
+    if not sides:
+        raise InputError("nothing to map; name the embeddings of a side, or of both")
+    return sides
+
+
+def outliers_file(folder: Path, side: Side) -> Path:
+    """Where the outliers of a side are listed, beside its mapped embeddings."""
+    return folder / f"{side}_outliers.csv"
+
+
+def map_of(aligner: Aligner, side: Side) -> Callable[[Matrix], Matrix]:
+    """The map of a side."""
+    return aligner.map_enroll if side == "enroll" else aligner.map_runtime
+
+
+class _Part(NamedTuple):
+    """What a part holds; the listing is left out where it would go from process to process."""
+
+    listing: Listing | None
+    dim: int
+    stamp: ModelStamp | None
+    outliers: Outliers
+
+
+@dataclass(frozen=True)
+class _Side:
+    """One side's embeddings, and where they are to go."""
+
+    aligner: Aligner
+    name: Side
+    source: Path
+    enroll_map: Path | None
+    folder: Path
+    allow_outliers: bool
+
+    @property
+    def output(self) -> Path:
+        return self.folder / self.name
+
+    def check_info(self) -> None:
+        """Refuse embeddings whose stamp is another model's, before any side is written."""
+        info = read_info(self.source) if self.source.is_dir() else None
+        if info is not None:
+            with about(self.source):
+                self.aligner.check_stamps(*self._on_its_side(info.stamp))
+
+    def check(self) -> str:
+        """Read and check everything; a line that says what would be mapped."""
+        embeddings = self._read()
+        with about(self.source):
+            dim = map_of(self.aligner, self.name)(embeddings.matrix[:1]).shape[1]
+            outliers = self._outliers(embeddings)
+            outliers.look_at(embeddings.keys, embeddings.matrix)
+        return (
+            f"{self.source}: {len(embeddings)} embeddings of dimension {embeddings.dim} would be "
+            f"mapped to dimension {dim} in {self.output}; {outliers}"
+        )
+
+    def report(self, parts: list[Outliers]) -> str:
+        """List the outliers of all parts; a line about the side."""
+        for part in parts[1:]:
+            parts[0].add(part)
+        parts[0].write(outliers_file(self.folder, self.name))
+        return f"{self.source}: {parts[0].count} embeddings mapped; {parts[0]}"
+
+    def _outliers(self, embeddings: Embeddings) -> Outliers:
+        expected = self.aligner.fingerprints[SIDES.index(self.name)]
+        stamped = embeddings.stamp is not None and expected is not None
+        return Outliers(self.aligner.reach.get(self.name), stamped or self.allow_outliers)
+
+    def map_part(self, part: int, parts: int, alone: bool) -> _Part:
+        """Map and write one part."""
+        embeddings = self._read()
+        apply = map_of(self.aligner, self.name)
+        with about(self.source):
+            dim = apply(embeddings.matrix[:1]).shape[1]
+        first, last = (round(k * len(embeddings) / parts) for k in (part - 1, part))
+        outliers = self._outliers(embeddings)
+
+        def blocks() -> Iterator[Block]:
+            for start in range(first, last, ROWS_PER_BLOCK):
+                rows = slice(start, min(start + ROWS_PER_BLOCK, last))
+                with about(self.source):
+                    outliers.look_at(embeddings.keys[rows], embeddings.matrix[rows])
+                yield embeddings.keys[rows], apply(embeddings.matrix[rows])
+
+        listing = write_part(self.output, part, blocks())
+        stamp = _shared_space(self.aligner, embeddings.stamp)
+        return _Part(listing if alone else None, dim, stamp, outliers)
+
+    def _on_its_side(self, stamp: ModelStamp | None) -> tuple[ModelStamp | None, ModelStamp | None]:
+        return (stamp, None) if self.name == "enroll" else (None, stamp)
+
+    def _read(self) -> Embeddings:
+        """The embeddings, of the aligner's model, with the profiles that are to be mapped."""
+        embeddings = Embeddings.read(self.source)
+        with about(self.source):
+            self.aligner.check_stamps(*self._on_its_side(embeddings.stamp))
+        if embeddings.stamp is None:
+            log.warning(
+                "%s: no info.json; is this the model that the aligner was fitted on?", self.source
+            )
+        if self.enroll_map is None:
+            return embeddings
+        profiles = read_enroll_map(self.enroll_map)
+        with about(self.enroll_map, self.source):
+            return _joined(embeddings, profile_means(embeddings, profiles))
+
+
+def _joined(first: Embeddings, second: Embeddings) -> Embeddings:
+    matrix = np.concatenate([first.matrix, second.matrix])
+    return Embeddings([*first.keys, *second.keys], matrix, first.stamp)
+
+
+def _shared_space(aligner: Aligner, stamp: ModelStamp | None) -> ModelStamp | None:
+    """The stamp of mapped vectors: not the model's any more, but of the space they are in."""
+    if stamp is None:
+        return None
+    return ModelStamp(f"{stamp.model} in {aligner.kind} space", aligner.space(), stamp.set)

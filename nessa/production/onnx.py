@@ -1,0 +1,95 @@
+"""A torch module -> the bytes of an ONNX file."""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from nessa import __version__
+from nessa.errors import InputError
+
+try:
+    import onnx
+    import onnxruntime
+    import onnxscript  # noqa: F401  torch's exporter needs it
+except ImportError as error:
+    raise InputError(
+        f"ONNX export needs the package {error.name!r}: pip install 'nessa[onnx]'"
+    ) from error
+
+
+OPSET = 20  # the first with a Gelu operator
+
+# What the exporter's own loggers may say: not each rewriting pass, nor that torchvision's
+# operators, which nothing here uses, are not there.
+LOG_LEVELS = {
+    "onnx_ir": logging.WARNING,
+    "onnxscript": logging.WARNING,
+    "torch.onnx": logging.ERROR,
+}
+
+
+def to_onnx(
+    module: nn.Module,
+    example: Tensor,
+    names: tuple[str, str],
+    free: Sequence[str],
+    properties: Mapping[str, str],
+) -> bytes:
+    """Export a network of one input and one output.
+
+    Args:
+        module: in evaluation mode.
+        example: an input.
+        names: of the input and the output.
+        free: names of the input's first dimensions, which may have any size.
+        properties: metadata of the file.
+
+    Returns:
+        The file's content; the same for the same module.
+    """
+    with _quiet_exporter():
+        program = torch.onnx.export(
+            module,
+            (example,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[names[0]],
+            output_names=[names[1]],
+            dynamic_shapes=({axis: torch.export.Dim(name) for axis, name in enumerate(free)},),
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    for node in model.graph.node:
+        del node.metadata_props[:]  # stack traces, with paths of this machine
+    onnx.helper.set_model_props(model, {**properties, "nessa_version": __version__})
+    onnx.checker.check_model(model)
+    return model.SerializeToString(deterministic=True)
+
+
+def open_session(content: bytes) -> onnxruntime.InferenceSession:
+    """The network in onnxruntime, as a product would run it."""
+    return onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+
+
+def facts_lines(facts: Mapping[str, str]) -> str:
+    """What a model card says of the facts that a file's metadata hold: a line each."""
+    return "".join(
+        f"- {name.replace('_', ' ').capitalize()}: {text}\n" for name, text in facts.items()
+    )
+
+
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    loggers = {logging.getLogger(name): level for name, level in LOG_LEVELS.items()}
+    before = {logger: logger.level for logger in loggers}
+    try:
+        for logger, level in loggers.items():
+            logger.setLevel(level)
+        yield
+    finally:
+        for logger, level in before.items():
+            logger.setLevel(level)

@@ -1,0 +1,1 @@
+"""Recipes: their settings, their stages and systems, and the layout of exp/."""

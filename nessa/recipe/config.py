@@ -1,0 +1,63 @@
+"""The recipe: one strict schema for everything a recipe can set; see `nessa.recipe.resolve`."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from nessa.alignment.config import AlignerConfig, Baseline
+from nessa.corpus.config import CorpusConfig, PrepareConfig
+from nessa.encoders.config import ExtractionConfig, ModelConfig
+from nessa.schema import Name, Positive, Section
+
+
+class ScoringConfig(Section):
+    """Stages 5 and 8: score normalisation, and calibration on the dev set."""
+
+    cohort: Literal["align", "train"] = "align"  # AS-norm: the set whose speakers' means it uses
+    top_n: Annotated[int, Field(ge=2)] = 300  # cohort scores that count
+    p_target: Annotated[float, Field(gt=0, lt=1)] = 0.01  # where the calibration is to fit best
+
+
+class EvaluationConfig(Section):
+    """Stages 5 and 8: metrics."""
+
+    bootstrap_draws: Positive = 1000
+    seed: int = 1
+
+
+class Recipe(Section):
+    """Everything that decides what a run computes."""
+
+    name: Name
+    seed: int = 1
+    corpus: CorpusConfig
+    prepare: PrepareConfig
+    encoders: dict[Name, ModelConfig]
+    extraction: ExtractionConfig = ExtractionConfig()
+    update: tuple[Name, Name]  # (old model, new model that replaces it)
+    controls: bool = True  # also align each model with itself
+    baselines: tuple[Baseline, ...] = ("logit", "procrustes")
+    aligner: AlignerConfig = AlignerConfig()
+    scoring: ScoringConfig = ScoringConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="after")
+    def _update_names_encoders(self) -> "Recipe":
+        for model in self.update:
+            if model not in self.encoders:
+                raise ValueError(f"update: no encoder {model!r}; there are {list(self.encoders)}")
+        return self
+
+    @model_validator(mode="after")
+    def _cohort_is_extracted(self) -> "Recipe":
+        if self.scoring.cohort not in self.extraction.sets:
+            raise ValueError(
+                f"scoring.cohort: set {self.scoring.cohort!r} is not among extraction.sets; add it"
+            )
+        return self
+
+    @property
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """(enrollment model, runtime model) in both update directions."""
+        old, new = self.update
+        return (new, old), (old, new)

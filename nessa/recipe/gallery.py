@@ -1,0 +1,66 @@
+"""Mixed galleries: what a fleet sees while its stored profiles move from one model to another."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nessa.alignment.store import load
+from nessa.kaldi.embeddings import Embeddings
+from nessa.metrics.roc import eer
+from nessa.recipe.config import Recipe
+from nessa.recipe.layout import aligner_dir
+from nessa.recipe.systems import NESSA, System
+from nessa.scoring.cosine import cosine_scores
+from nessa.trials import Trials, read_labelled
+
+SHARES = np.linspace(0, 1, 11)  # of the profiles that are still the old model's
+DRAWS = 5  # of which profiles those are; the mean is reported
+Record = dict[str, Any]
+
+
+def mixed_gallery(recipe: Recipe, exp: Path, set_dir: Path) -> list[Record]:
+    """EER as a share of the profiles moves from the old model to the new one.
+
+    All profiles lie in NESSA's shared space, whichever model they are from, and all live
+    utterances come from one runtime model.
+
+    Args:
+        recipe: names the old and the new model.
+        exp: holds embeddings/ and aligners/.
+        set_dir: data directory of the eval set, with trials.
+
+    Returns:
+        A record per runtime model and share: {"runtime", "old_share", "eer"}.
+
+    Raises:
+        InputError: embeddings, trials or the aligner are missing.
+    """
+    old, new = recipe.update
+    aligner = load(aligner_dir(exp, System(NESSA, new, old)))
+    trials = read_labelled(set_dir / "trials")
+    raw = {m: Embeddings.read(exp / "embeddings" / m / set_dir.name) for m in (new, old)}
+    aligner.check_models(raw[new], raw[old])
+    space = {
+        new: Embeddings(raw[new].keys, aligner.map_enroll(raw[new].matrix)),
+        old: Embeddings(raw[old].keys, aligner.map_runtime(raw[old].matrix)),
+    }
+    records = []
+    for runtime in recipe.update:
+        scores = {model: cosine_scores(space[model], space[runtime], trials) for model in space}
+        for share in map(float, SHARES):
+            error = _mixed_eer(scores[old], scores[new], trials, share, recipe.evaluation.seed)
+            records.append({"runtime": runtime, "old_share": share, "eer": error})
+    return records
+
+
+def _mixed_eer(old: np.ndarray, new: np.ndarray, trials: Trials, share: float, seed: int) -> float:
+    """Mean EER over draws of which enrollment ids are the old model's."""
+    assert trials.labels is not None
+    ids = trials.enroll_index
+    errors = []
+    for draw in range(DRAWS):
+        order = np.random.default_rng((seed, draw)).permutation(len(ids.names))
+        is_old = order < round(share * len(ids.names))
+        errors.append(eer(np.where(is_old[ids.codes], old, new), trials.labels))
+    return float(np.mean(errors))

@@ -1,0 +1,44 @@
+"""What a recipe asks the shell to do: the lists that `run.sh` walks through."""
+
+from collections.abc import Iterator
+
+from nessa.recipe.config import Recipe
+from nessa.recipe.stages import STAGES, stage_digest
+from nessa.recipe.systems import (
+    NESSA,
+    aligned_systems,
+    aligner_names,
+    fitted_systems,
+    scored_systems,
+    symmetric_systems,
+)
+
+
+def extras(recipe: Recipe) -> list[str]:
+    """The optional dependencies (extras of pyproject.toml) that a recipe needs."""
+    kinds = {getattr(model, "pretrained", None) for model in recipe.encoders.values()}
+    return [extra for extra in ("resemblyzer", "speechbrain") if extra in kinds]
+
+
+def plan(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """Key and value of each line of the plan, lists separated by spaces."""
+    aligned = aligned_systems(recipe)
+    yield "name", recipe.name
+    yield "extras", " ".join(extras(recipe))
+    yield "corpus", recipe.corpus.program or ""
+    yield "prepare", recipe.prepare.program
+    yield "models", " ".join(recipe.encoders)
+    yield "trained", " ".join(recipe.encoders)
+    yield "sets", "train align dev eval"
+    yield "extract_sets", " ".join(recipe.extraction.sets)
+    yield "shards", str(recipe.extraction.shards)
+    yield "aligners", " ".join(aligner_names(recipe))
+    yield "pairs", " ".join(":".join(pair) for pair in recipe.pairs)
+    yield "symmetric", " ".join(map(str, symmetric_systems(recipe)))
+    yield "fitted", " ".join(map(str, fitted_systems(recipe)))
+    yield "mapped", " ".join(map(str, aligned))
+    yield "systems", " ".join(map(str, scored_systems(recipe)))
+    exported = [system for system in aligned if system.aligner == NESSA]
+    yield "exported", " ".join(str(s) for s in exported if s.enroll != s.runtime)
+    for stage in STAGES:
+        yield "digest", f"{stage} {stage_digest(recipe, stage)}"

@@ -1,0 +1,78 @@
+"""Recipe files -> checked recipes.
+
+A recipe file is YAML. `resolve` merges it with a named size and with `--set key=value` overrides,
+checks every key and type, and returns a frozen `Recipe`. Anything unknown is an error that names
+the key, the file and the nearest valid key.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from nessa.errors import InputError
+from nessa.recipe.config import Recipe
+from nessa.schema import check_depth, explain, nearest, read_yaml
+
+
+def load_recipe(path: Path | str) -> Recipe:
+    """Read a resolved recipe (or one that needs no size)."""
+    return resolve(path)
+
+
+def resolve(path: Path | str, size: str | None = None, overrides: Iterable[str] = ()) -> Recipe:
+    """Merge a recipe file, a size and overrides into a checked recipe.
+
+    Args:
+        path: recipe.yaml; its optional key `sizes` maps a size to the values that it changes.
+        size: a key of `sizes`, "default" or None.
+        overrides: "section.key=value" strings; the value is read as YAML.
+
+    Raises:
+        InputError: not YAML, unknown size or key (the nearest is named), or a wrong value.
+    """
+    settings = read_yaml(path)
+    sizes = settings.pop("sizes", None) or {}
+    if size not in (None, "default"):
+        if size not in sizes:
+            raise InputError(f"{path}: no size {size!r}{nearest(str(size), ['default', *sizes])}")
+        settings = _merge(settings, sizes[size])
+    where = str(path)
+    for override in overrides:
+        settings = _merge(settings, _parse_override(override))
+        where += f" with --set {override}"
+    try:
+        return Recipe.model_validate(settings)
+    except ValidationError as error:
+        raise InputError(f"{where}: " + "; ".join(explain(error, Recipe))) from None
+
+
+def _parse_override(override: str) -> dict[str, Any]:
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise InputError(f"--set {override}: expected key=value, for instance aligner.dim=128")
+    try:
+        check_depth(text)
+        value = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        raise InputError(f"--set {override}: the value is not plain YAML") from None
+    for part in reversed(key.strip().split(".")):
+        value = {part: value}
+    return value
+
+
+def _merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with the values of `change`, mappings merged key by key.
+
+    A mapping that says `pretrained` is another kind of model, and takes the place of the old one.
+    """
+    merged = dict(base)
+    for key, value in change.items():
+        old = merged.get(key)
+        if isinstance(value, Mapping) and isinstance(old, Mapping) and "pretrained" not in value:
+            merged[key] = _merge(old, value)
+        else:
+            merged[key] = value
+    return merged

@@ -1,0 +1,161 @@
+"""A recipe's systems: how stages 5 and 8 score them, and calibrate on dev what eval has."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from nessa.errors import about
+from nessa.evaluation.conditions import Condition, utterance_lists
+from nessa.kaldi.datadir import PROFILE_LIST
+from nessa.kaldi.embeddings import Embeddings
+from nessa.recipe.config import Recipe
+from nessa.recipe.layout import (
+    AS_NORM,
+    COHORT,
+    COSINE,
+    DEV,
+    EVAL,
+    SCORED_SETS,
+    Kind,
+    aligner_dir,
+    calibration_file,
+    mapped_dir,
+    own_cohort,
+    score_file,
+)
+from nessa.recipe.systems import PLDA, PLDA_LLR, RAW, System, has_as_norm
+from nessa.scoring.calibration import Calibration, fit_calibration
+from nessa.scoring.sides import Scores, Sides, score_summary
+from nessa.trials import Trials, join_scores, read_enroll_map, read_scores, write_scores
+
+# Of a list's trials, and the enrollment map of the profiles that it names.
+Scorer = Callable[[Trials, Path | None], dict[Kind, Scores]]
+
+
+def read_condition_scores(
+    scores_dir: Path,
+    system: System,
+    condition: Condition,
+    kind: Kind = COSINE,
+    calibrated: bool = False,
+) -> Scores:
+    """The scores (T,) of a system on the eval trials of a condition, joined by key.
+
+    Raises:
+        InputError: the score file is unreadable, or a trial has no score in it.
+    """
+    path = score_file(scores_dir, system, condition.list_name, EVAL, kind, calibrated)
+    scored, scores = read_scores(path)
+    with about(path):
+        return join_scores(condition.trials, scored, scores, allow_extra=True)
+
+
+def score_system(recipe: Recipe, data: Path, exp: Path, system: System) -> Iterator[str]:
+    """Score a system's dev and eval trials, and calibrate on dev what eval has.
+
+    By cosine and, but for NESSA's later seeds, with AS-norm; or by PLDA's likelihood ratio.
+
+    Args:
+        recipe: its section `scoring`.
+        data: holds the sets, with their trials.
+        exp: holds embeddings/ or mapped/; receives scores/.
+        system: what to score; a raw model with itself needs no mapping.
+
+    Yields:
+        What was written, a line each.
+
+    Raises:
+        InputError: embeddings or trials are missing or do not fit, the cohort is smaller than
+            scoring.top_n, or the dev trials have no labels.
+    """
+    cohort = Sides.read(*_cohort_paths(recipe, exp, system)) if has_as_norm(system) else None
+    calibrations: dict[Kind, Calibration] = {}
+    for set_name in SCORED_SETS:
+        if system.aligner == PLDA_LLR:
+            score = _by_likelihood_ratio(exp, system, set_name)
+        else:
+            score = _by_cosine(exp, system, set_name, cohort, recipe.scoring.top_n)
+        for path in _lists(data / set_name):
+            trials = Trials.read(path)
+            enroll_map = path.with_name("enroll_map") if path.name == PROFILE_LIST else None
+            with about(path):
+                scores = score(trials, enroll_map)
+            for kind, values in scores.items():
+                place = exp / "scores", system, path.name, set_name, kind
+                write_scores(score_file(*place), trials, values)
+                yield score_summary(score_file(*place), trials, values)
+                if set_name == DEV:
+                    fitted = calibration_file(exp / "scores", system, kind)
+                    p_target = recipe.scoring.p_target
+                    calibrations[kind] = fit_calibration(path, score_file(*place), fitted, p_target)
+                else:
+                    llrs = calibrations[kind].apply(values)
+                    write_scores(score_file(*place, calibrated=True), trials, llrs)
+
+
+def _by_cosine(
+    exp: Path, system: System, set_name: str, cohort: Sides | None, top_n: int
+) -> Scorer:
+    """By the cosine of the two sides, with AS-norm where there is a cohort."""
+    utterances = Sides.read(*side_paths(exp, system, set_name))
+    as_norm = utterances.as_norm(cohort, top_n) if cohort is not None else None
+
+    def score(trials: Trials, enroll_map: Path | None) -> dict[Kind, Scores]:
+        sides = utterances if enroll_map is None else utterances.with_profiles(enroll_map)
+        scores: dict[Kind, Scores] = {COSINE: sides.cosine(trials)}
+        if cohort is not None and as_norm is not None:
+            own = as_norm if sides is utterances else as_norm.with_enroll(sides.enroll)
+            with about(*cohort.paths):
+                scores[AS_NORM] = own.apply(scores[COSINE], trials)
+        return scores
+
+    return score
+
+
+def _by_likelihood_ratio(exp: Path, system: System, set_name: str) -> Scorer:
+    """By PLDA itself, of the raw embeddings."""
+    from nessa.alignment.plda import PLDAAligner  # torch, which other systems do without
+    from nessa.alignment.store import load
+
+    aligner = load(aligner_dir(exp, system._replace(aligner=PLDA)))
+    assert isinstance(aligner, PLDAAligner)
+    enroll, runtime = (
+        Embeddings.read(exp / "embeddings" / model / set_name)
+        for model in (system.enroll, system.runtime)
+    )
+    aligner.check_models(enroll, runtime)
+
+    def score(trials: Trials, enroll_map: Path | None) -> dict[Kind, Scores]:
+        profiles = read_enroll_map(enroll_map) if enroll_map is not None else None
+        return {COSINE: aligner.scores(enroll, runtime, trials, profiles).astype(np.float32)}
+
+    return score
+
+
+def _lists(set_dir: Path) -> list[Path]:
+    """What a set is scored on: dev, which calibrates, only on its main list."""
+    if set_dir.name == DEV:
+        return [set_dir / "trials"]
+    profiles = set_dir / PROFILE_LIST
+    return [*utterance_lists(set_dir), *([profiles] if profiles.is_file() else [])]
+
+
+def side_paths(exp: Path, system: System, set_name: str) -> tuple[Path, Path]:
+    """The embeddings of both sides of a system's set: raw, or in its shared space."""
+    if _is_unmapped(system):
+        directory = exp / "embeddings" / system.enroll / set_name
+        return directory, directory
+    mapped = mapped_dir(exp, system, set_name)
+    return mapped / "enroll", mapped / "runtime"
+
+
+def _cohort_paths(recipe: Recipe, exp: Path, system: System) -> tuple[Path, Path]:
+    if _is_unmapped(system):
+        return own_cohort(exp, system, recipe.scoring.cohort)
+    mapped = mapped_dir(exp, system, COHORT)
+    return mapped / "enroll", mapped / "runtime"
+
+
+def _is_unmapped(system: System) -> bool:
+    return system.aligner == RAW and system.enroll == system.runtime

@@ -1,0 +1,107 @@
+"""What the jobs of each stage ask of a cluster: conf/slurm.yaml -> options of Slurm's sbatch."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal, get_args
+
+from pydantic import Field, field_validator
+
+from nessa.schema import Positive, Section, read_section
+
+Stage = Literal[
+    "corpus",
+    "prepare",
+    "encoders",
+    "extract",
+    "symmetric",
+    "align",
+    "map",
+    "asymmetric",
+    "report",
+    "export",
+]
+
+TIME = r"^(\d+-)?\d+(:\d+){0,2}$"  # minutes, minutes:seconds, [days-]hours:minutes:seconds ...
+MEMORY = r"^\d+[KMGT]?$"  # megabytes without a unit
+
+
+class Request(Section):
+    """What a job asks for; None leaves it to the cluster."""
+
+    time: Annotated[str, Field(pattern=TIME)] | None = None
+    memory: Annotated[str, Field(pattern=MEMORY)] | None = None  # of a node
+    cpus: Positive = 1
+    gpus: Annotated[int, Field(ge=0)] = 0  # of a node
+    nodes: Positive = 1  # training only
+    processes: Positive = 1  # of a training on each node; one for each of its GPUs
+    partition: str | None = None
+    account: str | None = None
+    options: tuple[str, ...] = ()  # more of sbatch's, as --qos=long
+    setup: tuple[str, ...] = ()  # lines of shell before each job, as `module load cuda`
+
+    @field_validator("time", mode="before")
+    @classmethod
+    def _is_no_number(cls, time: object) -> object:
+        if isinstance(time, int):  # YAML reads 4:00:00 as seconds
+            raise ValueError(f"YAML makes a number of it, {time}; write it in quotes")
+        return time
+
+    @field_validator("options")
+    @classmethod
+    def _are_options(cls, options: tuple[str, ...]) -> tuple[str, ...]:
+        for option in options:
+            if not re.match(r"--[a-z]", option):
+                raise ValueError(f"{option!r} is no option of sbatch; write it as --qos=long")
+        return options
+
+    def sbatch_options(self) -> Iterator[str]:
+        """Each option as one word."""
+        fields = {
+            "time": self.time,
+            "mem": self.memory,
+            "cpus-per-task": self.cpus,
+            "gpus-per-node": self.gpus or None,
+            "nodes": self.nodes,
+            "partition": self.partition,
+            "account": self.account,
+        }
+        for name, value in fields.items():
+            if value is not None:
+                yield f"--{name}={value}"
+        yield from self.options
+
+
+class ClusterConfig(Section):
+    """conf/slurm.yaml."""
+
+    retries: Annotated[int, Field(ge=0, le=99)] = 2  # of a job that failed, unless by bad input
+    defaults: Request = Request()
+    # What they say goes before the defaults, key by key.
+    stages: dict[Stage, Request] = Field(default_factory=dict)
+
+    def request(self, stage: Stage) -> Request:
+        """What the jobs of a stage ask for."""
+        own = self.stages.get(stage, Request())
+        return self.defaults.model_copy(update=own.model_dump(exclude_unset=True))
+
+
+def cluster_plan(path: Path) -> Iterator[tuple[str, str]]:
+    """Key and value of each line of the plan that run.sh reads.
+
+    Args:
+        path: conf/slurm.yaml.
+
+    Raises:
+        InputError: unreadable, or a key or a value that it cannot have.
+    """
+    config = read_section(path, ClusterConfig)
+    yield "retries", str(config.retries)
+    for stage in get_args(Stage):
+        request = config.request(stage)
+        yield f"{stage}.cpus", str(request.cpus)
+        yield f"{stage}.processes", str(request.processes)
+        for option in request.sbatch_options():
+            yield f"{stage}.sbatch", option
+        for line in request.setup:
+            yield f"{stage}.setup", line

@@ -1,0 +1,303 @@
+"""Studies: how NESSA's gain depends on its data, its width and its parts, beyond a recipe's table.
+
+Each study trains NESSA anew at several points, on the recipe's align set and with the recipe's
+settings but for what the point changes, and evaluates it as stage 8 does: single-utterance eval
+trials, both update directions, paired intervals. Nothing of it is used to choose anything.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from nessa.alignment.base import Aligner, DevSet
+from nessa.alignment.linear import mapped_scores
+from nessa.alignment.neural import NeuralAligner
+from nessa.errors import InputError
+from nessa.evaluation.conditions import Condition, read_conditions
+from nessa.files import digest, read_json, write_json
+from nessa.kaldi.datadir import read_utt2spk
+from nessa.kaldi.embeddings import Embeddings
+from nessa.metrics.bootstrap import bootstrap, mean_estimate, recovered_gain
+from nessa.progress import progress
+from nessa.recipe.config import Recipe
+from nessa.scoring.cosine import cosine_scores
+from nessa.trials import Trials
+
+log = logging.getLogger(__name__)
+StudyName = Literal["speakers", "utterances", "width", "parts", "freeze"]
+SPEAKERS = (50, 100, 200, 500, 1000, 2000, 5000)
+WIDTHS = (0, 16, 64, 256, 1024)
+
+# The sections of the recipe that a study's outcome depends on.
+SECTIONS = {
+    "seed",
+    "corpus",
+    "prepare",
+    "encoders",
+    "extraction",
+    "update",
+    "aligner",
+    "evaluation",
+}
+
+# What the method is made of, each taken away or replaced by itself. The enrollment side of the
+# fit is the new model; its mirror serves the other direction.
+PARTS: dict[str, dict[str, Any]] = {
+    "NESSA as in the recipe": {},
+    "no MLP: linear maps": {"hidden_dim": 0},
+    "no whitening": {"whitening_shrinkage": 1.0},
+    "random start": {"start": "random"},
+    "no whitening, random start": {"whitening_shrinkage": 1.0, "start": "random"},
+    "no dropout": {"dropout": 0.0},
+    "no weight decay": {"weight_decay": 0.0},
+    "64 speakers a batch": {"speakers_per_batch": 64},
+    "profiles of up to 3 utterances in training": {"utterances_per_speaker": 4},
+    "new model's space kept, old model mapped": {"mode": "to-enroll"},
+    "old model's space kept, new model mapped": {"mode": "to-runtime"},
+}
+
+Record = dict[str, Any]
+Scores = npt.NDArray[np.float32]
+Pair = tuple[str, str]  # (enrollment model, runtime model)
+
+
+class Point(NamedTuple):
+    """One setting of a study.
+
+    Attributes:
+        label: what it is, in words.
+        value: its place on the axis of a curve; None in a study that is a table.
+        systems: the fitted aligners of each pair of models, one per seed.
+    """
+
+    label: str
+    value: float | None
+    systems: Mapping[Pair, Sequence[Aligner]]
+
+
+def run_study(name: StudyName, recipe: Recipe, data: Path, exp: Path, output: Path) -> list[Record]:
+    """Run a study and write its records as JSON.
+
+    Args:
+        name: speakers, utterances, width (curves), parts or freeze (tables).
+        recipe: the resolved recipe.
+        data: holds the align, dev and eval sets.
+        exp: holds embeddings/.
+        output: receives {"study", "digest", "records"}.
+
+    Returns:
+        A record per point and pair of models: {"label", "value", "enroll", "runtime", "eer",
+        "eer_ci", "gain", "gain_ci"}; rates and gain as fractions, the mean over the seeds.
+
+    Raises:
+        InputError: embeddings or trials are missing.
+    """
+    laboratory = _Laboratory(recipe, data, exp)
+    records = laboratory.evaluate(list(STUDIES[name](laboratory)))
+    write_json(output, {"study": name, "digest": _digest(recipe), "records": records})
+    return records
+
+
+class _Laboratory:
+    """The align and dev sets of both models, and how to fit and evaluate NESSA on them."""
+
+    def __init__(self, recipe: Recipe, data: Path, exp: Path) -> None:
+        self.recipe = recipe
+        self.pairs = recipe.pairs
+        self.sets = {
+            (model, part): Embeddings.read(exp / "embeddings" / model / part)
+            for model in recipe.update
+            for part in ("align", "dev", "eval")
+        }
+        self.speakers = read_utt2spk(data / "align")
+        self.dev_trials = Trials.read(data / "dev" / "trials")
+        self.condition: Condition = next(read_conditions(data / "eval"))
+
+    def fit(
+        self,
+        pair: Pair,
+        keys: Sequence[str] | None = None,
+        base: NeuralAligner | None = None,
+        seed: int | None = None,
+        **changes: Any,
+    ) -> NeuralAligner:
+        """NESSA between two models.
+
+        Args:
+            pair: the models.
+            keys: the align utterances to use; None: all.
+            base: an aligner whose enrollment side stays as it is.
+            seed: None: the recipe's first.
+            changes: of the recipe's settings.
+        """
+        settings = self.recipe.aligner.model_dump(exclude={"seeds"}) | changes
+        aligner = base or NeuralAligner(seed=seed or self.recipe.aligner.seeds[0], **settings)
+        enroll, runtime = pair
+        dev = DevSet(self.sets[enroll, "dev"], self.sets[runtime, "dev"], self.dev_trials)
+        x, y = self.sets[enroll, "align"], self.sets[runtime, "align"]
+        if keys is not None:
+            x, y = x.select(keys), y.select(keys)
+        log.info("fit %s-%s: %d utterances %s", enroll, runtime, len(x), changes or "")
+        return aligner.fit(x, y, self.speakers, dev, freeze="enroll" if base else None)
+
+    def both_ways(self, **options: Any) -> dict[Pair, list[Aligner]]:
+        """One fit, which serves both update directions; see `fit`."""
+        aligner = self.fit(self.pairs[0], **options)
+        return dict(zip(self.pairs, ([aligner], [aligner.mirrored()]), strict=True))
+
+    def utterances_by_speaker(self) -> dict[str, list[str]]:
+        """{speaker: align utterances}, speakers and utterances in key order."""
+        found: dict[str, list[str]] = {}
+        for key in sorted(self.sets[self.recipe.update[0], "align"].keys):
+            found.setdefault(self.speakers[key], []).append(key)
+        return found
+
+    def evaluate(self, points: Sequence[Point]) -> list[Record]:
+        """Records of all points, from the same bootstrap draws."""
+        labels = self.condition.trials.labels
+        assert labels is not None
+        old, new = self.recipe.update
+        cells = [(point, pair) for point in points for pair in point.systems]
+        scores = [self._raw_scores(old), self._raw_scores(new)]
+        members = []
+        for point, pair in cells:
+            first = len(scores)
+            scores += [self._scores(aligner, pair) for aligner in point.systems[pair]]
+            members.append(range(first, len(scores)))
+        settings = self.recipe.evaluation
+        drawn = bootstrap(
+            scores,
+            labels,
+            *self.condition.speakers,
+            draws=settings.bootstrap_draws,
+            seed=settings.seed,
+        ).eer
+        records = []
+        for (point, (enroll, runtime)), rows in zip(cells, members, strict=True):
+            error = mean_estimate([drawn[row] for row in rows])
+            gain = recovered_gain(drawn[0], error, drawn[1])
+            records.append(
+                {
+                    "label": point.label,
+                    "value": point.value,
+                    "enroll": enroll,
+                    "runtime": runtime,
+                    "eer": error.value,
+                    "eer_ci": list(error.interval),
+                    "gain": gain.value if gain else None,
+                    "gain_ci": list(gain.interval) if gain else None,
+                }
+            )
+        return records
+
+    def _raw_scores(self, model: str) -> Scores:
+        embeddings = self.sets[model, "eval"]
+        return cosine_scores(embeddings, embeddings, self.condition.trials)
+
+    def _scores(self, aligner: Aligner, pair: Pair) -> Scores:
+        enroll, runtime = (self.sets[model, "eval"] for model in pair)
+        return mapped_scores(aligner, enroll, runtime, self.condition.trials)
+
+
+def _watched(points: Sequence[Any], what: str) -> Iterable[Any]:
+    return progress(points, total=len(points), what=what)
+
+
+def _by_speakers(laboratory: _Laboratory) -> Iterator[Point]:
+    """Nested sets of align speakers, drawn at random."""
+    utterances = laboratory.utterances_by_speaker()
+    order = np.random.default_rng(laboratory.recipe.seed).permutation(sorted(utterances))
+    counts = [count for count in SPEAKERS if count < len(order)]
+    for count in _watched([*counts, len(order)], "align speakers"):
+        keys = [key for speaker in sorted(order[:count]) for key in utterances[speaker]]
+        yield Point(f"{count} speakers", count, laboratory.both_ways(keys=keys))
+
+
+def _by_utterances(laboratory: _Laboratory) -> Iterator[Point]:
+    """The first utterances of every align speaker."""
+    utterances = laboratory.utterances_by_speaker()
+    most = max(map(len, utterances.values()))
+    for count in _watched(range(2, most + 1), "utterances per speaker"):
+        keys = [key for own in utterances.values() for key in own[:count]]
+        yield Point(f"{count} utterances", count, laboratory.both_ways(keys=keys))
+
+
+def _by_width(laboratory: _Laboratory) -> Iterator[Point]:
+    for width in _watched(WIDTHS, "hidden units"):
+        yield Point(f"{width} units", width, laboratory.both_ways(hidden_dim=width))
+
+
+def _by_parts(laboratory: _Laboratory) -> Iterator[Point]:
+    for label, changes in _watched(list(PARTS.items()), "parts"):
+        yield Point(label, None, laboratory.both_ways(**changes))
+
+
+def _by_freezing(laboratory: _Laboratory) -> Iterator[Point]:
+    """A runtime model that joins a space against training both sides for it, all seeds."""
+    seeds = laboratory.recipe.aligner.seeds
+    old, new = laboratory.recipe.update
+    bases: dict[Pair, list[NeuralAligner]] = {}
+    for pair in _watched([(old, old), (new, new), (new, old)], "both sides trained"):
+        bases[pair] = [laboratory.fit(pair, seed=seed) for seed in seeds]
+    bases[old, new] = [aligner.mirrored() for aligner in bases[new, old]]
+    for pair, fitted in bases.items():
+        yield Point("both sides trained", None, {pair: fitted})
+    updates = [((old, old), new), ((new, old), new), ((old, new), old), ((new, new), old)]
+    for (enroll, before), after in _watched(updates, "enrollment side frozen"):
+        label = f"{enroll}'s profiles frozen as mapped for runtime {before}"
+        joined = [_join(laboratory, base, enroll, after) for base in bases[enroll, before]]
+        yield Point(label, None, {(enroll, after): joined})
+
+
+def _join(laboratory: _Laboratory, base: NeuralAligner, enroll: str, runtime: str) -> NeuralAligner:
+    """`base` with a runtime side trained for another model; stored profiles must not move."""
+    profiles = laboratory.sets[enroll, "eval"].matrix
+    stored = base.map_enroll(profiles)
+    updated = base.copy()
+    laboratory.fit((enroll, runtime), base=updated)
+    if not np.array_equal(updated.map_enroll(profiles), stored):
+        raise RuntimeError("a frozen side has moved; mapped profiles would be worthless")
+    return updated
+
+
+STUDIES: dict[StudyName, Callable[[_Laboratory], Iterator[Point]]] = {
+    "speakers": _by_speakers,
+    "utterances": _by_utterances,
+    "width": _by_width,
+    "parts": _by_parts,
+    "freeze": _by_freezing,
+}
+
+
+def read_studies(exp: Path, recipe: Recipe) -> dict[str, list[Record]]:
+    """The studies in exp/studies that were made with the recipe as it is, by name.
+
+    Raises:
+        InputError: a file there is no study.
+    """
+    found: dict[str, list[Record]] = {}
+    for name in STUDIES:
+        path = exp / "studies" / f"{name}.json"
+        if not path.is_file():
+            continue
+        study = _read(path)
+        if study["digest"] == _digest(recipe):
+            found[name] = study["records"]
+        else:
+            log.warning("%s: made with other settings; run `nessa study %s` again", path, name)
+    return found
+
+
+def _digest(recipe: Recipe) -> str:
+    return digest(recipe.model_dump(mode="json", include=SECTIONS))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    study = read_json(path)
+    if not isinstance(study, dict) or not study.keys() >= {"digest", "records"}:
+        raise InputError(f"{path}: not a study; run it again, or remove the file")
+    return study

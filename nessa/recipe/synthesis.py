@@ -1,0 +1,29 @@
+"""From a recipe to its corpus: what `nessa synth` and stage 0 share."""
+
+from pathlib import Path
+
+from nessa.errors import InputError
+from nessa.recipe.config import Recipe
+from nessa.synth.tree import SetPlan, synthesise_corpus
+
+
+def synthesise_recipe(recipe: Recipe, directory: Path | str, nj: int = 1) -> None:
+    """Make the corpus that a recipe describes.
+
+    Args:
+        recipe: its `corpus.sets` say how much, its `seed` what.
+        directory: of the corpus; see `synthesise_corpus`.
+        nj: number of processes; does not change a byte.
+
+    Raises:
+        InputError: the recipe describes no synthetic corpus, or `synthesise_corpus` refuses.
+    """
+    if not recipe.corpus.sets:
+        raise InputError(
+            f"recipe {recipe.name!r}: corpus.sets is empty; say how many speakers to make"
+        )
+    sets: dict[str, SetPlan] = {
+        name: SetPlan(size.speakers, size.sessions, size.utterances)
+        for name, size in recipe.corpus.sets.items()
+    }
+    synthesise_corpus(directory, sets, seed=recipe.seed, nj=nj)

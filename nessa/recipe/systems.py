@@ -1,0 +1,104 @@
+"""A recipe's systems: which aligner maps which pair of models."""
+
+from typing import NamedTuple
+
+from nessa.errors import InputError
+from nessa.recipe.config import Recipe
+
+RAW = "raw"  # embeddings as they were extracted
+NESSA = "nessa"
+PLDA = "plda"
+PLDA_LLR = "plda.llr"  # the aligner of PLDA, scored by its likelihood ratio instead of a cosine
+SEED = ".seed"  # between "nessa" and the number of a training after the first
+
+
+class System(NamedTuple):
+    """An aligner (or "raw") with the models on its two sides; written aligner:enroll:runtime."""
+
+    aligner: str
+    enroll: str
+    runtime: str
+
+    def __str__(self) -> str:
+        return ":".join(self)
+
+    @classmethod
+    def parse(cls, text: str) -> "System":
+        """The inverse of str().
+
+        Raises:
+            InputError: not three names.
+        """
+        names = text.split(":")
+        if len(names) != 3 or not all(names):
+            raise InputError(f"system {text!r}: expected aligner:enroll:runtime, as raw:old:old")
+        return cls(*names)
+
+
+def aligner_name(index: int) -> str:
+    """The name of NESSA's `index`-th training: nessa, nessa.seed2, ..."""
+    return NESSA if index == 0 else f"{NESSA}{SEED}{index + 1}"
+
+
+def seed_index(name: str) -> int:
+    """The inverse of `aligner_name`."""
+    return int(name.partition(SEED)[2] or 1) - 1
+
+
+def is_nessa(name: str) -> bool:
+    """Whether an aligner's name is that of a training of NESSA, or of their mean."""
+    return name.split(".")[0] == NESSA
+
+
+def aligner_names(recipe: Recipe) -> list[str]:
+    """Every aligner of the recipe."""
+    return [*recipe.baselines, *map(aligner_name, range(len(recipe.aligner.seeds)))]
+
+
+def symmetric_systems(recipe: Recipe) -> list[System]:
+    """Each model with itself, as it is."""
+    return [System(RAW, model, model) for model in recipe.encoders]
+
+
+def aligned_systems(recipe: Recipe) -> list[System]:
+    """Every aligner in every update direction, and NESSA's controls."""
+    systems = [System(name, *pair) for name in aligner_names(recipe) for pair in recipe.pairs]
+    if recipe.controls:
+        systems += [System(NESSA, model, model) for model in recipe.encoders]
+    return systems
+
+
+def scored_systems(recipe: Recipe) -> list[System]:
+    """The aligned systems, and PLDA by its likelihood ratio where PLDA is among them."""
+    systems = aligned_systems(recipe)
+    ratios = [s._replace(aligner=PLDA_LLR) for s in systems if s.aligner == PLDA]
+    return systems + ratios
+
+
+def has_as_norm(system: System) -> bool:
+    """Whether a system is scored with AS-norm too.
+
+    All are but NESSA's trainings after the first, and a likelihood ratio, which is normalised.
+    """
+    name = system.aligner
+    return name != PLDA_LLR and (name == NESSA or not is_nessa(name))
+
+
+def update_cells(recipe: Recipe) -> list[System]:
+    """What a fleet uses while its models move from old to new: (enroll, runtime) in {old, new}^2.
+
+    A model with itself is raw; the two update directions go through NESSA's first training.
+    """
+    old, new = recipe.update
+    return [
+        System(RAW, old, old),
+        System(NESSA, new, old),
+        System(NESSA, old, new),
+        System(RAW, new, new),
+    ]
+
+
+def fitted_systems(recipe: Recipe) -> list[System]:
+    """The systems that are fitted; the aligners of the other direction are their mirrors."""
+    mirrored = recipe.pairs[1:]
+    return [s for s in aligned_systems(recipe) if (s.enroll, s.runtime) not in mirrored]

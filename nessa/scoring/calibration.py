@@ -1,0 +1,299 @@
+"""Scores -> likelihood ratios: calibrations on disk, and the quality measures they may use."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import minimize
+from scipy.special import expit, logit
+
+from nessa.errors import InputError, about
+from nessa.files import read_json, read_table, write_json
+from nessa.metrics.roc import check_scores
+from nessa.trials import Trials, join_scores, read_enroll_map, read_labelled, read_scores
+
+# Keeps the slope finite where dev scores separate perfectly; far below any other effect.
+RIDGE = 1e-7
+Measures = Mapping[str, ArrayLike]  # name of a quality measure -> its values, (T,)
+# Names of the quality measures, and the options that bring the files which they need.
+ENROLL_DURATION = "log seconds of enrollment"
+TEST_DURATION = "log seconds of test"
+ENROLL_COUNT = "log number of enrollment utterances"
+OPTIONS = {ENROLL_DURATION: "--utt2dur", TEST_DURATION: "--utt2dur", ENROLL_COUNT: "--enroll-map"}
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """An affine map from scores to natural-log likelihood ratios: scale s + offset + sum of w q.
+
+    Fit one per pair of enrollment and runtime model, on dev trials; one threshold then serves
+    all pairs.
+
+    Attributes:
+        scale: weight of the score.
+        offset: constant.
+        quality: {measure: weight w} of the quality measures q; empty without.
+    """
+
+    scale: float
+    offset: float
+    quality: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def fit(
+        cls,
+        scores: ArrayLike,
+        labels: ArrayLike,
+        p_target: float = 0.01,
+        quality: Measures | None = None,
+    ) -> "Calibration":
+        """Prior-weighted logistic regression (Brümmer and Doddington, 2013).
+
+        Minimises, over the parameters of the log likelihood ratio l,
+        p mean_tar log(1 + e^-(l + logit p)) + (1 - p) mean_non log(1 + e^(l + logit p)).
+
+        Args:
+            scores: (T,).
+            labels: (T,), True for a target trial.
+            p_target: p, the prior at which calibration matters most.
+            quality: {measure: values (T,)}, such as log durations; or None.
+
+        Raises:
+            InputError: see `metrics.check_scores`; or a prior out of range, or a regressor that
+                is not finite or does not vary.
+        """
+        scores, labels = check_scores(scores, labels)
+        if not 0 < p_target < 1:
+            raise InputError(f"p_target {p_target} must lie between 0 and 1")
+        names = ["the score", *(f"quality measure {name!r}" for name in quality or {})]
+        regressors = _regressors(scores, quality)  # (T, 1 + Q)
+        centre, spread = regressors.mean(axis=0), regressors.std(axis=0)
+        flat = np.flatnonzero(spread <= 1e-12 * np.abs(centre))
+        if len(flat):
+            raise InputError(f"{names[flat[0]]} is the same in every trial; calibrate on others")
+        regressors -= centre  # standardised: then the optimiser needs few steps
+        regressors /= spread
+        weights = _fit_logistic(regressors, labels, p_target) / np.append(spread, 1)
+        offset = weights[-1] - weights[:-1] @ centre
+        measured = dict(zip(quality or {}, weights[1:-1].tolist(), strict=True))
+        return cls(float(weights[0]), float(offset), measured)
+
+    def apply(self, scores: ArrayLike, quality: Measures | None = None) -> NDArray[np.float64]:
+        """Natural-log likelihood ratios (T,) of scores (T,), with {measure: values (T,)}.
+
+        Raises:
+            InputError: other quality measures than it was fitted with.
+        """
+        quality = quality or {}
+        if quality.keys() != self.quality.keys():
+            raise InputError(
+                f"this calibration was fitted with {_listed(self.quality)}, but is given "
+                f"{_listed(quality)}; give the same ones"
+            )
+        regressors = _regressors(np.asarray(scores), {name: quality[name] for name in self.quality})
+        return regressors @ np.array([self.scale, *self.quality.values()]) + self.offset
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-able form; see `from_dict`."""
+        return {"scale": self.scale, "offset": self.offset, "quality": dict(self.quality)}
+
+    @classmethod
+    def from_dict(cls, record: Any) -> "Calibration":
+        """The calibration that `to_dict` described.
+
+        Raises:
+            InputError: other keys, or values that are not finite numbers.
+        """
+        try:
+            quality = {str(name): float(weight) for name, weight in record["quality"].items()}
+            made = cls(float(record["scale"]), float(record["offset"]), quality)
+            values = np.array([made.scale, made.offset, *quality.values()])
+            sound = len(record) == 3 and bool(np.isfinite(values).all())
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
+            sound = False
+        if not sound:
+            raise InputError(
+                f"{record!r} is not a calibration, which has finite numbers `scale` and `offset`, "
+                "and `quality` with a number per measure; fit it again"
+            )
+        return made
+
+
+def _listed(measures: Iterable[str]) -> str:
+    return ", ".join(measures) or "no quality measures"
+
+
+def _regressors(scores: NDArray, quality: Measures | None) -> NDArray[np.float64]:
+    """Scores and quality measures side by side, (T, 1 + Q)."""
+    columns = {"score": scores, **(quality or {})}
+    for name, values in columns.items():
+        values = np.asarray(values, np.float64)
+        if values.shape != scores.shape:
+            raise InputError(
+                f"{name!r} has values of shape {values.shape} for {len(scores)} trials; give (T,)"
+            )
+        bad = np.flatnonzero(~np.isfinite(values))
+        if len(bad):
+            raise InputError(
+                f"{name!r} of trial {bad[0]} (counted from 0) is {values[bad[0]]}, not finite"
+            )
+    return np.stack([np.asarray(values, np.float64) for values in columns.values()], axis=1)
+
+
+def _fit_logistic(
+    regressors: NDArray[np.float64], labels: NDArray[np.bool_], p_target: float
+) -> NDArray[np.float64]:
+    """Weights (F + 1,), the constant last, of the log likelihood ratio of regressors (T, F)."""
+    sign = np.where(labels, 1.0, -1.0)
+    trial_weight = np.where(labels, p_target / labels.sum(), (1 - p_target) / (~labels).sum())
+
+    def objective(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        margin = sign * (regressors @ weights[:-1] + weights[-1] + logit(p_target))
+        pull = -trial_weight * sign * expit(-margin)  # derivative by the log odds
+        gradient = np.append(pull @ regressors, pull.sum()) + RIDGE * weights
+        return trial_weight @ np.logaddexp(0, -margin) + RIDGE / 2 * weights @ weights, gradient
+
+    start = np.zeros(regressors.shape[1] + 1)
+    options = {"ftol": 0, "gtol": 1e-9, "maxiter": 1000}
+    return minimize(objective, start, jac=True, method="L-BFGS-B", options=options).x
+
+
+def fit_calibration(
+    trials: Path,
+    scores: Path,
+    output: Path,
+    p_target: float,
+    utt2dur: Path | None = None,
+    enroll_map: Path | None = None,
+) -> Calibration:
+    """Fit a calibration on scored dev trials and write it as JSON.
+
+    Args:
+        trials: a labelled list of the dev set.
+        scores: of these trials, in any order.
+        output: receives the calibration.
+        p_target: the prior at which it is to fit best.
+        utt2dur: {utterance: seconds}; the log durations of both sides become quality measures.
+        enroll_map: of the profiles that the trials name; the log number of utterances becomes a
+            quality measure.
+
+    Raises:
+        InputError: unlabelled trials, one without a score, or a quality measure that is unknown
+            for a trial or the same for all.
+    """
+    wanted = read_labelled(trials)
+    scored, values = read_scores(scores)
+    with about(scores):
+        joined = join_scores(wanted, scored, values)
+    measures = quality_measures(wanted, utt2dur, enroll_map)
+    for name, column in measures.items():
+        if np.ptp(column) == 0:
+            raise InputError(
+                f"{trials}: {name} is the same in every trial; leave out {OPTIONS[name]}, or "
+                "calibrate on trials that differ in it"
+            )
+    assert wanted.labels is not None
+    with about(trials, scores):
+        fitted = Calibration.fit(joined, wanted.labels, p_target, measures)
+    write_json(output, fitted.to_dict())
+    return fitted
+
+
+def read_calibration(path: Path) -> Calibration:
+    """The calibration that `fit_calibration` wrote.
+
+    Raises:
+        InputError: unreadable, or something else.
+    """
+    record = read_json(path)
+    with about(path):
+        return Calibration.from_dict(record)
+
+
+def calibrate(
+    calibration: Calibration,
+    scores: npt.ArrayLike,
+    trials: Trials,
+    utt2dur: Path | None = None,
+    enroll_map: Path | None = None,
+) -> Floats:
+    """Natural-log likelihood ratios (T,) of the scores (T,) of trials.
+
+    Args:
+        calibration: with quality measures or without.
+        scores: of `trials`.
+        trials: T trials.
+        utt2dur: needed where it uses durations, and refused where it does not.
+        enroll_map: needed where it uses the number of enrollment utterances.
+
+    Raises:
+        InputError: names the option that is missing or too many.
+    """
+    measures = quality_measures(trials, utt2dur, enroll_map)
+    for name in calibration.quality:
+        if name in OPTIONS and name not in measures:
+            raise InputError(f"it was fitted with the {name}; give {OPTIONS[name]} as well")
+    if utt2dur is not None and TEST_DURATION not in calibration.quality:
+        raise InputError("it was fitted without durations; leave out --utt2dur")
+    if ENROLL_COUNT not in calibration.quality:  # profiles may be named to be averaged alone
+        measures.pop(ENROLL_COUNT, None)
+    return calibration.apply(scores, measures)
+
+
+def quality_measures(
+    trials: Trials, utt2dur: Path | None, enroll_map: Path | None
+) -> dict[str, Floats]:
+    """What is known of how much speech each trial compares.
+
+    Args:
+        trials: T trials.
+        utt2dur: {utterance: seconds}; None leaves the durations out.
+        enroll_map: {profile: utterances}, for enrollment ids that are profiles; None leaves the
+            number of utterances out.
+
+    Returns:
+        {measure: values (T,)}: natural logarithms of durations in seconds, those of a profile's
+        utterances added up, and of the number of enrollment utterances.
+
+    Raises:
+        InputError: an utterance without a duration, or one that is not above 0.
+    """
+    profiles = read_enroll_map(enroll_map) if enroll_map is not None else {}
+    enroll, test = trials.enroll_index, trials.test_index
+    members = [profiles.get(name, [name]) for name in enroll.names]
+    measures = {}
+    if utt2dur is not None:
+        seconds = _read_durations(utt2dur)
+        with about(utt2dur):
+            enrolled = [sum(_seconds(seconds, utt) for utt in utts) for utts in members]
+            tested = [_seconds(seconds, utterance) for utterance in test.names]
+        measures[ENROLL_DURATION] = np.log(enrolled)[enroll.codes]
+        measures[TEST_DURATION] = np.log(tested)[test.codes]
+    if enroll_map is not None:
+        measures[ENROLL_COUNT] = np.log([len(utterances) for utterances in members])[enroll.codes]
+    return measures
+
+
+def _read_durations(path: Path) -> dict[str, float]:
+    durations = {}
+    for utterance, text in read_table(path).items():
+        try:
+            durations[utterance] = float(text)
+        except ValueError:
+            durations[utterance] = -1.0
+        if not 0 < durations[utterance] < np.inf:
+            raise InputError(
+                f"{path}: {utterance!r}: {text!r} is not a duration in seconds; correct it"
+            )
+    return durations
+
+
+def _seconds(durations: Mapping[str, float], utterance: str) -> float:
+    if utterance not in durations:
+        raise InputError(f"no duration of {utterance!r}; add it")
+    return durations[utterance]

@@ -1,0 +1,141 @@
+"""Trial lists on disk -> score files: cosine, AS-norm and calibration of two embeddings folders."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from nessa.errors import InputError, about
+from nessa.kaldi.embeddings import Embeddings, profile_means
+from nessa.metrics.roc import eer, min_dcf
+from nessa.scoring.calibration import calibrate, read_calibration
+from nessa.scoring.cosine import cosine_scores
+from nessa.scoring.normalization import AsNorm
+from nessa.trials import Trials, read_enroll_map, write_scores
+
+TOP_N = 300  # cohort scores that count in AS-norm, unless told otherwise
+Scores = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Embeddings of the enrollment and of the runtime side, in one space, and their files."""
+
+    enroll: Embeddings
+    runtime: Embeddings
+    paths: tuple[Path, Path]
+
+    @classmethod
+    def read(cls, enroll: Path, runtime: Path) -> "Sides":
+        """Read both sides.
+
+        Args:
+            enroll, runtime: embeddings directories, scp or ark; the same path for one model.
+
+        Raises:
+            InputError: unreadable, or not in one space: dimensions or stamps differ.
+        """
+        enrolled = Embeddings.read(enroll)
+        live = enrolled if runtime == enroll else Embeddings.read(runtime)
+        _check_one_space(enroll, enrolled, runtime, live)
+        return cls(enrolled, live, (enroll, runtime))
+
+    def with_profiles(self, enroll_map: Path) -> "Sides":
+        """The sides with the profiles of an enrollment map in the place of its utterances.
+
+        Profiles that are among the enrollment embeddings already, as those of a shared space
+        are, stay as they are.
+
+        Raises:
+            InputError: the map is unreadable, or names an utterance without an embedding.
+        """
+        profiles = read_enroll_map(enroll_map)
+        if profiles.keys() <= set(self.enroll.keys):
+            return self
+        with about(enroll_map, self.paths[0]):
+            means = profile_means(self.enroll, profiles)
+        return Sides(means, self.runtime, (enroll_map, self.paths[1]))
+
+    def cosine(self, trials: Trials) -> Scores:
+        """Cosine scores (T,); see `nessa.scoring.cosine.cosine_scores`."""
+        with about(*self.paths):
+            return cosine_scores(self.enroll, self.runtime, trials)
+
+    def as_norm(self, cohort: "Sides", top_n: int) -> AsNorm:
+        """What normalises scores of these sides; see `nessa.scoring.normalization.AsNorm`."""
+        _check_one_space(self.paths[1], self.runtime, cohort.paths[1], cohort.runtime)
+        with about(*cohort.paths):
+            return AsNorm(self.enroll, self.runtime, cohort.enroll, cohort.runtime, top_n)
+
+
+def _check_one_space(path: Path, one: Embeddings, other_path: Path, other: Embeddings) -> None:
+    if one.dim != other.dim:
+        raise InputError(
+            f"{path} has dimension {one.dim}, {other_path} has {other.dim}; map both into one "
+            f"space first (nessa map)"
+        )
+    if one.stamp and other.stamp and one.stamp.fingerprint != other.stamp.fingerprint:
+        raise InputError(
+            f"{path} is of model {one.stamp.model!r}, {other_path} of {other.stamp.model!r}: "
+            f"their scores mean nothing; map both into one space first (nessa map)"
+        )
+
+
+def score_trials(
+    enroll: Path,
+    runtime: Path,
+    trials: Path,
+    output: Path,
+    enroll_map: Path | None = None,
+    cohort: tuple[Path, Path] | None = None,
+    top_n: int = TOP_N,
+    calibration: Path | None = None,
+    utt2dur: Path | None = None,
+) -> str:
+    """Score a trial list by cosine and write the scores.
+
+    Args:
+        enroll, runtime: embeddings of the two sides, in one space.
+        trials: the list; an enrollment id is an utterance or a profile.
+        output: receives `enroll test score`, in trial order.
+        enroll_map: profiles to average from the enrollment embeddings, unless these hold them;
+            None where the list has none.
+        cohort: of AS-norm, embeddings made as those of the enrollment and of the runtime side.
+        top_n: cohort scores that count in AS-norm.
+        calibration: of `nessa.scoring.calibration.fit_calibration`; natural-log likelihood
+            ratios are written then. It asks for the files that it was fitted with.
+        utt2dur: {utterance: seconds}, for a calibration with durations.
+
+    Returns:
+        What `score_summary` says of them.
+
+    Raises:
+        InputError: a trial names an utterance without an embedding, what is compared is not in
+            one space, or the calibration was fitted with other quality measures.
+    """
+    wanted = Trials.read(trials)
+    sides = Sides.read(enroll, runtime)
+    if enroll_map is not None:
+        sides = sides.with_profiles(enroll_map)
+    with about(trials):
+        scores = sides.cosine(wanted)
+        if cohort is not None:
+            as_norm = sides.as_norm(Sides.read(*cohort), top_n)
+            with about(*cohort):
+                scores = as_norm.apply(scores, wanted)
+    if calibration is not None:
+        fitted = read_calibration(calibration)
+        with about(calibration):
+            scores = calibrate(fitted, scores, wanted, utt2dur, enroll_map).astype(np.float32)
+    write_scores(output, wanted, scores)
+    return score_summary(output, wanted, scores)
+
+
+def score_summary(output: Path, trials: Trials, scores: npt.ArrayLike) -> str:
+    """One line: the number of trials, with EER and minDCF where both classes are labelled."""
+    line = f"{output}: {len(trials)} trials"
+    if trials.labels is None or trials.targets == 0 or trials.nontargets == 0:
+        return line
+    error, cost = eer(scores, trials.labels), min_dcf(scores, trials.labels)
+    return f"{line}, EER {error:.2%}, minDCF {cost:.3f}"
