@@ -515,7 +515,7 @@ class OnnxKind(Kind):
     name = "x.onnx"
 
     def make(self) -> list[bytes]:
-        from tests.test_pretrained import FEATS, onnx_model
+        from tests.encoders.test_pretrained import FEATS, onnx_model
 
         onnx_model(self.path, [FEATS])
         self.config = OnnxConfig(pretrained="onnx", file=str(self.path))

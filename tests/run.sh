@@ -46,7 +46,7 @@ check() {
 # run.sh calls its stages by their numbers, which shellcheck's notes below "warning" do not see.
 check_shell() {
   check "shellcheck" shellcheck --severity=warning -x \
-    run.sh utils/*.sh tests/run.sh tests/slurm/*.sh .ci/run
+    run.sh utils/*.sh tests/run.sh tests/shell/slurm/*.sh .ci/run
 }
 
 main "$@"; exit # on one line: an edit of this file during a run is not run

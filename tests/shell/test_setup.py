@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.conftest import ROOT
 
 # Stands in for Python and pip: notes each installation in $CALLS, and fails as $PIP says.
 FAKE_PYTHON = """#!/usr/bin/env bash

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.conftest import ROOT
 
 # Stands in for Python: resolves a recipe to a plan, and notes every other command in $CALLS.
 # The setting `late=...` matters from stage 6 on, any other from stage 0 on.

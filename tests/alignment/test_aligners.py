@@ -28,6 +28,7 @@ from nessa.metrics.roc import eer
 from nessa.recipe.aligners import make_aligner
 from nessa.recipe.resolve import resolve
 from nessa.scoring.cosine import cosine_scores
+from tests.conftest import ROOT
 from tests.pairs import all_trials, two_views
 
 SMALL = {
@@ -334,9 +335,7 @@ def test_loading_names_what_is_wrong(tmp_path: Path) -> None:
 
 
 def test_recipe_names_make_their_aligners() -> None:
-    recipe = resolve(
-        Path(__file__).parents[1] / "recipes/mini/recipe.yaml", overrides=["aligner.seeds=[4, 9]"]
-    )
+    recipe = resolve(ROOT / "recipes/mini/recipe.yaml", overrides=["aligner.seeds=[4, 9]"])
     assert isinstance(make_aligner("logit", recipe), LogitAligner)
     first, second = make_aligner("nessa", recipe), make_aligner("nessa.seed2", recipe)
     assert (first.settings["seed"], second.settings["seed"]) == (4, 9)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import ROOT, run_recipe, start_recipe
-from tests.test_pipeline import assert_same, outcome
+from tests.shell.test_pipeline import assert_same, outcome
 
 pytestmark = pytest.mark.slow
 

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-LAUNCH = Path(__file__).resolve().parents[1] / "utils" / "launch.sh"
+from tests.conftest import ROOT
+
+LAUNCH = ROOT / "utils" / "launch.sh"
 
 
 @pytest.fixture

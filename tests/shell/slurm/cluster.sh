@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # A Slurm of one node on the loopback interface, for tests.
 #
-#   tests/slurm/cluster.sh start DIR    everything it writes lies in DIR; prints the folder of its
+#   tests/shell/slurm/cluster.sh start DIR    everything it writes lies in DIR; prints the folder of its
 #                                       slurm.conf, to be named in SLURM_CONF
-#   tests/slurm/cluster.sh stop DIR
+#   tests/shell/slurm/cluster.sh stop DIR
 #
 #   --cpus N        of the node, whatever the machine has (default: 8)
 #   --array-size N  tasks of an array at most (default: 1001, as Slurm's)

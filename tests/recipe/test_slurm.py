@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT, Command, run_recipe
-from tests.slurm.simulation import Simulation, simulate
+from tests.shell.slurm.simulation import Simulation, simulate
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,8 @@ from nessa.kaldi.datadir import read_utt2spk
 from nessa.kaldi.embeddings import Embeddings
 from nessa.trials import Trials
 from tests.conftest import ROOT, Command
+from tests.local.test_programs import Programs, programs, refuse  # noqa: F401
 from tests.pairs import all_trials, two_views
-from tests.test_local import Programs, programs, refuse  # noqa: F401
 from tests.walks import walk
 
 Write = Callable[[Path, Embeddings], Path]

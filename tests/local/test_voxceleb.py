@@ -23,8 +23,8 @@ from nessa.files import read_table
 from nessa.kaldi.datadir import read_utt2spk, validate_data_dir
 from nessa.trials import Trials
 from tests.conftest import ROOT, run_recipe
+from tests.local.test_programs import ENCODER, Done, Programs, programs, refuse  # noqa: F401
 from tests.speech import RATE, tone
-from tests.test_local import ENCODER, Done, Programs, programs, refuse  # noqa: F401
 
 LISTS = ROOT.parent / "shared/data/voxceleb_trials"
 SESSIONS = ("x6uYqmx31kE", "-5r0dWxy17C", "_p-aWxy17C8")

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-UTILS = Path(__file__).resolve().parents[1] / "utils"
+from tests.conftest import ROOT
+
+UTILS = ROOT / "utils"
 
 SCRIPT = """#!/usr/bin/env bash
 # What the script is for.

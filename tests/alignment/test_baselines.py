@@ -33,6 +33,7 @@ from nessa.metrics.roc import eer
 from nessa.production.export_aligner import side_module
 from nessa.recipe.aligners import make_aligner
 from nessa.recipe.resolve import resolve
+from tests.conftest import ROOT
 from tests.pairs import all_trials, as_trials, drawn_trials, two_views
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -137,7 +138,7 @@ def test_a_plda_without_length_normalisation_is_not_exported() -> None:
 
 def test_every_baseline_of_a_recipe_is_made() -> None:
     names = [name for name in ALIGNERS if name != "neural"]
-    mini = Path(__file__).parents[1] / "recipes/mini/recipe.yaml"
+    mini = ROOT / "recipes/mini/recipe.yaml"
     recipe = resolve(mini, overrides=[f"baselines={names}"])
     assert [make_aligner(name, recipe).kind for name in names] == names
 

@@ -12,8 +12,8 @@ from nessa.recipe.resolve import load_recipe, resolve
 from nessa.recipe.stages import stage_digest
 from nessa.recipe.systems import System, aligned_systems
 from nessa.schema import save_yaml
+from tests.conftest import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 MINI = ROOT / "recipes" / "mini" / "recipe.yaml"
 RECIPES = sorted((ROOT / "recipes").glob("*/recipe.yaml"))
 

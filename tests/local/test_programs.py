@@ -19,8 +19,8 @@ from nessa.corpus.preparation import run_program
 from nessa.files import read_table
 from nessa.kaldi.datadir import read_utt2spk, validate_data_dir
 from nessa.trials import Trials
+from tests.conftest import ROOT
 
-ROOT = Path(__file__).parents[1]
 ENCODER = {
     "architecture": "tdnn", "channels": 8, "dim": 8, "steps": 1, "loss": {"type": "ge2e"}
 }  # fmt: skip

@@ -22,8 +22,8 @@ from nessa.kaldi.datadir import read_utt2spk, validate_data_dir
 from nessa.recipe.resolve import load_recipe
 from nessa.trials import Trials
 from tests.kaldi_corpora import write_audio_dir, write_feature_dir
+from tests.local.test_programs import ENCODER, Done, Programs, programs, refuse  # noqa: F401
 from tests.pairs import all_trials
-from tests.test_local import ENCODER, Done, Programs, programs, refuse  # noqa: F401
 
 SETS = ("train", "align", "dev", "eval")
 GIVEN = ENCODER | {

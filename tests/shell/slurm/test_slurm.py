@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT, run_recipe, start_recipe
-from tests.test_launch import wait_for
-from tests.test_pipeline import assert_same, outcome
+from tests.shell.test_launch import wait_for
+from tests.shell.test_pipeline import assert_same, outcome
 
 CLUSTER = Path(__file__).with_name("cluster.sh")
 LAUNCH = ROOT / "utils/launch.sh"

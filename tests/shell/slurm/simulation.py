@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A cluster that exists on paper: Slurm's commands, whose tasks are killed and fail at random.
 
-    python tests/slurm/simulation.py --jobs 10000 --killed 0.02 --failed 0.01
+    python tests/shell/slurm/simulation.py --jobs 10000 --killed 0.02 --failed 0.01
 
 sends that many jobs through utils/launch.sh, and prints what became of them. Tasks do run, by the
 launcher's own script, some at a time; those that are killed leave nothing behind, as when a node
@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-LAUNCH = Path(__file__).resolve().parents[2] / "utils/launch.sh"
+LAUNCH = Path(__file__).resolve().parents[3] / "utils/launch.sh"
 COMMANDS = ("sbatch", "squeue", "scancel", "scontrol")
 SETTINGS = "NESSA_SIMULATION"  # in the environment of the commands
 
