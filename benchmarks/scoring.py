@@ -1,4 +1,4 @@
-"""Scores of trial lists: by cosine, as a command, and normalised with a cohort."""
+"""Scores of trial lists: by cosine, as a command, and normalized with a cohort."""
 
 import subprocess
 import sys
@@ -55,7 +55,7 @@ def bench_cosine(workload: Workload, machine: Machine) -> Iterator[Measurement]:
 
 
 def bench_as_norm(workload: Workload, machine: Machine) -> Iterator[Measurement]:
-    """Normalisation on both sides, its matrix product alone, and brute force."""
+    """Normalization on both sides, its matrix product alone, and brute force."""
     embeddings, cohort, trials = workload.eval[0], workload.cohort[0], workload.trials
     size = f"2 x {len(embeddings):,} x {len(cohort):,} cohort scores"
     top_n = min(300, len(cohort) // 2)

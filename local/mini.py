@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Stage 0: synthesise the mini corpus, VoxCeleb-shaped, with trial lists.
+"""Stage 0: synthesize the mini corpus, VoxCeleb-shaped, with trial lists.
 
 python local/mini.py --recipe exp/recipe.yaml --corpus data/corpus --nj 2
 """
@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--nj", type=int, default=1, help="number of processes")
     options = parser.parse_args()
     recipe = load_recipe(options.recipe)
-    synthesise(options.recipe, options.corpus, options.nj)
+    synthesize(options.recipe, options.corpus, options.nj)
     genders = read_meta(options.corpus / "meta.csv")
     speakers = sum(map(len, genders.values()))
     log.info("%s: %d speakers in %d sets", options.corpus, speakers, len(genders))
@@ -49,7 +49,7 @@ def main() -> None:
         write_list(path, trials, {utt.id: file_name(utt) for utt in utterances})
 
 
-def synthesise(recipe: Path, corpus: Path, nj: int) -> None:
+def synthesize(recipe: Path, corpus: Path, nj: int) -> None:
     """Run `nessa synth`.
 
     It forks for every speaker, and a process that has not loaded torch forks several times as

@@ -1,7 +1,7 @@
 """Trials: which enrollment is compared with which test utterance, and how lists are made.
 
 Three list formats are read: `label enroll test` with 1/0 (VoxCeleb), `enroll test
-target|nontarget` (Kaldi) and `enroll test` (unlabelled). Scores are joined to trials by key,
+target|nontarget` (Kaldi) and `enroll test` (unlabeled). Scores are joined to trials by key,
 never by line.
 """
 
@@ -132,7 +132,7 @@ class Trials:
             InputError: the list has no labels.
         """
         if self.labels is None:
-            raise InputError("these trials have no labels; use a labelled list")
+            raise InputError("these trials have no labels; use a labeled list")
         return int(np.count_nonzero(self.labels))
 
     @property
@@ -175,7 +175,7 @@ class Trials:
             # One string object per distinct id: lists repeat ids hundreds of times.
             enroll += [names.setdefault(name, name) for name in columns[layout.enroll]]
             test += [names.setdefault(name, name) for name in columns[layout.test]]
-            if layout is not _UNLABELLED:
+            if layout is not _UNLABELED:
                 yes = layout.words[0]
                 labels.append(np.array([word == yes for word in columns[layout.label]]))
         if layout is None:
@@ -186,7 +186,7 @@ class Trials:
             raise InputError(f"{path}: {error} (trial N is line N)") from error
 
     def write(self, path: Path | str) -> None:
-        """Write in Kaldi's format: `enroll test target|nontarget`, or `enroll test` unlabelled."""
+        """Write in Kaldi's format: `enroll test target|nontarget`, or `enroll test` unlabeled."""
         if self.labels is None:
             lines = (f"{e} {t}\n" for e, t in zip(self.enroll, self.test, strict=True))
         else:
@@ -210,7 +210,7 @@ class _Layout(NamedTuple):
 
 _KALDI = _Layout(enroll=0, test=1, label=2, words=("target", "nontarget"))
 _VOXCELEB = _Layout(enroll=1, test=2, label=0, words=("1", "0"))
-_UNLABELLED = _Layout(enroll=0, test=1, label=-1, words=("", ""))
+_UNLABELED = _Layout(enroll=0, test=1, label=-1, words=("", ""))
 
 
 def _blocks_of_lines(path: Path | str) -> Iterator[tuple[int, list[str]]]:
@@ -232,7 +232,7 @@ def _fields(lines: list[str], width: int) -> list[list[str]] | None:
 
 def _layout(fields: list[str], path: Path | str) -> _Layout:
     if len(fields) == 2:
-        return _UNLABELLED
+        return _UNLABELED
     if len(fields) == 3 and fields[2] in _KALDI.words:
         return _KALDI
     if len(fields) == 3 and fields[0] in _VOXCELEB.words:
@@ -242,7 +242,7 @@ def _layout(fields: list[str], path: Path | str) -> _Layout:
 
 def _columns(lines: list[str], layout: _Layout) -> list[list[str]] | None:
     """The columns of a block of trial lines, or None unless every line has this layout."""
-    if layout is _UNLABELLED:
+    if layout is _UNLABELED:
         return _fields(lines, 2)
     columns = _fields(lines, 3)
     return columns if columns and set(columns[layout.label]) <= set(layout.words) else None
@@ -356,7 +356,7 @@ def read_scores(path: Path | str) -> tuple[Trials, NDArray[np.float32]]:
     """Read a score file: `enroll test score` per line.
 
     Returns:
-        The scored trials (unlabelled) and their scores (T,); see `join_scores`.
+        The scored trials (unlabeled) and their scores (T,); see `join_scores`.
 
     Raises:
         InputError: unreadable, empty, a malformed line, or a score that is not a finite number.
@@ -452,7 +452,7 @@ def _named(trials: Trials, rows: NDArray[np.int64]) -> str:
     return f"{len(rows)} trial(s) ({shown}{', ...' if len(rows) > 3 else ''})"
 
 
-def read_labelled(path: Path) -> Trials:
+def read_labeled(path: Path) -> Trials:
     """A trial list that must have labels."""
     trials = Trials.read(path)
     if trials.labels is None:

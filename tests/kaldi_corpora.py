@@ -67,7 +67,7 @@ def write_feature_dir(
         for number in range(speakers):
             rng = np.random.default_rng((3, number))
             speaker = f"spk{number:04d}"
-            # The mean over time is normalised away: what tells a speaker is how its bands move.
+            # The mean over time is normalized away: what tells a speaker is how its bands move.
             spread = np.exp(0.5 * rng.standard_normal(dim))
             mixing = np.eye(dim) + 0.4 * rng.standard_normal((dim, dim)) / np.sqrt(dim)
             for k in range(utterances):

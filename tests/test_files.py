@@ -53,7 +53,7 @@ def test_a_full_disk_is_named_by_the_file_that_did_not_fit():
         file.write("not reached")
 
 
-def test_atomic_open_honours_the_umask(tmp_path):
+def test_atomic_open_honors_the_umask(tmp_path):
     mask = os.umask(0o027)
     try:
         with atomic_open(tmp_path / "file") as file:

@@ -133,7 +133,7 @@ def test_writing_and_reading_gives_the_same(tmp_path_factory, pairs, data):
     enroll, test = map(list, zip(*pairs, strict=True))
     path = tmp_path_factory.mktemp("trials") / "trials"
     Trials(enroll, test, labels).write(path)
-    # An unlabelled list is one whatever its ids: no line of it has three fields.
+    # An unlabeled list is one whatever its ids: no line of it has three fields.
     again = Trials.read(path)
     assert (again.enroll, again.test) == (enroll, test)
     assert again.labels is None if labels is None else again.labels.tolist() == labels

@@ -6,7 +6,7 @@
 
 # shellcheck disable=SC2154  # launch.sh sets the variables that are not set here
 
-readonly leave_time=60 # seconds that cancelled tasks have to leave the queue
+readonly leave_time=60 # seconds that canceled tasks have to leave the queue
 
 check_slurm() {
   local program

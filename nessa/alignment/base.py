@@ -32,7 +32,7 @@ class DevSet:
 
     Attributes:
         enroll, runtime: their embeddings by the two models.
-        trials: labelled pairs of an enrollment and a runtime utterance.
+        trials: labeled pairs of an enrollment and a runtime utterance.
 
     Raises:
         InputError: trials without labels, or of utterances that one of the models has no

@@ -31,7 +31,7 @@ def between_utterances(a: Rows, b: Rows, labels: Labels) -> Floats:
     utterances and sums A, B over them, the rows add (A B^T - sum of a_u b_u^T) / (n - 1).
 
     Args:
-        a, b: centred views of the same utterances, (N, Dx), (N, Dy).
+        a, b: centered views of the same utterances, (N, Dx), (N, Dy).
         labels: speaker 0..S-1 of each row, (N,).
 
     Raises:
@@ -72,13 +72,13 @@ def inverse_root(covariance: Floats) -> Floats:
     return vectors / np.sqrt(values) @ vectors.T
 
 
-def whitening(centred: Rows, shrinkage: float) -> Matrix:
+def whitening(centered: Rows, shrinkage: float) -> Matrix:
     """W (D, D), symmetric, such that the coordinates of c W are about uncorrelated.
 
-    The inverse root of the shrunk covariance of `centred` (N, D), scaled so that a coordinate of
+    The inverse root of the shrunk covariance of `centered` (N, D), scaled so that a coordinate of
     c W has a mean square of 1 on average.
     """
-    covariance = cross_product(centred, centred) / len(centred)
+    covariance = cross_product(centered, centered) / len(centered)
     root = inverse_root(shrunk(covariance, shrinkage))
     power = np.trace(root @ covariance @ root) / len(root)
     return (root / np.sqrt(power)).astype(np.float32)

@@ -29,7 +29,7 @@ RANKS = (512, 128, 64, 32, 16)  # those above min(Dx, Dy) mean min(Dx, Dy)
 class LinearAligner(Aligner):
     """Maps by z = normalize(c W), with c = normalize(normalize(x) - mean).
 
-    The arrays of a side are its mean (D_in,) and W (D_in, D); a side without a W is only centred.
+    The arrays of a side are its mean (D_in,) and W (D_in, D); a side without a W is only centered.
     """
 
     def map_enroll(self, matrix: Matrix) -> Matrix:
@@ -41,11 +41,11 @@ class LinearAligner(Aligner):
         return self._map(matrix, "runtime")
 
     def _map(self, matrix: Matrix, side: str) -> Matrix:
-        centred = self._centred(matrix, side)
+        centered = self._centered(matrix, side)
         weight = self.arrays.get(f"{side}_map")
-        return centred if weight is None else length_normalize(centred @ weight)
+        return centered if weight is None else length_normalize(centered @ weight)
 
-    def _centred(self, matrix: Matrix, side: str) -> Matrix:
+    def _centered(self, matrix: Matrix, side: str) -> Matrix:
         mean = self.arrays[f"{side}_mean"]
         return center(checked(matrix, len(mean), side), mean)
 
@@ -69,8 +69,8 @@ class LinearAligner(Aligner):
         self.arrays = best
 
 
-def centred_views(enroll: Matrix, runtime: Matrix) -> tuple[Arrays, Matrix, Matrix]:
-    """The two sides' means, as arrays of a `LinearAligner`, and the two views centred by them."""
+def centered_views(enroll: Matrix, runtime: Matrix) -> tuple[Arrays, Matrix, Matrix]:
+    """The two sides' means, as arrays of a `LinearAligner`, and the two views centered by them."""
     means = {"enroll_mean": fit_mean(enroll), "runtime_mean": fit_mean(runtime)}
     return means, center(enroll, means["enroll_mean"]), center(runtime, means["runtime_mean"])
 
@@ -108,14 +108,14 @@ class RawAligner(LinearAligner):
                 f"enrollment embeddings have dimension {dims[0]}, runtime ones {dims[1]}: raw "
                 "cosine needs equal ones; leave 'raw' out of the recipe's baselines"
             )
-        zero = np.zeros(dims[0], np.float32)  # a mean of 0: only length-normalised
+        zero = np.zeros(dims[0], np.float32)  # a mean of 0: only length-normalized
         self.arrays = {"enroll_mean": zero, "runtime_mean": zero.copy()}
 
 
 class ProcrustesAligner(LinearAligner):
-    """Rotates the centred embeddings of paired utterances onto each other.
+    """Rotates the centered embeddings of paired utterances onto each other.
 
-    With A (N, Dx) and B (N, Dy) centred, A^T B = U S V^T (thin SVD, rank r = min(Dx, Dy)), and
+    With A (N, Dx) and B (N, Dy) centered, A^T B = U S V^T (thin SVD, rank r = min(Dx, Dy)), and
     the maps are x -> x U and y -> y V (Schoenemann 1966; for different dimensions the projection
     Procrustes problem). With equal dimensions the cosine equals the one after rotating either
     side onto the other.
@@ -124,7 +124,7 @@ class ProcrustesAligner(LinearAligner):
     kind = "procrustes"
 
     def _fit(self, enroll: Matrix, runtime: Matrix, labels: Labels, dev: DevSet | None) -> None:
-        means, a, b = centred_views(enroll, runtime)
+        means, a, b = centered_views(enroll, runtime)
         u, _, vt = svd(cross_product(a, b), full_matrices=False)
         self.arrays = {
             **means,
@@ -134,22 +134,22 @@ class ProcrustesAligner(LinearAligner):
 
 
 class RidgeAligner(LinearAligner):
-    """Maps runtime embeddings into the enrollment model's centred space by least squares.
+    """Maps runtime embeddings into the enrollment model's centered space by least squares.
 
-    With X (N, Dx) and Y (N, Dy) the centred views of the same utterances,
+    With X (N, Dx) and Y (N, Dy) the centered views of the same utterances,
 
         W = argmin ||X - Y W||^2 + p ||W||^2 = (Y^T Y + p I)^-1 Y^T X
 
-    (Hoerl & Kennard 1970). The enrollment side is only centred: stored profiles keep their space.
+    (Hoerl & Kennard 1970). The enrollment side is only centered: stored profiles keep their space.
     p is the one of `PENALTIES` with the lowest dev EER or, without a dev set, the lowest
-    generalised cross-validation error (Golub, Heath & Wahba 1979),
+    generalized cross-validation error (Golub, Heath & Wahba 1979),
     GCV = ||X - Y W||^2 / (N - tr H)^2, with H = Y (Y^T Y + p I)^-1 Y^T.
     """
 
     kind = "ridge"
 
     def _fit(self, enroll: Matrix, runtime: Matrix, labels: Labels, dev: DevSet | None) -> None:
-        means, x, y = centred_views(enroll, runtime)
+        means, x, y = centered_views(enroll, runtime)
         s, v = eigh(cross_product(y, y))  # one decomposition serves every penalty
         s = np.maximum(s, 0)
         projected = v.T @ cross_product(y, x)  # (Dy, Dx)
@@ -169,10 +169,10 @@ class RidgeAligner(LinearAligner):
 
 
 class CCAAligner(LinearAligner):
-    """Regularised CCA of pairs of *different* utterances of one speaker.
+    """Regularized CCA of pairs of *different* utterances of one speaker.
 
     The two views of one utterance share its channel and its words, which no trial does; an
-    enrollment and a runtime utterance share the speaker only. So with centred x, y the
+    enrollment and a runtime utterance share the speaker only. So with centered x, y the
     cross-covariance is taken between each utterance and the others of its speaker,
 
         C_xy = mean over u of x_u (mean over the speaker's v != u of y_v)^T,
@@ -190,7 +190,7 @@ class CCAAligner(LinearAligner):
     kind = "cca"
 
     def _fit(self, enroll: Matrix, runtime: Matrix, labels: Labels, dev: DevSet | None) -> None:
-        means, a, b = centred_views(enroll, runtime)
+        means, a, b = centered_views(enroll, runtime)
         c_ab = between_utterances(a, b, labels)
         c_aa, c_bb = cross_product(a, a) / len(a), cross_product(b, b) / len(b)
 

@@ -43,7 +43,7 @@ class SideNetwork(nn.Module):
     weights learn at one rate. Its own variances are what P starts from.
 
     Args:
-        mean: of the model's length-normalised align embeddings, shape (D_in,).
+        mean: of the model's length-normalized align embeddings, shape (D_in,).
         whitening: W, symmetric, shape (D_in, D_in); see `covariance.whitening`.
         projection: start of P, shape (D_in, D).
         hidden_dim: width of the MLP r; 0 leaves it out.

@@ -28,7 +28,7 @@ from nessa.alignment.base import DevSet
 from nessa.alignment.config import AlignerConfig
 from nessa.alignment.covariance import between_utterances, regression, whitening
 from nessa.alignment.networks import DEVICE, Centering, NetworkAligner, SideNetwork
-from nessa.alignment.preprocessing import Mapped, centred, fit_mean
+from nessa.alignment.preprocessing import Mapped, centered, fit_mean
 from nessa.alignment.table import AlignTable
 from nessa.alignment.views import SIDES, Labels, Matrix, Rows, Side
 from nessa.errors import InputError
@@ -45,10 +45,10 @@ class NeuralAligner(NetworkAligner):
     """NESSA.
 
     Args:
-        seed: of initialisation and batches.
+        seed: of initialization and batches.
         settings: see `nessa.alignment.config.AlignerConfig`.
             mode: "shared" trains f and g; "to-enroll"
-            keeps f = centring and trains g into the enrollment model's space; "to-runtime" the
+            keeps f = centering and trains g into the enrollment model's space; "to-runtime" the
             reverse.
 
     Updates are independent: `fit(..., freeze="enroll")` on a fitted aligner keeps f to the last
@@ -111,18 +111,18 @@ class NeuralAligner(NetworkAligner):
         """The two sides as training sets out from them: views (N, Dx), (N, Dy), labels (N,)."""
         views: dict[Side, Rows] = {"enroll": enroll, "runtime": runtime}
         means = {side: fit_mean(view) for side, view in views.items()}
-        centre = {side: centred(view, means[side]) for side, view in views.items()}
+        center = {side: centered(view, means[side]) for side, view in views.items()}
         kept = self._frozen or self.KEPT_BY_MODE.get(self.config.mode)
         trained = [side for side in SIDES if side != kept]
         shrinkage = self.config.whitening_shrinkage
-        whitenings = {side: whitening(centre[side], shrinkage) for side in trained}
+        whitenings = {side: whitening(center[side], shrinkage) for side in trained}
 
         def network(side: Side, start: Matrix) -> SideNetwork:
             return self.network(means[side], whitenings[side], start)
 
         if kept is None:
             rank = None if self.config.start == "cca" else 0
-            cross = between_utterances(centre["enroll"], centre["runtime"], labels)
+            cross = between_utterances(center["enroll"], center["runtime"], labels)
             white = whitenings["enroll"].T @ cross @ whitenings["runtime"]
             pair = shared_start(white, self.config.dim, rank)
             return {side: network(side, start) for side, start in zip(SIDES, pair, strict=True)}
@@ -131,7 +131,7 @@ class NeuralAligner(NetworkAligner):
         modules = {kept: self.modules[kept].requires_grad_(False)}
         target = Mapped(views[kept], partial(self.map_side, side=kept))
         (side,) = trained  # starts as a regression onto the other
-        modules[side] = network(side, regression(centre[side], whitenings[side], target))
+        modules[side] = network(side, regression(center[side], whitenings[side], target))
         return {side: modules[side] for side in SIDES}
 
     def keeps(self, side: Side) -> bool:

@@ -58,19 +58,19 @@ class Reach:
         rows are read once beside the product.
         """
         mean, whitening = torch.from_numpy(self.mean), torch.from_numpy(self.whitening)
-        centre = mean @ whitening
+        center = mean @ whitening
         found = [torch.empty(0)]
         for rows in blocks(len(matrix)):
             part = torch.from_numpy(matrix[rows])
             product = part @ whitening
             scale = 1 / part.norm(dim=1).clamp_min(EPSILON)
-            square = (product.norm(dim=1) * scale) ** 2 - 2 * (product @ centre) * scale
-            found.append((square + centre @ centre).clamp_min(0).sqrt())
+            square = (product.norm(dim=1) * scale) ** 2 - 2 * (product @ center) * scale
+            found.append((square + center @ center).clamp_min(0).sqrt())
         return torch.cat(found).numpy()
 
 
 def _of_half(view: Rows, labels: Labels, half: int) -> Iterator[Matrix]:
-    """Length-normalised rows of every other speaker."""
+    """Length-normalized rows of every other speaker."""
     for rows in blocks(len(view)):
         yield length_normalize(view[rows][labels[rows] % 2 == half])
 

@@ -22,7 +22,7 @@ GATHER_FLOATS = 2**18  # trials are scored in blocks whose gathered vectors stay
 
 
 class PLDAAligner(LinearAligner):
-    """One latent speaker factor h ~ N(0, I_q) behind both views of centred embeddings:
+    """One latent speaker factor h ~ N(0, I_q) behind both views of centered embeddings:
 
         x = A h + e_x,   y = B h + e_y,   e_x ~ N(0, S_x),   e_y ~ N(0, S_y)
 
@@ -37,11 +37,11 @@ class PLDAAligner(LinearAligner):
 
     With G_x = A^T S_x^-1 A and G_y likewise, the cross term of the log likelihood ratio of two
     single utterances is x^T S_x^-1 A K B^T S_y^-1 y, K = (I + G_x + G_y)^-1. So the maps are
-    x -> x S_x^-1 A K^1/2 and y -> y S_y^-1 B K^1/2; length normalisation stands for the other
+    x -> x S_x^-1 A K^1/2 and y -> y S_y^-1 B K^1/2; length normalization stands for the other
     terms, and the cosine is close to a monotone function of the ratio. `llr` is the ratio itself.
 
     Args:
-        length_normalize: centre by normalize(normalize(x) - mean) as the other aligners do. Real
+        length_normalize: center by normalize(normalize(x) - mean) as the other aligners do. Real
             embeddings need it (Garcia-Romero & Espy-Wilson 2011); where embeddings are Gaussian,
             as simulated ones can be, x - mean keeps the model exact, for profiles too.
     """
@@ -58,7 +58,7 @@ class PLDAAligner(LinearAligner):
         mean = fit_mean if self.length_normalize else _plain_mean
         means = {"enroll_mean": mean(enroll), "runtime_mean": mean(runtime)}
         self.arrays = dict(means)
-        views = self._centred(enroll, "enroll"), self._centred(runtime, "runtime")
+        views = self._centered(enroll, "enroll"), self._centered(runtime, "runtime")
 
         def candidates() -> Iterator[tuple[str, Arrays]]:
             statistics = _Scatter.of(*views, labels)
@@ -70,9 +70,9 @@ class PLDAAligner(LinearAligner):
 
         self._choose(candidates(), dev)
 
-    def _centred(self, matrix: Matrix, side: str) -> Matrix:
+    def _centered(self, matrix: Matrix, side: str) -> Matrix:
         if self.length_normalize:
-            return super()._centred(matrix, side)
+            return super()._centered(matrix, side)
         mean = self.arrays[f"{side}_mean"]
         return checked(matrix, len(mean), side) - mean
 
@@ -94,8 +94,8 @@ class PLDAAligner(LinearAligner):
         Returns:
             (T,), in trial order.
         """
-        a = self._centred(profiles, "enroll") @ self.arrays["enroll_map"]
-        b = self._centred(runtime, "runtime") @ self.arrays["runtime_map"]
+        a = self._centered(profiles, "enroll") @ self.arrays["enroll_map"]
+        b = self._centered(runtime, "runtime") @ self.arrays["runtime_map"]
         g = [self.arrays[f"{side}_precision"].astype(np.float64) for side in ("enroll", "runtime")]
         # The maps' basis is h' = K^-1/2 h, in which the prior precision is K.
         prior = np.eye(len(g[0])) - g[0] - g[1]

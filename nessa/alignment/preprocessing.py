@@ -19,7 +19,7 @@ def length_normalize(matrix: Matrix) -> Matrix:
 
 
 def center(matrix: Matrix, mean: Matrix) -> Matrix:
-    """Length-normalise, subtract the align set's mean (D,), length-normalise."""
+    """Length-normalize, subtract the align set's mean (D,), length-normalize."""
     return length_normalize(length_normalize(matrix) - mean)
 
 
@@ -50,7 +50,7 @@ class Mapped:
         return self._apply(self._view[rows])
 
 
-def centred(view: Rows, mean: Matrix) -> Mapped:
+def centered(view: Rows, mean: Matrix) -> Mapped:
     """`center` of rows when they are asked for: no copy of the whole."""
     return Mapped(view, partial(center, mean=mean))
 

@@ -25,14 +25,14 @@ class RegressionAligner(NetworkAligner):
 
     The way that vector databases outlive a change of their embedding model: a residual MLP of one
     hidden layer maps the new model's queries into the space of the stored vectors (Drift-Adapter,
-    Vejendla 2025, arXiv 2509.23471). With c(x), c(y) the centred views of one utterance and
-    g the network of `SideNetwork`, it minimises
+    Vejendla 2025, arXiv 2509.23471). With c(x), c(y) the centered views of one utterance and
+    g the network of `SideNetwork`, it minimizes
 
         mean over utterances of |g(y) - c(x)|^2 = 2 - 2 cos(g(y), c(x)).
 
     No speaker enters the loss. Where Drift-Adapter adds its input, P is a matrix that starts at
     the least-squares map: our models' spaces are unrelated, and may differ in dimension. The
-    enrollment side is only centred. The weights kept are those of the lowest dev EER or, without
+    enrollment side is only centered. The weights kept are those of the lowest dev EER or, without
     a dev set, the last.
 
     Args:
@@ -42,7 +42,7 @@ class RegressionAligner(NetworkAligner):
         learning_rate: highest, see `nessa.schedule`.
         weight_decay: of AdamW.
         evaluate_every: steps between looks at the dev EER.
-        seed: of initialisation and batches.
+        seed: of initialization and batches.
     """
 
     kind = "regression"

@@ -228,9 +228,9 @@ def synth(recipe: Path, nj: int, output: Path) -> None:
     Example: nessa synth --recipe recipes/mini/exp/recipe.yaml --output corpus
     """
     from nessa.recipe.resolve import load_recipe
-    from nessa.recipe.synthesis import synthesise_recipe
+    from nessa.recipe.synthesis import synthesize_recipe
 
-    synthesise_recipe(load_recipe(recipe), output, nj)
+    synthesize_recipe(load_recipe(recipe), output, nj)
 
 
 @cli.command()
@@ -502,7 +502,7 @@ def score(
     utt2dur: Path | None,
     output: Path,
 ) -> None:
-    """Score trials by cosine, and print EER and minDCF where they are labelled.
+    """Score trials by cosine, and print EER and minDCF where they are labeled.
 
     With both cohorts, two-sided AS-norm. With --calibration, natural-log likelihood ratios.
     Memory: the embeddings, and about 20 bytes a trial.
@@ -532,7 +532,7 @@ def score(
 
 
 @cli.command()
-@path_option("--trials", "Labelled trials of a dev set, in either format.")
+@path_option("--trials", "Labeled trials of a dev set, in either format.")
 @path_option("--scores", "Their scores, in any order.")
 @click.option(
     "--p-target", default=0.01, show_default=True, help="The target prior at which to fit best."
@@ -566,7 +566,7 @@ def calibrate(
 
 
 @cli.command()
-@click.option("--trials", type=PathType, help="Labelled trial list, in either format.")
+@click.option("--trials", type=PathType, help="Labeled trial list, in either format.")
 @click.option(
     "--scores", type=PathType, metavar="FILE...", help="`enroll test score` lines in any order."
 )
@@ -703,14 +703,14 @@ def study(name: str, recipe: Path, data: Path, exp: Path) -> None:
 @click.option("--aligner", type=PathType, help="Directory of a fitted aligner.")
 @click.option("--encoder", type=PathType, help="Directory of a trained encoder.")
 @click.option("--calibration", type=PathType, help="Of the aligner's scores; goes with it.")
-@click.option("--licence", help="What the files' metadata say of their use.")
+@click.option("--license", help="What the files' metadata say of their use.")
 @click.option("--training-data", help="What the files' metadata say of where they come from.")
 @path_option("--output", "Receives enroll.onnx and runtime.onnx, or encoder.onnx.")
 def export(
     aligner: Path | None,
     encoder: Path | None,
     calibration: Path | None,
-    licence: str | None,
+    license: str | None,
     training_data: str | None,
     output: Path,
 ) -> None:
@@ -719,7 +719,7 @@ def export(
     Example: nessa export --aligner recipes/mini/exp/aligners/nessa/new-old --output onnx
 
     Example: nessa export --encoder recipes/mini/exp/encoders/new --output onnx
-    --licence CC-BY-4.0 --training-data "synthetic speech of espeak-ng"
+    --license CC-BY-4.0 --training-data "synthetic speech of espeak-ng"
     """
     from nessa.alignment.store import load
     from nessa.encoders.models import load_model
@@ -727,7 +727,7 @@ def export(
     from nessa.production import export_aligner, export_encoder
     from nessa.scoring.calibration import read_calibration
 
-    facts = {"licence": licence, "training_data": training_data}
+    facts = {"license": license, "training_data": training_data}
     known = {name: text for name, text in facts.items() if text}
     if aligner and not encoder:
         fitted = read_calibration(calibration) if calibration else None

@@ -99,7 +99,7 @@ def make_trials(
         seed: seed of the draw.
 
     Returns:
-        Labelled trials, C-sorted by enrollment and test id.
+        Labeled trials, C-sorted by enrollment and test id.
 
     Raises:
         InputError: the corpus holds fewer such pairs than asked for.
@@ -253,7 +253,7 @@ def make_profile_trials(
         seed: seed of the draw.
 
     Returns:
-        The enrollment map {`<speaker>-p<size>-<number>`: utterances}, and the labelled trials.
+        The enrollment map {`<speaker>-p<size>-<number>`: utterances}, and the labeled trials.
 
     Raises:
         InputError: no speaker has the utterances and sessions for the largest size.

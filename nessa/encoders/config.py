@@ -42,7 +42,7 @@ class LossConfig(Section):
     margin: float = 0.2  # radians
     margin_ramp: tuple[Fraction, Fraction] = (0.0, 0.4)  # parts of the steps between which it rises
     scale: float = 30.0
-    sub_centres: Positive = 1  # per speaker; the nearest counts
+    sub_centers: Positive = 1  # per speaker; the nearest counts
     top_k: Annotated[int, Field(ge=0)] = 0  # this many nearest other speakers get a margin, too
     top_k_margin: float = 0.06
 

@@ -55,7 +55,7 @@ class Processes:
         return DistributedDataParallel(objective, device_ids=ids, broadcast_buffers=False)
 
     def synchronise_norms(self, network: nn.Module) -> nn.Module:
-        """The network with batch normalisation over the batches of all processes."""
+        """The network with batch normalization over the batches of all processes."""
         if self.size == 1:
             return network
         if self.device.type == "cuda":
@@ -114,7 +114,7 @@ class _Gather(Function):
 
 
 class _SyncBatchNorm(nn.Module):
-    """Batch normalisation over all processes on a CPU, where nn.SyncBatchNorm does not work.
+    """Batch normalization over all processes on a CPU, where nn.SyncBatchNorm does not work.
 
     Has the parameters, buffers and names of the layer whose place it takes.
     """
@@ -133,12 +133,12 @@ class _SyncBatchNorm(nn.Module):
         # Two steps, for the mean of squares less the square of the mean would lose digits. All
         # processes have batches of one shape.
         mean = self.processes.mean(x.mean(dim=axes))
-        centred = x - mean.view(shape)
-        variance = self.processes.mean((centred**2).mean(dim=axes))
+        centered = x - mean.view(shape)
+        variance = self.processes.mean((centered**2).mean(dim=axes))
         with torch.no_grad():
             count = self.processes.size * x.numel() // x.shape[1]
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * count / (count - 1), self.momentum)
             self.num_batches_tracked += 1
         scale = self.weight * (variance + self.eps).rsqrt()
-        return centred * scale.view(shape) + self.bias.view(shape)
+        return centered * scale.view(shape) + self.bias.view(shape)

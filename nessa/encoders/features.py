@@ -16,7 +16,7 @@ SAMPLES_PER_BLOCK = 2**16  # on a CPU, whose cache the frames of a whole batch w
 
 
 class FeatureExtractor(nn.Module):
-    """Waveforms of one length -> mean-normalised log-mel features.
+    """Waveforms of one length -> mean-normalized log-mel features.
 
     Args:
         config: what the features are; belongs to the model that was trained on them.
@@ -45,15 +45,15 @@ class FeatureExtractor(nn.Module):
             Features, shape (B, frames, num_filters).
         """
         if self.config.type == "given":
-            return self.normalise(samples)
+            return self.normalize(samples)
         if self.config.scale != 1.0:
             samples = samples * self.config.scale
         rows = len(samples)
         if samples.device.type == "cpu":
             rows = max(1, SAMPLES_PER_BLOCK // samples.shape[1])
-        return self.normalise(torch.cat([self.fbank(part) for part in samples.split(rows)]))
+        return self.normalize(torch.cat([self.fbank(part) for part in samples.split(rows)]))
 
-    def normalise(self, features: Tensor) -> Tensor:
+    def normalize(self, features: Tensor) -> Tensor:
         """Subtract each utterance's mean over time, if the configuration says so: (B, T, F)."""
         if self.config.mean_norm:
             return features - features.mean(dim=1, keepdim=True)
@@ -86,7 +86,7 @@ def read_features(cut: MonoCut, extractor: FeatureExtractor, model: str) -> Tens
 
 
 def read_crop(cut: MonoCut, config: FeatureConfig, frames: int, position: float) -> np.ndarray:
-    """A section of an utterance's given features, for training; not normalised.
+    """A section of an utterance's given features, for training; not normalized.
 
     Args:
         cut: with features.

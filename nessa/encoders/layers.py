@@ -36,7 +36,7 @@ def masked_mean(x: Tensor, mask: Tensor | None) -> Tensor:
 
 
 class ConvBlock(nn.Module):
-    """Convolution over time, ReLU, batch normalisation; keeps the number of frames."""
+    """Convolution over time, ReLU, batch normalization; keeps the number of frames."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int = 1, dilation: int = 1) -> None:
         super().__init__()

@@ -45,16 +45,16 @@ class Criterion(nn.Module):
         return self.loss(self.processes.gather(embeddings), self.speakers)
 
     def take_over(self, before: "Criterion", speeds: Sequence[float]) -> None:
-        """Go on with another classifier's centres of the speakers at speed 1.0.
+        """Go on with another classifier's centers of the speakers at speed 1.0.
 
         Args:
             before: the classifier of speakers at all speeds.
             speeds: which these are; those of a speaker follow each other.
         """
         assert isinstance(self.loss, AAMSoftmax) and isinstance(before.loss, AAMSoftmax)
-        centres = before.loss.weight.detach()  # (speakers * speeds * K, D)
-        centres = centres.unflatten(0, (-1, len(speeds), before.loss.sub_centres))
-        own = centres[:, speeds.index(1.0)].flatten(0, 1)  # (speakers * K, D)
+        centers = before.loss.weight.detach()  # (speakers * speeds * K, D)
+        centers = centers.unflatten(0, (-1, len(speeds), before.loss.sub_centers))
+        own = centers[:, speeds.index(1.0)].flatten(0, 1)  # (speakers * K, D)
         with torch.no_grad():
             self.loss.weight.copy_(own)
 
@@ -75,7 +75,7 @@ def risen(ramp: tuple[float, float], done: float) -> float:
 class AAMSoftmax(nn.Module):
     """Additive angular margin softmax (ArcFace, arXiv 1801.07698).
 
-    With several centres per class the nearest counts (sub-center ArcFace, Deng et al. 2020). With
+    With several centers per class the nearest counts (sub-center ArcFace, Deng et al. 2020). With
     the inter-top-k penalty (Zhao et al., arXiv 2110.05042) the nearest wrong classes have to keep
     a margin, too.
 
@@ -84,7 +84,7 @@ class AAMSoftmax(nn.Module):
         classes: number of train speakers.
         margin: in radians, added to the angle of the right class; `ramp` scales it in training.
         scale: of the cosines.
-        sub_centres: K of each class.
+        sub_centers: K of each class.
         top_k: how many wrong classes get a margin.
         top_k_margin: in radians, subtracted from their angles; `ramp` scales it as well.
     """
@@ -95,14 +95,14 @@ class AAMSoftmax(nn.Module):
         classes: int,
         margin: float,
         scale: float,
-        sub_centres: int = 1,
+        sub_centers: int = 1,
         top_k: int = 0,
         top_k_margin: float = 0.0,
     ) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(classes * sub_centres, dim))  # class by class
+        self.weight = nn.Parameter(torch.empty(classes * sub_centers, dim))  # class by class
         nn.init.xavier_normal_(self.weight)
-        self.margin, self.scale, self.sub_centres = margin, scale, sub_centres
+        self.margin, self.scale, self.sub_centers = margin, scale, sub_centers
         self.top_k, self.top_k_margin = min(top_k, classes - 1), top_k_margin
 
     def forward(self, embeddings: Tensor, labels: Tensor, ramp: float = 1.0) -> Tensor:
@@ -110,8 +110,8 @@ class AAMSoftmax(nn.Module):
         cosine = functional.linear(
             functional.normalize(embeddings), functional.normalize(self.weight)
         )  # (B, classes * K)
-        if self.sub_centres > 1:
-            cosine = cosine.unflatten(1, (-1, self.sub_centres)).amax(dim=2)  # (B, classes)
+        if self.sub_centers > 1:
+            cosine = cosine.unflatten(1, (-1, self.sub_centers)).amax(dim=2)  # (B, classes)
         margin = self.margin * ramp
         target = cosine.gather(1, labels[:, None]).clamp(-1 + 1e-6, 1 - 1e-6)
         moved = _moved(target, margin)
@@ -132,7 +132,7 @@ def _moved(cosine: Tensor, margin: float) -> Tensor:
 
 
 class GE2E(nn.Module):
-    """Generalised end-to-end loss, softmax form (Wan et al., arXiv 1710.10467).
+    """Generalized end-to-end loss, softmax form (Wan et al., arXiv 1710.10467).
 
     A batch holds P speakers with K utterances each, in this order.
     """

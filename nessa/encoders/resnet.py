@@ -73,7 +73,7 @@ class ResNet(nn.Module):
             lengths: valid frames of each utterance, shape (B,); None where all have T.
 
         Returns:
-            Embeddings, shape (B, D), not length-normalised.
+            Embeddings, shape (B, D), not length-normalized.
         """
         mask = None
         if lengths is not None:

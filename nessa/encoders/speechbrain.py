@@ -23,7 +23,7 @@ PROBE_SECONDS = 2.0  # of the noise that a model's dimension is found with
 
 
 class SpeechBrainModel(SpeakerModel):
-    """An EncoderClassifier; its features and their normalisation are its own.
+    """An EncoderClassifier; its features and their normalization are its own.
 
     Args:
         name: as the recipe names it.

@@ -38,7 +38,7 @@ class XVector(nn.Module):
             lengths: valid frames of each utterance, shape (B,); None where all have T.
 
         Returns:
-            Embeddings, shape (B, D), not length-normalised.
+            Embeddings, shape (B, D), not length-normalized.
         """
         mask = None if lengths is None else length_mask(lengths, features.shape[1])
         x = features.transpose(1, 2)  # (B, F, T)

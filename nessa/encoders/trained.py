@@ -29,7 +29,7 @@ WEIGHTS = "model.safetensors"
 
 
 def build(config: EncoderConfig) -> nn.Module:
-    """A freshly initialised encoder."""
+    """A freshly initialized encoder."""
     options: dict[str, Any] = {}
     if config.pooling is not None:
         options["pooling"] = config.pooling

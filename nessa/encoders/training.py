@@ -136,7 +136,7 @@ class Training:
         encoder = build(config)
         parameters = sum(weight.numel() for weight in encoder.parameters())
         self._encoder = processes.synchronise_norms(encoder.to(processes.device))
-        # Buffers as well, or batch normalisation would have other statistics than the weights.
+        # Buffers as well, or batch normalization would have other statistics than the weights.
         self._average = AveragedModel(self._encoder, use_buffers=True)
         self._phase = _Phase(self._phases[0], self._encoder, speakers, processes)
         classes = self._phase.batches.classes

@@ -8,7 +8,7 @@ import numpy as np
 
 from nessa.errors import InputError, about
 from nessa.kaldi.datadir import PROFILE_LIST, read_utt2spk
-from nessa.trials import Trials, read_enroll_map, read_labelled, trial_speakers
+from nessa.trials import Trials, read_enroll_map, read_labeled, trial_speakers
 
 SINGLE = "single"  # the main list
 
@@ -40,17 +40,17 @@ def read_conditions(set_dir: Path) -> Iterator[Condition]:
     """The kinds of trials of a set's data directory.
 
     Raises:
-        InputError: a list is unreadable or unlabelled, or names what has no speaker.
+        InputError: a list is unreadable or unlabeled, or names what has no speaker.
     """
     utt2spk = read_utt2spk(set_dir)
     for path in utterance_lists(set_dir):
-        trials = read_labelled(path)
+        trials = read_labeled(path)
         with about(path):
             speakers = trial_speakers(trials, utt2spk)
         yield Condition(path.name.partition("_")[2] or SINGLE, path.name, trials, speakers)
     if not (set_dir / PROFILE_LIST).is_file():
         return
-    trials = read_labelled(set_dir / PROFILE_LIST)
+    trials = read_labeled(set_dir / PROFILE_LIST)
     profiles = read_enroll_map(set_dir / "enroll_map")
     for profile in trials.enroll_index.names:
         if profile not in profiles:

@@ -37,7 +37,7 @@ class Similarity(NamedTuple):
 def speaker_similarity(models: Sequence[Embeddings], utt2spk: Mapping[str, str]) -> Similarity:
     """How alike speakers sound to several models, each having an equal say.
 
-    Cosines of the speakers' means, centred on the mean of all speakers, standardised over all
+    Cosines of the speakers' means, centered on the mean of all speakers, standardized over all
     pairs of speakers of a model, and averaged over the models.
 
     Hard households chosen by one model are hardest for that model, by its own errors, and flatter
@@ -67,12 +67,12 @@ def speaker_similarity(models: Sequence[Embeddings], utt2spk: Mapping[str, str])
     total = np.zeros((len(names), len(names)), np.float32)
     for model in models:
         means = profile_means(model, {name: sorted(spoken[name]) for name in names})
-        centred = Embeddings(names, means.matrix - means.matrix.mean(axis=0))
-        total += _standardised(cosine_matrix(centred, centred))
+        centered = Embeddings(names, means.matrix - means.matrix.mean(axis=0))
+        total += _standardized(cosine_matrix(centered, centered))
     return Similarity(names, total / np.float32(len(models)))
 
 
-def _standardised(cosines: NDArray[np.float32]) -> NDArray[np.float32]:
+def _standardized(cosines: NDArray[np.float32]) -> NDArray[np.float32]:
     """Cosines (S, S), in place: mean 0 and standard deviation 1 over the pairs of two speakers."""
     size = len(cosines)
     np.fill_diagonal(cosines, 0)

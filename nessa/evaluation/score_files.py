@@ -16,7 +16,7 @@ from nessa.trials import (
     Trials,
     join_scores,
     read_enroll_map,
-    read_labelled,
+    read_labeled,
     read_scores,
     trial_speakers,
 )
@@ -37,7 +37,7 @@ def compare_score_files(
     """The error rates of each score file, and how far they lie above those of the first.
 
     Args:
-        trials: a labelled list.
+        trials: a labeled list.
         files: scores of exactly these trials, in any order.
         llr: the scores are natural-log likelihood ratios, whose calibration is measured too.
         utt2spk: {utterance: speaker}, for intervals; None: no intervals.
@@ -54,7 +54,7 @@ def compare_score_files(
     Raises:
         InputError: no labels, scores of other trials than these, or a trial without a speaker.
     """
-    wanted = read_labelled(trials)
+    wanted = read_labeled(trials)
     labels = wanted.labels
     assert labels is not None
     scores = [_read_joined(path, wanted) for path in files]
@@ -125,7 +125,7 @@ def format_comparison(records: Sequence[Record]) -> str:
         tables.append(plain_columns(_differences(records)))
     notes = [
         f"Trials: {first['trials']}: {first['targets']} target, {first['nontargets']} non-target.",
-        "EER: on the ROC convex hull. minDCF: normalised detection cost, p_target = 0.01 or 0.05, "
+        "EER: on the ROC convex hull. minDCF: normalized detection cost, p_target = 0.01 or 0.05, "
         "costs 1.",
     ]
     if calibrated:

@@ -380,7 +380,7 @@ def _seal(
 
 
 def profile_means(embeddings: Embeddings, enroll_map: Mapping[str, Sequence[str]]) -> Embeddings:
-    """Voice profiles: the mean of each profile's enrollment utterances (not length-normalised).
+    """Voice profiles: the mean of each profile's enrollment utterances (not length-normalized).
 
     Args:
         embeddings: utterance embeddings of the enrollment model, before any mapping.

@@ -92,7 +92,7 @@ def check_weights(weights: ArrayLike, labels: NDArray[np.bool_]) -> Points:
 
 @dataclass(frozen=True, eq=False)
 class Roc:
-    """The receiver operating characteristic, point by point from accept-all to reject-all.
+    """The receiver operating characteriztic, point by point from accept-all to reject-all.
 
     Points on a straight stretch of the curve are left out, so that P is usually far below T.
 
@@ -174,7 +174,7 @@ class Roc:
         return float(p_miss[after - 1] + share * (p_miss[after] - p_miss[after - 1]))
 
     def min_dcf(self, p_target: float = 0.01, c_miss: float = 1, c_fa: float = 1) -> float:
-        """Minimum normalised detection cost; see `min_dcf`."""
+        """Minimum normalized detection cost; see `min_dcf`."""
         # A linear cost is lowest at a vertex of the hull.
         costs = _detection_cost(self.hull.p_miss, self.hull.p_fa, p_target, c_miss, c_fa)
         return float(np.min(costs))
@@ -249,7 +249,7 @@ def min_dcf(
     c_fa: float = 1,
     weights: ArrayLike | None = None,
 ) -> float:
-    """Normalised detection cost at the best threshold, accept-all and reject-all included.
+    """Normalized detection cost at the best threshold, accept-all and reject-all included.
 
     The cost is (c_miss Pmiss p + c_fa Pfa (1 - p)) / min(c_miss p, c_fa (1 - p)), so that the
     better of accept-all and reject-all costs 1.
@@ -280,7 +280,7 @@ def act_dcf(
     c_fa: float = 1,
     weights: ArrayLike | None = None,
 ) -> float:
-    """Normalised detection cost at the Bayes threshold, log(c_fa (1 - p) / (c_miss p)).
+    """Normalized detection cost at the Bayes threshold, log(c_fa (1 - p) / (c_miss p)).
 
     Args:
         scores: (T,), calibrated natural-log likelihood ratios.

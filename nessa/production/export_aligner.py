@@ -43,7 +43,7 @@ def export_aligner(
         aligner: a fitted aligner.
         output: the folder that receives the files.
         calibration: of its scores; goes into the metadata of both files and the card.
-        facts: more that the metadata and the card say, such as {"licence": ..., "training_data":
+        facts: more that the metadata and the card say, such as {"license": ..., "training_data":
             ...}.
 
     Yields:
@@ -207,8 +207,8 @@ Two networks that map the speaker embeddings of two models into one space, made 
 |---|---|---|---|---|
 {rows}
 
-- Input `embedding`: float32 (N, input dimension), as the model gives it; length normalisation and
-  centring are inside. A profile is the mean of raw embeddings, taken before mapping.
+- Input `embedding`: float32 (N, input dimension), as the model gives it; length normalization and
+  centering are inside. A profile is the mean of raw embeddings, taken before mapping.
 - Output `mapped`: float32 (N, output dimension), unit length; the score of a pair is the dot
   product. Any threshold must be set on scores of this aligner.
 - ONNX opset {OPSET}. N may be any number of rows.

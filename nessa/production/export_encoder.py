@@ -29,7 +29,7 @@ def export_encoder(
     Args:
         model: a trained encoder.
         output: the folder that receives the files.
-        facts: more that the metadata and the card say, such as {"licence": ..., "training_data":
+        facts: more that the metadata and the card say, such as {"license": ..., "training_data":
             ...}.
 
     Returns:
@@ -96,7 +96,7 @@ def _model_card(model: TrainedModel, cosine: float, facts: Mapping[str, str]) ->
 
 - Input `feats`: float32 (B, T, {config.features.num_filters}), B utterances of T frames each; do
   not pad.
-- Output `embs`: float32 (B, {model.dim}), not length-normalised.
+- Output `embs`: float32 (B, {model.dim}), not length-normalized.
 - Fingerprint of the encoder: `{model.fingerprint}`
 - Least cosine between onnxruntime and the encoder on test inputs: {cosine:.6f}
 {facts_lines(facts)}

@@ -57,7 +57,7 @@ def evaluate_systems(
         eers = dict(zip(everything, drawn.eer, strict=True))
         costs = dict(zip(everything, drawn.min_dcf, strict=True))
         calibrated = {s: _calibrated(scores_dir, condition, s, COSINE) for s in systems}
-        normalised = _with_as_norm(recipe, scores_dir, condition, systems)
+        normalized = _with_as_norm(recipe, scores_dir, condition, systems)
         groups = _with_means(systems)
         for system, members in groups.items():
             rivals = [] if is_nessa(system.aligner) else _nessa_beside(system, groups)
@@ -74,7 +74,7 @@ def evaluate_systems(
                     **_gain(error, [eers[reference] for reference in references]),
                     **_over_nessa(eers[members[0]], [eers[rival] for rival in rivals]),
                     **_mean_figures([calibrated[member] for member in members]),
-                    "as_norm": normalised.get(system),
+                    "as_norm": normalized.get(system),
                 }
             )
     return records

@@ -12,7 +12,7 @@ from nessa.recipe.config import Recipe
 from nessa.recipe.layout import aligner_dir
 from nessa.recipe.systems import NESSA, System
 from nessa.scoring.cosine import cosine_scores
-from nessa.trials import Trials, read_labelled
+from nessa.trials import Trials, read_labeled
 
 SHARES = np.linspace(0, 1, 11)  # of the profiles that are still the old model's
 DRAWS = 5  # of which profiles those are; the mean is reported
@@ -38,7 +38,7 @@ def mixed_gallery(recipe: Recipe, exp: Path, set_dir: Path) -> list[Record]:
     """
     old, new = recipe.update
     aligner = load(aligner_dir(exp, System(NESSA, new, old)))
-    trials = read_labelled(set_dir / "trials")
+    trials = read_labeled(set_dir / "trials")
     raw = {m: Embeddings.read(exp / "embeddings" / m / set_dir.name) for m in (new, old)}
     aligner.check_models(raw[new], raw[old])
     space = {

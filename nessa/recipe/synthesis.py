@@ -4,19 +4,19 @@ from pathlib import Path
 
 from nessa.errors import InputError
 from nessa.recipe.config import Recipe
-from nessa.synth.tree import SetPlan, synthesise_corpus
+from nessa.synth.tree import SetPlan, synthesize_corpus
 
 
-def synthesise_recipe(recipe: Recipe, directory: Path | str, nj: int = 1) -> None:
+def synthesize_recipe(recipe: Recipe, directory: Path | str, nj: int = 1) -> None:
     """Make the corpus that a recipe describes.
 
     Args:
         recipe: its `corpus.sets` say how much, its `seed` what.
-        directory: of the corpus; see `synthesise_corpus`.
+        directory: of the corpus; see `synthesize_corpus`.
         nj: number of processes; does not change a byte.
 
     Raises:
-        InputError: the recipe describes no synthetic corpus, or `synthesise_corpus` refuses.
+        InputError: the recipe describes no synthetic corpus, or `synthesize_corpus` refuses.
     """
     if not recipe.corpus.sets:
         raise InputError(
@@ -26,4 +26,4 @@ def synthesise_recipe(recipe: Recipe, directory: Path | str, nj: int = 1) -> Non
         name: SetPlan(size.speakers, size.sessions, size.utterances)
         for name, size in recipe.corpus.sets.items()
     }
-    synthesise_corpus(directory, sets, seed=recipe.seed, nj=nj)
+    synthesize_corpus(directory, sets, seed=recipe.seed, nj=nj)

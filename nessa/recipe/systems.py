@@ -78,7 +78,7 @@ def scored_systems(recipe: Recipe) -> list[System]:
 def has_as_norm(system: System) -> bool:
     """Whether a system is scored with AS-norm too.
 
-    All are but NESSA's trainings after the first, and a likelihood ratio, which is normalised.
+    All are but NESSA's trainings after the first, and a likelihood ratio, which is normalized.
     """
     name = system.aligner
     return name != PLDA_LLR and (name == NESSA or not is_nessa(name))

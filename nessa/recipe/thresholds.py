@@ -49,7 +49,7 @@ def threshold_costs(scores: Mapping[tuple[Kind, bool], Cells], labels: Labels) -
 
     Returns:
         A record per kind of scores: {"scores", "calibrated", "own", "common", "bayes"}, the mean
-        over the cells of the normalised detection cost: at each cell's best threshold, at the
+        over the cells of the normalized detection cost: at each cell's best threshold, at the
         one threshold that is best for all, and at the Bayes threshold, which needs no trials to
         be found (None where scores are not calibrated).
     """

@@ -27,7 +27,7 @@ from nessa.report.page import FigureFile, write_page
 from nessa.report.plots import write_det, write_gains, write_gallery, write_spaces
 from nessa.report.sentences import compare_systems, nessa_cost
 from nessa.report.studies import AXES, TITLES, study_sections, write_study_figures
-from nessa.report.tables import format_records, legend, markdown_table, normalisation_section
+from nessa.report.tables import format_records, legend, markdown_table, normalization_section
 from nessa.scoring.sides import Scores
 
 __all__ = ["write_report"]
@@ -82,7 +82,7 @@ def write_report(recipe: Recipe, exp: Path, data: Path, results_page: Path | Non
     page, results = exp / "report" / "results.md", exp / "results.json"
     with atomic_open(page) as file:
         sections = [
-            *normalisation_section(recipe, records),
+            *normalization_section(recipe, records),
             *calibration_section(recipe, records, thresholds),
             *identification_section(identification),
             *_gallery_section(gallery),
@@ -179,7 +179,7 @@ def _gains_and_spaces(
         write_spaces(recipe, exp, data / "eval", folder / "spaces")
         yield FigureFile(
             "The two spaces, before and after",
-            "Embeddings of eight eval speakers, a colour each: by the old model, by the new model, "
+            "Embeddings of eight eval speakers, a color each: by the old model, by the new model, "
             "and by both in the shared space, where speakers lie together whatever the model.",
             folder / "spaces.svg",
             "The plane of the two largest principal components of each panel.",

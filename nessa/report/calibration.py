@@ -65,12 +65,12 @@ def calibration_section(
         "Each pair of models has a calibration of its own, an affine map to natural-log "
         "likelihood ratios, fitted on the dev trials by logistic regression weighted to a target "
         f"prior of {recipe.scoring.p_target:g}. Cllr: cost of the likelihood ratios in bits; "
-        "minCllr: after the best monotone recalibration. actDCF: normalised detection cost at the "
+        "minCllr: after the best monotone recalibration. actDCF: normalized detection cost at the "
         "Bayes threshold; minDCF: at the best one.",
         "",
         markdown_columns([COSTS, *_cost_rows(thresholds)]),
         "",
-        f"Normalised detection cost at p_target = {P_TARGET:g}, the mean of the four cells: with "
+        f"Normalized detection cost at p_target = {P_TARGET:g}, the mean of the four cells: with "
         "the best threshold of each cell, with the best that all share, and how much more that "
         f"costs; and at the Bayes threshold {BAYES:.2f}, which is known without eval trials.",
         "",

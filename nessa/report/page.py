@@ -143,4 +143,4 @@ def _inline(figure: FigureFile, number: int) -> str:
     # Its size is the page's to choose; the viewBox keeps the shape.
     text = re.sub(r'(<svg\b[^>]*?) (?:width|height)="[^"]*"', r"\1", text)
     text = re.sub(r'(<svg\b[^>]*?) (?:width|height)="[^"]*"', r"\1", text)
-    return text.replace("<svg", f'<svg role="img" aria-labelledby="{own}alt"', 1)
+    return text.replace("<svg", f'<svg role="img" aria-labeledby="{own}alt"', 1)

@@ -27,7 +27,7 @@ from nessa.report.tables import CLAIM, MEAN, Record, system_label
 Scores = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.bool_]
 Curves = Mapping[str, Scores]  # name in the legend -> scores (T,)
-# Okabe and Ito's colours, which colour-blind readers can tell apart; the line styles do as well.
+# Okabe and Ito's colors, which color-blind readers can tell apart; the line styles do as well.
 DET_STYLES = [
     ("#000000", "--"),
     ("#000000", "-"),
@@ -43,18 +43,18 @@ TICKS = np.array([0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05,
                   0.6, 0.8, 0.9])  # fmt: skip
 RESOLUTION = 0.01  # probit units between two points of a curve: about one pixel
 MARGIN = 5.0  # how many times below the lowest and above the highest EER the axes reach
-# Colour, line and marker of two curves, safe for colour blindness (Okabe and Ito's).
+# Color, line and marker of two curves, safe for color blindness (Okabe and Ito's).
 TWO_STYLES = [("#0072B2", "-", "o"), ("#D55E00", "--", "s")]
 LOWEST = -50  # % of the gain; a bar that ends lower is cut, and says how low
 BINS = 80
 CLASSES = {False: ("non-target", "#0072B2"), True: ("target", "#D55E00")}  # Okabe and Ito's
 Row = Mapping[str, Scores]  # title of a column -> scores (T,)
 LIMIT = 8.0  # log odds; beyond, few trials decide
-# Okabe and Ito's colours, for colour-blind readers; the line styles tell as well.
+# Okabe and Ito's colors, for color-blind readers; the line styles tell as well.
 RELIABILITY_STYLES = [("#000000", "--"), ("#D55E00", "-"), ("#0072B2", "-."), ("#009E73", ":")]
 RatioCurves = Mapping[str, npt.NDArray[np.float32]]  # name in the legend -> LLRs (T,)
 SPEAKERS = 8
-COLOURS = ["#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7"]
+COLORS = ["#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7"]
 MARKERS = ("o", "x")  # of the old and of the new model
 Points = npt.NDArray[np.float64]
 
@@ -84,9 +84,9 @@ def det_figure(panels: Mapping[str, Curves], labels: Labels) -> Figure:
     limits = _limits([rate for panel in rates.values() for rate in panel.values()])
     for axes, (title, curves) in zip(grid.flat, panels.items(), strict=True):
         styles = [*islice(cycle(DET_STYLES), len(curves) - 1), LAST]
-        for (name, scores), (colour, style) in zip(curves.items(), styles, strict=True):
+        for (name, scores), (color, style) in zip(curves.items(), styles, strict=True):
             label = f"{name}: EER {100 * rates[title][name]:.2f} %"
-            axes.plot(*det_curve(scores, labels), color=colour, linestyle=style, label=label)
+            axes.plot(*det_curve(scores, labels), color=color, linestyle=style, label=label)
         _dress(axes, title, limits)
     return figure
 
@@ -175,18 +175,18 @@ def gains_figure(records: Sequence[Record]) -> Figure:
     figure = Figure(figsize=(6.5, 0.5 * len(names) + 1.5), dpi=120, layout="constrained")
     axes = figure.subplots()
     height = 0.8 / len(pairs)
-    for number, (pair, (colour, _, _)) in enumerate(zip(pairs, TWO_STYLES, strict=False)):
+    for number, (pair, (color, _, _)) in enumerate(zip(pairs, TWO_STYLES, strict=False)):
         for record in records:
             if (record["enroll"], record["runtime"]) != pair:
                 continue
             place = names.index(system_label(record)) + (number - (len(pairs) - 1) / 2) * height
             gain, (low, high) = 100 * record["gain"], (100 * x for x in record["gain_ci"])
-            axes.barh(place, max(gain, LOWEST), height, color=colour, alpha=0.85)
+            axes.barh(place, max(gain, LOWEST), height, color=color, alpha=0.85)
             if gain < LOWEST:
                 axes.text(LOWEST + 2, place, f"{gain:.0f}", va="center", fontsize="x-small")
             else:
                 axes.plot([max(low, LOWEST), high], [place, place], color="black", linewidth=1)
-        axes.barh(0, 0, color=colour, label=f"{pair[0]} enrolls, {pair[1]} runs")
+        axes.barh(0, 0, color=color, label=f"{pair[0]} enrolls, {pair[1]} runs")
     axes.axvline(CLAIM, color="black", linestyle=":", label=f"{CLAIM} %")
     axes.axvline(0, color="0.5", linewidth=0.8)
     axes.axvline(100, color="0.5", linewidth=0.8)
@@ -249,9 +249,9 @@ def histogram_figure(rows: Mapping[str, Row], labels: Labels, bayes: float) -> F
 
 
 def _draw_classes(axes: Axes, scores: Scores, labels: Labels, edges: npt.NDArray) -> None:
-    for label, (name, colour) in CLASSES.items():
+    for label, (name, color) in CLASSES.items():
         heights, _ = np.histogram(scores[labels == label], edges, density=True)
-        axes.stairs(heights, edges, fill=True, alpha=0.5, color=colour, label=name)
+        axes.stairs(heights, edges, fill=True, alpha=0.5, color=color, label=name)
 
 
 def write_gallery(records: Sequence[Mapping[str, Any]], stem: Path) -> list[Path]:
@@ -264,12 +264,12 @@ def gallery_figure(records: Sequence[Mapping[str, Any]]) -> Figure:
     figure = Figure(figsize=(5.5, 4), dpi=120, layout="constrained")
     axes = figure.subplots()
     runtimes = list(dict.fromkeys(record["runtime"] for record in records))
-    for runtime, (colour, line, marker) in zip(runtimes, TWO_STYLES, strict=False):
+    for runtime, (color, line, marker) in zip(runtimes, TWO_STYLES, strict=False):
         points = [(r["old_share"], r["eer"]) for r in records if r["runtime"] == runtime]
         shares, errors = zip(*points, strict=True)
         axes.plot(
             [100 * share for share in shares], [100 * error for error in errors],
-            color=colour, linestyle=line, marker=marker, label=f"{runtime} runs",
+            color=color, linestyle=line, marker=marker, label=f"{runtime} runs",
         )  # fmt: skip
     axes.set_xlabel("profiles that are still the old model's (%)")
     axes.set_ylabel("EER (%)")
@@ -299,8 +299,8 @@ def reliability_figure(panels: Mapping[str, RatioCurves], labels: Labels) -> Fig
     grid = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)
     for axes, (title, curves) in zip(grid.flat, panels.items(), strict=True):
         axes.plot([-LIMIT, LIMIT], [-LIMIT, LIMIT], color="0.7", linewidth=0.8, zorder=0)
-        for (name, llrs), (colour, line) in zip(curves.items(), RELIABILITY_STYLES, strict=False):
-            axes.plot(*reliability_curve(llrs, labels), color=colour, linestyle=line, label=name)
+        for (name, llrs), (color, line) in zip(curves.items(), RELIABILITY_STYLES, strict=False):
+            axes.plot(*reliability_curve(llrs, labels), color=color, linestyle=line, label=name)
         axes.set_xlim(-LIMIT, LIMIT)
         axes.set_ylim(-LIMIT, LIMIT)
         axes.set_box_aspect(1)
@@ -374,12 +374,12 @@ def write_spaces(recipe: Recipe, exp: Path, set_dir: Path, stem: Path) -> list[P
 
 def principal_plane(vectors: npt.NDArray[np.floating]) -> Points:
     """Vectors (N, D) in the plane of their two largest principal components, (N, 2)."""
-    centred = vectors - vectors.mean(axis=0, dtype=np.float64)
-    _, _, directions = np.linalg.svd(centred, full_matrices=False)
+    centered = vectors - vectors.mean(axis=0, dtype=np.float64)
+    _, _, directions = np.linalg.svd(centered, full_matrices=False)
     plane = directions[:2]
     # The sign of a component is arbitrary; the same picture comes out everywhere.
     signs = np.sign(plane[np.arange(len(plane)), np.abs(plane).argmax(axis=1)])
-    return centred @ (plane * signs[:, None]).T
+    return centered @ (plane * signs[:, None]).T
 
 
 def _unit(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -398,8 +398,8 @@ def _draw(axes: Axes, views: list[tuple[Points, str]], codes: npt.NDArray[np.int
     for points, marker in views:
         for code in np.unique(codes):
             own = points[codes == code]
-            colour = COLOURS[code % len(COLOURS)]
-            axes.scatter(own[:, 0], own[:, 1], s=22, marker=marker, color=colour)
+            color = COLORS[code % len(COLORS)]
+            axes.scatter(own[:, 0], own[:, 1], s=22, marker=marker, color=color)
     axes.set_xticks([])
     axes.set_yticks([])
     axes.set_aspect("equal", adjustable="datalim")

@@ -70,14 +70,14 @@ def study_figure(name: str, records: Sequence[Record]) -> Figure:
     axes = figure.subplots()
     known = [record for record in records if record["gain"] is not None]
     pairs = list(dict.fromkeys((r["enroll"], r["runtime"]) for r in known))
-    for (enroll, runtime), (colour, line, marker) in zip(pairs, TWO_STYLES, strict=False):
+    for (enroll, runtime), (color, line, marker) in zip(pairs, TWO_STYLES, strict=False):
         own = [r for r in known if (r["enroll"], r["runtime"]) == (enroll, runtime)]
         values = [r["value"] for r in own]
         low, high = zip(*((100 * a, 100 * b) for a, b in (r["gain_ci"] for r in own)), strict=True)
-        axes.fill_between(values, low, high, color=colour, alpha=0.15, linewidth=0)
+        axes.fill_between(values, low, high, color=color, alpha=0.15, linewidth=0)
         axes.plot(
             values, [100 * r["gain"] for r in own],
-            color=colour, linestyle=line, marker=marker,
+            color=color, linestyle=line, marker=marker,
             label=f"{enroll} enrolls, {runtime} runs",
         )  # fmt: skip
     axes.axhline(CLAIM, color="0.5", linewidth=0.8, linestyle=":")

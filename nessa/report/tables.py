@@ -25,15 +25,15 @@ MEAN = f"{NESSA}.mean"
 CLAIM = 60  # % of the gain, which the paper claims
 
 
-def normalisation_section(recipe: Recipe, records: Sequence[Record]) -> list[str]:
+def normalization_section(recipe: Recipe, records: Sequence[Record]) -> list[str]:
     """Markdown lines; see `nessa.recipe.evaluation.evaluate_systems` for the records."""
     scoring = recipe.scoring
     return [
-        "## Score normalisation",
+        "## Score normalization",
         "",
         markdown_columns([AS_NORM_HEADER, *_as_norm_rows(records)]),
         "",
-        f"AS-norm is two-sided: an enrollment vector is normalised by its {scoring.top_n} highest "
+        f"AS-norm is two-sided: an enrollment vector is normalized by its {scoring.top_n} highest "
         "scores with a cohort of the runtime side, a runtime vector by those with a cohort of the "
         f"enrollment side. The cohorts are the means of the speakers of `{scoring.cohort}`, of "
         "each model in its own space, then mapped as profiles and live utterances are. NESSA is "
@@ -44,13 +44,13 @@ def normalisation_section(recipe: Recipe, records: Sequence[Record]) -> list[str
 
 def _as_norm_rows(records: Sequence[Record]) -> Iterator[Row]:
     for record in ordered_records(records):
-        normalised = record["as_norm"]
-        if normalised is None:
+        normalized = record["as_norm"]
+        if normalized is None:
             continue
         figures = [
             with_interval(figures[name], figures[f"{name}_ci"], number)
             for name, number in (("eer", percent), ("min_dcf", cost))
-            for figures in (record, normalised)
+            for figures in (record, normalized)
         ]
         yield system_label(record), record["enroll"], record["runtime"], record["trials"], *figures
 
@@ -75,7 +75,7 @@ def markdown_table(records: Sequence[Record]) -> str:
 def legend(records: Sequence[Record]) -> list[str]:
     """What the columns mean, one sentence group per line, for the rows that there are."""
     lines = [
-        "EER: equal error rate, on the ROC convex hull. minDCF: normalised detection cost at "
+        "EER: equal error rate, on the ROC convex hull. minDCF: normalized detection cost at "
         "p_target = 0.01, costs 1.",
         "[low, high]: 95 % interval of a joint speaker bootstrap, the same draws for all systems.",
         "Recovered gain: (E_oo - E) / (E_oo - E_nn), with E the EER, E_oo that of the raw old "

@@ -14,7 +14,7 @@ from scipy.special import expit, logit
 from nessa.errors import InputError, about
 from nessa.files import read_json, read_table, write_json
 from nessa.metrics.roc import check_scores
-from nessa.trials import Trials, join_scores, read_enroll_map, read_labelled, read_scores
+from nessa.trials import Trials, join_scores, read_enroll_map, read_labeled, read_scores
 
 # Keeps the slope finite where dev scores separate perfectly; far below any other effect.
 RIDGE = 1e-7
@@ -54,7 +54,7 @@ class Calibration:
     ) -> "Calibration":
         """Prior-weighted logistic regression (Brümmer and Doddington, 2013).
 
-        Minimises, over the parameters of the log likelihood ratio l,
+        Minimizes, over the parameters of the log likelihood ratio l,
         p mean_tar log(1 + e^-(l + logit p)) + (1 - p) mean_non log(1 + e^(l + logit p)).
 
         Args:
@@ -72,14 +72,14 @@ class Calibration:
             raise InputError(f"p_target {p_target} must lie between 0 and 1")
         names = ["the score", *(f"quality measure {name!r}" for name in quality or {})]
         regressors = _regressors(scores, quality)  # (T, 1 + Q)
-        centre, spread = regressors.mean(axis=0), regressors.std(axis=0)
-        flat = np.flatnonzero(spread <= 1e-12 * np.abs(centre))
+        center, spread = regressors.mean(axis=0), regressors.std(axis=0)
+        flat = np.flatnonzero(spread <= 1e-12 * np.abs(center))
         if len(flat):
             raise InputError(f"{names[flat[0]]} is the same in every trial; calibrate on others")
-        regressors -= centre  # standardised: then the optimiser needs few steps
+        regressors -= center  # standardized: then the optimizer needs few steps
         regressors /= spread
         weights = _fit_logistic(regressors, labels, p_target) / np.append(spread, 1)
-        offset = weights[-1] - weights[:-1] @ centre
+        offset = weights[-1] - weights[:-1] @ center
         measured = dict(zip(quality or {}, weights[1:-1].tolist(), strict=True))
         return cls(float(weights[0]), float(offset), measured)
 
@@ -174,7 +174,7 @@ def fit_calibration(
     """Fit a calibration on scored dev trials and write it as JSON.
 
     Args:
-        trials: a labelled list of the dev set.
+        trials: a labeled list of the dev set.
         scores: of these trials, in any order.
         output: receives the calibration.
         p_target: the prior at which it is to fit best.
@@ -183,10 +183,10 @@ def fit_calibration(
             quality measure.
 
     Raises:
-        InputError: unlabelled trials, one without a score, or a quality measure that is unknown
+        InputError: unlabeled trials, one without a score, or a quality measure that is unknown
             for a trial or the same for all.
     """
-    wanted = read_labelled(trials)
+    wanted = read_labeled(trials)
     scored, values = read_scores(scores)
     with about(scores):
         joined = join_scores(wanted, scored, values)

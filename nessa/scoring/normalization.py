@@ -25,7 +25,7 @@ def as_norm(
     runtime_cohort: Embeddings,
     top_n: int = 300,
 ) -> NDArray[np.float32]:
-    """Adaptive symmetric score normalisation of one trial list; see `AsNorm`.
+    """Adaptive symmetric score normalization of one trial list; see `AsNorm`.
 
     Args:
         scores: cosine scores (T,) of `trials`.
@@ -42,9 +42,9 @@ def as_norm(
 
 
 class AsNorm:
-    """Adaptive symmetric score normalisation with one cohort per side.
+    """Adaptive symmetric score normalization with one cohort per side.
 
-    Every vector is normalised by scores like those it takes part in: an enrollment vector by its
+    Every vector is normalized by scores like those it takes part in: an enrollment vector by its
     scores with the runtime cohort, a runtime vector by its scores with the enrollment cohort.
 
         s' = 1/2 [ (s - mean_e) / std_e + (s - mean_r) / std_r ],
@@ -83,7 +83,7 @@ class AsNorm:
         return other
 
     def apply(self, scores: ArrayLike, trials: Trials) -> NDArray[np.float32]:
-        """Normalise the cosine scores (T,) of a trial list.
+        """Normalize the cosine scores (T,) of a trial list.
 
         Memory: 24 bytes a trial, and a block of cohort scores.
 
@@ -96,14 +96,14 @@ class AsNorm:
             raise InputError(
                 f"{len(trials)} trials but scores of shape {scores.shape}; give one each"
             )
-        normalised = np.zeros(len(trials))
+        normalized = np.zeros(len(trials))
         for statistics, index in (
             (self._enroll, trials.enroll_index),
             (self._runtime, trials.test_index),
         ):
             mean, std = statistics.of(index.names)
-            normalised += (scores - mean[index.codes]) / std[index.codes] / 2
-        return normalised.astype(np.float32)
+            normalized += (scores - mean[index.codes]) / std[index.codes] / 2
+        return normalized.astype(np.float32)
 
 
 class _CohortStatistics:

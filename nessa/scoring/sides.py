@@ -63,7 +63,7 @@ class Sides:
             return cosine_scores(self.enroll, self.runtime, trials)
 
     def as_norm(self, cohort: "Sides", top_n: int) -> AsNorm:
-        """What normalises scores of these sides; see `nessa.scoring.normalization.AsNorm`."""
+        """What normalizes scores of these sides; see `nessa.scoring.normalization.AsNorm`."""
         _check_one_space(self.paths[1], self.runtime, cohort.paths[1], cohort.runtime)
         with about(*cohort.paths):
             return AsNorm(self.enroll, self.runtime, cohort.enroll, cohort.runtime, top_n)
@@ -133,7 +133,7 @@ def score_trials(
 
 
 def score_summary(output: Path, trials: Trials, scores: npt.ArrayLike) -> str:
-    """One line: the number of trials, with EER and minDCF where both classes are labelled."""
+    """One line: the number of trials, with EER and minDCF where both classes are labeled."""
     line = f"{output}: {len(trials)} trials"
     if trials.labels is None or trials.targets == 0 or trials.nontargets == 0:
         return line

@@ -6,7 +6,7 @@ folder.
 """
 
 from nessa.synth.acoustics import SAMPLE_RATE, AcousticRanges
-from nessa.synth.tree import SetPlan, synthesise_corpus
+from nessa.synth.tree import SetPlan, synthesize_corpus
 from nessa.synth.voices import VoiceRanges
 
-__all__ = ["SAMPLE_RATE", "AcousticRanges", "SetPlan", "VoiceRanges", "synthesise_corpus"]
+__all__ = ["SAMPLE_RATE", "AcousticRanges", "SetPlan", "VoiceRanges", "synthesize_corpus"]

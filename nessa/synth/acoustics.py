@@ -21,10 +21,10 @@ _STEP_IN, _STEP_OUT = espeak.SAMPLE_RATE // 50, SAMPLE_RATE // 50
 class AcousticRanges:
     """What sessions are drawn from, uniformly unless said otherwise.
 
-    Wider equaliser, lower SNR and longer reverberation make speakers harder to recognise.
+    Wider equalizer, lower SNR and longer reverberation make speakers harder to recognize.
     """
 
-    equaliser_db: float = 6.0  # standard deviation of the gain at each of `BANDS`
+    equalizer_db: float = 6.0  # standard deviation of the gain at each of `BANDS`
     low_cut: Range = (40.0, 300.0)  # Hz
     high_cut: Range = (3400.0, 7800.0)  # Hz
     snr_db: Range = (5.0, 30.0)
@@ -41,7 +41,7 @@ BANDS = np.array([60.0, 150.0, 300.0, 600.0, 1200.0, 2000.0, 3000.0, 4500.0, 700
 class Session:
     """One recording session's acoustics."""
 
-    equaliser_db: NDArray[np.float64]  # (len(BANDS),)
+    equalizer_db: NDArray[np.float64]  # (len(BANDS),)
     low_cut: float  # Hz
     high_cut: float  # Hz
     room: NDArray[np.float32]  # impulse response, (R,)
@@ -61,7 +61,7 @@ def draw_session(rng: np.random.Generator, ranges: AcousticRanges) -> Session:
         The session.
     """
     return Session(
-        equaliser_db=rng.normal(0, ranges.equaliser_db, BANDS.size),
+        equalizer_db=rng.normal(0, ranges.equalizer_db, BANDS.size),
         low_cut=rng.uniform(*ranges.low_cut),
         high_cut=rng.uniform(*ranges.high_cut),
         room=draw_room(rng, ranges),
@@ -97,7 +97,7 @@ def draw_room(rng: np.random.Generator, ranges: AcousticRanges) -> NDArray[np.fl
 def record(
     speech: NDArray[np.int16], session: Session, rng: np.random.Generator
 ) -> NDArray[np.int16]:
-    """Hear synthesised speech through a session.
+    """Hear synthesized speech through a session.
 
     Everything happens in one spectrum: resampling, room, channel, and noise.
 
@@ -129,7 +129,7 @@ def record(
 
 
 def power_law(frequency: NDArray[np.floating], slope_db: float) -> NDArray[np.float32]:
-    """Magnitude of coloured noise.
+    """Magnitude of colored noise.
 
     Args:
         frequency: Hz, shape (F,).
@@ -143,7 +143,7 @@ def power_law(frequency: NDArray[np.floating], slope_db: float) -> NDArray[np.fl
 
 
 def _channel(frequency: NDArray[np.float32], session: Session) -> NDArray[np.float32]:
-    gain_db = np.interp(frequency, BANDS, session.equaliser_db)
+    gain_db = np.interp(frequency, BANDS, session.equalizer_db)
     # Fourth-order Butterworth magnitudes at both ends.
     squared = (1 + (session.low_cut / np.maximum(frequency, 1.0)) ** 8) * (
         1 + (frequency / session.high_cut) ** 8

@@ -24,10 +24,10 @@ _NOISE_STREAM, _ROOM_STREAM = 1, 2
 
 @dataclass(frozen=True)
 class NoiseKind:
-    """A kind of noise: sources that are added, each a coloured noise of wavering level."""
+    """A kind of noise: sources that are added, each a colored noise of wavering level."""
 
     sources: int
-    octaves: float  # standard deviation of a source's Gaussian band around its centre
+    octaves: float  # standard deviation of a source's Gaussian band around its center
     swing_db: float  # standard deviation of a source's level over time
 
 
@@ -36,7 +36,7 @@ FLUCTUATING = NoiseKind(1, math.inf, 8.0)
 BABBLE = NoiseKind(8, 0.7, 8.0)
 KINDS = (STATIONARY, FLUCTUATING, BABBLE)
 
-_CENTRE = (200.0, 4000.0)  # of a source's band, Hz, log-uniform
+_CENTER = (200.0, 4000.0)  # of a source's band, Hz, log-uniform
 _CHANGES = (2.0, 8.0)  # of a source's level, per second: as slow as words, as fast as syllables
 _PEAK = 0.5  # of full scale
 
@@ -54,7 +54,7 @@ def make_noises(seed: int) -> Iterator[NDArray[np.int16]]:
         rng = np.random.default_rng([seed, _NOISE_STREAM, number])
         kind = KINDS[number % len(KINDS)]
         noise = sum(_draw_source(rng, kind) for _ in range(kind.sources))
-        yield _quantise(_PEAK * noise / np.abs(noise).max())
+        yield _quantize(_PEAK * noise / np.abs(noise).max())
 
 
 def make_rooms(seed: int) -> Iterator[NDArray[np.int16]]:
@@ -68,7 +68,7 @@ def make_rooms(seed: int) -> Iterator[NDArray[np.int16]]:
     """
     for number in range(COUNT):
         rng = np.random.default_rng([seed, _ROOM_STREAM, number])
-        yield _quantise(draw_room(rng, RANGES))
+        yield _quantize(draw_room(rng, RANGES))
 
 
 def _draw_source(rng: np.random.Generator, kind: NoiseKind) -> NDArray[np.float64]:
@@ -76,8 +76,8 @@ def _draw_source(rng: np.random.Generator, kind: NoiseKind) -> NDArray[np.float6
     frequency = scipy.fft.rfftfreq(size, 1 / SAMPLE_RATE)
     spectrum = rng.standard_normal(2 * frequency.size).view(np.complex128)
     spectrum *= power_law(frequency, rng.uniform(*RANGES.noise_slope_db))
-    centre = np.exp(rng.uniform(*np.log(_CENTRE)))
-    distance = np.log2(np.maximum(frequency, 1.0) / centre) / kind.octaves
+    center = np.exp(rng.uniform(*np.log(_CENTER)))
+    distance = np.log2(np.maximum(frequency, 1.0) / center) / kind.octaves
     spectrum *= np.exp(-(distance**2) / 2)
     spectrum[0] = 0
     source = scipy.fft.irfft(spectrum, size)
@@ -90,5 +90,5 @@ def _draw_envelope(rng: np.random.Generator, kind: NoiseKind, size: int) -> NDAr
     return 10 ** (np.interp(np.linspace(0, changes - 1, size), np.arange(changes), level_db) / 20)
 
 
-def _quantise(samples: NDArray[np.floating]) -> NDArray[np.int16]:
+def _quantize(samples: NDArray[np.floating]) -> NDArray[np.int16]:
     return (32767 * samples).astype(np.int16)

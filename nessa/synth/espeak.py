@@ -36,7 +36,7 @@ class Espeak:
             import espeakng_loader
         except ImportError as error:
             raise InputError(
-                "the speech synthesiser espeak-ng is missing; run `pip install 'nessa[mini]'`"
+                "the speech synthesizer espeak-ng is missing; run `pip install 'nessa[mini]'`"
             ) from error
         self._home = tempfile.TemporaryDirectory(prefix="nessa-espeak-")
         data = Path(self._home.name) / "espeak-ng-data"
@@ -68,7 +68,7 @@ class Espeak:
             name: of the voice, unique among the processes that share this object.
             accent: one of espeak-ng's English voices, e.g. "en-gb-scotland".
             definition: the text of an espeak-ng voice variant file.
-            seed: of the noise that the synthesiser itself adds (breath).
+            seed: of the noise that the synthesizer itself adds (breath).
         """
         (self._variants / name).write_text(definition, encoding="ascii")
         if self._library.espeak_SetVoiceByName(f"{accent}+{name}".encode("ascii")) != 0:

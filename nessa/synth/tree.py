@@ -74,7 +74,7 @@ class Settings:
     acoustics: AcousticRanges = field(default_factory=AcousticRanges)
 
 
-def synthesise_corpus(
+def synthesize_corpus(
     directory: Path | str,
     sets: Mapping[str, SetPlan],
     *,

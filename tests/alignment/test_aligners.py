@@ -123,7 +123,7 @@ def test_one_sided_modes_leave_the_other_side_as_it_is() -> None:
         before = view.matrix / np.linalg.norm(view.matrix, axis=1, keepdims=True)
         after = getattr(aligner, map_name)(view.matrix)
         assert after.shape == view.matrix.shape
-        moved = before @ before.T - after @ after.T  # centring alone changes cosines evenly
+        moved = before @ before.T - after @ after.T  # centering alone changes cosines evenly
         assert np.corrcoef((before @ before.T).ravel(), (after @ after.T).ravel())[0, 1] > 0.9
         assert np.isfinite(moved).all()
 
@@ -202,12 +202,12 @@ def test_procrustes_of_equal_dimensions_is_the_classical_rotation() -> None:
     enroll, runtime, speakers = two_views(50, 4, dims=(10, 10))
     aligner = ProcrustesAligner().fit(enroll, runtime, speakers)
 
-    def centred(matrix: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    def centered(matrix: np.ndarray, mean: np.ndarray) -> np.ndarray:
         unit = matrix / np.linalg.norm(matrix, axis=1, keepdims=True) - mean
         return unit / np.linalg.norm(unit, axis=1, keepdims=True)
 
-    a = centred(enroll.matrix, aligner.arrays["enroll_mean"])
-    b = centred(runtime.matrix, aligner.arrays["runtime_mean"])
+    a = centered(enroll.matrix, aligner.arrays["enroll_mean"])
+    b = centered(runtime.matrix, aligner.arrays["runtime_mean"])
     rotation, _ = orthogonal_procrustes(a, b)
     expected = (a @ rotation) @ b.T
     ours = aligner.map_enroll(enroll.matrix) @ aligner.map_runtime(runtime.matrix).T

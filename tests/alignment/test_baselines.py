@@ -45,7 +45,7 @@ MAKE = {
     "plda as it is": lambda: PLDAAligner(length_normalize=False),
     "regression": lambda: RegressionAligner(hidden_dim=16, steps=40, evaluate_every=20),
 }
-NORMALISING = [name for name in MAKE if name != "plda as it is"]
+NORMALIZING = [name for name in MAKE if name != "plda as it is"]
 
 
 def dev_set() -> DevSet:
@@ -91,7 +91,7 @@ def test_a_row_does_not_depend_on_its_company(name: str) -> None:
     y = np.random.default_rng(1).standard_normal((9, 20)).astype(np.float32)
     alone = np.concatenate([aligner.map_runtime(row[None]) for row in y])
     np.testing.assert_allclose(aligner.map_runtime(y), alone, atol=1e-5)
-    if name in NORMALISING:
+    if name in NORMALIZING:
         np.testing.assert_allclose(aligner.map_runtime(3 * y), alone, atol=1e-5)
 
 
@@ -120,7 +120,7 @@ def test_wrong_input_to_a_map_is_refused(name: str) -> None:
         aligner.map_runtime(np.array([[1.0] * 20, [np.nan] * 20], np.float32))
 
 
-@pytest.mark.parametrize("name", NORMALISING)
+@pytest.mark.parametrize("name", NORMALIZING)
 def test_the_form_for_export_maps_alike(name: str) -> None:
     aligner = fitted(name, dev=False)
     views = two_views(5, 2, first_speaker=300)[:2]
@@ -131,7 +131,7 @@ def test_the_form_for_export_maps_alike(name: str) -> None:
         np.testing.assert_allclose(mapped, mapping(view.matrix), atol=1e-5)
 
 
-def test_a_plda_without_length_normalisation_is_not_exported() -> None:
+def test_a_plda_without_length_normalization_is_not_exported() -> None:
     with pytest.raises(InputError, match="length_normalize"):
         side_module(fitted("plda as it is", dev=False), "enroll")
 
@@ -157,7 +157,7 @@ def test_a_rotation_of_a_models_space_changes_no_score(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["ridge", "cca", "plda"])
-def test_dev_speakers_decide_on_the_regularisation(name: str) -> None:
+def test_dev_speakers_decide_on_the_regularization(name: str) -> None:
     few = two_views(12, 3)
     dev = dev_set()
     errors = [dev_eer(MAKE[name]().fit(*few, d), dev) for d in (dev, None)]

@@ -103,11 +103,11 @@ def test_supervised_contrastive_stays_finite_where_a_profile_is_far_from_all() -
     assert torch.isfinite(loss) and torch.isfinite(similarity.grad).all()
 
 
-def test_the_nearest_of_several_centres_counts() -> None:
-    loss = AAMSoftmax(8, 4, margin=0.2, scale=30.0, sub_centres=3)
+def test_the_nearest_of_several_centers_counts() -> None:
+    loss = AAMSoftmax(8, 4, margin=0.2, scale=30.0, sub_centers=3)
     x, labels = unit(5, 8), torch.tensor([0, 1, 2, 3, 0])
-    centres = functional.normalize(loss.weight.detach(), dim=1).reshape(4, 3, 8)
-    nearest = torch.stack([(centres @ row).max(dim=1).values for row in x])  # (B, classes)
+    centers = functional.normalize(loss.weight.detach(), dim=1).reshape(4, 3, 8)
+    nearest = torch.stack([(centers @ row).max(dim=1).values for row in x])  # (B, classes)
     logits = 30 * nearest
     for row, label in enumerate(labels.tolist()):
         logits[row, label] = 30 * math.cos(math.acos(float(nearest[row, label])) + 0.2)

@@ -112,7 +112,7 @@ def test_an_exported_encoder_loaded_back_gives_the_same_embeddings(
 ) -> None:
     features = FeatureConfig(num_filters=40, low_freq=50)
     ours = our_encoder(tmp_path / "ours", architecture, features)
-    words = ["--output", tmp_path / "onnx", "--licence", "CC-BY-4.0"]
+    words = ["--output", tmp_path / "onnx", "--license", "CC-BY-4.0"]
     done = nessa("export", "--encoder", tmp_path / "ours", *words)
     assert done.status == 0, done
     file = tmp_path / "onnx/encoder.onnx"
@@ -137,12 +137,12 @@ def test_an_exported_encoder_loaded_back_gives_the_same_embeddings(
         real = sorted(SAMPLE.rglob("*.flac"))[::12]
         assert_same_embeddings(ours, theirs, [Recording.from_file(p).to_cut() for p in real])
     card = (tmp_path / "onnx/README.md").read_text()
-    assert "- Licence: CC-BY-4.0" in card
+    assert "- License: CC-BY-4.0" in card
     assert ours.fingerprint in card and "features: {num_filters: 40, low_freq: 50.0}" in card
 
 
 def wespeakers_features(samples: np.ndarray) -> np.ndarray:
-    """By Kaldi's own code, of 16-bit integers, mean-normalised."""
+    """By Kaldi's own code, of 16-bit integers, mean-normalized."""
     options = kaldi_native_fbank.FbankOptions()
     options.frame_opts.dither = 0.0
     options.frame_opts.window_type = "hamming"

@@ -484,8 +484,8 @@ def test_similarity_gives_every_model_an_equal_say():
     pairs = one.matrix[~np.eye(8, dtype=bool)]
     assert (pairs.mean(), pairs.std()) == pytest.approx((0, 1), abs=1e-4)
     means = profile_means(a, {s: [u for u in utt2spk if utt2spk[u] == s] for s in one.speakers})
-    centred = means.matrix - means.matrix.mean(axis=0)
-    cosines = _cosines(centred)
+    centered = means.matrix - means.matrix.mean(axis=0)
+    cosines = _cosines(centered)
     assert np.corrcoef(cosines[np.triu_indices(8, 1)], one.matrix[np.triu_indices(8, 1)])[0, 1] > (
         1 - 1e-5
     )

@@ -17,7 +17,7 @@ NOISE = {"good": 0.4, "bad": 0.8}
 
 
 class Files:
-    """A labelled list of 12 speakers, and the score files of two systems in other orders."""
+    """A labeled list of 12 speakers, and the score files of two systems in other orders."""
 
     def __init__(self, folder: Path) -> None:
         _, _, self.utt2spk = two_views(12, 3)

@@ -376,7 +376,7 @@ def test_a_corpus_that_is_not_there_is_a_message(
 
 
 @pytest.mark.slow
-def test_mini_without_its_synthesiser_is_a_message(tmp_path: Path, recipe: Path) -> None:
+def test_mini_without_its_synthesizer_is_a_message(tmp_path: Path, recipe: Path) -> None:
     (tmp_path / "espeakng_loader.py").write_text("raise ImportError('not installed')")
     done = mini(recipe, tmp_path / "corpus", PYTHONPATH=f"{tmp_path}:{ROOT}")
     refuse(done, "pip install 'nessa[mini]'")

@@ -190,7 +190,7 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> tuple[Aligner, Path]:
     """An exported aligner with a calibration, beside itself."""
     aligner, folder = fitted("nessa shared"), tmp_path_factory.mktemp("product")
     aligner.save(folder / "aligner")
-    facts = {"licence": "Apache-2.0", "training_data": "synthetic speakers"}
+    facts = {"license": "Apache-2.0", "training_data": "synthetic speakers"}
     list(export_aligner(aligner, folder, Calibration(9.5, -3.25), facts))
     return aligner, folder
 
@@ -202,12 +202,12 @@ def test_verify_tells_what_a_network_is_and_holds_it_against_its_aligner(
     paths = [folder / f"{side}.onnx" for side in DIMS]
     done = nessa("verify", *paths, "--aligner", folder / "aligner")
     assert done.status == 0, done.err
-    for text in ("12 -> 10", "8 -> 10", "a" * 64, "b" * 64, "opset: 20", "licence: Apache-2.0"):
+    for text in ("12 -> 10", "8 -> 10", "a" * 64, "b" * 64, "opset: 20", "license: Apache-2.0"):
         assert text in done.out
     assert "calibration_scale: 9.5" in done.out and "training_data: synthetic speakers" in done.out
     assert done.out.count("of the aligner on 10,000 embeddings") == 2
     card = (folder / "README.md").read_text()
-    assert "Calibration scale: 9.5" in card and "Licence: Apache-2.0" in card
+    assert "Calibration scale: 9.5" in card and "License: Apache-2.0" in card
 
 
 def test_verify_refuses_what_is_not_ours_or_of_another_aligner(

@@ -188,20 +188,20 @@ def test_as_norm_has_figures_of_its_own_and_only_the_first_seed_has_them(
     eval_set: EvalSet, recipe: Recipe
 ) -> None:
     records = of(eval_set.evaluate(recipe, OLD, LOGIT, NESSA, NESSA2))
-    normalised = {(r["aligner"], str(r["seed"])): r["as_norm"] for r in records}
-    assert [key for key, figures in normalised.items() if figures is None] == [
+    normalized = {(r["aligner"], str(r["seed"])): r["as_norm"] for r in records}
+    assert [key for key, figures in normalized.items() if figures is None] == [
         ("nessa", "5"), ("nessa.mean", "[11, 5]")
     ]  # fmt: skip
     trials = eval_set.lists["trials"]
     scores = np.tanh(eval_set.draw(trials, NOISE[LOGIT]))  # see write_system
-    figures = normalised["logit", "None"]
+    figures = normalized["logit", "None"]
     assert figures["eer"] == eer(scores, trials.labels)
     assert figures["eer_ci"][0] <= figures["eer"] <= figures["eer_ci"][1]
     assert figures["cllr"] == cllr(np.float32(3 * scores - 1), trials.labels)
 
 
 @pytest.mark.parametrize("place", [{"calibrated": True}, {"kind": AS_NORM}])
-def test_a_system_without_calibrated_or_normalised_scores_is_named(
+def test_a_system_without_calibrated_or_normalized_scores_is_named(
     eval_set: EvalSet, recipe: Recipe, place: dict
 ) -> None:
     path = score_file(eval_set.scores, LOGIT, "trials", **place)

@@ -19,7 +19,7 @@ addEventListener("load", () => {
   const drawn = [...document.querySelectorAll("figure svg")].map(svg => {
     const box = svg.getBoundingClientRect();
     return [box.width, box.height, svg.querySelectorAll("path").length,
-            document.getElementById(svg.getAttribute("aria-labelledby")).textContent.length];
+            document.getElementById(svg.getAttribute("aria-labeledby")).textContent.length];
   });
   const ids = [...document.querySelectorAll("[id]")].map(one => one.id);
   const found = {
@@ -79,8 +79,8 @@ def test_everything_is_drawn_and_nothing_sticks_out(page: str, tmp_path: Path, w
 
 
 def test_dark_mode_has_light_ink(page: str, tmp_path: Path) -> None:
-    def lightness(colour: str) -> float:
-        return sum(map(int, re.findall(r"\d+", colour)[:3])) / (3 * 255)
+    def lightness(color: str) -> float:
+        return sum(map(int, re.findall(r"\d+", color)[:3])) / (3 * 255)
 
     for dark in (False, True):
         found = show(page, tmp_path, 800, dark)

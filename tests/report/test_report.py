@@ -392,7 +392,7 @@ def test_the_page_has_the_four_cells_and_one_threshold_for_them(exp: Path, data:
 
 def test_the_page_shows_as_norm_beside_cosine(exp: Path, data: Path) -> None:
     write_report(make_recipe(), exp, data)
-    rows = rows_of((exp / "report" / "results.md").read_text(), "Score normalisation")[2:]
+    rows = rows_of((exp / "report" / "results.md").read_text(), "Score normalization")[2:]
     # Two raw, 2 x (logit, procrustes, one seed), two controls, on two kinds of trials.
     assert len(rows) == 2 * (2 + 2 * 3 + 2)
     assert [row[0] for row in rows[:4]] == ["raw", "raw", "logit", "procrustes"]

@@ -114,13 +114,13 @@ def test_as_norm_by_definition(monkeypatch, top_n, block):
 def test_statistics_serve_all_trial_lists_and_other_enrollments():
     enroll, runtime = embeddings("e", 9), embeddings("r", 300, seed=1)
     cohorts = embeddings("c", 50, seed=2), embeddings("d", 60, seed=3)
-    normalise = AsNorm(enroll, runtime, *cohorts, top_n=20)
+    normalize = AsNorm(enroll, runtime, *cohorts, top_n=20)
     kept = Embeddings(runtime.keys, runtime.matrix.copy())
     profiles = embeddings("p", 5, seed=4)
     for seed, sides in enumerate([enroll, enroll, profiles]):
         trials = trials_between(sides, kept, 400, seed)
         scores = cosine_scores(sides, kept, trials)
-        own = normalise if sides is enroll else normalise.with_enroll(profiles)
+        own = normalize if sides is enroll else normalize.with_enroll(profiles)
         expected = as_norm(scores, sides, kept, trials, *cohorts, top_n=20)
         np.testing.assert_allclose(own.apply(scores, trials), expected, atol=1e-5)
         known = [runtime.keys.index(name) for name in trials.test_index.names]

@@ -19,7 +19,7 @@ from tests.pairs import all_trials, two_views
 
 @pytest.fixture
 def sides(tmp_path: Path) -> tuple[Path, Path, Trials]:
-    """Two directories in one space, and labelled trials, of which a list is at tmp_path/trials."""
+    """Two directories in one space, and labeled trials, of which a list is at tmp_path/trials."""
     x, _, utt2spk = two_views(6, 3)
     _, y, _ = two_views(6, 3, dims=(20, 12))
     x.write(tmp_path / "x")
@@ -49,16 +49,16 @@ def test_scores_are_cosines_in_trial_order_and_the_line_tells_their_eer(
     assert line == f"{output}: {len(trials)} trials, EER {error:.2%}, minDCF {cost:.3f}"
 
 
-def test_unlabelled_trials_are_scored_without_an_eer(
+def test_unlabeled_trials_are_scored_without_an_eer(
     sides: tuple[Path, Path, Trials], tmp_path: Path
 ) -> None:
     *directories, trials = sides
-    Trials(trials.enroll, trials.test).write(tmp_path / "unlabelled")
-    labelled, unlabelled = tmp_path / "labelled.scores", tmp_path / "unlabelled.scores"
-    score_trials(*directories, tmp_path / "trials", labelled)
-    line = score_trials(*directories, tmp_path / "unlabelled", unlabelled)
-    assert line == f"{unlabelled}: {len(trials)} trials"
-    assert labelled.read_bytes() == unlabelled.read_bytes()
+    Trials(trials.enroll, trials.test).write(tmp_path / "unlabeled")
+    labeled, unlabeled = tmp_path / "labeled.scores", tmp_path / "unlabeled.scores"
+    score_trials(*directories, tmp_path / "trials", labeled)
+    line = score_trials(*directories, tmp_path / "unlabeled", unlabeled)
+    assert line == f"{unlabeled}: {len(trials)} trials"
+    assert labeled.read_bytes() == unlabeled.read_bytes()
 
 
 def test_profiles_are_averaged_from_the_enrollment_side(
@@ -112,12 +112,12 @@ def test_as_norm_takes_each_cohort_for_its_side(
     *directories, trials = sides
     words = *directories, tmp_path / "trials"
     score_trials(*words, tmp_path / "plain")
-    score_trials(*words, tmp_path / "normalised", cohort=cohort, top_n=12)
+    score_trials(*words, tmp_path / "normalized", cohort=cohort, top_n=12)
     vectors = map(Embeddings.read, directories)
     of_cohort = map(Embeddings.read, cohort)
     plain = read_scores(tmp_path / "plain")[1]
     expected = as_norm(plain, *vectors, trials, *of_cohort, top_n=12)
-    np.testing.assert_array_equal(read_scores(tmp_path / "normalised")[1], expected)
+    np.testing.assert_array_equal(read_scores(tmp_path / "normalized")[1], expected)
 
 
 def test_a_cohort_that_is_too_small_or_of_another_space_is_refused(

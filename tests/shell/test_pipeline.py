@@ -99,7 +99,7 @@ def test_the_table_the_plots_and_the_plan_are_there(tiny: Path) -> None:
     report = tiny / "exp/report"
     page = (report / "results.md").read_text()
     assert "| recovered gain % |" in page
-    assert "## Score normalisation" in page and "## Calibration" in page
+    assert "## Score normalization" in page and "## Calibration" in page
     for name in ("det", "gallery", "calibration", "reliability"):
         assert (report / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert "<svg" in (report / f"{name}.svg").read_text()[:1000]
@@ -236,7 +236,7 @@ def test_a_second_run_makes_nothing_and_shows_the_results(tiny: Path) -> None:
 
 
 def test_stages_made_again_one_by_one_end_with_the_same_bytes(tiny: Path, tmp_path: Path) -> None:
-    """By one job, where `tiny` was made by two; tests/shell/test_crashes.py does it to stages 0 to 8."""
+    """By one job, where `tiny` was made by two; test_crashes.py does it to stages 0 to 8."""
     shutil.copytree(tiny, tmp_path, dirs_exist_ok=True)
     for stage in ("1", "4", "9", "10"):
         done = tiny_run(tmp_path, "--nj", "1", "--stage", stage, "--stop-stage", stage)

@@ -16,13 +16,13 @@ import pytest
 from nessa.errors import InputError
 from nessa.files import read_json
 from nessa.recipe.config import Recipe
-from nessa.recipe.synthesis import synthesise_recipe
+from nessa.recipe.synthesis import synthesize_recipe
 from nessa.synth import (
     SAMPLE_RATE,
     AcousticRanges,
     SetPlan,
     VoiceRanges,
-    synthesise_corpus,
+    synthesize_corpus,
 )
 from nessa.synth.words import WORDS
 
@@ -49,7 +49,7 @@ def read_wav(path: Path) -> np.ndarray:
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("synth") / "corpus"
-    synthesise_corpus(directory, PLAN, seed=3, nj=2)
+    synthesize_corpus(directory, PLAN, seed=3, nj=2)
     return directory
 
 
@@ -83,35 +83,35 @@ def test_no_two_utterances_are_alike(corpus: Path) -> None:
 def test_bytes_do_not_depend_on_the_number_of_processes(
     corpus: Path, tmp_path: Path, nj: int
 ) -> None:
-    synthesise_corpus(tmp_path, PLAN, seed=3, nj=nj)
+    synthesize_corpus(tmp_path, PLAN, seed=3, nj=nj)
     assert tree(tmp_path) == tree(corpus)
 
 
 def test_a_speaker_does_not_depend_on_the_others(corpus: Path, tmp_path: Path) -> None:
-    """The synthesiser's hidden state must not leak from one speaker to the next."""
-    synthesise_corpus(tmp_path, {"train": SetPlan(1, 2, 2), "eval": SetPlan(2, 3, 1)}, seed=3)
+    """The synthesizer's hidden state must not leak from one speaker to the next."""
+    synthesize_corpus(tmp_path, {"train": SetPlan(1, 2, 2), "eval": SetPlan(2, 3, 1)}, seed=3)
     small, large = tree(tmp_path / "wav"), tree(corpus / "wav")
     assert len(small) == 4 + 6
     assert small.items() <= large.items()
 
 
 def test_seed_decides(corpus: Path, tmp_path: Path) -> None:
-    synthesise_corpus(tmp_path, PLAN, seed=4, nj=2)
+    synthesize_corpus(tmp_path, PLAN, seed=4, nj=2)
     ours, theirs = tree(tmp_path / "wav"), tree(corpus / "wav")
     assert ours.keys() == theirs.keys()
     assert all(ours[name] != theirs[name] for name in ours)
 
 
 def test_other_settings_replace_the_corpus(tmp_path: Path) -> None:
-    synthesise_corpus(tmp_path, {"train": SetPlan(3, 1, 1)}, seed=1)
-    synthesise_corpus(tmp_path, {"train": SetPlan(2, 2, 1)}, seed=1)
+    synthesize_corpus(tmp_path, {"train": SetPlan(3, 1, 1)}, seed=1)
+    synthesize_corpus(tmp_path, {"train": SetPlan(2, 2, 1)}, seed=1)
     assert len(list(tmp_path.glob("wav/*"))) == 2
     assert len(list(tmp_path.glob("wav/*/*"))) == 4
     assert read_json(tmp_path / "corpus.json")["sets"]["train"]["sessions"] == 2
 
 
 def test_same_settings_make_only_what_is_missing(tmp_path: Path) -> None:
-    synthesise_corpus(tmp_path, PLAN, seed=3)
+    synthesize_corpus(tmp_path, PLAN, seed=3)
     before = tree(tmp_path)
     kept = tmp_path / "wav/id10001/s01/00001.wav"
     stamp = kept.stat().st_mtime_ns
@@ -121,7 +121,7 @@ def test_same_settings_make_only_what_is_missing(tmp_path: Path) -> None:
         folder.rmdir()
     (tmp_path / "wav/id10002").rename(tmp_path / "wav/.id10002.tmp")  # as a killed process leaves
     (tmp_path / "wav/.id10002.tmp/s99").mkdir()
-    synthesise_corpus(tmp_path, PLAN, seed=3)
+    synthesize_corpus(tmp_path, PLAN, seed=3)
     assert tree(tmp_path) == before
     assert kept.stat().st_mtime_ns == stamp
 
@@ -129,8 +129,8 @@ def test_same_settings_make_only_what_is_missing(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_killed_and_taken_up_again_equals_undisturbed(tmp_path: Path) -> None:
     program = (
-        "import sys; from nessa.synth import SetPlan, synthesise_corpus\n"
-        "synthesise_corpus(sys.argv[1], {'train': SetPlan(40, 2, 2)}, seed=5, nj=2)\n"
+        "import sys; from nessa.synth import SetPlan, synthesize_corpus\n"
+        "synthesize_corpus(sys.argv[1], {'train': SetPlan(40, 2, 2)}, seed=5, nj=2)\n"
     )
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     process = subprocess.Popen(
@@ -144,20 +144,20 @@ def test_killed_and_taken_up_again_equals_undisturbed(tmp_path: Path) -> None:
     assert 5 <= len(list(killed.glob("wav/id*"))) < 40, "killed too early or too late"
     assert not (killed / "meta.csv").exists()
     for directory in (killed, whole):
-        synthesise_corpus(directory, {"train": SetPlan(40, 2, 2)}, seed=5, nj=2)
+        synthesize_corpus(directory, {"train": SetPlan(40, 2, 2)}, seed=5, nj=2)
     assert tree(killed) == tree(whole)
 
 
 def test_a_kill_while_the_stamp_is_written_does_no_harm(tmp_path: Path) -> None:
     (tmp_path / ".corpus.json.x1.tmp").write_text("{")
-    synthesise_corpus(tmp_path, {"train": SetPlan(1, 1, 1)})
+    synthesize_corpus(tmp_path, {"train": SetPlan(1, 1, 1)})
     assert not list(tmp_path.glob(".*"))
 
 
 def test_a_folder_that_is_not_ours_is_refused_untouched(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("ten years of work")
     with pytest.raises(InputError, match="no synthetic corpus"):
-        synthesise_corpus(tmp_path, PLAN)
+        synthesize_corpus(tmp_path, PLAN)
     assert tree(tmp_path) == {"thesis.txt": b"ten years of work"}
 
 
@@ -166,18 +166,18 @@ def test_a_folder_that_is_not_ours_is_refused_untouched(tmp_path: Path) -> None:
 )
 def test_a_senseless_plan_is_refused(tmp_path: Path, plan: SetPlan) -> None:
     with pytest.raises(InputError, match="'dev'"):
-        synthesise_corpus(tmp_path / "corpus", {"dev": plan})
+        synthesize_corpus(tmp_path / "corpus", {"dev": plan})
 
 
-def test_missing_synthesiser_names_the_remedy(
+def test_missing_synthesizer_names_the_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "espeakng_loader", None)
     with pytest.raises(InputError, match=r"pip install 'nessa\[mini\]'"):
-        synthesise_corpus(tmp_path / "corpus", PLAN)
+        synthesize_corpus(tmp_path / "corpus", PLAN)
 
 
-def test_a_broken_synthesiser_names_the_remedy(
+def test_a_broken_synthesizer_names_the_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import espeakng_loader
@@ -186,7 +186,7 @@ def test_a_broken_synthesiser_names_the_remedy(
     broken.write_bytes(b"not a library")
     monkeypatch.setattr(espeakng_loader, "get_library_path", lambda: str(broken))
     with pytest.raises(InputError, match=r"libespeak-ng\.so.*pip install --force-reinstall"):
-        synthesise_corpus(tmp_path / "corpus", PLAN)
+        synthesize_corpus(tmp_path / "corpus", PLAN)
 
 
 def test_a_speaker_that_fails_leaves_no_half_of_it(
@@ -197,7 +197,7 @@ def test_a_speaker_that_fails_leaves_no_half_of_it(
 
     monkeypatch.setattr("nessa.synth.tree.record", fail)  # forked processes inherit it
     with pytest.raises(ChildProcessError, match="id10001 failed"):
-        synthesise_corpus(tmp_path, {"train": SetPlan(2, 1, 1)})
+        synthesize_corpus(tmp_path, {"train": SetPlan(2, 1, 1)})
     assert not (tmp_path / "meta.csv").exists()
     assert not list(tmp_path.glob("wav/id*"))
 
@@ -209,14 +209,14 @@ def test_senseless_settings_are_refused(tmp_path: Path) -> None:
         ("seed -1", {"seed": -1}),
     ):
         with pytest.raises(InputError, match=message):
-            synthesise_corpus(tmp_path / "corpus", PLAN, **settings)
+            synthesize_corpus(tmp_path / "corpus", PLAN, **settings)
     assert not (tmp_path / "corpus").exists()
 
 
 def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "corpus").write_text("ten years of work")
     with pytest.raises(InputError, match="name another"):
-        synthesise_corpus(tmp_path / "corpus", PLAN)
+        synthesize_corpus(tmp_path / "corpus", PLAN)
 
 
 def test_words_are_distinct() -> None:
@@ -247,7 +247,7 @@ def same_and_other_distances(directory: Path) -> tuple[float, float]:
 @pytest.mark.slow
 def test_speakers_differ_and_sessions_blur_the_difference(tmp_path: Path) -> None:
     quiet = AcousticRanges(
-        equaliser_db=0.0,
+        equalizer_db=0.0,
         low_cut=(40.0, 41.0),
         high_cut=(7700.0, 7800.0),
         snr_db=(40.0, 41.0),
@@ -255,8 +255,8 @@ def test_speakers_differ_and_sessions_blur_the_difference(tmp_path: Path) -> Non
         direct_to_reverberant_db=(30.0, 31.0),
     )
     plan = {"eval": SetPlan(12, 3, 2)}
-    synthesise_corpus(tmp_path / "clean", plan, seed=1, nj=2, acoustics=quiet)
-    synthesise_corpus(tmp_path / "real", plan, seed=1, nj=2)
+    synthesize_corpus(tmp_path / "clean", plan, seed=1, nj=2, acoustics=quiet)
+    synthesize_corpus(tmp_path / "real", plan, seed=1, nj=2)
     clean_same, clean_other = same_and_other_distances(tmp_path / "clean")
     real_same, real_other = same_and_other_distances(tmp_path / "real")
     assert clean_other > 1.5 * clean_same
@@ -302,10 +302,10 @@ def test_kinds_of_noise_differ_in_how_their_level_wavers(corpus: Path) -> None:
 
 def test_seed_decides_noises_and_rooms_and_sets_do_not(corpus: Path, tmp_path: Path) -> None:
     plan = {"dev": SetPlan(1, 1, 1)}
-    synthesise_corpus(tmp_path, plan, seed=3)
+    synthesize_corpus(tmp_path, plan, seed=3)
     for kind in ("noise", "rir"):
         assert tree(tmp_path / kind) == tree(corpus / kind)
-    synthesise_corpus(tmp_path, plan, seed=4)  # replaces the corpus
+    synthesize_corpus(tmp_path, plan, seed=4)  # replaces the corpus
     for kind in ("noise", "rir"):
         ours, theirs = tree(tmp_path / kind), tree(corpus / kind)
         assert ours.keys() == theirs.keys()
@@ -321,10 +321,10 @@ def test_noises_appear_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.M
     with monkeypatch.context() as patch:
         patch.setattr("nessa.synth.tree.make_noises", stopped)
         with pytest.raises(KeyboardInterrupt):
-            synthesise_corpus(tmp_path, plan)
+            synthesize_corpus(tmp_path, plan)
     assert not (tmp_path / "noise").exists()
     assert not (tmp_path / "meta.csv").exists()
-    synthesise_corpus(tmp_path, plan)
+    synthesize_corpus(tmp_path, plan)
     assert len(list(tmp_path.glob("noise/*.wav"))) == 24
     assert not list(tmp_path.glob(".*"))
 
@@ -349,10 +349,10 @@ def make_recipe(sets: dict[str, dict[str, int]]) -> Recipe:
 
 def test_a_recipe_is_its_sets_and_its_seed(corpus: Path, tmp_path: Path) -> None:
     sets = {name: vars(plan) for name, plan in PLAN.items()}
-    synthesise_recipe(make_recipe(sets), tmp_path, nj=2)
+    synthesize_recipe(make_recipe(sets), tmp_path, nj=2)
     assert tree(tmp_path) == tree(corpus)
 
 
 def test_a_recipe_without_sets_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"'small'.*corpus\.sets"):
-        synthesise_recipe(make_recipe({}), tmp_path / "corpus")
+        synthesize_recipe(make_recipe({}), tmp_path / "corpus")

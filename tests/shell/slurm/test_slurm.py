@@ -87,7 +87,7 @@ def test_jobs_become_tasks_of_arrays_of_the_size_that_the_cluster_allows(
     assert queue("%i", name=tmp_path.name) == []
 
 
-def test_a_cancelled_task_is_run_again(launch: Launch, tmp_path: Path) -> None:
+def test_a_canceled_task_is_run_again(launch: Launch, tmp_path: Path) -> None:
     script = "echo x >>count.{1}; [[ {1} != b || $(wc -l <count.b) != 1 ]] || sleep 300"
     process = launch("a b c", script, "--retries", "1")
     wait_for((tmp_path / "count.b").exists)
