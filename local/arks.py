@@ -7,18 +7,16 @@ utt2spk and, optionally, utt2session, spk2gender and trials.
     python local/arks.py --recipe exp/recipe.yaml --corpus data/corpus --output data
 """
 
-import argparse
 import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from division import Part, find_parts
+from program import corpus_arguments, run_program
 
-from nessa.corpus.preparation import run_program
-from nessa.errors import InputError, about
+from nessa.errors import InputError, about, named
 from nessa.files import write_table
 from nessa.kaldi.datadir import read_optional, read_utt2spk, spk2utt_of
-from nessa.recipe.resolve import load_recipe
 from nessa.trials import Trials
 
 log = logging.getLogger(__name__)
@@ -28,24 +26,17 @@ SETS = ("align", "dev", "eval")
 
 def main() -> None:
     """Write a data directory per set."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--recipe", type=Path, required=True, help="the resolved recipe")
-    parser.add_argument("--corpus", type=Path, help="taken as every stage 1 program takes it")
-    parser.add_argument("--output", type=Path, required=True, help="the recipe's data folder")
-    parser.add_argument("--nj", type=int, default=1, help="taken as every stage 1 program takes it")
-    parser.add_argument("--skip-bad", action="store_true", help="refused: there is no audio")
-    options = parser.parse_args()
-    if options.skip_bad:
+    arguments = corpus_arguments(__doc__)
+    if arguments.skip_bad:
         raise InputError(
             "--skip-bad is about audio, and this recipe has embeddings; take the utterances "
             "without a vector out of utt2spk"
         )
-    for name, part in find_parts(load_recipe(options.recipe), SETS, read_utt2spk).items():
-        write_directory(options.output / name, part)
+    for name, part in find_parts(arguments.recipe, SETS, read_utt2spk).items():
+        directory = arguments.output / name
+        write_directory(directory, part)
         speakers = len(set(part.utt2spk.values()))
-        log.info(
-            "%s: %d speakers, %d utterances", options.output / name, speakers, len(part.utt2spk)
-        )
+        log.info("%s: %d speakers, %d utterances", directory, speakers, len(part.utt2spk))
 
 
 def write_directory(directory: Path, part: Part) -> None:
@@ -84,7 +75,7 @@ def select(table: Mapping[str, str], keys: Iterable[str]) -> dict[str, str]:
     keys = set(keys)
     missing = sorted(keys - table.keys())
     if missing:
-        raise InputError(f"no line for {missing[0]!r} ({len(missing)} such); add it")
+        raise InputError(f"no line for {named(missing)}; add it")
     return {key: table[key] for key in keys}
 
 

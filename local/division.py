@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from nessa.corpus.preparation import split_speakers
+from nessa.corpus.speakers import split_speakers
 from nessa.errors import InputError, about
 from nessa.kaldi.datadir import PROFILE_LIST
 from nessa.recipe.config import Recipe

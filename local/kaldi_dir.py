@@ -14,27 +14,22 @@ Memory: Kaldi's tables; Lhotse manifests as a whole, 4 kB an utterance.
     python local/kaldi_dir.py --recipe exp/recipe.yaml --corpus data/corpus --output data
 """
 
-import argparse
+import functools
 import heapq
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from division import Part, find_parts
 from kaldi_tables import KaldiDir
 from lhotse.cut import MonoCut
 from lhotse_manifests import LhotseDir
+from program import Arguments, corpus_arguments, run_program, write_cuts
+from trial_lists import TrialList
 
-from nessa.corpus.preparation import run_program
-from nessa.corpus.sets import write_set, write_skipped
 from nessa.corpus.utterances import usable_cuts
 from nessa.encoders.config import EncoderConfig
 from nessa.errors import InputError
 from nessa.recipe.config import Recipe
-from nessa.recipe.resolve import load_recipe
-from nessa.trials import Trials
-
-log = logging.getLogger(__name__)
 
 SETS = ("train", "align", "dev", "eval")
 Source = KaldiDir | LhotseDir
@@ -43,27 +38,19 @@ SourceOf = Callable[[Path], Source]
 
 def main() -> None:
     """Write every set that the recipe needs."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--recipe", type=Path, required=True, help="the resolved recipe")
-    parser.add_argument("--corpus", type=Path, help="taken as every stage 1 program takes it")
-    parser.add_argument("--output", type=Path, required=True, help="the recipe's data folder")
-    parser.add_argument("--nj", type=int, default=1, help="with --skip-bad: processes that decode")
-    parser.add_argument("--skip-bad", action="store_true", help="leave out unusable audio")
-    options = parser.parse_args()
-    recipe = load_recipe(options.recipe)
-    sources: dict[Path, Source] = {}
+    arguments = corpus_arguments(__doc__)
+    recipe = arguments.recipe
 
+    @functools.cache
     def source(path: Path) -> Source:
-        if path not in sources:
-            sources[path] = open_source(path, recipe)
-        return sources[path]
+        return open_source(path, recipe)
 
     parts = find_parts(recipe, needed_sets(recipe), lambda path: source(path).utt2spk)
     for name, part in parts.items():
         own = [part]
         if name == "align" and recipe.prepare.align_includes_train and "train" in parts:
             own.append(parts["train"])
-        write_part(options.output, name, own, source, options.skip_bad, options.nj)
+        write_part(arguments, name, own, source)
 
 
 def needed_sets(recipe: Recipe) -> tuple[str, ...]:
@@ -88,9 +75,7 @@ def open_source(path: Path, recipe: Recipe) -> Source:
     return LhotseDir(path, recipe.corpus.allow_pipes)
 
 
-def write_part(
-    data: Path, name: str, parts: list[Part], source: SourceOf, skip_bad: bool, nj: int
-) -> None:
+def write_part(arguments: Arguments, name: str, parts: list[Part], source: SourceOf) -> None:
     """Write a set, made of parts of one or more directories."""
     utterances: dict[Path, dict[str, str]] = {}
     for part in parts:
@@ -103,33 +88,14 @@ def write_part(
         )
     skipped: dict[str, str] = {}
     streams = [
-        source(directory).cuts(own, skipped if skip_bad else None)
+        source(directory).cuts(own, skipped if arguments.skip_bad else None)
         for directory, own in utterances.items()
     ]
-    cuts: Iterator[MonoCut] = heapq.merge(*streams, key=lambda cut: cut.id.encode())
-    if skip_bad:
-        cuts = usable_cuts(cuts, skipped, nj)
-    counts = write_set(data, name, cuts, segmented=segmented.pop())
-    for path in parts[0].lists:
-        copy_list(path, data / name, skipped)
-    write_skipped(data, name, skipped)
-    log.info(
-        "%s: %d speakers, %d utterances, %.2f hours, %d skipped",
-        data / name, counts.speakers, counts.utterances, counts.hours, len(skipped),
-    )  # fmt: skip
-
-
-def copy_list(path: Path, directory: Path, skipped: dict[str, str]) -> None:
-    """Copy a trial list, without the trials of skipped utterances."""
-    trials = Trials.read(path)
-    kept = [
-        a not in skipped and b not in skipped
-        for a, b in zip(trials.enroll, trials.test, strict=True)
-    ]
-    for row, keep in enumerate(kept):
-        if not keep:
-            skipped[f"{path.name}:{row + 1}"] = "trial of a skipped utterance"
-    (trials if all(kept) else trials.select(kept)).write(directory / path.name)
+    cuts: Iterable[MonoCut] = heapq.merge(*streams, key=lambda cut: cut.id.encode())
+    if arguments.skip_bad:
+        cuts = usable_cuts(cuts, skipped, arguments.nj)
+    lists = {path.name: TrialList.read(path) for path in parts[0].lists}
+    write_cuts(arguments, name, cuts, skipped, lists, segmented.pop())
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ sets made of synthetic speech (corpus.sets), they are taken from there, and all 
     python local/librispeech.py --recipe exp/recipe.yaml --corpus data/corpus --output data
 """
 
-import argparse
 import logging
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -18,14 +17,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import tree
+from program import corpus_arguments, run_program, write_utterances
 
-from nessa.corpus.preparation import run_program, split_speakers
-from nessa.corpus.sets import write_set, write_skipped
-from nessa.corpus.utterances import Utterance, make_cuts, sort_utterances, write_backgrounds
+from nessa.corpus.speakers import split_speakers
+from nessa.corpus.utterances import Utterance, sort_utterances, write_backgrounds
 from nessa.errors import InputError
 from nessa.files import read_lines
 from nessa.recipe.config import Recipe
-from nessa.recipe.resolve import load_recipe
 
 log = logging.getLogger(__name__)
 
@@ -34,34 +32,17 @@ LEAST_SPEAKERS = 16  # that a copy must have to be divided into four sets
 
 def main() -> None:
     """Prepare every set of the recipe."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--recipe", type=Path, required=True, help="the resolved recipe")
-    parser.add_argument("--corpus", type=Path, required=True, help="what stage 0 made")
-    parser.add_argument("--output", type=Path, required=True, help="the recipe's data folder")
-    parser.add_argument("--nj", type=int, default=1, help="number of processes")
-    parser.add_argument("--skip-bad", action="store_true", help="leave out unusable audio")
-    options = parser.parse_args()
-    recipe = load_recipe(options.recipe)
+    arguments = corpus_arguments(__doc__)
+    recipe, downloaded = arguments.recipe, arguments.corpus
     if recipe.corpus.sets:
-        made = tree.read_meta(options.corpus / "meta.csv")
-        tree.prepare_tree(options.corpus, made, options.output, options.nj, options.skip_bad)
-    where = find_corpus(recipe, options.corpus)
-    utterances = split_lone_chapters(read_corpus(recipe, where))
+        tree.prepare_tree(arguments, tree.read_meta(downloaded / "meta.csv"))
+    corpus = find_corpus(recipe, downloaded)
+    utterances = split_single_chapters(read_corpus(recipe, corpus))
     sets = divide(recipe, {utterance.speaker for utterance in utterances})
     for name, speakers in sets.items():
         own = sort_utterances(u for u in utterances if u.speaker in speakers)
-        skipped: dict[str, str] = {}
-        cuts = make_cuts(own, skipped if options.skip_bad else None, options.nj, where)
-        counts = write_set(options.output, name, cuts)
-        write_skipped(options.output, name, skipped)
-        log.info(
-            "%s: %d speakers, %d utterances, %d skipped",
-            options.output / name,
-            counts.speakers,
-            counts.utterances,
-            len(skipped),
-        )
-    write_backgrounds(options.output, [options.corpus / "noise"], [options.corpus / "rir"])
+        write_utterances(arguments, name, own, corpus)
+    write_backgrounds(arguments.output, [downloaded / "noise"], [downloaded / "rir"])
 
 
 def find_corpus(recipe: Recipe, downloaded: Path) -> Path:
@@ -131,25 +112,23 @@ def find_utterances(
             yield Utterance(path.stem, speaker, chapter, path, genders[speaker])
 
 
-def split_lone_chapters(utterances: list[Utterance]) -> list[Utterance]:
-    """Make every utterance a session of its own where a speaker has one chapter only.
+def split_single_chapters(utterances: list[Utterance]) -> list[Utterance]:
+    """Make every utterance a session of its own where a speaker has a single chapter.
 
-    Targets cross sessions, so that such a speaker would have none; within a chapter they are
-    easier than across, which is said aloud.
+    Target trials cross sessions, so that such a speaker would have none. Within a chapter they are
+    easier than across chapters, hence the warning.
     """
     chapters = defaultdict(set)
     for utterance in utterances:
         chapters[utterance.speaker].add(utterance.session)
-    lone = {speaker for speaker, sessions in chapters.items() if len(sessions) == 1}
-    if lone:
+    single = {speaker for speaker, sessions in chapters.items() if len(sessions) == 1}
+    if single:
         log.warning(
             "%d of %d speakers have a single chapter: their target trials stay within it, "
-            "and are easier than trials across chapters",
-            len(lone),
-            len(chapters),
-        )
+            "and are easier than trials across chapters", len(single), len(chapters),
+        )  # fmt: skip
     return [
-        replace(utterance, session=utterance.id) if utterance.speaker in lone else utterance
+        replace(utterance, session=utterance.id) if utterance.speaker in single else utterance
         for utterance in utterances
     ]
 

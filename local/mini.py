@@ -4,18 +4,16 @@
 python local/mini.py --recipe exp/recipe.yaml --corpus data/corpus --nj 2
 """
 
-import argparse
 import logging
 import subprocess
 import sys
 from pathlib import Path
 
+from program import corpus_arguments, run_program
 from tree import file_name, find_utterances, read_meta
 
 from nessa.corpus.draw_trials import make_trials
-from nessa.corpus.preparation import run_program
 from nessa.files import atomic_open
-from nessa.recipe.resolve import load_recipe
 from nessa.trials import Trials
 
 log = logging.getLogger(__name__)
@@ -23,20 +21,16 @@ log = logging.getLogger(__name__)
 
 def main() -> None:
     """Make the tree, then a list for each set that the recipe wants trials for."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--recipe", type=Path, required=True, help="the resolved recipe")
-    parser.add_argument("--corpus", type=Path, required=True, help="folder to make it in")
-    parser.add_argument("--nj", type=int, default=1, help="number of processes")
-    options = parser.parse_args()
-    recipe = load_recipe(options.recipe)
-    synthesize(options.recipe, options.corpus, options.nj)
-    genders = read_meta(options.corpus / "meta.csv")
+    arguments = corpus_arguments(__doc__, writes_sets=False)
+    recipe, corpus = arguments.recipe, arguments.corpus
+    synthesize(arguments.recipe_path, corpus, arguments.nj)
+    genders = read_meta(corpus / "meta.csv")
     speakers = sum(map(len, genders.values()))
-    log.info("%s: %d speakers in %d sets", options.corpus, speakers, len(genders))
+    log.info("%s: %d speakers in %d sets", corpus, speakers, len(genders))
     for name, count in recipe.prepare.trials.items():
         if name not in genders:
             continue  # a set that another corpus gives
-        utterances = list(find_utterances(options.corpus / "wav", genders[name]))
+        utterances = list(find_utterances(corpus / "wav", genders[name]))
         trials = make_trials(
             {utterance.id: utterance.speaker for utterance in utterances},
             {utterance.id: utterance.session for utterance in utterances},
@@ -45,7 +39,7 @@ def main() -> None:
             count.nontargets,
             recipe.seed,
         )
-        path = options.corpus / "trials" / f"{name}.txt"
+        path = corpus / "trials" / f"{name}.txt"
         write_list(path, trials, {utt.id: file_name(utt) for utt in utterances})
 
 
@@ -55,17 +49,9 @@ def synthesize(recipe: Path, corpus: Path, nj: int) -> None:
     It forks for every speaker, and a process that has not loaded torch forks several times as
     fast as this one would.
     """
-    command = [
-        sys.executable,
-        "-m",
-        "nessa.cli",
-        "synth",
-        "--recipe",
-        recipe,
-        "--output",
-        corpus,
-    ]
-    code = subprocess.run([*command, "--nj", str(nj)], check=False).returncode
+    command = [sys.executable, "-m", "nessa.cli", "synth", "--nj", str(nj)]
+    command += ["--recipe", str(recipe), "--output", str(corpus)]
+    code = subprocess.run(command, check=False).returncode
     if code:
         sys.exit(code)
 

@@ -9,73 +9,40 @@ of noise and of room impulse responses for the encoders' augmentation.
     python local/tree.py --recipe exp/recipe.yaml --corpus data/corpus --output data
 """
 
-import argparse
-import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from voxceleb_lists import TrialList
+from program import Arguments, corpus_arguments, run_program, write_utterances
+from trial_lists import TrialList
 
-from nessa.corpus.preparation import run_program
-from nessa.corpus.sets import write_set, write_skipped
-from nessa.corpus.utterances import Utterance, make_cuts, sort_utterances, write_backgrounds
+from nessa.corpus.utterances import Utterance, sort_utterances, write_backgrounds
 from nessa.errors import InputError
 from nessa.files import read_lines
-from nessa.recipe.resolve import load_recipe
-
-log = logging.getLogger(__name__)
 
 COLUMNS = ["VoxCeleb1 ID", "VGGFace1 ID", "Gender", "Nationality", "Set"]
 
 
 def main() -> None:
     """Prepare every set of the corpus."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--recipe", type=Path, required=True, help="the resolved recipe")
-    parser.add_argument("--corpus", type=Path, required=True, help="folder with wav/ and meta.csv")
-    parser.add_argument("--output", type=Path, required=True, help="the recipe's data folder")
-    parser.add_argument("--nj", type=int, default=1, help="number of processes")
-    parser.add_argument("--skip-bad", action="store_true", help="leave out unusable audio")
-    options = parser.parse_args()
-    sets = read_meta(options.corpus / "meta.csv")
-    for name in load_recipe(options.recipe).corpus.sets:
+    arguments = corpus_arguments(__doc__)
+    sets = read_meta(arguments.corpus / "meta.csv")
+    for name in arguments.recipe.corpus.sets:
         if name not in sets:
-            raise InputError(f"{options.corpus}/meta.csv: no speaker of set {name!r}; run stage 0")
-    prepare_tree(options.corpus, sets, options.output, options.nj, options.skip_bad)
-    write_backgrounds(options.output, [options.corpus / "noise"], [options.corpus / "rir"])
+            raise InputError(
+                f"{arguments.corpus}/meta.csv: no speaker of set {name!r}; run stage 0"
+            )
+    prepare_tree(arguments, sets)
+    write_backgrounds(arguments.output, [arguments.corpus / "noise"], [arguments.corpus / "rir"])
 
 
-def prepare_tree(
-    corpus: Path, sets: Mapping[str, Mapping[str, str]], data: Path, nj: int, skip_bad: bool
-) -> None:
-    """Write the sets of a tree.
-
-    Args:
-        corpus: the tree.
-        sets: {set: {speaker: gender}}.
-        data: the recipe's data folder.
-        nj: number of processes.
-        skip_bad: leave out unusable audio.
-    """
+def prepare_tree(arguments: Arguments, sets: Mapping[str, Mapping[str, str]]) -> None:
+    """Write the sets of a tree, {set: {speaker: gender}}."""
+    corpus = arguments.corpus
     for name, genders in sets.items():
-        utterances = sort_utterances(find_utterances(corpus / "wav", genders))
         path = corpus / "trials" / f"{name}.txt"
-        given = TrialList.read(path) if path.exists() else None
-        skipped: dict[str, str] = {}
-        cuts = make_cuts(utterances, skipped if skip_bad else None, nj, corpus)
-        counts = write_set(data, name, cuts)
-        if given is not None:
-            known = {utterance.id for utterance in utterances}
-            given.among(known, skipped).write(data / name / "trials")
-        write_skipped(data, name, skipped)
-        log.info(
-            "%s: %d speakers, %d utterances, %d skipped, %d trials given",
-            data / name,
-            counts.speakers,
-            counts.utterances,
-            len(skipped),
-            0 if given is None else len(given.trials),
-        )
+        lists = {"trials": TrialList.read_files(path)} if path.exists() else {}
+        utterances = sort_utterances(find_utterances(corpus / "wav", genders))
+        write_utterances(arguments, name, utterances, corpus, lists)
 
 
 def read_meta(path: Path) -> dict[str, dict[str, str]]:

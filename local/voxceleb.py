@@ -15,21 +15,18 @@ Memory: the names of VoxCeleb1's utterances and of the tested ones, and a few Mi
     python local/voxceleb.py --recipe exp/recipe.yaml --corpus data/corpus --output data --nj 4
 """
 
-import argparse
 import logging
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
+from program import Arguments, corpus_arguments, run_program, write_utterances
+from trial_lists import TrialList
 from voxceleb_copies import Copy, find_copy, need_ffmpeg
-from voxceleb_lists import TrialList
 
-from nessa.corpus.preparation import run_program, split_speakers
-from nessa.corpus.sets import SetCounts, write_set, write_skipped
-from nessa.corpus.utterances import Utterance, make_cuts, write_backgrounds
-from nessa.errors import InputError
+from nessa.corpus.speakers import split_speakers
+from nessa.corpus.utterances import Utterance, write_backgrounds
+from nessa.errors import InputError, named
 from nessa.recipe.config import Recipe
-from nessa.recipe.resolve import load_recipe
 
 log = logging.getLogger(__name__)
 
@@ -51,34 +48,17 @@ PUBLISHED_SPEAKERS = {"voxceleb1": 1251, "voxceleb2": 5994}
 PUBLISHED_UTTERANCES = 1092009  # of VoxCeleb2 dev
 
 
-@dataclass(frozen=True)
-class Options:
-    """How the sets are to be written."""
-
-    output: Path
-    nj: int
-    skip_bad: bool
-
-
 def main() -> None:
     """Prepare every set of the recipe."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--recipe", type=Path, required=True, help="the resolved recipe")
-    parser.add_argument("--corpus", type=Path, help="taken as every stage 1 program takes it")
-    parser.add_argument("--output", type=Path, required=True, help="the recipe's data folder")
-    parser.add_argument("--nj", type=int, default=1, help="processes that read headers of audio")
-    parser.add_argument("--skip-bad", action="store_true", help="leave out unusable audio")
-    arguments = parser.parse_args()
-    options = Options(arguments.output, arguments.nj, arguments.skip_bad)
-    recipe = load_recipe(arguments.recipe)
-    paths = read_paths(recipe)
+    arguments = corpus_arguments(__doc__)
+    paths = read_paths(arguments.recipe)
     first = find_copy(paths["voxceleb1"])
     second = find_copy(paths["voxceleb2"], without_test=True)
     need_ffmpeg(first, second)
     check_no_leak(first, second)
-    prepare_eval(first, find_lists(paths), options)
-    prepare_training(recipe, second, options)
-    prepare_backgrounds(paths, options.output)
+    prepare_eval(arguments, first, find_lists(paths))
+    prepare_training(arguments, second)
+    prepare_backgrounds(paths, arguments.output)
 
 
 def read_paths(recipe: Recipe) -> dict[str, Path]:
@@ -105,11 +85,11 @@ def read_paths(recipe: Recipe) -> dict[str, Path]:
 
 
 def check_no_leak(first: Copy, second: Copy) -> None:
-    """Refuse a speaker of VoxCeleb1 in VoxCeleb2, where training would hear who is tested."""
+    """Refuse a speaker of VoxCeleb1 in VoxCeleb2, as training and test must not share speakers."""
     shared = sorted(first.speakers.keys() & second.speakers.keys())
     if shared:
         raise InputError(
-            f"{second.root}: speaker {shared[0]!r} ({len(shared)} such) is in VoxCeleb1 too "
+            f"{second.root}: {named(shared)} is in VoxCeleb1 too "
             f"({first.speakers[shared[0]]}); give each corpus a folder of its own"
         )
 
@@ -130,7 +110,7 @@ def find_lists(paths: Mapping[str, Path]) -> dict[str, TrialList]:
         if place is None:
             log.warning("no %s (%s)", file, name)
             continue
-        lists[name] = TrialList.read(place)
+        lists[name] = TrialList.read_files(place)
         expected = PUBLISHED_TRIALS[name]
         compare(f"{place}: trials", len(lists[name].trials), expected)
     if not lists.keys() & {"vox1_o", "vox1_o_cleaned"}:
@@ -141,7 +121,7 @@ def find_lists(paths: Mapping[str, Path]) -> dict[str, TrialList]:
     return lists
 
 
-def prepare_eval(copy: Copy, lists: Mapping[str, TrialList], options: Options) -> None:
+def prepare_eval(arguments: Arguments, copy: Copy, lists: Mapping[str, TrialList]) -> None:
     """Write the set of what the lists name; the main list is `trials`, others `trials_<name>`."""
     compare(f"{copy.root}: speakers", len(copy.speakers), PUBLISHED_SPEAKERS["voxceleb1"])
     tested = {
@@ -150,60 +130,25 @@ def prepare_eval(copy: Copy, lists: Mapping[str, TrialList], options: Options) -
         for index in (listed.trials.enroll_index, listed.trials.test_index)
         for name in index.names
     }
-    found: set[str] = set()
-
-    def utterances() -> Iterator[Utterance]:
-        for utterance in find_utterances(copy, copy.speakers):
-            if utterance.id in tested:
-                found.add(utterance.id)
-                yield utterance
-
-    skipped: dict[str, str] = {}
-    counts = write_cuts("eval", utterances(), skipped, options, copy.root)
-    for row, (name, listed) in enumerate(lists.items()):
-        file = "trials" if row == 0 else f"trials_{name}"
-        listed.among(found, skipped).write(options.output / "eval" / file)
-        log.info("%s/eval/%s: %s, %d trials", options.output, file, name, len(listed.trials))
-    write_skipped(options.output, "eval", skipped)
-    log.info("eval: %d of VoxCeleb1's utterances", counts.utterances)
+    main_list = next(iter(lists))
+    files = {"trials" if n == main_list else f"trials_{n}": given for n, given in lists.items()}
+    utterances = (u for u in find_utterances(copy, copy.speakers) if u.id in tested)
+    write_utterances(arguments, "eval", utterances, copy.root, files)
 
 
-def prepare_training(recipe: Recipe, copy: Copy, options: Options) -> None:
+def prepare_training(arguments: Arguments, copy: Copy) -> None:
     """Divide VoxCeleb2's speakers into train, align and dev."""
     compare(f"{copy.root}: speakers", len(copy.speakers), PUBLISHED_SPEAKERS["voxceleb2"])
-    sets = split_speakers(copy.speakers, recipe.prepare.held_out, recipe.seed, copy.root)
-    twice = "train" if recipe.prepare.align_includes_train else None
+    settings = arguments.recipe.prepare
+    sets = split_speakers(copy.speakers, settings.held_out, arguments.recipe.seed, copy.root)
+    twice = "train" if settings.align_includes_train else None
     if twice:
         sets["align"] = sets["align"] + sets["train"]
     utterances = 0
     for name, speakers in sets.items():
-        skipped: dict[str, str] = {}
-        counts = write_cuts(name, find_utterances(copy, speakers), skipped, options, copy.root)
-        write_skipped(options.output, name, skipped)
-        if name != twice:
-            utterances += counts.utterances + len(skipped)
+        found = write_utterances(arguments, name, find_utterances(copy, speakers), copy.root)
+        utterances += found if name != twice else 0
     compare(f"{copy.root}: utterances", utterances, PUBLISHED_UTTERANCES)
-
-
-def write_cuts(
-    name: str,
-    utterances: Iterable[Utterance],
-    skipped: dict[str, str],
-    options: Options,
-    corpus: Path,
-) -> SetCounts:
-    """Write a set."""
-    cuts = make_cuts(utterances, skipped if options.skip_bad else None, options.nj, corpus)
-    counts = write_set(options.output, name, cuts)
-    log.info(
-        "%s: %d speakers, %d utterances, %.1f hours, %d skipped",
-        options.output / name,
-        counts.speakers,
-        counts.utterances,
-        counts.hours,
-        len(skipped),
-    )
-    return counts
 
 
 def find_utterances(copy: Copy, speakers: Iterable[str]) -> Iterator[Utterance]:

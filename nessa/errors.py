@@ -3,7 +3,7 @@
 import contextlib
 import errno
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import BrokenExecutor
 from pathlib import Path
 
@@ -25,6 +25,12 @@ def about(*files: Path) -> Iterator[None]:
         yield
     except InputError as error:
         raise InputError(f"{', '.join(map(str, files))}: {error}") from None
+
+
+def named(items: Sequence[str]) -> str:
+    """The first few of some items, and how many more there are: `'a', 'b', 'c' and 9 more`."""
+    first = ", ".join(map(repr, items[:3]))
+    return first if len(items) <= 3 else f"{first} and {len(items) - 3} more"
 
 
 EXIT_REFUSED, EXIT_BAD_INPUT = 1, 2  # by the system, by us

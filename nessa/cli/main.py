@@ -241,13 +241,13 @@ def prepare(recipe: Path, data: Path) -> None:
 
     Example: nessa prepare --recipe recipes/mini/exp/recipe.yaml recipes/mini/data
     """
-    from nessa.corpus.preparation import finish_sets
+    from nessa.corpus.finishing import finish_sets
     from nessa.encoders.config import ArksConfig
     from nessa.recipe.resolve import load_recipe
 
     settings = load_recipe(recipe)
-    sound = not all(isinstance(model, ArksConfig) for model in settings.encoders.values())
-    finish_sets(data, settings.prepare, settings.seed, sound)
+    has_audio = not all(isinstance(model, ArksConfig) for model in settings.encoders.values())
+    finish_sets(data, settings.prepare, settings.seed, has_audio)
 
 
 @cli.command()

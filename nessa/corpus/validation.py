@@ -1,27 +1,35 @@
 """What can be wrong with a data directory or an embeddings directory, down to its files.
 
-Data preparation checks the tables (`nessa.kaldi.datadir`); this opens what they name as well.
+Data preparation checks the tables of the sets that it made; `nessa validate` opens the audio,
+the features and the embeddings as well.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from operator import itemgetter
 from pathlib import Path
 
 import kaldi_native_io
 import numpy as np
 
 from nessa.corpus.audio import read_audio_header
-from nessa.errors import InputError
+from nessa.errors import InputError, named
 from nessa.files import read_table
-from nessa.kaldi.datadir import named, read_optional, read_utt2spk, validate_data_dir
+from nessa.kaldi.datadir import PROFILE_LIST, read_optional, read_utt2spk, spk2utt_of
 from nessa.kaldi.embeddings import Embeddings, speaker_means
+from nessa.trials import Trials, read_enroll_map
 
 DURATION_TOLERANCE = 0.05  # seconds between utt2dur and the audio
 MEAN_TOLERANCE = 1e-3  # largest difference of a speaker's mean from that of its utterances
+UTTERANCE_TABLES = (
+    "feats.scp", "vad.scp", "utt2dur", "utt2num_frames", "utt2lang", "utt2session", "text",
+    "segments",
+)  # fmt: skip
 
 
 def validate(directory: Path) -> list[str]:
-    """Find what is wrong with a directory.
+    """Find what is wrong with a directory: its tables, and, where they are right, all contents.
 
     Args:
         directory: a Kaldi data directory (utt2spk), an embeddings directory (xvector.scp), or both.
@@ -31,47 +39,192 @@ def validate(directory: Path) -> list[str]:
     """
     has_data = (directory / "utt2spk").exists()
     has_embeddings = (directory / "xvector.scp").exists()
-    if not directory.is_dir():
-        return [f"{directory}: no such folder; has stage 1 been run?"]
-    if not has_data and not has_embeddings:
+    if directory.is_dir() and not has_data and not has_embeddings:
         return [
             f"{directory}: neither utt2spk nor xvector.scp; name a data directory or an embeddings "
             "directory"
         ]
     problems: list[str] = []
-    if has_data:
-        sound = any((directory / name).exists() for name in ("wav.scp", "feats.scp"))
-        problems += validate_data_dir(directory, sound or not has_embeddings)
-    if not problems and has_data:  # broken tables would only repeat themselves
-        problems += [*_audio_problems(directory), *_feature_problems(directory)]
+    if not has_embeddings or has_data:
+        has_audio = any((directory / name).exists() for name in ("wav.scp", "feats.scp"))
+        problems += validate_tables(directory, has_audio or not has_embeddings)
+        if not problems:  # broken tables would only repeat themselves
+            problems += [*_audio_problems(directory), *_feature_problems(directory)]
     if has_embeddings:
         problems += _embedding_problems(directory)
     return problems
 
 
+def validate_tables(directory: Path, has_audio: bool = True) -> list[str]:
+    """Find what is wrong with the tables of a data directory.
+
+    Checks what Kaldi's validate_data_dir.sh checks (tables present, sorted, consistent with each
+    other, speaker a prefix of the utterance), and besides that audio files exist and that trials
+    and profiles name utterances of the set.
+
+    Args:
+        directory: with utt2spk, spk2utt, and wav.scp or feats.scp.
+        has_audio: whether it must hold audio or features, and ids that Kaldi's tools for them
+            accept; False for sets of which there are only embeddings.
+
+    Returns:
+        One sentence per problem, each with its remedy; empty where there is none.
+    """
+    if not directory.is_dir():
+        return [f"{directory}: no such folder; has stage 1 been run?"]
+    try:
+        return list(_table_problems(directory, has_audio))
+    except InputError as error:  # a table that cannot be read hides what is behind it
+        return [str(error)]
+
+
+# --- tables ---------------------------------------------------------------------------------------
+
+
+def _table_problems(directory: Path, has_audio: bool) -> Iterator[str]:
+    utt2spk = read_utt2spk(directory)
+    if not utt2spk:
+        yield f"{directory}/utt2spk: empty; a set needs utterances"
+        return
+    if has_audio:
+        yield from _id_problems(directory, utt2spk)
+        if not (directory / "wav.scp").exists() and not (directory / "feats.scp").exists():
+            yield f"{directory}: neither wav.scp nor feats.scp; make one of them"
+    yield from _speaker_problems(directory, utt2spk)
+    audio = read_optional(directory, "wav.scp")
+    segments = read_optional(directory, "segments")
+    if segments:
+        yield from _segment_problems(directory / "segments", segments, audio)
+    for name in UTTERANCE_TABLES if segments else (*UTTERANCE_TABLES, "wav.scp"):
+        if (directory / name).exists():
+            path = directory / name
+            yield from _key_problems(path, read_table(path), utt2spk, "utterance")
+    for name in ("reco2dur", "reco2file_and_channel"):
+        if (directory / name).exists():
+            table = read_table(directory / name)
+            yield from _key_problems(directory / name, table, audio or utt2spk, "recording")
+    yield from _missing_audio(directory / "wav.scp", audio)
+    yield from _trial_problems(directory, utt2spk)
+
+
+def _id_problems(directory: Path, utt2spk: Mapping[str, str]) -> Iterator[str]:
+    strays = [utt for utt, speaker in utt2spk.items() if not utt.startswith(speaker)]
+    if strays:
+        yield (
+            f"{directory}/utt2spk: the speaker is no prefix of {named(strays)}; "
+            "put the speaker first in utterance ids"
+        )
+    if list(utt2spk.values()) != sorted(utt2spk.values(), key=str.encode):
+        yield (
+            f"{directory}/utt2spk: sorted by utterance, the speakers are not sorted; "
+            "separate the speaker by a dash in utterance ids"
+        )
+
+
+def _speaker_problems(directory: Path, utt2spk: Mapping[str, str]) -> Iterator[str]:
+    yield from _order_problems(directory / "utt2spk", list(utt2spk))
+    spk2utt = read_table(directory / "spk2utt")
+    if spk2utt != spk2utt_of(utt2spk):
+        yield f"{directory}/spk2utt: not the inverse of utt2spk; make it again from utt2spk"
+    genders = read_optional(directory, "spk2gender")
+    if genders:
+        yield from _key_problems(directory / "spk2gender", genders, spk2utt, "speaker")
+        wrong = [speaker for speaker, gender in genders.items() if gender not in ("m", "f")]
+        if wrong:
+            yield f"{directory}/spk2gender: neither m nor f: {named(wrong)}; write m or f"
+
+
+def _order_problems(path: Path, keys: list[str]) -> Iterator[str]:
+    if keys != sorted(keys, key=str.encode):
+        yield f"{path}: not sorted; run `LC_ALL=C sort -o {path} {path}`"
+
+
+def _key_problems(
+    path: Path, table: Mapping[str, str], expected: Mapping[str, str], what: str
+) -> Iterator[str]:
+    yield from _order_problems(path, list(table))
+    missing = sorted(expected.keys() - table.keys())
+    if missing:
+        yield f"{path}: no line for {what} {named(missing)}; add it, or remove the {what}"
+    unknown = sorted(table.keys() - expected.keys())
+    if unknown:
+        yield f"{path}: {what} {named(unknown)} is not in the set; remove its line"
+
+
+def _segment_problems(
+    path: Path, segments: Mapping[str, str], audio: Mapping[str, str]
+) -> Iterator[str]:
+    for utterance, fields in segments.items():
+        try:
+            recording, start, end = fields.split()
+            valid = 0 <= float(start) < float(end)
+        except ValueError:
+            valid = False
+        if not valid:
+            yield f"{path}: {utterance!r}: expected `recording start end` in seconds, start < end"
+        elif recording not in audio:
+            yield f"{path}: {utterance!r}: recording {recording!r} is not in wav.scp; add it"
+
+
+def _missing_audio(path: Path, audio: Mapping[str, str]) -> Iterator[str]:
+    # What a pipe would give cannot be known without running it, which is not ours to do.
+    files = {name: Path(file) for name, file in audio.items() if not file.endswith("|")}
+    missing = [name for name, file in files.items() if not file.is_file()]
+    if missing:
+        yield (
+            f"{path}: no such file {files[missing[0]]} (audio of {named(missing)}); "
+            "restore it, or correct the path"
+        )
+
+
+def _trial_problems(directory: Path, utt2spk: Mapping[str, str]) -> Iterator[str]:
+    path = directory / "enroll_map"
+    profiles = read_enroll_map(path) if path.exists() else {}
+    members = {utterance for utterances in profiles.values() for utterance in utterances}
+    unknown = sorted(members - utt2spk.keys())
+    if unknown:
+        yield f"{path}: utterance {named(unknown)} is not in the set; remove the profile"
+    for path in sorted(directory.glob("trials*")):
+        enrolled = profiles if path.name == PROFILE_LIST else utt2spk
+        trials = Trials.read(path)
+        unknown = sorted(
+            (set(trials.enroll_index.names) - enrolled.keys())
+            | (set(trials.test_index.names) - utt2spk.keys())
+        )
+        if unknown:
+            yield f"{path}: {named(unknown)} is not in the set; remove its trials"
+
+
+# --- contents -------------------------------------------------------------------------------------
+
+
 def _audio_problems(directory: Path) -> Iterator[str]:
     path = directory / "wav.scp"
     durations: dict[str, float] = {}
-    rates: dict[int, list[str]] = {}
+    rates: dict[str, int] = {}
     for name, place in read_optional(directory, "wav.scp").items():
         if place.endswith("|"):
             continue  # what a command gives is not known without running it
         try:
-            rate, samples = read_audio_header(Path(place))
+            rates[name], samples = read_audio_header(Path(place))
         except InputError as error:
             yield f"{path}: {name!r}: {error}"
-            continue
-        durations[name] = samples / rate
-        rates.setdefault(rate, []).append(name)
-    if len(rates) > 1:
-        usual = max(rates, key=lambda rate: len(rates[rate]))
-        others = [name for rate, names in rates.items() if rate != usual for name in names]
+        else:
+            durations[name] = samples / rates[name]
+    usual, others = _unlike_most(rates)
+    if others:
         yield f"{path}: most audio has {usual} Hz, but not {named(others)}; resample it"
     segments = read_optional(directory, "segments")
     if segments:
         yield from _late_segments(directory / "segments", segments, durations)
     else:
         yield from _wrong_durations(directory, durations)
+
+
+def _unlike_most(values: Mapping[str, int]) -> tuple[int, list[str]]:
+    """The most frequent value (0 where there is none), and the names that have another."""
+    usual, _ = max(Counter(values.values()).items(), key=itemgetter(1), default=(0, 0))
+    return usual, [name for name, value in values.items() if value != usual]
 
 
 def _late_segments(
@@ -91,28 +244,31 @@ def _wrong_durations(directory: Path, durations: Mapping[str, float]) -> Iterato
     wrong = [
         name
         for name, seconds in durations.items()
-        if name in claimed and not abs(float(claimed[name]) - seconds) <= DURATION_TOLERANCE
+        if name in claimed and not abs(_number(claimed[name]) - seconds) <= DURATION_TOLERANCE
     ]
     if wrong:
         yield f"{directory}/utt2dur: not the duration of the audio of {named(wrong)}; make it again"
 
 
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
 def _feature_problems(directory: Path) -> Iterator[str]:
     path = directory / "feats.scp"
-    dims: Counter[int] = Counter()
-    dim_of = {}
+    dims: dict[str, int] = {}
     for name, place in read_optional(directory, "feats.scp").items():
         if place.endswith(("|", "]")):
             continue
         try:
-            dim_of[name] = kaldi_native_io.MatrixShape.read(place).num_cols
+            dims[name] = kaldi_native_io.MatrixShape.read(place).num_cols
         except Exception:  # its C++ errors
             yield f"{path}: {name!r}: {place} is no Kaldi matrix; make it again"
-            continue
-        dims[dim_of[name]] += 1
-    if len(dims) > 1:
-        usual = dims.most_common(1)[0][0]
-        others = [name for name, dim in dim_of.items() if dim != usual]
+    usual, others = _unlike_most(dims)
+    if others:
         yield f"{path}: most features have {usual} dimensions, but not {named(others)}"
 
 
@@ -123,9 +279,8 @@ def _embedding_problems(directory: Path) -> Iterator[str]:
     except InputError as error:
         yield str(error)
         return
-    if embeddings.keys != sorted(embeddings.keys, key=str.encode):
-        yield f"{path}: not sorted; run `LC_ALL=C sort -o {path} {path}`"
-    zero = [k for k, v in zip(embeddings.keys, embeddings.matrix, strict=True) if not v.any()]
+    yield from _order_problems(path, embeddings.keys)
+    zero = [embeddings.keys[row] for row in np.flatnonzero(~embeddings.matrix.any(axis=1))]
     if zero:
         yield f"{path}: {named(zero)} is all zeros, which has no direction; extract it again"
     if not (directory / "spk_xvector.scp").exists():
@@ -165,12 +320,11 @@ def _mean_problems(directory: Path, embeddings: Embeddings) -> Iterator[str]:
 
 def _by_prefix(utterances: list[str], speakers: list[str]) -> dict[str, str]:
     """{utterance: speaker}, by the longest speaker's name that it begins with."""
-    longest_first = sorted(speakers, key=len, reverse=True)
-    known = set(longest_first)
-    lengths = sorted({len(speaker) for speaker in speakers}, reverse=True)
+    known = set(speakers)
+    lengths = sorted({len(speaker) for speaker in speakers})  # the last one that fits is kept
     return {
         utterance: utterance[:length]
         for utterance in utterances
-        for length in lengths[::-1]
+        for length in lengths
         if utterance[:length] in known
     }

@@ -13,12 +13,14 @@ from lhotse import CutSet, RecordingSet, SupervisionSet
 from lhotse.kaldi import load_kaldi_data_dir
 
 from nessa.corpus.config import PrepareConfig
-from nessa.corpus.preparation import check_disjoint, finish_sets
+from nessa.corpus.finishing import finish_sets
 from nessa.corpus.sets import write_set, write_skipped
+from nessa.corpus.speakers import check_disjoint
 from nessa.corpus.utterances import Utterance, make_cuts, sort_utterances
+from nessa.corpus.validation import validate_tables
 from nessa.errors import InputError
 from nessa.files import read_table
-from nessa.kaldi.datadir import read_utt2spk, validate_data_dir
+from nessa.kaldi.datadir import read_utt2spk
 from nessa.trials import Trials, read_enroll_map
 
 
@@ -63,7 +65,7 @@ def c_sorted(path: Path) -> bool:
 
 
 def test_data_directory_is_consistent(directory: Path, audio: list[Utterance]) -> None:
-    assert validate_data_dir(directory) == []
+    assert validate_tables(directory) == []
     for name in ("wav.scp", "utt2spk", "spk2utt", "utt2dur", "spk2gender", "utt2session"):
         assert c_sorted(directory / name), name
     assert read_utt2spk(directory) == {u.id: u.speaker for u in audio}
@@ -122,7 +124,7 @@ def test_genders_are_written_only_where_all_are_known(
     known = [u for u in audio if u.speaker != "id1"]
     directory = prepare(tmp_path / "data", "eval", [*known, *unknown])
     assert not (directory / "spk2gender").exists()
-    assert validate_data_dir(directory) == []
+    assert validate_tables(directory) == []
 
 
 def empty(path: Path) -> None:
@@ -193,7 +195,7 @@ def test_unusable_audio_is_named_or_skipped_and_listed(
     directory = tmp_path / "data/eval"
     assert len(read_utt2spk(directory)) == len(audio) - 1
     assert list(read_table(directory / "skipped")) == [audio[3].id]
-    assert validate_data_dir(directory) == []
+    assert validate_tables(directory) == []
 
 
 @pytest.mark.parametrize(
@@ -247,7 +249,7 @@ def test_finishing_makes_trials_and_profiles(
     assert "no profiles of 10 utterances" in caplog.text  # 4 are left of 6 with a session for tests
     for enroll, test in zip(*_sides(directory / "trials_profile"), strict=True):
         assert sessions[test] not in {sessions[utterance] for utterance in profiles[enroll]}
-    assert validate_data_dir(directory) == []
+    assert validate_tables(directory) == []
 
 
 def _sides(path: Path) -> tuple[list[str], list[str]]:
@@ -345,9 +347,9 @@ def append(name: str, line: str) -> object:
 )
 def test_validation_names_each_fault(directory: Path, spoil: object, message: str) -> None:
     finish_sets(directory.parent, CONFIG, seed=1)
-    assert validate_data_dir(directory) == []
+    assert validate_tables(directory) == []
     spoil(directory)  # type: ignore[operator]
-    problems = validate_data_dir(directory)
+    problems = validate_tables(directory)
     assert any(message in problem for problem in problems), problems
 
 
@@ -356,26 +358,26 @@ def test_segments_cut_recordings_into_utterances(directory: Path) -> None:
     (directory / "wav.scp").write_text(f"whole {table['id1-s0-0']}\n")
     segments = dict.fromkeys(table, "whole 0.0 0.1")
     (directory / "segments").write_text("".join(f"{u} {s}\n" for u, s in segments.items()))
-    assert validate_data_dir(directory) == []
+    assert validate_tables(directory) == []
     edit("segments", "whole 0.0 0.1", "whole 0.1 0.1")(directory)  # type: ignore[operator]
     edit("segments", "whole 0.0", "other 0.0")(directory)  # type: ignore[operator]
-    problems = "\n".join(validate_data_dir(directory))
+    problems = "\n".join(validate_tables(directory))
     assert "start < end" in problems
     assert "'other' is not in wav.scp" in problems
 
 
 def test_features_without_audio_are_valid(directory: Path) -> None:
     shutil.move(directory / "wav.scp", directory / "feats.scp")
-    assert validate_data_dir(directory) == []
+    assert validate_tables(directory) == []
 
 
 def test_pipes_are_neither_run_nor_refused(directory: Path, tmp_path: Path) -> None:
     table = read_table(directory / "wav.scp")
     canary = tmp_path / "canary"
     (directory / "wav.scp").write_text("".join(f"{u} touch {canary} |\n" for u in table))
-    assert validate_data_dir(directory) == []
+    assert validate_tables(directory) == []
     assert not canary.exists()
 
 
 def test_a_missing_folder_is_a_problem(tmp_path: Path) -> None:
-    assert "no such folder" in validate_data_dir(tmp_path / "nowhere")[0]
+    assert "no such folder" in validate_tables(tmp_path / "nowhere")[0]

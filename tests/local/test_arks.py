@@ -18,7 +18,7 @@ from nessa.kaldi.datadir import read_utt2spk
 from nessa.kaldi.embeddings import Embeddings
 from nessa.trials import Trials
 from tests.conftest import ROOT, Command
-from tests.local.test_programs import Programs, programs, refuse  # noqa: F401
+from tests.local.test_programs import Done, Programs, programs, refuse  # noqa: F401
 from tests.pairs import all_trials, two_views
 from tests.walks import walk
 
@@ -154,8 +154,12 @@ def test_pipes_in_a_table_are_not_run(tmp_path: Path) -> None:
 # ---- stage 1 ------------------------------------------------------------------------------------
 
 
+def run(programs: Programs, recipe: Path, data: Path) -> Done:  # noqa: F811
+    return programs("arks", "--recipe", recipe, "--corpus", data / "corpus", "--output", data)
+
+
 def prepare(programs: Programs, recipe: Path, data: Path) -> None:  # noqa: F811
-    done = programs("arks", "--recipe", recipe, "--output", data)
+    done = run(programs, recipe, data)
     assert done.status == 0, done
 
 
@@ -202,9 +206,9 @@ def test_a_directory_per_set(
     assert not (tmp_path / "data/align/trials").exists()
     del paths["dev"]
     change(recipe, "corpus", paths=paths)
-    refuse(programs("arks", "--recipe", recipe, "--output", tmp_path / "data"), "paths.dev=DIR")
+    refuse(run(programs, recipe, tmp_path / "data"), "paths.dev=DIR")
     change(recipe, "corpus", paths={"evil": "x"})
-    refuse(programs("arks", "--recipe", recipe, "--output", tmp_path / "data"), "'evil'")
+    refuse(run(programs, recipe, tmp_path / "data"), "'evil'")
 
 
 def test_faults_of_a_directory_are_named(
@@ -213,14 +217,20 @@ def test_faults_of_a_directory_are_named(
     corpus: Path,
     tmp_path: Path,
 ) -> None:
-    run = lambda: programs("arks", "--recipe", recipe, "--output", tmp_path / "data")  # noqa: E731
     (corpus / "utt2session").write_text("id00000/s0/00000.wav s0\n")
-    refuse(run(), "corpus/utt2session", "no line for 'id000", "171 such")
+    refuse(
+        run(programs, recipe, tmp_path / "data"),
+        "corpus/utt2session",
+        "no line for 'id000",
+        "more; add it",
+    )
     (corpus / "utt2session").unlink()
     (corpus / "trials").write_text("nobody id00000/s0/00000.wav target\n")
-    refuse(run(), "corpus/trials", "'nobody'")
+    refuse(run(programs, recipe, tmp_path / "data"), "corpus/trials", "'nobody'")
     (corpus / "trials").unlink()
-    refuse(run(), "no speakers for set 'eval'", "prepare.held_out")
+    refuse(
+        run(programs, recipe, tmp_path / "data"), "no speakers for set 'eval'", "prepare.held_out"
+    )
 
 
 # ---- the whole recipe ---------------------------------------------------------------------------

@@ -10,15 +10,16 @@ from lhotse import CutSet, Features, RecordingSet, SupervisionSet
 from lhotse.cut import MonoCut
 from lhotse.kaldi import load_kaldi_data_dir
 
+from nessa.corpus.finishing import finish_sets
 from nessa.corpus.manifests import read_cuts
-from nessa.corpus.preparation import finish_sets
+from nessa.corpus.validation import validate_tables
 from nessa.encoders import SpeakerModel, load_model
 from nessa.encoders.config import EncoderConfig, FeatureConfig
 from nessa.encoders.extraction import extract
 from nessa.encoders.training import train_encoder
 from nessa.errors import InputError
 from nessa.files import read_table, write_table
-from nessa.kaldi.datadir import read_utt2spk, validate_data_dir
+from nessa.kaldi.datadir import read_utt2spk
 from nessa.recipe.resolve import load_recipe
 from nessa.trials import Trials
 from tests.kaldi_corpora import write_audio_dir, write_feature_dir
@@ -62,7 +63,16 @@ class Own:
         }
         recipe = self.folder / "recipe.yaml"
         recipe.write_text(yaml.safe_dump(settings))
-        done = self._programs("kaldi_dir", "--recipe", recipe, "--output", self.data, *options)
+        done = self._programs(
+            "kaldi_dir",
+            "--recipe",
+            recipe,
+            "--corpus",
+            self.folder,
+            "--output",
+            self.data,
+            *options,
+        )
         if done.status == 0:
             loaded = load_recipe(recipe)
             finish_sets(self.data, loaded.prepare, loaded.seed)
@@ -85,7 +95,7 @@ def assert_divided(own: Own, utt2spk: dict[str, str], includes_train: bool = Fal
     sizes = {"train": 4, "align": 3 + 4 * includes_train, "dev": 2, "eval": 3}
     assert {name: len(found) for name, found in speakers.items()} == sizes
     assert own.table("utt2spk") == utt2spk
-    assert [validate_data_dir(own.data / name) for name in SETS] == [[]] * 4
+    assert [validate_tables(own.data / name) for name in SETS] == [[]] * 4
     assert len(Trials.read(own.data / "eval/trials")) == 28
     assert len(list(read_cuts(own.data, "eval"))) == len(read_utt2spk(own.data / "eval"))
 

@@ -15,9 +15,9 @@ import soundfile
 import yaml
 from lhotse import RecordingSet
 
-from nessa.corpus.preparation import run_program
+from nessa.corpus.validation import validate_tables
 from nessa.files import read_table
-from nessa.kaldi.datadir import read_utt2spk, validate_data_dir
+from nessa.kaldi.datadir import read_utt2spk
 from nessa.trials import Trials
 from tests.conftest import ROOT
 
@@ -54,7 +54,8 @@ class Programs:
         self.monkeypatch.setattr("sys.argv", [f"{program}.py", *map(str, arguments)])
         status = 0
         try:
-            run_program(importlib.import_module(program).main)
+            module = importlib.import_module(program)
+            module.run_program(module.main)
         except SystemExit as stop:
             status = int(stop.code or 0)
         out, err = self.capsys.readouterr()
@@ -165,7 +166,7 @@ def test_mini_then_tree(programs: Programs, tmp_path: Path, recipe: Path) -> Non
     assert len(read_utt2spk(data / "eval")) == 24
     trials = Trials.read(data / "eval/trials")
     assert (trials.targets, trials.nontargets) == (30, 100)
-    assert validate_data_dir(data / "eval") == validate_data_dir(data / "train") == []
+    assert validate_tables(data / "eval") == validate_tables(data / "train") == []
     for kind in ("noise", "rir"):
         recordings = RecordingSet.from_jsonl(data / f"manifests/{kind}_recordings.jsonl.gz")
         assert len(recordings) == 24
@@ -191,7 +192,7 @@ def test_voxceleb_names_become_ids(
     assert trials.labels.tolist() == [True, False]
     assert len(read_utt2spk(data / "eval")) == 12
     assert read_table(data / "eval/spk2gender") == {"id10270": "m", "id10271": "f"}
-    assert validate_data_dir(data / "eval") == []
+    assert validate_tables(data / "eval") == []
 
 
 def test_a_name_that_matches_nothing_is_named(
@@ -220,10 +221,10 @@ def test_bad_audio_stops_or_is_skipped_with_its_trials(
     refuse(programs.tree(recipe, voxceleb, data), str(bad), "--skip-bad")
     done = programs.tree(recipe, voxceleb, data, "--skip-bad")
     assert done.status == 0, done
-    assert "11 utterances, 2 skipped" in done.out
+    assert "11 utterances, 0.00 hours, 2 skipped" in done.out
     assert set(read_table(data / "eval/skipped")) == {"id10270-x6uYqmx31kE-00001", "eval.txt:1"}
     assert len(Trials.read(data / "eval/trials")) == 1
-    assert validate_data_dir(data / "eval") == []
+    assert validate_tables(data / "eval") == []
 
 
 def test_a_speaker_that_is_a_path_is_refused(
@@ -318,7 +319,7 @@ def test_librispeech_is_divided_and_chapters_are_sessions_where_there_are_severa
     speakers = [set(read_utt2spk(data / name).values()) for name in SETS]
     assert [len(found) for found in speakers] == [10, 2, 2, 2]
     assert len(set.union(*speakers)) == 16
-    assert [validate_data_dir(data / name) for name in SETS] == [[]] * 4
+    assert [validate_tables(data / name) for name in SETS] == [[]] * 4
 
 
 def test_parts_of_librispeech_can_be_chosen(

@@ -14,7 +14,8 @@ import onnxruntime
 import pytest
 import yaml
 
-from nessa.kaldi.datadir import read_utt2spk, validate_data_dir
+from nessa.corpus.validation import validate_tables
+from nessa.kaldi.datadir import read_utt2spk
 from nessa.kaldi.embeddings import Embeddings
 from nessa.recipe.resolve import load_recipe
 from nessa.recipe.systems import aligned_systems, has_as_norm, symmetric_systems
@@ -204,7 +205,7 @@ def test_the_exported_networks_map_as_the_pipeline_did(tiny: Path) -> None:
 @pytest.mark.parametrize("part", SETS)
 def test_data_directories_are_valid_and_sorted(tiny: Path, part: str) -> None:
     directory = tiny / "data" / part
-    assert validate_data_dir(directory) == []
+    assert validate_tables(directory) == []
     for name in ("wav.scp", "utt2spk", "spk2utt", "utt2dur", "spk2gender"):
         subprocess.run(
             ["sort", "-c", "-u", directory / name], env={**os.environ, "LC_ALL": "C"}, check=True

@@ -1,4 +1,4 @@
-"""VoxCeleb's trial lists, which name files: `1 id10270/x6uYqmx31kE/00001.wav id10270/...`."""
+"""Trial lists that come with a corpus, in the ids of its utterances."""
 
 from collections.abc import Container
 from dataclasses import dataclass
@@ -6,23 +6,17 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from nessa.errors import InputError
-from nessa.files import read_lines
+from nessa.errors import InputError, about
 from nessa.trials import Trials
-
-
-def utterance_id(file: str) -> str:
-    """id10270/x6uYqmx31kE/00001.wav -> id10270-x6uYqmx31kE-00001, whatever the suffix."""
-    return "-".join(PurePosixPath(file).with_suffix("").parts)
 
 
 @dataclass(frozen=True)
 class TrialList:
-    """A list as it was read: line k + 1 of the file is trial k.
+    """A list as it was read: trial k is line k + 1 of the file.
 
     Attributes:
-        path: of the file.
-        trials: with utterance ids in the place of names.
+        path: the file.
+        trials: with utterance ids.
     """
 
     path: Path
@@ -30,22 +24,24 @@ class TrialList:
 
     @classmethod
     def read(cls, path: Path) -> "TrialList":
-        """Read a list.
+        """Read a list of utterance ids; see `Trials.read`."""
+        return cls(path, Trials.read(path))
+
+    @classmethod
+    def read_files(cls, path: Path) -> "TrialList":
+        """Read a list that names files, as VoxCeleb's do: `1 id10270/x6uYqmx31kE/00001.wav ...`.
 
         Raises:
-            InputError: unreadable, or a line that is not `1|0 file file`.
+            InputError: see `Trials.read`; or the list has no labels.
         """
-        enroll: list[str] = []
-        test: list[str] = []
-        labels: list[bool] = []
-        for number, line in read_lines(path):
-            label, *files = line.split() or [""]
-            if label not in ("0", "1") or len(files) != 2:
-                raise InputError(f"{path}: line {number}: expected `1|0 file file`, got {line!r}")
-            enroll.append(utterance_id(files[0]))
-            test.append(utterance_id(files[1]))
-            labels.append(label == "1")
-        return cls(path, Trials(enroll, test, np.array(labels)))
+        trials = Trials.read(path)
+        if trials.labels is None:
+            raise InputError(f"{path}: line 1: no label; expected `1|0 file file`")
+        files = {*trials.enroll_index.names, *trials.test_index.names}
+        ids = {file: utterance_id(file) for file in files}
+        with about(path):
+            enroll, test = ([ids[file] for file in side] for side in (trials.enroll, trials.test))
+            return cls(path, Trials(enroll, test, trials.labels))
 
     def among(self, known: Container[str], skipped: dict[str, str]) -> Trials:
         """The trials of utterances that the set has.
@@ -69,3 +65,9 @@ class TrialList:
                         "restore the file, or remove the line"
                     )
         return self.trials if kept.all() else self.trials.select(kept)
+
+
+def utterance_id(file: str) -> str:
+    """id10270/x6uYqmx31kE/00001.wav -> id10270-x6uYqmx31kE-00001, whatever the suffix."""
+    path = PurePosixPath(file)
+    return "-".join((*path.parent.parts, path.stem))

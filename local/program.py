@@ -1,0 +1,144 @@
+"""What the corpus programs share: their options, writing a set, and how they end.
+
+A new corpus is one file beside this one: it lists the `Utterance`s of each set and calls
+`write_utterances`. `local/tree.py` is the shortest example.
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from lhotse.cut import MonoCut
+from trial_lists import TrialList
+
+from nessa.corpus.sets import write_set, write_skipped
+from nessa.corpus.utterances import Utterance, make_cuts
+from nessa.errors import explained
+from nessa.kaldi.datadir import read_utt2spk
+from nessa.recipe.config import Recipe
+from nessa.recipe.resolve import load_recipe
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """The options of a corpus program.
+
+    Attributes:
+        recipe: the resolved recipe.
+        recipe_path: its file.
+        corpus: folder of a corpus that is made or downloaded.
+        output: the recipe's data folder.
+        nj: number of processes; does not change the result.
+        skip_bad: leave out utterances whose audio cannot be used, instead of stopping.
+    """
+
+    recipe: Recipe
+    recipe_path: Path
+    corpus: Path
+    output: Path
+    nj: int
+    skip_bad: bool
+
+
+def corpus_arguments(description: str, writes_sets: bool = True) -> Arguments:
+    """Read the command line, which is the same for all programs of a stage.
+
+    Args:
+        description: the program's docstring; its first line is shown by --help.
+        writes_sets: whether the program writes the recipe's sets (True), or makes or downloads
+            the corpus (False), and then has neither --output nor --skip-bad.
+
+    Raises:
+        InputError: the recipe is not valid.
+    """
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    parser.add_argument("--recipe", type=Path, required=True, help="resolved recipe")
+    parser.add_argument(
+        "--corpus", type=Path, required=True, help="folder of a corpus that is made or downloaded"
+    )
+    parser.add_argument("--nj", type=int, default=1, help="number of processes")
+    if writes_sets:
+        parser.add_argument("--output", type=Path, required=True, help="the recipe's data folder")
+        parser.add_argument("--skip-bad", action="store_true", help="leave out unusable audio")
+    else:
+        parser.set_defaults(output=Path(), skip_bad=False)
+    given = vars(parser.parse_args())
+    path = given.pop("recipe")
+    return Arguments(load_recipe(path), path, **given)
+
+
+def write_utterances(
+    arguments: Arguments,
+    name: str,
+    utterances: Iterable[Utterance],
+    corpus: Path,
+    lists: Mapping[str, TrialList] | None = None,
+) -> int:
+    """Write a set of a corpus of audio files; see `write_cuts`.
+
+    Args:
+        arguments: where to, and how.
+        name: of the set.
+        utterances: sorted by id as `LC_ALL=C sort` sorts.
+        corpus: its folder.
+        lists: the set's trial lists.
+
+    Returns:
+        The number of utterances, including those that were left out.
+    """
+    skipped: dict[str, str] = {}
+    cuts = make_cuts(utterances, skipped if arguments.skip_bad else None, arguments.nj, corpus)
+    return write_cuts(arguments, name, cuts, skipped, lists)
+
+
+def write_cuts(
+    arguments: Arguments,
+    name: str,
+    cuts: Iterable[MonoCut],
+    skipped: dict[str, str],
+    lists: Mapping[str, TrialList] | None = None,
+    segmented: bool = False,
+) -> int:
+    """Write a set's manifests, data directory and trial lists, and what was left out of it.
+
+    Args:
+        arguments: where to.
+        name: of the set.
+        cuts: see `write_set`.
+        skipped: {item: why}, which `cuts` may fill; receives the trials of what was left out.
+        lists: {name of the file in the data directory: trial list}.
+        segmented: see `write_set`.
+
+    Returns:
+        The number of utterances, including those that were left out.
+
+    Raises:
+        InputError: see `write_set` and `TrialList.among`.
+    """
+    directory = arguments.output / name
+    counts = write_set(arguments.output, name, cuts, segmented=segmented)
+    found = counts.utterances + len(skipped)
+    if lists:
+        known = read_utt2spk(directory)
+        for file, given in lists.items():
+            trials = given.among(known, skipped)
+            trials.write(directory / file)
+            log.info("%s: %d trials of %s", directory / file, len(trials), given.path)
+    write_skipped(arguments.output, name, skipped)
+    log.info(
+        "%s: %d speakers, %d utterances, %.2f hours, %d skipped",
+        directory, counts.speakers, counts.utterances, counts.hours, len(skipped),
+    )  # fmt: skip
+    return found
+
+
+def run_program(main: Callable[[], None]) -> None:
+    """Run a program, and print bad input as a message; see `explained`."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    with explained(Path(sys.argv[0]).name):
+        main()

@@ -1,0 +1,65 @@
+"""Which speakers are in which set."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from nessa.errors import InputError
+
+SETS = ("train", "align", "dev", "eval")
+
+
+def split_speakers(
+    speakers: Iterable[str], held_out: Mapping[str, float], seed: int, where: Path | str
+) -> dict[str, list[str]]:
+    """Divide the speakers of a corpus into sets.
+
+    Args:
+        speakers: all of them; their order does not matter.
+        held_out: {set: number of its speakers, or, below 1, their part}; all others are `train`.
+        seed: of the draw.
+        where: the corpus, for messages.
+
+    Returns:
+        {set: sorted speakers}.
+
+    Raises:
+        InputError: there are too few speakers.
+    """
+    ordered = sorted(speakers, key=str.encode)
+    shuffled = [ordered[i] for i in np.random.default_rng(seed).permutation(len(ordered))]
+    sets: dict[str, list[str]] = {}
+    for name, amount in held_out.items():
+        count = round(amount * len(ordered)) if amount < 1 else round(amount)
+        sets[name], shuffled = shuffled[:count], shuffled[count:]
+    sets["train"] = shuffled
+    short = [name for name in sets if len(sets[name]) < 2]
+    if short:
+        raise InputError(
+            f"{where}: {len(ordered)} speakers leave {len(sets[short[0]])} for set {short[0]!r}, "
+            "which needs two or more; change prepare.held_out"
+        )
+    return {name: sorted(sets[name], key=str.encode) for name in SETS if name in sets}
+
+
+def check_disjoint(sets: Mapping[str, Iterable[str]], align_includes_train: bool = False) -> None:
+    """Refuse sets that share speakers: results on them would be too good.
+
+    Args:
+        sets: {set: its speakers}.
+        align_includes_train: whether `align` may hold the speakers of `train`.
+
+    Raises:
+        InputError: names a speaker and its two sets.
+    """
+    owner: dict[str, str] = {}
+    for name, speakers in sets.items():
+        for speaker in sorted(set(speakers)):
+            allowed = align_includes_train and {name, owner.get(speaker)} == {"train", "align"}
+            if speaker in owner and not allowed:
+                raise InputError(
+                    f"speaker {speaker!r} is in set {owner[speaker]!r} and in set {name!r}; "
+                    "keep it in one of them"
+                )
+            owner[speaker] = name
