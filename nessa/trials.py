@@ -1,4 +1,4 @@
-"""Trials: which enrollment is compared with which test utterance, and how lists are made.
+"""Trials: which enrollment is compared with which test utterance, and their scores.
 
 Three list formats are read: `label enroll test` with 1/0 (VoxCeleb), `enroll test
 target|nontarget` (Kaldi) and `enroll test` (unlabeled). Scores are joined to trials by key,
@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nessa.errors import InputError
+from nessa.errors import InputError, named
 from nessa.files import atomic_open, read_lines, read_table
 
 BLOCK = 100_000  # lines handled at a time, so that memory stays near that of the result
@@ -414,7 +414,7 @@ def join_scores(
     extra = np.flatnonzero(pairs < 0)
     if len(extra) and not allow_extra:
         raise InputError(
-            f"{_named(scored, extra)} scored but not in the trial list; is it another list's "
+            f"trial {_named(scored, extra)} scored but not in the trial list; is it another list's "
             "score file?"
         )
     known = np.flatnonzero(pairs >= 0)
@@ -422,12 +422,14 @@ def join_scores(
     pairs, values = pairs[known], values[known]
     differ = np.flatnonzero((pairs[1:] == pairs[:-1]) & (values[1:] != values[:-1]))
     if len(differ):
-        raise InputError(f"{_named(scored, known[differ])} scored twice, differently; remove one")
+        twice = _named(scored, known[differ])
+        raise InputError(f"trial {twice} scored twice, differently; remove one")
     wanted = trials.pairs
     places = np.searchsorted(pairs, wanted)
     missing = np.flatnonzero(np.append(pairs, -1)[places] != wanted)
     if len(missing):
-        raise InputError(f"{_named(trials, missing)} without a score; score the whole list again")
+        without = _named(trials, missing)
+        raise InputError(f"trial {without} without a score; score the whole list again")
     return values[places]
 
 
@@ -447,9 +449,7 @@ def _pairs_as_in(scored: Trials, trials: Trials) -> NDArray[np.int64]:
 
 
 def _named(trials: Trials, rows: NDArray[np.int64]) -> str:
-    """The first trials of `rows` and their number, for an error message."""
-    shown = ", ".join(f"{trials.enroll[row]!r} {trials.test[row]!r}" for row in rows[:3])
-    return f"{len(rows)} trial(s) ({shown}{', ...' if len(rows) > 3 else ''})"
+    return named([f"{trials.enroll[row]} {trials.test[row]}" for row in rows])
 
 
 def read_labeled(path: Path) -> Trials:

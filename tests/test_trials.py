@@ -357,13 +357,13 @@ def test_the_order_of_scores_does_not_matter(pairs, random):
 
 def test_joins_that_do_not_fit():
     trials = Trials(["a", "b"], ["x", "y"])
-    with pytest.raises(InputError, match=r"1 trial\(s\) \('b' 'y'\) without a score"):
+    with pytest.raises(InputError, match="trial 'b y' without a score"):
         join_scores(trials, Trials(["a"], ["x"]), [1])
     extra = Trials(["a", "b", "a", "c"], ["x", "y", "y", "x"])
-    with pytest.raises(InputError, match=r"2 trial\(s\) \('a' 'y', 'c' 'x'\) scored but not in"):
+    with pytest.raises(InputError, match="trial 'a y', 'c x' scored but not in"):
         join_scores(trials, extra, [1, 2, 3, 4])
     assert join_scores(trials, extra, [1, 2, 3, 4], allow_extra=True).tolist() == [1, 2]
     twice = Trials(["a", "b", "a"], ["x", "y", "x"])
     assert join_scores(trials, twice, [1, 2, 1]).tolist() == [1, 2]
-    with pytest.raises(InputError, match=r"'a' 'x'.*scored twice"):
+    with pytest.raises(InputError, match="trial 'a x' scored twice"):
         join_scores(trials, twice, [1, 2, 3])

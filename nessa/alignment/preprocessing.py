@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from nessa.alignment.views import Labels, Matrix, Rows
+from nessa.kaldi.embeddings import group_means
 
 EPSILON = 1e-12
 ROWS_PER_BLOCK = 4096
@@ -63,8 +64,4 @@ def blocks(count: int) -> Iterator[slice]:
 
 def speaker_means(matrix: Matrix, labels: Labels) -> Matrix:
     """Mean of each speaker's rows: (N, D), labels (N,) in 0..S-1 -> (S, D)."""
-    order = np.argsort(labels, kind="stable")
-    counts = np.bincount(labels)
-    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    sums = np.add.reduceat(matrix[order].astype(np.float64), starts, axis=0)
-    return (sums / counts[:, None]).astype(np.float32)
+    return group_means(matrix, np.argsort(labels, kind="stable"), np.bincount(labels))

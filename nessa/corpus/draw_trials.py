@@ -215,15 +215,21 @@ def _share(total: int, capacity: NDArray[np.int64], rng: np.random.Generator) ->
 
 def largest_profile(utt2spk: Mapping[str, str], utt2session: Mapping[str, str]) -> int:
     """The largest profile that half the speakers can give with a session left for tests."""
-    spare = np.sort(_spare_utterances(_Corpus(utt2spk, utt2session, None)))
-    return int(spare[len(spare) // 2])
+    spare = sorted(spare_utterances(utt2spk, utt2session).values())
+    return spare[len(spare) // 2]
 
 
-def _spare_utterances(corpus: _Corpus) -> NDArray[np.int64]:
-    """Utterances of each speaker (S,) outside its smallest session."""
+def spare_utterances(utt2spk: Mapping[str, str], utt2session: Mapping[str, str]) -> dict[str, int]:
+    """{speaker: number of utterances outside its smallest session}.
+
+    Raises:
+        InputError: an utterance without a session, or fewer than 2 speakers.
+    """
+    corpus = _Corpus(utt2spk, utt2session, None)
     starts, ends, _ = corpus.speaker_runs
     session_sizes = corpus.session_runs.ends - corpus.session_runs.starts
-    return ends - starts - np.minimum.reduceat(session_sizes, corpus.session_runs.run_of[starts])
+    smallest = np.minimum.reduceat(session_sizes, corpus.session_runs.run_of[starts])
+    return dict(zip(corpus.speakers, (ends - starts - smallest).tolist(), strict=True))
 
 
 def make_profile_trials(
@@ -258,8 +264,8 @@ def make_profile_trials(
     Raises:
         InputError: no speaker has the utterances and sessions for the largest size.
     """
+    _check_sizes(sizes, max(spare_utterances(utt2spk, utt2session).values()))
     corpus = _Corpus(utt2spk, utt2session, spk2gender)
-    _check_sizes(corpus, sizes)
     rng = np.random.default_rng(seed)
     enroll_map: dict[str, list[str]] = {}
     enroll: list[str] = []
@@ -271,24 +277,23 @@ def make_profile_trials(
                 break
             own = np.arange(*corpus.speaker_runs.bounds(speaker))
             order = rng.permutation(np.setdiff1d(own, tests))
-            guests = _draw_guests(corpus, speaker, n_nontarget, rng)
+            impostors = _draw_impostors(corpus, speaker, n_nontarget, rng)
             for size in sizes:
                 profile = f"{name}-p{size}-{number + 1}"
                 enroll_map[profile] = sorted(corpus.utterances[row] for row in order[:size])
-                enroll += [profile] * (len(tests) + len(guests))
-                test += [corpus.utterances[row] for row in (*tests, *guests)]
-                labels += [True] * len(tests) + [False] * len(guests)
+                enroll += [profile] * (len(tests) + len(impostors))
+                test += [corpus.utterances[row] for row in (*tests, *impostors)]
+                labels += [True] * len(tests) + [False] * len(impostors)
     return enroll_map, _sorted_trials(enroll, test, np.array(labels))
 
 
-def _check_sizes(corpus: _Corpus, sizes: Sequence[int]) -> None:
+def _check_sizes(sizes: Sequence[int], largest: int) -> None:
     if not sizes or min(sizes) < 1 or len(set(sizes)) != len(sizes):
         raise InputError(f"profile sizes {list(sizes)} must be distinct and at least 1")
-    spare = _spare_utterances(corpus).max()
-    if spare < max(sizes):
+    if largest < max(sizes):
         raise InputError(
             f"no speaker has {max(sizes)} utterances for a profile with a session left for tests; "
-            f"ask for profiles of at most {spare}, or give speakers more sessions"
+            f"ask for profiles of at most {largest}, or give speakers more sessions"
         )
 
 
@@ -304,7 +309,7 @@ def _held_out_sessions(
             yield rows
 
 
-def _draw_guests(
+def _draw_impostors(
     corpus: _Corpus, speaker: int, total: int, rng: np.random.Generator
 ) -> NDArray[np.int64]:
     """Rows of `total` utterances of other speakers, half of them of the same gender."""

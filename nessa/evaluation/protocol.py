@@ -4,7 +4,7 @@ All systems of a comparison take one protocol, so that they meet the same profil
 """
 
 import logging
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from nessa.corpus.draw_trials import make_profile_trials
+from nessa.corpus.draw_trials import make_profile_trials, spare_utterances
 from nessa.errors import InputError
 
 PROFILE_SIZES = (1, 3, 10)  # utterances of a profile
@@ -124,7 +124,7 @@ def draw_protocol(
         InputError: an utterance without a session, fewer than 2 enrolled speakers or no guest,
             or no size that enough speakers can give.
     """
-    spare = _spare_utterances(utt2spk, utt2session)
+    spare = spare_utterances(utt2spk, utt2session)
     wanted = _enrolled_count(len(spare), enrolled_share)
     able = {size: [s for s in spare if spare[s] >= size] for size in sizes}
     kept = [size for size in sizes if len(able[size]) >= wanted]
@@ -220,14 +220,6 @@ def _by_speaker(utt2spk: Mapping[str, str], utt2session: Mapping[str, str]) -> d
     for utterance in sorted(utt2spk):
         spoken[utt2spk[utterance]].append(utterance)
     return dict(sorted(spoken.items()))
-
-
-def _spare_utterances(utt2spk: Mapping[str, str], utt2session: Mapping[str, str]) -> dict[str, int]:
-    """{speaker: utterances outside its smallest session}."""
-    return {
-        speaker: len(utterances) - min(Counter(utt2session[u] for u in utterances).values())
-        for speaker, utterances in _by_speaker(utt2spk, utt2session).items()
-    }
 
 
 def _enrolled_count(speakers: int, share: float) -> int:

@@ -41,6 +41,7 @@ _BYTES_PER_BLOCK = 2**22  # gathered or written as one array: stays in the cache
 Offsets = npt.NDArray[np.int64]
 Matrix = npt.NDArray[np.float32]
 Flags = npt.NDArray[np.bool_]
+Block = tuple[list[str], Matrix]  # keys, and their vectors (N, D)
 
 
 class Ark:
@@ -168,7 +169,7 @@ class Ark:
                 out[own[0] : own[-1] + 1] = vectors
             else:
                 out[own] = vectors
-            return _all_finite(vectors)
+            return all_finite(vectors)
 
         return all(in_threads(copy, range(0, len(rows), step)))
 
@@ -352,11 +353,12 @@ def _keys_of(layouts: bytes, label: bytes, count: int, key_bytes: int) -> list[s
 
 def _copy(payload: npt.NDArray[np.uint8], out: Matrix) -> bool:
     out.view(np.uint8)[:] = payload
-    return _all_finite(out)
+    return all_finite(out)
 
 
-def _all_finite(vectors: Matrix) -> bool:
-    # NaN and infinities survive min and max.
+def all_finite(vectors: Matrix) -> bool:
+    """Whether no value is a NaN or an infinity."""
+    # These survive min and max, which need no temporary of the vectors' shape.
     return not vectors.size or bool(np.isfinite(vectors.min()) and np.isfinite(vectors.max()))
 
 
@@ -364,7 +366,7 @@ def _put(vectors: dict[int, bytes], out: Matrix) -> bool:
     """Put vectors into their rows of `out`, and say whether they are all finite."""
     for row, vector in vectors.items():
         out[row] = np.frombuffer(vector, _FLOAT32)
-    return all(_all_finite(out[row]) for row in vectors)
+    return all(all_finite(out[row]) for row in vectors)
 
 
 @dataclass(frozen=True)

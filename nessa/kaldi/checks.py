@@ -1,12 +1,12 @@
-"""What the keys and values of embeddings must be."""
+"""What keys and vectors must be: every refusal names the row, by `where`, and the key."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 
 from nessa.errors import InputError
-from nessa.kaldi.ark import Matrix
+from nessa.kaldi.ark import Matrix, all_finite
 from nessa.kaldi.scp import are_sorted
 
 
@@ -57,21 +57,12 @@ def check_unique(keys: list[str], where: Callable[[int], str]) -> None:
             )
 
 
-def check_finite(
-    keys: list[str], matrix: npt.NDArray[np.float32], where: Callable[[int], str]
-) -> None:
+def check_finite(keys: list[str], matrix: Matrix, where: Callable[[int], str]) -> None:
     """Refuse vectors with a NaN or an infinity."""
-    # NaN and infinities survive min and max, which need no (N, D) temporary.
-    if not len(matrix) or (np.isfinite(matrix.min()) and np.isfinite(matrix.max())):
+    if all_finite(matrix):
         return
     row = next(row for row, vector in enumerate(matrix) if not np.isfinite(vector).all())
     nans = int(np.isnan(matrix[row]).sum())
     infinities = int(np.isinf(matrix[row]).sum())
     found = f"{nans} NaN" if nans else f"{infinities} infinite"
     raise InputError(f"{where(row)}: vector of {keys[row]!r} has {found} values; extract it again")
-
-
-def some(names: Sequence[str]) -> str:
-    """`3 ids ('a', 'b', ...)`: how many, and the first of them."""
-    shown = ", ".join(repr(name) for name in names[:3]) + (", ..." if len(names) > 3 else "")
-    return f"{len(names)} ({shown})"

@@ -6,10 +6,8 @@ Reading is strict: whatever is not a finite vector of one common dimension under
 refused with its file and place. Nothing read is executed: no pickles, and no pipes unless asked.
 """
 
-import os
 import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future
 from functools import cached_property
 from itertools import repeat
 from pathlib import Path
@@ -18,15 +16,14 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from nessa.errors import InputError
-from nessa.files import atomic_open, write_json, write_table
-from nessa.kaldi.ark import Ark, Matrix, write_records
-from nessa.kaldi.checks import as_float32, check_finite, check_ids, check_unique, some
-from nessa.kaldi.scp import Listing, are_sorted, merge_scps, read_scp, write_scp
+from nessa.errors import InputError, named
+from nessa.files import write_table
+from nessa.kaldi.ark import Ark, Matrix
+from nessa.kaldi.checks import as_float32, check_finite, check_ids, check_unique
+from nessa.kaldi.directory import clear, complete, read_parts, write_part, write_tables
+from nessa.kaldi.scp import Listing, are_sorted, merge_scps, read_scp
 from nessa.kaldi.stamps import XVECTOR_TABLES, ModelStamp, read_stamp
-from nessa.threads import background
 
-Block = tuple[list[str], Matrix]  # keys, and their vectors (N, D)
 _COLUMNS_PER_SUM = 16  # one cache line of float32; bounds the float64 copy that a mean needs
 
 
@@ -154,7 +151,7 @@ class Embeddings:
         if rows.min(initial=0) < 0:
             missing = list(dict.fromkeys(key for key in keys if key not in self._row_of))
             raise InputError(
-                f"{some(missing)} have no vector among {len(self)} embeddings; "
+                f"no vector for {named(missing)} among {len(self)} embeddings; "
                 "extract them or leave them out of the list"
             )
         return rows
@@ -186,11 +183,12 @@ class Embeddings:
             InputError: no vectors, or `utt2spk` names other utterances.
         """
         ordered = self if are_sorted(self.keys) else self.select(sorted(self.keys))
+        directory = Path(directory)
         parts = [write_part(directory, 1, [(self.keys, self.matrix)], relative)]
         listing = merge_scps(str(directory), parts)
-        _complete(Path(directory), parts, listing, ordered, utt2spk, self.stamp, relative)
+        _complete(directory, parts, listing, ordered, utt2spk, self.stamp, relative)
 
-    def write_part(self, directory: Path | str, job: int, relative: bool = False) -> None:
+    def write_part(self, directory: Path | str, job: int) -> None:
         """Write `xvector.JOB.ark` and its scp, one shard of an embeddings directory.
 
         The directory is complete, or complete again, once `merge_parts` has run.
@@ -198,9 +196,8 @@ class Embeddings:
         Args:
             directory: made if missing.
             job: number of the shard, from 1.
-            relative: write scp paths relative to the working directory, not absolute.
         """
-        write_part(directory, job, [(self.keys, self.matrix)], relative)
+        write_part(Path(directory), job, [(self.keys, self.matrix)])
 
     def write_ark(
         self, ark: Path | str, scp: Path | str | None = None, relative: bool = False
@@ -213,258 +210,7 @@ class Embeddings:
             relative: write scp paths relative to the working directory, not absolute.
         """
         listed = Path(scp) if scp is not None else None
-        _write_tables(Path(ark), listed, [(self.keys, self.matrix)], relative)
-
-
-def write_part(
-    directory: Path | str, job: int, blocks: Iterable[Block], relative: bool = False
-) -> Listing:
-    """Write one shard of an embeddings directory; see `Embeddings.write_part`.
-
-    Args:
-        directory, job, relative: as there.
-        blocks: (keys, their vectors), one after the other; each is written while the next is made.
-
-    Returns:
-        What its scp lists.
-    """
-    directory = Path(directory)
-    _unseal(directory)
-    scp = _part(directory, job, "scp")
-    return _write_tables(_part(directory, job, "ark"), scp, blocks, relative)
-
-
-def _write_tables(ark: Path, scp: Path | None, blocks: Iterable[Block], relative: bool) -> Listing:
-    if scp is not None:
-        scp.unlink(missing_ok=True)  # its offsets are those of the ark to be replaced
-    keys: list[str] = []
-    writing: list[Future[npt.NDArray[np.int64]]] = []
-    with atomic_open(ark, "wb") as file, background() as submit:
-        for block_keys, matrix in blocks:
-            keys += block_keys
-            if len(writing) > 1:
-                writing[-2].result()  # bounds the blocks that are waiting
-            writing.append(submit(write_records, file, block_keys, matrix))
-        offsets = np.concatenate([np.empty(0, np.int64), *(done.result() for done in writing)])
-    location = os.path.relpath(ark) if relative else os.path.abspath(ark)
-    listing = Listing(
-        str(scp),
-        keys,
-        [location],
-        np.zeros(len(keys), np.int64),
-        offsets,
-        f"{scp}: row {{}}".format,
-    )
-    if scp is not None:
-        write_scp(scp, listing)
-    return listing
-
-
-def merge_parts(
-    directory: Path | str,
-    jobs: int,
-    utt2spk: Mapping[str, str] | None = None,
-    stamp: ModelStamp | None = None,
-    relative: bool = False,
-) -> Embeddings:
-    """Complete an embeddings directory whose parts 1 to `jobs` are written.
-
-    Makes `xvector.scp` (all parts, C-sorted), `spk_xvector.{ark,scp}` (per-speaker means),
-    `num_utts.ark` (text, `speaker count`) and, last, `info.json`. Parts beyond `jobs`, left by a
-    run with more of them, are removed. A part may be empty. Memory: all vectors, 4 N D bytes.
-
-    Args:
-        directory: holds `xvector.JOB.{ark,scp}`.
-        jobs: number of parts.
-        utt2spk: {utterance: speaker}, of exactly the utterances in the parts; None leaves out
-            the per-speaker files.
-        stamp: the model that made the vectors; None leaves out `info.json`.
-        relative: write the path of `spk_xvector.ark` relative to the working directory.
-
-    Returns:
-        The merged embeddings, C-sorted by key.
-
-    Raises:
-        InputError: a part is missing or broken, two parts share a key, there are no vectors at
-            all, or `utt2spk` names other utterances than the parts.
-    """
-    directory = Path(directory)
-    parts = _read_parts(directory, jobs)
-    listing = merge_scps(str(directory), parts)
-    merged = _read_listed(listing, allow_pipes=False)
-    _complete(directory, parts, listing, merged, utt2spk, stamp, relative)
-    merged.stamp = stamp
-    return merged
-
-
-def join_parts(
-    directory: Path | str,
-    parts: Sequence[Listing | None],
-    dim: int,
-    stamp: ModelStamp | None = None,
-) -> None:
-    """Complete a directory as `merge_parts` does, without its speakers and without reading vectors.
-
-    Args:
-        directory, stamp: as there.
-        parts: what `write_part` gave; None where another process wrote the part.
-        dim: of the vectors.
-
-    Raises:
-        InputError: a part is missing, two parts share a key, or there are no vectors at all.
-    """
-    directory = Path(directory)
-    known = [
-        part or read_scp(_part(directory, job, "scp")) for job, part in enumerate(parts, start=1)
-    ]
-    _clear(directory, len(known))
-    _seal(directory, known, merge_scps(str(directory), known), dim, stamp)
-
-
-def _read_parts(directory: Path, jobs: int) -> list[Listing]:
-    parts = [_part(directory, job, "scp") for job in range(1, jobs + 1)]
-    if missing := [part.name for part in parts if not part.exists()]:
-        raise InputError(f"{directory}: {some(missing)} missing; run extraction again")
-    return [read_scp(part) for part in parts]
-
-
-def _complete(
-    directory: Path,
-    parts: Sequence[Listing],
-    listing: Listing,
-    merged: Embeddings,
-    utt2spk: Mapping[str, str] | None,
-    stamp: ModelStamp | None,
-    relative: bool,
-) -> None:
-    """Complete a directory whose parts, sorted in `listing`, hold the merged embeddings."""
-    if not len(merged):
-        raise InputError(f"{directory}: holds no vectors; run extraction again")
-    if utt2spk is not None:
-        _check_same_utterances(directory, merged.keys, utt2spk)
-    _clear(directory, len(parts))
-    if utt2spk is not None:
-        means, counts = speaker_means(merged, utt2spk)
-        means.write_ark(directory / "spk_xvector.ark", directory / "spk_xvector.scp", relative)
-        write_table(directory / "num_utts.ark", counts)
-    _seal(directory, parts, listing, merged.dim, stamp)
-
-
-def _clear(directory: Path, jobs: int) -> None:
-    """Take away what an earlier run left there beside the parts."""
-    _unseal(directory)
-    for name in ("spk_xvector.scp", "spk_xvector.ark", "num_utts.ark"):
-        (directory / name).unlink(missing_ok=True)
-    _remove_stale_parts(directory, jobs)
-
-
-def _seal(
-    directory: Path,
-    parts: Sequence[Listing],
-    listing: Listing,
-    dim: int,
-    stamp: ModelStamp | None,
-) -> None:
-    """Write what says that the directory is complete."""
-    if not listing.keys:
-        raise InputError(f"{directory}: holds no vectors; run extraction again")
-    check_unique(listing.keys, listing.where)
-    if listing is parts[0]:  # of the same bytes as that of its part
-        with atomic_open(directory / "xvector.scp", "wb") as file:
-            file.write(_part(directory, 1, "scp").read_bytes())
-    else:
-        write_scp(directory / "xvector.scp", listing)
-    if stamp is not None:
-        info = {"model": stamp.model, "fingerprint": stamp.fingerprint, "set": stamp.set}
-        write_json(directory / "info.json", info | {"dim": dim, "count": len(listing.keys)})
-
-
-def profile_means(embeddings: Embeddings, enroll_map: Mapping[str, Sequence[str]]) -> Embeddings:
-    """Voice profiles: the mean of each profile's enrollment utterances (not length-normalized).
-
-    Args:
-        embeddings: utterance embeddings of the enrollment model, before any mapping.
-        enroll_map: {profile: utterances}, none empty.
-
-    Returns:
-        The profiles, in the order of the map, summed in float64, with the same stamp.
-
-    Raises:
-        InputError: a profile without utterances or with a repeated one, or an utterance without
-            a vector.
-    """
-    for profile, utterances in enroll_map.items():
-        if not utterances:
-            raise InputError(f"profile {profile!r} has no utterances; give it one or remove it")
-        if len(set(utterances)) < len(utterances):
-            raise InputError(f"profile {profile!r} lists an utterance twice; remove one")
-    counts = np.array([len(utterances) for utterances in enroll_map.values()], np.int64)
-    rows = embeddings.rows([key for utterances in enroll_map.values() for key in utterances])
-    starts = np.cumsum(counts) - counts
-    means = np.empty((len(counts), embeddings.dim), np.float32)
-    for first in range(0, embeddings.dim if len(counts) else 0, _COLUMNS_PER_SUM):
-        columns = slice(first, first + _COLUMNS_PER_SUM)
-        gathered = embeddings.matrix[rows, columns].astype(np.float64)
-        means[:, columns] = np.add.reduceat(gathered, starts, axis=0) / counts[:, None]
-    return Embeddings(enroll_map, means, embeddings.stamp)
-
-
-def speaker_means(
-    embeddings: Embeddings, utt2spk: Mapping[str, str]
-) -> tuple[Embeddings, dict[str, int]]:
-    """The mean embedding of every speaker, over all utterances of theirs.
-
-    Args:
-        embeddings: utterance embeddings.
-        utt2spk: {utterance: speaker}; may name more utterances.
-
-    Returns:
-        (means, C-sorted by speaker; {speaker: number of utterances} in the same order).
-
-    Raises:
-        InputError: an utterance has no speaker.
-    """
-    if orphans := [key for key in embeddings.keys if key not in utt2spk]:
-        raise InputError(f"{some(orphans)} have no speaker; add them to utt2spk")
-    spk2utt: dict[str, list[str]] = {}
-    for key in embeddings.keys:
-        spk2utt.setdefault(utt2spk[key], []).append(key)
-    spk2utt = {speaker: spk2utt[speaker] for speaker in sorted(spk2utt, key=str.encode)}
-    counts = {speaker: len(utterances) for speaker, utterances in spk2utt.items()}
-    return profile_means(embeddings, spk2utt), counts
-
-
-def _part(directory: Path, job: int, suffix: str) -> Path:
-    return directory / f"xvector.{job}.{suffix}"
-
-
-def _unseal(directory: Path) -> None:
-    """Take away what says that the directory is complete, before anything under it changes."""
-    for name in ("info.json", "xvector.scp"):
-        (directory / name).unlink(missing_ok=True)
-
-
-def _remove_stale_parts(directory: Path, jobs: int) -> None:
-    for suffix in ("scp", "ark"):
-        for path in directory.glob(f"xvector.*.{suffix}"):
-            job = path.name.split(".")[1]
-            if job.isdecimal() and int(job) > jobs:
-                path.unlink()
-
-
-def _check_same_utterances(
-    directory: Path, keys: Sequence[str], utt2spk: Mapping[str, str]
-) -> None:
-    present = set(keys)
-    if lacking := [key for key in utt2spk if key not in present]:
-        raise InputError(
-            f"{directory}: {some(lacking)} of utt2spk have no vector; run extraction again"
-        )
-    if unknown := [key for key in keys if key not in utt2spk]:
-        raise InputError(
-            f"{directory}: {some(unknown)} are not in utt2spk; remove the directory's parts "
-            "and run extraction again"
-        )
+        write_tables(Path(ark), listed, [(self.keys, self.matrix)], relative)
 
 
 def _read_ark(path: Path) -> Embeddings:
@@ -516,3 +262,146 @@ def _run_pipe(place: str, command: str) -> bytes:
         complaint = done.stderr.decode(errors="replace").strip()
         raise InputError(f"{place}: command failed with status {done.returncode}: {complaint}")
     return done.stdout
+
+
+def merge_parts(
+    directory: Path | str,
+    jobs: int,
+    utt2spk: Mapping[str, str] | None = None,
+    stamp: ModelStamp | None = None,
+) -> Embeddings:
+    """Complete an embeddings directory whose parts 1 to `jobs` are written.
+
+    Writes the other files of `nessa.kaldi.directory`. Parts beyond `jobs`, left by a run with more
+    of them, are removed. A part may be empty. Memory: all vectors, 4 N D bytes.
+
+    Args:
+        directory: holds `xvector.JOB.{ark,scp}`.
+        jobs: number of parts.
+        utt2spk: {utterance: speaker}, of exactly the utterances in the parts; None leaves out
+            the per-speaker files.
+        stamp: the model that made the vectors; None leaves out `info.json`.
+
+    Returns:
+        The merged embeddings, C-sorted by key.
+
+    Raises:
+        InputError: a part is missing or broken, two parts share a key, there are no vectors at
+            all, or `utt2spk` names other utterances than the parts.
+    """
+    directory = Path(directory)
+    parts = read_parts(directory, [None] * jobs)
+    listing = merge_scps(str(directory), parts)
+    merged = _read_listed(listing, allow_pipes=False)
+    _complete(directory, parts, listing, merged, utt2spk, stamp)
+    merged.stamp = stamp
+    return merged
+
+
+def _complete(
+    directory: Path,
+    parts: Sequence[Listing],
+    listing: Listing,
+    merged: Embeddings,
+    utt2spk: Mapping[str, str] | None,
+    stamp: ModelStamp | None,
+    relative: bool = False,
+) -> None:
+    """Complete a directory whose parts, sorted in `listing`, hold the merged embeddings."""
+    if not len(merged):
+        raise InputError(f"{directory}: holds no vectors; run extraction again")
+    if utt2spk is not None:
+        _check_same_utterances(directory, merged.keys, utt2spk)
+    clear(directory, len(parts))
+    if utt2spk is not None:
+        means, counts = speaker_means(merged, utt2spk)
+        means.write_ark(directory / "spk_xvector.ark", directory / "spk_xvector.scp", relative)
+        write_table(directory / "num_utts.ark", counts)
+    complete(directory, parts, listing, merged.dim, stamp)
+
+
+def _check_same_utterances(
+    directory: Path, keys: Sequence[str], utt2spk: Mapping[str, str]
+) -> None:
+    present = set(keys)
+    if lacking := [key for key in utt2spk if key not in present]:
+        raise InputError(
+            f"{directory}: no vector for {named(lacking)} of utt2spk; run extraction again"
+        )
+    if unknown := [key for key in keys if key not in utt2spk]:
+        raise InputError(
+            f"{directory}: not in utt2spk: {named(unknown)}; remove the directory's parts and "
+            "run extraction again"
+        )
+
+
+def profile_means(embeddings: Embeddings, enroll_map: Mapping[str, Sequence[str]]) -> Embeddings:
+    """Voice profiles: the mean of each profile's enrollment utterances (not length-normalized).
+
+    Args:
+        embeddings: utterance embeddings of the enrollment model, before any mapping.
+        enroll_map: {profile: utterances}, none empty.
+
+    Returns:
+        The profiles, in the order of the map, summed in float64, with the same stamp.
+
+    Raises:
+        InputError: a profile without utterances or with a repeated one, or an utterance without
+            a vector.
+    """
+    for profile, utterances in enroll_map.items():
+        if not utterances:
+            raise InputError(f"profile {profile!r} has no utterances; give it one or remove it")
+        if len(set(utterances)) < len(utterances):
+            raise InputError(f"profile {profile!r} lists an utterance twice; remove one")
+    counts = np.array([len(utterances) for utterances in enroll_map.values()], np.int64)
+    rows = embeddings.rows([key for utterances in enroll_map.values() for key in utterances])
+    means = group_means(embeddings.matrix, rows, counts)
+    return Embeddings(enroll_map, means, embeddings.stamp)
+
+
+def group_means(
+    matrix: npt.NDArray[np.floating], rows: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]
+) -> Matrix:
+    """Means of groups of rows, summed in float64.
+
+    Args:
+        matrix: (N, D).
+        rows: the groups' rows, one group after the other.
+        counts: how many each group has, at least one, (S,).
+
+    Returns:
+        float32 (S, D).
+    """
+    starts = np.cumsum(counts) - counts
+    means = np.empty((len(counts), matrix.shape[1]), np.float32)
+    for first in range(0, matrix.shape[1] if len(counts) else 0, _COLUMNS_PER_SUM):
+        columns = slice(first, first + _COLUMNS_PER_SUM)
+        gathered = matrix[rows, columns].astype(np.float64)
+        means[:, columns] = np.add.reduceat(gathered, starts, axis=0) / counts[:, None]
+    return means
+
+
+def speaker_means(
+    embeddings: Embeddings, utt2spk: Mapping[str, str]
+) -> tuple[Embeddings, dict[str, int]]:
+    """The mean embedding of every speaker, over all utterances of theirs.
+
+    Args:
+        embeddings: utterance embeddings.
+        utt2spk: {utterance: speaker}; may name more utterances.
+
+    Returns:
+        (means, C-sorted by speaker; {speaker: number of utterances} in the same order).
+
+    Raises:
+        InputError: an utterance has no speaker.
+    """
+    if orphans := [key for key in embeddings.keys if key not in utt2spk]:
+        raise InputError(f"no speaker for {named(orphans)}; add them to utt2spk")
+    spk2utt: dict[str, list[str]] = {}
+    for key in embeddings.keys:
+        spk2utt.setdefault(utt2spk[key], []).append(key)
+    spk2utt = {speaker: spk2utt[speaker] for speaker in sorted(spk2utt, key=str.encode)}
+    counts = {speaker: len(utterances) for speaker, utterances in spk2utt.items()}
+    return profile_means(embeddings, spk2utt), counts

@@ -1,17 +1,17 @@
 """Which model made the vectors of an embeddings directory: its info.json."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from nessa.errors import InputError
-from nessa.files import read_json
+from nessa.files import read_json, write_json
 
-XVECTOR_TABLES = ("xvector.scp", "spk_xvector.scp")  # the tables that info.json speaks for
+XVECTOR_TABLES = ("xvector.scp", "spk_xvector.scp")  # the tables that info.json is about
 
 
 @dataclass(frozen=True)
 class ModelStamp:
-    """What `info.json` says of the model that made a set of embeddings.
+    """The model that made a set of embeddings.
 
     Attributes:
         model: name of the model in the recipe.
@@ -24,44 +24,25 @@ class ModelStamp:
     set: str
 
 
-def read_stamp(table: Path, count: int, dim: int) -> ModelStamp | None:
-    """The stamp beside a table, checked against what the table holds; None if there is none.
-
-    Args:
-        table: one of `XVECTOR_TABLES`.
-        count: of its vectors.
-        dim: of them.
-
-    Raises:
-        InputError: the info.json is no stamp, or is one of other vectors.
-    """
-    path = table.with_name("info.json")
-    info = read_info(path.parent)
-    if info is None:
-        return None
-    expected = info.count if table.name == "xvector.scp" else count
-    if (info.dim, expected) != (dim, count):
-        raise InputError(
-            f"{path}: says {info.count} vectors of dimension {info.dim}, but {table.name} "
-            f"has {count} of dimension {dim}; run extraction again"
-        )
-    return info.stamp
-
-
 @dataclass(frozen=True)
 class Info:
-    """What `info.json` says of an embeddings directory."""
+    """Content of `info.json`: the model, and dimension and number of the vectors."""
 
     stamp: ModelStamp
     dim: int
     count: int
 
 
+def write_info(directory: Path, stamp: ModelStamp, dim: int, count: int) -> None:
+    """Write `info.json`."""
+    write_json(directory / "info.json", asdict(stamp) | {"dim": dim, "count": count})
+
+
 def read_info(directory: Path) -> Info | None:
     """Read `info.json`; None if there is none.
 
     Raises:
-        InputError: it is no stamp.
+        InputError: a field is missing or of another type.
     """
     path = directory / "info.json"
     if not path.exists():
@@ -73,3 +54,26 @@ def read_info(directory: Path) -> Info | None:
             raise InputError(f"{path}: no {name!r} of type {kind.__name__}; run extraction again")
     stamp = ModelStamp(info["model"], info["fingerprint"], info["set"])
     return Info(stamp, info["dim"], info["count"])
+
+
+def read_stamp(table: Path, count: int, dim: int) -> ModelStamp | None:
+    """The stamp beside a table, checked against what the table holds; None if there is none.
+
+    Args:
+        table: one of `XVECTOR_TABLES`.
+        count: of its vectors.
+        dim: of them.
+
+    Raises:
+        InputError: see `read_info`; or it is about other vectors.
+    """
+    info = read_info(table.parent)
+    if info is None:
+        return None
+    expected = info.count if table.name == "xvector.scp" else count
+    if (info.dim, expected) != (dim, count):
+        raise InputError(
+            f"{table.with_name('info.json')}: says {info.count} vectors of dimension {info.dim}, "
+            f"but {table.name} has {count} of dimension {dim}; run extraction again"
+        )
+    return info.stamp

@@ -15,8 +15,9 @@ from nessa.alignment.base import Aligner
 from nessa.alignment.outliers import Outliers
 from nessa.alignment.views import SIDES, Side
 from nessa.errors import InputError, about
-from nessa.kaldi.ark import Matrix
-from nessa.kaldi.embeddings import Block, Embeddings, join_parts, profile_means, write_part
+from nessa.kaldi.ark import Block, Matrix
+from nessa.kaldi.directory import join_parts, write_part
+from nessa.kaldi.embeddings import Embeddings, profile_means
 from nessa.kaldi.scp import Listing
 from nessa.kaldi.stamps import ModelStamp, read_info
 from nessa.trials import read_enroll_map

@@ -21,7 +21,8 @@ from nessa.alignment.outliers import Outliers
 from nessa.alignment.views import SIDES, Side
 from nessa.errors import InputError, about
 from nessa.files import atomic_open, read_json, write_json
-from nessa.kaldi.embeddings import Block, Embeddings
+from nessa.kaldi.ark import Block
+from nessa.kaldi.embeddings import Embeddings
 from nessa.production.mapping import map_of, outliers_file
 
 ROWS_PER_PART = 50_000

@@ -56,6 +56,10 @@ FAULTS: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
         lambda d: write_table(d / "utt2dur", dict.fromkeys(read_table(d / "utt2spk"), "0.9")),
         ("utt2dur: not the duration", "and 9 more"),
     ),
+    "a duration that is no number": (
+        lambda d: write_table(d / "utt2dur", dict.fromkeys(read_table(d / "utt2spk"), "long")),
+        ("utt2dur: not the duration", "and 9 more"),
+    ),
     "not sorted": (
         lambda d: append(d / "utt2spk", "spk000_rec0_zz spk000\n"),
         ("utt2spk: not sorted", "LC_ALL=C sort"),

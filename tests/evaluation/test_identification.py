@@ -660,11 +660,11 @@ def test_systems_that_do_not_fit_are_refused(world):
     some = profiles.select(profiles.keys[1:])
     with pytest.raises(InputError, match="map both into one space"):
         identification_rates(protocol, old, new)
-    with pytest.raises(InputError, match=r"enrollment side: 1 .*no vector"):
+    with pytest.raises(InputError, match=r"enrollment side: no vector for"):
         identification_rates(protocol, some, old)
-    with pytest.raises(InputError, match=r"enrollment side: .* have no vector"):
+    with pytest.raises(InputError, match=r"enrollment side: no vector for"):
         identification_rates(protocol, vectors(["other"]), old)
-    with pytest.raises(InputError, match=r"runtime side: .* have no vector"):
+    with pytest.raises(InputError, match=r"runtime side: no vector for"):
         identification_rates(protocol, old, vectors(["other"], dim=24))
     with pytest.raises(InputError, match="0 draws"):
         identification_rates(protocol, old, old, draws=0)

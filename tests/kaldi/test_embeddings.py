@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-import nessa.kaldi.embeddings
+import nessa.kaldi.directory
 import nessa.kaldi.scp
 from nessa.errors import InputError
 from nessa.kaldi.embeddings import Embeddings, merge_parts, profile_means, speaker_means
@@ -138,9 +138,9 @@ def test_select_reorders_and_keeps_the_stamp(table, data):
 
 
 def test_missing_keys_are_counted_and_named_once():
-    with pytest.raises(InputError, match=r"4 \('w', 'x', 'y', \.\.\.\) have no vector among 3"):
+    with pytest.raises(InputError, match=r"no vector for 'w', 'x', 'y' and 1 more among 3"):
         numbered(3).rows(["w", "x", "id00000-s00-00001", "w", "y", "z"])
-    with pytest.raises(InputError, match=r"1 \('w'\) have no vector"):
+    with pytest.raises(InputError, match="no vector for 'w'"):
         numbered(3).select(["w"])
 
 
@@ -186,9 +186,9 @@ def test_means_of_nothing_or_of_unknown_utterances_are_refused():
         profile_means(table, {"p": []})
     with pytest.raises(InputError, match="profile 'p' lists an utterance twice"):
         profile_means(table, {"p": [table.keys[0]] * 2})
-    with pytest.raises(InputError, match=r"1 \('absent'\) have no vector"):
+    with pytest.raises(InputError, match="no vector for 'absent'"):
         profile_means(table, {"p": ["absent"]})
-    with pytest.raises(InputError, match=r"2 \('id.*1', 'id.*2'\) have no speaker"):
+    with pytest.raises(InputError, match=r"no speaker for 'id.*1', 'id.*2'"):
         speaker_means(table, {table.keys[0]: "s"})
     assert len(profile_means(table, {})) == 0
 
@@ -595,7 +595,7 @@ def test_without_speakers_or_stamp_their_files_are_left_out_and_old_ones_removed
 def test_merging_refuses_missing_repeated_and_unexpected_utterances(tmp_path):
     table = numbered(12)
     write_parts(tmp_path, table, 5, only={1, 3})
-    with pytest.raises(InputError, match=r"3 \('xvector.2.scp', 'xvector.4.scp', .*missing"):
+    with pytest.raises(InputError, match=r"no 'xvector.2.scp', 'xvector.4.scp', 'x"):
         merge_parts(tmp_path, 5, UTT2SPK)
     write_parts(tmp_path, table, 5, only={2, 4})
     table.select(table.keys[:1]).write_part(tmp_path, 5)
@@ -607,9 +607,9 @@ def test_merging_refuses_missing_repeated_and_unexpected_utterances(tmp_path):
     ):
         merge_parts(tmp_path, 5, UTT2SPK)
     write_parts(tmp_path, table, 5)
-    with pytest.raises(InputError, match=r"1 \('absent'\) of utt2spk have no vector"):
+    with pytest.raises(InputError, match="no vector for 'absent' of utt2spk"):
         merge_parts(tmp_path, 5, UTT2SPK | {"absent": "id"})
-    with pytest.raises(InputError, match=r"12 \(.*\) are not in utt2spk"):
+    with pytest.raises(InputError, match=r"not in utt2spk: .* and 9 more"):
         merge_parts(tmp_path, 5, {})
     with pytest.raises(InputError, match="holds no vectors"):
         Embeddings([], np.empty((0, 8))).write(tmp_path / "empty")
@@ -640,7 +640,7 @@ def test_a_job_killed_at_any_moment_is_never_seen_half_done(tmp_path, monkeypatc
     old.stamp = new.stamp = STAMP
     new.write(tmp_path / "reference", UTT2SPK)
     directory = tmp_path / "rerun"
-    real = nessa.kaldi.embeddings.atomic_open
+    real = nessa.kaldi.directory.atomic_open
 
     def rerun():
         new.write(directory, UTT2SPK)
@@ -658,7 +658,7 @@ def test_a_job_killed_at_any_moment_is_never_seen_half_done(tmp_path, monkeypatc
             return real(path, mode)
 
         with monkeypatch.context() as patched:
-            patched.setattr(nessa.kaldi.embeddings, "atomic_open", failing)
+            patched.setattr(nessa.kaldi.directory, "atomic_open", failing)
             patched.setattr(nessa.files, "atomic_open", failing)
             patched.setattr(nessa.kaldi.scp, "atomic_open", failing)
             try:
