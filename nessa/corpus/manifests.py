@@ -1,12 +1,12 @@
-"""Lhotse manifests: written with bytes that depend on the items alone, read in little memory."""
+"""Lhotse manifests: the same items give the same bytes, and reading needs little memory."""
 
 import contextlib
 import gzip
 import json
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from lhotse import CutSet, RecordingSet
@@ -19,40 +19,30 @@ AGAIN = "prepare the corpus (stage 1) again"
 COMPRESSION = 3  # of gzip; 6 makes files a tenth smaller, and takes three times as long
 
 
-class Item(Protocol):
-    """What Lhotse keeps in a manifest."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """A JSON-able mapping."""
-
-
-class ManifestWriter:
-    """A .jsonl.gz that is open for writing."""
-
-    def __init__(self, stream: gzip.GzipFile) -> None:
-        self._stream = stream
-
-    def write(self, item: Item) -> None:
-        """Append one item."""
-        self._stream.write(json.dumps(item.to_dict(), ensure_ascii=False).encode() + b"\n")
+Item = Any  # a Recording, SupervisionSegment or MonoCut; Lhotse is not typed
+Write = Callable[[Item], None]
 
 
 @contextlib.contextmanager
-def open_manifest(path: Path) -> Iterator[ManifestWriter]:
-    """Open a manifest that appears complete or not at all."""
+def open_manifest(path: Path) -> Iterator[Write]:
+    """Give a function that appends to a .jsonl.gz, which appears complete or not at all."""
     # Lhotse's own writer stamps the gzip header with the time.
     with (
         atomic_open(path, "wb") as file,
         gzip.GzipFile("", "wb", compresslevel=COMPRESSION, fileobj=file, mtime=0) as stream,
     ):
-        yield ManifestWriter(stream)
+
+        def write(item: Item) -> None:
+            stream.write(json.dumps(item.to_dict(), ensure_ascii=False).encode() + b"\n")
+
+        yield write
 
 
 def write_manifest(path: Path, items: Iterable[Item]) -> None:
     """Write items as .jsonl.gz."""
-    with open_manifest(path) as writer:
+    with open_manifest(path) as write:
         for item in items:
-            writer.write(item)
+            write(item)
 
 
 def manifest_path(data: Path, name: str, kind: str) -> Path:
@@ -75,14 +65,14 @@ def read_background(data: Path, kind: str) -> RecordingSet | None:
     try:
         return RecordingSet.from_jsonl(path) if path.is_file() else None
     except Exception as error:  # Lhotse checks nothing before it uses it
-        raise InputError(f"{path}: not recordings of Lhotse's ({error}); {AGAIN}") from None
+        raise InputError(f"{path}: not a manifest of recordings ({error}); {AGAIN}") from None
 
 
 class CutTable:
-    """Cuts in little memory, made one by one when asked for.
+    """Cuts in little memory: an object is made only when it is asked for.
 
     A cut is kept as the line of its manifest, in one block that processes share: about 600 bytes
-    instead of the 4,000 of the object.
+    instead of the object's 4,000.
 
     Attributes:
         speakers: of each cut, shape (N,), as indices into `names`.
@@ -120,7 +110,7 @@ class CutTable:
             return MonoCut.from_dict(self._item(index))
         except Exception as error:  # Lhotse checks nothing before it uses it
             raise InputError(
-                f"{self._path}: line {index + 1}: not a cut of Lhotse's ({error}); {AGAIN}"
+                f"{self._path}: line {index + 1}: not a Lhotse cut ({error}); {AGAIN}"
             ) from None
 
     def id(self, index: int) -> str:
@@ -147,7 +137,7 @@ def _read_lines(path: Path) -> Iterator[bytes]:
 
 
 def _speaker_of(line: bytes, place: str) -> str:
-    """The speaker of a cut, whose id is looked at as well."""
+    """The speaker of a cut; checks that the cut has an id as well."""
     try:
         item = json.loads(line)
         name, speaker = item["id"], item["supervisions"][0]["speaker"]

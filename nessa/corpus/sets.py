@@ -10,7 +10,7 @@ from lhotse import Features
 from lhotse.cut import MonoCut
 from lhotse.utils import fastcopy
 
-from nessa.corpus.manifests import ManifestWriter, manifest_path, open_manifest
+from nessa.corpus.manifests import Write, manifest_path, open_manifest
 from nessa.errors import InputError
 from nessa.files import atomic_open, write_table
 
@@ -20,7 +20,7 @@ _TABLES = ("wav.scp", "segments", "feats.scp", "spk2gender")  # that a set may h
 
 
 class SetCounts(NamedTuple):
-    """How much a set holds."""
+    """Size of a set."""
 
     speakers: int
     utterances: int
@@ -28,11 +28,7 @@ class SetCounts(NamedTuple):
 
 
 def write_set(
-    data: Path | str,
-    name: str,
-    cuts: Iterable[MonoCut],
-    *,
-    segmented: bool = False,
+    data: Path, name: str, cuts: Iterable[MonoCut], *, segmented: bool = False
 ) -> SetCounts:
     """Write a set's manifests and its Kaldi data directory.
 
@@ -51,7 +47,6 @@ def write_set(
         InputError: the set is empty or not sorted, or a speaker's utterances do not follow each
             other.
     """
-    data = Path(data)
     directory = data / name
     cuts = iter(cuts)
     first = next(cuts, None)
@@ -84,10 +79,10 @@ def write_set(
     return SetCounts(len(writer.genders), writer.utterances, writer.seconds / 3600)
 
 
-def write_skipped(data: Path | str, name: str, skipped: Mapping[str, str]) -> None:
+def write_skipped(data: Path, name: str, skipped: Mapping[str, str]) -> None:
     """Write what was left out of a set, {item: why}; no file where that is nothing."""
     if skipped:
-        write_table(Path(data) / name / "skipped", skipped)
+        write_table(data / name / "skipped", skipped)
 
 
 class _SetWriter:
@@ -100,7 +95,7 @@ class _SetWriter:
     """
 
     def __init__(
-        self, name: str, files: Mapping[str, IO[str]], manifests: Mapping[str, ManifestWriter]
+        self, name: str, files: Mapping[str, IO[str]], manifests: Mapping[str, Write]
     ) -> None:
         self.utterances, self.seconds = 0, 0.0
         self.genders: dict[str, str | None] = {}
@@ -127,8 +122,8 @@ class _SetWriter:
             self._table("feats.scp", cut.id, cut.features.storage_path)
         if cut.has_recording:
             self._add_audio(cut)
-        self._manifests["supervisions"].write(fastcopy(segment, start=cut.start))
-        self._manifests["cuts"].write(cut)
+        self._manifests["supervisions"](fastcopy(segment, start=cut.start))
+        self._manifests["cuts"](cut)
 
     def finish(self) -> None:
         """Write the line of the last speaker's utterances."""
@@ -146,7 +141,7 @@ class _SetWriter:
             if cut.recording_id in self.audio:
                 return
             self.audio[cut.recording_id] = place
-        self._manifests["recordings"].write(cut.recording)
+        self._manifests["recordings"](cut.recording)
 
     def _table(self, table: str, key: str, value: str) -> None:
         self._files[table].write(f"{key} {value}\n")
@@ -166,5 +161,5 @@ class _SetWriter:
 
 
 def _is_kaldis(features: Features) -> bool:
-    """Whether Kaldi can read them: Lhotse names the storage after a library that does."""
+    """Whether they are in Kaldi's format: Lhotse names the storage after its reader."""
     return features.storage_type == "kaldiio"

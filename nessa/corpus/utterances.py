@@ -1,8 +1,4 @@
-"""Data preparation: utterances on disk -> Lhotse manifests and Kaldi data directories.
-
-What the programs in `local/` share. A program lists `Utterance`s of its corpus; here they
-become sets, and sets are checked and given trials.
-"""
+"""Utterances on disk -> Lhotse cuts, with their audio checked by several processes."""
 
 import logging
 import os
@@ -45,12 +41,7 @@ def sort_utterances(utterances: Iterable[Utterance]) -> list[Utterance]:
 
 
 def read_recording(name: str, path: Path) -> Recording:
-    """Describe an audio file as Lhotse does; see `read_audio_header`.
-
-    Args:
-        name: becomes the recording's id.
-        path: of the audio.
-    """
+    """The Lhotse recording of an audio file, with `name` as its id; see `read_audio_header`."""
     path = path.absolute()
     return _recording(name, path, read_audio_header(path))
 
@@ -71,14 +62,14 @@ def make_cuts(
     nj: int = 1,
     corpus: Path | None = None,
 ) -> Iterator[MonoCut]:
-    """Describe utterances as Lhotse does: a cut with one recording and one supervision each.
+    """The Lhotse cuts of utterances, with one recording and one supervision each.
 
     Memory: some thousands of utterances for each process.
 
     Args:
         utterances: of one set, sorted by id as `LC_ALL=C sort` sorts.
-        skipped: receives the utterances whose audio cannot be used, {id: why}, for which all of
-            it is decoded; where None, files with a bad header are refused.
+        skipped: receives the utterances whose audio cannot be used, {id: why}; all audio is then
+            decoded. None refuses files with a bad header.
         nj: processes that read the files; does not change the result.
         corpus: its folder; a warning says how many files lie outside, behind symbolic links.
 
@@ -95,7 +86,7 @@ def make_cuts(
 
 
 def _watch_links(utterances: Iterable[Utterance], corpus: Path) -> Iterator[Utterance]:
-    """Pass utterances on, and warn in the end of files that are not where they seem to be."""
+    """Pass utterances on, and warn at the end of files that links lead to outside the corpus."""
     inside = f"{os.path.realpath(corpus)}{os.sep}"
     outside: list[tuple[Path, str]] = []
     folder, place = Path(), ""  # utterances of a session follow each other
@@ -119,7 +110,7 @@ def _cuts_by_header(
     utterances: Iterable[Utterance], skipped: dict[str, str] | None, nj: int
 ) -> Iterator[MonoCut]:
     last: Utterance | None = None
-    for utterance, header in _with_headers(utterances, nj):
+    for utterance, header in _with_results(_read_header, utterances, nj):
         _check_id(utterance, last)
         last = utterance
         if isinstance(header, AudioHeader):
@@ -131,14 +122,8 @@ def _cuts_by_header(
             skipped[utterance.id] = header
 
 
-def _with_headers(
-    utterances: Iterable[Utterance], nj: int
-) -> Iterator[tuple[Utterance, AudioHeader | str]]:
-    """Each utterance with the header of its file, or with what is wrong with it."""
-    return _with_results(_read_header, utterances, nj)
-
-
 def _read_header(utterance: Utterance) -> AudioHeader | str:
+    """The header of an utterance's file, or what is wrong with the file."""
     try:
         return read_audio_header(utterance.path)
     except InputError as error:
@@ -149,7 +134,7 @@ def usable_cuts(cuts: Iterable[MonoCut], skipped: dict[str, str], nj: int = 1) -
     """Leave out the cuts whose audio cannot be decoded to its end, or is too short to embed.
 
     Args:
-        cuts: with a recording, or with features, which are not looked at.
+        cuts: with a recording, or with features, which are not checked.
         skipped: receives those that are left out, {id: why}.
         nj: processes that decode; does not change the result.
     """
@@ -170,14 +155,14 @@ def _find_problem(cut: MonoCut) -> str | None:
 
 
 def _with_results(function: Callable[[T], R], items: Iterable[T], nj: int) -> Iterator[tuple[T, R]]:
-    """Each item with what the function makes of it, in order, by several processes."""
-    batches = batched(items, ITEMS_PER_JOB)
+    """Each item with the function's result, in order, computed by several processes."""
     if nj == 1:
-        for batch in batches:
-            yield from zip(batch, _apply(function, batch), strict=True)
+        yield from ((item, function(item)) for item in items)
         return
+    items = iter(items)
+    batches = iter(lambda: list(islice(items, ITEMS_PER_JOB)), [])
     with ProcessPoolExecutor(nj) as pool:
-        jobs: deque[tuple[Sequence[T], Future[list[R]]]] = deque()
+        jobs: deque[tuple[list[T], Future[list[R]]]] = deque()
         for batch in batches:
             jobs.append((batch, pool.submit(_apply, function, batch)))
             if len(jobs) > 2 * nj:  # bounds the memory, and keeps every process busy
@@ -187,15 +172,8 @@ def _with_results(function: Callable[[T], R], items: Iterable[T], nj: int) -> It
             yield from zip(done, job.result(), strict=True)
 
 
-def _apply(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
+def _apply(function: Callable[[T], R], items: list[T]) -> list[R]:
     return [function(item) for item in items]
-
-
-def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Consecutive lists of `size` items; the last may be shorter."""
-    items = iter(items)
-    while batch := list(islice(items, size)):
-        yield batch
 
 
 def make_cut(
@@ -242,12 +220,12 @@ def _supervision(utterance: Utterance, duration: float) -> SupervisionSegment:
 
 
 def write_backgrounds(data: Path, noise: Sequence[Path] = (), rir: Sequence[Path] = ()) -> None:
-    """Describe the noises and rooms that encoders are trained with, where the corpus has some.
+    """Write manifests of the noises and rooms for the encoders' augmentation, if there are any.
 
     Args:
-        data: receives manifests/{noise,rir}_recordings.jsonl.gz; what an earlier preparation
-            left there of a corpus that had them goes.
-        noise: folders that hold *.wav, at any depth; a recording is called by its path from the
+        data: receives manifests/{noise,rir}_recordings.jsonl.gz; those of an earlier preparation
+            are removed.
+        noise: folders that hold *.wav, at any depth; a recording's id is its path from the
             folder's parent.
         rir: the same for room impulse responses.
 

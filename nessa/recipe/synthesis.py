@@ -4,10 +4,10 @@ from pathlib import Path
 
 from nessa.errors import InputError
 from nessa.recipe.config import Recipe
-from nessa.synth.tree import SetPlan, synthesize_corpus
+from nessa.synth.tree import Settings, synthesize_corpus
 
 
-def synthesize_recipe(recipe: Recipe, directory: Path | str, nj: int = 1) -> None:
+def synthesize_recipe(recipe: Recipe, directory: Path, nj: int = 1) -> None:
     """Make the corpus that a recipe describes.
 
     Args:
@@ -22,8 +22,4 @@ def synthesize_recipe(recipe: Recipe, directory: Path | str, nj: int = 1) -> Non
         raise InputError(
             f"recipe {recipe.name!r}: corpus.sets is empty; say how many speakers to make"
         )
-    sets: dict[str, SetPlan] = {
-        name: SetPlan(size.speakers, size.sessions, size.utterances)
-        for name, size in recipe.corpus.sets.items()
-    }
-    synthesize_corpus(directory, sets, seed=recipe.seed, nj=nj)
+    synthesize_corpus(directory, recipe.corpus.sets, Settings(recipe.seed), nj)

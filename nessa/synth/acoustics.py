@@ -1,4 +1,4 @@
-"""Where speech is heard: the channel, the room and the noise of a session."""
+"""The channel, room and noise that a session is recorded with."""
 
 from dataclasses import dataclass
 
@@ -19,9 +19,9 @@ _STEP_IN, _STEP_OUT = espeak.SAMPLE_RATE // 50, SAMPLE_RATE // 50
 
 @dataclass(frozen=True)
 class AcousticRanges:
-    """What sessions are drawn from, uniformly unless said otherwise.
+    """Ranges from which sessions are drawn, uniformly unless said otherwise.
 
-    Wider equalizer, lower SNR and longer reverberation make speakers harder to recognize.
+    A wider equalizer, lower SNR and longer reverberation make speakers harder to recognize.
     """
 
     equalizer_db: float = 6.0  # standard deviation of the gain at each of `BANDS`
@@ -51,15 +51,7 @@ class Session:
 
 
 def draw_session(rng: np.random.Generator, ranges: AcousticRanges) -> Session:
-    """Draw a session's acoustics.
-
-    Args:
-        rng: the speaker's own generator.
-        ranges: what to draw from.
-
-    Returns:
-        The session.
-    """
+    """Draw a session's acoustics with the speaker's own generator."""
     return Session(
         equalizer_db=rng.normal(0, ranges.equalizer_db, BANDS.size),
         low_cut=rng.uniform(*ranges.low_cut),
@@ -75,10 +67,6 @@ def draw_room(rng: np.random.Generator, ranges: AcousticRanges) -> NDArray[np.fl
     """Draw a room impulse response by Polack's model.
 
     That is white Gaussian noise under an exponential decay, after the direct sound.
-
-    Args:
-        rng: a generator.
-        ranges: what to draw from.
 
     Returns:
         Samples at 16000 Hz, shape (R,), R the reverberation time; the first is 1.
@@ -97,9 +85,9 @@ def draw_room(rng: np.random.Generator, ranges: AcousticRanges) -> NDArray[np.fl
 def record(
     speech: NDArray[np.int16], session: Session, rng: np.random.Generator
 ) -> NDArray[np.int16]:
-    """Hear synthesized speech through a session.
+    """Record synthesized speech in a session: add its room, noise and channel.
 
-    Everything happens in one spectrum: resampling, room, channel, and noise.
+    Resampling, room, noise and channel are applied to one spectrum.
 
     Args:
         speech: espeak-ng's samples at 22050 Hz, shape (N,).

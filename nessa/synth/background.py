@@ -1,6 +1,6 @@
-"""What the training of encoders adds to speech: recordings of noise and of rooms.
+"""Noises and room impulse responses for the augmentation of encoder training.
 
-They come from random streams of their own: nothing here is what a session was recorded in.
+They come from random streams of their own, apart from those of the sessions.
 """
 
 import math
@@ -42,10 +42,7 @@ _PEAK = 0.5  # of full scale
 
 
 def make_noises(seed: int) -> Iterator[NDArray[np.int16]]:
-    """Make recordings of noise, the `KINDS` in turn.
-
-    Args:
-        seed: of the corpus.
+    """Make recordings of noise, the `KINDS` in turn, with the corpus seed.
 
     Yields:
         `COUNT` times samples at 16 kHz, shape (NOISE_SECONDS * SAMPLE_RATE,).
@@ -59,9 +56,6 @@ def make_noises(seed: int) -> Iterator[NDArray[np.int16]]:
 
 def make_rooms(seed: int) -> Iterator[NDArray[np.int16]]:
     """Make room impulse responses; the direct sound is the first sample, and full scale.
-
-    Args:
-        seed: of the corpus.
 
     Yields:
         `COUNT` times samples at 16 kHz, shape (R,), as long as the reverberation time.

@@ -1,4 +1,4 @@
-"""espeak-ng as a function from text and a voice definition to samples."""
+"""espeak-ng: text and a voice definition to samples."""
 
 import ctypes
 import tempfile
@@ -27,8 +27,8 @@ class Espeak:
     """The espeak-ng library with a private data folder that takes our own voice files.
 
     espeak-ng keeps hidden state from one utterance to the next (random generators, pitch phase),
-    so the same call need not give the same samples twice in one process. A process forked
-    from a fresh `Espeak` starts from a state that is always the same.
+    so that the same call need not return the same samples twice in one process. A process forked
+    from a fresh `Espeak` always starts from the same state.
     """
 
     def __init__(self) -> None:
@@ -57,12 +57,12 @@ class Espeak:
 
     @property
     def version(self) -> str:
-        """Version of the library, as it says itself."""
+        """Version of the library."""
         self._library.espeak_Info.restype = ctypes.c_char_p
         return str(self._library.espeak_Info(None).decode())
 
     def set_voice(self, name: str, accent: str, definition: str, seed: int) -> None:
-        """Speak with another voice from now on.
+        """Use another voice from now on.
 
         Args:
             name: of the voice, unique among the processes that share this object.
@@ -76,7 +76,7 @@ class Espeak:
         self._library.espeak_ng_SetRandSeed(ctypes.c_long(seed))
 
     def say(self, text: str, rate: int, pitch: int) -> NDArray[np.int16]:
-        """Speak a text.
+        """Synthesize a text.
 
         Args:
             text: plain words.

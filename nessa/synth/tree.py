@@ -1,4 +1,4 @@
-"""The corpus on disk: a VoxCeleb-shaped tree, made by many processes, that can be carried on."""
+"""The corpus on disk, laid out like VoxCeleb; an interrupted run can be resumed."""
 
 import contextlib
 import fcntl
@@ -18,6 +18,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
+from nessa.corpus.config import SetName, SetSize
 from nessa.errors import InputError, explained
 from nessa.files import atomic_open, digest, read_json, write_json
 from nessa.progress import progress
@@ -32,25 +33,16 @@ _FORMAT = 1  # raised when the same settings come to give other samples
 
 
 @dataclass(frozen=True)
-class SetPlan:
-    """How much of a set to make."""
-
-    speakers: int
-    sessions: int
-    utterances: int  # per session
-
-
-@dataclass(frozen=True)
 class Speaker:
     """One speaker to make."""
 
     set: str
     number: int  # what all of the speaker's randomness comes from, with the corpus seed
-    plan: SetPlan
+    size: SetSize
 
     @property
     def id(self) -> str:
-        """Shaped as VoxCeleb's: `id` and five digits."""
+        """As VoxCeleb's: `id` and five digits."""
         return f"id{self.number:05d}"
 
     @property
@@ -61,12 +53,12 @@ class Speaker:
     @property
     def utterances(self) -> int:
         """Over all sessions."""
-        return self.plan.sessions * self.plan.utterances
+        return self.size.sessions * self.size.utterances
 
 
 @dataclass(frozen=True)
 class Settings:
-    """All that decides the samples of a corpus, besides the set plans."""
+    """All that decides the samples of a corpus, besides the sizes of its sets."""
 
     seed: int = 0
     seconds: tuple[float, float] = (1.5, 3.0)
@@ -74,38 +66,29 @@ class Settings:
     acoustics: AcousticRanges = field(default_factory=AcousticRanges)
 
 
+DEFAULT = Settings()
+
+
 def synthesize_corpus(
-    directory: Path | str,
-    sets: Mapping[str, SetPlan],
-    *,
-    seed: int = 0,
-    nj: int = 1,
-    seconds: tuple[float, float] = (1.5, 3.0),
-    voices: VoiceRanges | None = None,
-    acoustics: AcousticRanges | None = None,
+    directory: Path, sets: Mapping[SetName, SetSize], settings: Settings = DEFAULT, nj: int = 1
 ) -> None:
     """Make a synthetic corpus: `wav/<speaker>/<session>/<utterance>.wav` and `meta.csv`.
 
     Beside them, `noise/*.wav` and `rir/*.wav` are recordings to augment training speech with.
-    The bytes depend on the settings alone, not on `nj`, nor on how often the work was stopped
-    and taken up again. A speaker depends on its set's position and its own number only: a corpus
-    with more speakers holds the smaller one's.
+    The bytes depend on sets and settings alone, not on `nj`, nor on how often the work was
+    interrupted and resumed. A speaker depends on its set's position and its own number only: a
+    corpus with more speakers contains the smaller one's.
 
     Args:
         directory: of the corpus; made if missing. A corpus made with other settings is replaced.
-        sets: what to make, by name of the set.
-        seed: of everything random.
+        sets: {name: how much of the set to make}.
+        settings: everything else that decides the samples.
         nj: number of processes.
-        seconds: shortest and longest utterance.
-        voices: what speakers are drawn from.
-        acoustics: what sessions are drawn from.
 
     Raises:
-        InputError: espeak-ng is missing, a setting makes no sense, or `directory` is or holds
+        InputError: espeak-ng is missing, a setting is not possible, or `directory` is or holds
             something that is not a synthetic corpus.
     """
-    directory = Path(directory)
-    settings = Settings(seed, seconds, voices or VoiceRanges(), acoustics or AcousticRanges())
     _check_settings(settings, nj)
     speakers = list(_list_speakers(sets))
     espeak = Espeak()
@@ -113,7 +96,7 @@ def synthesize_corpus(
         "format": _FORMAT,
         "espeak": espeak.version,
         "settings": asdict(settings),
-        "sets": {name: asdict(plan) for name, plan in sets.items()},
+        "sets": {name: size.model_dump() for name, size in sets.items()},
     }
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -127,8 +110,8 @@ def synthesize_corpus(
         wav.mkdir(exist_ok=True)
         missing = [speaker for speaker in speakers if not (wav / speaker.id).is_dir()]
         _in_processes(lambda speaker: _make_speaker(wav, speaker, settings, espeak), missing, nj)
-        _make_recordings(directory / "noise", make_noises(seed))
-        _make_recordings(directory / "rir", make_rooms(seed))
+        _make_recordings(directory / "noise", make_noises(settings.seed))
+        _make_recordings(directory / "rir", make_rooms(settings.seed))
         _write_meta(directory / "meta.csv", speakers, settings)
 
 
@@ -157,17 +140,15 @@ def _check_settings(settings: Settings, nj: int) -> None:
             raise InputError(f"corpus: no accent {accent!r}; use one of {', '.join(ACCENTS)}")
 
 
-def _list_speakers(sets: Mapping[str, SetPlan]) -> Iterator[Speaker]:
-    for position, (name, plan) in enumerate(sets.items(), start=1):
-        if position > 9 or not 1 <= plan.speakers <= SET_SIZE_LIMIT:
+def _list_speakers(sets: Mapping[SetName, SetSize]) -> Iterator[Speaker]:
+    for position, (name, size) in enumerate(sets.items(), start=1):
+        if position > 9 or size.speakers > SET_SIZE_LIMIT:
             raise InputError(
-                f"corpus: set {name!r} has {plan.speakers} speakers; "
+                f"corpus: set {name!r} has {size.speakers} speakers; "
                 f"at most 9 sets of 1 to {SET_SIZE_LIMIT} speakers can be made"
             )
-        if plan.sessions < 1 or plan.utterances < 1:
-            raise InputError(f"corpus: set {name!r} needs at least 1 session of 1 utterance")
-        for speaker in range(1, plan.speakers + 1):
-            yield Speaker(name, position * (SET_SIZE_LIMIT + 1) + speaker, plan)
+        for speaker in range(1, size.speakers + 1):
+            yield Speaker(name, position * (SET_SIZE_LIMIT + 1) + speaker, size)
 
 
 def _open_directory(directory: Path, stamp: Mapping[str, object]) -> None:
@@ -224,10 +205,10 @@ def _speak(
     voice = draw_voice(rng, speaker.gender, ranges)
     espeak.set_voice(speaker.id, voice.accent, voice.definition, seed=speaker.number)
     longest = int(settings.seconds[1] * ESPEAK_RATE)
-    for session in range(1, speaker.plan.sessions + 1):
+    for session in range(1, speaker.size.sessions + 1):
         place = draw_session(rng, settings.acoustics)
         mood = rng.uniform(-ranges.session_pitch_jitter, ranges.session_pitch_jitter)
-        for utterance in range(1, speaker.plan.utterances + 1):
+        for utterance in range(1, speaker.size.utterances + 1):
             seconds = rng.uniform(*settings.seconds)
             words = draw_utterance(rng, voice, seconds, mood, ranges)
             speech = espeak.say(words.text, words.rate, words.pitch)[:longest]

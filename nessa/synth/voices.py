@@ -1,4 +1,4 @@
-"""Who speaks, and what: random voice definitions and random word sequences."""
+"""Random voices and random word sequences."""
 
 from dataclasses import dataclass, field
 
@@ -14,7 +14,7 @@ LETTERS_PER_SECOND = 13.0  # of `WORDS` at 170 words per minute, measured
 
 @dataclass(frozen=True)
 class VoiceRanges:
-    """What voices are drawn from, uniformly unless said otherwise.
+    """Ranges from which voices are drawn, uniformly unless said otherwise.
 
     Narrower ranges make speakers harder to tell apart. Percentages are relative to espeak-ng's
     own voice; pitch is in Hz.
@@ -55,7 +55,7 @@ class Voice:
 
 @dataclass(frozen=True)
 class Utterance:
-    """One thing to say."""
+    """Text of an utterance, and how it is spoken."""
 
     text: str
     rate: int  # words per minute
@@ -63,16 +63,7 @@ class Utterance:
 
 
 def draw_voice(rng: np.random.Generator, gender: str, ranges: VoiceRanges) -> Voice:
-    """Draw a speaker's voice.
-
-    Args:
-        rng: the speaker's own generator.
-        gender: "m" or "f".
-        ranges: what to draw from.
-
-    Returns:
-        The voice.
-    """
+    """Draw the voice of a speaker of a gender ("m" or "f") with the speaker's own generator."""
     low, high = np.log(ranges.pitch[gender])
     base = np.exp(rng.uniform(low, high))
     top = base * (1 + rng.uniform(*ranges.pitch_span))
@@ -107,17 +98,14 @@ def draw_utterance(
     session_pitch: float,
     ranges: VoiceRanges,
 ) -> Utterance:
-    """Draw a word sequence of about a given length, and how it is said.
+    """Draw a word sequence of about a given length, and how it is spoken.
 
     Args:
         rng: the speaker's own generator.
-        voice: who says it.
-        seconds: wanted length; what is spoken is rather longer than shorter.
+        voice: the speaker's.
+        seconds: wanted length; the result tends to be longer.
         session_pitch: the session's deviation from the voice's pitch, espeak-ng units.
         ranges: what to draw from.
-
-    Returns:
-        The utterance.
     """
     rate = voice.rate * (1 + rng.uniform(-ranges.rate_jitter, ranges.rate_jitter))
     letters = seconds * LETTERS_PER_SECOND * rate / 170

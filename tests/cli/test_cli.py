@@ -431,7 +431,11 @@ def test_scores_of_another_list_are_not_evaluated(nessa: Command, toy: Toy) -> N
     assert nessa(*toy.evaluate("raw:x:x")).status == 0  # more scores than trials are fine
     toy.trials.write_text("\n".join([*enrolled[5:], "id00204-s0-00000 id00204-s0-00000 target"]))
     done = nessa(*toy.evaluate("raw:x:x"))
-    done.refused("x-x/eval/trials.scores", "'id00204-s0-00000'", "score the whole list again")
+    done.refused(
+        "x-x/eval/trials.scores",
+        "'id00204-s0-00000 id00204-s0-00000'",
+        "score the whole list again",
+    )
 
 
 @pytest.mark.parametrize(

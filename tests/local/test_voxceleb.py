@@ -346,10 +346,10 @@ def test_the_header_of_an_m4a_says_what_ffmpeg_decodes(
     rng = np.random.default_rng(samples)
     soundfile.write(tmp_path / "a.wav", 0.1 * rng.standard_normal(samples), rate)
     to_m4a(tmp_path)
-    header = read_mp4_header(tmp_path / "a.m4a")
-    assert (header.sampling_rate, header.channels) == (rate, 1)
+    found_rate, length, channels = read_mp4_header(tmp_path / "a.m4a")
+    assert (found_rate, channels) == (rate, 1)
     decoded = Recording.from_file(tmp_path / "a.m4a").load_audio().shape[1]  # by ffmpeg
-    assert abs(header.num_samples - decoded) <= 1
+    assert abs(length - decoded) <= 1
     recording = read_recording("a", tmp_path / "a.m4a")
     part = recording.to_cut().truncate(duration=0.01).load_audio()
     assert part.shape == (1, round(0.01 * rate)) and np.abs(part).max() > 0

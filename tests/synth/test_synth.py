@@ -12,7 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
+from nessa.corpus.config import SetSize
 from nessa.errors import InputError
 from nessa.files import read_json
 from nessa.recipe.config import Recipe
@@ -20,7 +22,7 @@ from nessa.recipe.synthesis import synthesize_recipe
 from nessa.synth import (
     SAMPLE_RATE,
     AcousticRanges,
-    SetPlan,
+    Settings,
     VoiceRanges,
     synthesize_corpus,
 )
@@ -28,7 +30,12 @@ from nessa.synth.words import WORDS
 
 pytest.importorskip("espeakng_loader", reason="needs the extra `mini`")
 
-PLAN = {"train": SetPlan(5, 2, 2), "eval": SetPlan(3, 3, 1)}
+
+def size(speakers: int, sessions: int, utterances: int) -> SetSize:
+    return SetSize(speakers=speakers, sessions=sessions, utterances=utterances)
+
+
+PLAN = {"train": size(5, 2, 2), "eval": size(3, 3, 1)}
 
 
 def tree(directory: Path) -> dict[str, bytes]:
@@ -49,7 +56,7 @@ def read_wav(path: Path) -> np.ndarray:
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("synth") / "corpus"
-    synthesize_corpus(directory, PLAN, seed=3, nj=2)
+    synthesize_corpus(directory, PLAN, Settings(3), nj=2)
     return directory
 
 
@@ -83,35 +90,35 @@ def test_no_two_utterances_are_alike(corpus: Path) -> None:
 def test_bytes_do_not_depend_on_the_number_of_processes(
     corpus: Path, tmp_path: Path, nj: int
 ) -> None:
-    synthesize_corpus(tmp_path, PLAN, seed=3, nj=nj)
+    synthesize_corpus(tmp_path, PLAN, Settings(3), nj=nj)
     assert tree(tmp_path) == tree(corpus)
 
 
 def test_a_speaker_does_not_depend_on_the_others(corpus: Path, tmp_path: Path) -> None:
     """The synthesizer's hidden state must not leak from one speaker to the next."""
-    synthesize_corpus(tmp_path, {"train": SetPlan(1, 2, 2), "eval": SetPlan(2, 3, 1)}, seed=3)
+    synthesize_corpus(tmp_path, {"train": size(1, 2, 2), "eval": size(2, 3, 1)}, Settings(3))
     small, large = tree(tmp_path / "wav"), tree(corpus / "wav")
     assert len(small) == 4 + 6
     assert small.items() <= large.items()
 
 
 def test_seed_decides(corpus: Path, tmp_path: Path) -> None:
-    synthesize_corpus(tmp_path, PLAN, seed=4, nj=2)
+    synthesize_corpus(tmp_path, PLAN, Settings(4), nj=2)
     ours, theirs = tree(tmp_path / "wav"), tree(corpus / "wav")
     assert ours.keys() == theirs.keys()
     assert all(ours[name] != theirs[name] for name in ours)
 
 
 def test_other_settings_replace_the_corpus(tmp_path: Path) -> None:
-    synthesize_corpus(tmp_path, {"train": SetPlan(3, 1, 1)}, seed=1)
-    synthesize_corpus(tmp_path, {"train": SetPlan(2, 2, 1)}, seed=1)
+    synthesize_corpus(tmp_path, {"train": size(3, 1, 1)}, Settings(1))
+    synthesize_corpus(tmp_path, {"train": size(2, 2, 1)}, Settings(1))
     assert len(list(tmp_path.glob("wav/*"))) == 2
     assert len(list(tmp_path.glob("wav/*/*"))) == 4
     assert read_json(tmp_path / "corpus.json")["sets"]["train"]["sessions"] == 2
 
 
 def test_same_settings_make_only_what_is_missing(tmp_path: Path) -> None:
-    synthesize_corpus(tmp_path, PLAN, seed=3)
+    synthesize_corpus(tmp_path, PLAN, Settings(3))
     before = tree(tmp_path)
     kept = tmp_path / "wav/id10001/s01/00001.wav"
     stamp = kept.stat().st_mtime_ns
@@ -121,7 +128,7 @@ def test_same_settings_make_only_what_is_missing(tmp_path: Path) -> None:
         folder.rmdir()
     (tmp_path / "wav/id10002").rename(tmp_path / "wav/.id10002.tmp")  # as a killed process leaves
     (tmp_path / "wav/.id10002.tmp/s99").mkdir()
-    synthesize_corpus(tmp_path, PLAN, seed=3)
+    synthesize_corpus(tmp_path, PLAN, Settings(3))
     assert tree(tmp_path) == before
     assert kept.stat().st_mtime_ns == stamp
 
@@ -129,8 +136,10 @@ def test_same_settings_make_only_what_is_missing(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_killed_and_taken_up_again_equals_undisturbed(tmp_path: Path) -> None:
     program = (
-        "import sys; from nessa.synth import SetPlan, synthesize_corpus\n"
-        "synthesize_corpus(sys.argv[1], {'train': SetPlan(40, 2, 2)}, seed=5, nj=2)\n"
+        "import sys; from pathlib import Path; from nessa.corpus.config import SetSize\n"
+        "from nessa.synth import Settings, synthesize_corpus\n"
+        "train = SetSize(speakers=40, sessions=2, utterances=2)\n"
+        "synthesize_corpus(Path(sys.argv[1]), {'train': train}, Settings(5), nj=2)\n"
     )
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     process = subprocess.Popen(
@@ -144,13 +153,13 @@ def test_killed_and_taken_up_again_equals_undisturbed(tmp_path: Path) -> None:
     assert 5 <= len(list(killed.glob("wav/id*"))) < 40, "killed too early or too late"
     assert not (killed / "meta.csv").exists()
     for directory in (killed, whole):
-        synthesize_corpus(directory, {"train": SetPlan(40, 2, 2)}, seed=5, nj=2)
+        synthesize_corpus(directory, {"train": size(40, 2, 2)}, Settings(5), nj=2)
     assert tree(killed) == tree(whole)
 
 
 def test_a_kill_while_the_stamp_is_written_does_no_harm(tmp_path: Path) -> None:
     (tmp_path / ".corpus.json.x1.tmp").write_text("{")
-    synthesize_corpus(tmp_path, {"train": SetPlan(1, 1, 1)})
+    synthesize_corpus(tmp_path, {"train": size(1, 1, 1)})
     assert not list(tmp_path.glob(".*"))
 
 
@@ -161,12 +170,12 @@ def test_a_folder_that_is_not_ours_is_refused_untouched(tmp_path: Path) -> None:
     assert tree(tmp_path) == {"thesis.txt": b"ten years of work"}
 
 
-@pytest.mark.parametrize(
-    "plan", [SetPlan(0, 1, 1), SetPlan(10_000, 1, 1), SetPlan(1, 0, 1), SetPlan(1, 1, 0)]
-)
-def test_a_senseless_plan_is_refused(tmp_path: Path, plan: SetPlan) -> None:
-    with pytest.raises(InputError, match="'dev'"):
-        synthesize_corpus(tmp_path / "corpus", {"dev": plan})
+def test_an_impossible_size_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="'dev' has 10000 speakers"):
+        synthesize_corpus(tmp_path / "corpus", {"dev": size(10_000, 1, 1)})
+    for impossible in ((0, 1, 1), (1, 0, 1), (1, 1, 0)):
+        with pytest.raises(ValidationError, match="greater than 0"):
+            size(*impossible)
 
 
 def test_missing_synthesizer_names_the_remedy(
@@ -197,19 +206,20 @@ def test_a_speaker_that_fails_leaves_no_half_of_it(
 
     monkeypatch.setattr("nessa.synth.tree.record", fail)  # forked processes inherit it
     with pytest.raises(ChildProcessError, match="id10001 failed"):
-        synthesize_corpus(tmp_path, {"train": SetPlan(2, 1, 1)})
+        synthesize_corpus(tmp_path, {"train": size(2, 1, 1)})
     assert not (tmp_path / "meta.csv").exists()
     assert not list(tmp_path.glob("wav/id*"))
 
 
 def test_senseless_settings_are_refused(tmp_path: Path) -> None:
-    for message, settings in (
-        ("'en-nowhere'.*en-gb-scotland", {"voices": VoiceRanges(accents=("en-nowhere",))}),
-        ("0 processes", {"nj": 0}),
-        ("seed -1", {"seed": -1}),
+    nowhere = VoiceRanges(accents=("en-nowhere",))
+    for message, settings, nj in (
+        ("'en-nowhere'.*en-gb-scotland", Settings(voices=nowhere), 1),
+        ("0 processes", Settings(), 0),
+        ("seed -1", Settings(-1), 1),
     ):
         with pytest.raises(InputError, match=message):
-            synthesize_corpus(tmp_path / "corpus", PLAN, **settings)
+            synthesize_corpus(tmp_path / "corpus", PLAN, settings, nj)
     assert not (tmp_path / "corpus").exists()
 
 
@@ -254,9 +264,9 @@ def test_speakers_differ_and_sessions_blur_the_difference(tmp_path: Path) -> Non
         reverberation_time=(0.1, 0.11),
         direct_to_reverberant_db=(30.0, 31.0),
     )
-    plan = {"eval": SetPlan(12, 3, 2)}
-    synthesize_corpus(tmp_path / "clean", plan, seed=1, nj=2, acoustics=quiet)
-    synthesize_corpus(tmp_path / "real", plan, seed=1, nj=2)
+    plan = {"eval": size(12, 3, 2)}
+    synthesize_corpus(tmp_path / "clean", plan, Settings(1, acoustics=quiet), nj=2)
+    synthesize_corpus(tmp_path / "real", plan, Settings(1), nj=2)
     clean_same, clean_other = same_and_other_distances(tmp_path / "clean")
     real_same, real_other = same_and_other_distances(tmp_path / "real")
     assert clean_other > 1.5 * clean_same
@@ -266,7 +276,7 @@ def test_speakers_differ_and_sessions_blur_the_difference(tmp_path: Path) -> Non
 # ---- Noises and rooms for the training of encoders ----------------------------------------------
 
 
-def test_noises_and_rooms_are_heard(corpus: Path) -> None:
+def test_noises_and_rooms_are_loud_and_all_different(corpus: Path) -> None:
     noises, rooms = sorted(corpus.glob("noise/*.wav")), sorted(corpus.glob("rir/*.wav"))
     assert len(noises) == len(rooms) == 24
     for path in noises:
@@ -301,11 +311,11 @@ def test_kinds_of_noise_differ_in_how_their_level_wavers(corpus: Path) -> None:
 
 
 def test_seed_decides_noises_and_rooms_and_sets_do_not(corpus: Path, tmp_path: Path) -> None:
-    plan = {"dev": SetPlan(1, 1, 1)}
-    synthesize_corpus(tmp_path, plan, seed=3)
+    plan = {"dev": size(1, 1, 1)}
+    synthesize_corpus(tmp_path, plan, Settings(3))
     for kind in ("noise", "rir"):
         assert tree(tmp_path / kind) == tree(corpus / kind)
-    synthesize_corpus(tmp_path, plan, seed=4)  # replaces the corpus
+    synthesize_corpus(tmp_path, plan, Settings(4))  # replaces the corpus
     for kind in ("noise", "rir"):
         ours, theirs = tree(tmp_path / kind), tree(corpus / kind)
         assert ours.keys() == theirs.keys()
@@ -317,7 +327,7 @@ def test_noises_appear_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.M
         yield np.zeros(10, np.int16)
         raise KeyboardInterrupt
 
-    plan = {"dev": SetPlan(1, 1, 1)}
+    plan = {"dev": size(1, 1, 1)}
     with monkeypatch.context() as patch:
         patch.setattr("nessa.synth.tree.make_noises", stopped)
         with pytest.raises(KeyboardInterrupt):
