@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Stage 1: utt2spk and trials -> data directories of sets of which there are only embeddings.
+"""Stage 1: utt2spk and trials -> data directories of sets that have embeddings, but no audio.
 
 corpus.paths names a directory for all sets or one per set, see local/division.py. Each holds
 utt2spk and, optionally, utt2session, spk2gender and trials.
@@ -11,7 +11,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from division import Part, find_parts
+from division import Part, find_parts, warn_of_no_sessions
 from program import corpus_arguments, run_program
 
 from nessa.errors import InputError, about, named
@@ -57,14 +57,10 @@ def write_directory(directory: Path, part: Part) -> None:
 
 
 def sessions_of(part: Part) -> dict[str, str]:
-    """{utterance: session}; without utt2session, each utterance is one of its own."""
+    """{utterance: session}; without utt2session, every utterance is a session of its own."""
     sessions = read_optional(part.directory, "utt2session")
     if not sessions:
-        log.warning(
-            "%s: no utt2session: every utterance counts as a session of its own, and targets of "
-            "one recording session are easier",
-            part.directory,
-        )
+        warn_of_no_sessions(part.directory)
         return {utterance: utterance for utterance in part.utt2spk}
     with about(part.directory / "utt2session"):
         return select(sessions, part.utt2spk)

@@ -1,10 +1,11 @@
-"""Corpora that users bring: which directory, or which part of one, each set is made of.
+"""Your own corpus: the directory, or the part of one, that each set is made of.
 
 corpus.paths names a directory per set (`train`, `align`, `dev`, `eval`), or one for all sets
 (`data`), which is divided by speaker. The speakers of its trials are `eval`; prepare.held_out says
-how many of the others the other sets get (and, where it has no trials, `eval`).
+how many of the others the other sets get (and `eval`, if it has no trials).
 """
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from nessa.recipe.config import Recipe
 from nessa.trials import Trials, trial_speakers
 
 WHOLE = "data"
+log = logging.getLogger(__name__)
 ReadSpeakers = Callable[[Path], Mapping[str, str]]
 
 
@@ -24,9 +26,9 @@ class Part:
     """Some speakers of a directory.
 
     Attributes:
-        directory: what the user named.
-        utt2spk: {utterance: speaker}, of the part.
-        lists: trial lists of the part.
+        directory: as the recipe names it.
+        utt2spk: {utterance: speaker}.
+        lists: trial lists.
     """
 
     directory: Path
@@ -39,8 +41,8 @@ def find_parts(recipe: Recipe, sets: tuple[str, ...], read: ReadSpeakers) -> dic
 
     Args:
         recipe: its paths, held_out and seed.
-        sets: that are needed; where `train` is not among them, speakers who are left are `align`.
-        read: a directory's {utterance: speaker}.
+        sets: the sets needed; without `train`, the remaining speakers are `align`.
+        read: reads {utterance: speaker} of a directory.
 
     Raises:
         InputError: a set without speakers, or a path that belongs to none.
@@ -106,6 +108,14 @@ def _divide(
         if speaker in set_of:
             own[set_of[speaker]][utterance] = speaker
     return {n: Part(directory, own[n], lists if n == "eval" else ()) for n in sets}
+
+
+def warn_of_no_sessions(directory: Path) -> None:
+    """Warn that without utt2session every utterance is a session of its own."""
+    log.warning(
+        "%s: no utt2session: every utterance counts as a session of its own, and targets of one "
+        "recording session are easier", directory,
+    )  # fmt: skip
 
 
 def _speakers_of(lists: Iterable[Path], directory: Path, utt2spk: Mapping[str, str]) -> set[str]:

@@ -1,13 +1,13 @@
-"""A Kaldi data directory, of audio, of segments of it, or of features alone, as Lhotse cuts."""
+"""A Kaldi data directory of audio, of segments, or of features alone, as Lhotse cuts."""
 
 import io
-import logging
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import kaldi_native_io
 import soundfile
+from division import warn_of_no_sessions
 from lhotse import AudioSource, Features, Recording, SupervisionSegment
 from lhotse.cut import MonoCut
 from lhotse.utils import fastcopy
@@ -15,8 +15,6 @@ from lhotse.utils import fastcopy
 from nessa.corpus.utterances import make_cut, read_recording
 from nessa.errors import InputError
 from nessa.kaldi.datadir import read_optional, read_utt2spk
-
-log = logging.getLogger(__name__)
 
 
 class KaldiDir:
@@ -57,16 +55,13 @@ class KaldiDir:
                 "to given"
             )
         if not self._sessions and not self.segmented:
-            log.warning(
-                "%s: no utt2session: every utterance counts as a session of its own, and targets "
-                "of one recording session are easier", directory,
-            )  # fmt: skip
+            warn_of_no_sessions(directory)
         self._last: Recording | None = None  # segments of a recording follow each other
 
     def cuts(
         self, utterances: Mapping[str, str], skipped: dict[str, str] | None
     ) -> Iterator[MonoCut]:
-        """Describe utterances, sorted by id as `LC_ALL=C sort` sorts.
+        """The cuts of some utterances, sorted by id as `LC_ALL=C sort` sorts.
 
         Args:
             utterances: {utterance: speaker}.
@@ -115,7 +110,7 @@ class KaldiDir:
         return utterance
 
     def _recording_of(self, utterance: str) -> tuple[Recording | None, float, float]:
-        """The recording of an utterance, and from when to when it speaks, in seconds."""
+        """The recording of an utterance, and its start and end there in seconds."""
         if not self._audio:
             return None, 0.0, 0.0
         if not self.segmented:
@@ -160,7 +155,7 @@ class KaldiDir:
         except soundfile.LibsndfileError:
             said = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
             raise InputError(
-                f"{self.directory}/wav.scp: {name!r}: {command!r} gives no audio {said}; mend it"
+                f"{self.directory}/wav.scp: {name!r}: {command!r} gives no audio {said}; correct it"
             ) from None
         return Recording(
             id=name,
@@ -174,7 +169,7 @@ class KaldiDir:
         place = self._line(self._features, "feats.scp", utterance)
         where = f"{self.directory}/feats.scp: {utterance!r}"
         file, colon, offset = place.rpartition(":")
-        if place.endswith("|") or place.endswith("]"):
+        if place.endswith(("|", "]")):
             raise InputError(f"{where}: {place!r} is a command or a range; copy-feats makes arks")
         if not (colon and offset.isdigit()):
             file, offset = place, ""
@@ -189,7 +184,7 @@ class KaldiDir:
             num_frames=shape.num_rows,
             num_features=shape.num_cols,
             frame_shift=self._frame_shift,
-            sampling_rate=16000,  # of nothing: there is no audio behind them
+            sampling_rate=16000,  # required by Lhotse, and not used: there is no audio
             start=0.0,
             duration=shape.num_rows * self._frame_shift,
             storage_type="kaldiio",
@@ -201,11 +196,10 @@ class KaldiDir:
 
     def _find(self, place: str, table: str, name: str) -> Path:
         """Relative paths are relative to the working directory, or to a folder above the table."""
-        tried = [Path(place), *(folder / place for folder in self.directory.absolute().parents)]
-        tried.insert(1, self.directory / place)
-        for path in tried:
-            if path.is_file():
-                return path.absolute()
+        directory = self.directory.absolute()
+        for folder in (Path(), directory, *directory.parents):
+            if (folder / place).is_file():
+                return (folder / place).absolute()
         raise InputError(
             f"{self.directory}/{table}: {name!r}: no such file {place!r}, from here or from any "
             "folder above the table; restore it, or write an absolute path"

@@ -121,7 +121,7 @@ def _read(directory: Path) -> CutSet:
 
 
 def _file_of(features: Features) -> Path:
-    """The file, without the place in it that Kaldi's readers are told after a colon."""
+    """The file, without the `:offset` of Kaldi's arks."""
     return Path(re.sub(r":\d+$", "", features.storage_path))
 
 

@@ -27,7 +27,7 @@ from nessa.recipe.config import Recipe
 
 log = logging.getLogger(__name__)
 
-LEAST_SPEAKERS = 16  # that a copy must have to be divided into four sets
+MIN_SPEAKERS = 16  # to be divided into four sets
 
 
 def main() -> None:
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def find_corpus(recipe: Recipe, downloaded: Path) -> Path:
-    """The local copy that the recipe names, or what stage 0 downloaded."""
+    """The local copy that the recipe names, or the downloaded one."""
     given = recipe.corpus.paths.get("librispeech")
     return Path(given) if given else downloaded / "LibriSpeech"
 
@@ -75,7 +75,7 @@ def divide(recipe: Recipe, speakers: set[str]) -> dict[str, set[str]]:
     if recipe.corpus.sets:
         return {"eval": speakers}
     where = f"recipe {recipe.name!r}"
-    if len(speakers) < LEAST_SPEAKERS:
+    if len(speakers) < MIN_SPEAKERS:
         raise InputError(
             f"{where}: {len(speakers)} speakers are too few to learn from; add parts, or run with "
             "--size sample, where all of them are eval, and synthetic ones train"

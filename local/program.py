@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from lhotse.cut import MonoCut
 from trial_lists import TrialList
@@ -26,23 +27,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Arguments:
-    """The options of a corpus program.
+    """The options of a corpus program."""
 
-    Attributes:
-        recipe: the resolved recipe.
-        recipe_path: its file.
-        corpus: folder of a corpus that is made or downloaded.
-        output: the recipe's data folder.
-        nj: number of processes; does not change the result.
-        skip_bad: leave out utterances whose audio cannot be used, instead of stopping.
-    """
-
-    recipe: Recipe
+    recipe: Recipe  # resolved
     recipe_path: Path
-    corpus: Path
-    output: Path
-    nj: int
-    skip_bad: bool
+    corpus: Path  # folder of a corpus that is made or downloaded
+    output: Path  # the recipe's data folder
+    nj: int  # number of processes; does not change the result
+    skip_bad: bool  # leave out utterances whose audio cannot be used, instead of stopping
 
 
 def corpus_arguments(description: str, writes_sets: bool = True) -> Arguments:
@@ -77,20 +69,9 @@ def write_utterances(
     name: str,
     utterances: Iterable[Utterance],
     corpus: Path,
-    lists: Mapping[str, TrialList] | None = None,
+    lists: Mapping[str, TrialList] = MappingProxyType({}),
 ) -> int:
-    """Write a set of a corpus of audio files; see `write_cuts`.
-
-    Args:
-        arguments: where to, and how.
-        name: of the set.
-        utterances: sorted by id as `LC_ALL=C sort` sorts.
-        corpus: its folder.
-        lists: the set's trial lists.
-
-    Returns:
-        The number of utterances, including those that were left out.
-    """
+    """Write the set `name` of a corpus of audio files; see `make_cuts` and `write_cuts`."""
     skipped: dict[str, str] = {}
     cuts = make_cuts(utterances, skipped if arguments.skip_bad else None, arguments.nj, corpus)
     return write_cuts(arguments, name, cuts, skipped, lists)
@@ -101,7 +82,7 @@ def write_cuts(
     name: str,
     cuts: Iterable[MonoCut],
     skipped: dict[str, str],
-    lists: Mapping[str, TrialList] | None = None,
+    lists: Mapping[str, TrialList],
     segmented: bool = False,
 ) -> int:
     """Write a set's manifests, data directory and trial lists, and what was left out of it.
@@ -110,7 +91,7 @@ def write_cuts(
         arguments: where to.
         name: of the set.
         cuts: see `write_set`.
-        skipped: {item: why}, which `cuts` may fill; receives the trials of what was left out.
+        skipped: {item: why}, filled while cuts are read; receives the trials of these utterances.
         lists: {name of the file in the data directory: trial list}.
         segmented: see `write_set`.
 

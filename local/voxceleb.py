@@ -7,8 +7,8 @@ flac; optionally `lists`, a folder of the trial lists if they do not lie beside 
 and `rirs`.
 
 eval is what the lists of VoxCeleb1 name. VoxCeleb2's dev part is divided by speaker:
-prepare.held_out says who is align and dev, all others are train, and with
-prepare.align_includes_train in align, too. No speaker of VoxCeleb1 is in training.
+prepare.held_out says how many are align and dev; all others are train, and with
+prepare.align_includes_train in align as well. No speaker of VoxCeleb1 is in training.
 
 Memory: the names of VoxCeleb1's utterances and of the tested ones, and a few MiB a process.
 
@@ -31,7 +31,7 @@ from nessa.recipe.config import Recipe
 log = logging.getLogger(__name__)
 
 PATHS = ("voxceleb1", "voxceleb2", "lists", "musan", "rirs")
-# The official lists, and what they are called here; the first that is there is the main one.
+# The official lists and their names here; the first one found is the main one.
 LISTS = {
     "veri_test2.txt": "vox1_o_cleaned",
     "veri_test.txt": "vox1_o",
@@ -65,7 +65,7 @@ def read_paths(recipe: Recipe) -> dict[str, Path]:
     """The folders that the recipe names.
 
     Raises:
-        InputError: one that is needed is not named, or something else is.
+        InputError: one is missing, or unknown.
     """
     paths = {name: Path(path) for name, path in recipe.corpus.paths.items()}
     for name in paths:
@@ -95,10 +95,10 @@ def check_no_leak(first: Copy, second: Copy) -> None:
 
 
 def find_lists(paths: Mapping[str, Path]) -> dict[str, TrialList]:
-    """Read the official lists that are there, the main one first: {name: list}.
+    """Read the official lists, the main one first: {name: list}.
 
     Raises:
-        InputError: neither of Vox1-O's lists is there.
+        InputError: there is neither of Vox1-O's lists.
     """
     beside = paths["voxceleb1"]
     folders = [beside, *(beside / name for name in ("meta", "lists", "trials"))]
@@ -122,7 +122,7 @@ def find_lists(paths: Mapping[str, Path]) -> dict[str, TrialList]:
 
 
 def prepare_eval(arguments: Arguments, copy: Copy, lists: Mapping[str, TrialList]) -> None:
-    """Write the set of what the lists name; the main list is `trials`, others `trials_<name>`."""
+    """Write the utterances of the lists; the main list is `trials`, others `trials_<name>`."""
     compare(f"{copy.root}: speakers", len(copy.speakers), PUBLISHED_SPEAKERS["voxceleb1"])
     tested = {
         name
@@ -159,10 +159,10 @@ def find_utterances(copy: Copy, speakers: Iterable[str]) -> Iterator[Utterance]:
 
 
 def prepare_backgrounds(paths: Mapping[str, Path], data: Path) -> None:
-    """MUSAN's noises and music, and the simulated rooms of RIRS_NOISES, where they are given."""
+    """Prepare MUSAN's noises and music, and the simulated rooms of RIRS_NOISES, if named."""
     musan, rirs = paths.get("musan"), paths.get("rirs")
-    # MUSAN's speech would put a second speaker beside the one to be learned; the recorded rooms
-    # of RIRS_NOISES have several channels.
+    # MUSAN's speech would add a second speaker; the recorded rooms of RIRS_NOISES have several
+    # channels.
     noise = [musan / kind for kind in ("noise", "music")] if musan else []
     rooms = [rirs / "simulated_rirs"] if rirs else []
     for folder in (*noise, *rooms):
@@ -176,7 +176,7 @@ def prepare_backgrounds(paths: Mapping[str, Path], data: Path) -> None:
 
 
 def compare(what: str, found: int, published: int) -> None:
-    """Name a difference from the published count; a part of the corpus is a corpus, too."""
+    """Warn of a difference from the published count; a part of the corpus may be used."""
     if found != published:
         log.warning("%s: %d, published: %d", what, found, published)
 

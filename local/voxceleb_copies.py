@@ -1,10 +1,10 @@
-"""Local copies of VoxCeleb, in the layouts that people have after extracting or converting it."""
+"""Local copies of VoxCeleb, in the layouts that extraction and conversion leave."""
 
 import os
 import re
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from nessa.corpus.utterances import Utterance, sort_utterances
@@ -12,24 +12,18 @@ from nessa.errors import InputError
 from nessa.files import read_lines
 
 SPEAKER = re.compile(r"id\d{5}")
-DEPTH = 4  # folders between the one that is named and the speakers', at most
-# Of a file that is there twice, the one that is faster to read.
+DEPTH = 4  # of the speakers' folders below the root, at most
+# Of two copies of a file, the first of these is taken: the one that is faster to read.
 SUFFIXES = (".wav", ".flac", ".m4a")
 
 
 @dataclass(frozen=True)
 class Copy:
-    """A local copy.
-
-    Attributes:
-        root: as it was named.
-        speakers: {speaker: folder with its sessions}, sorted.
-        genders: {speaker: "m" or "f"}, where the copy says so.
-    """
+    """A local copy."""
 
     root: Path
-    speakers: dict[str, Path]
-    genders: dict[str, str] = field(default_factory=dict)
+    speakers: dict[str, Path]  # {speaker: folder of its sessions}, sorted
+    genders: dict[str, str]  # {speaker: "m" or "f"}, where known
 
     def utterances(self, speaker: str) -> list[Utterance]:
         """A speaker's utterances, sorted by id.
@@ -53,11 +47,11 @@ class Copy:
 
 
 def find_copy(root: Path, without_test: bool = False) -> Copy:
-    """Find the speakers' folders below a folder, whatever lies between.
+    """Find the speakers' folders.
 
     Args:
         root: holds <speaker>, wav/<speaker>, dev/aac/<speaker>, vox1_dev_wav/wav/<speaker> ...
-        without_test: leave out what lies below a folder `test` or `vox2_test...`.
+        without_test: leave out folders `test` and `vox2_test...`.
 
     Raises:
         InputError: there is no speaker, or one is in two places.
@@ -85,7 +79,7 @@ def _speaker_folders(root: Path, without_test: bool) -> Iterator[Path]:
     for _ in range(DEPTH):
         below = [folder for parent in level for folder in _folders(parent)]
         found = [folder for folder in below if SPEAKER.fullmatch(folder.name)]
-        if found:  # their sessions need not be searched
+        if found:
             yield from found
             return
         level = [f for f in below if not (without_test and re.match(r"(vox2_)?test", f.name))]
@@ -100,7 +94,7 @@ def _folders(parent: Path) -> list[Path]:
 
 
 def _audio(session: Path) -> Iterator[Path]:
-    """Audio files, those of the first suffix first."""
+    """Audio files in the order of `SUFFIXES`."""
     with os.scandir(session) as entries:
         names = sorted(entry.name for entry in entries)
     for suffix in SUFFIXES:
@@ -108,11 +102,7 @@ def _audio(session: Path) -> Iterator[Path]:
 
 
 def need_ffmpeg(*copies: Copy) -> None:
-    """Refuse a copy in m4a where there is no ffmpeg to decode it; one speaker speaks for all.
-
-    Raises:
-        InputError: says how to get on.
-    """
+    """Refuse a copy in m4a where there is no ffmpeg to decode it; only one speaker is checked."""
     for copy in copies:
         first = copy.utterances(next(iter(copy.speakers)))[0].path
         if first.suffix == ".m4a" and shutil.which("ffmpeg") is None:
