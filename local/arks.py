@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Stage 1: utt2spk and trials -> data directories of sets of which there are only embeddings.
+"""Stage prepare: utt2spk and trials -> data directories of sets that have only embeddings.
 
 corpus.paths names a directory for all sets or one per set, see local/division.py. Each holds
 utt2spk and, optionally, utt2session, spk2gender and trials.
@@ -30,9 +30,9 @@ def main() -> None:
     """Write a data directory per set."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--recipe", type=Path, required=True, help="the resolved recipe")
-    parser.add_argument("--corpus", type=Path, help="taken as every stage 1 program takes it")
+    parser.add_argument("--corpus", type=Path, help="taken as every prepare program takes it")
     parser.add_argument("--output", type=Path, required=True, help="the recipe's data folder")
-    parser.add_argument("--nj", type=int, default=1, help="taken as every stage 1 program takes it")
+    parser.add_argument("--nj", type=int, default=1, help="taken as every prepare program takes it")
     parser.add_argument("--skip-bad", action="store_true", help="refused: there is no audio")
     options = parser.parse_args()
     if options.skip_bad:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Stage 0: download parts of LibriSpeech by Lhotse, unless a local copy is given.
+"""Stage corpus: download parts of LibriSpeech by Lhotse, unless a local copy is given.
 
 python local/download_librispeech.py --recipe exp/recipe.yaml --corpus data/corpus
 """
@@ -23,7 +23,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--recipe", type=Path, required=True, help="the resolved recipe")
     parser.add_argument("--corpus", type=Path, required=True, help="receives LibriSpeech/<part>")
-    parser.add_argument("--nj", type=int, default=1, help="taken as every stage 0 program takes it")
+    parser.add_argument("--nj", type=int, default=1, help="taken as every corpus program takes it")
     options = parser.parse_args()
     corpus = load_recipe(options.recipe).corpus
     if "librispeech" in corpus.paths:

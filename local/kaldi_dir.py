@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Stage 1: your own corpus, a Kaldi data directory or Lhotse manifests -> the sets of a recipe.
+"""Stage prepare: your own Kaldi data directory or Lhotse manifests -> a recipe's sets.
 
 corpus.paths names a directory for all sets or one per set, see local/division.py. It is
 
@@ -45,7 +45,7 @@ def main() -> None:
     """Write every set that the recipe needs."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--recipe", type=Path, required=True, help="the resolved recipe")
-    parser.add_argument("--corpus", type=Path, help="taken as every stage 1 program takes it")
+    parser.add_argument("--corpus", type=Path, help="taken as every prepare program takes it")
     parser.add_argument("--output", type=Path, required=True, help="the recipe's data folder")
     parser.add_argument("--nj", type=int, default=1, help="with --skip-bad: processes that decode")
     parser.add_argument("--skip-bad", action="store_true", help="leave out unusable audio")

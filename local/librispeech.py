@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Stage 1: LibriSpeech -> Lhotse manifests and Kaldi data directories.
+"""Stage prepare: LibriSpeech -> Lhotse manifests and Kaldi data directories.
 
 The corpus is a folder with SPEAKERS.TXT and <part>/<speaker>/<chapter>/<utterance>.flac, at
-corpus.paths.librispeech or where stage 0 downloaded it; transcripts are not needed. The speakers
-of its parts (corpus.parts, or all there are) are divided by prepare.held_out. Where the recipe has
-sets made of synthetic speech (corpus.sets), they are taken from there, and all of LibriSpeech is
-`eval`.
+corpus.paths.librispeech or where stage corpus downloaded it; transcripts are not needed. The
+speakers of its parts (corpus.parts, or all there are) are divided by prepare.held_out. Where the
+recipe has sets made of synthetic speech (corpus.sets), they are taken from there, and all of
+LibriSpeech is `eval`.
 
     python local/librispeech.py --recipe exp/recipe.yaml --corpus data/corpus --output data
 """
@@ -36,7 +36,7 @@ def main() -> None:
     """Prepare every set of the recipe."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--recipe", type=Path, required=True, help="the resolved recipe")
-    parser.add_argument("--corpus", type=Path, required=True, help="what stage 0 made")
+    parser.add_argument("--corpus", type=Path, required=True, help="what stage corpus made")
     parser.add_argument("--output", type=Path, required=True, help="the recipe's data folder")
     parser.add_argument("--nj", type=int, default=1, help="number of processes")
     parser.add_argument("--skip-bad", action="store_true", help="leave out unusable audio")
@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def find_corpus(recipe: Recipe, downloaded: Path) -> Path:
-    """The local copy that the recipe names, or what stage 0 downloaded."""
+    """The local copy that the recipe names, or what stage corpus downloaded."""
     given = recipe.corpus.paths.get("librispeech")
     return Path(given) if given else downloaded / "LibriSpeech"
 

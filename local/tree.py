@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Stage 1: a corpus laid out as VoxCeleb is -> Lhotse manifests and Kaldi data directories.
+"""Stage prepare: a corpus laid out as VoxCeleb is -> Lhotse manifests and Kaldi data directories.
 
 The corpus holds wav/<speaker>/<session>/<utterance>.wav, VoxCeleb's meta.csv, whose column `Set`
 says which set a speaker is in, and optionally trials/<set>.txt, lists that name files
@@ -40,7 +40,8 @@ def main() -> None:
     sets = read_meta(options.corpus / "meta.csv")
     for name in load_recipe(options.recipe).corpus.sets:
         if name not in sets:
-            raise InputError(f"{options.corpus}/meta.csv: no speaker of set {name!r}; run stage 0")
+            place = f"{options.corpus}/meta.csv"
+            raise InputError(f"{place}: no speaker of set {name!r}; run ./run.sh --stage corpus")
     prepare_tree(options.corpus, sets, options.output, options.nj, options.skip_bad)
     write_backgrounds(options.output, [options.corpus / "noise"], [options.corpus / "rir"])
 

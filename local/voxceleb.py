@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Stage 1: local copies of VoxCeleb1 and 2 -> Lhotse manifests and Kaldi data directories.
+"""Stage prepare: local copies of VoxCeleb1 and 2 -> Lhotse manifests and Kaldi data directories.
 
 corpus.paths names the copies: `voxceleb1` and `voxceleb2`, as they are extracted
 (.../wav/<speaker>/<session>/<utterance>.wav, .../aac/.../<utterance>.m4a) or converted to wav or
@@ -64,7 +64,7 @@ def main() -> None:
     """Prepare every set of the recipe."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--recipe", type=Path, required=True, help="the resolved recipe")
-    parser.add_argument("--corpus", type=Path, help="taken as every stage 1 program takes it")
+    parser.add_argument("--corpus", type=Path, help="taken as every prepare program takes it")
     parser.add_argument("--output", type=Path, required=True, help="the recipe's data folder")
     parser.add_argument("--nj", type=int, default=1, help="processes that read headers of audio")
     parser.add_argument("--skip-bad", action="store_true", help="leave out unusable audio")

@@ -32,7 +32,7 @@ def validate(directory: Path) -> list[str]:
     has_data = (directory / "utt2spk").exists()
     has_embeddings = (directory / "xvector.scp").exists()
     if not directory.is_dir():
-        return [f"{directory}: no such folder; has stage 1 been run?"]
+        return [f"{directory}: no such folder; has stage prepare been run?"]
     if not has_data and not has_embeddings:
         return [
             f"{directory}: neither utt2spk nor xvector.scp; name a data directory or an embeddings "

@@ -60,7 +60,7 @@ def validate_data_dir(directory: Path | str, sound: bool = True) -> list[str]:
     """
     directory = Path(directory)
     if not directory.is_dir():
-        return [f"{directory}: no such folder; has stage 1 been run?"]
+        return [f"{directory}: no such folder; has stage prepare been run?"]
     try:
         return list(_problems(directory, sound))
     except InputError as error:  # a table that cannot be read hides what is behind it

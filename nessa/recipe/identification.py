@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from nessa.errors import about
-from nessa.evaluation.rates import Comparison, Record, identification_rates
+from nessa.evaluation.rates import Comparison, identification_rates
+from nessa.files import Record
 from nessa.kaldi.embeddings import Embeddings
 from nessa.recipe.config import Recipe
 from nessa.recipe.scoring import side_paths
@@ -21,7 +22,7 @@ def identify_cells(recipe: Recipe, set_dir: Path, exp: Path) -> list[Record]:
 
     Returns:
         The records of `identification_rates`, with "aligner", "enroll" and "runtime" in front;
-        none where the set has no profiles, which are mapped in stage 7.
+        none where the set has no profiles, which stage map maps.
 
     Raises:
         InputError: see `Comparison.draw`; or embeddings are missing.

@@ -1,4 +1,4 @@
-"""A recipe's systems: how stages 5 and 8 score them, and calibrate on dev what eval has."""
+"""A recipe's systems: how they are scored, and calibrate on dev what eval has."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -54,7 +54,7 @@ def read_condition_scores(
 def score_system(recipe: Recipe, data: Path, exp: Path, system: System) -> Iterator[str]:
     """Score a system's dev and eval trials, and calibrate on dev what eval has.
 
-    By cosine and, but for NESSA's later seeds, with AS-norm; or by PLDA's likelihood ratio.
+    By cosine, and by AS-norm as well except for additional seeds; or by PLDA's likelihood ratio.
 
     Args:
         recipe: its section `scoring`.

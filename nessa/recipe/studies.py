@@ -1,8 +1,8 @@
 """Studies: how NESSA's gain depends on its data, its width and its parts, beyond a recipe's table.
 
 Each study trains NESSA anew at several points, on the recipe's align set and with the recipe's
-settings but for what the point changes, and evaluates it as stage 8 does: single-utterance eval
-trials, both update directions, paired intervals. Nothing of it is used to choose anything.
+settings but for what the point changes, and evaluates it as stage asymmetric does: single-utterance
+eval trials, both update directions, paired intervals. Nothing of it is used to choose anything.
 """
 
 import logging
@@ -18,7 +18,7 @@ from nessa.alignment.linear import mapped_scores
 from nessa.alignment.neural import NeuralAligner
 from nessa.errors import InputError
 from nessa.evaluation.conditions import Condition, read_conditions
-from nessa.files import digest, read_json, write_json
+from nessa.files import Record, digest, read_json, write_json
 from nessa.kaldi.datadir import read_utt2spk
 from nessa.kaldi.embeddings import Embeddings
 from nessa.metrics.bootstrap import bootstrap, mean_estimate, recovered_gain
@@ -60,7 +60,6 @@ PARTS: dict[str, dict[str, Any]] = {
     "old model's space kept, new model mapped": {"mode": "to-runtime"},
 }
 
-Record = dict[str, Any]
 Scores = npt.NDArray[np.float32]
 Pair = tuple[str, str]  # (enrollment model, runtime model)
 

@@ -337,7 +337,7 @@ def test_loading_names_what_is_wrong(tmp_path: Path) -> None:
 def test_recipe_names_make_their_aligners() -> None:
     recipe = resolve(ROOT / "recipes/mini/recipe.yaml", overrides=["aligner.seeds=[4, 9]"])
     assert isinstance(make_aligner("logit", recipe), LogitAligner)
-    first, second = make_aligner("nessa", recipe), make_aligner("nessa.seed2", recipe)
+    first, second = make_aligner("nessa", recipe), make_aligner("nessa.seed9", recipe)
     assert (first.settings["seed"], second.settings["seed"]) == (4, 9)
     with pytest.raises(InputError, match="procrustean"):
         make_aligner("procrustean", recipe)
