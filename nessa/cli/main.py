@@ -694,12 +694,11 @@ def study(name: str, recipe: Path, data: Path, exp: Path) -> None:
     --exp recipes/mini/exp
     """
     from nessa.recipe.resolve import load_recipe
-    from nessa.recipe.studies import STUDIES, run_study
+    from nessa.recipe.studies import run_study
     from nessa.report.studies import format_study
 
-    chosen = next(known for known in STUDIES if known == name)
     output = exp / "studies" / f"{name}.json"
-    records = run_study(chosen, load_recipe(recipe), data, exp, output)
+    records = run_study(name, load_recipe(recipe), data, exp, output)
     click.echo(format_study(records))
 
 
