@@ -91,14 +91,14 @@ stage_prepare() {
 
 stage_encoders() {
   local models workers train=("${nessa[@]}" train) # workers load audio, for each of the trainings
-  read -ra models <<<"${plan[trained]}"
+  read -ra models <<<"${plan[models]}"
   workers=$(processes_of_a_job)
   if [[ $backend == slurm ]]; then
     train=(utils/srun_train.sh --processes "${slurm[encoders.processes]}" -- "${train[@]}")
   elif ((${#models[@]})); then
     workers=$((nj > ${#models[@]} ? nj / ${#models[@]} : 1))
   fi
-  run_jobs '{1}' "${plan[trained]}" \
+  run_jobs '{1}' "${plan[models]}" \
     "${train[@]}" --recipe "$config" --model '{1}' --data "$data" \
     --workers "$workers" --output "$exp/encoders/{1}"
 }
@@ -180,10 +180,9 @@ subject_of() {
   local subject=''
   case $1 in
     corpus) subject=${plan[corpus]} ;;
-    prepare) subject=${plan[sets]} ;;
-    encoders) subject=${plan[trained]} ;;
+    prepare) subject=${plan[prepare]} ;;
+    encoders | symmetric) subject=${plan[models]} ;;
     extract) subject="${plan[models]}: ${plan[extract_sets]}" ;;
-    symmetric) subject=${plan[models]} ;;
     align | map | asymmetric) subject="${plan[aligners]}: ${plan[pairs]}" ;;
     export) subject=${plan[exported]} ;;
   esac

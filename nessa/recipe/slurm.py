@@ -1,4 +1,4 @@
-"""What the jobs of each stage ask of a cluster: conf/slurm.yaml -> options of Slurm's sbatch."""
+"""Resources of each stage's jobs: conf/slurm.yaml -> options of Slurm's sbatch."""
 
 import re
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ MEMORY = r"^\d+[KMGT]?$"  # megabytes without a unit
 
 
 class Request(Section):
-    """What a job asks for; None leaves it to the cluster."""
+    """The resources of a job; None leaves them to the cluster."""
 
     time: Annotated[str, Field(pattern=TIME)] | None = None
     memory: Annotated[str, Field(pattern=MEMORY)] | None = None  # of a node
@@ -76,7 +76,7 @@ class ClusterConfig(Section):
         return stages
 
     def request(self, stage: str) -> Request:
-        """What the jobs of a stage ask for."""
+        """The resources of a stage's jobs."""
         own = self.stages.get(stage, Request())
         return self.defaults.model_copy(update=own.model_dump(exclude_unset=True))
 

@@ -23,6 +23,7 @@ from nessa.kaldi.embeddings import Embeddings
 from nessa.metrics.bootstrap import bootstrap, mean_estimate, recovered_gain
 from nessa.progress import progress
 from nessa.recipe.config import Recipe
+from nessa.recipe.layout import embeddings_dir
 from nessa.scoring.cosine import cosine_scores
 from nessa.scoring.sides import Scores
 from nessa.trials import Trials
@@ -96,7 +97,7 @@ class StudyRunner:
     def __init__(self, recipe: Recipe, data: Path, exp: Path) -> None:
         self.recipe = recipe
         self.sets = {
-            (model, part): Embeddings.read(exp / "embeddings" / model / part)
+            (model, part): Embeddings.read(embeddings_dir(exp, model, part))
             for model in recipe.update
             for part in ("align", "dev", "eval")
         }

@@ -52,7 +52,7 @@ def aligner_names(recipe: Recipe) -> list[str]:
 
 
 def symmetric_systems(recipe: Recipe) -> list[System]:
-    """Each model with itself, as it is."""
+    """Each model with itself, unmapped."""
     return [System(RAW, model, model) for model in recipe.encoders]
 
 
@@ -81,9 +81,9 @@ def has_as_norm(system: System) -> bool:
 
 
 def update_cells(recipe: Recipe) -> list[System]:
-    """What a fleet uses while its models move from old to new: (enroll, runtime) in {old, new}^2.
+    """The four cells of a model update, (enroll, runtime) in {old, new}^2.
 
-    A model with itself is raw; the two update directions go through NESSA's first seed.
+    A model with itself is raw; the two update directions are mapped by NESSA's first seed.
     """
     old, new = recipe.update
     return [

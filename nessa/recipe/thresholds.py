@@ -1,4 +1,4 @@
-"""One threshold for all cells of a model update, against one threshold per cell."""
+"""What one threshold for all cells of a model update costs over one per cell."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,7 +40,7 @@ def read_cells(
 
 
 def threshold_costs(scores: Mapping[tuple[Kind, bool], Cells], labels: Labels) -> list[Record]:
-    """What it costs to use one threshold for all cells.
+    """Detection costs with one threshold for all cells, and with one per cell.
 
     Args:
         scores: of `read_cells`.
@@ -70,7 +70,7 @@ def threshold_costs(scores: Mapping[tuple[Kind, bool], Cells], labels: Labels) -
 
 
 def best_threshold(scores: Scores, labels: Labels) -> float:
-    """The score from which on accepting costs least, at the prior `P_TARGET`.
+    """The threshold with the least detection cost, at the prior `P_TARGET`.
 
     Args:
         scores: (T,).
