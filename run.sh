@@ -47,10 +47,11 @@ export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 export PYTHONUNBUFFERED=1
 
 corpora=(voxceleb1 voxceleb2 musan rirs librispeech)
-stage_list=$root/nessa/recipe/stages.txt # a name and a subject a line; a number is a line's place
+stage_list=$root/nessa/recipe/stages.txt # a line each; their numbers are their places
+mapfile -t stages <"$stage_list"
+stages=("${stages[@]%%[[:space:]]*}") # the names
 
 main() {
-  read_stages
   read_options "$@"
   setup_environment mini onnx
   cd "$root" # programs, and relative paths in a recipe, are found from here
@@ -240,12 +241,6 @@ stop() {
 
 # --- options, plan and markers -----------------------------------------------------------------
 
-read_stages() {
-  local name
-  stages=()
-  while read -r name _; do stages+=("$name"); done <"$stage_list"
-}
-
 # What --help prints: the comment at the top, with the stages in it.
 print_help() {
   local list='/^# *(see nessa.recipe.stages.txt)$/'
@@ -253,8 +248,8 @@ print_help() {
     sed -n -e 1d -e '/^#/!q' -e "$list r /dev/stdin" -e "$list d" -e 's/^# \{0,1\}//p' "$0"
 }
 
-# stage_number OPTION STAGE: the number of a stage that is given by number or name.
-stage_number() {
+# number_of OPTION STAGE: the number of a stage that OPTION gives by number or name.
+number_of() {
   local number
   for number in "${!stages[@]}"; do
     [[ $2 != "$number" && $2 != "${stages[number]}" ]] || { echo "$number" && return; }
@@ -265,8 +260,8 @@ stage_number() {
 }
 
 read_options() {
-  recipe=mini stage='' stop_stage=${stages[-1]} nj=$(count_cores) size='' work_dir='' set=() arguments=()
-  backend=local slurm_conf=$root/conf/slurm.yaml sbatch=() max_jobs_run=9999
+  recipe=mini stage='' stop_stage=${stages[-1]} nj=$(count_cores) size='' work_dir='' set=()
+  arguments=() backend=local slurm_conf=$root/conf/slurm.yaml sbatch=() max_jobs_run=9999
   skip_bad=false skip=() allow_pipes=false
   local corpus
   for corpus in "${corpora[@]}"; do declare -g "$corpus="; done
@@ -275,8 +270,8 @@ read_options() {
   ((${#arguments[@]} == 0)) ||
     fail 2 "unexpected argument '${arguments[0]}'; options start with -- (see --help)"
   find_recipe
-  last=$(stage_number stop-stage "$stop_stage")
-  first=${stage:+$(stage_number stage "$stage")}
+  last=$(number_of stop-stage "$stop_stage")
+  first=${stage:+$(number_of stage "$stage")}
   [[ -z $first ]] || ((first <= last)) ||
     fail 2 "--stage $stage comes after --stop-stage $stop_stage"
   check_integer nj 1 9999

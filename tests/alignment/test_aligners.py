@@ -341,6 +341,9 @@ def test_recipe_names_make_their_aligners() -> None:
     assert (first.settings["seed"], second.settings["seed"]) == (4, 9)
     with pytest.raises(InputError, match="procrustean"):
         make_aligner("procrustean", recipe)
+    for seeds in ("[]", "[4, 9, 4]"):
+        with pytest.raises(InputError, match=r"aligner\.seeds: .*(twice|at least 1)"):
+            resolve(ROOT / "recipes/mini/recipe.yaml", overrides=[f"aligner.seeds={seeds}"])
 
 
 def test_a_stamp_is_not_needed() -> None:
