@@ -2,20 +2,19 @@
 # Run a recipe, stage by stage, from audio to a table of error rates.
 #
 #   ./run.sh                                  the mini recipe; carries on where it stopped
-#   ./run.sh --recipe voxceleb --stage 6      from stage 6 on, whatever is there
+#   ./run.sh --recipe voxceleb --stage align  from this stage on, whatever is there
 #   ./run.sh --set aligner.hidden_dim=512     with a value of recipe.yaml changed
 #
-#   stage 0 corpus      the corpus on disk           6 align       fit the aligners
-#         1 prepare     data directories, trials     7 map         embeddings into the shared space
-#         2 features    (mini: on the fly)           8 asymmetric  score old with new
-#         3 encoders    train the speaker models     9 report      tables, plots
-#         4 extract     embeddings as ark/scp       10 export      aligners as ONNX
-#         5 symmetric   score each model with itself
+# The stages, by number or by name:
+#
+#   (see nessa/recipe/stages.txt)
+#
+# Options:
 #
 #   --recipe NAME       a folder of recipes/ (default: mini), or the path of any folder (with a /)
 #                       that holds a recipe.yaml
-#   --stage N           start at stage N (default: after the last stage that finished)
-#   --stop-stage N      stop after stage N (default: 10)
+#   --stage STAGE       start at this stage (default: after the last stage that finished)
+#   --stop-stage STAGE  stop after this stage (default: the last one)
 #   --nj N              parallel jobs (default: the number of cores); never changes a result
 #   --backend NAME      where the jobs run: local (default), or slurm, see docs/your-cluster.md
 #   --slurm-conf FILE   what each stage asks of Slurm (default: conf/slurm.yaml)
@@ -48,7 +47,9 @@ export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 export PYTHONUNBUFFERED=1
 
 corpora=(voxceleb1 voxceleb2 musan rirs librispeech)
-stages=(corpus prepare features encoders extract symmetric align map asymmetric report export)
+stage_list=$root/nessa/recipe/stages.txt # a line each; their numbers are their places
+mapfile -t stages <"$stage_list"
+stages=("${stages[@]%%[[:space:]]*}") # the names
 
 main() {
   read_options "$@"
@@ -65,14 +66,15 @@ main() {
   [[ -z ${plan[extras]:-} ]] || setup_environment mini onnx ${plan[extras]}
   choose_first_stage
   local number
-  for ((number = first; number <= stop_stage; number++)); do run_stage "$number"; done
+  for ((number = first; number <= last; number++)); do run_stage "$number"; done
   show_results
 }
 
 # --- the stages --------------------------------------------------------------------------------
-# {1}, {2}, ... are the fields of a job such as nessa:new:old; see utils/launch.sh.
+# A function for each line of $stage_list. {1}, {2}, ... are the fields of a job such as
+# nessa:new:old; see utils/launch.sh.
 
-stage_0_corpus() {
+stage_corpus() {
   if [[ -z ${plan[corpus]} ]]; then
     log "the corpus is on disk; nothing to make"
     return
@@ -81,32 +83,28 @@ stage_0_corpus() {
     --recipe "$config" --corpus "$data/corpus" --nj "$(processes_of_a_job)"
 }
 
-stage_1_prepare() {
+stage_prepare() {
   run_one "$python" "local/${plan[prepare]}.py" \
     --recipe "$config" --corpus "$data/corpus" --output "$data" --nj "$(processes_of_a_job)" \
     "${skip[@]}"
   run_one "${nessa[@]}" prepare --recipe "$config" "$data"
 }
 
-stage_2_features() {
-  log "features are computed on the fly, or given; nothing to do"
-}
-
-stage_3_encoders() {
+stage_encoders() {
   local models workers train=("${nessa[@]}" train) # workers load audio, for each of the trainings
-  read -ra models <<<"${plan[trained]}"
+  read -ra models <<<"${plan[models]}"
   workers=$(processes_of_a_job)
   if [[ $backend == slurm ]]; then
     train=(utils/srun_train.sh --processes "${slurm[encoders.processes]}" -- "${train[@]}")
   elif ((${#models[@]})); then
     workers=$((nj > ${#models[@]} ? nj / ${#models[@]} : 1))
   fi
-  run_jobs '{1}' "${plan[trained]}" \
+  run_jobs '{1}' "${plan[models]}" \
     "${train[@]}" --recipe "$config" --model '{1}' --data "$data" \
     --workers "$workers" --output "$exp/encoders/{1}"
 }
 
-stage_4_extract() {
+stage_extract() {
   local part sets=()
   for part in ${plan[extract_sets]}; do sets+=(--set "$part"); done
   local extract=("${nessa[@]}" extract --encoder "$exp/encoders/{1}" --data "$data" "${sets[@]}"
@@ -115,11 +113,11 @@ stage_4_extract() {
   run_jobs '{1}.merge' "${plan[models]}" "${extract[@]}" --merge
 }
 
-stage_5_symmetric() {
+stage_symmetric() {
   score "${plan[symmetric]}"
 }
 
-stage_6_align() {
+stage_align() {
   # One fit serves both update directions: the second aligner has the sides swapped.
   run_jobs '{1}.{2}-{3}' "${plan[fitted]}" \
     "${nessa[@]}" align --recipe "$config" --aligner '{1}' --data "$data" \
@@ -127,21 +125,21 @@ stage_6_align() {
     --output "$exp/aligners/{1}/{2}-{3}" --mirror "$exp/aligners/{1}/{3}-{2}"
 }
 
-stage_7_map() {
+stage_map() {
   run_jobs '{1}.{2}-{3}' "${plan[mapped]}" \
     "${nessa[@]}" recipe map "${of_recipe[@]}" --system '{1}:{2}:{3}'
 }
 
-stage_8_asymmetric() {
+stage_asymmetric() {
   score "${plan[systems]}"
   run_one "${nessa[@]}" recipe identify "${of_recipe[@]}" --output "$exp/metrics/identification.json"
 }
 
-stage_9_report() {
+stage_report() {
   run_one "${nessa[@]}" report "${of_recipe[@]}"
 }
 
-stage_10_export() {
+stage_export() {
   run_jobs '{1}.{2}-{3}' "${plan[exported]}" \
     "${nessa[@]}" export --aligner "$exp/aligners/{1}/{2}-{3}" \
     --calibration "$exp/scores/{1}/{2}-{3}/calibration.json" \
@@ -171,12 +169,11 @@ each_shard_of() {
 # run_stage NUMBER: the stage with its log lines, then the marker that says it is done.
 # The functions below find the stage's name in $name.
 run_stage() {
-  local number=$1 start=$SECONDS name
-  name=${stages[number]}
+  local number=$1 start=$SECONDS name=${stages[$1]}
   choose_backend_options
   log "stage $number: $name$(subject_of "$name"); logs in $exp/log/$name"
-  "stage_${number}_$name"
-  mark_done "$number"
+  "stage_$name"
+  mark_done "$name"
   log "stage $number: $name done in $((SECONDS - start)) seconds"
 }
 
@@ -184,10 +181,9 @@ subject_of() {
   local subject=''
   case $1 in
     corpus) subject=${plan[corpus]} ;;
-    prepare) subject=${plan[sets]} ;;
-    encoders) subject=${plan[trained]} ;;
+    prepare) subject=${plan[prepare]} ;;
+    encoders | symmetric) subject=${plan[models]} ;;
     extract) subject="${plan[models]}: ${plan[extract_sets]}" ;;
-    symmetric) subject=${plan[models]} ;;
     align | map | asymmetric) subject="${plan[aligners]}: ${plan[pairs]}" ;;
     export) subject=${plan[exported]} ;;
   esac
@@ -245,9 +241,27 @@ stop() {
 
 # --- options, plan and markers -----------------------------------------------------------------
 
+# What --help prints: the comment at the top, with the stages in it.
+print_help() {
+  local list='/^# *(see nessa.recipe.stages.txt)$/'
+  nl -v 0 -w 4 -s ' ' "$stage_list" |
+    sed -n -e 1d -e '/^#/!q' -e "$list r /dev/stdin" -e "$list d" -e 's/^# \{0,1\}//p' "$0"
+}
+
+# number_of OPTION STAGE: the number of a stage that OPTION gives by number or name.
+number_of() {
+  local number
+  for number in "${!stages[@]}"; do
+    [[ $2 != "$number" && $2 != "${stages[number]}" ]] || { echo "$number" && return; }
+  done
+  [[ ! $2 =~ ^[0-9]+$ ]] || fail 2 "--$1 $2: there are stages 0 to $number"
+  fail 2 "--$1 $2: no such stage; did you mean $(nearest "$2" "${stages[@]}")?" \
+    "(--help lists the stages)"
+}
+
 read_options() {
-  recipe=mini stage='' stop_stage=10 nj=$(count_cores) size='' work_dir='' set=() arguments=()
-  backend=local slurm_conf=$root/conf/slurm.yaml sbatch=() max_jobs_run=9999
+  recipe=mini stage='' stop_stage=${stages[-1]} nj=$(count_cores) size='' work_dir='' set=()
+  arguments=() backend=local slurm_conf=$root/conf/slurm.yaml sbatch=() max_jobs_run=9999
   skip_bad=false skip=() allow_pipes=false
   local corpus
   for corpus in "${corpora[@]}"; do declare -g "$corpus="; done
@@ -256,8 +270,10 @@ read_options() {
   ((${#arguments[@]} == 0)) ||
     fail 2 "unexpected argument '${arguments[0]}'; options start with -- (see --help)"
   find_recipe
-  [[ -z $stage ]] || check_integer stage 0 10
-  check_integer stop_stage 0 10
+  last=$(number_of stop-stage "$stop_stage")
+  first=${stage:+$(number_of stage "$stage")}
+  [[ -z $first ]] || ((first <= last)) ||
+    fail 2 "--stage $stage comes after --stop-stage $stop_stage"
   check_integer nj 1 9999
   check_integer max_jobs_run 1 9999
   [[ $backend == local || $backend == slurm ]] ||
@@ -265,9 +281,6 @@ read_options() {
   [[ $allow_pipes == false ]] || set+=(corpus.allow_pipes=true)
   [[ $skip_bad == false ]] || skip=(--skip-bad)
   slurm_conf=$(realpath -m -- "$slurm_conf")
-  first=$stage
-  [[ -z $first ]] || ((first <= stop_stage)) ||
-    fail 2 "--stage $first comes after --stop-stage $stop_stage"
   for corpus in "${corpora[@]}"; do
     [[ -z ${!corpus} ]] || set+=("corpus.paths.$corpus=$(realpath -m -- "${!corpus}")")
   done
@@ -360,15 +373,15 @@ choose_backend_options() {
   done <<<"${slurm[$name.setup]-}"
 }
 
-# What to run, as lines of `key value...` that the recipe resolves to; `digest N HEX` tells the
-# settings apart that stage N and those before it depend on.
+# What to run, as lines of `key value...` that the recipe resolves to; `digest STAGE HEX` tells the
+# settings apart that this stage and those before it depend on.
 read_plan() {
   local text key value changes=()
   for value in "${set[@]}"; do changes+=(--set "$value"); done
   text=$("${nessa[@]}" recipe resolve --recipe "$recipe_dir/recipe.yaml" \
     ${size:+--size "$size"} "${changes[@]}" --work-dir "$work_dir")
   declare -gA plan=()
-  declare -ga digests=()
+  declare -gA digests=()
   while read -r key value; do
     case $key in
       digest) digests[${value%% *}]=${value#* } ;;
@@ -376,17 +389,19 @@ read_plan() {
     esac
   done <<<"$text"
   # What is left out changes the sets, and with them all that is made of them.
-  for ((key = 1; key <= 10; key++)); do digests[key]+=${skip[*]:+ ${skip[*]}}; done
+  for key in "${stages[@]}"; do
+    [[ $key == corpus ]] || digests[$key]+=${skip[*]:+ ${skip[*]}}
+  done
 }
 
 choose_first_stage() {
-  local number
+  local name
   if [[ -z $first ]]; then
     first=0
-    while ((first <= 10)) && is_done "$first"; do first=$((first + 1)); done
+    while ((first < ${#stages[@]})) && is_done "${stages[first]}"; do first=$((first + 1)); done
   fi
   # What comes after is older than what will be made now.
-  for ((number = first; number <= 10; number++)); do rm -f "$exp/.done/$number"; done
+  for name in "${stages[@]:first}"; do rm -f "$exp/.done/$name"; done
 }
 
 is_done() {
@@ -401,13 +416,13 @@ mark_done() {
 }
 
 show_results() {
-  if ! is_done 10; then
-    log "stages up to $stop_stage are done; results will be in $exp"
+  if ! is_done "${stages[-1]}"; then
+    log "stages up to ${stages[last]} are done; results will be in $exp"
     return
   fi
-  if ((first > 10)); then # else stage 9 has just printed the table
+  if ((first == ${#stages[@]})); then # else stage report has just printed the table
     [[ ! -f $exp/report/results.md ]] || cat "$exp/report/results.md"
-    log "all done before; --stage N runs stage N and on again"
+    log "all done before; --stage STAGE runs that stage and those after it again"
   fi
   log "all done; results in $exp/results.json, $exp/report, logs in $exp/log"
 }

@@ -1,4 +1,4 @@
-"""Stage 1 on a tree of names: manifests and a data directory."""
+"""Stage prepare on a tree of names: manifests and a data directory."""
 
 from collections.abc import Iterator
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Stage 1: utt2spk and trials -> data directories of sets that have embeddings, but no audio.
+"""Stage prepare: utt2spk and trials -> data directories of sets that have embeddings, but no audio.
 
 corpus.paths names a directory for all sets or one per set, see local/division.py. Each holds
 utt2spk and, optionally, utt2session, spk2gender and trials.

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Stage 0: download parts of LibriSpeech by Lhotse, unless a local copy is given.
+"""Stage corpus: download parts of LibriSpeech by Lhotse, unless a local copy is given.
 
 python local/download_librispeech.py --recipe exp/recipe.yaml --corpus data/corpus
 """

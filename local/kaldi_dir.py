@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Stage 1: your own corpus, a Kaldi data directory or Lhotse manifests -> the sets of a recipe.
+"""Stage prepare: your own Kaldi data directory or Lhotse manifests -> a recipe's sets.
 
 corpus.paths names a directory for all sets or one per set, see local/division.py. It is
 

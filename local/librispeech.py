@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Stage 1: LibriSpeech -> Lhotse manifests and Kaldi data directories.
+"""Stage prepare: LibriSpeech -> Lhotse manifests and Kaldi data directories.
 
 The corpus is a folder with SPEAKERS.TXT and <part>/<speaker>/<chapter>/<utterance>.flac, at
-corpus.paths.librispeech or where stage 0 downloaded it; transcripts are not needed. The speakers
-of its parts (corpus.parts, or all there are) are divided by prepare.held_out. Where the recipe has
-sets made of synthetic speech (corpus.sets), they are taken from there, and all of LibriSpeech is
-`eval`.
+corpus.paths.librispeech or where stage corpus downloaded it; transcripts are not needed. The
+speakers of its parts (corpus.parts, or all there are) are divided by prepare.held_out. Where the
+recipe has sets made of synthetic speech (corpus.sets), they are taken from there, and all of
+LibriSpeech is `eval`.
 
     python local/librispeech.py --recipe exp/recipe.yaml --corpus data/corpus --output data
 """

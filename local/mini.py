@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Stage 0: synthesize the mini corpus, VoxCeleb-shaped, with trial lists.
+"""Stage corpus: synthesize the mini corpus, VoxCeleb-shaped, with trial lists.
 
 python local/mini.py --recipe exp/recipe.yaml --corpus data/corpus --nj 2
 """

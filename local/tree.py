@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Stage 1: a corpus laid out as VoxCeleb is -> Lhotse manifests and Kaldi data directories.
+"""Stage prepare: a corpus laid out as VoxCeleb is -> Lhotse manifests and Kaldi data directories.
 
 The corpus holds wav/<speaker>/<session>/<utterance>.wav, VoxCeleb's meta.csv, whose column `Set`
 says which set a speaker is in, and optionally trials/<set>.txt, lists that name files
@@ -29,7 +29,7 @@ def main() -> None:
     for name in arguments.recipe.corpus.sets:
         if name not in sets:
             raise InputError(
-                f"{arguments.corpus}/meta.csv: no speaker of set {name!r}; run stage 0"
+                f"{arguments.corpus}/meta.csv: no speaker of set {name!r}; run ./run.sh --stage corpus"
             )
     prepare_tree(arguments, sets)
     write_backgrounds(arguments.output, [arguments.corpus / "noise"], [arguments.corpus / "rir"])

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Stage 1: local copies of VoxCeleb1 and 2 -> Lhotse manifests and Kaldi data directories.
+"""Stage prepare: local copies of VoxCeleb1 and 2 -> Lhotse manifests and Kaldi data directories.
 
 corpus.paths names the copies: `voxceleb1` and `voxceleb2`, as they are extracted
 (.../wav/<speaker>/<session>/<utterance>.wav, .../aac/.../<utterance>.m4a) or converted to wav or

@@ -13,6 +13,7 @@ from nessa.errors import InputError
 
 BLOCK_BYTES = 2**22  # of a text file, read at once
 LONGEST_LINE = 2**25  # bytes
+Record = dict[str, Any]  # one line of a table of results, as JSON has it
 
 
 @contextlib.contextmanager

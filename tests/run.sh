@@ -43,7 +43,7 @@ check() {
   "$@" || failed+=("$name")
 }
 
-# run.sh calls its stages by their numbers, which shellcheck's notes below "warning" do not see.
+# run.sh calls its stages by their names, which shellcheck's notes below "warning" do not see.
 check_shell() {
   check "shellcheck" shellcheck --severity=warning -x \
     run.sh utils/*.sh tests/run.sh tests/shell/slurm/*.sh .ci/run

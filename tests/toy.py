@@ -1,4 +1,4 @@
-"""A toy run of a recipe: what stages 1 to 4 leave behind, without audio."""
+"""A toy run of a recipe: what the stages up to extract leave behind, without audio."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ ENCODER = {
 
 
 class Toy:
-    """What stages 1 to 4 leave behind, in small: two models' embeddings, data and a recipe.
+    """A run in small, up to stage extract: two models' embeddings, data and a recipe.
 
     Model x has 12 dimensions and model y 20. In the set "align" are speakers 0 to 39, in "dev"
     100 to 104 and in "eval" 200 to 204, with two utterances each.

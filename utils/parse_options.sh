@@ -7,7 +7,7 @@
 # Only the names listed are options, dashes in them stand for underscores, and what follows the
 # options is left in the array `arguments`. The default tells the kind: true or false asks for a
 # boolean, an array collects every value given. A value is only ever assigned, never evaluated.
-# `--help` prints the comment at the top of the calling script.
+# `--help` prints the comment at the top of the calling script, unless it has its own print_help.
 
 parse_options() {
   local _names=() _option _value
@@ -56,15 +56,23 @@ _variable() {
 }
 
 _check_known() {
-  local option=$1 wanted name nearest='' distance least=99
+  local option=$1 wanted name
   wanted=$(_variable "$option")
   shift
-  for name in "$@"; do
-    [[ $name == "$wanted" ]] && return
-    distance=$(_edit_distance "$wanted" "$name")
-    ((distance < least)) && least=$distance nearest=$name
+  for name in "$@"; do [[ $name != "$wanted" ]] || return 0; done
+  wanted=$(nearest "$wanted" "$@")
+  fail 2 "unknown option $option; did you mean --${wanted//_/-}? (--help lists the options)"
+}
+
+# nearest WORD CANDIDATE...: the candidate that takes the fewest edits to become the word.
+nearest() {
+  local word=$1 candidate best='' distance least=99
+  shift
+  for candidate in "$@"; do
+    distance=$(_edit_distance "$word" "$candidate")
+    ((distance >= least)) || least=$distance best=$candidate
   done
-  fail 2 "unknown option $option; did you mean --${nearest//_/-}? (--help lists the options)"
+  echo "$best"
 }
 
 _check_value() {

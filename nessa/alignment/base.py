@@ -227,7 +227,9 @@ def read_description(directory: Path) -> tuple[dict[str, Any], dict[str, npt.NDA
         InputError: there is no aligner, or it cannot be read.
     """
     if not (directory / DESCRIPTION).is_file():
-        raise InputError(f"{directory}: no aligner here ({DESCRIPTION}); run stage 6 first")
+        raise InputError(
+            f"{directory}: no aligner here ({DESCRIPTION}); run ./run.sh --stage align"
+        )
     description = read_json(directory / DESCRIPTION)
     try:
         arrays = load_file(directory / ARRAYS)

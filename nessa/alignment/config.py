@@ -8,6 +8,12 @@ from nessa.alignment import ALIGNERS
 from nessa.schema import Fraction, Positive, Section, nearest
 
 
+def _differ(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"{list(seeds)} has a seed twice")
+    return seeds
+
+
 class AlignerConfig(Section):
     """NESSA: the networks f and g and their training (see docs of `nessa.alignment.neural`)."""
 
@@ -23,7 +29,8 @@ class AlignerConfig(Section):
     learning_rate: float = 8e-3
     weight_decay: float = 0.05
     evaluate_every: Positive = 50  # steps between looks at the dev EER
-    seeds: tuple[int, ...] = (1,)
+    # A training for each; the first seed's is named nessa, those of others nessa.seed<S>.
+    seeds: Annotated[tuple[int, ...], Field(min_length=1), AfterValidator(_differ)] = (1,)
 
 
 def _is_baseline(name: str) -> str:

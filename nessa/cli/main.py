@@ -137,7 +137,7 @@ def recipe_slurm(conf: Path) -> None:
 @exp_option
 @system_option()
 def recipe_map(recipe: Path, data: Path, exp: Path, system: str) -> None:
-    """Stage 7: map what a system of the recipe is scored on; see `nessa map`.
+    """Stage map: map what a system of the recipe is scored on; see `nessa map`.
 
     Example: nessa recipe map --recipe recipes/mini/exp/recipe.yaml --data recipes/mini/data
     --exp recipes/mini/exp --system nessa:new:old
@@ -156,7 +156,7 @@ def recipe_map(recipe: Path, data: Path, exp: Path, system: str) -> None:
 @exp_option
 @system_option()
 def recipe_score(recipe: Path, data: Path, exp: Path, system: str) -> None:
-    """Stages 5 and 8: score a system of the recipe, and calibrate on its dev set.
+    """Stages symmetric and asymmetric: score a system, and calibrate on its dev set.
 
     As `nessa score` and `nessa calibrate` would, in one process.
 
@@ -180,7 +180,7 @@ def recipe_score(recipe: Path, data: Path, exp: Path, system: str) -> None:
 def recipe_evaluate(
     recipe: Path, data: Path, exp: Path, system: tuple[str, ...], output: Path
 ) -> None:
-    """Stages 5 and 8: error rates and recovered gain of systems, with paired intervals.
+    """Stages symmetric and asymmetric: error rates and gain of systems, with paired intervals.
 
     Example: nessa recipe evaluate --recipe recipes/mini/exp/recipe.yaml --data recipes/mini/data
     --exp recipes/mini/exp --system raw:old:old --system raw:new:new --output metrics.json
@@ -203,7 +203,7 @@ def recipe_evaluate(
 @exp_option
 @path_option("--output", "Receives the rates (JSON), one record per cell and task.")
 def recipe_identify(recipe: Path, data: Path, exp: Path, output: Path) -> None:
-    """Stage 8: identification in the four cells of the update; see `nessa evaluate --identify`.
+    """Stage asymmetric: identification in the four cells; see `nessa evaluate --identify`.
 
     Example: nessa recipe identify --recipe recipes/mini/exp/recipe.yaml --data recipes/mini/data
     --exp recipes/mini/exp --output identification.json
@@ -228,9 +228,10 @@ def synth(recipe: Path, nj: int, output: Path) -> None:
     Example: nessa synth --recipe recipes/mini/exp/recipe.yaml --output corpus
     """
     from nessa.recipe.resolve import load_recipe
-    from nessa.recipe.synthesis import synthesize_recipe
+    from nessa.synth import Settings, synthesize_corpus
 
-    synthesize_recipe(load_recipe(recipe), output, nj)
+    settings = load_recipe(recipe)
+    synthesize_corpus(output, settings.corpus.sets, Settings(settings.seed), nj)
 
 
 @cli.command()
@@ -684,18 +685,17 @@ def study(name: str, recipe: Path, data: Path, exp: Path) -> None:
 
     Curves over the number of align speakers, the utterances of each, or the width of the MLP;
     tables of the method's parts, and of updates with a frozen side. Writes EXP/studies/NAME.json,
-    which `nessa report` shows. Minutes for each point; all eval trials, after stage 8 only.
+    which `nessa report` shows. Minutes for each point; run it after stage asymmetric.
 
     Example: nessa study speakers --recipe recipes/mini/exp/recipe.yaml --data recipes/mini/data
     --exp recipes/mini/exp
     """
     from nessa.recipe.resolve import load_recipe
-    from nessa.recipe.studies import STUDIES, run_study
+    from nessa.recipe.studies import run_study
     from nessa.report.studies import format_study
 
-    chosen = next(known for known in STUDIES if known == name)
     output = exp / "studies" / f"{name}.json"
-    records = run_study(chosen, load_recipe(recipe), data, exp, output)
+    records = run_study(name, load_recipe(recipe), data, exp, output)
     click.echo(format_study(records))
 
 

@@ -18,10 +18,10 @@ class SetSize(Section):
 
 
 class CorpusConfig(Section):
-    """Stage 0: where the corpus lies, or which program makes or downloads it, and what."""
+    """Where the corpus lies, or which program makes or downloads it, and what."""
 
     program: Name | None = None  # local/<program>.py; none for a corpus that is on disk
-    paths: dict[Name, str] = {}  # where parts of it lie; which there may be, stage 1's program says
+    paths: dict[Name, str] = {}  # where parts of it lie, by names that the prepare program knows
     parts: tuple[str, ...] = ()  # of a corpus that is published in parts, such as LibriSpeech
     allow_pipes: bool = False  # run the commands that a wav.scp has in the place of files
     sets: dict[SetName, SetSize] = {}
@@ -35,7 +35,7 @@ class TrialCount(Section):
 
 
 class PrepareConfig(Section):
-    """Stage 1: which program reads the corpus, and the trials made for sets without a list."""
+    """Which program reads the corpus, and the trials made for sets without a list."""
 
     program: Name  # local/<program>.py
     # For a corpus that is not divided into sets: the number of speakers that these sets get, or,

@@ -15,7 +15,7 @@ from lhotse.cut import MonoCut
 from nessa.errors import InputError
 from nessa.files import atomic_open
 
-AGAIN = "prepare the corpus (stage 1) again"
+AGAIN = "prepare the corpus again: ./run.sh --stage prepare"
 COMPRESSION = 3  # of gzip; 6 makes files a tenth smaller, and takes three times as long
 
 
@@ -150,5 +150,5 @@ def _speaker_of(line: bytes, place: str) -> str:
 
 def _existing(path: Path) -> Path:
     if not path.is_file():
-        raise InputError(f"{path}: no such manifest; prepare the corpus (stage 1) first")
+        raise InputError(f"{path}: no such manifest; run ./run.sh --stage prepare")
     return path

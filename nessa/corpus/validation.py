@@ -71,7 +71,7 @@ def validate_tables(directory: Path, has_audio: bool = True) -> list[str]:
         One sentence per problem, each with its remedy; empty where there is none.
     """
     if not directory.is_dir():
-        return [f"{directory}: no such folder; has stage 1 been run?"]
+        return [f"{directory}: no such folder; has stage prepare been run?"]
     try:
         return list(_table_problems(directory, has_audio))
     except InputError as error:  # a table that cannot be read hides what is behind it

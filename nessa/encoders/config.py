@@ -182,7 +182,7 @@ else:
 
 
 class ExtractionConfig(Section):
-    """Stage 4: what is extracted, in how many shards (their number is part of the result)."""
+    """What is extracted, in how many shards (their number is part of the result)."""
 
     sets: tuple[SetName, ...] = ("align", "dev", "eval")
     shards: Positive = 4

@@ -34,7 +34,7 @@ def load_model(directory: Path | str, name: str | None = None) -> SpeakerModel |
     """
     directory = Path(directory)
     if not (directory / CONFIG).is_file():
-        raise InputError(f"{directory / CONFIG}: no such file; train the encoder (stage 3) first")
+        raise InputError(f"{directory / CONFIG}: no such file; run ./run.sh --stage encoders")
     config = load_model_config(directory / CONFIG)
     name = name or directory.name
     if isinstance(config, EncoderConfig):

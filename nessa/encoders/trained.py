@@ -111,7 +111,7 @@ def load_trained(directory: Path, name: str, config: EncoderConfig) -> TrainedMo
         InputError: the weights are missing or unreadable, or do not fit the configuration.
     """
     if not (directory / WEIGHTS).is_file():
-        raise InputError(f"{directory / WEIGHTS}: no such file; train the encoder (stage 3) first")
+        raise InputError(f"{directory / WEIGHTS}: no such file; run ./run.sh --stage encoders")
     encoder = build(config)
     try:
         weights: dict[str, Tensor] = load_file(directory / WEIGHTS)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nessa.errors import about
-from nessa.files import read_table
+from nessa.files import Record, read_table
 from nessa.metrics.bootstrap import bootstrap, difference
 from nessa.metrics.roc import Roc, act_dcf, cllr
 from nessa.text import Row, cost, percent, plain_columns, with_interval, wrapped
@@ -22,7 +22,6 @@ from nessa.trials import (
 )
 
 PRIORS = {"min_dcf": 0.01, "min_dcf_05": 0.05}  # figure -> p_target of the detection cost
-Record = dict[str, Any]
 
 
 def compare_score_files(

@@ -7,7 +7,7 @@ from nessa.alignment.neural import NeuralAligner
 from nessa.alignment.store import aligner_class
 from nessa.errors import InputError
 from nessa.recipe.config import Recipe
-from nessa.recipe.systems import aligner_names, is_nessa, seed_index
+from nessa.recipe.systems import aligner_names, is_nessa, seed_of
 
 
 def make_aligner(name: str, recipe: Recipe) -> Aligner:
@@ -21,6 +21,5 @@ def make_aligner(name: str, recipe: Recipe) -> Aligner:
         raise InputError(f"the recipe has no aligner {name!r}; there are {', '.join(names)}")
     if not is_nessa(name):
         return aligner_class(name)()
-    seed = recipe.aligner.seeds[seed_index(name)]
     settings: dict[str, Any] = recipe.aligner.model_dump(exclude={"seeds"})
-    return NeuralAligner(seed=seed, **settings)
+    return NeuralAligner(seed=seed_of(name, recipe), **settings)

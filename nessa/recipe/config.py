@@ -11,7 +11,7 @@ from nessa.schema import Name, Positive, Section
 
 
 class ScoringConfig(Section):
-    """Stages 5 and 8: score normalization, and calibration on the dev set."""
+    """Score normalization, and calibration on the dev set."""
 
     cohort: Literal["align", "train"] = "align"  # AS-norm: the set whose speakers' means it uses
     top_n: Annotated[int, Field(ge=2)] = 300  # cohort scores that count
@@ -19,7 +19,7 @@ class ScoringConfig(Section):
 
 
 class EvaluationConfig(Section):
-    """Stages 5 and 8: metrics."""
+    """Metrics and their intervals."""
 
     bootstrap_draws: Positive = 1000
     seed: int = 1

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from nessa.evaluation.conditions import Condition, read_conditions
+from nessa.files import Record
 from nessa.metrics.bootstrap import (
     Bootstrap,
     Estimate,
@@ -17,9 +17,8 @@ from nessa.metrics.roc import act_dcf, cllr, min_cllr
 from nessa.recipe.config import Recipe
 from nessa.recipe.layout import AS_NORM, COSINE, Kind
 from nessa.recipe.scoring import read_condition_scores
-from nessa.recipe.systems import NESSA, RAW, SEED, System, has_as_norm, is_nessa, seed_index
+from nessa.recipe.systems import NESSA, RAW, SEED, System, has_as_norm, is_nessa, seed_of
 
-Record = dict[str, Any]
 CALIBRATED = ("act_dcf", "cllr", "min_cllr")
 
 
@@ -147,7 +146,7 @@ def _seed(recipe: Recipe, members: Sequence[System]) -> int | list[int] | None:
     """The seed of a NESSA system, or those of a mean; None for what has no seed."""
     if not is_nessa(members[0].aligner):
         return None
-    seeds = [recipe.aligner.seeds[seed_index(member.aligner)] for member in members]
+    seeds = [seed_of(member.aligner, recipe) for member in members]
     return seeds if len(seeds) > 1 else seeds[0]
 
 

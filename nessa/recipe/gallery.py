@@ -1,29 +1,28 @@
-"""Mixed galleries: what a fleet sees while its stored profiles move from one model to another."""
+"""EER of a mixed gallery: stored profiles of both models while they move to the new one."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from nessa.alignment.store import load
+from nessa.files import Record
 from nessa.kaldi.embeddings import Embeddings
 from nessa.metrics.roc import eer
 from nessa.recipe.config import Recipe
-from nessa.recipe.layout import aligner_dir
+from nessa.recipe.layout import aligner_dir, embeddings_dir
 from nessa.recipe.systems import NESSA, System
 from nessa.scoring.cosine import cosine_scores
 from nessa.trials import Trials, read_labeled
 
 SHARES = np.linspace(0, 1, 11)  # of the profiles that are still the old model's
-DRAWS = 5  # of which profiles those are; the mean is reported
-Record = dict[str, Any]
+DRAWS = 5  # random choices of those profiles; their mean EER is reported
 
 
 def mixed_gallery(recipe: Recipe, exp: Path, set_dir: Path) -> list[Record]:
     """EER as a share of the profiles moves from the old model to the new one.
 
-    All profiles lie in NESSA's shared space, whichever model they are from, and all live
-    utterances come from one runtime model.
+    The profiles of both models lie in NESSA's shared space; the test utterances come from one
+    runtime model.
 
     Args:
         recipe: names the old and the new model.
@@ -39,7 +38,7 @@ def mixed_gallery(recipe: Recipe, exp: Path, set_dir: Path) -> list[Record]:
     old, new = recipe.update
     aligner = load(aligner_dir(exp, System(NESSA, new, old)))
     trials = read_labeled(set_dir / "trials")
-    raw = {m: Embeddings.read(exp / "embeddings" / m / set_dir.name) for m in (new, old)}
+    raw = {m: Embeddings.read(embeddings_dir(exp, m, set_dir.name)) for m in (new, old)}
     aligner.check_models(raw[new], raw[old])
     space = {
         new: Embeddings(raw[new].keys, aligner.map_enroll(raw[new].matrix)),

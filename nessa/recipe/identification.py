@@ -3,16 +3,17 @@
 from pathlib import Path
 
 from nessa.errors import about
-from nessa.evaluation.rates import Comparison, Record, identification_rates
+from nessa.evaluation.rates import Comparison, identification_rates
+from nessa.files import Record
 from nessa.kaldi.embeddings import Embeddings
 from nessa.recipe.config import Recipe
-from nessa.recipe.scoring import side_paths
+from nessa.recipe.layout import embeddings_dir, scored_sides
 from nessa.recipe.systems import update_cells
 from nessa.scoring.sides import Sides
 
 
 def identify_cells(recipe: Recipe, set_dir: Path, exp: Path) -> list[Record]:
-    """Identification in the four cells of a model update, with the same profiles and probes.
+    """Identification rates in the four cells, of the same profiles and probes.
 
     Args:
         recipe: names the models, the draws and their seed.
@@ -21,7 +22,7 @@ def identify_cells(recipe: Recipe, set_dir: Path, exp: Path) -> list[Record]:
 
     Returns:
         The records of `identification_rates`, with "aligner", "enroll" and "runtime" in front;
-        none where the set has no profiles, which are mapped in stage 7.
+        none where the set has no profiles.
 
     Raises:
         InputError: see `Comparison.draw`; or embeddings are missing.
@@ -29,11 +30,11 @@ def identify_cells(recipe: Recipe, set_dir: Path, exp: Path) -> list[Record]:
     if not (set_dir / "enroll_map").is_file():
         return []
     draws, seed = recipe.evaluation.bootstrap_draws, recipe.evaluation.seed
-    models = [Embeddings.read(exp / "embeddings" / m / set_dir.name) for m in recipe.update]
+    models = [Embeddings.read(embeddings_dir(exp, m, set_dir.name)) for m in recipe.update]
     protocol, households = Comparison.draw(set_dir, models, seed)
     records = []
     for cell in update_cells(recipe):
-        sides = Sides.read(*side_paths(exp, cell, set_dir.name))
+        sides = Sides.read(*scored_sides(exp, cell, set_dir.name))
         with about(*sides.paths):
             rates = identification_rates(
                 protocol, sides.enroll, sides.runtime, households, draws, seed

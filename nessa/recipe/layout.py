@@ -1,5 +1,6 @@
 """Where the files of a run's systems lie.
 
+exp/embeddings/<model>/<set>/
 exp/aligners/<aligner>/<enroll>-<runtime>/
 exp/mapped/<aligner>/<enroll>-<runtime>/{dev,eval,cohort}/{enroll,runtime}/
 exp/scores/<aligner>/<enroll>-<runtime>/
@@ -11,7 +12,7 @@ exp/scores/<aligner>/<enroll>-<runtime>/
 from pathlib import Path
 from typing import Literal
 
-from nessa.recipe.systems import System
+from nessa.recipe.systems import RAW, System
 
 Kind = Literal["", ".asnorm"]  # of scores, as their files are named
 COSINE: Kind = ""
@@ -30,18 +31,47 @@ def aligner_dir(exp: Path, system: System) -> Path:
     return pair_dir(exp / "aligners", system)
 
 
+def embeddings_dir(exp: Path, model: str, set_name: str) -> Path:
+    """The embeddings of a set, as a model extracted them."""
+    return exp / "embeddings" / model / set_name
+
+
+def raw_sides(exp: Path, system: System, set_name: str) -> tuple[Path, Path]:
+    """The embeddings of a set on both sides, each in its model's own space."""
+    return (
+        embeddings_dir(exp, system.enroll, set_name),
+        embeddings_dir(exp, system.runtime, set_name),
+    )
+
+
+def raw_cohort(exp: Path, system: System, cohort_set: str) -> tuple[Path, Path]:
+    """The speakers' means of the cohort's set on both sides, each in its model's own space."""
+    enroll, runtime = raw_sides(exp, system, cohort_set)
+    return enroll / "spk_xvector.scp", runtime / "spk_xvector.scp"
+
+
 def mapped_dir(exp: Path, system: System, name: str) -> Path:
     """The mapped embeddings of a set (or of `COHORT`), with a folder for each side."""
     return pair_dir(exp / "mapped", system) / name
 
 
-def own_cohort(exp: Path, system: System, cohort_set: str) -> tuple[Path, Path]:
-    """The speakers' means of the cohort's set, in each model's own space."""
-    tables = [
-        exp / "embeddings" / model / cohort_set / "spk_xvector.scp"
-        for model in (system.enroll, system.runtime)
-    ]
-    return tables[0], tables[1]
+def scored_sides(exp: Path, system: System, set_name: str) -> tuple[Path, Path]:
+    """The embeddings of a set on both sides, in the space in which the system scores them."""
+    if _is_unmapped(system):
+        return raw_sides(exp, system, set_name)
+    mapped = mapped_dir(exp, system, set_name)
+    return mapped / "enroll", mapped / "runtime"
+
+
+def scored_cohort(exp: Path, system: System, cohort_set: str) -> tuple[Path, Path]:
+    """The cohort on both sides, in the space in which the system scores."""
+    if _is_unmapped(system):
+        return raw_cohort(exp, system, cohort_set)
+    return scored_sides(exp, system, COHORT)
+
+
+def _is_unmapped(system: System) -> bool:
+    return system.aligner == RAW and system.enroll == system.runtime
 
 
 def score_file(

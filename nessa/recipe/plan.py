@@ -1,4 +1,4 @@
-"""What a recipe asks the shell to do: the lists that `run.sh` walks through."""
+"""The plan of a recipe for run.sh: what each stage works on."""
 
 from collections.abc import Iterator
 
@@ -28,8 +28,6 @@ def plan(recipe: Recipe) -> Iterator[tuple[str, str]]:
     yield "corpus", recipe.corpus.program or ""
     yield "prepare", recipe.prepare.program
     yield "models", " ".join(recipe.encoders)
-    yield "trained", " ".join(recipe.encoders)
-    yield "sets", "train align dev eval"
     yield "extract_sets", " ".join(recipe.extraction.sets)
     yield "shards", str(recipe.extraction.shards)
     yield "aligners", " ".join(aligner_names(recipe))

@@ -1,4 +1,4 @@
-"""A recipe's systems: how stages 5 and 8 score them, and calibrate on dev what eval has."""
+"""Scoring a recipe's systems, and calibrating their eval scores on dev."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +12,6 @@ from nessa.kaldi.embeddings import Embeddings
 from nessa.recipe.config import Recipe
 from nessa.recipe.layout import (
     AS_NORM,
-    COHORT,
     COSINE,
     DEV,
     EVAL,
@@ -20,11 +19,12 @@ from nessa.recipe.layout import (
     Kind,
     aligner_dir,
     calibration_file,
-    mapped_dir,
-    own_cohort,
+    raw_sides,
     score_file,
+    scored_cohort,
+    scored_sides,
 )
-from nessa.recipe.systems import PLDA, PLDA_LLR, RAW, System, has_as_norm
+from nessa.recipe.systems import PLDA, PLDA_LLR, System, has_as_norm
 from nessa.scoring.calibration import Calibration, fit_calibration
 from nessa.scoring.sides import Scores, Sides, score_summary
 from nessa.trials import Trials, join_scores, read_enroll_map, read_scores, write_scores
@@ -52,9 +52,9 @@ def read_condition_scores(
 
 
 def score_system(recipe: Recipe, data: Path, exp: Path, system: System) -> Iterator[str]:
-    """Score a system's dev and eval trials, and calibrate on dev what eval has.
+    """Score a system's dev and eval trials, and calibrate the eval scores on dev.
 
-    By cosine and, but for NESSA's later seeds, with AS-norm; or by PLDA's likelihood ratio.
+    By cosine, and by AS-norm as well except for additional seeds; or by PLDA's likelihood ratio.
 
     Args:
         recipe: its section `scoring`.
@@ -63,19 +63,22 @@ def score_system(recipe: Recipe, data: Path, exp: Path, system: System) -> Itera
         system: what to score; a raw model with itself needs no mapping.
 
     Yields:
-        What was written, a line each.
+        A line per score file.
 
     Raises:
         InputError: embeddings or trials are missing or do not fit, the cohort is smaller than
             scoring.top_n, or the dev trials have no labels.
     """
-    cohort = Sides.read(*_cohort_paths(recipe, exp, system)) if has_as_norm(system) else None
+    settings = recipe.scoring
+    cohort = None
+    if has_as_norm(system):
+        cohort = Sides.read(*scored_cohort(exp, system, settings.cohort))
     calibrations: dict[Kind, Calibration] = {}
     for set_name in SCORED_SETS:
         if system.aligner == PLDA_LLR:
             score = _by_likelihood_ratio(exp, system, set_name)
         else:
-            score = _by_cosine(exp, system, set_name, cohort, recipe.scoring.top_n)
+            score = _by_cosine(exp, system, set_name, cohort, settings.top_n)
         for path in _lists(data / set_name):
             trials = Trials.read(path)
             enroll_map = path.with_name("enroll_map") if path.name == PROFILE_LIST else None
@@ -87,8 +90,9 @@ def score_system(recipe: Recipe, data: Path, exp: Path, system: System) -> Itera
                 yield score_summary(score_file(*place), trials, values)
                 if set_name == DEV:
                     fitted = calibration_file(exp / "scores", system, kind)
-                    p_target = recipe.scoring.p_target
-                    calibrations[kind] = fit_calibration(path, score_file(*place), fitted, p_target)
+                    calibrations[kind] = fit_calibration(
+                        path, score_file(*place), fitted, settings.p_target
+                    )
                 else:
                     llrs = calibrations[kind].apply(values)
                     write_scores(score_file(*place, calibrated=True), trials, llrs)
@@ -98,7 +102,7 @@ def _by_cosine(
     exp: Path, system: System, set_name: str, cohort: Sides | None, top_n: int
 ) -> Scorer:
     """By the cosine of the two sides, with AS-norm where there is a cohort."""
-    utterances = Sides.read(*side_paths(exp, system, set_name))
+    utterances = Sides.read(*scored_sides(exp, system, set_name))
     as_norm = utterances.as_norm(cohort, top_n) if cohort is not None else None
 
     def score(trials: Trials, enroll_map: Path | None) -> dict[Kind, Scores]:
@@ -120,10 +124,7 @@ def _by_likelihood_ratio(exp: Path, system: System, set_name: str) -> Scorer:
 
     aligner = load(aligner_dir(exp, system._replace(aligner=PLDA)))
     assert isinstance(aligner, PLDAAligner)
-    enroll, runtime = (
-        Embeddings.read(exp / "embeddings" / model / set_name)
-        for model in (system.enroll, system.runtime)
-    )
+    enroll, runtime = map(Embeddings.read, raw_sides(exp, system, set_name))
     aligner.check_models(enroll, runtime)
 
     def score(trials: Trials, enroll_map: Path | None) -> dict[Kind, Scores]:
@@ -134,28 +135,8 @@ def _by_likelihood_ratio(exp: Path, system: System, set_name: str) -> Scorer:
 
 
 def _lists(set_dir: Path) -> list[Path]:
-    """What a set is scored on: dev, which calibrates, only on its main list."""
+    """The trial lists of a set that are scored; of dev, which calibrates, only the main one."""
     if set_dir.name == DEV:
         return [set_dir / "trials"]
     profiles = set_dir / PROFILE_LIST
     return [*utterance_lists(set_dir), *([profiles] if profiles.is_file() else [])]
-
-
-def side_paths(exp: Path, system: System, set_name: str) -> tuple[Path, Path]:
-    """The embeddings of both sides of a system's set: raw, or in its shared space."""
-    if _is_unmapped(system):
-        directory = exp / "embeddings" / system.enroll / set_name
-        return directory, directory
-    mapped = mapped_dir(exp, system, set_name)
-    return mapped / "enroll", mapped / "runtime"
-
-
-def _cohort_paths(recipe: Recipe, exp: Path, system: System) -> tuple[Path, Path]:
-    if _is_unmapped(system):
-        return own_cohort(exp, system, recipe.scoring.cohort)
-    mapped = mapped_dir(exp, system, COHORT)
-    return mapped / "enroll", mapped / "runtime"
-
-
-def _is_unmapped(system: System) -> bool:
-    return system.aligner == RAW and system.enroll == system.runtime

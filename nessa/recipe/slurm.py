@@ -1,33 +1,21 @@
-"""What the jobs of each stage ask of a cluster: conf/slurm.yaml -> options of Slurm's sbatch."""
+"""Resources of each stage's jobs: conf/slurm.yaml -> options of Slurm's sbatch."""
 
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated
 
 from pydantic import Field, field_validator
 
-from nessa.schema import Positive, Section, read_section
-
-Stage = Literal[
-    "corpus",
-    "prepare",
-    "encoders",
-    "extract",
-    "symmetric",
-    "align",
-    "map",
-    "asymmetric",
-    "report",
-    "export",
-]
+from nessa.recipe.stages import STAGES
+from nessa.schema import Positive, Section, nearest, read_section
 
 TIME = r"^(\d+-)?\d+(:\d+){0,2}$"  # minutes, minutes:seconds, [days-]hours:minutes:seconds ...
 MEMORY = r"^\d+[KMGT]?$"  # megabytes without a unit
 
 
 class Request(Section):
-    """What a job asks for; None leaves it to the cluster."""
+    """The resources of a job; None leaves them to the cluster."""
 
     time: Annotated[str, Field(pattern=TIME)] | None = None
     memory: Annotated[str, Field(pattern=MEMORY)] | None = None  # of a node
@@ -77,11 +65,18 @@ class ClusterConfig(Section):
 
     retries: Annotated[int, Field(ge=0, le=99)] = 2  # of a job that failed, unless by bad input
     defaults: Request = Request()
-    # What they say goes before the defaults, key by key.
-    stages: dict[Stage, Request] = Field(default_factory=dict)
+    stages: dict[str, Request] = {}  # what they say goes before the defaults, key by key
 
-    def request(self, stage: Stage) -> Request:
-        """What the jobs of a stage ask for."""
+    @field_validator("stages", mode="before")
+    @classmethod
+    def _are_stages(cls, stages: object) -> object:
+        for name in stages if isinstance(stages, dict) else ():
+            if name not in STAGES:
+                raise ValueError(f"no stage {name!r}{nearest(str(name), STAGES)}")
+        return stages
+
+    def request(self, stage: str) -> Request:
+        """The resources of a stage's jobs."""
         own = self.stages.get(stage, Request())
         return self.defaults.model_copy(update=own.model_dump(exclude_unset=True))
 
@@ -97,7 +92,7 @@ def cluster_plan(path: Path) -> Iterator[tuple[str, str]]:
     """
     config = read_section(path, ClusterConfig)
     yield "retries", str(config.retries)
-    for stage in get_args(Stage):
+    for stage in STAGES:
         request = config.request(stage)
         yield f"{stage}.cpus", str(request.cpus)
         yield f"{stage}.processes", str(request.processes)

@@ -1,29 +1,31 @@
-"""The stages of run.sh: their names and numbers, and what their results depend on."""
+"""The stages of run.sh, listed in stages.txt, and what their results depend on."""
+
+from pathlib import Path
 
 from nessa.files import digest
 from nessa.recipe.config import Recipe
 
-# The first stage that each section changes; a marker of a stage depends on all of the sections
-# up to it, so that a changed aligner does not make the encoders train again.
+STAGES = tuple(
+    line.split()[0] for line in Path(__file__).with_name("stages.txt").read_text().splitlines()
+)
+
+# The first stage whose outcome a section of the recipe changes; one that is not here changes all.
+# So a changed aligner does not make the encoders train again.
 FIRST_STAGE = {
-    "name": 0,
-    "seed": 0,
-    "corpus": 0,
-    "prepare": 1,
-    "encoders": 3,
-    "extraction": 4,
-    "update": 5,
-    "controls": 6,
-    "baselines": 6,
-    "aligner": 6,
-    "scoring": 5,
-    "evaluation": 5,
+    "prepare": "prepare",
+    "encoders": "encoders",
+    "extraction": "extract",
+    "update": "symmetric",
+    "scoring": "symmetric",
+    "evaluation": "symmetric",
+    "controls": "align",
+    "baselines": "align",
+    "aligner": "align",
 }
 
-STAGES = range(11)
 
-
-def stage_digest(recipe: Recipe, stage: int) -> str:
+def stage_digest(recipe: Recipe, stage: str) -> str:
     """sha256 of the settings that the outcome of `stage` depends on."""
+    before = STAGES[: STAGES.index(stage) + 1]
     settings = recipe.model_dump(mode="json")
-    return digest({key: settings[key] for key, first in FIRST_STAGE.items() if first <= stage})
+    return digest({k: v for k, v in settings.items() if FIRST_STAGE.get(k, STAGES[0]) in before})

@@ -1,48 +1,39 @@
 """Studies: how NESSA's gain depends on its data, its width and its parts, beyond a recipe's table.
 
 Each study trains NESSA anew at several points, on the recipe's align set and with the recipe's
-settings but for what the point changes, and evaluates it as stage 8 does: single-utterance eval
-trials, both update directions, paired intervals. Nothing of it is used to choose anything.
+settings but for what the point changes, and evaluates it as stage asymmetric does: single-utterance
+eval trials, both update directions, paired intervals. Nothing of it is used to choose anything.
 """
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from nessa.alignment.base import Aligner, DevSet
 from nessa.alignment.linear import mapped_scores
 from nessa.alignment.neural import NeuralAligner
 from nessa.errors import InputError
 from nessa.evaluation.conditions import Condition, read_conditions
-from nessa.files import digest, read_json, write_json
+from nessa.files import Record, digest, read_json, write_json
 from nessa.kaldi.datadir import read_utt2spk
 from nessa.kaldi.embeddings import Embeddings
 from nessa.metrics.bootstrap import bootstrap, mean_estimate, recovered_gain
 from nessa.progress import progress
 from nessa.recipe.config import Recipe
+from nessa.recipe.layout import embeddings_dir
 from nessa.scoring.cosine import cosine_scores
+from nessa.scoring.sides import Scores
 from nessa.trials import Trials
 
 log = logging.getLogger(__name__)
-StudyName = Literal["speakers", "utterances", "width", "parts", "freeze"]
 SPEAKERS = (50, 100, 200, 500, 1000, 2000, 5000)
 WIDTHS = (0, 16, 64, 256, 1024)
 
-# The sections of the recipe that a study's outcome depends on.
-SECTIONS = {
-    "seed",
-    "corpus",
-    "prepare",
-    "encoders",
-    "extraction",
-    "update",
-    "aligner",
-    "evaluation",
-}
+# The sections of the recipe that a study's outcome does not depend on.
+OTHER_SECTIONS = {"name", "controls", "baselines", "scoring"}
 
 # What the method is made of, each taken away or replaced by itself. The enrollment side of the
 # fit is the new model; its mirror serves the other direction.
@@ -60,8 +51,6 @@ PARTS: dict[str, dict[str, Any]] = {
     "old model's space kept, new model mapped": {"mode": "to-runtime"},
 }
 
-Record = dict[str, Any]
-Scores = npt.NDArray[np.float32]
 Pair = tuple[str, str]  # (enrollment model, runtime model)
 
 
@@ -79,11 +68,11 @@ class Point(NamedTuple):
     systems: Mapping[Pair, Sequence[Aligner]]
 
 
-def run_study(name: StudyName, recipe: Recipe, data: Path, exp: Path, output: Path) -> list[Record]:
+def run_study(name: str, recipe: Recipe, data: Path, exp: Path, output: Path) -> list[Record]:
     """Run a study and write its records as JSON.
 
     Args:
-        name: speakers, utterances, width (curves), parts or freeze (tables).
+        name: a key of `STUDIES`.
         recipe: the resolved recipe.
         data: holds the align, dev and eval sets.
         exp: holds embeddings/.
@@ -96,20 +85,19 @@ def run_study(name: StudyName, recipe: Recipe, data: Path, exp: Path, output: Pa
     Raises:
         InputError: embeddings or trials are missing.
     """
-    laboratory = _Laboratory(recipe, data, exp)
-    records = laboratory.evaluate(list(STUDIES[name](laboratory)))
+    runner = StudyRunner(recipe, data, exp)
+    records = runner.evaluate(list(STUDIES[name](runner)))
     write_json(output, {"study": name, "digest": _digest(recipe), "records": records})
     return records
 
 
-class _Laboratory:
+class StudyRunner:
     """The align and dev sets of both models, and how to fit and evaluate NESSA on them."""
 
     def __init__(self, recipe: Recipe, data: Path, exp: Path) -> None:
         self.recipe = recipe
-        self.pairs = recipe.pairs
         self.sets = {
-            (model, part): Embeddings.read(exp / "embeddings" / model / part)
+            (model, part): Embeddings.read(embeddings_dir(exp, model, part))
             for model in recipe.update
             for part in ("align", "dev", "eval")
         }
@@ -134,8 +122,9 @@ class _Laboratory:
             seed: None: the recipe's first.
             changes: of the recipe's settings.
         """
+        seed = self.recipe.aligner.seeds[0] if seed is None else seed
         settings = self.recipe.aligner.model_dump(exclude={"seeds"}) | changes
-        aligner = base or NeuralAligner(seed=seed or self.recipe.aligner.seeds[0], **settings)
+        aligner = base or NeuralAligner(seed=seed, **settings)
         enroll, runtime = pair
         dev = DevSet(self.sets[enroll, "dev"], self.sets[runtime, "dev"], self.dev_trials)
         x, y = self.sets[enroll, "align"], self.sets[runtime, "align"]
@@ -146,8 +135,9 @@ class _Laboratory:
 
     def both_ways(self, **options: Any) -> dict[Pair, list[Aligner]]:
         """One fit, which serves both update directions; see `fit`."""
-        aligner = self.fit(self.pairs[0], **options)
-        return dict(zip(self.pairs, ([aligner], [aligner.mirrored()]), strict=True))
+        one, other = self.recipe.pairs
+        aligner = self.fit(one, **options)
+        return {one: [aligner], other: [aligner.mirrored()]}
 
     def utterances_by_speaker(self) -> dict[str, list[str]]:
         """{speaker: align utterances}, speakers and utterances in key order."""
@@ -207,64 +197,63 @@ def _watched(points: Sequence[Any], what: str) -> Iterable[Any]:
     return progress(points, total=len(points), what=what)
 
 
-def _by_speakers(laboratory: _Laboratory) -> Iterator[Point]:
+def _by_speakers(runner: StudyRunner) -> Iterator[Point]:
     """Nested sets of align speakers, drawn at random."""
-    utterances = laboratory.utterances_by_speaker()
-    order = np.random.default_rng(laboratory.recipe.seed).permutation(sorted(utterances))
+    utterances = runner.utterances_by_speaker()
+    order = np.random.default_rng(runner.recipe.seed).permutation(sorted(utterances))
     counts = [count for count in SPEAKERS if count < len(order)]
     for count in _watched([*counts, len(order)], "align speakers"):
         keys = [key for speaker in sorted(order[:count]) for key in utterances[speaker]]
-        yield Point(f"{count} speakers", count, laboratory.both_ways(keys=keys))
+        yield Point(f"{count} speakers", count, runner.both_ways(keys=keys))
 
 
-def _by_utterances(laboratory: _Laboratory) -> Iterator[Point]:
+def _by_utterances(runner: StudyRunner) -> Iterator[Point]:
     """The first utterances of every align speaker."""
-    utterances = laboratory.utterances_by_speaker()
+    utterances = runner.utterances_by_speaker()
     most = max(map(len, utterances.values()))
     for count in _watched(range(2, most + 1), "utterances per speaker"):
         keys = [key for own in utterances.values() for key in own[:count]]
-        yield Point(f"{count} utterances", count, laboratory.both_ways(keys=keys))
+        yield Point(f"{count} utterances", count, runner.both_ways(keys=keys))
 
 
-def _by_width(laboratory: _Laboratory) -> Iterator[Point]:
+def _by_width(runner: StudyRunner) -> Iterator[Point]:
     for width in _watched(WIDTHS, "hidden units"):
-        yield Point(f"{width} units", width, laboratory.both_ways(hidden_dim=width))
+        yield Point(f"{width} units", width, runner.both_ways(hidden_dim=width))
 
 
-def _by_parts(laboratory: _Laboratory) -> Iterator[Point]:
+def _by_parts(runner: StudyRunner) -> Iterator[Point]:
     for label, changes in _watched(list(PARTS.items()), "parts"):
-        yield Point(label, None, laboratory.both_ways(**changes))
+        yield Point(label, None, runner.both_ways(**changes))
 
 
-def _by_freezing(laboratory: _Laboratory) -> Iterator[Point]:
+def _by_freezing(runner: StudyRunner) -> Iterator[Point]:
     """A runtime model that joins a space against training both sides for it, all seeds."""
-    seeds = laboratory.recipe.aligner.seeds
-    old, new = laboratory.recipe.update
+    seeds = runner.recipe.aligner.seeds
+    old, new = runner.recipe.update
     bases: dict[Pair, list[NeuralAligner]] = {}
     for pair in _watched([(old, old), (new, new), (new, old)], "both sides trained"):
-        bases[pair] = [laboratory.fit(pair, seed=seed) for seed in seeds]
+        bases[pair] = [runner.fit(pair, seed=seed) for seed in seeds]
     bases[old, new] = [aligner.mirrored() for aligner in bases[new, old]]
     for pair, fitted in bases.items():
         yield Point("both sides trained", None, {pair: fitted})
     updates = [((old, old), new), ((new, old), new), ((old, new), old), ((new, new), old)]
     for (enroll, before), after in _watched(updates, "enrollment side frozen"):
         label = f"{enroll}'s profiles frozen as mapped for runtime {before}"
-        joined = [_join(laboratory, base, enroll, after) for base in bases[enroll, before]]
+        joined = [_join(runner, base, enroll, after) for base in bases[enroll, before]]
         yield Point(label, None, {(enroll, after): joined})
 
 
-def _join(laboratory: _Laboratory, base: NeuralAligner, enroll: str, runtime: str) -> NeuralAligner:
+def _join(runner: StudyRunner, base: NeuralAligner, enroll: str, runtime: str) -> NeuralAligner:
     """`base` with a runtime side trained for another model; stored profiles must not move."""
-    profiles = laboratory.sets[enroll, "eval"].matrix
+    profiles = runner.sets[enroll, "eval"].matrix
     stored = base.map_enroll(profiles)
-    updated = base.copy()
-    laboratory.fit((enroll, runtime), base=updated)
+    updated = runner.fit((enroll, runtime), base=base.copy())
     if not np.array_equal(updated.map_enroll(profiles), stored):
         raise RuntimeError("a frozen side has moved; mapped profiles would be worthless")
     return updated
 
 
-STUDIES: dict[StudyName, Callable[[_Laboratory], Iterator[Point]]] = {
+STUDIES: dict[str, Callable[[StudyRunner], Iterator[Point]]] = {
     "speakers": _by_speakers,
     "utterances": _by_utterances,
     "width": _by_width,
@@ -293,7 +282,7 @@ def read_studies(exp: Path, recipe: Recipe) -> dict[str, list[Record]]:
 
 
 def _digest(recipe: Recipe) -> str:
-    return digest(recipe.model_dump(mode="json", include=SECTIONS))
+    return digest(recipe.model_dump(mode="json", exclude=OTHER_SECTIONS))
 
 
 def _read(path: Path) -> dict[str, Any]:

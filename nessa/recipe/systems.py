@@ -9,7 +9,7 @@ RAW = "raw"  # embeddings as they were extracted
 NESSA = "nessa"
 PLDA = "plda"
 PLDA_LLR = "plda.llr"  # the aligner of PLDA, scored by its likelihood ratio instead of a cosine
-SEED = ".seed"  # between "nessa" and the number of a training after the first
+SEED = ".seed"  # between "nessa" and an additional seed
 
 
 class System(NamedTuple):
@@ -35,14 +35,9 @@ class System(NamedTuple):
         return cls(*names)
 
 
-def aligner_name(index: int) -> str:
-    """The name of NESSA's `index`-th training: nessa, nessa.seed2, ..."""
-    return NESSA if index == 0 else f"{NESSA}{SEED}{index + 1}"
-
-
-def seed_index(name: str) -> int:
-    """The inverse of `aligner_name`."""
-    return int(name.partition(SEED)[2] or 1) - 1
+def seed_of(name: str, recipe: Recipe) -> int:
+    """The seed of a training of NESSA: that in its name, or the recipe's first."""
+    return int(name.partition(SEED)[2] or recipe.aligner.seeds[0])
 
 
 def is_nessa(name: str) -> bool:
@@ -51,12 +46,13 @@ def is_nessa(name: str) -> bool:
 
 
 def aligner_names(recipe: Recipe) -> list[str]:
-    """Every aligner of the recipe."""
-    return [*recipe.baselines, *map(aligner_name, range(len(recipe.aligner.seeds)))]
+    """Every aligner: baselines, nessa, and nessa.seed<S> for each additional seed S."""
+    additional = recipe.aligner.seeds[1:]
+    return [*recipe.baselines, NESSA, *(f"{NESSA}{SEED}{seed}" for seed in additional)]
 
 
 def symmetric_systems(recipe: Recipe) -> list[System]:
-    """Each model with itself, as it is."""
+    """Each model with itself, unmapped."""
     return [System(RAW, model, model) for model in recipe.encoders]
 
 
@@ -78,16 +74,16 @@ def scored_systems(recipe: Recipe) -> list[System]:
 def has_as_norm(system: System) -> bool:
     """Whether a system is scored with AS-norm too.
 
-    All are but NESSA's trainings after the first, and a likelihood ratio, which is normalized.
+    All are, except for NESSA's additional seeds, and a likelihood ratio, which is normalized.
     """
     name = system.aligner
     return name != PLDA_LLR and (name == NESSA or not is_nessa(name))
 
 
 def update_cells(recipe: Recipe) -> list[System]:
-    """What a fleet uses while its models move from old to new: (enroll, runtime) in {old, new}^2.
+    """The four cells of a model update, (enroll, runtime) in {old, new}^2.
 
-    A model with itself is raw; the two update directions go through NESSA's first training.
+    A model with itself is raw; the two update directions are mapped by NESSA's first seed.
     """
     old, new = recipe.update
     return [

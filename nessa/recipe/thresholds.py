@@ -1,13 +1,13 @@
-"""One threshold for all cells of a model update, against one threshold per cell."""
+"""What one threshold for all cells of a model update costs over one per cell."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from nessa.evaluation.conditions import Condition
+from nessa.files import Record
 from nessa.metrics.roc import Roc, act_dcf, min_dcf
 from nessa.recipe.config import Recipe
 from nessa.recipe.layout import AS_NORM, COSINE, Kind
@@ -17,7 +17,6 @@ from nessa.scoring.sides import Scores
 
 P_TARGET = 0.01  # of the detection cost that a threshold is chosen for
 KINDS: dict[Kind, str] = {COSINE: "cosine", AS_NORM: "as-norm"}
-Record = dict[str, Any]
 Labels = npt.NDArray[np.bool_]
 Cells = Mapping[System, Scores]  # cell of the update -> scores (T,), all of the same trials
 
@@ -41,7 +40,7 @@ def read_cells(
 
 
 def threshold_costs(scores: Mapping[tuple[Kind, bool], Cells], labels: Labels) -> list[Record]:
-    """What it costs to use one threshold for all cells.
+    """Detection costs with one threshold for all cells, and with one per cell.
 
     Args:
         scores: of `read_cells`.
@@ -71,7 +70,7 @@ def threshold_costs(scores: Mapping[tuple[Kind, bool], Cells], labels: Labels) -
 
 
 def best_threshold(scores: Scores, labels: Labels) -> float:
-    """The score from which on accepting costs least, at the prior `P_TARGET`.
+    """The threshold with the least detection cost, at the prior `P_TARGET`.
 
     Args:
         scores: (T,).

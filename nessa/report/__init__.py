@@ -1,4 +1,4 @@
-"""Stage 9: all metrics of a run as results.json, as a page in Markdown and HTML, and figures."""
+"""All metrics of a run: results.json, a page in Markdown and HTML, and figures."""
 
 import os
 import platform
@@ -32,8 +32,7 @@ from nessa.scoring.sides import Scores
 
 __all__ = ["write_report"]
 
-METRICS = {"symmetric": 5, "asymmetric": 8}  # file in exp/metrics -> the stage that writes it
-STAGE = 9
+METRICS = ("symmetric", "asymmetric")  # files in exp/metrics, each by the stage of its name
 FIELDS = {
     "recipe", "aligner", "enroll", "runtime", "trials", "seed", "targets", "nontargets",
     "eer", "eer_ci", "min_dcf", "min_dcf_ci", "gain", "gain_ci",
@@ -116,7 +115,7 @@ def read_metrics(exp: Path, name: str) -> list[dict[str, Any]]:
         InputError: the file is missing, or holds something else.
     """
     path = exp / "metrics" / f"{name}.json"
-    remedy = f"run stage {METRICS[name]} ({name}): ./run.sh --stage {METRICS[name]}"
+    remedy = f"run ./run.sh --stage {name}"
     if not path.is_file():
         raise InputError(f"{path}: no such file; {remedy}")
     records = read_json(path)
@@ -134,7 +133,7 @@ def read_metrics(exp: Path, name: str) -> list[dict[str, Any]]:
 def _read_identification(exp: Path) -> list[dict[str, Any]]:
     path = exp / "metrics" / "identification.json"
     if not path.is_file():
-        raise InputError(f"{path}: no such file; run stage 8 (asymmetric): ./run.sh --stage 8")
+        raise InputError(f"{path}: no such file; run ./run.sh --stage asymmetric")
     return read_json(path)
 
 
@@ -160,7 +159,7 @@ def _circumstances(recipe: Recipe) -> dict[str, str]:
         "Seed": str(recipe.seed),
         "Machine": f"{platform.machine()} with {os.cpu_count()} cores",
         "Versions": f"Python {platform.python_version()}, {versions}",
-        "Settings": f"digest {stage_digest(recipe, STAGE)[:12]}",
+        "Settings": f"digest {stage_digest(recipe, 'report')[:12]}",
     }
 
 
@@ -260,7 +259,7 @@ def _markdown(
         f"# Results of recipe {recipe.name}",
         "",
         f"Made by `./run.sh --recipe {recipe.name}`; settings in `exp/recipe.yaml`, "
-        f"digest `{stage_digest(recipe, STAGE)[:12]}`. Seed {recipe.seed}; "
+        f"digest `{stage_digest(recipe, 'report')[:12]}`. Seed {recipe.seed}; "
         f"{', '.join(list(_circumstances(recipe).values())[1:3])}.",
         "",
         markdown_table(records),

@@ -4,9 +4,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
-from nessa.recipe.slurm import Stage
+from nessa.recipe.stages import STAGES
 
 LAST_LINE = re.compile(r"# exit code (\d+) after (\d+) seconds at ")
 END_BYTES = 4096  # of a log, in which its last line is looked for
@@ -35,7 +34,7 @@ def read_stage_logs(folder: Path) -> Iterator[StageLog]:
     Args:
         folder: exp/log.
     """
-    for stage in get_args(Stage):
+    for stage in STAGES:
         logs = sorted((folder / stage).glob("*.log"))
         if logs:
             yield StageLog(stage, len(logs), sum(map(_seconds, logs)), _command(logs[0]))

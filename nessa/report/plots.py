@@ -19,7 +19,7 @@ from nessa.kaldi.datadir import read_utt2spk
 from nessa.kaldi.embeddings import Embeddings
 from nessa.metrics.roc import Roc, det_points, eer
 from nessa.recipe.config import Recipe
-from nessa.recipe.layout import aligner_dir
+from nessa.recipe.layout import aligner_dir, embeddings_dir
 from nessa.recipe.systems import NESSA, RAW, System
 from nessa.recipe.thresholds import best_threshold
 from nessa.report.tables import CLAIM, MEAN, Record, system_label
@@ -355,7 +355,7 @@ def write_spaces(recipe: Recipe, exp: Path, set_dir: Path, stem: Path) -> list[P
     keys = sorted(key for key, speaker in utt2spk.items() if speaker in speakers)
     codes = np.array([speakers.index(utt2spk[key]) for key in keys])
     raw = {
-        m: Embeddings.read(exp / "embeddings" / m / set_dir.name).select(keys) for m in (old, new)
+        m: Embeddings.read(embeddings_dir(exp, m, set_dir.name)).select(keys) for m in (old, new)
     }
     mapped = np.concatenate(
         [aligner.map_runtime(raw[old].matrix), aligner.map_enroll(raw[new].matrix)]

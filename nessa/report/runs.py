@@ -43,13 +43,13 @@ def read_results(run: Path) -> list[dict[str, Any]]:
     candidates = (run, run / "results.json", run / "exp" / "results.json")
     path = next((path for path in candidates if path.is_file()), None)
     if path is None:
-        raise InputError(f"{run}: no results.json here or in exp/; run its stage 9 first")
+        raise InputError(f"{run}: no results.json here or in exp/; run its stage report first")
     records = read_json(path)
     keys = {"aligner", "enroll", "runtime", "trials", "eer", "gain", "seed"}
     if not isinstance(records, list) or not all(
         isinstance(record, dict) and keys <= record.keys() for record in records
     ):
-        raise InputError(f"{path}: not the results of a run; run its stage 9 again")
+        raise InputError(f"{path}: not the results of a run; run its stage report again")
     return records
 
 

@@ -90,6 +90,8 @@ def synthesize_corpus(
             something that is not a synthetic corpus.
     """
     _check_settings(settings, nj)
+    if not sets:
+        raise InputError("corpus: no sets; say in corpus.sets how many speakers to make")
     speakers = list(_list_speakers(sets))
     espeak = Espeak()
     stamp = {
@@ -192,7 +194,7 @@ def _write_speaker(wav: Path, speaker: Speaker, settings: Settings, espeak: Espe
         folder.mkdir(parents=True, exist_ok=True)
         _write_wav(folder / f"{utterance:05d}.wav", samples)
     # No fsync, which would cost more than the synthesis: a killed process loses nothing that the
-    # rename shows, and what a power cut may empty is refused by name at stage 1.
+    # rename shows, and what a power cut may empty is refused by name in stage prepare.
     temporary.rename(wav / speaker.id)
 
 

@@ -337,10 +337,13 @@ def test_loading_names_what_is_wrong(tmp_path: Path) -> None:
 def test_recipe_names_make_their_aligners() -> None:
     recipe = resolve(ROOT / "recipes/mini/recipe.yaml", overrides=["aligner.seeds=[4, 9]"])
     assert isinstance(make_aligner("logit", recipe), LogitAligner)
-    first, second = make_aligner("nessa", recipe), make_aligner("nessa.seed2", recipe)
+    first, second = make_aligner("nessa", recipe), make_aligner("nessa.seed9", recipe)
     assert (first.settings["seed"], second.settings["seed"]) == (4, 9)
     with pytest.raises(InputError, match="procrustean"):
         make_aligner("procrustean", recipe)
+    for seeds in ("[]", "[4, 9, 4]"):
+        with pytest.raises(InputError, match=r"aligner\.seeds: .*(twice|at least 1)"):
+            resolve(ROOT / "recipes/mini/recipe.yaml", overrides=[f"aligner.seeds={seeds}"])
 
 
 def test_a_stamp_is_not_needed() -> None:

@@ -76,7 +76,7 @@ def test_bad_input_as_the_shell_sees_it(toy: Toy) -> None:
         [sys.executable, "-m", "nessa.cli", *words], capture_output=True, text=True
     )
     assert done.returncode == 2
-    assert done.stderr == f"nessa: error: {words[1]}: no such folder; has stage 1 been run?\n"
+    assert done.stderr == f"nessa: error: {words[1]}: no such folder; has stage prepare been run?\n"
 
 
 def test_align_map_and_score_work_together(nessa: Command, toy: Toy) -> None:
@@ -242,7 +242,7 @@ def test_unknown_models_and_aligners_are_named_with_those_there_are(
     nessa(*train, "--model", "z").refused(str(toy.recipe), "'z'", "['x', 'y']")
     nessa(*toy.align("nesa")).refused("'nesa'", "logit, procrustes, nessa")
     output = ["--data", toy.data, "--set", "eval", "--output", toy.folder / "out"]
-    nessa("extract", "--encoder", toy.exp / "z", *output).refused(f"{toy.exp}/z/", "stage 3")
+    nessa("extract", "--encoder", toy.exp / "z", *output).refused(f"{toy.exp}/z/", "stage encoders")
 
 
 @pytest.mark.parametrize("system", ["raw", "raw:x", "raw:x:x:x"])
@@ -375,10 +375,14 @@ def test_missing_folders_and_files_are_named(nessa: Command, toy: Toy) -> None:
         (toy.score(gone), f"{gone}: no such folder"),
         (toy.score(gone / "xvector.scp"), f"{gone}/xvector.scp: no such file"),
         ([*toy.score(), "--enroll-map", gone], f"{gone}: no such file"),
-        (toy.map(), f"{toy.folder / 'aligner'}: no aligner here", "stage 6"),
-        (["export", "--aligner", gone, "--output", toy.folder], f"{gone}: no aligner", "stage 6"),
+        (toy.map(), f"{toy.folder / 'aligner'}: no aligner here", "stage align"),
+        (
+            ["export", "--aligner", gone, "--output", toy.folder],
+            f"{gone}: no aligner",
+            "stage align",
+        ),
         (toy.evaluate("raw:x:x"), "raw/x-x/eval/trials.scores: no such file"),
-        (["report", *recipe], "metrics/symmetric.json: no such file", "stage 5"),
+        (["report", *recipe], "metrics/symmetric.json: no such file", "stage symmetric"),
         (["synth", "--recipe", gone, "--output", toy.folder], f"{gone}: no such file"),
     ):
         nessa(*words).refused(*parts)

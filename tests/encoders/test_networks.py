@@ -80,7 +80,7 @@ def test_the_fingerprint_tells_weights_and_features_apart() -> None:
 
 
 def test_missing_and_damaged_models_are_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"config\.yaml: no such file.*stage 3"):
+    with pytest.raises(InputError, match=r"config\.yaml: no such file.*stage encoders"):
         load_model(tmp_path)
     save_model(tmp_path, config("tdnn"), trained_looking("tdnn"))
     weights = tmp_path / "model.safetensors"

@@ -204,7 +204,7 @@ def test_a_noise_of_another_sampling_rate_is_refused(data: Path) -> None:
 
 
 def test_a_missing_manifest_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"train_cuts.*stage 1"):
+    with pytest.raises(InputError, match=r"train_cuts.*stage prepare"):
         train_encoder(config(), tmp_path, tmp_path / "out", workers=0)
 
 

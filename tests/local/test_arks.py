@@ -151,7 +151,7 @@ def test_pipes_in_a_table_are_not_run(tmp_path: Path) -> None:
     assert not mark.exists()
 
 
-# ---- stage 1 ------------------------------------------------------------------------------------
+# ---- stage prepare ------------------------------------------------------------------------------
 
 
 def run(programs: Programs, recipe: Path, data: Path) -> Done:  # noqa: F811

@@ -156,5 +156,5 @@ def test_a_system_has_all_that_it_is_scored_on_mapped(aligner, tmp_path):
         means = Embeddings.read(model / "align/spk_xvector.scp")
         function = {"enroll": aligner.map_enroll, "runtime": aligner.map_runtime}[side]
         np.testing.assert_array_equal(cohort.matrix, function(means.matrix))
-    # AS-norm is left to the first training.
+    # AS-norm is left to the first seed.
     assert not (toy.exp / "mapped/nessa.seed2/x-y/cohort").exists()

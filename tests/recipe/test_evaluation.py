@@ -21,7 +21,7 @@ from tests.pairs import all_trials, two_views, write_system
 
 OLD, NEW = System("raw", "old", "old"), System("raw", "new", "new")
 LOGIT = System("logit", "new", "old")
-NESSA, NESSA2 = System("nessa", "new", "old"), System("nessa.seed2", "new", "old")
+NESSA, NESSA2 = System("nessa", "new", "old"), System("nessa.seed5", "new", "old")
 NOISE = {OLD: 1.0, NEW: 0.2, LOGIT: 2.0, NESSA: 0.5, NESSA2: 0.6}
 DRAWS, SEED = 40, 7
 

@@ -1,4 +1,4 @@
-"""A recipe's systems: what stages 5 and 8 write is what the commands on files would."""
+"""A recipe's systems: what `nessa recipe score` writes is what the commands on files would."""
 
 from pathlib import Path
 
@@ -128,7 +128,7 @@ def test_dev_trials_without_labels_cannot_calibrate(toy: Toy) -> None:
         score(toy, RAW)
 
 
-def test_as_norm_is_left_out_for_later_seeds_only(toy: Toy) -> None:
+def test_as_norm_is_left_out_for_additional_seeds_only(toy: Toy) -> None:
     assert has_as_norm(System("logit", "x", "y")) and has_as_norm(System("nessa", "x", "y"))
     assert not has_as_norm(System("nessa.seed2", "x", "y"))
     assert all(map(has_as_norm, update_cells(load_recipe(toy.recipe))))

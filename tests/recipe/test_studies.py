@@ -19,7 +19,7 @@ def toy(tmp_path: Path) -> Toy:
     return Toy(tmp_path)
 
 
-def run(toy: Toy, name: studies.StudyName) -> list[dict]:
+def run(toy: Toy, name: str) -> list[dict]:
     output = toy.exp / "studies" / f"{name}.json"
     return run_study(name, load_recipe(toy.recipe), toy.data, toy.exp, output)
 
@@ -28,7 +28,7 @@ def run(toy: Toy, name: studies.StudyName) -> list[dict]:
     ("name", "values"), [("speakers", [10, 20, 40]), ("utterances", [2]), ("width", [0, 4])]
 )
 def test_a_curve_has_both_update_directions_at_each_point(
-    toy: Toy, name: studies.StudyName, values: list[int], monkeypatch: pytest.MonkeyPatch
+    toy: Toy, name: str, values: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(studies, "SPEAKERS", (10, 20, 500))
     monkeypatch.setattr(studies, "WIDTHS", (0, 4))

@@ -434,12 +434,12 @@ def test_report_has_the_same_bytes_again(exp: Path, data: Path) -> None:
     assert [(exp / name).read_bytes() for name in files] == before
 
 
-@pytest.mark.parametrize(("name", "stage"), [("symmetric", 5), ("asymmetric", 8)])
+@pytest.mark.parametrize("name", ["symmetric", "asymmetric"])
 def test_missing_metrics_name_the_stage_and_nothing_is_written(
-    name: str, stage: int, exp: Path, data: Path
+    name: str, exp: Path, data: Path
 ) -> None:
     (exp / "metrics" / f"{name}.json").unlink()
-    with pytest.raises(InputError, match=rf"{name}\.json: .*run stage {stage} \({name}\)"):
+    with pytest.raises(InputError, match=rf"{name}\.json: .*run \./run\.sh --stage {name}"):
         write_report(make_recipe(), exp, data)
     assert not (exp / "report").exists() and not (exp / "results.json").exists()
 
@@ -447,7 +447,7 @@ def test_missing_metrics_name_the_stage_and_nothing_is_written(
 @pytest.mark.parametrize("content", [{}, [3], [{"eer": 0.1}]])
 def test_other_json_is_refused(content: Any, exp: Path, data: Path) -> None:
     write_json(exp / "metrics" / "symmetric.json", content)
-    with pytest.raises(InputError, match=r"symmetric\.json: .*stage 5"):
+    with pytest.raises(InputError, match=r"symmetric\.json: .*stage symmetric"):
         write_report(make_recipe(), exp, data)
 
 
@@ -472,7 +472,7 @@ def test_runs_stand_side_by_side(nessa: Command, tmp_path: Path) -> None:
     assert ["nessa", "v1", "v2", "single", "5.00, 80.0 %", "10.00, undefined"] in lines
     assert ["raw", "v1", "v1", "single", "10.00, 0.0 %", "–"] in lines
     assert nessa("report", tmp_path / "one", "--markdown").out.startswith("| system")
-    nessa("report", tmp_path / "none").refused("none: no results.json", "stage 9")
+    nessa("report", tmp_path / "none").refused("none: no results.json", "stage report")
     nessa("report", tmp_path / "one", tmp_path / "one").refused("named twice")
     assert nessa("report", tmp_path / "one", "--exp", tmp_path).status == 2
     write_json(tmp_path / "bad/results.json", [{"eer": 1}])

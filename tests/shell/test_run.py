@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from nessa.recipe.stages import STAGES
 from tests.conftest import ROOT
 
 # Stands in for Python: resolves a recipe to a plan, and notes every other command in $CALLS.
-# The setting `late=...` matters from stage 6 on, any other from stage 0 on.
+# The setting `late=...` matters from stage align on, any other from the first stage on.
 FAKE_PYTHON = f"""#!{sys.executable}
 import os, sys, time
 words = sys.argv[1:]
@@ -24,13 +25,13 @@ elif words[0].endswith("check_environment.py"):
     pass
 elif words[:4] == ["-m", "nessa.cli", "recipe", "resolve"]:
     early = [w for w in words if "=" in w and not w.startswith("late=")]
-    print("name mini\\nmodels old new\\ntrained", os.environ.get("TRAINED", "old new"))
-    print("sets train align dev eval\\nextract_sets align dev eval")
+    print("name mini\\nmodels old new\\nextract_sets align dev eval")
     print("corpus mini\\nprepare voxceleb\\nshards 2\\naligners logit\\npairs new:old")
     print("symmetric raw:old:old raw:new:new\\nfitted logit:new:old")
-    print("mapped logit:new:old\\nsystems logit:new:old\\nexported logit:new:old")
-    for stage in range(11):
-        seen = [w for w in words if "=" in w] if stage >= 6 else early
+    print("mapped logit:new:old\\nsystems logit:new:old")
+    print("exported", os.environ.get("EXPORTED", "logit:new:old"))
+    for number, stage in enumerate({STAGES}):
+        seen = [w for w in words if "=" in w] if number >= 5 else early
         print("digest", stage, f"{{stage}}-{{len(seen)}}-{{'.'.join(seen)}}")
 else:
     name = words[0] if words[0] != "-m" else words[3] if words[2] == "recipe" else words[2]
@@ -49,7 +50,7 @@ else:
 
 CHAIN = ["local/mini.py", "local/voxceleb.py", "prepare", "train", "train"]
 CHAIN += ["extract"] * 6 + ["score"] * 2 + ["evaluate"]
-LATE = ["align", "map", "score", "evaluate", "identify", "report", "export"]  # stage 6 and on
+LATE = ["align", "map", "score", "evaluate", "identify", "report", "export"]  # align and on
 CHAIN += LATE
 
 
@@ -60,6 +61,9 @@ class Tree:
         self.root = folder / "a repository"
         self.root.mkdir()
         shutil.copytree(ROOT / "utils", self.root / "utils")
+        self.stage_list = self.root / "nessa/recipe/stages.txt"
+        self.stage_list.parent.mkdir(parents=True)
+        shutil.copy(ROOT / "nessa/recipe/stages.txt", self.stage_list)
         shutil.copy(ROOT / "run.sh", self.root)
         for recipe in ("mini", "other"):
             (self.root / "recipes" / recipe).mkdir(parents=True)
@@ -127,8 +131,8 @@ def test_a_bare_run_does_all_stages_in_order_and_prints_the_table(tree):
     run = tree.run()
     assert run.returncode == 0, run.stderr
     assert tree.calls() == CHAIN
-    assert re.findall(r"stage (\d+): \w+ done", run.stdout) == [str(n) for n in range(11)]
-    assert re.search(r"\n\d{4}-\d\d-\d\d [\d:]{8} \(run.sh:\d+\) stage 3: encoders", run.stdout)
+    assert re.findall(r"stage (\d+): \w+ done", run.stdout) == [str(n) for n in range(10)]
+    assert re.search(r"\n\d{4}-\d\d-\d\d [\d:]{8} \(run.sh:\d+\) stage 2: encoders", run.stdout)
     assert "| the table |" in run.stdout
 
 
@@ -171,25 +175,55 @@ def test_only_the_stages_that_a_changed_setting_touches_run_again(finished):
 
 @pytest.mark.slow
 def test_stages_can_be_run_alone(finished):
-    for stage, calls in ((0, CHAIN[:1]), (3, ["train", "train"]), (9, ["report"])):
-        assert finished.run("--stage", str(stage), "--stop-stage", str(stage)).returncode == 0
+    for first, last, calls in (
+        ("0", "corpus", CHAIN[:1]),
+        ("encoders", "2", ["train", "train"]),
+        ("report", "report", ["report"]),
+    ):
+        assert finished.run("--stage", first, "--stop-stage", last).returncode == 0
         assert finished.calls() == calls
 
 
 def test_what_comes_after_a_stage_run_alone_is_out_of_date(finished):
-    finished.run("--stage", "7", "--stop-stage", "7")
+    finished.run("--stage", "map", "--stop-stage", "map")
     finished.lines()
     finished.run()
     assert finished.calls() == LATE[2:]
 
 
 def test_stop_stage_stops_and_the_next_run_carries_on(tree):
-    run = tree.run("--stop-stage", "2")
+    run = tree.run("--stop-stage", "1")
     assert run.returncode == 0
-    assert "stages up to 2 are done" in run.stdout
+    assert "stages up to prepare are done" in run.stdout
     assert tree.calls() == CHAIN[:3]
     tree.run()
     assert tree.calls() == CHAIN[3:]
+
+
+def test_help_lists_the_stages(tree):
+    text = tree.run("--help").stdout
+    assert re.findall(r"^ +(\d) (\w+) +\w", text, re.MULTILINE) == [
+        (str(number), stage) for number, stage in enumerate(STAGES)
+    ]
+    assert "stages.txt" not in text and "  --stage STAGE  " in text
+
+
+def test_a_new_stage_is_a_line_and_a_function(tree):
+    lines = tree.stage_list.read_text().splitlines(keepends=True)
+    tree.stage_list.write_text("".join([*lines[:4], "plots  look at them\n", *lines[4:]]))
+    script = tree.root / "run.sh"
+    own = 'stage_plots() {\n  run_one "${nessa[@]}" doctor\n}\n\nstage_symmetric() {'
+    script.write_text(script.read_text().replace("stage_symmetric() {", own))
+    python = tree.python.read_text().replace("'extract', ", "'extract', 'plots', ")
+    tree.python.write_text(python)
+    assert " 4 plots  look at them\n 5 symmetric " in tree.run("--help").stdout.replace(
+        "\n  ", "\n"
+    )
+    assert tree.run("--stop-stage", "plots").returncode == 0
+    assert tree.calls()[-2:] == ["extract", "doctor"]
+    assert (tree.exp / "log/plots/doctor.log").exists() and (tree.exp / ".done/plots").exists()
+    assert tree.run("--stop-stage", "5").returncode == 0
+    assert tree.calls()[0] == "score"
 
 
 def test_a_failed_stage_is_not_taken_for_done(tree):
@@ -235,7 +269,7 @@ def test_a_second_run_at_once_is_refused_and_names_the_first(tree):
     first.communicate(timeout=30)
 
 
-def test_what_is_left_out_is_decided_in_stage_1_even_after_a_finished_run(finished):
+def test_what_is_left_out_is_decided_in_stage_prepare_even_after_a_finished_run(finished):
     assert finished.run("--skip-bad", "true").returncode == 0
     (prepare,) = (line for line in finished.lines() if line.startswith("local/voxceleb.py"))
     assert "--skip-bad" in prepare.split("\t")
@@ -252,9 +286,10 @@ def test_work_dir_is_relative_to_the_caller(tree):
 
 
 @pytest.mark.slow
-def test_a_recipe_without_encoders_to_train_skips_that_stage(tree):
-    assert tree.run(TRAINED="").returncode == 0
-    assert "train" not in tree.calls()
+def test_a_stage_without_jobs_is_skipped(tree):
+    run = tree.run(EXPORTED="")
+    assert run.returncode == 0 and "nothing to do" in run.stdout
+    assert tree.calls() == CHAIN[:-1]
 
 
 def test_each_job_gets_its_model_and_shard(tree):
@@ -288,8 +323,9 @@ def test_each_job_of_a_system_gets_its_name(tree):
         (["--recipe", "vox"], "unknown recipe 'vox'; there are: mini other"),
         (["--recipe", "../recipes/mini"], "no recipe.yaml in this folder"),
         (["--stagge", "3"], "did you mean --stage?"),
-        (["--stage", "11"], "--stage must be a whole number from 0 to 10"),
-        (["--stage", "5", "--stop-stage", "4"], "--stage 5 comes after --stop-stage 4"),
+        (["--stage", "10"], "--stage 10: there are stages 0 to 9"),
+        (["--stop-stage", "alin"], "--stop-stage alin: no such stage; did you mean align?"),
+        (["--stage", "align", "--stop-stage", "4"], "--stage align comes after --stop-stage 4"),
         (["--nj", "0"], "--nj must be a whole number"),
         (["stage", "3"], "unexpected argument 'stage'"),
         (["--set", "x=$(touch canary)"], "asks for a command to be run"),
@@ -309,13 +345,13 @@ def test_a_recipe_may_be_any_folder(tree):
     folder.mkdir()
     (folder / "recipe.yaml").touch()
     assert tree.run("--recipe", "./my recipe", "--stop-stage", "1").returncode == 0
-    assert (folder / "exp/.done/1").exists()
+    assert (folder / "exp/.done/prepare").exists()
     assert not tree.exp.exists()
 
 
 def test_places_of_corpora_become_settings(tree):
     tree.run("--voxceleb1", "here", "--musan", "/there", "--stop-stage", "0")
-    settings = (tree.exp / ".done/0").read_text()
+    settings = (tree.exp / ".done/corpus").read_text()
     assert f"corpus.paths.voxceleb1={tree.root.parent}/here" in settings
     assert "corpus.paths.musan=/there" in settings
     assert "voxceleb2" not in settings
@@ -323,5 +359,5 @@ def test_places_of_corpora_become_settings(tree):
 
 @pytest.mark.parametrize(("nj", "workers"), [("1", "1"), ("2", "1"), ("9", "4")])
 def test_trainings_share_the_processes_that_load_audio(tree, nj, workers):
-    tree.run("--nj", nj, "--stage", "3", "--stop-stage", "3")
+    tree.run("--nj", nj, "--stage", "encoders", "--stop-stage", "encoders")
     assert [line.split("\t--workers\t")[1].split("\t")[0] for line in tree.lines()] == [workers] * 2

@@ -12,13 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from nessa.corpus.config import SetSize
 from nessa.errors import InputError
 from nessa.files import read_json
-from nessa.recipe.config import Recipe
-from nessa.recipe.synthesis import synthesize_recipe
 from nessa.synth import (
     SAMPLE_RATE,
     AcousticRanges,
@@ -27,6 +26,7 @@ from nessa.synth import (
     synthesize_corpus,
 )
 from nessa.synth.words import WORDS
+from tests.conftest import ROOT, Command
 
 pytest.importorskip("espeakng_loader", reason="needs the extra `mini`")
 
@@ -342,27 +342,20 @@ def test_noises_appear_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.M
 # ---- From a recipe ------------------------------------------------------------------------------
 
 
-def make_recipe(sets: dict[str, dict[str, int]]) -> Recipe:
-    encoder = {
-        "architecture": "tdnn", "channels": 8, "dim": 8, "steps": 1, "loss": {"type": "ge2e"}
-    }  # fmt: skip
-    settings = {
-        "name": "small",
+def test_a_recipe_is_its_sets_and_its_seed(nessa: Command, corpus: Path, tmp_path: Path) -> None:
+    settings = yaml.safe_load((ROOT / "recipes/mini/recipe.yaml").read_text())
+    settings |= {
         "seed": 3,
-        "corpus": {"program": "mini", "sets": sets},
-        "prepare": {"program": "voxceleb"},
-        "encoders": {"old": encoder, "new": encoder},
-        "update": ("old", "new"),
+        "corpus": {"sets": {name: plan.model_dump() for name, plan in PLAN.items()}},
     }
-    return Recipe.model_validate(settings)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(settings, sort_keys=False))
+    done = nessa("synth", "--recipe", recipe, "--nj", 2, "--output", tmp_path / "corpus")
+    assert done.status == 0, done.err
+    assert tree(tmp_path / "corpus") == tree(corpus)
 
 
-def test_a_recipe_is_its_sets_and_its_seed(corpus: Path, tmp_path: Path) -> None:
-    sets = {name: vars(plan) for name, plan in PLAN.items()}
-    synthesize_recipe(make_recipe(sets), tmp_path, nj=2)
-    assert tree(tmp_path) == tree(corpus)
-
-
-def test_a_recipe_without_sets_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"'small'.*corpus\.sets"):
-        synthesize_recipe(make_recipe({}), tmp_path / "corpus")
+def test_a_corpus_of_no_sets_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"corpus: no sets.*corpus\.sets"):
+        synthesize_corpus(tmp_path / "corpus", {})
+    assert not (tmp_path / "corpus").exists()

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # A Slurm of one node on the loopback interface, for tests.
 #
-#   tests/shell/slurm/cluster.sh start DIR    everything it writes lies in DIR; prints the folder of its
-#                                       slurm.conf, to be named in SLURM_CONF
+#   tests/shell/slurm/cluster.sh start DIR    everything it writes lies in DIR; prints the folder
+#                                             of its slurm.conf, to be named in SLURM_CONF
 #   tests/shell/slurm/cluster.sh stop DIR
 #
 #   --cpus N        of the node, whatever the machine has (default: 8)
@@ -10,10 +10,10 @@
 #
 # Needs slurmctld, slurmd and munged (Debian and Ubuntu: slurmctld slurmd slurm-client munge).
 
-# shellcheck source-path=SCRIPTDIR/../../utils
+# shellcheck source-path=SCRIPTDIR/../../../utils
 set -euo pipefail
 
-utils=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../utils" && pwd)
+utils=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../../utils" && pwd)
 source "$utils/log.sh"
 source "$utils/parse_options.sh"
 export PATH=$PATH:/usr/sbin:/sbin # where the daemons are

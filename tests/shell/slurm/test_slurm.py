@@ -144,7 +144,7 @@ def prepared(tiny: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-OPTIONS = ("--size", "tiny", "--backend", "slurm", "--nj", "8", "--stage", "3", "--stop-stage", "4")
+OPTIONS = ("--size", "tiny", "--backend", "slurm", "--nj", "8", "--stage", "2", "--stop-stage", "3")
 
 
 def test_training_and_extraction_end_with_the_bytes_of_the_local_run(
@@ -178,7 +178,7 @@ def test_a_killed_run_keeps_others_out_until_its_jobs_are_gone(
     name = done.err.rsplit("--name=", 1)[1].split()[0]
     subprocess.run(["scancel", f"--name={name}"], check=True)
     wait_for(lambda: queue("%i", name=name) == [])
-    done = run_recipe(prepared, "--size", "tiny", "--stage", "2", "--stop-stage", "2")
+    done = run_recipe(prepared, "--size", "tiny", "--stop-stage", "corpus")
     assert done.status == 0, done.err
 
 

@@ -1,0 +1,41 @@
+"""The list of stages: what their results depend on, and that everybody speaks of the same ones."""
+
+import re
+
+import pytest
+
+from nessa.recipe.config import Recipe
+from nessa.recipe.resolve import resolve
+from nessa.recipe.stages import FIRST_STAGE, STAGES, stage_digest
+from tests.conftest import ROOT
+
+MINI = ROOT / "recipes" / "mini" / "recipe.yaml"
+CITED = re.compile(r"(?:--stage|[Hh]as stage|in stage|after stage|which stage|\bits stage) (\w+)")
+
+
+@pytest.mark.parametrize(
+    ("override", "first"),
+    [("aligner.dim=3", "align"), ("scoring.top_n=7", "symmetric"), ("seed=99", "corpus")],
+)
+def test_digests_change_from_the_first_stage_that_a_setting_touches(
+    override: str, first: str
+) -> None:
+    plain, changed = resolve(MINI), resolve(MINI, overrides=[override])
+    same = [stage for stage in STAGES if stage_digest(plain, stage) == stage_digest(changed, stage)]
+    assert same == list(STAGES[: STAGES.index(first)])
+
+
+def test_sections_and_stages_exist() -> None:
+    assert FIRST_STAGE.keys() <= Recipe.model_fields.keys()
+    assert set(FIRST_STAGE.values()) <= set(STAGES)
+
+
+def test_every_stage_is_a_function_of_run() -> None:
+    functions = re.findall(r"^stage_(\w+)\(\) \{$", (ROOT / "run.sh").read_text(), re.MULTILINE)
+    assert functions == list(STAGES)
+
+
+def test_the_stages_that_messages_send_to_are_there() -> None:
+    sources = [path for room in ("nessa", "local") for path in (ROOT / room).rglob("*.py")]
+    cited = {name for path in sources for name in CITED.findall(path.read_text(encoding="utf-8"))}
+    assert "prepare" in cited and cited <= set(STAGES)
