@@ -2,10 +2,10 @@
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat
 
 from nessa.alignment import ALIGNERS
-from nessa.schema import Fraction, Positive, Section, nearest
+from nessa.schema import Distinct, Fraction, Positive, Section, nearest
 
 
 class AlignerConfig(Section):
@@ -20,10 +20,10 @@ class AlignerConfig(Section):
     steps: Positive = 1000
     speakers_per_batch: Positive = 1000
     utterances_per_speaker: Annotated[int, Field(ge=2)] = 2
-    learning_rate: float = 8e-3
-    weight_decay: float = 0.05
+    learning_rate: PositiveFloat = 8e-3
+    weight_decay: NonNegativeFloat = 0.05
     evaluate_every: Positive = 50  # steps between looks at the dev EER
-    seeds: tuple[int, ...] = (1,)
+    seeds: Annotated[tuple[int, ...], Field(min_length=1), Distinct] = (1,)
 
 
 def _is_baseline(name: str) -> str:

@@ -5,21 +5,22 @@ from pathlib import Path
 import pytest
 import torch
 
-from nessa.encoders import build, fingerprint, load_model, save_model
-from nessa.encoders.config import EncoderConfig, FeatureConfig, LossConfig
+from nessa.encoders import build, fingerprint, load_model, parse_settings, save_model
+from nessa.encoders.config import EncoderConfig, FeatureConfig
+from nessa.encoders.kinds import ARCHITECTURES
 from nessa.errors import InputError
-
-ARCHITECTURES = ["tdnn", "ecapa", "resnet"]
 
 
 def config(architecture: str, **features: object) -> EncoderConfig:
-    return EncoderConfig(
-        architecture=architecture,
-        channels=16,
-        dim=12,
-        features=FeatureConfig(num_filters=10, **features),
-        loss=LossConfig(type="aam"),
-        steps=1,
+    return parse_settings(
+        {
+            "architecture": architecture,
+            "channels": 16,
+            "dim": 12,
+            "features": {"num_filters": 10, **features},
+            "loss": {"type": "aam"},
+            "steps": 1,
+        }
     )
 
 

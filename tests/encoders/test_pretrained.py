@@ -20,21 +20,21 @@ from nessa.alignment import ProcrustesAligner
 from nessa.corpus.audio import read_audio
 from nessa.corpus.manifests import read_cuts
 from nessa.corpus.utterances import Utterance, make_cuts, sort_utterances
-from nessa.encoders import SpeakerModel, build, load_model, save_model, save_pretrained
-from nessa.encoders.config import (
-    WESPEAKER_FEATURES,
-    EncoderConfig,
-    FeatureConfig,
-    LossConfig,
-    OnnxConfig,
-    PretrainedConfig,
-    PythonConfig,
-    ResemblyzerConfig,
-    SpeechBrainConfig,
+from nessa.encoders import (
+    SpeakerModel,
+    build,
+    load_model,
+    parse_settings,
+    save_model,
+    save_pretrained,
 )
+from nessa.encoders.config import FeatureConfig, PretrainedConfig
 from nessa.encoders.extraction import extract
+from nessa.encoders.factory import PythonConfig
 from nessa.encoders.features import FeatureExtractor
-from nessa.encoders.trained import ARCHITECTURES
+from nessa.encoders.kinds import ARCHITECTURES
+from nessa.encoders.onnx import WESPEAKER_FEATURES, OnnxConfig
+from nessa.encoders.speechbrain import SpeechBrainConfig
 from nessa.errors import InputError
 from nessa.metrics.roc import eer
 from nessa.recipe.resolve import resolve
@@ -76,13 +76,15 @@ def assert_batches_change_nothing(model: SpeakerModel, cuts: list[MonoCut]) -> N
 
 
 def our_encoder(folder: Path, architecture: str, features: FeatureConfig) -> SpeakerModel:
-    config = EncoderConfig(
-        architecture=architecture,
-        channels=16,
-        dim=24,
-        features=features,
-        loss=LossConfig(type="aam"),
-        steps=1,
+    config = parse_settings(
+        {
+            "architecture": architecture,
+            "channels": 16,
+            "dim": 24,
+            "features": features,
+            "loss": {"type": "aam"},
+            "steps": 1,
+        }
     )
     torch.manual_seed(3)
     encoder = build(config)
@@ -352,7 +354,7 @@ def test_faults_while_extracting_name_factory_and_utterances(
 
 @pytest.fixture(scope="module")
 def resemblyzer(tmp_path_factory: pytest.TempPathFactory) -> SpeakerModel:
-    config = ResemblyzerConfig(pretrained="resemblyzer")
+    config = PretrainedConfig(pretrained="resemblyzer")
     return loaded(tmp_path_factory.mktemp("resemblyzer"), config)
 
 
@@ -469,7 +471,7 @@ def test_a_model_whose_library_is_missing_says_what_to_install(
 ) -> None:
     path = onnx_model(tmp_path / "m.onnx", [FEATS])
     for library, config in (
-        ("resemblyzer", ResemblyzerConfig(pretrained="resemblyzer")),
+        ("resemblyzer", PretrainedConfig(pretrained="resemblyzer")),
         (
             "speechbrain.inference.classifiers",
             SpeechBrainConfig(pretrained="speechbrain", source="x"),
@@ -492,11 +494,12 @@ def test_the_guides_settings_are_a_recipes(tmp_path: Path) -> None:
     rest = {"name": "guide", "corpus": {}, "prepare": {"program": "voxceleb"}}
     kinds = set()
     for snippet in snippets:
-        encoders = list(snippet["encoders"])
-        settings = {**rest, "update": [encoders[0], encoders[-1]], **snippet}
+        encoders = {"other": {"pretrained": "resemblyzer"}, **snippet["encoders"]}
+        update = list(encoders)[-2:]
+        settings = {**rest, "update": update, **snippet, "encoders": encoders}
         (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(settings))
         recipe = resolve(tmp_path / "recipe.yaml")
-        kinds |= {getattr(model, "pretrained", None) for model in recipe.encoders.values()}
+        kinds |= {model.get("pretrained") for model in recipe.encoders.values()}
     assert {"onnx", "speechbrain", "resemblyzer", "python"} <= kinds
 
 
