@@ -3,6 +3,7 @@
 import importlib
 import re
 import sys
+import tomllib
 from pathlib import Path
 
 import kaldi_native_fbank
@@ -32,12 +33,12 @@ from nessa.encoders.config import FeatureConfig, PretrainedConfig
 from nessa.encoders.extraction import extract
 from nessa.encoders.factory import PythonConfig
 from nessa.encoders.features import FeatureExtractor
-from nessa.encoders.kinds import ARCHITECTURES
+from nessa.encoders.kinds import ARCHITECTURES, PRETRAINED, class_of
 from nessa.encoders.onnx import WESPEAKER_FEATURES, OnnxConfig
 from nessa.encoders.speechbrain import SpeechBrainConfig
 from nessa.errors import InputError
 from nessa.metrics.roc import eer
-from nessa.recipe.resolve import resolve
+from nessa.recipe.resolve import load_recipe, resolve
 from tests.conftest import ROOT, Command
 from tests.pairs import two_views
 from tests.speech import prepare_set, tone
@@ -70,6 +71,111 @@ def assert_batches_change_nothing(model: SpeakerModel, cuts: list[MonoCut]) -> N
     together = model.embed([model.read(cut) for cut in cuts]).numpy()
     assert alone.shape == together.shape == (len(cuts), model.dim)
     assert cosines(alone, together).min() > 0.99999
+
+
+# ---- Every family -------------------------------------------------------------------------------
+
+
+class LoudnessConfig(PretrainedConfig):
+    gain: float = 1.0
+
+
+class Loudness(SpeakerModel):
+    """A whole family, as anybody adds one: this module, and a line in the registry."""
+
+    settings = LoudnessConfig
+
+    def __init__(self, name: str, config: LoudnessConfig) -> None:
+        self.name, self.fingerprint, self.dim = name, f"loudness {config.gain}", 2
+        self._gain = config.gain
+
+    def read(self, cut: MonoCut) -> torch.Tensor:
+        return read_audio(cut, 16000, self.name)
+
+    def embed(self, inputs: list[torch.Tensor]) -> torch.Tensor:
+        return torch.stack([self._gain * torch.stack([x.std(), x.abs().max()]) for x in inputs])
+
+
+@pytest.fixture(autouse=True)
+def registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PRETRAINED, "loudness", f"{__name__}.Loudness")
+
+
+@pytest.fixture
+def families(tmp_path: Path, module: str) -> dict[str, dict[str, object]]:
+    """The settings of one model of each family, without the kind."""
+    file = onnx_model(tmp_path / "family.onnx", [FEATS])
+    return {
+        "onnx": {"file": str(file), "features": {"mean_norm": False}},  # whose mean it takes
+        "speechbrain": {"source": "x"},
+        "resemblyzer": {},
+        "python": {"factory": f"{module}:Net"},
+        "arks": {"path": str(tmp_path)},
+        "loudness": {},
+    }
+
+
+ALL = [*PRETRAINED, "loudness"]
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_settings_of_others_are_refused_by_name(
+    kind: str, families: dict[str, dict[str, object]]
+) -> None:
+    settings = {"pretrained": kind, **families[kind]}
+    assert isinstance(parse_settings(settings), PretrainedConfig)
+    with pytest.raises(InputError, match=r"unknown key 'encoders\.a\.no_such'"):
+        parse_settings(settings | {"no_such": 1}, "encoders.a")
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_what_a_family_needs_is_an_extra(kind: str) -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extra = class_of({"pretrained": kind}).extra
+    assert extra is None or extra in extras["optional-dependencies"]
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(k, marks=pytest.mark.slow if k == "resemblyzer" else []) for k in ALL]
+)
+def test_a_model_of_any_family_comes_back_as_itself(
+    kind: str,
+    families: dict[str, dict[str, object]],
+    cuts: list[MonoCut],
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+) -> None:
+    if kind == "resemblyzer":
+        pytest.importorskip("resemblyzer")
+    if kind == "speechbrain":
+        families[kind]["source"] = str(request.getfixturevalue("speechbrain_source"))
+    config = parse_settings({"pretrained": kind, **families[kind]})
+    save_pretrained(tmp_path / "m", config)
+    model, again = load_model(tmp_path / "m"), load_model(tmp_path / "m")
+    assert model.name == "m" and model.fingerprint == again.fingerprint
+    if isinstance(model, SpeakerModel):
+        assert_batches_change_nothing(model, cuts)
+
+
+def test_a_new_family_is_trained_and_extracted_as_any_other(
+    cuts: list[MonoCut], tmp_path: Path, nessa: Command
+) -> None:
+    settings = {
+        "name": "new",
+        "corpus": {},
+        "prepare": {"program": "tree"},
+        "encoders": {"a": {"pretrained": "loudness"}, "b": {"pretrained": "loudness", "gain": 2}},
+        "update": ["a", "b"],
+    }
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(settings))
+    words = ["--recipe", tmp_path / "recipe.yaml", "--work-dir", tmp_path]
+    assert nessa("recipe", "resolve", *words).status == 0
+    recipe = tmp_path / "exp/recipe.yaml"
+    assert load_recipe(recipe).encoders["a"] == {"pretrained": "loudness", "gain": 1.0}
+    words = ["--recipe", recipe, "--data", tmp_path, "--output", tmp_path / "b"]
+    assert nessa("train", *words, "--model", "b").status == 0
+    model = load_model(tmp_path / "b")
+    assert isinstance(model, Loudness) and extract(model, cuts).dim == 2
 
 
 # ---- ONNX ---------------------------------------------------------------------------------------
