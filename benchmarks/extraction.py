@@ -16,7 +16,7 @@ from benchmarks.machine import Machine
 from benchmarks.measurement import Bound, Comparison, Measurement, in_turns, scaled
 from benchmarks.workload import Workload
 from nessa.corpus.utterances import make_cut, read_recording
-from nessa.encoders.config import EncoderConfig
+from nessa.encoders import parse_settings
 from nessa.encoders.extraction import extract
 from nessa.encoders.trained import TrainedModel, build
 
@@ -71,7 +71,7 @@ class _Watched(TrainedModel):
 
 def _make_model(name: str) -> _Watched:
     architecture, dim, features = ENCODERS[name]
-    config = EncoderConfig.model_validate(
+    config = parse_settings(
         {"architecture": architecture, "channels": 64, "dim": dim, "features": features}
         | {"loss": {"type": "ge2e"}, "steps": 1}
     )

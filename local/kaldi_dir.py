@@ -27,7 +27,7 @@ from program import Arguments, corpus_arguments, run_program, write_cuts
 from trial_lists import TrialList
 
 from nessa.corpus.utterances import usable_cuts
-from nessa.encoders.config import EncoderConfig
+from nessa.encoders import parse_settings
 from nessa.errors import InputError
 from nessa.recipe.config import Recipe
 
@@ -55,7 +55,7 @@ def main() -> None:
 
 def needed_sets(recipe: Recipe) -> tuple[str, ...]:
     """All sets, but train only where an encoder is to be trained."""
-    trains = any(isinstance(model, EncoderConfig) for model in recipe.encoders.values())
+    trains = any("architecture" in model for model in recipe.encoders.values())
     return SETS if trains else SETS[1:]
 
 
@@ -65,8 +65,9 @@ def open_source(path: Path, recipe: Recipe) -> Source:
     Raises:
         InputError: it is neither Kaldi's nor Lhotse's, or something in it is wrong.
     """
-    ours = [model for model in recipe.encoders.values() if isinstance(model, EncoderConfig)]
-    given = {model.features.frame_shift for model in ours if model.features.type == "given"}
+    ours = [model for model in recipe.encoders.values() if "architecture" in model]
+    features = [parse_settings(model).features for model in ours]
+    given = {feature.frame_shift for feature in features if feature.type == "given"}
     if len(given) > 1:
         raise InputError("encoders: given features have one frame_shift, not several")
     if (path / "utt2spk").is_file():

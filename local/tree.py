@@ -29,7 +29,8 @@ def main() -> None:
     for name in arguments.recipe.corpus.sets:
         if name not in sets:
             raise InputError(
-                f"{arguments.corpus}/meta.csv: no speaker of set {name!r}; run ./run.sh --stage corpus"
+                f"{arguments.corpus}/meta.csv: no speaker of set {name!r}; "
+                "run ./run.sh --stage corpus"
             )
     prepare_tree(arguments, sets)
     write_backgrounds(arguments.output, [arguments.corpus / "noise"], [arguments.corpus / "rir"])

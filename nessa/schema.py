@@ -2,27 +2,45 @@
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, Union, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from nessa.errors import InputError
 from nessa.files import atomic_open, read_lines
 
+
+def _distinct(values: Sequence[Any]) -> Sequence[Any]:
+    for place, value in enumerate(values):
+        if value in values[:place]:
+            raise ValueError(f"{value!r} is there twice; remove one")
+    return values
+
+
+def _rising(pair: tuple[float, float]) -> tuple[float, float]:
+    if pair[0] > pair[1]:
+        raise ValueError(f"{pair} ends before it begins; swap the two")
+    return pair
+
+
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Distinct = AfterValidator(_distinct)  # of a tuple
+Rising = AfterValidator(_rising)  # of a pair
 DEEPEST = 100  # brackets in each other
-DEFAULT_KIND = "ours"  # of a value whose kind is not named; see `one_of`
 
 
 class Section(BaseModel):
-    """A part of the recipe: unknown keys are refused, values do not change."""
+    """A part of the recipe: unknown keys are refused, values do not change.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    What a validator of the whole section says begins with the key, as in "low_freq: too high".
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 AnySection = TypeVar("AnySection", bound=Section)
@@ -81,77 +99,38 @@ def check_depth(text: str) -> None:
             raise ValueError(f"brackets are nested more than {DEEPEST} deep")
 
 
-def explain(error: ValidationError, schema: Any) -> Iterable[str]:
-    """One message per problem of a section, with the nearest valid key for an unknown one."""
+def explain(error: ValidationError, schema: type[Section], place: str = "") -> Iterable[str]:
+    """One message per problem of a section, with the nearest valid key for an unknown one.
+
+    Args:
+        error: what pydantic found.
+        schema: the section's class.
+        place: where the section is, such as "encoders.old"; "" at the top.
+    """
     for problem in error.errors():
         location = [str(part) for part in problem["loc"]]
-        names, place = _walk(schema, location)
-        name = ".".join(names)
-        where = f"{name}: " if name else ""
+        name = ".".join([place] * bool(place) + location)
         match problem["type"]:
             case "extra_forbidden":
-                _, beside = _walk(schema, location[:-1])
-                keys = list(getattr(_section_of(beside), "model_fields", {}))
+                keys = list(getattr(_section_at(schema, location[:-1]), "model_fields", {}))
                 yield f"unknown key {name!r}{nearest(location[-1], keys)}"
             case "missing":
                 yield f"key {name!r} is missing"
-            case "union_tag_invalid":
-                key, kind = problem["ctx"]["discriminator"].strip("()"), problem["ctx"]["tag"]
-                kinds = [kind for kind in _kinds(place) if kind != DEFAULT_KIND]
-                place_of_key = f"{name}.{key}" if name else key
-                yield f"{place_of_key}: no kind of model {kind!r}{nearest(kind, kinds)}"
-            case "value_error":  # of a section as a whole, which would be long
-                yield f"{where}{problem['ctx']['error']}"
+            case "value_error":
+                # Of a section as a whole, whose message begins with the key, or of one value.
+                mark = "." if isinstance(problem["input"], dict) else ": "
+                yield f"{name}{mark if name else ''}{problem['ctx']['error']}"
             case _:
-                yield f"{where}{problem['msg']} (got {problem['input']!r})"
+                yield f"{name}: {problem['msg']} (got {problem['input']!r})"
 
 
-def one_of(key: str, kinds: Mapping[str, type[Section]]) -> Any:
-    """The type of a value that is one of several sections, told apart by one of its keys.
-
-    Args:
-        key: its value names the kind.
-        kinds: {name of the kind: its section}; `DEFAULT_KIND` is that of a value without the key.
-    """
-
-    def kind_of(value: Any) -> str:
-        if isinstance(value, Mapping):
-            return str(value.get(key, DEFAULT_KIND))
-        return str(getattr(value, key, DEFAULT_KIND))
-
-    kind_of.__name__ = key  # by which `explain` knows it
-    tagged = tuple(Annotated[section, Tag(kind)] for kind, section in kinds.items())
-    return Annotated[Union[tagged], Discriminator(kind_of)]  # noqa: UP007  made of a tuple
-
-
-def _walk(schema: Any, location: list[str]) -> tuple[list[str], Any]:
-    """The keys that lead to a place, and the annotation there.
-
-    pydantic puts the kind of a value (see `one_of`) into its path, where no such key is.
-    """
-    names, here = [], schema
+def _section_at(schema: type[Section], location: list[str]) -> type[Section] | None:
+    """The section that the keys of `location` lead to."""
+    here: Any = schema
     for part in location:
-        kinds = _kinds(here)
-        if part in kinds:
-            here = kinds[part]
-            continue
-        names.append(part)
-        fields = {} if kinds else getattr(_section_of(here), "model_fields", {})
-        if part in fields:
-            here = fields[part].annotation
-    return names, here
-
-
-def _kinds(annotation: Any) -> dict[str, Any]:
-    """{kind: its section}, of an annotation with a choice made by `one_of` in it."""
-    found: dict[str, Any] = {}
-    for argument in get_args(annotation):
-        tags = [item.tag for item in getattr(argument, "__metadata__", ()) if isinstance(item, Tag)]
-        if tags:
-            found[tags[0]] = argument.__origin__
-        else:
-            found |= _kinds(argument)
-    return found
+        fields = getattr(_section_of(here), "model_fields", {})
+        here = fields[part].annotation if part in fields else here
+    return _section_of(here)
 
 
 def _section_of(annotation: Any) -> Any:

@@ -33,9 +33,10 @@ from nessa.alignment import ProcrustesAligner, load
 from nessa.corpus.audio import read_audio, read_audio_header
 from nessa.corpus.manifests import CutTable
 from nessa.encoders import build, load_model, save_model
-from nessa.encoders.config import EncoderConfig, FeatureConfig, LossConfig, OnnxConfig
+from nessa.encoders.config import FeatureConfig, LossConfig
 from nessa.encoders.distributed import Processes
-from nessa.encoders.onnx import OnnxModel
+from nessa.encoders.onnx import OnnxConfig, OnnxModel
+from nessa.encoders.tdnn import XVectorConfig
 from nessa.encoders.training import CHECKPOINT, Training
 from nessa.errors import InputError
 from nessa.files import read_json, write_json
@@ -43,7 +44,7 @@ from nessa.kaldi.datadir import read_utt2spk
 from nessa.kaldi.embeddings import Embeddings
 from nessa.kaldi.lazy import NotStorableError, StoredVectors
 from nessa.kaldi.stamps import ModelStamp, read_info
-from nessa.recipe.resolve import load_recipe
+from nessa.recipe.resolve import resolve
 from nessa.scoring.calibration import read_calibration
 from nessa.trials import Trials, read_enroll_map, read_scores, write_scores
 from tests.pairs import two_views
@@ -353,7 +354,7 @@ class RecipeKind(Kind):
         ]
 
     def read(self) -> None:
-        recipe = load_recipe(self.path)
+        recipe = resolve(self.path)
         again = type(recipe).model_validate(recipe.model_dump(mode="json"))
         assert again == recipe
 
@@ -416,7 +417,7 @@ class EncoderKind(Kind):
     name = "config.yaml"
 
     def make(self) -> list[bytes]:
-        config = EncoderConfig(
+        config = XVectorConfig(
             architecture="tdnn", channels=8, dim=4, features=FeatureConfig(num_filters=20),
             loss=LossConfig(type="aam"), steps=1,
         )  # fmt: skip
@@ -496,7 +497,7 @@ class CheckpointKind(Kind):
         from nessa.encoders.batches import TrainSpeakers
 
         prepare_set(self.folder / "data", "train", range(4), 1, 2, (0.3, 0.4))
-        config = EncoderConfig(
+        config = XVectorConfig(
             architecture="tdnn", channels=8, dim=4, features=FeatureConfig(num_filters=20),
             loss=LossConfig(type="aam"), steps=4, speakers_per_batch=2, utterances_per_speaker=2,
         )  # fmt: skip

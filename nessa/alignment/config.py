@@ -2,16 +2,10 @@
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat
 
 from nessa.alignment import ALIGNERS
-from nessa.schema import Fraction, Positive, Section, nearest
-
-
-def _differ(seeds: tuple[int, ...]) -> tuple[int, ...]:
-    if len(set(seeds)) < len(seeds):
-        raise ValueError(f"{list(seeds)} has a seed twice")
-    return seeds
+from nessa.schema import Distinct, Fraction, Positive, Section, nearest
 
 
 class AlignerConfig(Section):
@@ -26,11 +20,11 @@ class AlignerConfig(Section):
     steps: Positive = 1000
     speakers_per_batch: Positive = 1000
     utterances_per_speaker: Annotated[int, Field(ge=2)] = 2
-    learning_rate: float = 8e-3
-    weight_decay: float = 0.05
+    learning_rate: PositiveFloat = 8e-3
+    weight_decay: NonNegativeFloat = 0.05
     evaluate_every: Positive = 50  # steps between looks at the dev EER
     # A training for each; the first seed's is named nessa, those of others nessa.seed<S>.
-    seeds: Annotated[tuple[int, ...], Field(min_length=1), AfterValidator(_differ)] = (1,)
+    seeds: Annotated[tuple[int, ...], Field(min_length=1), Distinct] = (1,)
 
 
 def _is_baseline(name: str) -> str:

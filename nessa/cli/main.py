@@ -243,11 +243,10 @@ def prepare(recipe: Path, data: Path) -> None:
     Example: nessa prepare --recipe recipes/mini/exp/recipe.yaml recipes/mini/data
     """
     from nessa.corpus.finishing import finish_sets
-    from nessa.encoders.config import ArksConfig
     from nessa.recipe.resolve import load_recipe
 
     settings = load_recipe(recipe)
-    has_audio = not all(isinstance(model, ArksConfig) for model in settings.encoders.values())
+    has_audio = not all(model.get("pretrained") == "arks" for model in settings.encoders.values())
     finish_sets(data, settings.prepare, settings.seed, has_audio)
 
 
@@ -271,6 +270,7 @@ def train(
     --data recipes/mini/data --output recipes/mini/exp/encoders/old
     """
     from nessa.encoders.config import EncoderConfig
+    from nessa.encoders.kinds import parse_settings
     from nessa.encoders.models import save_pretrained
     from nessa.encoders.training import train_encoder
     from nessa.recipe.resolve import load_recipe
@@ -278,7 +278,8 @@ def train(
     settings = load_recipe(recipe)
     if model not in settings.encoders:
         raise InputError(f"{recipe}: no encoder {model!r}; there are {list(settings.encoders)}")
-    config = settings.encoders[model]
+    with about(recipe):
+        config = parse_settings(settings.encoders[model], f"encoders.{model}")
     if isinstance(config, EncoderConfig):
         train_encoder(config, data, output, workers, tensorboard)
     else:

@@ -9,6 +9,7 @@ _MODULES = {
     "build": "nessa.encoders.trained",
     "fingerprint": "nessa.encoders.trained",
     "load_model": "nessa.encoders.models",
+    "parse_settings": "nessa.encoders.kinds",
     "save_model": "nessa.encoders.trained",
     "save_pretrained": "nessa.encoders.models",
 }

@@ -4,13 +4,19 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from nessa.encoders.config import ArksConfig
+from nessa.encoders.config import PretrainedConfig
 from nessa.errors import about
 from nessa.files import digest
 from nessa.kaldi.embeddings import Embeddings
 from nessa.kaldi.stamps import ModelStamp
 
 SET = "{set}"  # in a path: the name of the set
+
+
+class ArksConfig(PretrainedConfig):
+    """A table for all sets, or one per set."""
+
+    path: str  # an scp, an ark or an embeddings directory; {set} stands for the set's name
 
 
 class GivenEmbeddings:
@@ -21,6 +27,8 @@ class GivenEmbeddings:
         fingerprint: stands for the model where the tables do not say whose they are: sha256 of
             their path.
     """
+
+    settings, extra = ArksConfig, None
 
     def __init__(self, name: str, config: ArksConfig) -> None:
         self.name, self._path = name, config.path

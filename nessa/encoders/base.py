@@ -1,22 +1,35 @@
 """What every speaker model offers, whoever trained it: audio in, embeddings out."""
 
+import hashlib
 from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 from lhotse.cut import MonoCut
-from torch import Tensor
+from torch import Tensor, nn
+
+from nessa.encoders.config import PretrainedConfig
+
+NOISE_SECONDS = 2.0
 
 
 class SpeakerModel(ABC):
     """A speaker model in use.
 
     Attributes:
+        settings: of a pretrained family, which is made of a name and these.
+        extra: of pyproject.toml, that the family's library comes with; None where run.sh installs
+            it for every recipe.
         name: as the recipe names it.
         fingerprint: sha256 (hex) over weights and feature configuration.
         dim: dimension D of its embeddings.
         device: that it runs on.
     """
 
+    settings: ClassVar[type[PretrainedConfig]]
+    extra: ClassVar[str | None] = None
     name: str
     fingerprint: str
     dim: int
@@ -34,3 +47,38 @@ class SpeakerModel(ABC):
     @abstractmethod
     def embed(self, inputs: list[Tensor]) -> Tensor:
         """Utterances that `read` gave -> embeddings (B, D), float32, each as if it were alone."""
+
+
+def embed_by_length(inputs: list[Tensor], embed: Callable[[Tensor], Tensor]) -> Tensor:
+    """Embed utterances in batches of one length, for models that padding would change.
+
+    Args:
+        inputs: B utterances, each (T_i, ...).
+        embed: (b, T, ...) -> (b, D).
+
+    Returns:
+        Embeddings, shape (B, D), in the order of `inputs`.
+    """
+    rows_of = defaultdict(list)
+    for row, utterance in enumerate(inputs):
+        rows_of[len(utterance)].append(row)
+    parts: dict[int, Tensor] = {}
+    for rows in rows_of.values():
+        parts |= zip(rows, embed(torch.stack([inputs[row] for row in rows])), strict=True)
+    return torch.stack([parts[row] for row in range(len(inputs))])
+
+
+def noise(sampling_rate: int) -> Tensor:
+    """Two seconds of the same noise each time, which show the dimension of a model: (samples,)."""
+    generator = torch.Generator().manual_seed(0)
+    return 0.1 * torch.randn(round(NOISE_SECONDS * sampling_rate), generator=generator)
+
+
+def weights_digest(module: nn.Module) -> str:
+    """sha256 (hex) over a module's weights and buffers, by name; the same on any device."""
+    sha = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        numbers = tensor.detach().cpu().contiguous().reshape(-1)
+        sha.update(numbers.view(torch.uint8).numpy().tobytes())  # NumPy has no bfloat16
+    return sha.hexdigest()

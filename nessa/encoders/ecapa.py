@@ -1,16 +1,14 @@
 """ECAPA-TDNN (Desplanques et al., arXiv 2005.07143), at any width."""
 
+from typing import Annotated
+
 import torch
+from pydantic import AfterValidator
 from torch import Tensor, nn
 
-from nessa.encoders.layers import (
-    ConvBlock,
-    Pooling,
-    length_mask,
-    make_pooling,
-    masked,
-    masked_mean,
-)
+from nessa.encoders.config import EncoderConfig
+from nessa.encoders.layers import ConvBlock, Encoder, Pooling, make_pooling, masked, masked_mean
+from nessa.schema import Positive
 
 # The published network has 512 or 1,024 channels, and the sizes below. A narrower one has fewer
 # groups and narrower layers, in proportion to its channels.
@@ -21,12 +19,29 @@ SQUEEZED = 128  # width of the squeeze-excitation's hidden layer
 AGGREGATED = 1536  # channels that are pooled
 
 
+def _groups(channels: int) -> int:
+    return RES2NET_SCALE if channels >= PUBLISHED_CHANNELS else NARROW_RES2NET_SCALE
+
+
+def _divided(channels: int) -> int:
+    if channels % _groups(channels):
+        raise ValueError(f"ecapa needs a multiple of {_groups(channels)}, not {channels}")
+    return channels
+
+
+class ECAPAConfig(EncoderConfig):
+    """The width of the network."""
+
+    channels: Annotated[Positive, AfterValidator(_divided)]  # of the frame-level layers
+    pooling: Pooling = "attentive"
+
+
 class Res2Conv(nn.Module):
     """Hierarchical convolution over groups of channels (Res2Net, arXiv 1904.01169)."""
 
     def __init__(self, channels: int, dilation: int) -> None:
         super().__init__()
-        self.scale = RES2NET_SCALE if channels >= PUBLISHED_CHANNELS else NARROW_RES2NET_SCALE
+        self.scale = _groups(channels)
         width = channels // self.scale
         self.convs = nn.ModuleList(
             ConvBlock(width, width, kernel=3, dilation=dilation) for _ in range(self.scale - 1)
@@ -73,39 +88,25 @@ class SERes2Block(nn.Module):
         return x + self.gate(y, mask)
 
 
-class ECAPA(nn.Module):
-    """Three SE-Res2 blocks, their outputs aggregated, pooling, one affine layer.
+class ECAPA(Encoder):
+    """Three SE-Res2 blocks, their outputs aggregated, pooling, one affine layer."""
 
-    Args:
-        inputs: feature dimension F.
-        channels: width of the frame-level layers, a multiple of 4, or of 8 from 512 on.
-        dim: embedding dimension D.
-        pooling: over time.
-    """
+    settings = ECAPAConfig
 
-    def __init__(
-        self, inputs: int, channels: int, dim: int, pooling: Pooling = "attentive"
-    ) -> None:
+    def __init__(self, config: ECAPAConfig) -> None:
         super().__init__()
-        self.first = ConvBlock(inputs, channels, kernel=5)
+        channels = config.channels
+        self.first = ConvBlock(config.features.num_filters, channels, kernel=5)
         self.blocks = nn.ModuleList(SERes2Block(channels, dilation) for dilation in (2, 3, 4))
         aggregated = min(3 * channels, AGGREGATED)
         self.aggregate = nn.Conv1d(3 * channels, aggregated, 1)
-        self.pooling = make_pooling(pooling, aggregated, channels)
+        self.pooling = make_pooling(config.pooling, aggregated, channels)
         self.norm = nn.BatchNorm1d(2 * aggregated)
-        self.embedding = nn.Linear(2 * aggregated, dim)
+        self.embedding = nn.Linear(2 * aggregated, config.dim)
 
-    def forward(self, features: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """
-        Args:
-            features: shape (B, T, F).
-            lengths: valid frames of each utterance, shape (B,); None where all have T.
-
-        Returns:
-            Embeddings, shape (B, D), not length-normalized.
-        """
-        mask = None if lengths is None else length_mask(lengths, features.shape[1])
-        x = self.first(features.transpose(1, 2), mask)  # (B, C, T)
+    def embed(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """(B, F, T) -> (B, D)."""
+        x = self.first(x, mask)  # (B, C, T)
         outputs = []
         for block in self.blocks:
             x = block(x, mask)

@@ -27,20 +27,27 @@ gradients are off. The fingerprint is that of a torch module's weights; anything
 import importlib
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from lhotse.cut import MonoCut
+from pydantic import Field
 from torch import Tensor, nn
 
 from nessa.corpus.audio import read_audio
-from nessa.encoders.base import SpeakerModel
-from nessa.encoders.config import PythonConfig
-from nessa.encoders.weights import weights_digest
+from nessa.encoders.base import SpeakerModel, noise, weights_digest
+from nessa.encoders.config import PretrainedConfig
 from nessa.errors import InputError
 from nessa.files import digest
+from nessa.schema import Positive
 
-PROBE_SECONDS = 2.0  # of the noise that a model's dimension is found with
+
+class PythonConfig(PretrainedConfig):
+    """The function and its arguments."""
+
+    factory: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.]+:[A-Za-z0-9_]+$")]  # module:function
+    arguments: dict[str, Any] = Field({})  # passed by name
+    sampling_rate: Positive = 16000  # Hz
 
 
 class PythonModel(SpeakerModel):
@@ -55,14 +62,13 @@ class PythonModel(SpeakerModel):
             embeddings.
     """
 
+    settings = PythonConfig
+
     def __init__(self, name: str, config: PythonConfig) -> None:
         self.name, self._config = name, config
         self._model = _find(config.factory)(**config.arguments)
         self.fingerprint = self._find_fingerprint()
-        noise = torch.randn(
-            round(PROBE_SECONDS * config.sampling_rate), generator=torch.Generator().manual_seed(0)
-        )
-        self.dim = self._call([0.1 * noise]).shape[1]
+        self.dim = self._call([noise(config.sampling_rate)]).shape[1]
 
     def read(self, cut: MonoCut) -> Tensor:
         """Samples, shape (S,)."""

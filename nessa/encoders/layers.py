@@ -5,11 +5,14 @@ utterances of the batch fill it. Every convolution sees zeros beyond an utteranc
 would if the utterance were alone, since each block masks its output.
 """
 
-from typing import Literal
+from abc import ABC, abstractmethod
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from nessa.encoders.config import EncoderConfig
 
 Pooling = Literal["statistics", "attentive"]
 ATTENTION = 128  # width of an attention's hidden layer at most, as published for ECAPA-TDNN
@@ -114,3 +117,29 @@ def make_pooling(kind: Pooling, pooled: int, channels: int) -> nn.Module:
     if kind == "statistics":
         return StatisticsPooling()
     return AttentiveStatisticsPooling(pooled, min(ATTENTION, channels))
+
+
+class Encoder(nn.Module, ABC):
+    """A network from features to embeddings; an architecture is one that is made of its settings.
+
+    Attributes:
+        settings: of the architecture, which is made of these alone.
+    """
+
+    settings: ClassVar[type[EncoderConfig]]
+
+    def forward(self, features: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """
+        Args:
+            features: shape (B, T, F).
+            lengths: valid frames of each utterance, shape (B,); None where all have T.
+
+        Returns:
+            Embeddings, shape (B, D), not length-normalized.
+        """
+        mask = None if lengths is None else length_mask(lengths, features.shape[1])
+        return self.embed(features.transpose(1, 2), mask)
+
+    @abstractmethod
+    def embed(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Features (B, F, T) with zeros for padding, mask (B, 1, T) -> embeddings (B, D)."""

@@ -4,19 +4,11 @@ from pathlib import Path
 
 from nessa.encoders.arks import GivenEmbeddings
 from nessa.encoders.base import SpeakerModel
-from nessa.encoders.config import (
-    ArksConfig,
-    EncoderConfig,
-    OnnxConfig,
-    PretrainedConfig,
-    PythonConfig,
-    ResemblyzerConfig,
-    SpeechBrainConfig,
-    load_model_config,
-)
+from nessa.encoders.config import EncoderConfig, PretrainedConfig
+from nessa.encoders.kinds import class_of, parse_settings
 from nessa.encoders.trained import CONFIG, load_trained
-from nessa.errors import InputError
-from nessa.schema import save_yaml
+from nessa.errors import InputError, about
+from nessa.schema import read_yaml, save_yaml
 
 
 def load_model(directory: Path | str, name: str | None = None) -> SpeakerModel | GivenEmbeddings:
@@ -35,34 +27,13 @@ def load_model(directory: Path | str, name: str | None = None) -> SpeakerModel |
     directory = Path(directory)
     if not (directory / CONFIG).is_file():
         raise InputError(f"{directory / CONFIG}: no such file; run ./run.sh --stage encoders")
-    config = load_model_config(directory / CONFIG)
+    settings = read_yaml(directory / CONFIG)
+    with about(directory / CONFIG):
+        config = parse_settings(settings)
     name = name or directory.name
     if isinstance(config, EncoderConfig):
         return load_trained(directory, name, config)
-    return _load_pretrained(name, config)
-
-
-def _load_pretrained(name: str, config: PretrainedConfig) -> SpeakerModel | GivenEmbeddings:
-    # Imported here, for each needs a library that the others do without.
-    match config:
-        case OnnxConfig():
-            from nessa.encoders.onnx import OnnxModel
-
-            return OnnxModel(name, config)
-        case SpeechBrainConfig():
-            from nessa.encoders.speechbrain import SpeechBrainModel
-
-            return SpeechBrainModel(name, config)
-        case ResemblyzerConfig():
-            from nessa.encoders.resemblyzer import ResemblyzerModel
-
-            return ResemblyzerModel(name, config)
-        case PythonConfig():
-            from nessa.encoders.factory import PythonModel
-
-            return PythonModel(name, config)
-        case ArksConfig():
-            return GivenEmbeddings(name, config)
+    return class_of(settings)(name, config)
 
 
 def save_pretrained(directory: Path | str, config: PretrainedConfig) -> None:
@@ -75,15 +46,8 @@ def save_pretrained(directory: Path | str, config: PretrainedConfig) -> None:
     Raises:
         InputError: the model cannot be loaded.
     """
-    config = _with_absolute_paths(config)
-    _load_pretrained(Path(directory).name, config)
+    paths = {key: Path(getattr(config, key)) for key in config.paths}
+    absolute = {key: str(path.absolute()) for key, path in paths.items() if path.exists()}
+    config = config.model_copy(update=absolute)
+    class_of(config.model_dump())(Path(directory).name, config)
     save_yaml(Path(directory) / CONFIG, config)
-
-
-def _with_absolute_paths(config: PretrainedConfig) -> PretrainedConfig:
-    paths = {
-        key: str(Path(value).absolute())
-        for key in ("file", "source")
-        if (value := getattr(config, key, None)) and Path(value).exists()
-    }
-    return config.model_copy(update=paths)

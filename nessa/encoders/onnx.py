@@ -4,7 +4,6 @@ This is how WeSpeaker publishes its models, and how `nessa export --encoder` wri
 """
 
 import hashlib
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,24 @@ from lhotse.cut import MonoCut
 from torch import Tensor
 
 from nessa.corpus.audio import reason
-from nessa.encoders.base import SpeakerModel
-from nessa.encoders.config import OnnxConfig
+from nessa.encoders.base import SpeakerModel, embed_by_length
+from nessa.encoders.config import FeatureConfig, PretrainedConfig
 from nessa.encoders.features import FeatureExtractor, read_features
 from nessa.errors import InputError
 from nessa.files import digest
 
 PROBE_FRAMES = 200  # of the noise that a model's dimension is found with
+# Fbank as WeSpeaker computes it (and Kaldi, save for its window): what its published models take.
+WESPEAKER_FEATURES = FeatureConfig(scale=32768.0, window="hamming", high_freq=0.0, snip_edges=True)
+
+
+class OnnxConfig(PretrainedConfig):
+    """The file, and the features that it takes."""
+
+    paths = ("file",)
+
+    file: str
+    features: FeatureConfig = WESPEAKER_FEATURES
 
 
 class OnnxModel(SpeakerModel):
@@ -36,6 +46,8 @@ class OnnxModel(SpeakerModel):
     Raises:
         InputError: there is no such file, or it is no model from features to embeddings.
     """
+
+    settings = OnnxConfig
 
     def __init__(self, name: str, config: OnnxConfig) -> None:
         self.name = name
@@ -62,14 +74,11 @@ class OnnxModel(SpeakerModel):
         Raises:
             InputError: onnxruntime fails on them; some networks need more frames than others.
         """
-        rows_of = defaultdict(list)
-        for row, features in enumerate(inputs):
-            rows_of[row if self._one_by_one else len(features)].append(row)
-        embeddings = torch.empty(len(inputs), self.dim)
-        for rows in rows_of.values():
-            batch = torch.stack([inputs[row] for row in rows]).numpy()
-            embeddings[rows] = torch.from_numpy(self._run(batch))
-        return embeddings
+        return embed_by_length(inputs, self._embed_batch)
+
+    def _embed_batch(self, features: Tensor) -> Tensor:
+        parts = features.split(1) if self._one_by_one else [features]
+        return torch.cat([torch.from_numpy(self._run(part.numpy())) for part in parts])
 
     def _run(self, features: np.ndarray) -> np.ndarray:
         """(B, T, F) -> (B, D), by the model's first output."""

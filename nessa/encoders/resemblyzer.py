@@ -11,9 +11,8 @@ from lhotse.cut import MonoCut
 from torch import Tensor
 
 from nessa.corpus.audio import read_audio
-from nessa.encoders.base import SpeakerModel
-from nessa.encoders.config import ResemblyzerConfig
-from nessa.encoders.weights import weights_digest
+from nessa.encoders.base import SpeakerModel, weights_digest
+from nessa.encoders.config import PretrainedConfig
 from nessa.errors import InputError
 from nessa.files import digest
 
@@ -33,7 +32,9 @@ class ResemblyzerModel(SpeakerModel):
         InputError: the library is not installed.
     """
 
-    def __init__(self, name: str, config: ResemblyzerConfig) -> None:
+    settings, extra = PretrainedConfig, "resemblyzer"
+
+    def __init__(self, name: str, config: PretrainedConfig) -> None:
         self._library = _import()
         self._encoder = self._library.VoiceEncoder("cpu", verbose=False).eval()
         self._rate = self._library.sampling_rate

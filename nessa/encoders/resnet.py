@@ -2,9 +2,19 @@
 
 from torch import Tensor, nn
 
-from nessa.encoders.layers import Pooling, length_mask, make_pooling, masked
+from nessa.encoders.config import EncoderConfig
+from nessa.encoders.layers import Encoder, Pooling, make_pooling, masked
+from nessa.schema import Positive
 
 STRIDES = (1, 2, 2, 2)  # of the four stages, each twice as wide as the one before it
+
+
+class ResNetConfig(EncoderConfig):
+    """The width and the depth of the network."""
+
+    channels: Positive  # C of the first stage; the others have 2C, 4C and 8C
+    blocks: tuple[Positive, Positive, Positive, Positive] = (3, 4, 6, 3)  # this is ResNet34
+    pooling: Pooling = "statistics"  # over time, of all channels at all frequencies that are left
 
 
 class BasicBlock(nn.Module):
@@ -33,53 +43,31 @@ class BasicBlock(nn.Module):
         return masked(y.relu(), mask), mask
 
 
-class ResNet(nn.Module):
-    """A convolution, four stages of blocks, pooling over time, one affine layer.
+class ResNet(Encoder):
+    """A convolution, four stages of blocks, pooling over time, one affine layer."""
 
-    Args:
-        inputs: feature dimension F.
-        channels: C of the first stage; the others have 2C, 4C and 8C.
-        dim: embedding dimension D.
-        pooling: over time, of all channels at all frequencies that are left.
-        blocks: in each stage; (3, 4, 6, 3) makes ResNet34.
-    """
+    settings = ResNetConfig
 
-    def __init__(
-        self,
-        inputs: int,
-        channels: int,
-        dim: int,
-        pooling: Pooling = "statistics",
-        blocks: tuple[int, int, int, int] = (3, 4, 6, 3),
-    ) -> None:
+    def __init__(self, config: ResNetConfig) -> None:
         super().__init__()
+        channels = config.channels
         self.conv = nn.Conv2d(1, channels, 3, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(channels)
         self.blocks = nn.ModuleList()
-        width, frequencies = channels, inputs
-        for stage, (count, stride) in enumerate(zip(blocks, STRIDES, strict=True)):
+        width, frequencies = channels, config.features.num_filters
+        for stage, (count, stride) in enumerate(zip(config.blocks, STRIDES, strict=True)):
             outputs = channels * 2**stage
             self.blocks.append(BasicBlock(width, outputs, stride))
             self.blocks.extend(BasicBlock(outputs, outputs, 1) for _ in range(count - 1))
             width, frequencies = outputs, -(-frequencies // stride)
         pooled = width * frequencies
-        self.pooling = make_pooling(pooling, pooled, width)
-        self.embedding = nn.Linear(2 * pooled, dim)
+        self.pooling = make_pooling(config.pooling, pooled, width)
+        self.embedding = nn.Linear(2 * pooled, config.dim)
 
-    def forward(self, features: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """
-        Args:
-            features: shape (B, T, F).
-            lengths: valid frames of each utterance, shape (B,); None where all have T.
-
-        Returns:
-            Embeddings, shape (B, D), not length-normalized.
-        """
-        mask = None
-        if lengths is not None:
-            mask = length_mask(lengths, features.shape[1]).unsqueeze(1)  # (B, 1, 1, T)
-        x = features.transpose(1, 2).unsqueeze(1)  # (B, 1, F, T)
-        x = masked(self.norm(self.conv(x)).relu(), mask)
+    def embed(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """(B, F, T) -> (B, D)."""
+        mask = None if mask is None else mask.unsqueeze(1)  # (B, 1, 1, T)
+        x = masked(self.norm(self.conv(x.unsqueeze(1))).relu(), mask)  # (B, C, F, T)
         for block in self.blocks:
             x, mask = block(x, mask)
         x = x.flatten(1, 2)  # (B, 8C * F / 8, T / 8)

@@ -4,7 +4,6 @@ SpeechBrain builds a model from a YAML file that may name any Python object. Tak
 people whom you would run a program of.
 """
 
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,20 @@ from lhotse.cut import MonoCut
 from torch import Tensor
 
 from nessa.corpus.audio import read_audio
-from nessa.encoders.base import SpeakerModel
-from nessa.encoders.config import SpeechBrainConfig
-from nessa.encoders.weights import weights_digest
+from nessa.encoders.base import SpeakerModel, embed_by_length, noise, weights_digest
+from nessa.encoders.config import PretrainedConfig
 from nessa.errors import InputError
 from nessa.files import digest
+from nessa.schema import Positive
 
-PROBE_SECONDS = 2.0  # of the noise that a model's dimension is found with
+
+class SpeechBrainConfig(PretrainedConfig):
+    """Where the model is."""
+
+    paths = ("source",)
+
+    source: str  # a local folder, or a name on the model hub
+    sampling_rate: Positive = 16000  # Hz
 
 
 class SpeechBrainModel(SpeakerModel):
@@ -33,14 +39,13 @@ class SpeechBrainModel(SpeakerModel):
         InputError: SpeechBrain is not installed, or cannot load the source.
     """
 
+    settings, extra = SpeechBrainConfig, "speechbrain"
+
     def __init__(self, name: str, config: SpeechBrainConfig) -> None:
         self.name, self._rate = name, config.sampling_rate
         self._classifier = _load(config.source)
         self.fingerprint = digest([weights_digest(self._classifier.mods), self._rate])
-        noise = torch.randn(
-            round(PROBE_SECONDS * self._rate), generator=torch.Generator().manual_seed(0)
-        )
-        self.dim = self.embed([0.1 * noise]).shape[1]
+        self.dim = self.embed([noise(self._rate)]).shape[1]
 
     def read(self, cut: MonoCut) -> Tensor:
         """Samples, shape (S,)."""
@@ -48,18 +53,10 @@ class SpeechBrainModel(SpeakerModel):
 
     @torch.inference_mode()
     def embed(self, inputs: list[Tensor]) -> Tensor:
-        """Samples (S_i,) -> embeddings (B, D); padding would change them, so equal lengths share
-        a batch."""
-        rows_of = defaultdict(list)
-        for row, samples in enumerate(inputs):
-            rows_of[len(samples)].append(row)
-        parts: dict[int, Tensor] = {}
-        for rows in rows_of.values():
-            batch = torch.stack([inputs[row] for row in rows])
-            parts |= zip(
-                rows, self._classifier.encode_batch(batch)[:, 0].float().cpu(), strict=True
-            )
-        return torch.stack([parts[row] for row in range(len(inputs))])
+        """Samples (S_i,) -> embeddings (B, D)."""
+        return embed_by_length(
+            inputs, lambda batch: self._classifier.encode_batch(batch)[:, 0].float().cpu()
+        )
 
 
 def _load(source: str) -> Any:

@@ -2,23 +2,26 @@
 
 from torch import Tensor, nn
 
-from nessa.encoders.layers import ConvBlock, Pooling, length_mask, make_pooling
+from nessa.encoders.config import EncoderConfig
+from nessa.encoders.layers import ConvBlock, Encoder, Pooling, make_pooling
+from nessa.schema import Positive
 
 
-class XVector(nn.Module):
-    """Five time-delay layers, pooling, one affine layer.
+class XVectorConfig(EncoderConfig):
+    """The width of the network."""
 
-    Args:
-        inputs: feature dimension F.
-        channels: width of the frame-level layers; the last one is three times as wide.
-        dim: embedding dimension D.
-        pooling: over time.
-    """
+    channels: Positive  # of the frame-level layers; the last one has three times as many
+    pooling: Pooling = "statistics"
 
-    def __init__(
-        self, inputs: int, channels: int, dim: int, pooling: Pooling = "statistics"
-    ) -> None:
+
+class XVector(Encoder):
+    """Five time-delay layers, pooling, one affine layer."""
+
+    settings = XVectorConfig
+
+    def __init__(self, config: XVectorConfig) -> None:
         super().__init__()
+        inputs, channels = config.features.num_filters, config.channels
         self.frames = nn.ModuleList(
             [
                 ConvBlock(inputs, channels, kernel=5),
@@ -28,20 +31,11 @@ class XVector(nn.Module):
                 ConvBlock(channels, 3 * channels),
             ]
         )
-        self.pooling = make_pooling(pooling, 3 * channels, channels)
-        self.embedding = nn.Linear(6 * channels, dim)
+        self.pooling = make_pooling(config.pooling, 3 * channels, channels)
+        self.embedding = nn.Linear(6 * channels, config.dim)
 
-    def forward(self, features: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """
-        Args:
-            features: shape (B, T, F).
-            lengths: valid frames of each utterance, shape (B,); None where all have T.
-
-        Returns:
-            Embeddings, shape (B, D), not length-normalized.
-        """
-        mask = None if lengths is None else length_mask(lengths, features.shape[1])
-        x = features.transpose(1, 2)  # (B, F, T)
+    def embed(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """(B, F, T) -> (B, D)."""
         for layer in self.frames:
             x = layer(x, mask)
         return self.embedding(self.pooling(x, mask))

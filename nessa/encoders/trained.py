@@ -1,7 +1,6 @@
 """Our own encoders: features (B, T, F) -> embeddings (B, D); see `nessa.encoders.training`."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from lhotse.cut import MonoCut
@@ -10,33 +9,24 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from nessa.corpus.audio import read_audio
-from nessa.encoders.base import SpeakerModel
+from nessa.encoders.base import SpeakerModel, weights_digest
 from nessa.encoders.config import EncoderConfig, FeatureConfig
-from nessa.encoders.ecapa import ECAPA
 from nessa.encoders.features import FeatureExtractor, read_features
-from nessa.encoders.resnet import ResNet
-from nessa.encoders.tdnn import XVector
-from nessa.encoders.weights import weights_digest
+from nessa.encoders.kinds import class_of
+from nessa.encoders.layers import Encoder
 from nessa.errors import InputError
 from nessa.files import atomic_open, digest
 from nessa.schema import save_yaml
 
-ARCHITECTURES: dict[str, type[nn.Module]] = {"tdnn": XVector, "ecapa": ECAPA, "resnet": ResNet}
 CONFIG = "config.yaml"
 # Batches are padded to a multiple: on a CPU a convolution sets up slowly for every new length.
 FRAMES_PER_BUCKET = 16
 WEIGHTS = "model.safetensors"
 
 
-def build(config: EncoderConfig) -> nn.Module:
+def build(config: EncoderConfig) -> Encoder:
     """A freshly initialized encoder."""
-    options: dict[str, Any] = {}
-    if config.pooling is not None:
-        options["pooling"] = config.pooling
-    if config.architecture == "resnet":
-        options["blocks"] = config.blocks
-    architecture = ARCHITECTURES[config.architecture]
-    return architecture(config.features.num_filters, config.channels, config.dim, **options)
+    return class_of(config.model_dump())(config)
 
 
 class TrainedModel(SpeakerModel):

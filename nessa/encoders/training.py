@@ -135,7 +135,7 @@ class Training:
         torch.manual_seed(config.seed)
         encoder = build(config)
         parameters = sum(weight.numel() for weight in encoder.parameters())
-        self._encoder = processes.synchronise_norms(encoder.to(processes.device))
+        self._encoder = processes.synchronize_norms(encoder.to(processes.device))
         # Buffers as well, or batch normalization would have other statistics than the weights.
         self._average = AveragedModel(self._encoder, use_buffers=True)
         self._phase = _Phase(self._phases[0], self._encoder, speakers, processes)

@@ -1,13 +1,13 @@
 """The recipe: one strict schema for everything a recipe can set; see `nessa.recipe.resolve`."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from nessa.alignment.config import AlignerConfig, Baseline
 from nessa.corpus.config import CorpusConfig, PrepareConfig
-from nessa.encoders.config import ExtractionConfig, ModelConfig
-from nessa.schema import Name, Positive, Section
+from nessa.encoders.config import ExtractionConfig
+from nessa.schema import Distinct, Name, Positive, Section
 
 
 class ScoringConfig(Section):
@@ -32,11 +32,11 @@ class Recipe(Section):
     seed: int = 1
     corpus: CorpusConfig
     prepare: PrepareConfig
-    encoders: dict[Name, ModelConfig]
+    encoders: dict[Name, dict[str, Any]]  # settings of models, see `nessa.encoders.kinds`
     extraction: ExtractionConfig = ExtractionConfig()
     update: tuple[Name, Name]  # (old model, new model that replaces it)
     controls: bool = True  # also align each model with itself
-    baselines: tuple[Baseline, ...] = ("logit", "procrustes")
+    baselines: Annotated[tuple[Baseline, ...], Distinct] = ("logit", "procrustes")
     aligner: AlignerConfig = AlignerConfig()
     scoring: ScoringConfig = ScoringConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -46,6 +46,8 @@ class Recipe(Section):
         for model in self.update:
             if model not in self.encoders:
                 raise ValueError(f"update: no encoder {model!r}; there are {list(self.encoders)}")
+        if len(set(self.update)) == 1:
+            raise ValueError(f"update: both models are {model!r}; name an old one and a new one")
         return self
 
     @model_validator(mode="after")

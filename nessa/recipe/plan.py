@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from nessa.encoders.kinds import class_of
 from nessa.recipe.config import Recipe
 from nessa.recipe.stages import STAGES, stage_digest
 from nessa.recipe.systems import (
@@ -16,8 +17,8 @@ from nessa.recipe.systems import (
 
 def extras(recipe: Recipe) -> list[str]:
     """The optional dependencies (extras of pyproject.toml) that a recipe needs."""
-    kinds = {getattr(model, "pretrained", None) for model in recipe.encoders.values()}
-    return [extra for extra in ("resemblyzer", "speechbrain") if extra in kinds]
+    pretrained = [model for model in recipe.encoders.values() if "pretrained" in model]
+    return sorted({class_of(model).extra for model in pretrained} - {None})
 
 
 def plan(recipe: Recipe) -> Iterator[tuple[str, str]]:

@@ -1,8 +1,8 @@
 """Recipe files -> checked recipes.
 
 A recipe file is YAML. `resolve` merges it with a named size and with `--set key=value` overrides,
-checks every key and type, and returns a frozen `Recipe`. Anything unknown is an error that names
-the key, the file and the nearest valid key.
+checks every key and value, fills in what models leave to their defaults, and returns a frozen
+`Recipe`. Anything unknown is an error that names the key, the file and the nearest valid key.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,14 +12,18 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from nessa.errors import InputError
+from nessa.encoders.kinds import parse_settings
+from nessa.errors import InputError, about
 from nessa.recipe.config import Recipe
 from nessa.schema import check_depth, explain, nearest, read_yaml
 
+LOCAL = Path(__file__).parents[2] / "local"  # the programs of stages 0 and 1
+
 
 def load_recipe(path: Path | str) -> Recipe:
-    """Read a resolved recipe (or one that needs no size)."""
-    return resolve(path)
+    """Read a resolved recipe (or one that needs no size), without a look at models' settings."""
+    with about(Path(path)):
+        return _parse(_read(path)[0])
 
 
 def resolve(path: Path | str, size: str | None = None, overrides: Iterable[str] = ()) -> Recipe:
@@ -33,8 +37,7 @@ def resolve(path: Path | str, size: str | None = None, overrides: Iterable[str] 
     Raises:
         InputError: not YAML, unknown size or key (the nearest is named), or a wrong value.
     """
-    settings = read_yaml(path)
-    sizes = settings.pop("sizes", None) or {}
+    settings, sizes = _read(path)
     if size not in (None, "default"):
         if size not in sizes:
             raise InputError(f"{path}: no size {size!r}{nearest(str(size), ['default', *sizes])}")
@@ -44,9 +47,41 @@ def resolve(path: Path | str, size: str | None = None, overrides: Iterable[str] 
         settings = _merge(settings, _parse_override(override))
         where += f" with --set {override}"
     try:
+        recipe = _parse(settings)
+        _check_programs(recipe)
+        encoders = {
+            name: parse_settings(model, f"encoders.{name}").model_dump(mode="json")
+            for name, model in recipe.encoders.items()
+        }
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+    return recipe.model_copy(update={"encoders": encoders})
+
+
+def _read(path: Path | str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The settings of a recipe file, and its sizes."""
+    settings = read_yaml(path)
+    return settings, settings.pop("sizes", None) or {}
+
+
+def _parse(settings: dict[str, Any]) -> Recipe:
+    try:
         return Recipe.model_validate(settings)
     except ValidationError as error:
-        raise InputError(f"{where}: " + "; ".join(explain(error, Recipe))) from None
+        raise InputError("; ".join(explain(error, Recipe))) from None
+
+
+def _check_programs(recipe: Recipe) -> None:
+    """Refuse a corpus or prepare program that is not there."""
+    for section, program in (
+        ("corpus", recipe.corpus.program),
+        ("prepare", recipe.prepare.program),
+    ):
+        if program and not (LOCAL / f"{program}.py").is_file():
+            programs = sorted(path.stem for path in LOCAL.glob("*.py"))
+            raise InputError(
+                f"{section}.program: no program local/{program}.py{nearest(program, programs)}"
+            )
 
 
 def _parse_override(override: str) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from nessa.alignment.networks import input_dim
 from nessa.alignment.neural import NeuralAligner
 from nessa.alignment.store import load
-from nessa.encoders.config import EncoderConfig
 from nessa.encoders.models import load_model
 from nessa.encoders.trained import TrainedModel
 from nessa.recipe.config import Recipe
@@ -145,12 +144,12 @@ def nessa_cost(recipe: Recipe, exp: Path) -> list[str]:
 def _encoder_costs(recipe: Recipe, exp: Path) -> dict[str, int]:
     """Multiply-adds of the encoders of ours; what goes on in others is not known."""
     costs = {}
-    for name, config in recipe.encoders.items():
-        if isinstance(config, EncoderConfig):
+    for name, settings in recipe.encoders.items():
+        if "architecture" in settings:
             model = load_model(exp / "encoders" / name)
             assert isinstance(model, TrainedModel)
-            frames = round(SECONDS / config.features.frame_shift)
-            example = torch.zeros(1, frames, config.features.num_filters)
+            frames = round(SECONDS / model.config.features.frame_shift)
+            example = torch.zeros(1, frames, model.config.features.num_filters)
             costs[name] = _multiply_adds(model.encoder, example)
     return costs
 

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from nessa.cli.main import cli
-from nessa.encoders import build, save_model
-from nessa.encoders.config import EncoderConfig, LossConfig
+from nessa.encoders import build, parse_settings, save_model
+from nessa.encoders.config import LossConfig
+from nessa.encoders.tdnn import XVectorConfig
 from nessa.files import read_json, write_json, write_table
 from nessa.kaldi.datadir import read_utt2spk
 from nessa.kaldi.embeddings import Embeddings
@@ -263,7 +264,7 @@ def test_a_shard_lies_among_the_shards(nessa: Command, toy: Toy, shard: int, sha
 @pytest.fixture
 def encoder(tmp_path: Path) -> Path:
     """Directory of an untrained encoder."""
-    config = EncoderConfig(**ENCODER)
+    config = parse_settings(ENCODER)
     save_model(tmp_path / "encoder", config, build(config).eval())
     return tmp_path / "encoder"
 
@@ -593,7 +594,7 @@ def test_the_doctor_tells_versions_the_machine_and_what_is_lacking(
 
 def test_quiet_leaves_errors_alone(nessa: Command, tmp_path: Path) -> None:
     prepare_set(tmp_path / "data", "eval", range(2))
-    config = EncoderConfig(
+    config = XVectorConfig(
         architecture="tdnn", channels=8, dim=4, steps=1, loss=LossConfig(type="aam")
     )
     save_model(tmp_path / "model", config, build(config))

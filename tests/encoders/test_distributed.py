@@ -12,9 +12,13 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT
+from tests.encoders import small
 from tests.speech import prepare_augmentation, prepare_set
 
 pytestmark = pytest.mark.slow
+
+ECAPA = {"architecture": "ecapa", "channels": 8}
+SMALL = {"architecture": "small"}
 
 
 @pytest.fixture(scope="module")
@@ -25,10 +29,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return data
 
 
-def write_recipe(folder: Path, **changes: object) -> Path:
+def write_recipe(folder: Path, shape: dict[str, object] = ECAPA, **changes: object) -> Path:
     encoder = {
-        "architecture": "ecapa",
-        "channels": 8,
+        **shape,
         "dim": 8,
         "features": {"num_filters": 20},
         "loss": {"type": "aam"},
@@ -42,8 +45,8 @@ def write_recipe(folder: Path, **changes: object) -> Path:
         "name": "test",
         "corpus": {},
         "prepare": {"program": "tree"},
-        "encoders": {"new": encoder | changes},
-        "update": ["new", "new"],
+        "encoders": dict.fromkeys(("old", "new"), encoder | changes),
+        "update": ["old", "new"],
     }
     path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump(settings))
@@ -55,7 +58,7 @@ def command(recipe: Path, data: Path, output: Path, processes: int = 1) -> list[
     if processes > 1:
         start += ["-m", "torch.distributed.run", "--standalone"]
         start += [f"--nproc-per-node={processes}"]
-    words = ["-m", "nessa.cli", "train", "--recipe", recipe, "--model", "new"]
+    words = [small.__file__, "train", "--recipe", recipe, "--model", "new"]
     return [*start, *map(str, [*words, "--data", data, "--output", output])]
 
 
@@ -73,7 +76,7 @@ def test_two_processes_train_as_one_with_the_doubled_batch(
 ) -> None:
     curves = []
     for processes, batch in ((2, 4), (1, 8)):
-        recipe = write_recipe(tmp_path, speakers_per_batch=batch, loss={"type": loss})
+        recipe = write_recipe(tmp_path, SMALL, speakers_per_batch=batch, loss={"type": loss})
         output = tmp_path / str(processes)
         call = command(recipe, data, output, processes)
         done = subprocess.run(call, env=environment(), capture_output=True, text=True, check=False)

@@ -13,8 +13,7 @@ import torch
 
 from nessa.corpus.audio import read_audio
 from nessa.corpus.manifests import read_cuts
-from nessa.encoders import build, load_model, save_model
-from nessa.encoders.config import EncoderConfig, FeatureConfig, LossConfig
+from nessa.encoders import build, load_model, parse_settings, save_model
 from nessa.encoders.extraction import extract, extract_shard, merge_shards
 from nessa.errors import InputError
 from nessa.files import read_table
@@ -43,13 +42,15 @@ def data(prepared: Path, tmp_path: Path) -> Path:
 @pytest.fixture(scope="module", params=["tdnn", "ecapa"])
 def model_dir(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp(request.param)
-    config = EncoderConfig(
-        architecture=request.param,
-        channels=16,
-        dim=24,
-        features=FeatureConfig(num_filters=20),
-        loss=LossConfig(type="aam"),
-        steps=1,
+    config = parse_settings(
+        {
+            "architecture": request.param,
+            "channels": 16,
+            "dim": 24,
+            "features": {"num_filters": 20},
+            "loss": {"type": "aam"},
+            "steps": 1,
+        }
     )
     torch.manual_seed(3)
     encoder = build(config)

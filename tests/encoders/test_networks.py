@@ -5,22 +5,33 @@ from pathlib import Path
 import pytest
 import torch
 
-from nessa.encoders import build, fingerprint, load_model, save_model
-from nessa.encoders.config import EncoderConfig, FeatureConfig, LossConfig
+from nessa.encoders import build, fingerprint, load_model, parse_settings, save_model
+from nessa.encoders.config import EncoderConfig, FeatureConfig
+from nessa.encoders.kinds import ARCHITECTURES, class_of
 from nessa.errors import InputError
+from tests.encoders import small
 
-ARCHITECTURES = ["tdnn", "ecapa", "resnet"]
+ALL = [*ARCHITECTURES, small.LINE[0]]
+
+
+@pytest.fixture(autouse=True)
+def registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One more architecture, to which all that is tested of every one applies."""
+    monkeypatch.setitem(ARCHITECTURES, *small.LINE)
 
 
 def config(architecture: str, **features: object) -> EncoderConfig:
-    return EncoderConfig(
-        architecture=architecture,
-        channels=16,
-        dim=12,
-        features=FeatureConfig(num_filters=10, **features),
-        loss=LossConfig(type="aam"),
-        steps=1,
-    )
+    """Settings of a small network; whatever size an architecture asks for is 16."""
+    common = {
+        "architecture": architecture,
+        "dim": 12,
+        "features": {"num_filters": 10, **features},
+        "loss": {"type": "aam"},
+        "steps": 1,
+    }
+    fields = class_of(common).settings.model_fields
+    sizes = {name: 16 for name, field in fields.items() if field.is_required()}
+    return parse_settings(sizes | common)
 
 
 def trained_looking(architecture: str, seed: int = 0) -> torch.nn.Module:
@@ -33,7 +44,7 @@ def trained_looking(architecture: str, seed: int = 0) -> torch.nn.Module:
     return encoder.eval()
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", ALL)
 @torch.inference_mode()
 def test_padding_and_company_do_not_change_an_embedding(architecture: str) -> None:
     encoder = trained_looking(architecture)
@@ -50,7 +61,14 @@ def test_padding_and_company_do_not_change_an_embedding(architecture: str) -> No
     assert torch.allclose(alone, together, atol=1e-4, rtol=1e-3)
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", ALL)
+def test_settings_of_others_are_refused_by_name(architecture: str) -> None:
+    settings = config(architecture).model_dump() | {"no_such": 1}
+    with pytest.raises(InputError, match=r"unknown key 'encoders\.a\.no_such'"):
+        parse_settings(settings, "encoders.a")
+
+
+@pytest.mark.parametrize("architecture", ALL)
 def test_every_weight_gets_a_gradient(architecture: str) -> None:
     encoder = build(config(architecture))
     encoder(torch.randn(4, 30, 10)).square().sum().backward()
@@ -58,7 +76,7 @@ def test_every_weight_gets_a_gradient(architecture: str) -> None:
     assert not silent
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", ALL)
 def test_a_saved_model_is_the_same_model(architecture: str, tmp_path: Path) -> None:
     encoder = trained_looking(architecture)
     save_model(tmp_path / "m", config(architecture), encoder)
@@ -126,7 +144,7 @@ def test_published_networks_have_their_published_size(
     assert count / 1e6 == pytest.approx(millions, rel=0.03)
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", ["tdnn", "ecapa", "resnet"])
 def test_pooling_is_a_choice(architecture: str) -> None:
     own = config(architecture)
     names = {}

@@ -3,6 +3,7 @@
 import importlib
 import re
 import sys
+import tomllib
 from pathlib import Path
 
 import kaldi_native_fbank
@@ -20,24 +21,24 @@ from nessa.alignment import ProcrustesAligner
 from nessa.corpus.audio import read_audio
 from nessa.corpus.manifests import read_cuts
 from nessa.corpus.utterances import Utterance, make_cuts, sort_utterances
-from nessa.encoders import SpeakerModel, build, load_model, save_model, save_pretrained
-from nessa.encoders.config import (
-    WESPEAKER_FEATURES,
-    EncoderConfig,
-    FeatureConfig,
-    LossConfig,
-    OnnxConfig,
-    PretrainedConfig,
-    PythonConfig,
-    ResemblyzerConfig,
-    SpeechBrainConfig,
+from nessa.encoders import (
+    SpeakerModel,
+    build,
+    load_model,
+    parse_settings,
+    save_model,
+    save_pretrained,
 )
+from nessa.encoders.config import FeatureConfig, PretrainedConfig
 from nessa.encoders.extraction import extract
+from nessa.encoders.factory import PythonConfig
 from nessa.encoders.features import FeatureExtractor
-from nessa.encoders.trained import ARCHITECTURES
+from nessa.encoders.kinds import ARCHITECTURES, PRETRAINED, class_of
+from nessa.encoders.onnx import WESPEAKER_FEATURES, OnnxConfig
+from nessa.encoders.speechbrain import SpeechBrainConfig
 from nessa.errors import InputError
 from nessa.metrics.roc import eer
-from nessa.recipe.resolve import resolve
+from nessa.recipe.resolve import load_recipe, resolve
 from tests.conftest import ROOT, Command
 from tests.pairs import two_views
 from tests.speech import prepare_set, tone
@@ -72,17 +73,124 @@ def assert_batches_change_nothing(model: SpeakerModel, cuts: list[MonoCut]) -> N
     assert cosines(alone, together).min() > 0.99999
 
 
+# ---- Every family -------------------------------------------------------------------------------
+
+
+class LoudnessConfig(PretrainedConfig):
+    gain: float = 1.0
+
+
+class Loudness(SpeakerModel):
+    """A whole family, as anybody adds one: this module, and a line in the registry."""
+
+    settings = LoudnessConfig
+
+    def __init__(self, name: str, config: LoudnessConfig) -> None:
+        self.name, self.fingerprint, self.dim = name, f"loudness {config.gain}", 2
+        self._gain = config.gain
+
+    def read(self, cut: MonoCut) -> torch.Tensor:
+        return read_audio(cut, 16000, self.name)
+
+    def embed(self, inputs: list[torch.Tensor]) -> torch.Tensor:
+        return torch.stack([self._gain * torch.stack([x.std(), x.abs().max()]) for x in inputs])
+
+
+@pytest.fixture(autouse=True)
+def registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PRETRAINED, "loudness", f"{__name__}.Loudness")
+
+
+@pytest.fixture
+def families(tmp_path: Path, module: str) -> dict[str, dict[str, object]]:
+    """The settings of one model of each family, without the kind."""
+    file = onnx_model(tmp_path / "family.onnx", [FEATS])
+    return {
+        "onnx": {"file": str(file), "features": {"mean_norm": False}},  # whose mean it takes
+        "speechbrain": {"source": "x"},
+        "resemblyzer": {},
+        "python": {"factory": f"{module}:Net"},
+        "arks": {"path": str(tmp_path)},
+        "loudness": {},
+    }
+
+
+ALL = [*PRETRAINED, "loudness"]
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_settings_of_others_are_refused_by_name(
+    kind: str, families: dict[str, dict[str, object]]
+) -> None:
+    settings = {"pretrained": kind, **families[kind]}
+    assert isinstance(parse_settings(settings), PretrainedConfig)
+    with pytest.raises(InputError, match=r"unknown key 'encoders\.a\.no_such'"):
+        parse_settings(settings | {"no_such": 1}, "encoders.a")
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_what_a_family_needs_is_an_extra(kind: str) -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extra = class_of({"pretrained": kind}).extra
+    assert extra is None or extra in extras["optional-dependencies"]
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(k, marks=pytest.mark.slow if k == "resemblyzer" else []) for k in ALL]
+)
+def test_a_model_of_any_family_comes_back_as_itself(
+    kind: str,
+    families: dict[str, dict[str, object]],
+    cuts: list[MonoCut],
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+) -> None:
+    if kind == "resemblyzer":
+        pytest.importorskip("resemblyzer")
+    if kind == "speechbrain":
+        families[kind]["source"] = str(request.getfixturevalue("speechbrain_source"))
+    config = parse_settings({"pretrained": kind, **families[kind]})
+    save_pretrained(tmp_path / "m", config)
+    model, again = load_model(tmp_path / "m"), load_model(tmp_path / "m")
+    assert model.name == "m" and model.fingerprint == again.fingerprint
+    if isinstance(model, SpeakerModel):
+        assert_batches_change_nothing(model, cuts)
+
+
+def test_a_new_family_is_trained_and_extracted_as_any_other(
+    cuts: list[MonoCut], tmp_path: Path, nessa: Command
+) -> None:
+    settings = {
+        "name": "new",
+        "corpus": {},
+        "prepare": {"program": "tree"},
+        "encoders": {"a": {"pretrained": "loudness"}, "b": {"pretrained": "loudness", "gain": 2}},
+        "update": ["a", "b"],
+    }
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(settings))
+    words = ["--recipe", tmp_path / "recipe.yaml", "--work-dir", tmp_path]
+    assert nessa("recipe", "resolve", *words).status == 0
+    recipe = tmp_path / "exp/recipe.yaml"
+    assert load_recipe(recipe).encoders["a"] == {"pretrained": "loudness", "gain": 1.0}
+    words = ["--recipe", recipe, "--data", tmp_path, "--output", tmp_path / "b"]
+    assert nessa("train", *words, "--model", "b").status == 0
+    model = load_model(tmp_path / "b")
+    assert isinstance(model, Loudness) and extract(model, cuts).dim == 2
+
+
 # ---- ONNX ---------------------------------------------------------------------------------------
 
 
 def our_encoder(folder: Path, architecture: str, features: FeatureConfig) -> SpeakerModel:
-    config = EncoderConfig(
-        architecture=architecture,
-        channels=16,
-        dim=24,
-        features=features,
-        loss=LossConfig(type="aam"),
-        steps=1,
+    config = parse_settings(
+        {
+            "architecture": architecture,
+            "channels": 16,
+            "dim": 24,
+            "features": features,
+            "loss": {"type": "aam"},
+            "steps": 1,
+        }
     )
     torch.manual_seed(3)
     encoder = build(config)
@@ -352,7 +460,7 @@ def test_faults_while_extracting_name_factory_and_utterances(
 
 @pytest.fixture(scope="module")
 def resemblyzer(tmp_path_factory: pytest.TempPathFactory) -> SpeakerModel:
-    config = ResemblyzerConfig(pretrained="resemblyzer")
+    config = PretrainedConfig(pretrained="resemblyzer")
     return loaded(tmp_path_factory.mktemp("resemblyzer"), config)
 
 
@@ -469,7 +577,7 @@ def test_a_model_whose_library_is_missing_says_what_to_install(
 ) -> None:
     path = onnx_model(tmp_path / "m.onnx", [FEATS])
     for library, config in (
-        ("resemblyzer", ResemblyzerConfig(pretrained="resemblyzer")),
+        ("resemblyzer", PretrainedConfig(pretrained="resemblyzer")),
         (
             "speechbrain.inference.classifiers",
             SpeechBrainConfig(pretrained="speechbrain", source="x"),
@@ -492,11 +600,12 @@ def test_the_guides_settings_are_a_recipes(tmp_path: Path) -> None:
     rest = {"name": "guide", "corpus": {}, "prepare": {"program": "voxceleb"}}
     kinds = set()
     for snippet in snippets:
-        encoders = list(snippet["encoders"])
-        settings = {**rest, "update": [encoders[0], encoders[-1]], **snippet}
+        encoders = {"other": {"pretrained": "resemblyzer"}, **snippet["encoders"]}
+        update = list(encoders)[-2:]
+        settings = {**rest, "update": update, **snippet, "encoders": encoders}
         (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(settings))
         recipe = resolve(tmp_path / "recipe.yaml")
-        kinds |= {getattr(model, "pretrained", None) for model in recipe.encoders.values()}
+        kinds |= {model.get("pretrained") for model in recipe.encoders.values()}
     assert {"onnx", "speechbrain", "resemblyzer", "python"} <= kinds
 
 

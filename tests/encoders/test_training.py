@@ -11,8 +11,9 @@ import nessa.encoders.training
 from nessa.encoders import load_model
 from nessa.encoders.augmentation import Augmenter
 from nessa.encoders.batches import TrainBatches, TrainSpeakers
-from nessa.encoders.config import AugmentationConfig, EncoderConfig, FeatureConfig, LossConfig
+from nessa.encoders.config import AugmentationConfig, FeatureConfig, LossConfig
 from nessa.encoders.distributed import Processes
+from nessa.encoders.tdnn import XVectorConfig
 from nessa.encoders.training import train_encoder
 from nessa.errors import InputError
 from nessa.schedule import learning_rate
@@ -27,10 +28,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return data
 
 
-def config(loss: str = "aam", steps: int = 6, **more: object) -> EncoderConfig:
+def config(loss: str = "aam", steps: int = 6, **more: object) -> XVectorConfig:
     augmentation = AugmentationConfig(speeds=(0.9, 1.0, 1.1))
     settings = {"speakers_per_batch": 8, "checkpoint_every": 2, "crop": 0.5, **more}
-    return EncoderConfig(
+    return XVectorConfig(
         architecture="tdnn",
         channels=8,
         dim=8,

@@ -13,8 +13,8 @@ from lhotse.kaldi import load_kaldi_data_dir
 from nessa.corpus.finishing import finish_sets
 from nessa.corpus.manifests import read_cuts
 from nessa.corpus.validation import validate_tables
-from nessa.encoders import SpeakerModel, load_model
-from nessa.encoders.config import EncoderConfig, FeatureConfig
+from nessa.encoders import SpeakerModel, load_model, parse_settings
+from nessa.encoders.config import FeatureConfig
 from nessa.encoders.extraction import extract
 from nessa.encoders.training import train_encoder
 from nessa.errors import InputError
@@ -139,7 +139,7 @@ def test_encoders_train_on_given_features_and_embed_them(own: Own) -> None:
     utt2spk = write_feature_dir(own.folder / "mine", 12, 4, frames=50, dim=7)
     trained = GIVEN | {"steps": 3, "crop": 0.4, "speakers_per_batch": 4}
     assert own.prepare(data=own.folder / "mine", encoder=trained).status == 0
-    config = EncoderConfig.model_validate(trained)
+    config = parse_settings(trained)
     for name in ("a", "b"):
         train_encoder(config, own.data, own.folder / name, workers=0)
     weights = [(own.folder / name / "model.safetensors").read_bytes() for name in "ab"]

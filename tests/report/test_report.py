@@ -13,7 +13,8 @@ from scipy.special import ndtri
 
 from nessa.alignment import NeuralAligner
 from nessa.encoders import build, save_model
-from nessa.encoders.config import EncoderConfig, LossConfig
+from nessa.encoders.config import LossConfig
+from nessa.encoders.tdnn import XVectorConfig
 from nessa.errors import InputError
 from nessa.files import read_json, write_json, write_table
 from nessa.metrics.roc import eer
@@ -245,7 +246,7 @@ def test_the_cost_of_nessa_is_counted_in_multiply_adds(tmp_path: Path) -> None:
     recipe = make_recipe()
     old, new = recipe.update
     for name in recipe.update:
-        config = EncoderConfig(
+        config = XVectorConfig(
             architecture="tdnn", channels=8, dim=12, loss=LossConfig(type="ge2e"), steps=1
         )
         save_model(tmp_path / "encoders" / name, config, build(config))

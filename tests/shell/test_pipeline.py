@@ -131,7 +131,7 @@ def test_the_two_models_differ_and_their_embeddings_say_whose_they_are(tiny: Pat
     for (model, part), info in infos.items():
         assert (info["model"], info["set"]) == (model, part)
         assert info["count"] == len(read_utt2spk(tiny / "data" / part))
-        assert info["dim"] == encoders[model].dim
+        assert info["dim"] == encoders[model]["dim"]
     assert len({info["fingerprint"] for info in infos.values()}) == len(encoders) == 2
 
 

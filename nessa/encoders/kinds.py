@@ -1,0 +1,69 @@
+"""The kinds of speaker models: to add one takes its module and a line here.
+
+The class of an architecture is an `Encoder`, that of a pretrained family a `SpeakerModel`; its
+attribute `settings` is the section that configures it. Modules are imported when they are needed.
+"""
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+from pydantic import ValidationError
+
+from nessa.encoders.config import EncoderConfig, PretrainedConfig
+from nessa.errors import InputError
+from nessa.schema import explain, nearest
+
+ARCHITECTURES = {
+    "tdnn": "nessa.encoders.tdnn.XVector",
+    "ecapa": "nessa.encoders.ecapa.ECAPA",
+    "resnet": "nessa.encoders.resnet.ResNet",
+}
+PRETRAINED = {
+    "onnx": "nessa.encoders.onnx.OnnxModel",
+    "speechbrain": "nessa.encoders.speechbrain.SpeechBrainModel",
+    "resemblyzer": "nessa.encoders.resemblyzer.ResemblyzerModel",
+    "python": "nessa.encoders.factory.PythonModel",
+    "arks": "nessa.encoders.arks.GivenEmbeddings",
+}
+
+
+def class_of(settings: Mapping[str, Any], place: str = "") -> Any:
+    """The class that a model's settings name by `pretrained` or `architecture`.
+
+    Args:
+        settings: as a recipe has them under the model's name.
+        place: where they are, such as "encoders.old", for messages.
+
+    Raises:
+        InputError: they name none.
+    """
+    key, kinds = "architecture", ARCHITECTURES
+    if "pretrained" in settings:
+        key, kinds = "pretrained", PRETRAINED
+    name = f"{place}.{key}" if place else key
+    if key not in settings:
+        raise InputError(f"key {name!r} is missing; give it, or `pretrained`")
+    kind = str(settings[key])
+    if kind not in kinds:
+        raise InputError(f"{name}: no kind of model {kind!r}{nearest(kind, kinds)}")
+    module, _, found = kinds[kind].rpartition(".")
+    return getattr(import_module(module), found)
+
+
+def parse_settings(
+    settings: Mapping[str, Any], place: str = ""
+) -> EncoderConfig | PretrainedConfig:
+    """Check a model's settings, and fill in the defaults.
+
+    Args:
+        settings, place: as for `class_of`.
+
+    Raises:
+        InputError: a key or a value that this kind of model cannot have.
+    """
+    schema = class_of(settings, place).settings
+    try:
+        return schema.model_validate(settings)
+    except ValidationError as error:
+        raise InputError("; ".join(explain(error, schema, place))) from None
