@@ -8,7 +8,7 @@ from nessa.alignment import ALIGNERS
 from nessa.schema import Fraction, Positive, Section, nearest
 
 
-class AlignerConfig(Section):
+class NeuralConfig(Section):
     """NESSA: the networks f and g and their training (see docs of `nessa.alignment.neural`)."""
 
     mode: Literal["shared", "to-enroll", "to-runtime"] = "shared"
@@ -22,7 +22,12 @@ class AlignerConfig(Section):
     utterances_per_speaker: Annotated[int, Field(ge=2)] = 2
     learning_rate: float = 8e-3
     weight_decay: float = 0.05
-    evaluate_every: Positive = 50  # steps between looks at the dev EER
+    evaluate_every: Positive = 50  # steps between two evaluations of the dev EER
+
+
+class AlignerConfig(NeuralConfig):
+    """NESSA in a recipe, trained once for each seed."""
+
     seeds: tuple[int, ...] = (1,)
 
 

@@ -9,6 +9,7 @@ A mapped store is a folder of Parquet files, a part for so many rows; _info.json
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from nessa.alignment.views import SIDES, Side
 from nessa.errors import InputError, about
 from nessa.files import atomic_open, read_json, write_json
 from nessa.kaldi.embeddings import Block, Embeddings
-from nessa.production.mapping import map_of, outliers_file
+from nessa.production.mapping import outliers_file
 
 ROWS_PER_PART = 50_000
 SUFFIXES = (".npz", ".parquet")
@@ -61,8 +62,8 @@ def map_stores(
         A line per store.
     """
     for side, source in stores.items():
-        apply = map_of(aligner, side)
-        outliers = Outliers(aligner.reach.get(side), allow_outliers)
+        apply = partial(aligner.map_side, side=side)
+        outliers = Outliers(aligner.detectors.get(side), allow_outliers)
         count, kept = map_store(source, output / side, apply, aligner.space(), outliers, dry_run)
         done = "would be mapped" if dry_run else f"mapped, {kept} of them by an earlier run"
         if not dry_run:
@@ -110,7 +111,7 @@ def map_store(
         there = _is_made_of(part, made_of)
         with about(source):
             mapped = None if there else apply(matrix)  # which refuses another dimension
-            outliers.look_at(keys, matrix)
+            outliers.check(keys, matrix)
         if mapped is None:
             kept += len(keys)
         else:
@@ -151,12 +152,12 @@ def verify_store(mapped: Path, source: Path, aligner: Aligner) -> str:
     info = read_json(mapped / INFO)
     if not isinstance(info, dict) or info.get("space") != aligner.space():
         raise InputError(f"{mapped}: was mapped with another aligner; map it again")
-    apply = map_of(aligner, "enroll" if mapped.name == "enroll" else "runtime")
+    side: Side = "enroll" if mapped.name == "enroll" else "runtime"
     count, largest = 0, 0.0
     for raw, found in zip_longest(read_store(source), read_store(mapped)):
         if raw is None or found is None or raw[0] != found[0]:
             raise InputError(f"{mapped}: ids from row {count} differ from {source}; map it again")
-        difference = float(np.abs(apply(raw[1]) - found[1]).max())
+        difference = float(np.abs(aligner.map_side(raw[1], side) - found[1]).max())
         if not difference <= TOLERANCE:
             raise InputError(
                 f"{mapped}: vectors from row {count} differ by {difference:.1e}; map it again"

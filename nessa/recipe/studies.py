@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 
 from nessa.alignment.base import Aligner, DevSet
-from nessa.alignment.linear import mapped_scores
 from nessa.alignment.neural import NeuralAligner
 from nessa.errors import InputError
 from nessa.evaluation.conditions import Condition, read_conditions
@@ -200,7 +199,7 @@ class _Laboratory:
 
     def _scores(self, aligner: Aligner, pair: Pair) -> Scores:
         enroll, runtime = (self.sets[model, "eval"] for model in pair)
-        return mapped_scores(aligner, enroll, runtime, self.condition.trials)
+        return cosine_scores(*aligner.map_views(enroll, runtime), self.condition.trials)
 
 
 def _watched(points: Sequence[Any], what: str) -> Iterable[Any]:
