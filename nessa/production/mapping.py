@@ -87,7 +87,7 @@ def check_sides(
     output: Path,
     allow_outliers: bool = False,
 ) -> Iterator[str]:
-    """Look at all that `map_sides` would read, and write nothing.
+    """Check all that `map_sides` would read, and write nothing.
 
     Args:
         aligner, enroll, runtime, enroll_map, output, allow_outliers: as there.

@@ -55,7 +55,7 @@ def map_stores(
         aligner: fitted on the models of both sides.
         stores: {"enroll" or "runtime": store}.
         output: the folder that receives a folder per side.
-        dry_run: look at everything, and write nothing.
+        dry_run: check everything, and write nothing.
         allow_outliers: take a store most of which is unlike the align data.
 
     Yields:
@@ -89,7 +89,7 @@ def map_store(
         apply: raw embeddings (N, D_in) -> mapped ones (N, D).
         space: fingerprint of the space that they are mapped into.
         outliers: gathers what is unlike the align data.
-        dry_run: look at everything, and write nothing.
+        dry_run: check everything, and write nothing.
 
     Returns:
         (rows, how many of them were there already).
