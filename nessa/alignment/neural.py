@@ -147,12 +147,6 @@ class NeuralAligner(NetworkAligner):
         """Whether fitting leaves a side as it is: the frozen one."""
         return side == self._frozen
 
-    def copy(self) -> Self:
-        """An aligner of the same fit that can be fitted further by itself."""
-        other = type(self)(**self.settings)
-        other.restore({n: array.copy() for n, array in self.state().items()}, self.fingerprints)
-        return other
-
     def _mirrored_settings(self) -> dict[str, Any]:
         other = {"to-enroll": "to-runtime", "to-runtime": "to-enroll"}
         mode = self.config.mode

@@ -7,6 +7,7 @@ trials, both update directions, paired intervals. Nothing of it is used to choos
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -256,7 +257,7 @@ def _join(laboratory: _Laboratory, base: NeuralAligner, enroll: str, runtime: st
     """`base` with a runtime side trained for another model; stored profiles must not move."""
     profiles = laboratory.sets[enroll, "eval"].matrix
     stored = base.map_enroll(profiles)
-    updated = base.copy()
+    updated = deepcopy(base)
     laboratory.fit((enroll, runtime), base=updated)
     if not np.array_equal(updated.map_enroll(profiles), stored):
         raise RuntimeError("a frozen side has moved; mapped profiles would be worthless")
