@@ -64,7 +64,7 @@ def bench_nessa(workload: Workload, machine: Machine) -> Iterator[Measurement]:
 
     def from_arks() -> None:
         found = AlignTable.open(*folders, workload.folder)
-        NeuralAligner(**config.model_dump(exclude={"seeds", "steps"}), steps=steps).fit_table(found)
+        NeuralAligner(**aligner.settings | {"steps": steps}).fit_table(found)
 
     (seconds,) = in_turns(from_arks, repeats=1)
     embeddings = enroll.matrix.nbytes + runtime.matrix.nbytes

@@ -18,7 +18,7 @@ try:
     from sklearn.metrics.pairwise import cosine_similarity
 except ImportError:  # told now, rather than after the benchmarks before this one
     raise InputError(
-        "nessa bench compares with scikit-learn, which is not installed; run "
+        "the benchmarks compare with scikit-learn, which is not installed; run "
         "`pip install 'nessa[bench]'` first"
     ) from None
 

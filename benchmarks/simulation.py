@@ -138,11 +138,11 @@ class Simulation:
             (T,), natural logarithm, in trial order.
         """
         straight = Embeddings(enroll.keys, self._enroll.unwarp(enroll.matrix))
-        profiles, counts, live, pairs = trial_vectors(straight, runtime, trials, enroll_map)
+        profiles, counts, tested, pairs = trial_vectors(straight, runtime, trials, enroll_map)
         return factor_llr(
             (self._enroll.statistics(profiles), self._enroll.precision),
             counts,
-            (self._runtime.statistics(self._runtime.unwarp(live)), self._runtime.precision),
+            (self._runtime.statistics(self._runtime.unwarp(tested)), self._runtime.precision),
             pairs,
             np.eye(self.factor_dim),
         )

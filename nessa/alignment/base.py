@@ -1,29 +1,33 @@
 """What every aligner is: fitted on two views of the same speakers, it maps both into one space."""
 
 import hashlib
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import save
+from torch import nn
 
-from nessa.alignment.outliers import Reach
+from nessa.alignment.outliers import OutlierDetector
 from nessa.alignment.table import AlignTable
 from nessa.alignment.views import SIDES, Labels, Matrix, Side
 from nessa.errors import InputError
-from nessa.files import atomic_open, read_json, write_json
+from nessa.files import atomic_open, write_json
 from nessa.kaldi.embeddings import Embeddings
 from nessa.kaldi.stamps import ModelStamp
+from nessa.metrics.roc import eer
+from nessa.scoring.cosine import cosine_scores
 from nessa.trials import Trials
 
 DESCRIPTION = "aligner.json"
 ARRAYS = "aligner.safetensors"
-REACH = "reach"  # begins the names of arrays that are not of the maps
+DETECTOR = "detector"  # begins the names of arrays that are not of the maps
 
 
 @dataclass(frozen=True)
@@ -55,23 +59,28 @@ class DevSet:
 class Aligner(ABC):
     """Maps enrollment embeddings (N, Dx) and runtime embeddings (N, Dy) to (N, D), unit length.
 
-    A subclass computes its arrays in `_fit`, lists them in `arrays`, and applies them in the two
-    maps. What it is made with (`settings`) and its arrays are all that is saved. An array that
-    belongs to one side has a name that begins with it: "enroll" or "runtime".
+    A subclass names its settings, with defaults, as the parameters of `__init__`, and keeps each as
+    an attribute of that name. `_fit` computes `arrays`, and `_map` applies them. Settings and
+    arrays are all that is saved. The name of an array begins with the side that it belongs to:
+    "enroll" or "runtime".
 
     Attributes:
         fingerprints: of the enrollment and the runtime model, None where they were unstamped.
-        reach: of each side, by which embeddings unlike the align data are found.
+        detectors: of each side; they find embeddings unlike the align data.
     """
 
     kind: ClassVar[str]
     by_rows: ClassVar[bool] = False  # whether `_fit` takes views that are larger than memory
 
-    def __init__(self, **settings: Any) -> None:
-        self.settings = settings
+    def __init__(self) -> None:
         self.arrays: dict[str, npt.NDArray[Any]] = {}
         self.fingerprints: tuple[str | None, str | None] = (None, None)
-        self.reach: dict[Side, Reach] = {}
+        self.detectors: dict[Side, OutlierDetector] = {}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """{parameter of `__init__`: value}."""
+        return {name: getattr(self, name) for name in signature(type(self)).parameters}
 
     def fit(
         self,
@@ -108,7 +117,7 @@ class Aligner(ABC):
         self._fit(views.enroll, views.runtime, views.labels, dev)
         for side, view in zip(SIDES, (views.enroll, views.runtime), strict=True):
             if not self.keeps(side):
-                self.reach[side] = Reach.fit(view, views.labels)
+                self.detectors[side] = OutlierDetector.fit(view, views.labels)
         return self
 
     def keeps(self, side: Side) -> bool:
@@ -123,15 +132,78 @@ class Aligner(ABC):
         """
 
     @abstractmethod
-    def map_enroll(self, matrix: Matrix) -> Matrix:
-        """Profiles or utterances of the enrollment model: (N, Dx) -> (N, D)."""
+    def input_dim(self, side: Side) -> int:
+        """Dx or Dy of a fitted aligner."""
 
     @abstractmethod
+    def _map(self, matrix: Matrix, side: Side) -> Matrix:
+        """Finite float32 embeddings (N, D_in) of one side -> (N, D), unit length."""
+
+    def network(self, side: Side) -> nn.Module:
+        """The map of one side as a network, for export: float32 (N, D_in) -> (N, D).
+
+        Raises:
+            InputError: it has no such form.
+        """
+        raise InputError(f"aligners of kind {self.kind!r} cannot be exported")
+
+    def map_enroll(self, matrix: Matrix) -> Matrix:
+        """Profiles or utterances of the enrollment model: (N, Dx) -> (N, D); see `map_side`."""
+        return self.map_side(matrix, "enroll")
+
     def map_runtime(self, matrix: Matrix) -> Matrix:
-        """Utterances of the runtime model: (N, Dy) -> (N, D)."""
+        """Utterances of the runtime model: (N, Dy) -> (N, D); see `map_side`."""
+        return self.map_side(matrix, "runtime")
+
+    def map_side(self, matrix: Matrix, side: Side) -> Matrix:
+        """Embeddings (N, D_in) of one side -> (N, D), unit length.
+
+        Raises:
+            InputError: not fitted, another dimension, or values that are not finite.
+        """
+        return self._map(self._checked(matrix, side), side)
+
+    def map_views(self, enroll: Embeddings, runtime: Embeddings) -> tuple[Embeddings, Embeddings]:
+        """Embeddings of both models, mapped, without their stamps; see `map_side`."""
+        return (
+            Embeddings(enroll.keys, self.map_enroll(enroll.matrix)),
+            Embeddings(runtime.keys, self.map_runtime(runtime.matrix)),
+        )
+
+    def dev_eer(self, dev: DevSet) -> float:
+        """EER of the cosine scores of `dev`'s trials after mapping, as a fraction."""
+        assert dev.trials.labels is not None
+        mapped = self.map_views(dev.enroll, dev.runtime)
+        return eer(cosine_scores(*mapped, dev.trials), dev.trials.labels)
+
+    def check_fitted(self) -> None:
+        """Refuse an aligner that has no maps yet."""
+        if not self.arrays:
+            raise InputError(f"this {self.kind} aligner is not fitted; fit it, or load one")
+
+    def _checked(self, matrix: Matrix, side: Side) -> Matrix:
+        """`matrix` as float32 (N, D_in); see `map_side`."""
+        self.check_fitted()
+        dim = self.input_dim(side)
+        matrix = np.asarray(matrix, dtype=np.float32)
+        if matrix.ndim != 2:
+            raise InputError(f"{side} embeddings have shape {matrix.shape}; give (N, {dim})")
+        if matrix.shape[1] != dim:
+            raise InputError(
+                f"{side} embeddings have dimension {matrix.shape[1]}; this aligner takes {dim}"
+            )
+        if not np.isfinite(matrix).all():
+            row = int(np.flatnonzero(~np.isfinite(matrix).all(axis=1))[0])
+            raise InputError(f"{side} embedding in row {row} is not finite")
+        return matrix
 
     def save(self, directory: Path | str) -> None:
-        """Write aligner.safetensors, then aligner.json; the description comes last."""
+        """Write aligner.safetensors, then aligner.json; the description comes last.
+
+        Raises:
+            InputError: not fitted.
+        """
+        self.check_fitted()
         directory = Path(directory)
         arrays = {name: np.ascontiguousarray(array) for name, array in self.state().items()}
         (directory / DESCRIPTION).unlink(missing_ok=True)  # it does not describe the new arrays
@@ -145,19 +217,32 @@ class Aligner(ABC):
         write_json(directory / DESCRIPTION, description)
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
-        """All arrays that `restore` takes: of the maps, and of their reach."""
-        reaches = {
-            f"{REACH}.{side}.{name}": getattr(reach, name)
-            for side, reach in self.reach.items()
+        """All arrays that `restore` takes: of the maps and of the outlier detectors."""
+        detectors = {
+            f"{DETECTOR}.{side}.{name}": getattr(detector, name)
+            for side, detector in self.detectors.items()
             for name in ("mean", "whitening")
         }
-        return self.arrays | reaches
+        return self.arrays | detectors
+
+    def restore(
+        self, arrays: dict[str, npt.NDArray[Any]], fingerprints: Sequence[str | None]
+    ) -> None:
+        """Restore the state written by `save`."""
+        self.arrays = {n: array for n, array in arrays.items() if n.startswith(SIDES)}
+        names = {side: [f"{DETECTOR}.{side}.{n}" for n in ("mean", "whitening")] for side in SIDES}
+        self.detectors = {
+            side: OutlierDetector(*(arrays[name] for name in own))
+            for side, own in names.items()
+            if arrays.keys() >= set(own)
+        }
+        self.fingerprints = (fingerprints[0], fingerprints[1])
 
     def space(self) -> str:
         """sha256 (hex) of the shared space: of the maps into it, whichever side they are on.
 
         An aligner and its mirror have one space, so that the profiles that both models have in
-        it can be compared with the live utterances of either.
+        it can be compared with the runtime utterances of either.
         """
         maps = []
         for side in SIDES:
@@ -169,18 +254,6 @@ class Aligner(ABC):
             maps.append(sha.hexdigest())
         return hashlib.sha256("".join(sorted(maps)).encode()).hexdigest()
 
-    def restore(
-        self, arrays: dict[str, npt.NDArray[Any]], fingerprints: Sequence[str | None]
-    ) -> None:
-        """Take over what `save` wrote; `load` calls it."""
-        self.arrays = {n: array for n, array in arrays.items() if not n.startswith(REACH)}
-        self.reach = {
-            side: Reach(arrays[f"{REACH}.{side}.mean"], arrays[f"{REACH}.{side}.whitening"])
-            for side in SIDES
-            if {f"{REACH}.{side}.mean", f"{REACH}.{side}.whitening"} <= arrays.keys()
-        }
-        self.fingerprints = (fingerprints[0], fingerprints[1])
-
     def mirrored(self) -> Self:
         """The aligner of the other update direction: the same maps with the sides swapped."""
         other = type(self)(**self._mirrored_settings())
@@ -191,84 +264,28 @@ class Aligner(ABC):
     def _mirrored_settings(self) -> dict[str, Any]:
         return self.settings
 
-    def check_models(self, enroll: Embeddings | None, runtime: Embeddings | None) -> None:
+    def check_models(self, enroll: Embeddings, runtime: Embeddings) -> None:
         """Refuse embeddings of another model than the one that this aligner was fitted on.
 
         Raises:
             InputError: a stamp differs from the aligner's fingerprint.
         """
-        self.check_stamps(*(side.stamp if side is not None else None for side in (enroll, runtime)))
+        self.check_stamp("enroll", enroll.stamp)
+        self.check_stamp("runtime", runtime.stamp)
 
-    def check_stamps(self, enroll: ModelStamp | None, runtime: ModelStamp | None) -> None:
-        """The same by stamps; see `check_models`."""
-        sides = zip(("enrollment", "runtime"), (enroll, runtime), self.fingerprints, strict=True)
-        for side, stamp, expected in sides:
-            if stamp and expected and stamp.fingerprint != expected:
-                raise InputError(
-                    f"{side} embeddings are of model {stamp.model!r} ({stamp.fingerprint[:12]}), "
-                    f"but the aligner was fitted on model {expected[:12]}; extract them with "
-                    f"that model, or fit an aligner for this one"
-                )
+    def check_stamp(self, side: Side, stamp: ModelStamp | None) -> None:
+        """The same by the stamp of one side; see `check_models`."""
+        expected = self.fingerprints[SIDES.index(side)]
+        if stamp and expected and stamp.fingerprint != expected:
+            name = {"enroll": "enrollment", "runtime": "runtime"}[side]
+            raise InputError(
+                f"{name} embeddings are of model {stamp.model!r} ({stamp.fingerprint[:12]}), "
+                f"but the aligner was fitted on model {expected[:12]}; extract them with "
+                f"that model, or fit an aligner for this one"
+            )
 
 
 def _other_side(name: str) -> str:
-    """The name of an array with the sides swapped; names without a side stay."""
-    for side, other in (("enroll", "runtime"), ("runtime", "enroll")):
-        for start in ("", f"{REACH}."):
-            if name.startswith(start + side):
-                return start + other + name.removeprefix(start + side)
-    return name
-
-
-def read_description(directory: Path) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
-    """The description and the arrays that `Aligner.save` wrote.
-
-    Raises:
-        InputError: there is no aligner, or it cannot be read.
-    """
-    if not (directory / DESCRIPTION).is_file():
-        raise InputError(
-            f"{directory}: no aligner here ({DESCRIPTION}); run ./run.sh --stage align"
-        )
-    description = read_json(directory / DESCRIPTION)
-    try:
-        arrays = load_file(directory / ARRAYS)
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{directory / ARRAYS}: cannot be read: {error}") from None
-    if not _describes_an_aligner(description):
-        raise InputError(f"{directory / DESCRIPTION}: does not describe an aligner; fit it again")
-    return description, arrays
-
-
-def _describes_an_aligner(description: Any) -> bool:
-    if not isinstance(description, dict):
-        return False
-    kind, settings, fingerprints = (
-        description.get(key) for key in ("kind", "settings", "fingerprints")
-    )
-    return (
-        isinstance(kind, str)
-        and isinstance(settings, dict)
-        and isinstance(fingerprints, list)
-        and len(fingerprints) == 2
-        and all(isinstance(one, str | None) for one in fingerprints)
-    )
-
-
-def checked(matrix: Matrix, dim: int, side: str) -> Matrix:
-    """`matrix` as float32 (N, dim).
-
-    Raises:
-        InputError: another shape, or values that are not finite.
-    """
-    matrix = np.asarray(matrix, dtype=np.float32)
-    if matrix.ndim != 2:
-        raise InputError(f"{side} embeddings have shape {matrix.shape}; give (N, {dim})")
-    if matrix.shape[1] != dim:
-        raise InputError(
-            f"{side} embeddings have dimension {matrix.shape[1]}; this aligner takes {dim}"
-        )
-    if not np.isfinite(matrix).all():
-        row = int(np.flatnonzero(~np.isfinite(matrix).all(axis=1))[0])
-        raise InputError(f"{side} embedding in row {row} is not finite")
-    return matrix
+    """The name of an array with the sides swapped."""
+    other = {"enroll": "runtime", "runtime": "enroll"}
+    return re.sub("enroll|runtime", lambda side: other[side[0]], name, count=1)

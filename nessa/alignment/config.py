@@ -8,7 +8,7 @@ from nessa.alignment import ALIGNERS
 from nessa.schema import Distinct, Fraction, Positive, Section, nearest
 
 
-class AlignerConfig(Section):
+class NeuralConfig(Section):
     """NESSA: the networks f and g and their training (see docs of `nessa.alignment.neural`)."""
 
     mode: Literal["shared", "to-enroll", "to-runtime"] = "shared"
@@ -22,8 +22,13 @@ class AlignerConfig(Section):
     utterances_per_speaker: Annotated[int, Field(ge=2)] = 2
     learning_rate: PositiveFloat = 8e-3
     weight_decay: NonNegativeFloat = 0.05
-    evaluate_every: Positive = 50  # steps between looks at the dev EER
-    # A training for each; the first seed's is named nessa, those of others nessa.seed<S>.
+    evaluate_every: Positive = 50  # steps between two evaluations of the dev EER
+
+
+class AlignerConfig(NeuralConfig):
+    """NESSA in a recipe, trained once for each seed."""
+
+    # The first seed's training is named nessa, those of others nessa.seed<S>.
     seeds: Annotated[tuple[int, ...], Field(min_length=1), Distinct] = (1,)
 
 

@@ -1,14 +1,10 @@
 """Second moments of embeddings: what the linear aligners and NESSA's start are computed from."""
 
 import numpy as np
-import numpy.typing as npt
 from scipy.linalg import eigh, lstsq
 
-from nessa.alignment.preprocessing import blocks
-from nessa.alignment.views import Labels, Matrix, Rows
+from nessa.alignment.views import Floats, Labels, Matrix, Rows, add_by_speaker, blocks
 from nessa.errors import InputError
-
-Floats = npt.NDArray[np.float64]
 
 
 def cross_product(a: Rows, b: Rows) -> Floats:
@@ -47,17 +43,10 @@ def between_utterances(a: Rows, b: Rows, labels: Labels) -> Floats:
     for rows in blocks(len(a)):
         x, y, speakers = a[rows], b[rows], labels[rows]
         for view, own in zip((x, y), sums, strict=True):
-            _add_by_speaker(view, speakers, own)
+            add_by_speaker(view, speakers, own)
         total -= (x * weights[speakers].astype(np.float32)).T @ y
     total += (sums[0] * weights).T @ sums[1]
     return total / counts[paired].sum()
-
-
-def _add_by_speaker(view: Matrix, speakers: Labels, sums: Floats) -> None:
-    """Add rows (N, D) to the sums (S, D) of their speakers."""
-    order = np.argsort(speakers, kind="stable")
-    present, starts = np.unique(speakers[order], return_index=True)
-    sums[present] += np.add.reduceat(view[order], starts, axis=0, dtype=np.float64)
 
 
 def shrunk(covariance: Floats, shrinkage: float) -> Floats:
@@ -84,10 +73,10 @@ def whitening(centered: Rows, shrinkage: float) -> Matrix:
     return (root / np.sqrt(power)).astype(np.float32)
 
 
-def regression(source: Rows, white: Matrix, target: Rows) -> Matrix:
+def least_squares(source: Rows, white: Matrix, target: Rows) -> Matrix:
     """The map (Dx, D) of c W, for rows c (N, Dx) of `source` and W (Dx, Dx), onto `target` (N, D).
 
-    Least squares by the normal equations, which a whitened source suits.
+    By the normal equations, which a whitened source suits.
     """
     gram = white.T @ cross_product(source, source) @ white
     return lstsq(gram, white.T @ cross_product(source, target))[0].astype(np.float32)

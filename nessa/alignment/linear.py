@@ -6,17 +6,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from scipy.linalg import eigh, svd
+from torch import nn
 
-from nessa.alignment.base import Aligner, DevSet, checked
+from nessa.alignment.base import Aligner, DevSet
 from nessa.alignment.covariance import between_utterances, cross_product, inverse_root, shrunk
-from nessa.alignment.preprocessing import center, fit_mean, length_normalize
-from nessa.alignment.views import Labels, Matrix
+from nessa.alignment.networks import Centering, Linear, Normalize
+from nessa.alignment.views import Labels, Matrix, Side, center, fit_mean, length_normalize
 from nessa.errors import InputError
-from nessa.kaldi.embeddings import Embeddings
-from nessa.metrics.roc import eer
-from nessa.scoring.cosine import cosine_scores
-from nessa.trials import Trials
 
 log = logging.getLogger(__name__)
 Arrays = dict[str, npt.NDArray[Any]]
@@ -32,22 +30,25 @@ class LinearAligner(Aligner):
     The arrays of a side are its mean (D_in,) and W (D_in, D); a side without a W is only centered.
     """
 
-    def map_enroll(self, matrix: Matrix) -> Matrix:
-        """(N, Dx) -> (N, D)."""
-        return self._map(matrix, "enroll")
+    def input_dim(self, side: Side) -> int:
+        """Dx or Dy."""
+        return len(self.arrays[f"{side}_mean"])
 
-    def map_runtime(self, matrix: Matrix) -> Matrix:
-        """(N, Dy) -> (N, D)."""
-        return self._map(matrix, "runtime")
+    def network(self, side: Side) -> nn.Module:
+        """The map of one side; see `Aligner.network`."""
+        centering = Centering(torch.from_numpy(self.arrays[f"{side}_mean"]))
+        weight = self.arrays.get(f"{side}_map")
+        if weight is None:
+            return centering
+        return nn.Sequential(centering, Linear(weight), Normalize())
 
-    def _map(self, matrix: Matrix, side: str) -> Matrix:
+    def _map(self, matrix: Matrix, side: Side) -> Matrix:
         centered = self._centered(matrix, side)
         weight = self.arrays.get(f"{side}_map")
         return centered if weight is None else length_normalize(centered @ weight)
 
-    def _centered(self, matrix: Matrix, side: str) -> Matrix:
-        mean = self.arrays[f"{side}_mean"]
-        return center(checked(matrix, len(mean), side), mean)
+    def _centered(self, matrix: Matrix, side: Side) -> Matrix:
+        return center(matrix, self.arrays[f"{side}_mean"])
 
     def _choose(self, candidates: Iterable[tuple[str, Arrays]], dev: DevSet | None) -> None:
         """Keep the candidate of the lowest dev EER; without dev, the first.
@@ -61,7 +62,7 @@ class LinearAligner(Aligner):
             self.arrays = arrays
             if dev is None:
                 return
-            error = dev_eer(self, dev)
+            error = self.dev_eer(dev)
             log.info("%s: %s: dev EER %.4f", self.kind, description, error)
             if best is None or error < best_eer:
                 best, best_eer = arrays, error
@@ -73,23 +74,6 @@ def centered_views(enroll: Matrix, runtime: Matrix) -> tuple[Arrays, Matrix, Mat
     """The two sides' means, as arrays of a `LinearAligner`, and the two views centered by them."""
     means = {"enroll_mean": fit_mean(enroll), "runtime_mean": fit_mean(runtime)}
     return means, center(enroll, means["enroll_mean"]), center(runtime, means["runtime_mean"])
-
-
-def dev_eer(aligner: Aligner, dev: DevSet) -> float:
-    """EER of the cosine scores of `dev`'s trials after mapping, as a fraction."""
-    assert dev.trials.labels is not None
-    return eer(mapped_scores(aligner, dev.enroll, dev.runtime, dev.trials), dev.trials.labels)
-
-
-def mapped_scores(
-    aligner: Aligner, enroll: Embeddings, runtime: Embeddings, trials: Trials
-) -> npt.NDArray[np.float32]:
-    """Cosine scores (T,) of raw embeddings (N, Dx) and (M, Dy) after mapping."""
-    return cosine_scores(
-        Embeddings(enroll.keys, aligner.map_enroll(enroll.matrix)),
-        Embeddings(runtime.keys, aligner.map_runtime(runtime.matrix)),
-        trials,
-    )
 
 
 class RawAligner(LinearAligner):

@@ -2,9 +2,11 @@
 
 from typing import ClassVar
 
-from nessa.alignment.base import Aligner, DevSet, checked
-from nessa.alignment.preprocessing import length_normalize, speaker_means
-from nessa.alignment.views import Labels, Matrix
+from torch import nn
+
+from nessa.alignment.base import Aligner, DevSet
+from nessa.alignment.networks import Linear, Normalize, RemoveMean
+from nessa.alignment.views import Labels, Matrix, Side, length_normalize, means_by_speaker
 
 
 class LogitAligner(Aligner):
@@ -20,20 +22,21 @@ class LogitAligner(Aligner):
 
     def _fit(self, enroll: Matrix, runtime: Matrix, labels: Labels, dev: DevSet | None) -> None:
         for side, matrix in (("enroll", enroll), ("runtime", runtime)):
-            rows = speaker_means(length_normalize(matrix), labels)
+            rows = means_by_speaker(length_normalize(matrix), labels)
             self.arrays[f"{side}_speakers"] = length_normalize(rows)  # (S, D)
 
-    def map_enroll(self, matrix: Matrix) -> Matrix:
-        """(N, Dx) -> (N, S)."""
-        return self._logits(matrix, "enroll")
+    def input_dim(self, side: Side) -> int:
+        """Dx or Dy."""
+        return self.arrays[f"{side}_speakers"].shape[1]
 
-    def map_runtime(self, matrix: Matrix) -> Matrix:
-        """(N, Dy) -> (N, S)."""
-        return self._logits(matrix, "runtime")
+    def network(self, side: Side) -> nn.Module:
+        """The map of one side; see `Aligner.network`."""
+        logits = [Normalize(), Linear(self.arrays[f"{side}_speakers"].T)]
+        mean = [RemoveMean()] if self.remove_mean else []
+        return nn.Sequential(*logits, *mean, Normalize())
 
-    def _logits(self, matrix: Matrix, side: str) -> Matrix:
-        speakers = self.arrays[f"{side}_speakers"]
-        logits = length_normalize(checked(matrix, speakers.shape[1], side)) @ speakers.T
+    def _map(self, matrix: Matrix, side: Side) -> Matrix:
+        logits = length_normalize(matrix) @ self.arrays[f"{side}_speakers"].T
         if self.remove_mean:
             logits -= logits.mean(axis=1, keepdims=True)
         return length_normalize(logits)

@@ -1,8 +1,8 @@
-"""Aligners whose maps are small networks: how such a map looks, is saved and is applied."""
+"""Maps as torch modules, and the aligners whose maps are trained as small networks."""
 
 import copy
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nessa.alignment.base import Aligner, checked
+from nessa.alignment.base import Aligner, DevSet
 from nessa.alignment.views import SIDES, Matrix, Side
 
 log = logging.getLogger(__name__)
@@ -32,6 +32,36 @@ class Centering(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, D) -> (N, D), unit length."""
         return functional.normalize(functional.normalize(x, dim=1) - self.mean, dim=1)
+
+
+class Linear(nn.Module):
+    """x M, of M (D_in, D)."""
+
+    matrix: Tensor
+
+    def __init__(self, matrix: Matrix) -> None:
+        super().__init__()
+        self.register_buffer("matrix", torch.tensor(matrix))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, D_in) -> (N, D)."""
+        return x @ self.matrix
+
+
+class RemoveMean(nn.Module):
+    """Subtracts each row's mean."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, D) -> (N, D)."""
+        return x - x.mean(dim=1, keepdim=True)
+
+
+class Normalize(nn.Module):
+    """Scales each row to unit length."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, D) -> (N, D)."""
+        return functional.normalize(x, dim=1)
 
 
 class SideNetwork(nn.Module):
@@ -78,11 +108,6 @@ def _mlp(inputs: int, hidden: int, outputs: int, dropout: float) -> nn.Sequentia
     return nn.Sequential(nn.Linear(inputs, hidden), nn.GELU(), _Dropout(dropout), last)
 
 
-def input_dim(module: nn.Module) -> int:
-    """D_in of a side's module, whose buffers (a mean, a matrix) have that many rows."""
-    return len(next(module.buffers()))
-
-
 class _Dropout(nn.Module):
     """Dropout whose mask is drawn from 16 random bits a value.
 
@@ -107,18 +132,18 @@ class NetworkAligner(Aligner):
     """An aligner with a module for each side: a SideNetwork, or Centering where it stays as it is.
 
     Attributes:
-        modules: of the two sides, once fitted.
+        modules: of the two sides, once fitted; their weights are the arrays.
         hidden_dim, dropout: of the networks; a subclass sets them.
     """
 
     hidden_dim: int
     dropout: float = 0.0
 
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
+    def __init__(self) -> None:
+        super().__init__()
         self.modules: dict[Side, nn.Module] = {}
 
-    def network(self, mean: Matrix, whitening: Matrix, start: Matrix) -> SideNetwork:
+    def new_network(self, mean: Matrix, whitening: Matrix, start: Matrix) -> SideNetwork:
         """A fresh network of mean (D_in,), W (D_in, D_in) and P (D_in, D); see `SideNetwork`."""
         m, w, p = map(torch.from_numpy, (mean, whitening, start))
         return SideNetwork(m, w, p, self.hidden_dim, self.dropout)
@@ -129,7 +154,7 @@ class NetworkAligner(Aligner):
         step: Callable[[int], float],
         steps: int,
         evaluate_every: int,
-        dev_error: Callable[[], float] | None,
+        dev: DevSet | None,
     ) -> None:
         """Train, and keep the weights of the lowest dev EER; without a dev set, the last.
 
@@ -140,28 +165,33 @@ class NetworkAligner(Aligner):
             modules: the two sides at their start; `step` changes them.
             step: takes step 0, 1, ... and gives its loss.
             steps: how many.
-            evaluate_every: steps between looks at the dev EER.
-            dev_error: EER of the modules as they are.
+            evaluate_every: steps between two evaluations of the dev EER.
+            dev: held-out speakers.
         """
-        self.modules = modules
-        best, lowest = copy.deepcopy(modules), dev_error() if dev_error else np.inf
+        self._set_modules(modules)
+        best, lowest = copy.deepcopy(modules), self.dev_eer(dev) if dev else np.inf
         for number in range(1, steps + 1):
             loss = step(number - 1)
             if number % evaluate_every and number < steps:
                 continue
-            error = dev_error() if dev_error else np.nan
+            error = self.dev_eer(dev) if dev else np.nan
             log.info("step %d: loss %.4f, dev EER %.4f", number, loss, error)
-            if dev_error is None or error < lowest:
+            if dev is None or error < lowest:
                 best, lowest = copy.deepcopy(modules), error
-        self.modules = {side: module.cpu() for side, module in best.items()}
+        self._set_modules({side: module.cpu() for side, module in best.items()})
+
+    def _set_modules(self, modules: dict[Side, nn.Module]) -> None:
+        self.modules = modules
         self.arrays = {
-            f"{side}.{name}": tensor.detach().numpy()
-            for side, module in best.items()
+            f"{side}.{name}": tensor.detach().cpu().numpy()
+            for side, module in modules.items()
             for name, tensor in module.state_dict().items()
         }
 
-    def restore(self, arrays: dict[str, npt.NDArray[Any]], fingerprints: Any) -> None:
-        """Take over what `save` wrote."""
+    def restore(
+        self, arrays: dict[str, npt.NDArray[Any]], fingerprints: Sequence[str | None]
+    ) -> None:
+        """Restore the state written by `save`."""
         super().restore(arrays, fingerprints)
         for side in SIDES:
             weights = {
@@ -172,25 +202,24 @@ class NetworkAligner(Aligner):
             module: nn.Module = (
                 Centering(torch.from_numpy(weights["mean"]))
                 if "mean" in weights
-                else self.network(
+                else self.new_network(
                     weights["centering.mean"], weights["whitening"], weights["linear.weight"].T
                 )
             )
             module.load_state_dict({n: torch.from_numpy(array) for n, array in weights.items()})
             self.modules[side] = module.eval()
 
-    def map_enroll(self, matrix: Matrix) -> Matrix:
-        """(N, Dx) -> (N, D)."""
-        return self.map_side(matrix, "enroll")
+    def input_dim(self, side: Side) -> int:
+        """Dx or Dy: the rows of a module's buffers, a mean and a matrix."""
+        return len(next(self.modules[side].buffers()))
 
-    def map_runtime(self, matrix: Matrix) -> Matrix:
-        """(N, Dy) -> (N, D)."""
-        return self.map_side(matrix, "runtime")
+    def network(self, side: Side) -> nn.Module:
+        """The map of one side; see `Aligner.network`."""
+        return self.modules[side]
 
     @torch.inference_mode()
-    def map_side(self, matrix: Matrix, side: Side) -> Matrix:
-        """(N, D_in) of one side -> (N, D)."""
+    def _map(self, matrix: Matrix, side: Side) -> Matrix:
         module = self.modules[side].eval()
         device = next(module.buffers()).device
-        blocks = torch.from_numpy(checked(matrix, input_dim(module), side)).split(ROWS_PER_BLOCK)
+        blocks = torch.from_numpy(matrix).split(ROWS_PER_BLOCK)
         return torch.cat([module(block.to(device)).cpu() for block in blocks]).numpy()

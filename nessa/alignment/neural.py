@@ -20,21 +20,22 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 import torch
+from pydantic import ValidationError
 from scipy.linalg import svd
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from nessa.alignment.base import DevSet
-from nessa.alignment.config import AlignerConfig
-from nessa.alignment.covariance import between_utterances, regression, whitening
+from nessa.alignment.config import NeuralConfig
+from nessa.alignment.covariance import between_utterances, least_squares, whitening
 from nessa.alignment.networks import DEVICE, Centering, NetworkAligner, SideNetwork
-from nessa.alignment.preprocessing import Mapped, centered, fit_mean
 from nessa.alignment.table import AlignTable
-from nessa.alignment.views import SIDES, Labels, Matrix, Rows, Side
+from nessa.alignment.views import SIDES, Labels, Mapped, Matrix, Rows, Side, centered, fit_mean
 from nessa.errors import InputError
 from nessa.kaldi.embeddings import Embeddings
 from nessa.metrics.roc import eer
 from nessa.schedule import learning_rate
+from nessa.schema import explain
 from nessa.scoring.cosine import cosine_scores
 
 INITIAL_SCALE = 15.0  # of the cosines in the loss; learned
@@ -46,10 +47,12 @@ class NeuralAligner(NetworkAligner):
 
     Args:
         seed: of initialization and batches.
-        settings: see `nessa.alignment.config.AlignerConfig`.
-            mode: "shared" trains f and g; "to-enroll"
-            keeps f = centering and trains g into the enrollment model's space; "to-runtime" the
-            reverse.
+        settings: the fields of `nessa.alignment.config.NeuralConfig`. Mode "shared" trains f and
+            g; "to-enroll" keeps f = centering and trains g into the enrollment model's space;
+            "to-runtime" the reverse.
+
+    Raises:
+        InputError: an unknown setting, or a value that it cannot have.
 
     Updates are independent: `fit(..., freeze="enroll")` on a fitted aligner keeps f to the last
     bit, so that stored, mapped profiles stay valid, and trains g for a new runtime model, or for
@@ -61,11 +64,19 @@ class NeuralAligner(NetworkAligner):
     KEPT_BY_MODE: ClassVar[dict[str, Side]] = {"to-enroll": "enroll", "to-runtime": "runtime"}
 
     def __init__(self, seed: int = 1, **settings: Any) -> None:
-        super().__init__(seed=seed, **settings)
+        super().__init__()
         self.seed = seed
-        self.config = AlignerConfig(**settings)
+        try:
+            self.config = NeuralConfig(**settings)
+        except ValidationError as error:
+            raise InputError("; ".join(explain(error, NeuralConfig))) from None
         self.hidden_dim, self.dropout = self.config.hidden_dim, self.config.dropout
         self._frozen: Side | None = None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """{parameter of `__init__`: value}."""
+        return {"seed": self.seed, **self.config.model_dump()}
 
     def fit(
         self,
@@ -94,8 +105,7 @@ class NeuralAligner(NetworkAligner):
         if freeze is not None and not self.modules:
             raise InputError(f"freeze={freeze!r}: nothing is fitted yet; load an aligner first")
         if freeze is not None:
-            enroll, runtime = table.stamps
-            self.check_stamps(*(enroll, None) if freeze == "enroll" else (None, runtime))
+            self.check_stamp(freeze, table.stamps[SIDES.index(freeze)])
         self._frozen = freeze
         return super().fit_table(table, dev)
 
@@ -104,8 +114,7 @@ class NeuralAligner(NetworkAligner):
         modules = self.initial_modules(enroll, runtime, labels)
         training = Training(self.config, modules, (enroll, runtime), labels, self.seed)
         steps, interval = self.config.steps, self.config.evaluate_every
-        dev_error = (lambda: self._dev_eer(dev)) if dev else None
-        self.train_modules(modules, training.step, steps, interval, dev_error)
+        self.train_modules(modules, training.step, steps, interval, dev)
 
     def initial_modules(self, enroll: Rows, runtime: Rows, labels: Labels) -> dict[Side, nn.Module]:
         """The two sides as training sets out from them: views (N, Dx), (N, Dy), labels (N,)."""
@@ -118,7 +127,7 @@ class NeuralAligner(NetworkAligner):
         whitenings = {side: whitening(center[side], shrinkage) for side in trained}
 
         def network(side: Side, start: Matrix) -> SideNetwork:
-            return self.network(means[side], whitenings[side], start)
+            return self.new_network(means[side], whitenings[side], start)
 
         if kept is None:
             rank = None if self.config.start == "cca" else 0
@@ -129,35 +138,25 @@ class NeuralAligner(NetworkAligner):
         if self._frozen is None:
             self.modules[kept] = Centering(torch.from_numpy(means[kept]))
         modules = {kept: self.modules[kept].requires_grad_(False)}
-        target = Mapped(views[kept], partial(self.map_side, side=kept))
+        target = Mapped(views[kept], partial(self._map, side=kept))
         (side,) = trained  # starts as a regression onto the other
-        modules[side] = network(side, regression(center[side], whitenings[side], target))
+        modules[side] = network(side, least_squares(center[side], whitenings[side], target))
         return {side: modules[side] for side in SIDES}
 
     def keeps(self, side: Side) -> bool:
         """Whether fitting leaves a side as it is: the frozen one."""
         return side == self._frozen
 
-    def copy(self) -> Self:
-        """An aligner of the same fit that can be fitted further by itself."""
-        other = type(self)(**self.settings)
-        other.restore({n: array.copy() for n, array in self.state().items()}, self.fingerprints)
-        return other
-
     def _mirrored_settings(self) -> dict[str, Any]:
         other = {"to-enroll": "to-runtime", "to-runtime": "to-enroll"}
-        mode = self.settings.get("mode")
-        return {**self.settings, "mode": other.get(mode, mode)} if mode else self.settings
+        mode = self.config.mode
+        return self.settings | {"mode": other.get(mode, mode)}
 
-    def _dev_eer(self, dev: DevSet) -> float:
-        """Mean of both directions, since the space serves both."""
+    def dev_eer(self, dev: DevSet) -> float:
+        """Mean EER of both directions, since the space serves both."""
         assert dev.trials.labels is not None
-        enroll = Embeddings(dev.enroll.keys, self.map_enroll(dev.enroll.matrix))
-        runtime = Embeddings(dev.runtime.keys, self.map_runtime(dev.runtime.matrix))
-        scores = (
-            cosine_scores(enroll, runtime, dev.trials),
-            cosine_scores(runtime, enroll, dev.trials),
-        )
+        x, y = self.map_views(dev.enroll, dev.runtime)
+        scores = cosine_scores(x, y, dev.trials), cosine_scores(y, x, dev.trials)
         return float(np.mean([eer(s, dev.trials.labels) for s in scores]))
 
 
@@ -203,7 +202,7 @@ class Training:
 
     def __init__(
         self,
-        config: AlignerConfig,
+        config: NeuralConfig,
         modules: dict[Side, nn.Module],
         views: tuple[Rows, Rows],
         labels: Labels,
@@ -248,8 +247,8 @@ class Training:
         order = self.rng.integers(2)
         (enroll, x), (runtime, y) = self.sides[order], self.sides[1 - order]
         profiles = enroll(x(rows[:, :size].ravel()).unflatten(0, (speakers, size)).mean(dim=1))
-        live = runtime(y(rows[:, size:].ravel()))  # (P * R, D); profiles (P, D)
-        similarity = (self.log_scale.exp() * profiles) @ live.T  # (P, P * R)
+        tests = runtime(y(rows[:, size:].ravel()))  # (P * R, D); profiles (P, D)
+        similarity = (self.log_scale.exp() * profiles) @ tests.T  # (P, P * R)
         return supervised_contrastive(similarity.unflatten(1, (speakers, -1)))
 
 

@@ -10,8 +10,7 @@ import numpy as np
 import torch
 
 from nessa.alignment.covariance import inverse_root, shrunk
-from nessa.alignment.preprocessing import EPSILON, blocks, length_normalize
-from nessa.alignment.views import Labels, Matrix, Rows
+from nessa.alignment.views import EPSILON, Labels, Matrix, Rows, blocks, length_normalize
 from nessa.errors import InputError
 from nessa.files import atomic_open
 
@@ -22,8 +21,11 @@ FEWEST_JUDGED = 10  # embeddings, by which the model that made them may be doubt
 
 
 @dataclass(frozen=True)
-class Reach:
-    """Of one side of an aligner.
+class OutlierDetector:
+    """Tells how far an embedding lies from the align data of one side.
+
+    The distance is Mahalanobis', of length-normalized embeddings, relative to the one within which
+    99.9 % of unseen speakers' utterances lie.
 
     Attributes:
         mean: (D,).
@@ -35,7 +37,7 @@ class Reach:
 
     @classmethod
     def fit(cls, view: Rows, labels: Labels) -> Self:
-        """By the embeddings (N, D) of the align set, and the speakers (N,) of its rows."""
+        """Fit to the embeddings (N, D) of the align set and the speakers (N,) of its rows."""
         count, dim = 0, view.shape[1]
         total, products = np.zeros(dim), np.zeros((dim, dim))
         for rows in _of_half(view, labels, 0):
@@ -77,30 +79,30 @@ def _of_half(view: Rows, labels: Labels, half: int) -> Iterator[Matrix]:
 
 @dataclass
 class Outliers:
-    """Those of one side.
+    """The outliers found on one side.
 
     Attributes:
-        reach: of the aligner's side; None where it was fitted before there was one.
+        detector: of the aligner's side; None where it was fitted before there was one.
         certain: whether the embeddings are known to be of the aligner's model, or accepted anyhow.
-        count: embeddings that were looked at.
-        found: (id, distance) of the outliers; a distance beyond 1, see `nessa.alignment.outliers`.
+        count: embeddings that were checked.
+        found: (id, distance) of the outliers; their distance is beyond 1.
     """
 
-    reach: Reach | None = None
+    detector: OutlierDetector | None = None
     certain: bool = False
     count: int = 0
     found: list[tuple[str, float]] = field(default_factory=list)
 
-    def look_at(self, keys: list[str], matrix: Matrix) -> None:
+    def check(self, keys: list[str], matrix: Matrix) -> None:
         """Find the outliers among some embeddings (N, D).
 
         Raises:
             InputError: most of them are, and nobody says that they are of the aligner's model.
         """
         self.count += len(keys)
-        if self.reach is None:
+        if self.detector is None:
             return
-        distances = self.reach.distances(matrix)
+        distances = self.detector.distances(matrix)
         found = [(keys[row], float(distances[row])) for row in (distances > 1).nonzero()[0]]
         if not self.certain and len(found) > len(keys) / 2 and len(keys) >= FEWEST_JUDGED:
             raise InputError(
@@ -111,13 +113,13 @@ class Outliers:
         self.found += found
 
     def add(self, other: Self) -> None:
-        """Take over what was found in another part."""
+        """Add those of another part."""
         self.count += other.count
         self.found += other.found
 
     def write(self, path: Path) -> None:
-        """Write `id,distance` lines, the farthest first; no file where the reach is unknown."""
-        if self.reach is None:
+        """Write `id,distance` lines, the farthest first; no file without a detector."""
+        if self.detector is None:
             path.unlink(missing_ok=True)  # of an earlier run
             return
         with atomic_open(path) as file:
@@ -127,7 +129,7 @@ class Outliers:
             writer.writerows((key, f"{distance:.2f}") for key, distance in ordered)
 
     def __str__(self) -> str:
-        if self.reach is None:
+        if self.detector is None:
             return "outliers unknown, as the aligner is of an older version: fit it again"
         if not self.found:
             return "none unlike the align data"

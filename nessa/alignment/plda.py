@@ -6,12 +6,20 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 from scipy.linalg import cholesky, eigh, solve_triangular
+from torch import nn
 
-from nessa.alignment.base import DevSet, checked
-from nessa.alignment.covariance import Floats, cross_product, shrunk
+from nessa.alignment.base import DevSet
+from nessa.alignment.covariance import cross_product, shrunk
 from nessa.alignment.linear import Arrays, LinearAligner
-from nessa.alignment.preprocessing import fit_mean, speaker_means
-from nessa.alignment.views import Labels, Matrix
+from nessa.alignment.views import (
+    SIDES,
+    Floats,
+    Labels,
+    Matrix,
+    Side,
+    fit_mean,
+    means_by_speaker,
+)
 from nessa.errors import InputError
 from nessa.kaldi.embeddings import Embeddings, profile_means
 from nessa.trials import Trials
@@ -32,8 +40,8 @@ class PLDAAligner(LinearAligner):
     covariance S, shrunk towards a multiple of I per view; then, where S is whitened, the
     covariance of the speaker means is I/n + C C^T (n: harmonic mean of utterances per speaker),
     whose leading eigenvectors give C = (A, B), the maximum likelihood solution where all speakers
-    have n utterances. Eigenvalues that noise alone can reach (Marchenko & Pastur 1967) are
-    left out.
+    have n utterances. Eigenvalues that noise alone can have (Marchenko & Pastur 1967) are left
+    out.
 
     With G_x = A^T S_x^-1 A and G_y likewise, the cross term of the log likelihood ratio of two
     single utterances is x^T S_x^-1 A K B^T S_y^-1 y, K = (I + G_x + G_y)^-1. So the maps are
@@ -49,7 +57,7 @@ class PLDAAligner(LinearAligner):
     kind = "plda"
 
     def __init__(self, length_normalize: bool = True) -> None:
-        super().__init__(length_normalize=length_normalize)
+        super().__init__()
         self.length_normalize = length_normalize
 
     def _fit(self, enroll: Matrix, runtime: Matrix, labels: Labels, dev: DevSet | None) -> None:
@@ -70,11 +78,16 @@ class PLDAAligner(LinearAligner):
 
         self._choose(candidates(), dev)
 
-    def _centered(self, matrix: Matrix, side: str) -> Matrix:
+    def network(self, side: Side) -> nn.Module:
+        """The map of one side; see `Aligner.network`."""
+        if not self.length_normalize:
+            raise InputError("only a PLDA fitted with length_normalize=True can be exported")
+        return super().network(side)
+
+    def _centered(self, matrix: Matrix, side: Side) -> Matrix:
         if self.length_normalize:
             return super()._centered(matrix, side)
-        mean = self.arrays[f"{side}_mean"]
-        return checked(matrix, len(mean), side) - mean
+        return matrix - self.arrays[f"{side}_mean"]
 
     def llr(
         self,
@@ -94,9 +107,11 @@ class PLDAAligner(LinearAligner):
         Returns:
             (T,), in trial order.
         """
-        a = self._centered(profiles, "enroll") @ self.arrays["enroll_map"]
-        b = self._centered(runtime, "runtime") @ self.arrays["runtime_map"]
-        g = [self.arrays[f"{side}_precision"].astype(np.float64) for side in ("enroll", "runtime")]
+        a, b = (
+            self._centered(self._checked(matrix, side), side) @ self.arrays[f"{side}_map"]
+            for side, matrix in zip(SIDES, (profiles, runtime), strict=True)
+        )
+        g = [self.arrays[f"{side}_precision"].astype(np.float64) for side in SIDES]
         # The maps' basis is h' = K^-1/2 h, in which the prior precision is K.
         prior = np.eye(len(g[0])) - g[0] - g[1]
         return factor_llr((a, g[0]), counts, (b, g[1]), pairs, prior)
@@ -147,12 +162,12 @@ def trial_vectors(
     """
     enroll_map = enroll_map or {}
     names, enroll_codes = trials.enroll_index
-    heard, test_codes = trials.test_index
+    tested, test_codes = trials.test_index
     members = {name: enroll_map.get(name, [name]) for name in names}
     return TrialVectors(
         profile_means(enroll, members).matrix,
         np.array([len(utterances) for utterances in members.values()]),
-        runtime.select(heard).matrix,
+        runtime.select(tested).matrix,
         np.stack([enroll_codes, test_codes], axis=1),
     )
 
@@ -218,7 +233,7 @@ class _Scatter(NamedTuple):
     @classmethod
     def of(cls, a: Matrix, b: Matrix, labels: Labels) -> "_Scatter":
         z = np.hstack([a, b])
-        means = speaker_means(z, labels)
+        means = means_by_speaker(z, labels)
         residual = z - means[labels]
         counts = np.bincount(labels)
         within = cross_product(residual, residual) / (len(z) - len(counts))

@@ -5,16 +5,9 @@ import torch
 from torch import nn
 
 from nessa.alignment.base import DevSet
-from nessa.alignment.covariance import regression, whitening
-from nessa.alignment.linear import dev_eer
-from nessa.alignment.networks import (
-    DEVICE,
-    Centering,
-    NetworkAligner,
-    Side,
-)
-from nessa.alignment.preprocessing import center, fit_mean
-from nessa.alignment.views import Labels, Matrix
+from nessa.alignment.covariance import least_squares, whitening
+from nessa.alignment.networks import DEVICE, Centering, NetworkAligner
+from nessa.alignment.views import Labels, Matrix, Side, center, fit_mean
 from nessa.schedule import learning_rate
 
 WHITENING_SHRINKAGE = 0.2  # of the covariance of the network's input, which is whitened
@@ -41,7 +34,7 @@ class RegressionAligner(NetworkAligner):
         batch_size: utterances per step.
         learning_rate: highest, see `nessa.schedule`.
         weight_decay: of AdamW.
-        evaluate_every: steps between looks at the dev EER.
+        evaluate_every: steps between two evaluations of the dev EER.
         seed: of initialization and batches.
     """
 
@@ -57,35 +50,26 @@ class RegressionAligner(NetworkAligner):
         evaluate_every: int = 100,
         seed: int = 1,
     ) -> None:
-        super().__init__(
-            hidden_dim=hidden_dim,
-            steps=steps,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            weight_decay=weight_decay,
-            evaluate_every=evaluate_every,
-            seed=seed,
-        )
-        self.hidden_dim = hidden_dim
+        super().__init__()
+        self.hidden_dim, self.steps, self.batch_size = hidden_dim, steps, batch_size
+        self.learning_rate, self.weight_decay = learning_rate, weight_decay
+        self.evaluate_every, self.seed = evaluate_every, seed
 
     def _fit(self, enroll: Matrix, runtime: Matrix, labels: Labels, dev: DevSet | None) -> None:
-        settings = self.settings
-        torch.manual_seed(settings["seed"])
+        torch.manual_seed(self.seed)
         x_mean, y_mean = fit_mean(enroll), fit_mean(runtime)
         target, source = center(enroll, x_mean), center(runtime, y_mean)
         w = whitening(source, WHITENING_SHRINKAGE)
-        start = regression(source, w, target)
-        network = self.network(y_mean, w, start).to(DEVICE)
+        start = least_squares(source, w, target)
+        network = self.new_network(y_mean, w, start).to(DEVICE)
         views = torch.from_numpy(target).to(DEVICE), torch.from_numpy(runtime).to(DEVICE)
-        rng = np.random.default_rng(settings["seed"])
-        optimizer = torch.optim.AdamW(network.parameters(), weight_decay=settings["weight_decay"])
+        rng = np.random.default_rng(self.seed)
+        optimizer = torch.optim.AdamW(network.parameters(), weight_decay=self.weight_decay)
 
         def step(number: int) -> float:
-            rate = learning_rate(number, settings["steps"], settings["learning_rate"])
+            rate = learning_rate(number, self.steps, self.learning_rate)
             optimizer.param_groups[0]["lr"] = rate
-            batch = torch.from_numpy(rng.integers(len(target), size=settings["batch_size"])).to(
-                DEVICE
-            )
+            batch = torch.from_numpy(rng.integers(len(target), size=self.batch_size)).to(DEVICE)
             x, y = (view[batch] for view in views)
             loss = (network.train()(y) - x).square().sum(dim=1).mean()
             optimizer.zero_grad()
@@ -97,5 +81,4 @@ class RegressionAligner(NetworkAligner):
             "enroll": Centering(torch.from_numpy(x_mean)),
             "runtime": network,
         }
-        dev_error = (lambda: dev_eer(self, dev)) if dev else None
-        self.train_modules(modules, step, settings["steps"], settings["evaluate_every"], dev_error)
+        self.train_modules(modules, step, self.steps, self.evaluate_every, dev)

@@ -2,11 +2,16 @@
 
 from importlib import import_module
 from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
 
 from nessa.alignment import ALIGNERS
-from nessa.alignment.base import Aligner, read_description
+from nessa.alignment.base import ARRAYS, DESCRIPTION, Aligner
 from nessa.alignment.neural import NeuralAligner
 from nessa.errors import InputError
+from nessa.files import read_json
 
 
 def aligner_class(kind: str) -> type[Aligner]:
@@ -25,13 +30,39 @@ def load(directory: Path | str) -> Aligner:
     Raises:
         InputError: there is none, or it cannot be read.
     """
-    directory = Path(directory)
-    description, arrays = read_description(directory)
+    path, arrays_path = Path(directory) / DESCRIPTION, Path(directory) / ARRAYS
+    if not path.is_file():
+        raise InputError(f"{directory}: no aligner here ({DESCRIPTION}); run stage 6 first")
+    description = read_json(path)
+    try:
+        arrays = load_file(arrays_path)
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{arrays_path}: cannot be read: {error}") from None
+    if not _describes_an_aligner(description):
+        raise InputError(f"{path}: does not describe an aligner; fit it again")
     if description["kind"] not in ALIGNERS:
-        raise InputError(f"{directory}: unknown kind of aligner {description['kind']!r}")
-    aligner = aligner_class(description["kind"])(**description["settings"])
+        raise InputError(f"{path}: unknown kind of aligner {description['kind']!r}")
+    try:
+        aligner = aligner_class(description["kind"])(**description["settings"])
+    except (TypeError, InputError) as error:
+        raise InputError(f"{path}: {error}; fit it again") from None
     aligner.restore(arrays, description["fingerprints"])
     return aligner
+
+
+def _describes_an_aligner(description: Any) -> bool:
+    if not isinstance(description, dict):
+        return False
+    kind, settings, fingerprints = (
+        description.get(key) for key in ("kind", "settings", "fingerprints")
+    )
+    return (
+        isinstance(kind, str)
+        and isinstance(settings, dict)
+        and isinstance(fingerprints, list)
+        and len(fingerprints) == 2
+        and all(isinstance(one, str | None) for one in fingerprints)
+    )
 
 
 def load_to_update(directory: Path | str) -> NeuralAligner:

@@ -93,11 +93,11 @@ class AlignTable:
         stamps = read_stamp(scps[0], *vectors[0].shape), read_stamp(scps[1], *vectors[1].shape)
         table = cls(*vectors, labels, stamps, lambda: chain.from_iterable(_keys(scps[0])))
         size = 4 * sum(len(view) * view.shape[1] for view in vectors)
-        return table.loaded() if size <= MEMORY_SHARE * available_memory() else table
+        return table.loaded() if size <= MEMORY_SHARE * _available_memory() else table
 
     def loaded(self) -> "AlignTable":
         """The same, in memory."""
-        return replace(self, enroll=as_matrix(self.enroll), runtime=as_matrix(self.runtime))
+        return replace(self, enroll=_as_matrix(self.enroll), runtime=_as_matrix(self.runtime))
 
     @property
     def fingerprints(self) -> tuple[str | None, str | None]:
@@ -110,12 +110,12 @@ def _keys(scp: Path) -> Iterator[list[str]]:
     return (lines.keys for lines in stream_scp(scp))
 
 
-def as_matrix(view: Rows) -> Matrix:
+def _as_matrix(view: Rows) -> Matrix:
     """All rows, in memory."""
     return view.load() if isinstance(view, StoredVectors) else np.asarray(view)
 
 
-def available_memory() -> int:
+def _available_memory() -> int:
     """Bytes that programs can take without others being pushed out; Linux counts them."""
     for line in Path("/proc/meminfo").read_text().splitlines():
         if line.startswith("MemAvailable:"):

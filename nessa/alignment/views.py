@@ -1,5 +1,7 @@
-"""What a view is: the embeddings of some utterances by one model."""
+"""Views, the embeddings of some utterances by one model, and the steps that all aligners share."""
 
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -7,12 +9,16 @@ import numpy.typing as npt
 
 from nessa.kaldi.ark import Matrix
 
-__all__ = ["SIDES", "Labels", "Matrix", "Rows", "Side"]
+__all__ = ["SIDES", "Floats", "Labels", "Matrix", "Rows", "Side"]
 
 Side = Literal["enroll", "runtime"]
 SIDES: tuple[Side, Side] = ("enroll", "runtime")
 
 Labels = npt.NDArray[np.integer]  # of the speakers of its rows
+Floats = npt.NDArray[np.float64]
+
+EPSILON = 1e-12
+ROWS_PER_BLOCK = 4096
 
 
 class Rows(Protocol):
@@ -26,3 +32,67 @@ class Rows(Protocol):
 
     def __getitem__(self, rows: Any, /) -> Matrix:
         """Rows by a slice or by an array of numbers."""
+
+
+def length_normalize(matrix: Matrix) -> Matrix:
+    """Rows scaled to unit length; a zero row stays zero."""
+    norms = np.linalg.norm(matrix, axis=1, keepdims=True)
+    return (matrix / np.maximum(norms, EPSILON)).astype(np.float32)
+
+
+def center(matrix: Matrix, mean: Matrix) -> Matrix:
+    """Length-normalize, subtract the align set's mean (D,), length-normalize."""
+    return length_normalize(length_normalize(matrix) - mean)
+
+
+def fit_mean(view: Rows) -> Matrix:
+    """The mean that `center` subtracts, shape (D,)."""
+    total = np.zeros(view.shape[1])
+    for rows in blocks(len(view)):
+        total += length_normalize(view[rows]).sum(axis=0, dtype=np.float64)
+    return (total / len(view)).astype(np.float32)
+
+
+class Mapped:
+    """Rows of a view, mapped when they are asked for.
+
+    Args:
+        view: (N, D_in).
+        apply: rows (K, D_in) -> (K, D).
+    """
+
+    def __init__(self, view: Rows, apply: Callable[[Matrix], Matrix]) -> None:
+        self._view, self._apply = view, apply
+        self.shape = (len(view), self[:1].shape[1])
+
+    def __len__(self) -> int:
+        return len(self._view)
+
+    def __getitem__(self, rows: Any) -> Matrix:
+        return self._apply(self._view[rows])
+
+
+def centered(view: Rows, mean: Matrix) -> Mapped:
+    """`center` of rows when they are asked for: no copy of the whole."""
+    return Mapped(view, partial(center, mean=mean))
+
+
+def blocks(count: int) -> Iterator[slice]:
+    """Consecutive parts of `count` rows, small enough to stay in the cache."""
+    for start in range(0, count, ROWS_PER_BLOCK):
+        yield slice(start, start + ROWS_PER_BLOCK)
+
+
+def means_by_speaker(matrix: Matrix, labels: Labels) -> Matrix:
+    """Mean of each speaker's rows: (N, D), labels (N,) in 0..S-1 -> (S, D)."""
+    counts = np.bincount(labels)
+    sums = np.zeros((len(counts), matrix.shape[1]))
+    add_by_speaker(matrix, labels, sums)
+    return (sums / counts[:, None]).astype(np.float32)
+
+
+def add_by_speaker(matrix: Matrix, labels: Labels, sums: Floats) -> None:
+    """Add rows (N, D) to the sums (S, D) of their speakers (N,)."""
+    order = np.argsort(labels, kind="stable")
+    present, starts = np.unique(labels[order], return_index=True)
+    sums[present] += np.add.reduceat(matrix[order], starts, axis=0, dtype=np.float64)

@@ -2,21 +2,14 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import singledispatch
 from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
 
 from nessa import __version__
 from nessa.alignment.base import Aligner
-from nessa.alignment.linear import LinearAligner
-from nessa.alignment.logit import LogitAligner
-from nessa.alignment.networks import Centering, NetworkAligner, input_dim
-from nessa.alignment.plda import PLDAAligner
 from nessa.alignment.views import SIDES, Matrix, Side
 from nessa.errors import InputError
 from nessa.files import atomic_open
@@ -50,7 +43,8 @@ def export_aligner(
         A line per network, once it is written.
 
     Raises:
-        InputError: no export for this kind of aligner, or a calibration by more than the score.
+        InputError: not fitted, no export for this kind of aligner, or a calibration by more than
+            the score.
         RuntimeError: an exported network differs from the aligner by more than `TOLERANCE`.
     """
     properties = dict(facts)
@@ -90,8 +84,8 @@ class _Network:
 
 
 def _export_side(aligner: Aligner, side: Side, facts: Mapping[str, str]) -> _Network:
-    module = side_module(aligner, side).eval()
-    dim = input_dim(module)
+    aligner.check_fitted()
+    module, dim = aligner.network(side).eval(), aligner.input_dim(side)
     with torch.inference_mode():
         output_dim = module(torch.zeros(1, dim)).shape[1]
     fingerprint = aligner.fingerprints[SIDES.index(side)] or "unknown"
@@ -117,75 +111,14 @@ def _export_side(aligner: Aligner, side: Side, facts: Mapping[str, str]) -> _Net
 def _largest_difference(aligner: Aligner, side: Side, content: bytes, input_dim: int) -> float:
     """Between onnxruntime and the aligner, on random rows of every length from tiny to large."""
     session = open_session(content)
-    expected = {"enroll": aligner.map_enroll, "runtime": aligner.map_runtime}[side]
     rng = np.random.default_rng(0)
     differences = []
     for rows in CHECKED_BATCHES:
         lengths = 10.0 ** rng.uniform(-2, 2, (rows, 1))
         batch: Matrix = (lengths * rng.standard_normal((rows, input_dim))).astype(np.float32)
         (mapped,) = session.run(["mapped"], {"embedding": batch})
-        differences.append(np.abs(mapped - expected(batch)).max())
+        differences.append(np.abs(mapped - aligner.map_side(batch, side)).max())
     return float(max(differences))
-
-
-@singledispatch
-def side_module(aligner: Aligner, side: Side) -> nn.Module:
-    """One side of an aligner, preprocessing included: float32 (N, D_in) -> (N, D), unit length.
-
-    Raises:
-        InputError: no such form of this kind of aligner.
-    """
-    raise InputError(f"aligners of kind {aligner.kind!r} cannot be exported")
-
-
-@side_module.register
-def _(aligner: NetworkAligner, side: Side) -> nn.Module:
-    return aligner.modules[side]
-
-
-@side_module.register
-def _(aligner: LinearAligner, side: Side) -> nn.Module:
-    if isinstance(aligner, PLDAAligner) and not aligner.length_normalize:
-        raise InputError("only a PLDA fitted with length_normalize=True can be exported")
-    centering = Centering(torch.from_numpy(aligner.arrays[f"{side}_mean"]))
-    if f"{side}_map" not in aligner.arrays:
-        return centering
-    return nn.Sequential(centering, _Linear(aligner.arrays[f"{side}_map"]), _Normalize())
-
-
-@side_module.register
-def _(aligner: LogitAligner, side: Side) -> nn.Module:
-    layers = [_Normalize(), _Linear(aligner.arrays[f"{side}_speakers"].T)]
-    if aligner.remove_mean:
-        layers.append(_RemoveMean())
-    return nn.Sequential(*layers, _Normalize())
-
-
-class _Linear(nn.Module):
-    """x -> x M."""
-
-    matrix: Tensor
-
-    def __init__(self, matrix: Matrix) -> None:
-        super().__init__()
-        self.register_buffer("matrix", torch.tensor(matrix))  # (D_in, D)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x @ self.matrix
-
-
-class _RemoveMean(nn.Module):
-    """Subtract each row's mean."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x - x.mean(dim=1, keepdim=True)
-
-
-class _Normalize(nn.Module):
-    """Scale each row to unit length."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return functional.normalize(x, dim=1)
 
 
 def _model_card(aligner: Aligner, exported: list[_Network], facts: Mapping[str, str]) -> str:
@@ -201,7 +134,7 @@ def _model_card(aligner: Aligner, exported: list[_Network], facts: Mapping[str, 
 # Speaker embedding aligner ({aligner.kind})
 
 Two networks that map the speaker embeddings of two models into one space, made by nessa
-{__version__}. Profiles go through `enroll.onnx`, live utterances through `runtime.onnx`.
+{__version__}. Profiles go through `enroll.onnx`, runtime utterances through `runtime.onnx`.
 
 | file | input dimension | output dimension | fingerprint of its model | difference |
 |---|---|---|---|---|

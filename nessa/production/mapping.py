@@ -1,7 +1,7 @@
 """Embeddings of both models -> the shared space of an aligner, as embeddings directories."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -88,7 +88,7 @@ def check_sides(
     output: Path,
     allow_outliers: bool = False,
 ) -> Iterator[str]:
-    """Look at all that `map_sides` would read, and write nothing.
+    """Check all that `map_sides` would read, and write nothing.
 
     Args:
         aligner, enroll, runtime, enroll_map, output, allow_outliers: as there.
@@ -126,11 +126,6 @@ def outliers_file(folder: Path, side: Side) -> Path:
     return folder / f"{side}_outliers.csv"
 
 
-def map_of(aligner: Aligner, side: Side) -> Callable[[Matrix], Matrix]:
-    """The map of a side."""
-    return aligner.map_enroll if side == "enroll" else aligner.map_runtime
-
-
 class _Part(NamedTuple):
     """What a part holds; the listing is left out where it would go from process to process."""
 
@@ -160,15 +155,15 @@ class _Side:
         info = read_info(self.source) if self.source.is_dir() else None
         if info is not None:
             with about(self.source):
-                self.aligner.check_stamps(*self._on_its_side(info.stamp))
+                self.aligner.check_stamp(self.name, info.stamp)
 
     def check(self) -> str:
         """Read and check everything; a line that says what would be mapped."""
         embeddings = self._read()
         with about(self.source):
-            dim = map_of(self.aligner, self.name)(embeddings.matrix[:1]).shape[1]
+            dim = self._map(embeddings.matrix[:1]).shape[1]
             outliers = self._outliers(embeddings)
-            outliers.look_at(embeddings.keys, embeddings.matrix)
+            outliers.check(embeddings.keys, embeddings.matrix)
         return (
             f"{self.source}: {len(embeddings)} embeddings of dimension {embeddings.dim} would be "
             f"mapped to dimension {dim} in {self.output}; {outliers}"
@@ -184,14 +179,13 @@ class _Side:
     def _outliers(self, embeddings: Embeddings) -> Outliers:
         expected = self.aligner.fingerprints[SIDES.index(self.name)]
         stamped = embeddings.stamp is not None and expected is not None
-        return Outliers(self.aligner.reach.get(self.name), stamped or self.allow_outliers)
+        return Outliers(self.aligner.detectors.get(self.name), stamped or self.allow_outliers)
 
     def map_part(self, part: int, parts: int, alone: bool) -> _Part:
         """Map and write one part."""
         embeddings = self._read()
-        apply = map_of(self.aligner, self.name)
         with about(self.source):
-            dim = apply(embeddings.matrix[:1]).shape[1]
+            dim = self._map(embeddings.matrix[:1]).shape[1]
         first, last = (round(k * len(embeddings) / parts) for k in (part - 1, part))
         outliers = self._outliers(embeddings)
 
@@ -199,21 +193,21 @@ class _Side:
             for start in range(first, last, ROWS_PER_BLOCK):
                 rows = slice(start, min(start + ROWS_PER_BLOCK, last))
                 with about(self.source):
-                    outliers.look_at(embeddings.keys[rows], embeddings.matrix[rows])
-                yield embeddings.keys[rows], apply(embeddings.matrix[rows])
+                    outliers.check(embeddings.keys[rows], embeddings.matrix[rows])
+                yield embeddings.keys[rows], self._map(embeddings.matrix[rows])
 
         listing = write_part(self.output, part, blocks())
         stamp = _shared_space(self.aligner, embeddings.stamp)
         return _Part(listing if alone else None, dim, stamp, outliers)
 
-    def _on_its_side(self, stamp: ModelStamp | None) -> tuple[ModelStamp | None, ModelStamp | None]:
-        return (stamp, None) if self.name == "enroll" else (None, stamp)
+    def _map(self, matrix: Matrix) -> Matrix:
+        return self.aligner.map_side(matrix, self.name)
 
     def _read(self) -> Embeddings:
         """The embeddings, of the aligner's model, with the profiles that are to be mapped."""
         embeddings = Embeddings.read(self.source)
         with about(self.source):
-            self.aligner.check_stamps(*self._on_its_side(embeddings.stamp))
+            self.aligner.check_stamp(self.name, embeddings.stamp)
         if embeddings.stamp is None:
             log.warning(
                 "%s: no info.json; is this the model that the aligner was fitted on?", self.source

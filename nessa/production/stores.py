@@ -9,6 +9,7 @@ A mapped store is a folder of Parquet files, a part for so many rows; _info.json
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from nessa.errors import InputError, about
 from nessa.files import atomic_open, read_json, write_json
 from nessa.kaldi.ark import Block
 from nessa.kaldi.embeddings import Embeddings
-from nessa.production.mapping import map_of, outliers_file
+from nessa.production.mapping import outliers_file
 
 ROWS_PER_PART = 50_000
 SUFFIXES = (".npz", ".parquet")
@@ -55,15 +56,15 @@ def map_stores(
         aligner: fitted on the models of both sides.
         stores: {"enroll" or "runtime": store}.
         output: the folder that receives a folder per side.
-        dry_run: look at everything, and write nothing.
+        dry_run: check everything, and write nothing.
         allow_outliers: take a store most of which is unlike the align data.
 
     Yields:
         A line per store.
     """
     for side, source in stores.items():
-        apply = map_of(aligner, side)
-        outliers = Outliers(aligner.reach.get(side), allow_outliers)
+        apply = partial(aligner.map_side, side=side)
+        outliers = Outliers(aligner.detectors.get(side), allow_outliers)
         count, kept = map_store(source, output / side, apply, aligner.space(), outliers, dry_run)
         done = "would be mapped" if dry_run else f"mapped, {kept} of them by an earlier run"
         if not dry_run:
@@ -89,7 +90,7 @@ def map_store(
         apply: raw embeddings (N, D_in) -> mapped ones (N, D).
         space: fingerprint of the space that they are mapped into.
         outliers: gathers what is unlike the align data.
-        dry_run: look at everything, and write nothing.
+        dry_run: check everything, and write nothing.
 
     Returns:
         (rows, how many of them were there already).
@@ -111,7 +112,7 @@ def map_store(
         there = _is_made_of(part, made_of)
         with about(source):
             mapped = None if there else apply(matrix)  # which refuses another dimension
-            outliers.look_at(keys, matrix)
+            outliers.check(keys, matrix)
         if mapped is None:
             kept += len(keys)
         else:
@@ -152,12 +153,12 @@ def verify_store(mapped: Path, source: Path, aligner: Aligner) -> str:
     info = read_json(mapped / INFO)
     if not isinstance(info, dict) or info.get("space") != aligner.space():
         raise InputError(f"{mapped}: was mapped with another aligner; map it again")
-    apply = map_of(aligner, "enroll" if mapped.name == "enroll" else "runtime")
+    side: Side = "enroll" if mapped.name == "enroll" else "runtime"
     count, largest = 0, 0.0
     for raw, found in zip_longest(read_store(source), read_store(mapped)):
         if raw is None or found is None or raw[0] != found[0]:
             raise InputError(f"{mapped}: ids from row {count} differ from {source}; map it again")
-        difference = float(np.abs(apply(raw[1]) - found[1]).max())
+        difference = float(np.abs(aligner.map_side(raw[1], side) - found[1]).max())
         if not difference <= TOLERANCE:
             raise InputError(
                 f"{mapped}: vectors from row {count} differ by {difference:.1e}; map it again"

@@ -40,10 +40,7 @@ def mixed_gallery(recipe: Recipe, exp: Path, set_dir: Path) -> list[Record]:
     trials = read_labeled(set_dir / "trials")
     raw = {m: Embeddings.read(embeddings_dir(exp, m, set_dir.name)) for m in (new, old)}
     aligner.check_models(raw[new], raw[old])
-    space = {
-        new: Embeddings(raw[new].keys, aligner.map_enroll(raw[new].matrix)),
-        old: Embeddings(raw[old].keys, aligner.map_runtime(raw[old].matrix)),
-    }
+    space = dict(zip((new, old), aligner.map_views(raw[new], raw[old]), strict=True))
     records = []
     for runtime in recipe.update:
         scores = {model: cosine_scores(space[model], space[runtime], trials) for model in space}

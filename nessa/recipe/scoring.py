@@ -26,6 +26,7 @@ from nessa.recipe.layout import (
 )
 from nessa.recipe.systems import PLDA, PLDA_LLR, System, has_as_norm
 from nessa.scoring.calibration import Calibration, fit_calibration
+from nessa.scoring.cosine import cosine_scores
 from nessa.scoring.sides import Scores, Sides, score_summary
 from nessa.trials import Trials, join_scores, read_enroll_map, read_scores, write_scores
 
@@ -107,11 +108,13 @@ def _by_cosine(
 
     def score(trials: Trials, enroll_map: Path | None) -> dict[Kind, Scores]:
         sides = utterances if enroll_map is None else utterances.with_profiles(enroll_map)
-        scores: dict[Kind, Scores] = {COSINE: sides.cosine(trials)}
+        with about(*sides.paths):
+            cosine = cosine_scores(sides.enroll, sides.runtime, trials)
+        scores: dict[Kind, Scores] = {COSINE: cosine}
         if cohort is not None and as_norm is not None:
             own = as_norm if sides is utterances else as_norm.with_enroll(sides.enroll)
             with about(*cohort.paths):
-                scores[AS_NORM] = own.apply(scores[COSINE], trials)
+                scores[AS_NORM] = own.apply(cosine, trials)
         return scores
 
     return score

@@ -7,13 +7,13 @@ eval trials, both update directions, paired intervals. Nothing of it is used to 
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from nessa.alignment.base import Aligner, DevSet
-from nessa.alignment.linear import mapped_scores
 from nessa.alignment.neural import NeuralAligner
 from nessa.errors import InputError
 from nessa.evaluation.conditions import Condition, read_conditions
@@ -190,7 +190,7 @@ class StudyRunner:
 
     def _scores(self, aligner: Aligner, pair: Pair) -> Scores:
         enroll, runtime = (self.sets[model, "eval"] for model in pair)
-        return mapped_scores(aligner, enroll, runtime, self.condition.trials)
+        return cosine_scores(*aligner.map_views(enroll, runtime), self.condition.trials)
 
 
 def _watched(points: Sequence[Any], what: str) -> Iterable[Any]:
@@ -247,7 +247,7 @@ def _join(runner: StudyRunner, base: NeuralAligner, enroll: str, runtime: str) -
     """`base` with a runtime side trained for another model; stored profiles must not move."""
     profiles = runner.sets[enroll, "eval"].matrix
     stored = base.map_enroll(profiles)
-    updated = runner.fit((enroll, runtime), base=base.copy())
+    updated = runner.fit((enroll, runtime), base=deepcopy(base))
     if not np.array_equal(updated.map_enroll(profiles), stored):
         raise RuntimeError("a frozen side has moved; mapped profiles would be worthless")
     return updated

@@ -8,9 +8,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from nessa.alignment.networks import input_dim
-from nessa.alignment.neural import NeuralAligner
 from nessa.alignment.store import load
+from nessa.alignment.views import SIDES
 from nessa.encoders.models import load_model
 from nessa.encoders.trained import TrainedModel
 from nessa.recipe.config import Recipe
@@ -122,12 +121,12 @@ def nessa_cost(recipe: Recipe, exp: Path) -> list[str]:
         InputError: an encoder or the aligner is missing.
     """
     aligner = load(aligner_dir(exp, System(NESSA, *recipe.pairs[0])))
-    assert isinstance(aligner, NeuralAligner)
     encoders = _encoder_costs(recipe, exp)
     larger = max(encoders, key=lambda name: encoders[name], default=None)
     lines = []
-    for model, module in zip(recipe.pairs[0], aligner.modules.values(), strict=True):
-        own = _multiply_adds(module, torch.zeros(1, input_dim(module)))
+    for model, side in zip(recipe.pairs[0], SIDES, strict=True):
+        module = aligner.network(side)
+        own = _multiply_adds(module, torch.zeros(1, aligner.input_dim(side)))
         line = (
             f"NESSA, side of {model}: {_parameters(module):,} parameters, {own:,} multiply-adds an "
             f"embedding"

@@ -1,4 +1,4 @@
-"""Scores -> likelihood ratios: calibrations on disk, and the quality measures they may use."""
+"""Scores -> likelihood ratios: an affine map, with quality measures or without, kept as JSON."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -6,25 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize
 from scipy.special import expit, logit
 
 from nessa.errors import InputError, about
-from nessa.files import read_json, read_table, write_json
+from nessa.files import read_json, write_json
 from nessa.metrics.roc import check_scores
-from nessa.trials import Trials, join_scores, read_enroll_map, read_labeled, read_scores
+from nessa.scoring.quality import ENROLL_COUNT, OPTIONS, TEST_DURATION, Floats, quality_measures
+from nessa.trials import Trials, join_scores, read_labeled, read_scores
 
 # Keeps the slope finite where dev scores separate perfectly; far below any other effect.
 RIDGE = 1e-7
 Measures = Mapping[str, ArrayLike]  # name of a quality measure -> its values, (T,)
-# Names of the quality measures, and the options that bring the files which they need.
-ENROLL_DURATION = "log seconds of enrollment"
-TEST_DURATION = "log seconds of test"
-ENROLL_COUNT = "log number of enrollment utterances"
-OPTIONS = {ENROLL_DURATION: "--utt2dur", TEST_DURATION: "--utt2dur", ENROLL_COUNT: "--enroll-map"}
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -83,7 +77,7 @@ class Calibration:
         measured = dict(zip(quality or {}, weights[1:-1].tolist(), strict=True))
         return cls(float(weights[0]), float(offset), measured)
 
-    def apply(self, scores: ArrayLike, quality: Measures | None = None) -> NDArray[np.float64]:
+    def apply(self, scores: ArrayLike, quality: Measures | None = None) -> Floats:
         """Natural-log likelihood ratios (T,) of scores (T,), with {measure: values (T,)}.
 
         Raises:
@@ -128,7 +122,7 @@ def _listed(measures: Iterable[str]) -> str:
     return ", ".join(measures) or "no quality measures"
 
 
-def _regressors(scores: NDArray, quality: Measures | None) -> NDArray[np.float64]:
+def _regressors(scores: NDArray, quality: Measures | None) -> Floats:
     """Scores and quality measures side by side, (T, 1 + Q)."""
     columns = {"score": scores, **(quality or {})}
     for name, values in columns.items():
@@ -145,14 +139,12 @@ def _regressors(scores: NDArray, quality: Measures | None) -> NDArray[np.float64
     return np.stack([np.asarray(values, np.float64) for values in columns.values()], axis=1)
 
 
-def _fit_logistic(
-    regressors: NDArray[np.float64], labels: NDArray[np.bool_], p_target: float
-) -> NDArray[np.float64]:
+def _fit_logistic(regressors: Floats, labels: NDArray[np.bool_], p_target: float) -> Floats:
     """Weights (F + 1,), the constant last, of the log likelihood ratio of regressors (T, F)."""
     sign = np.where(labels, 1.0, -1.0)
     trial_weight = np.where(labels, p_target / labels.sum(), (1 - p_target) / (~labels).sum())
 
-    def objective(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+    def objective(weights: Floats) -> tuple[float, Floats]:
         margin = sign * (regressors @ weights[:-1] + weights[-1] + logit(p_target))
         pull = -trial_weight * sign * expit(-margin)  # derivative by the log odds
         gradient = np.append(pull @ regressors, pull.sum()) + RIDGE * weights
@@ -217,7 +209,7 @@ def read_calibration(path: Path) -> Calibration:
 
 def calibrate(
     calibration: Calibration,
-    scores: npt.ArrayLike,
+    scores: ArrayLike,
     trials: Trials,
     utt2dur: Path | None = None,
     enroll_map: Path | None = None,
@@ -243,57 +235,3 @@ def calibrate(
     if ENROLL_COUNT not in calibration.quality:  # profiles may be named to be averaged alone
         measures.pop(ENROLL_COUNT, None)
     return calibration.apply(scores, measures)
-
-
-def quality_measures(
-    trials: Trials, utt2dur: Path | None, enroll_map: Path | None
-) -> dict[str, Floats]:
-    """What is known of how much speech each trial compares.
-
-    Args:
-        trials: T trials.
-        utt2dur: {utterance: seconds}; None leaves the durations out.
-        enroll_map: {profile: utterances}, for enrollment ids that are profiles; None leaves the
-            number of utterances out.
-
-    Returns:
-        {measure: values (T,)}: natural logarithms of durations in seconds, those of a profile's
-        utterances added up, and of the number of enrollment utterances.
-
-    Raises:
-        InputError: an utterance without a duration, or one that is not above 0.
-    """
-    profiles = read_enroll_map(enroll_map) if enroll_map is not None else {}
-    enroll, test = trials.enroll_index, trials.test_index
-    members = [profiles.get(name, [name]) for name in enroll.names]
-    measures = {}
-    if utt2dur is not None:
-        seconds = _read_durations(utt2dur)
-        with about(utt2dur):
-            enrolled = [sum(_seconds(seconds, utt) for utt in utts) for utts in members]
-            tested = [_seconds(seconds, utterance) for utterance in test.names]
-        measures[ENROLL_DURATION] = np.log(enrolled)[enroll.codes]
-        measures[TEST_DURATION] = np.log(tested)[test.codes]
-    if enroll_map is not None:
-        measures[ENROLL_COUNT] = np.log([len(utterances) for utterances in members])[enroll.codes]
-    return measures
-
-
-def _read_durations(path: Path) -> dict[str, float]:
-    durations = {}
-    for utterance, text in read_table(path).items():
-        try:
-            durations[utterance] = float(text)
-        except ValueError:
-            durations[utterance] = -1.0
-        if not 0 < durations[utterance] < np.inf:
-            raise InputError(
-                f"{path}: {utterance!r}: {text!r} is not a duration in seconds; correct it"
-            )
-    return durations
-
-
-def _seconds(durations: Mapping[str, float], utterance: str) -> float:
-    if utterance not in durations:
-        raise InputError(f"no duration of {utterance!r}; add it")
-    return durations[utterance]

@@ -101,7 +101,7 @@ def check_dimensions(enroll: Embeddings, runtime: Embeddings) -> None:
     if enroll.dim != runtime.dim:
         raise InputError(
             f"enrollment embeddings have dimension {enroll.dim}, runtime ones {runtime.dim}; map "
-            "both into one space with an aligner first"
+            "both into one space first (nessa map)"
         )
 
 

@@ -10,7 +10,7 @@ from nessa.errors import InputError, about
 from nessa.kaldi.embeddings import Embeddings, profile_means
 from nessa.metrics.roc import eer, min_dcf
 from nessa.scoring.calibration import calibrate, read_calibration
-from nessa.scoring.cosine import cosine_scores
+from nessa.scoring.cosine import check_dimensions, cosine_scores
 from nessa.scoring.normalization import AsNorm
 from nessa.trials import Trials, read_enroll_map, write_scores
 
@@ -37,12 +37,14 @@ class Sides:
             InputError: unreadable, or not in one space: dimensions or stamps differ.
         """
         enrolled = Embeddings.read(enroll)
-        live = enrolled if runtime == enroll else Embeddings.read(runtime)
-        _check_one_space(enroll, enrolled, runtime, live)
-        return cls(enrolled, live, (enroll, runtime))
+        tested = enrolled if runtime == enroll else Embeddings.read(runtime)
+        with about(enroll, runtime):
+            check_dimensions(enrolled, tested)
+        _check_same_model(enroll, enrolled, runtime, tested)
+        return cls(enrolled, tested, (enroll, runtime))
 
     def with_profiles(self, enroll_map: Path) -> "Sides":
-        """The sides with the profiles of an enrollment map in the place of its utterances.
+        """The sides with the profiles of an enrollment map instead of its utterances.
 
         Profiles that are among the enrollment embeddings already, as those of a shared space
         are, stay as they are.
@@ -57,24 +59,14 @@ class Sides:
             means = profile_means(self.enroll, profiles)
         return Sides(means, self.runtime, (enroll_map, self.paths[1]))
 
-    def cosine(self, trials: Trials) -> Scores:
-        """Cosine scores (T,); see `nessa.scoring.cosine.cosine_scores`."""
-        with about(*self.paths):
-            return cosine_scores(self.enroll, self.runtime, trials)
-
     def as_norm(self, cohort: "Sides", top_n: int) -> AsNorm:
         """What normalizes scores of these sides; see `nessa.scoring.normalization.AsNorm`."""
-        _check_one_space(self.paths[1], self.runtime, cohort.paths[1], cohort.runtime)
+        _check_same_model(self.paths[1], self.runtime, cohort.paths[1], cohort.runtime)
         with about(*cohort.paths):
             return AsNorm(self.enroll, self.runtime, cohort.enroll, cohort.runtime, top_n)
 
 
-def _check_one_space(path: Path, one: Embeddings, other_path: Path, other: Embeddings) -> None:
-    if one.dim != other.dim:
-        raise InputError(
-            f"{path} has dimension {one.dim}, {other_path} has {other.dim}; map both into one "
-            f"space first (nessa map)"
-        )
+def _check_same_model(path: Path, one: Embeddings, other_path: Path, other: Embeddings) -> None:
     if one.stamp and other.stamp and one.stamp.fingerprint != other.stamp.fingerprint:
         raise InputError(
             f"{path} is of model {one.stamp.model!r}, {other_path} of {other.stamp.model!r}: "
@@ -118,12 +110,12 @@ def score_trials(
     sides = Sides.read(enroll, runtime)
     if enroll_map is not None:
         sides = sides.with_profiles(enroll_map)
-    with about(trials):
-        scores = sides.cosine(wanted)
-        if cohort is not None:
-            as_norm = sides.as_norm(Sides.read(*cohort), top_n)
-            with about(*cohort):
-                scores = as_norm.apply(scores, wanted)
+    with about(trials, *sides.paths):
+        scores = cosine_scores(sides.enroll, sides.runtime, wanted)
+    if cohort is not None:
+        as_norm = sides.as_norm(Sides.read(*cohort), top_n)
+        with about(trials, *cohort):
+            scores = as_norm.apply(scores, wanted)
     if calibration is not None:
         fitted = read_calibration(calibration)
         with about(calibration):

@@ -83,8 +83,8 @@ def test_optimal_scores_are_the_dense_likelihood_ratio_of_the_unwarped_model(war
     for score, name, test in zip(scores, trials.enroll, trials.test, strict=True):
         members = enroll_map.get(name, [name])
         mean = plain_x.matrix[plain_x.rows(members)].mean(axis=0)
-        heard = plain_y.matrix[plain_y.rows([test])[0]]
-        expected = dense_llr(straight, mean, len(members), heard)
+        tested = plain_y.matrix[plain_y.rows([test])[0]]
+        expected = dense_llr(straight, mean, len(members), tested)
         np.testing.assert_allclose(score, expected, rtol=1e-3, atol=1e-3)
 
 

@@ -358,7 +358,7 @@ def test_damaged_input_is_named(
 
 def test_two_dimensions_do_not_score(nessa: Command, toy: Toy) -> None:
     done = nessa(*toy.score(toy.x / "eval", toy.y / "eval"))
-    done.refused("x/eval has dimension 12", "y/eval has 20", "nessa map")
+    done.refused("x/eval, ", "y/eval: ", "dimension 12, runtime ones 20", "nessa map")
 
 
 def test_two_models_do_not_score_unmapped(nessa: Command, toy: Toy) -> None:

@@ -13,68 +13,51 @@ import onnxruntime
 import pytest
 
 import nessa.production
-from nessa.alignment import (
-    Aligner,
-    LogitAligner,
-    NeuralAligner,
-    ProcrustesAligner,
-    UncenteredLogitAligner,
-)
+from nessa.alignment import ALIGNERS, Aligner
+from nessa.alignment.views import SIDES, Labels, Matrix, Side
 from nessa.errors import InputError
 from nessa.kaldi.embeddings import Embeddings
 from nessa.kaldi.stamps import ModelStamp
 from nessa.production import export_aligner
 from nessa.scoring.calibration import Calibration
+from tests.aligners import small
 from tests.conftest import ROOT, Command
 
 DIMS = {"enroll": 12, "runtime": 8}
 FINGERPRINTS = {"enroll": "a" * 64, "runtime": "b" * 64}
+QUICK = ("logit", "neural")
 
 
-def neural(mode: str) -> NeuralAligner:
-    return NeuralAligner(
-        mode=mode,
-        dim=10,
-        hidden_dim=16,
-        steps=20,
-        speakers_per_batch=16,
-        utterances_per_speaker=4,
-        evaluate_every=20,
-    )
-
-
-ALIGNERS = {
-    "logit": LogitAligner,
-    "logit with means": UncenteredLogitAligner,
-    "procrustes": ProcrustesAligner,
-    "nessa shared": lambda: neural("shared"),
-    "nessa to-enroll": lambda: neural("to-enroll"),
-}
-QUICK = ("logit", "nessa shared")
-
-
-def fitted(name: str, stamped: bool = True) -> Aligner:
+def fitted(kind: str, stamped: bool = True, **settings: str) -> Aligner:
+    """To 20 speakers, with embeddings of `DIMS`; raw needs equal ones."""
     rng = np.random.default_rng(3)
     speakers = {f"s{s:02d}-u{u}": f"s{s:02d}" for s in range(20) for u in range(6)}
     hidden = np.repeat(rng.standard_normal((20, 8)), 6, axis=0)
     views = []
-    for side, dim in DIMS.items():
+    for side, dim in (dict.fromkeys(DIMS, 8) if kind == "raw" else DIMS).items():
         noisy = hidden @ rng.standard_normal((8, dim)) + 0.5 * rng.standard_normal((120, dim))
         stamp = ModelStamp(side, FINGERPRINTS[side], "align") if stamped else None
         views.append(Embeddings(speakers, noisy + 1, stamp))
-    return ALIGNERS[name]().fit(*views, speakers)
+    return small(kind, **settings).fit(*views, speakers)
 
 
 @pytest.fixture(
     scope="module",
     params=[
-        pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in ALIGNERS
+        *(
+            pytest.param((kind, {}), marks=[] if kind in QUICK else pytest.mark.slow, id=kind)
+            for kind in ALIGNERS
+        ),
+        pytest.param(
+            ("neural", {"mode": "to-enroll"}), marks=pytest.mark.slow, id="neural to-enroll"
+        ),
     ],
 )
 def exported(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Aligner, Path, list[str]]:
-    aligner, output = fitted(request.param), tmp_path_factory.mktemp("onnx")
+    kind, settings = request.param
+    aligner, output = fitted(kind, **settings), tmp_path_factory.mktemp("onnx")
     return aligner, output, list(export_aligner(aligner, output))
 
 
@@ -86,30 +69,30 @@ def run(path: Path, batch: np.ndarray) -> np.ndarray:
 @pytest.mark.slow
 @pytest.mark.parametrize("side", DIMS)
 def test_files_map_as_the_aligner_does(
-    exported: tuple[Aligner, Path, list[str]], side: str
+    exported: tuple[Aligner, Path, list[str]], side: Side
 ) -> None:
     aligner, output, _ = exported
-    expected = getattr(aligner, f"map_{side}")
     rng = np.random.default_rng(11)
     for rows in (1, 2, 64):
-        batch = rng.standard_normal((rows, DIMS[side])).astype(np.float32)
+        batch = rng.standard_normal((rows, aligner.input_dim(side))).astype(np.float32)
         mapped = run(output / f"{side}.onnx", batch)
         assert mapped.dtype == np.float32
-        np.testing.assert_allclose(mapped, expected(batch), atol=1e-5)
+        np.testing.assert_allclose(mapped, aligner.map_side(batch, side), atol=1e-5)
         np.testing.assert_allclose(np.linalg.norm(mapped, axis=1), 1, atol=1e-5)
 
 
 @pytest.mark.parametrize("side", DIMS)
 def test_files_carry_their_identity_and_no_paths(
-    exported: tuple[Aligner, Path, list[str]], side: str
+    exported: tuple[Aligner, Path, list[str]], side: Side
 ) -> None:
     aligner, output, _ = exported
     path = output / f"{side}.onnx"
     properties = {p.key: p.value for p in onnx.load(path).metadata_props}
     assert properties["model_fingerprint"] == FINGERPRINTS[side]
     assert (properties["kind"], properties["side"]) == (aligner.kind, side)
-    assert int(properties["input_dim"]) == DIMS[side]
-    mapped = run(path, np.ones((3, DIMS[side]), np.float32))
+    dim = aligner.input_dim(side)
+    assert int(properties["input_dim"]) == dim
+    mapped = run(path, np.ones((3, dim), np.float32))
     assert int(properties["output_dim"]) == mapped.shape[1]
     assert str(Path.cwd()).encode() not in path.read_bytes()
 
@@ -117,19 +100,20 @@ def test_files_carry_their_identity_and_no_paths(
 def test_model_card_and_lines_name_both_networks(
     exported: tuple[Aligner, Path, list[str]],
 ) -> None:
-    _, output, lines = exported
+    aligner, output, lines = exported
     card = (output / "README.md").read_text()
-    for side, line in zip(DIMS, lines, strict=True):
-        assert f"{side}.onnx" in line and f"{DIMS[side]} ->" in line
-        assert f"`{side}.onnx` | {DIMS[side]} |" in card
+    for side, line in zip(SIDES, lines, strict=True):
+        dim = aligner.input_dim(side)
+        assert f"{side}.onnx" in line and f"{dim} ->" in line
+        assert f"`{side}.onnx` | {dim} |" in card
         assert FINGERPRINTS[side] in card
     assert "biometric" in card
 
 
 def test_another_dimension_is_refused(exported: tuple[Aligner, Path, list[str]]) -> None:
-    _, output, _ = exported
+    aligner, output, _ = exported
     with pytest.raises(onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument):
-        run(output / "enroll.onnx", np.zeros((1, DIMS["runtime"]), np.float32))
+        run(output / "enroll.onnx", np.zeros((1, aligner.input_dim("enroll") + 1), np.float32))
 
 
 @pytest.mark.slow
@@ -152,26 +136,31 @@ def test_a_network_that_differs_is_never_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     aligner = fitted("procrustes")
-    exact = aligner.map_runtime
-    monkeypatch.setattr(aligner, "map_runtime", lambda matrix: exact(matrix) + np.float32(1e-4))
-    with pytest.raises(RuntimeError, match=r"runtime\.onnx differs"):
+    exact = aligner.map_side
+    monkeypatch.setattr(aligner, "map_side", lambda *args: exact(*args) + np.float32(1e-4))
+    with pytest.raises(RuntimeError, match=r"enroll\.onnx differs"):
         list(export_aligner(aligner, tmp_path))
     assert not list(tmp_path.iterdir())
 
 
-def test_unknown_kind_is_refused(tmp_path: Path) -> None:
+def test_an_aligner_without_a_network_or_a_fit_is_refused(tmp_path: Path) -> None:
     class Identity(Aligner):
         kind = "identity"
 
-        def _fit(self, *views: object) -> None: ...
+        def _fit(self, enroll: Matrix, runtime: Matrix, labels: Labels, dev: object) -> None:
+            self.arrays = {f"{side}_none": np.zeros(0) for side in SIDES}
 
-        def map_enroll(self, matrix: np.ndarray) -> np.ndarray:
+        def input_dim(self, side: Side) -> int:
+            return 8
+
+        def _map(self, matrix: Matrix, side: Side) -> Matrix:
             return matrix
 
-        map_runtime = map_enroll
-
-    with pytest.raises(InputError, match="'identity' cannot be exported"):
+    with pytest.raises(InputError, match="identity aligner is not fitted"):
         list(export_aligner(Identity(), tmp_path))
+    identity = Identity().fit(*(view := Embeddings("ab", np.eye(2, 8)), view), {"a": "a", "b": "b"})
+    with pytest.raises(InputError, match="'identity' cannot be exported"):
+        list(export_aligner(identity, tmp_path))
 
 
 def test_missing_extra_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,7 +177,7 @@ def test_missing_extra_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.fixture(scope="module")
 def product(tmp_path_factory: pytest.TempPathFactory) -> tuple[Aligner, Path]:
     """An exported aligner with a calibration, beside itself."""
-    aligner, folder = fitted("nessa shared"), tmp_path_factory.mktemp("product")
+    aligner, folder = fitted("neural"), tmp_path_factory.mktemp("product")
     aligner.save(folder / "aligner")
     facts = {"license": "Apache-2.0", "training_data": "synthetic speakers"}
     list(export_aligner(aligner, folder, Calibration(9.5, -3.25), facts))
@@ -202,7 +191,7 @@ def test_verify_tells_what_a_network_is_and_holds_it_against_its_aligner(
     paths = [folder / f"{side}.onnx" for side in DIMS]
     done = nessa("verify", *paths, "--aligner", folder / "aligner")
     assert done.status == 0, done.err
-    for text in ("12 -> 10", "8 -> 10", "a" * 64, "b" * 64, "opset: 20", "license: Apache-2.0"):
+    for text in ("12 -> 16", "8 -> 16", "a" * 64, "b" * 64, "opset: 20", "license: Apache-2.0"):
         assert text in done.out
     assert "calibration_scale: 9.5" in done.out and "training_data: synthetic speakers" in done.out
     assert done.out.count("of the aligner on 10,000 embeddings") == 2
@@ -248,22 +237,22 @@ def test_the_example_verifies_with_onnxruntime_and_numpy_alone(
     aligner, folder = product
     rng = np.random.default_rng(5)
     profiles = {name: rng.standard_normal((3, 12)).astype(np.float32) for name in ("ann", "bob")}
-    live = {name: rng.standard_normal(8).astype(np.float32) for name in ("u1", "u2")}
+    tests = {name: rng.standard_normal(8).astype(np.float32) for name in ("u1", "u2")}
     np.savez(tmp_path / "profiles.npz", **profiles)
-    np.savez(tmp_path / "live.npz", model_fingerprint=FINGERPRINTS["runtime"], **live)
+    np.savez(tmp_path / "tests.npz", model_fingerprint=FINGERPRINTS["runtime"], **tests)
     example = ROOT / "docs/examples/verify.py"
     assert not re.search(r"^(import|from) (nessa|torch)", example.read_text(), re.M)
     words = [sys.executable, example, folder, tmp_path / "profiles.npz"]
-    done = subprocess.run([*words, tmp_path / "live.npz"], capture_output=True, text=True)
+    done = subprocess.run([*words, tmp_path / "tests.npz"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     for line in done.stdout.splitlines():
         speaker, utterance, ratio = line.split()
         a = aligner.map_enroll(profiles[speaker].mean(axis=0, keepdims=True))[0]
-        b = aligner.map_runtime(live[utterance][None])[0]
+        b = aligner.map_runtime(tests[utterance][None])[0]
         assert float(ratio) == pytest.approx(9.5 * (a @ b) - 3.25, abs=1e-3)
     assert len(done.stdout.splitlines()) == 4
     wrong = subprocess.run([*words, tmp_path / "profiles.npz"], capture_output=True, text=True)
     assert wrong.returncode == 1 and "12 dimensions, but this network takes 8" in wrong.stderr
-    np.savez(tmp_path / "live.npz", model_fingerprint="c" * 64, **live)
-    other = subprocess.run([*words, tmp_path / "live.npz"], capture_output=True, text=True)
+    np.savez(tmp_path / "tests.npz", model_fingerprint="c" * 64, **tests)
+    other = subprocess.run([*words, tmp_path / "tests.npz"], capture_output=True, text=True)
     assert other.returncode == 1 and f"another model than {'b' * 64}" in other.stderr

@@ -8,16 +8,8 @@ import pytest
 from nessa.errors import InputError
 from nessa.files import write_json, write_table
 from nessa.metrics.roc import act_dcf, cllr, min_cllr, min_dcf
-from nessa.scoring.calibration import (
-    ENROLL_COUNT,
-    ENROLL_DURATION,
-    TEST_DURATION,
-    Calibration,
-    calibrate,
-    fit_calibration,
-    quality_measures,
-    read_calibration,
-)
+from nessa.scoring.calibration import Calibration, calibrate, fit_calibration, read_calibration
+from nessa.scoring.quality import ENROLL_COUNT, ENROLL_DURATION, TEST_DURATION, quality_measures
 from nessa.trials import Trials, write_scores
 
 

@@ -10,8 +10,9 @@ from nessa.files import write_json, write_table
 from nessa.kaldi.embeddings import Embeddings
 from nessa.kaldi.stamps import ModelStamp
 from nessa.metrics.roc import eer, min_dcf
-from nessa.scoring.calibration import ENROLL_COUNT, TEST_DURATION, Calibration, fit_calibration
+from nessa.scoring.calibration import Calibration, fit_calibration
 from nessa.scoring.normalization import as_norm
+from nessa.scoring.quality import ENROLL_COUNT, TEST_DURATION
 from nessa.scoring.sides import score_trials
 from nessa.trials import Trials, read_scores
 from tests.pairs import all_trials, two_views

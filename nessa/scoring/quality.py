@@ -1,0 +1,72 @@
+"""Quality measures of trials: how much speech each compares."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nessa.errors import InputError, about
+from nessa.files import read_table
+from nessa.trials import Trials, read_enroll_map
+
+ENROLL_DURATION = "log seconds of enrollment"
+TEST_DURATION = "log seconds of test"
+ENROLL_COUNT = "log number of enrollment utterances"
+# The options that name the files which they need.
+OPTIONS = {ENROLL_DURATION: "--utt2dur", TEST_DURATION: "--utt2dur", ENROLL_COUNT: "--enroll-map"}
+Floats = NDArray[np.float64]
+
+
+def quality_measures(
+    trials: Trials, utt2dur: Path | None, enroll_map: Path | None
+) -> dict[str, Floats]:
+    """What is known of how much speech each trial compares.
+
+    Args:
+        trials: T trials.
+        utt2dur: {utterance: seconds}; None leaves the durations out.
+        enroll_map: {profile: utterances}, for enrollment ids that are profiles; None leaves the
+            number of utterances out.
+
+    Returns:
+        {measure: values (T,)}: natural logarithms of durations in seconds, those of a profile's
+        utterances added up, and of the number of enrollment utterances.
+
+    Raises:
+        InputError: an utterance without a duration, or one that is not above 0.
+    """
+    profiles = read_enroll_map(enroll_map) if enroll_map is not None else {}
+    enroll, test = trials.enroll_index, trials.test_index
+    members = [profiles.get(name, [name]) for name in enroll.names]
+    measures = {}
+    if utt2dur is not None:
+        seconds = _read_durations(utt2dur)
+        with about(utt2dur):
+            enrolled = [sum(_seconds(seconds, utt) for utt in utts) for utts in members]
+            tested = [_seconds(seconds, utterance) for utterance in test.names]
+        measures[ENROLL_DURATION] = np.log(enrolled)[enroll.codes]
+        measures[TEST_DURATION] = np.log(tested)[test.codes]
+    if enroll_map is not None:
+        measures[ENROLL_COUNT] = np.log([len(utterances) for utterances in members])[enroll.codes]
+    return measures
+
+
+def _read_durations(path: Path) -> dict[str, float]:
+    durations = {}
+    for utterance, text in read_table(path).items():
+        try:
+            durations[utterance] = float(text)
+        except ValueError:
+            durations[utterance] = -1.0
+        if not 0 < durations[utterance] < np.inf:
+            raise InputError(
+                f"{path}: {utterance!r}: {text!r} is not a duration in seconds; correct it"
+            )
+    return durations
+
+
+def _seconds(durations: Mapping[str, float], utterance: str) -> float:
+    if utterance not in durations:
+        raise InputError(f"no duration of {utterance!r}; add it")
+    return durations[utterance]

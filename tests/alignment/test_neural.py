@@ -1,0 +1,161 @@
+"""NESSA: its modes, its updates of one side, and its batches."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import chisquare
+
+from nessa.alignment import DevSet, LogitAligner, NeuralAligner, ProcrustesAligner, load
+from nessa.alignment.networks import SideNetwork
+from nessa.alignment.neural import SpeakerBatches, profile_size
+from nessa.alignment.views import Side
+from nessa.errors import InputError
+from nessa.kaldi.embeddings import Embeddings
+from nessa.kaldi.stamps import ModelStamp
+from tests.aligners import NEURAL, dev_for, error, fit
+from tests.pairs import two_views
+
+MODES = ["shared", "to-enroll", "to-runtime"]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_nessa_beats_logits_and_procrustes_on_noisy_views(mode: str) -> None:
+    nessa = error(fit(NeuralAligner(mode=mode, **NEURAL)))
+    assert nessa < 0.7 * error(fit(LogitAligner()))
+    if mode == "shared":
+        assert nessa < error(fit(ProcrustesAligner()))
+
+
+def test_one_sided_modes_leave_the_other_side_as_it_is() -> None:
+    x, y, _ = two_views(30, 2, first_speaker=300)
+    for mode, map_name, view in (("to-enroll", "map_enroll", x), ("to-runtime", "map_runtime", y)):
+        aligner = fit(NeuralAligner(mode=mode, **{**NEURAL, "steps": 20}))
+        before = view.matrix / np.linalg.norm(view.matrix, axis=1, keepdims=True)
+        after = getattr(aligner, map_name)(view.matrix)
+        assert after.shape == view.matrix.shape
+        moved = before @ before.T - after @ after.T  # centering alone changes cosines evenly
+        assert np.corrcoef((before @ before.T).ravel(), (after @ after.T).ravel())[0, 1] > 0.9
+        assert np.isfinite(moved).all()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_mirror_of_a_mode_is_the_other_mode(mode: str) -> None:
+    aligner = NeuralAligner(**{**NEURAL, "steps": 1}, mode=mode).fit(*two_views(20, 3))
+    mirror = aligner.mirrored()
+    x, y, _ = two_views(5, 2, first_speaker=300)
+    np.testing.assert_array_equal(mirror.map_runtime(x.matrix), aligner.map_enroll(x.matrix))
+    np.testing.assert_array_equal(mirror.map_enroll(y.matrix), aligner.map_runtime(y.matrix))
+    other = {"to-enroll": "to-runtime", "to-runtime": "to-enroll"}
+    assert mirror.settings == aligner.settings | {"mode": other.get(mode, mode)}
+
+
+def test_settings_are_checked_and_the_nearest_is_named() -> None:
+    with pytest.raises(InputError, match="unknown key 'dimm'; did you mean 'dim'"):
+        NeuralAligner(dimm=3)
+    with pytest.raises(InputError, match="unknown key 'seeds'"):
+        NeuralAligner(seeds=(1, 2))
+    with pytest.raises(InputError, match=r"dim: .* greater than 0"):
+        NeuralAligner(dim=0)
+
+
+@pytest.mark.parametrize("freeze", ["enroll", "runtime"])
+def test_a_frozen_side_stays_to_the_last_bit_while_the_other_is_updated(
+    freeze: Side, tmp_path: Path
+) -> None:
+    fit(NeuralAligner(**NEURAL)).save(tmp_path)
+    x, y, speakers = two_views(150, 6)
+    held = two_views(40, 3, first_speaker=9000)
+    kept, view = ("map_enroll", held[0]) if freeze == "enroll" else ("map_runtime", held[1])
+    updated = load(tmp_path)
+    assert isinstance(updated, NeuralAligner)
+    stored = getattr(updated, kept)(view.matrix)
+    # The new model of the other side: other dimension, other map, other fingerprint.
+    turn = np.random.default_rng(3).standard_normal((64, 64)).astype(np.float32)
+
+    def replaced(old: Embeddings) -> Embeddings:
+        matrix = np.tanh(old.matrix @ turn[: old.dim, : old.dim + 5])
+        return Embeddings(old.keys, matrix, ModelStamp("z", "z" * 64, "align"))
+
+    dev = dev_for("neural")
+    if freeze == "enroll":
+        views = x, replaced(y)
+        dev = DevSet(dev.enroll, replaced(dev.runtime), dev.trials)
+        sides = held[0], replaced(held[1])
+    else:
+        views = replaced(x), y
+        dev = DevSet(replaced(dev.enroll), dev.runtime, dev.trials)
+        sides = replaced(held[0]), held[1]
+    updated.fit(*views, speakers, dev, freeze=freeze)
+    np.testing.assert_array_equal(getattr(updated, kept)(view.matrix), stored)
+    updated.save(tmp_path / "updated")
+    again = load(tmp_path / "updated")
+    np.testing.assert_array_equal(getattr(again, kept)(view.matrix), stored)
+    again.check_models(*sides)
+    joint = NeuralAligner(**NEURAL).fit(*views, speakers, dev)
+    assert error(again, sides) < error(joint, sides) + 0.03
+    with pytest.raises(InputError, match="embeddings are of model 'z'"):
+        updated.fit(replaced(x), replaced(y), speakers, dev, freeze=freeze)
+
+
+def test_there_must_be_something_to_freeze() -> None:
+    with pytest.raises(InputError, match="nothing is fitted yet"):
+        NeuralAligner(**NEURAL).fit(*two_views(10, 3), freeze="enroll")
+
+
+def test_nessa_is_a_function_of_its_seed() -> None:
+    x = two_views(3, 2, first_speaker=300)[0].matrix
+    views = two_views(50, 6)
+    maps = [NeuralAligner(seed=s, **NEURAL).fit(*views).map_enroll(x) for s in (1, 1, 2)]
+    np.testing.assert_array_equal(maps[0], maps[1])
+    assert not np.allclose(maps[0], maps[2], atol=1e-3)
+
+
+def test_batches_never_repeat_an_utterance_and_keep_to_one_speaker_a_row() -> None:
+    labels = np.array([0] * 5 + [1] * 3 + [2] + [3] * 9 + [4] * 4)
+    labels = labels[np.random.default_rng(0).permutation(len(labels))]
+    batches, rng = SpeakerBatches(labels), np.random.default_rng(1)
+    seen = set()
+    for _ in range(50):
+        rows = batches.draw(3, 4, rng)
+        assert rows.shape[0] == 3 and rows.shape[1] >= 3
+        assert len(np.unique(rows)) == rows.size
+        assert (labels[rows] == labels[rows[:, :1]]).all()
+        seen |= set(labels[rows[:, 0]])
+    assert seen == {0, 1, 3, 4}, "speaker 2 has one utterance and cannot be on both sides"
+    for k in range(2, 9):
+        sizes = {profile_size(k, rng) for _ in range(200)}
+        assert sizes == set(range(1, k))
+
+
+@pytest.mark.parametrize("k", [2, 3, 5])
+def test_every_group_of_a_speakers_utterances_is_drawn_as_often(k: int) -> None:
+    labels = np.repeat([0, 1], 5)
+    batches, rng = SpeakerBatches(labels), np.random.default_rng(1)
+    drawn: dict[tuple[int, ...], int] = {}
+    for _ in range(3000):
+        for row in batches.draw(2, k, rng).tolist():
+            drawn[tuple(row)] = drawn.get(tuple(row), 0) + 1
+    ordered = math.perm(5, k)  # the order counts as well: the first ones become the profile
+    assert len(drawn) == 2 * ordered
+    assert chisquare(list(drawn.values())).pvalue > 1e-4
+
+
+def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
+    network = SideNetwork(torch.zeros(4), torch.eye(4), torch.eye(4), hidden_dim=8, dropout=0.25)
+    assert network.residual is not None
+    dropout = network.residual[2].train()
+    torch.manual_seed(1)
+    x = torch.ones(1001, 301, requires_grad=True)
+    y = dropout(x)
+    y.sum().backward()
+    y = y.detach()
+    assert float((y == 0).float().mean()) == pytest.approx(0.25, abs=0.005)
+    assert float(y.mean()) == pytest.approx(1, abs=0.01)
+    torch.testing.assert_close(x.grad, y)
+    assert not torch.equal(dropout(x), y)
+    torch.manual_seed(1)
+    assert torch.equal(dropout(x), y)
+    assert torch.equal(dropout.eval()(x), x)
