@@ -11,6 +11,7 @@ from typing import IO, Any
 
 from nessa.errors import InputError
 
+Record = dict[str, Any]  # of a JSON file of records
 BLOCK_BYTES = 2**22  # of a text file, read at once
 LONGEST_LINE = 2**25  # bytes
 

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from nessa.errors import InputError, about
 from nessa.evaluation.households import (
@@ -15,14 +15,13 @@ from nessa.evaluation.households import (
 )
 from nessa.evaluation.identification import FPIRS, Search, bootstrap_search, search
 from nessa.evaluation.protocol import Protocol, draw_protocol, protocol_of
-from nessa.files import read_table
+from nessa.files import Record, read_table
 from nessa.kaldi.datadir import read_utt2spk
 from nessa.kaldi.embeddings import Embeddings, profile_means
 from nessa.scoring.sides import Sides
 from nessa.trials import read_enroll_map
 
 HOUSEHOLD_FPIR = 0.01
-Record = dict[str, Any]
 
 
 def identification_rates(

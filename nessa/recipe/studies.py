@@ -18,10 +18,11 @@ from nessa.alignment.linear import mapped_scores
 from nessa.alignment.neural import NeuralAligner
 from nessa.errors import InputError
 from nessa.evaluation.conditions import Condition, read_conditions
-from nessa.files import digest, read_json, write_json
+from nessa.files import Record, digest, read_json, write_json
 from nessa.kaldi.datadir import read_utt2spk
 from nessa.kaldi.embeddings import Embeddings
 from nessa.metrics.bootstrap import bootstrap, mean_estimate, recovered_gain
+from nessa.metrics.table import EER
 from nessa.progress import progress
 from nessa.recipe.config import Recipe
 from nessa.scoring.cosine import cosine_scores
@@ -60,7 +61,6 @@ PARTS: dict[str, dict[str, Any]] = {
     "old model's space kept, new model mapped": {"mode": "to-runtime"},
 }
 
-Record = dict[str, Any]
 Scores = npt.NDArray[np.float32]
 Pair = tuple[str, str]  # (enrollment model, runtime model)
 
@@ -175,11 +175,12 @@ class _Laboratory:
             *self.condition.speakers,
             draws=settings.bootstrap_draws,
             seed=settings.seed,
-        ).eer
+            metrics=[EER],
+        )
         records = []
         for (point, (enroll, runtime)), rows in zip(cells, members, strict=True):
-            error = mean_estimate([drawn[row] for row in rows])
-            gain = recovered_gain(drawn[0], error, drawn[1])
+            error = mean_estimate([drawn[row][EER.key] for row in rows])
+            gain = recovered_gain(drawn[0][EER.key], error, drawn[1][EER.key])
             records.append(
                 {
                     "label": point.label,

@@ -13,6 +13,7 @@ import yaml
 from nessa.errors import InputError
 from nessa.evaluation.conditions import Condition, read_conditions
 from nessa.files import atomic_open, read_json, write_json
+from nessa.metrics import table
 from nessa.recipe.config import Recipe
 from nessa.recipe.gallery import mixed_gallery
 from nessa.recipe.scoring import read_condition_scores
@@ -36,8 +37,7 @@ METRICS = {"symmetric": 5, "asymmetric": 8}  # file in exp/metrics -> the stage 
 STAGE = 9
 FIELDS = {
     "recipe", "aligner", "enroll", "runtime", "trials", "seed", "targets", "nontargets",
-    "eer", "eer_ci", "min_dcf", "min_dcf_ci", "gain", "gain_ci",
-    "act_dcf", "cllr", "min_cllr", "as_norm",
+    "gain", "gain_ci", "as_norm", *table.LLR_METRICS,
 }  # fmt: skip
 
 
@@ -119,11 +119,12 @@ def read_metrics(exp: Path, name: str) -> list[dict[str, Any]]:
     remedy = f"run stage {METRICS[name]} ({name}): ./run.sh --stage {METRICS[name]}"
     if not path.is_file():
         raise InputError(f"{path}: no such file; {remedy}")
+    fields = FIELDS.union(*({m.key, f"{m.key}_ci"} for m in table.METRICS))
     records = read_json(path)
     if not isinstance(records, list):
         raise InputError(f"{path}: expected a list of records; {remedy}")
     for number, record in enumerate(records):
-        lacking = FIELDS - record.keys() if isinstance(record, dict) else FIELDS
+        lacking = fields - record.keys() if isinstance(record, dict) else fields
         if lacking:
             raise InputError(
                 f"{path}: record {number} lacks {', '.join(sorted(lacking))}; {remedy}"

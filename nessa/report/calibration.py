@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from nessa.evaluation.conditions import SINGLE
+from nessa.files import Record
 from nessa.recipe.config import Recipe
 from nessa.recipe.layout import AS_NORM, COSINE, Kind
 from nessa.recipe.systems import NESSA, System, update_cells
 from nessa.recipe.thresholds import P_TARGET, Cells, Labels
 from nessa.report.plots import write_histograms, write_reliability
-from nessa.report.tables import Record
 from nessa.text import Row, cost, markdown_columns
 
 BAYES = float(np.log((1 - P_TARGET) / P_TARGET))  # the threshold of LLRs, costs 1

@@ -1,12 +1,12 @@
 """Identification as tables: whole galleries, and households."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from nessa.evaluation.households import RANDOM_HOUSEHOLDS
+from nessa.files import Record
 from nessa.text import Row, markdown_columns, percent, plain_columns, with_interval, wrapped
 
-Record = Mapping[str, Any]
 NAMES = ("aligner", "enroll", "runtime")  # of a system, where there are several
 NOTES = (
     "Gallery: a profile of each enrolled speaker, half of the set's; the others are guests. "

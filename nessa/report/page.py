@@ -10,11 +10,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from nessa import __version__
 from nessa.evaluation.conditions import SINGLE
-from nessa.files import atomic_open
+from nessa.files import Record, atomic_open
 from nessa.recipe.config import Recipe
 from nessa.recipe.systems import NESSA, RAW
 from nessa.report.logs import StageLog
-from nessa.report.tables import HEADER, MEAN, Record, legend, table_rows
+from nessa.report.tables import MEAN, header, legend, table_rows
 from nessa.text import percent, share
 
 TEMPLATE = "index.html.j2"
@@ -119,7 +119,7 @@ def write_page(
         comparisons=[
             c for c in comparisons if not c.startswith(tuple(f"{x}:" for x in conditions[1:]))
         ],
-        header=HEADER,
+        header=header(),
         tables=tables,
         legend=legend(records),
         figures=[(figure, _inline(figure, number)) for number, figure in enumerate(figures)],

@@ -14,7 +14,7 @@ from scipy.special import ndtri
 
 from nessa.alignment.store import load
 from nessa.evaluation.conditions import SINGLE
-from nessa.files import atomic_open
+from nessa.files import Record, atomic_open
 from nessa.kaldi.datadir import read_utt2spk
 from nessa.kaldi.embeddings import Embeddings
 from nessa.metrics.roc import Roc, det_points, eer
@@ -22,7 +22,7 @@ from nessa.recipe.config import Recipe
 from nessa.recipe.layout import aligner_dir
 from nessa.recipe.systems import NESSA, RAW, System
 from nessa.recipe.thresholds import best_threshold
-from nessa.report.tables import CLAIM, MEAN, Record, system_label
+from nessa.report.tables import CLAIM, MEAN, system_label
 
 Scores = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.bool_]

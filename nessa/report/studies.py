@@ -2,15 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from matplotlib.figure import Figure
 
+from nessa.files import Record
 from nessa.report.plots import TWO_STYLES, save_figure
 from nessa.report.tables import CLAIM
 from nessa.text import Row, markdown_columns, percent, plain_columns, share, with_interval
 
-Record = Mapping[str, Any]
 HEADER: Row = ("setting", "enroll", "runtime", "EER %", "recovered gain %")
 
 TITLES = {
