@@ -11,9 +11,9 @@ from typing import IO, Any
 
 from nessa.errors import InputError
 
-Record = dict[str, Any]  # of a JSON file of records
 BLOCK_BYTES = 2**22  # of a text file, read at once
 LONGEST_LINE = 2**25  # bytes
+Record = dict[str, Any]  # one line of a table of results, as JSON has it
 
 
 @contextlib.contextmanager

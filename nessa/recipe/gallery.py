@@ -1,11 +1,11 @@
 """Mixed galleries: what a fleet sees while its stored profiles move from one model to another."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from nessa.alignment.store import load
-from nessa.files import Record
 from nessa.kaldi.embeddings import Embeddings
 from nessa.metrics.roc import eer
 from nessa.recipe.config import Recipe
@@ -16,6 +16,7 @@ from nessa.trials import Trials, read_labeled
 
 SHARES = np.linspace(0, 1, 11)  # of the profiles that are still the old model's
 DRAWS = 5  # of which profiles those are; the mean is reported
+Record = dict[str, Any]
 
 
 def mixed_gallery(recipe: Recipe, exp: Path, set_dir: Path) -> list[Record]:

@@ -18,7 +18,7 @@ from nessa.alignment.linear import mapped_scores
 from nessa.alignment.neural import NeuralAligner
 from nessa.errors import InputError
 from nessa.evaluation.conditions import Condition, read_conditions
-from nessa.files import Record, digest, read_json, write_json
+from nessa.files import digest, read_json, write_json
 from nessa.kaldi.datadir import read_utt2spk
 from nessa.kaldi.embeddings import Embeddings
 from nessa.metrics.bootstrap import bootstrap, mean_estimate, recovered_gain
@@ -61,6 +61,7 @@ PARTS: dict[str, dict[str, Any]] = {
     "old model's space kept, new model mapped": {"mode": "to-runtime"},
 }
 
+Record = dict[str, Any]
 Scores = npt.NDArray[np.float32]
 Pair = tuple[str, str]  # (enrollment model, runtime model)
 

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from nessa.evaluation.conditions import Condition
-from nessa.files import Record
 from nessa.metrics.roc import Roc, act_dcf, min_dcf
 from nessa.recipe.config import Recipe
 from nessa.recipe.layout import AS_NORM, COSINE, Kind
@@ -17,6 +17,7 @@ from nessa.scoring.sides import Scores
 
 P_TARGET = 0.01  # of the detection cost that a threshold is chosen for
 KINDS: dict[Kind, str] = {COSINE: "cosine", AS_NORM: "as-norm"}
+Record = dict[str, Any]
 Labels = npt.NDArray[np.bool_]
 Cells = Mapping[System, Scores]  # cell of the update -> scores (T,), all of the same trials
 
