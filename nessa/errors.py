@@ -16,7 +16,7 @@ class InputError(ValueError):
 
 
 @contextlib.contextmanager
-def about(*files: Path) -> Iterator[None]:
+def about(*files: Path | str) -> Iterator[None]:
     """Begin the message of bad input found inside with the files that it came from.
 
     For checks of values that no longer know their files.

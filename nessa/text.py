@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from textwrap import wrap
 
 Row = tuple[str, ...]
+ABSENT = "–"  # a cell without a figure
 LINE_WIDTH = 100  # characters of a note in plain text
 
 

@@ -1,4 +1,4 @@
-"""Households: small galleries, drawn at random or of speakers who are alike, and their guests.
+"""Households: small galleries, drawn at random or of similar speakers, and their impostors.
 
 All systems of a comparison take the same households.
 """
@@ -18,16 +18,16 @@ from nessa.kaldi.embeddings import Embeddings, profile_means
 from nessa.scoring.cosine import cosine_matrix
 
 HOUSEHOLD_SIZES = range(2, 8)  # profiles of a household
-VISITORS = 2  # guests of a household
+IMPOSTORS = 2  # of a household
 RANDOM_HOUSEHOLDS = 2000  # of each size
 
 
 class Similarity(NamedTuple):
-    """How alike speakers sound, by what is none of the systems that are compared.
+    """How similar speakers sound, by embeddings of no compared system.
 
     Attributes:
         speakers: S names.
-        matrix: float32 (S, S), higher for speakers who are more alike.
+        matrix: float32 (S, S), higher for more similar speakers.
     """
 
     speakers: list[str]
@@ -35,15 +35,14 @@ class Similarity(NamedTuple):
 
 
 def speaker_similarity(models: Sequence[Embeddings], utt2spk: Mapping[str, str]) -> Similarity:
-    """How alike speakers sound to several models, each having an equal say.
+    """How similar speakers sound to several models, weighted equally.
 
     Cosines of the speakers' means, centered on the mean of all speakers, standardized over all
     pairs of speakers of a model, and averaged over the models.
 
-    Hard households chosen by one model are hardest for that model, by its own errors, and flatter
-    every other. So give all models that take part in the comparison (the old and the new one), or
-    only such as take no part, and use the result for all systems. Raw embeddings: aligned ones
-    would give an aligner a say. Means of all utterances carry the least of a single one's noise.
+    Hard households chosen by one model are hardest for that model, by its own errors, and favor
+    every other. So give all models of the comparison (the old and the new one), or none of them,
+    and use the result for all systems. Use raw embeddings: aligned ones would favor an aligner.
 
     Memory: 12 S^2 bytes.
 
@@ -88,17 +87,17 @@ def _standardized(cosines: NDArray[np.float32]) -> NDArray[np.float32]:
 
 @dataclass(frozen=True, eq=False)
 class Households:
-    """Small galleries, and the guests that visit them. Speakers are numbered as in `Protocol`.
+    """Small galleries and their impostors. Speakers are numbered as in `Protocol`.
 
     Attributes:
-        drawn: "random", or "hard": speakers who are alike.
+        drawn: "random", or "hard": similar speakers.
         members: (H, n) the enrolled speakers of each household.
-        visitors: (H, V) its guests.
+        impostors: (H, I) its impostors.
     """
 
     drawn: str
     members: Codes
-    visitors: Codes
+    impostors: Codes
 
 
 def draw_households(
@@ -106,15 +105,15 @@ def draw_households(
     similarity: Similarity,
     sizes: Sequence[int] = HOUSEHOLD_SIZES,
     count: int = RANDOM_HOUSEHOLDS,
-    visitors: int = VISITORS,
+    impostors: int = IMPOSTORS,
     seed: int = 0,
 ) -> list[Households]:
     """Random and hard households of each size.
 
-    Random: `count` households of speakers and guests drawn without repetition in a household.
-    Hard: each enrolled speaker with those enrolled speakers and those guests who are most like
-    it; as many households as enrolled speakers. Use the result for all systems of a comparison:
-    see `speaker_similarity` for what makes it fair.
+    Random: `count` households of speakers and impostors drawn without repetition in a household.
+    Hard: each enrolled speaker with the most similar enrolled speakers and impostors; as many
+    households as enrolled speakers. Use the result for all systems of a comparison: see
+    `speaker_similarity` for what makes it fair.
 
     Memory: 16 (count + E) S bytes for S speakers, E of them enrolled.
 
@@ -123,38 +122,38 @@ def draw_households(
         similarity: of all these speakers, and maybe of others.
         sizes: n, numbers of profiles of a household.
         count: random households of each size.
-        visitors: guests of each household.
+        impostors: impostors of each household.
         seed: seed of the draw; each size has draws of its own.
 
     Returns:
         Random and hard households of the first size, of the second, ...
 
     Raises:
-        InputError: fewer speakers or guests than a household has, a speaker without
+        InputError: fewer speakers or impostors than a household has, a speaker without
             similarities, or similarities that are not finite.
     """
-    enrolled, guests = len(protocol.enrolled), len(protocol.visitors)
+    enrolled, others = len(protocol.enrolled), len(protocol.impostors)
     if not sizes or min(sizes) < 2 or max(sizes) > enrolled or count < 1:
         raise InputError(
             f"{count} households of {list(sizes)} profiles from {enrolled} enrolled speakers; "
             "a household has at least 2 of them: choose smaller ones, or enroll more speakers"
         )
-    if not 1 <= visitors <= guests:
+    if not 1 <= impostors <= others:
         raise InputError(
-            f"{visitors} visitors from {guests} guests; choose a number from 1 to {guests}"
+            f"{impostors} impostors per household, of {others}; choose a number from 1 to {others}"
         )
-    alike = _similarity_of(similarity, [*protocol.enrolled, *protocol.visitors])[:enrolled]
-    others = alike[:, :enrolled].copy()
-    np.fill_diagonal(others, np.inf)  # a household begins with the speaker it is built around
-    nearest = np.argsort(-others, axis=1, kind="stable")
-    nearest_guests = enrolled + np.argsort(-alike[:, enrolled:], axis=1, kind="stable")
+    alike = _similarity_of(similarity, [*protocol.enrolled, *protocol.impostors])[:enrolled]
+    mutual = alike[:, :enrolled].copy()
+    np.fill_diagonal(mutual, np.inf)  # a household begins with the speaker it is built around
+    nearest = np.argsort(-mutual, axis=1, kind="stable")
+    nearest_impostors = enrolled + np.argsort(-alike[:, enrolled:], axis=1, kind="stable")
     drawn = []
     for size in sizes:
         rng = np.random.default_rng((seed, size))
         members = _draw_rows(count, enrolled, size, rng)
-        visiting = enrolled + _draw_rows(count, guests, visitors, rng)
-        drawn.append(Households("random", members, visiting))
-        drawn.append(Households("hard", nearest[:, :size], nearest_guests[:, :visitors]))
+        strangers = enrolled + _draw_rows(count, others, impostors, rng)
+        drawn.append(Households("random", members, strangers))
+        drawn.append(Households("hard", nearest[:, :size], nearest_impostors[:, :impostors]))
     return drawn
 
 
@@ -187,41 +186,41 @@ def _draw_rows(count: int, population: int, size: int, rng: np.random.Generator)
 
 
 def search_households(
-    gallery: Embeddings, probes: Embeddings, speakers: ArrayLike, households: Households
+    gallery: Embeddings, tests: Embeddings, speakers: ArrayLike, households: Households
 ) -> Search:
-    """Compare each household's members and visitors with its profiles, by cosine, and pool all.
+    """Compare each household's members and impostors with its profiles, by cosine, and pool all.
 
-    All probes of a speaker take part in each household where the speaker lives or visits.
+    All test utterances of a speaker take part in each of its households.
 
     Memory: under 64 MiB for the scores, in blocks of 16 MiB, and under 20 n + 60 bytes per search
-    of a probe in a household of n.
+    of a household of n.
 
     Args:
         gallery: profiles (G, D), of which households are made.
-        probes: utterances (P, D), in the space of the profiles.
-        speakers: (P,) number of each probe's speaker; see `search`.
+        tests: utterances (P, D), in the space of the profiles.
+        speakers: (P,) number of each test utterance's speaker; see `search`.
         households: see `draw_households`.
 
     Returns:
-        One entry per probe and household, with the speakers' places in the household, n for
-        visitors, as their numbers: for rates, not for `bootstrap_search`.
+        One entry per test utterance and household, with the speakers' places in the household (n
+        for impostors) as their numbers: for rates, not for `bootstrap_search`.
 
     Raises:
         InputError: see `search`; or no households, or members without a profile, or
-            visitors with one.
+            impostors with one.
     """
-    speakers = check_speakers(gallery, probes, speakers)
-    members, visitors = households.members, households.visitors
-    if not members.size or not visitors.size:
-        raise InputError("no households, or none with members and visitors; draw some")
-    if members.max() >= len(gallery) or visitors.min() < len(gallery):
+    speakers = check_speakers(gallery, tests, speakers)
+    members, impostors = households.members, households.impostors
+    if not members.size or not impostors.size:
+        raise InputError("no households, or none with members and impostors; draw some")
+    if members.max() >= len(gallery) or impostors.min() < len(gallery):
         raise InputError(
             f"households of another gallery than this one of {len(gallery)} profiles; draw them "
             "from the protocol of the gallery"
         )
-    home, row = _attendance(np.concatenate([members, visitors], axis=1), speakers)
+    home, row = _attendance(np.concatenate([members, impostors], axis=1), speakers)
     parts = []
-    for block, scores in score_blocks(gallery, probes):
+    for block, scores in score_blocks(gallery, tests):
         here = slice(*np.searchsorted(row, [block.start, block.stop]))
         profiles = members[home[here]]  # (R, n)
         is_own = profiles == speakers[row[here], None]
@@ -231,22 +230,22 @@ def search_households(
 
 
 def _attendance(present: Codes, speakers: Codes) -> tuple[Codes, Codes]:
-    """Which probes are heard where.
+    """Which test utterances take part in which household.
 
     Args:
         present: (H, m) speakers in each household.
-        speakers: (P,) speaker of each probe.
+        speakers: (P,) speaker of each test utterance.
 
     Returns:
-        (household, row of the probe), each (R,), ordered by row.
+        (household, row of the test utterance), each (R,), ordered by row.
     """
-    order = np.argsort(speakers, kind="stable")  # each speaker's probes are one run
+    order = np.argsort(speakers, kind="stable")  # each speaker's utterances are one run
     counts = np.bincount(speakers, minlength=int(present.max()) + 1)
     starts = np.cumsum(counts) - counts
-    visits = present.ravel()
-    home = np.arange(len(present)).repeat(present.shape[1]).repeat(counts[visits])
-    ends = np.cumsum(counts[visits])
-    within = np.arange(len(home)) - (ends - counts[visits]).repeat(counts[visits])
-    row = order[starts[visits].repeat(counts[visits]) + within]
+    places = present.ravel()
+    home = np.arange(len(present)).repeat(present.shape[1]).repeat(counts[places])
+    ends = np.cumsum(counts[places])
+    within = np.arange(len(home)) - (ends - counts[places]).repeat(counts[places])
+    row = order[starts[places].repeat(counts[places]) + within]
     by_row = np.argsort(row, kind="stable")
     return home[by_row], row[by_row]

@@ -1,19 +1,19 @@
-"""Identification: whose voice is it, among those enrolled, or nobody's.
+"""Identification: which enrolled speaker is it, if any.
 
-A gallery holds one profile of each enrolled speaker. A *mated* probe is an utterance of one of
-them, a *non-mated* probe one of a guest, who has no profile.
+A gallery holds one profile of each enrolled speaker. A *mated* test utterance is one of theirs, a
+*non-mated* one of an impostor, who has no profile.
 
 Definitions follow ISO/IEC 19795-1 and NIST's FRVT 1:N (P. Grother, M. Ngan, K. Hanaoka, "Face
-Recognition Vendor Test, Part 2: Identification", NISTIR 8271). With s the scores of a probe with
-the gallery and t a threshold:
+Recognition Vendor Test, Part 2: Identification", NISTIR 8271). With s the scores of a test
+utterance with the gallery and t a threshold:
 
-    closed set   rank-k rate  share of mated probes whose own profile is among the k highest s
-    open set     FPIR(t)      share of non-mated probes with max s >= t
-                 FNIR(t)      share of mated probes whose own profile is not the highest or has
+    closed set   rank-k rate  share of mated ones whose own profile is among the k highest s
+    open set     FPIR(t)      share of non-mated ones with max s >= t
+                 FNIR(t)      share of mated ones whose own profile is not the highest or has
                               s < t; DIR = 1 - FNIR
 
-Ties never help: a profile that scores as high as a probe's own counts as ranked before it, and
-no threshold parts equal scores. Rates are fractions.
+Ties never help: a profile that scores as high as the own one counts as ranked before it, and no
+threshold separates equal scores. Rates are fractions.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,21 +27,21 @@ from numpy.typing import ArrayLike, NDArray
 from nessa.errors import InputError
 from nessa.evaluation.protocol import Codes
 from nessa.kaldi.embeddings import Embeddings
-from nessa.metrics.bootstrap import Estimate
+from nessa.metrics.bootstrap import Estimate, draw_counts
 from nessa.scoring.cosine import cosine_matrix
 
 FPIRS = (0.01, 0.001)  # at which FNIR is reported for a whole gallery
-SCORE_FLOATS = 2**22  # 16 MiB of float32: one block of probe x gallery scores
+SCORE_FLOATS = 2**22  # 16 MiB of float32: one block of test x gallery scores
 
 
 class OperatingPoint(NamedTuple):
     """Open-set error rates at one threshold.
 
     Attributes:
-        threshold: a probe is accepted where its highest score is at least this.
-        false_positives: accepted non-mated probes.
+        threshold: an utterance is accepted if its highest score is at least this.
+        false_positives: accepted non-mated test utterances.
         fpir: their share, at most the one asked for.
-        fnir: share of mated probes that are missed.
+        fnir: share of mated test utterances that are missed.
     """
 
     threshold: float
@@ -52,16 +52,16 @@ class OperatingPoint(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Search:
-    """How the probes of a gallery, or of many, were answered.
+    """The outcome of searching one gallery, or many, with test utterances.
 
     Attributes:
-        mated: number of the speaker of each mated probe (M,).
+        mated: number of the speaker of each mated test utterance (M,).
         own: its score with its own profile (M,).
         rank: 1 + the other profiles that score at least as high (M,).
-        nonmated: number of the speaker of each non-mated probe (N,).
+        nonmated: number of the speaker of each non-mated test utterance (N,).
         top: its highest score (N,).
-        distinct: how many different utterances the non-mated probes are. N, unless one utterance
-            searches several galleries.
+        distinct: different utterances among the non-mated ones. N, unless an utterance searches
+            several galleries.
     """
 
     mated: Codes
@@ -76,8 +76,8 @@ class Search:
         """What scores say.
 
         Args:
-            scores: (P, G) of probes with profiles, higher for a more likely match.
-            speakers: (P,) number of each probe's speaker: the column of its own profile, or G
+            scores: (P, G) of test utterances with profiles, higher for a more likely match.
+            speakers: (P,) number of each utterance's speaker: the column of its own profile, or G
                 and above for those who have none.
 
         Raises:
@@ -93,10 +93,10 @@ class Search:
         if not np.issubdtype(scores.dtype, np.floating):
             scores = scores.astype(np.float64)
         if not np.isfinite(scores).all():
-            probe, profile = np.argwhere(~np.isfinite(scores))[0]
+            test, profile = np.argwhere(~np.isfinite(scores))[0]
             raise InputError(
-                f"the score of probe {probe} with profile {profile} (counted from 0) is "
-                f"{scores[probe, profile]}; score it again"
+                f"the score of test utterance {test} with profile {profile} (counted from 0) is "
+                f"{scores[test, profile]}; score it again"
             )
         is_mated = speakers < scores.shape[1]
         mated, nonmated = speakers[is_mated], speakers[~is_mated]
@@ -106,10 +106,10 @@ class Search:
         return cls(mated, own, rank, nonmated, scores[~is_mated].max(axis=1), len(nonmated))
 
     def rank_rate(self, k: int = 1) -> float:
-        """Share of mated probes whose own profile is among the `k` highest.
+        """Share of mated test utterances whose own profile is among the `k` highest.
 
         Raises:
-            InputError: no mated probes.
+            InputError: no mated test utterances.
         """
         self._check_mated()
         return float(np.mean(self.rank <= k))
@@ -117,18 +117,18 @@ class Search:
     def operating_point(self, fpir: float) -> OperatingPoint | None:
         """Error rates at the lowest threshold whose FPIR is at most `fpir`.
 
-        With N non-mated probes, floor(fpir N) of them may be accepted. The threshold is the next
-        number above the highest of their scores that then has to be rejected; where several
-        probes have that score, all are rejected, and the FPIR reached is lower.
+        Of N non-mated utterances, floor(fpir N) may be accepted. The threshold is the next number
+        above the highest of their scores that then has to be rejected; where several have that
+        score, all are rejected, and the FPIR reached is lower.
 
         Returns:
-            The point; None where less than one of the non-mated probes may be accepted (0.1 % of
-            300): any threshold above them all would do, and its true FPIR may well exceed
-            `fpir`. Where one utterance searches several galleries it counts once for this, since
-            to search again does not tell more about other guests.
+            The point; None where less than one non-mated utterance may be accepted (0.1 % of 300):
+            any threshold above them all would do, and its true FPIR may well exceed
+            `fpir`. An utterance that searches several galleries counts once here, since searching
+            again tells nothing about other impostors.
 
         Raises:
-            InputError: no mated or no non-mated probes, or an FPIR that is not between 0 and 1.
+            InputError: no mated or no non-mated utterances, or an FPIR that is not between 0 and 1.
         """
         self._check_open(fpir)
         if _allowed(fpir, self.distinct) < 1:
@@ -144,7 +144,7 @@ class Search:
 
     @cached_property
     def _found(self) -> NDArray[np.floating]:
-        """Score with which each mated probe is found (M,); -inf where it is at no threshold."""
+        """Score with which each mated utterance is found (M,); -inf where it never is."""
         return np.where(self.rank == 1, self.own, self.own.dtype.type(-np.inf))
 
     @cached_property
@@ -153,13 +153,13 @@ class Search:
 
     def _check_mated(self) -> None:
         if not len(self.mated):
-            raise InputError("no mated probes; give utterances of enrolled speakers")
+            raise InputError("no mated test utterances; give some of enrolled speakers")
 
     def _check_open(self, fpir: float) -> None:
         self._check_mated()
         if not len(self.nonmated):
             raise InputError(
-                "no non-mated probes; open-set identification needs utterances of guests"
+                "no non-mated test utterances; open-set identification needs some of impostors"
             )
         if not 0 < fpir < 1:
             raise InputError(f"FPIR {fpir} must lie between 0 and 1, such as 0.01")
@@ -190,39 +190,41 @@ def _allowed(fpir: float, count: int) -> int:
     return min(int(fpir * count + 1e-6), count - 1)  # 0.29 * 100 is just below 29
 
 
-def search(gallery: Embeddings, probes: Embeddings, speakers: ArrayLike) -> Search:
-    """Compare every probe with every profile, by cosine.
+def search(gallery: Embeddings, tests: Embeddings, speakers: ArrayLike) -> Search:
+    """Compare every test utterance with every profile, by cosine.
 
-    Memory: under 64 MiB for the scores, in blocks of 16 MiB, and about 50 bytes per probe.
+    Memory: under 64 MiB for the scores, in blocks of 16 MiB, and about 50 bytes per test utterance.
 
     Args:
         gallery: profiles (G, D).
-        probes: utterances (P, D), in the space of the profiles.
-        speakers: (P,) number of each probe's speaker: the row of its own profile in the gallery,
-            or G and above for those who have none.
+        tests: utterances (P, D), in the space of the profiles.
+        speakers: (P,) number of each utterance's speaker: the row of its own profile in the
+            gallery, or G and above for those who have none.
 
     Raises:
         InputError: dimensions that differ, a zero vector, an empty gallery, or not one speaker
-            per probe.
+            per test utterance.
     """
-    speakers = check_speakers(gallery, probes, speakers)
+    speakers = check_speakers(gallery, tests, speakers)
     return joined_searches(
-        [Search.of(scores, speakers[block]) for block, scores in score_blocks(gallery, probes)]
+        [Search.of(scores, speakers[block]) for block, scores in score_blocks(gallery, tests)]
     )
 
 
-def check_speakers(gallery: Embeddings, probes: Embeddings, speakers: ArrayLike) -> Codes:
-    """The probes' speakers (N,): numbers from 0, those of the gallery's rows first.
+def check_speakers(gallery: Embeddings, tests: Embeddings, speakers: ArrayLike) -> Codes:
+    """The test speakers (P,): numbers from 0, those of the gallery's rows first.
 
     Raises:
-        InputError: no profiles, no probes, or not a number per probe.
+        InputError: no profiles, no test utterances, or not a number for each.
     """
     speakers = np.asarray(speakers)
-    if not len(gallery) or not len(probes):
-        raise InputError(f"{len(gallery)} profiles and {len(probes)} probes; give some of each")
-    if speakers.shape != (len(probes),):
+    if not len(gallery) or not len(tests):
         raise InputError(
-            f"{len(probes)} probes but speakers of shape {speakers.shape}; give one per probe"
+            f"{len(gallery)} profiles and {len(tests)} test utterances; give some of each"
+        )
+    if speakers.shape != (len(tests),):
+        raise InputError(
+            f"{len(tests)} test utterances but speakers of shape {speakers.shape}; give one each"
         )
     _check_numbers(speakers)
     return speakers
@@ -234,18 +236,18 @@ def _check_numbers(speakers: NDArray) -> None:
 
 
 def score_blocks(
-    gallery: Embeddings, probes: Embeddings
+    gallery: Embeddings, tests: Embeddings
 ) -> Iterator[tuple[slice, NDArray[np.float32]]]:
-    """Yield (rows of the probes, their scores with the gallery (B, G))."""
+    """Yield (rows of the test utterances, their scores with the gallery (B, G))."""
     step = max(1, SCORE_FLOATS // len(gallery))
-    for start in range(0, len(probes), step):
+    for start in range(0, len(tests), step):
         block = slice(start, start + step)
-        part = Embeddings(probes.keys[block], probes.matrix[block])
+        part = Embeddings(tests.keys[block], tests.matrix[block])
         yield block, cosine_matrix(gallery, part).T
 
 
 def joined_searches(parts: Sequence[Search], distinct: int | None = None) -> Search:
-    """The searches one after the other; all non-mated probes are different, or `distinct` are."""
+    """The searches one after the other; of their non-mated utterances `distinct` differ, or all."""
     nonmated = np.concatenate([part.nonmated for part in parts])
     return Search(
         np.concatenate([part.mated for part in parts]),
@@ -258,11 +260,11 @@ def joined_searches(parts: Sequence[Search], distinct: int | None = None) -> Sea
 
 
 class SearchEstimates(NamedTuple):
-    """Rates of a search on all probes and on bootstrap draws of their speakers.
+    """Rates of a search, and of bootstrap draws of its test speakers.
 
     Attributes:
         rank1: rank-1 rate.
-        fnir: FNIR at each FPIR, None where the probes cannot resolve it.
+        fnir: FNIR at each FPIR, None where there are too few utterances.
     """
 
     rank1: Estimate
@@ -274,12 +276,11 @@ def bootstrap_search(
 ) -> SearchEstimates:
     """Speaker bootstrap of a search.
 
-    Enrolled speakers and guests are drawn with replacement, each from their own; a probe weighs
-    the count of its speaker, and each draw has a threshold of its own. The gallery stays: the
-    intervals are for other speakers as probes, not for other galleries. A draw in which no
-    non-mated probe may be accepted has its threshold above them all. Searches of the same probes
-    get the same draws, so that `metrics.difference` and `recovered_gain` (of FNIR, or of
-    1 - rank1) are paired.
+    Enrolled speakers and impostors are drawn with replacement, separately; an utterance weighs the
+    count of its speaker, and each draw has its own threshold. The gallery stays: the intervals
+    cover other test speakers, not other galleries. A draw in which no non-mated utterance may be
+    accepted has its threshold above them all. Searches with the same utterances get the same draws,
+    so that `metrics.difference` and `recovered_gain` (of FNIR, or of 1 - rank1) are paired.
 
     Raises:
         InputError: no draws, or see `Search.operating_point`.
@@ -288,26 +289,22 @@ def bootstrap_search(
         raise InputError(f"{draws} draws were asked for; an interval needs at least 1")
     points = [result.operating_point(fpir) for fpir in fpirs]
     rng = np.random.default_rng(seed)
-    # By rank of the speakers' numbers, so that every speaker drawn has probes.
+    # By rank of the speakers' numbers, so that every speaker drawn has utterances.
     mated, nonmated = (
         np.unique(codes, return_inverse=True)[1] for codes in (result.mated, result.nonmated)
     )
     first = result.rank == 1
     rank1, fnir = np.empty(draws), np.empty((len(fpirs), draws))
     for draw in range(draws):
-        weights, guest_weights = (_draw_counts(codes, rng)[codes] for codes in (mated, nonmated))
+        weights, impostor_weights = (
+            draw_counts(int(codes.max()) + 1, rng)[codes] for codes in (mated, nonmated)
+        )
         rank1[draw] = weights[first].sum() / weights.sum()
         for row, fpir in enumerate(fpirs):
             if points[row] is not None:
-                highest = result._sorted.highest_rejected(fpir, guest_weights)
+                highest = result._sorted.highest_rejected(fpir, impostor_weights)
                 fnir[row, draw] = weights[result._found <= highest].sum() / weights.sum()
     return SearchEstimates(
         Estimate(result.rank_rate(), rank1),
         [point and Estimate(point.fnir, fnir[row]) for row, point in enumerate(points)],
     )
-
-
-def _draw_counts(codes: Codes, rng: np.random.Generator) -> Codes:
-    """How often each of the speakers 0 .. max(codes) is drawn."""
-    speakers = int(codes.max()) + 1
-    return np.bincount(rng.integers(speakers, size=speakers), minlength=speakers)

@@ -1,6 +1,6 @@
-"""Identification protocols: who is enrolled, with which profiles, and who speaks.
+"""Identification protocols: who is enrolled, with which profiles, and what is tested.
 
-All systems of a comparison take one protocol, so that they meet the same profiles and probes.
+All systems of a comparison take one protocol, so that they meet the same profiles and utterances.
 """
 
 import logging
@@ -22,22 +22,22 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Protocol:
-    """Who is enrolled, with which profiles, and who speaks.
+    """Who is enrolled, with which profiles, and the test utterances.
 
     Speakers are numbered: enrolled ones from 0 to E - 1, in the order of `enrolled`, which is
-    that of a gallery's rows, and guests from E on.
+    that of a gallery's rows, and impostors from E on.
 
     Attributes:
         profiles: {size: {speaker: profile}}; every size enrolls the same speakers.
         enroll_map: {profile: utterances}, of these profiles.
-        probes: {utterance: speaker}, mated; of sessions that the speaker's profiles do not touch.
-        guests: {utterance: speaker}, non-mated; of speakers without a profile.
+        mated: {utterance: speaker} of enrolled speakers; of sessions without profile utterances.
+        nonmated: {utterance: speaker} of impostors, who have no profile.
     """
 
     profiles: Mapping[int, Mapping[str, str]]
     enroll_map: Mapping[str, Sequence[str]]
-    probes: Mapping[str, str]
-    guests: Mapping[str, str]
+    mated: Mapping[str, str]
+    nonmated: Mapping[str, str]
 
     def __post_init__(self) -> None:
         if not self.profiles or not self.enrolled:
@@ -55,21 +55,21 @@ class Protocol:
                         f"profile {profile!r} has not {size} different utterances in the "
                         "enrollment map; mend the map"
                     )
-        if enrolled != set(self.probes.values()):
+        if enrolled != set(self.mated.values()):
             raise InputError(
-                f"speaker {min(enrolled ^ set(self.probes.values()))!r} has a profile or probes, "
-                "but not both; enrolled speakers need both"
+                f"speaker {min(enrolled ^ set(self.mated.values()))!r} has a profile or "
+                "test utterances, but not both; enrolled speakers need both"
             )
-        if not self.guests or enrolled & set(self.guests.values()):
+        if not self.nonmated or enrolled & set(self.nonmated.values()):
             raise InputError(
-                f"guests must be some speakers who are not enrolled, got "
-                f"{sorted(enrolled & set(self.guests.values()))[:3] or 'none'}; leave some out of "
-                "the gallery"
+                "impostors must be speakers who are not enrolled, got "
+                f"{sorted(enrolled & set(self.nonmated.values()))[:3] or 'none'}; leave some out "
+                "of the gallery"
             )
         enrolling = {utt for utterances in self.enroll_map.values() for utt in utterances}
-        if both := enrolling & (set(self.probes) | set(self.guests)):
+        if both := enrolling & (set(self.mated) | set(self.nonmated)):
             raise InputError(
-                f"utterance {min(both)!r} is in a profile and a probe; remove it from one"
+                f"utterance {min(both)!r} is in a profile and a test utterance; remove it from one"
             )
 
     @cached_property
@@ -78,21 +78,21 @@ class Protocol:
         return sorted(next(iter(self.profiles.values())))
 
     @cached_property
-    def visitors(self) -> list[str]:
-        """The speakers of the guests' utterances."""
-        return sorted(set(self.guests.values()))
+    def impostors(self) -> list[str]:
+        """The speakers who are not enrolled."""
+        return sorted(set(self.nonmated.values()))
 
     @property
     def utterances(self) -> list[str]:
-        """The P probes, mated before non-mated."""
-        return [*self.probes, *self.guests]
+        """The P test utterances, mated before non-mated."""
+        return [*self.mated, *self.nonmated]
 
     @property
     def speakers(self) -> Codes:
-        """Number of each probe's speaker (P,)."""
-        names = [*self.enrolled, *self.visitors]
+        """Number of the speaker of each test utterance (P,)."""
+        names = [*self.enrolled, *self.impostors]
         number = dict(zip(names, range(len(names)), strict=True))
-        spoken = [*self.probes.values(), *self.guests.values()]
+        spoken = [*self.mated.values(), *self.nonmated.values()]
         return np.array([number[speaker] for speaker in spoken], np.int64)
 
 
@@ -103,10 +103,10 @@ def draw_protocol(
     enrolled_share: float = 0.5,
     seed: int = 0,
 ) -> Protocol:
-    """Draw who is enrolled, their profiles, and the probes.
+    """Draw who is enrolled, their profiles, and the test utterances.
 
     A size that too few speakers can give is left out with a warning. Speakers who cannot give
-    the largest one left, with a session left for probes, are never enrolled and stay guests.
+    the largest one left, with a session left for testing, are never enrolled and stay impostors.
     Profiles are called `<speaker>-p<size>-0`: those of `make_profile_trials` count from 1, so
     that one is never taken for the other.
 
@@ -114,14 +114,14 @@ def draw_protocol(
         utt2spk: {utterance: speaker}.
         utt2session: {utterance: session}; sessions are named within a speaker.
         sizes: numbers of utterances of a profile.
-        enrolled_share: share of the speakers that is enrolled; all others are guests.
+        enrolled_share: share of the speakers that is enrolled; all others are impostors.
         seed: seed of the draw.
 
     Returns:
         See `protocol_of`.
 
     Raises:
-        InputError: an utterance without a session, fewer than 2 enrolled speakers or no guest,
+        InputError: an utterance without a session, fewer than 2 enrolled speakers or no impostor,
             or no size that enough speakers can give.
     """
     spare = spare_utterances(utt2spk, utt2session)
@@ -136,7 +136,7 @@ def draw_protocol(
     if not kept:
         raise InputError(
             f"no profile size of {list(sizes)} can be given by {wanted} of {len(spare)} speakers "
-            "with one session left for probes; enroll fewer, or give speakers more sessions"
+            "with one session left for testing; enroll fewer, or give speakers more sessions"
         )
     givers = set(able[max(kept)])
     drawn, _ = make_profile_trials(
@@ -163,9 +163,9 @@ def protocol_of(
 
     Each enrolled speaker gets a profile of the largest size, drawn at random, and of every other
     size one whose utterances are among those of the next larger: sizes are nested and meet the
-    same probes, so that they differ in size alone. All utterances of the sessions that the largest
-    profile does not touch are probes; all utterances of all other speakers are the guests'. The
-    draw depends on the content of the arguments only, not on their order.
+    same test utterances, so that they differ in size alone. Mated are all utterances of the
+    sessions that the largest profile does not touch, non-mated all those of the other speakers.
+    The draw depends on the content of the arguments only, not on their order.
 
     Args:
         enroll_map: {profile: utterances}; see `trials.make_profile_trials`.
@@ -176,7 +176,7 @@ def protocol_of(
 
     Raises:
         InputError: an utterance without a speaker or session, a profile of several speakers or
-            none, fewer than 2 enrolled speakers or no guest, or too few speakers with nested
+            none, fewer than 2 enrolled speakers or no impostor, or too few speakers with nested
             profiles of all sizes and a session outside them.
     """
     spoken = _by_speaker(utt2spk, utt2session)
@@ -186,13 +186,13 @@ def protocol_of(
     sizes = sorted({len(utterances) for utterances in enroll_map.values()}, reverse=True)
     rng = np.random.default_rng(seed)
     chosen: dict[str, dict[int, str]] = {}
-    probes: dict[str, list[str]] = {}
+    mated: dict[str, list[str]] = {}
     for speaker, own in profiles.items():
         nest = _nest(own, sizes, rng)
         touched = {utt2session[utt] for profile in nest.values() for utt in own[profile]}
         free = [utt for utt in spoken[speaker] if utt2session[utt] not in touched]
         if nest and free:
-            chosen[speaker], probes[speaker] = nest, free
+            chosen[speaker], mated[speaker] = nest, free
     wanted = _enrolled_count(len(spoken), enrolled_share)
     if len(chosen) < wanted:
         raise InputError(
@@ -205,7 +205,7 @@ def protocol_of(
     return Protocol(
         galleries,
         {name: list(enroll_map[name]) for each in galleries.values() for name in each.values()},
-        {utterance: speaker for speaker in enrolled for utterance in probes[speaker]},
+        {utterance: speaker for speaker in enrolled for utterance in mated[speaker]},
         {utt: speaker for speaker in spoken if speaker not in set(enrolled)
          for utt in spoken[speaker]},
     )  # fmt: skip
@@ -227,7 +227,8 @@ def _enrolled_count(speakers: int, share: float) -> int:
     if not 2 <= count < speakers:
         raise InputError(
             f"a share of {share} of {speakers} speakers is {count} enrolled; identification "
-            "needs 2 or more enrolled speakers and a guest: choose another share, or add speakers"
+            "needs 2 or more enrolled speakers and an impostor: choose another share, or add "
+            "speakers"
         )
     return count
 

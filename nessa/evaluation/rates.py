@@ -1,11 +1,10 @@
 """How well a system identifies: closed set, open set and households, as records."""
 
-import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from nessa.errors import InputError, about
+from nessa.errors import about
 from nessa.evaluation.households import (
     HOUSEHOLD_SIZES,
     Households,
@@ -34,10 +33,10 @@ def identification_rates(
 ) -> list[Record]:
     """Identification rates of one system: closed set, open set and households.
 
-    Memory: see `search_households`; and the profiles and probes of the protocol, twice.
+    Memory: see `search_households`; and the profiles and test utterances, twice.
 
     Args:
-        protocol: profiles and probes, the same for all systems of a comparison.
+        protocol: profiles and test utterances, the same for all systems of a comparison.
         enroll: embeddings of the enrollment side. Mapped ones hold the profiles under their ids;
             of raw ones, which may lack them, profiles are averaged.
         runtime: utterances of the runtime side, in the space of `enroll`.
@@ -51,25 +50,25 @@ def identification_rates(
         "open", for each FPIR: "fpir", "fpir_reached", "false_positives", "threshold", "fnir",
         "fnir_ci", "dir", "gallery", "mated", "nonmated".
         "household", for each of `households`: "drawn", "n", "households", "misidentified" (of
-        members' probes, 1 - rank1), the open-set figures at FPIR 1 % without an interval, pooled
-        over households; "mated" and "nonmated" count searches, "nonmated_distinct" utterances.
-        Figures at an FPIR that the probes cannot resolve are None; see `Search.operating_point`.
+        members, 1 - rank1), the open-set figures at FPIR 1 % without an interval, pooled over
+        households; "mated" and "nonmated" count searches, "nonmated_distinct" utterances.
+        Figures at an FPIR that too few utterances can resolve are None: `Search.operating_point`.
 
     Raises:
         InputError: an utterance or profile without an embedding, or see `search` and
             `bootstrap_search`.
     """
-    with _on_side("enrollment"):
+    with about("enrollment side"):
         profiles = _profiles(protocol, enroll)
-    with _on_side("runtime"):
-        probes = runtime.select(protocol.utterances)
+    with about("runtime side"):
+        tests = runtime.select(protocol.utterances)
     speakers = protocol.speakers
     records: list[Record] = []
     for size, names in protocol.profiles.items():
         gallery = profiles.select(names[speaker] for speaker in protocol.enrolled)
-        records += _gallery_records(size, search(gallery, probes, speakers), gallery, draws, seed)
+        records += _gallery_records(size, search(gallery, tests, speakers), gallery, draws, seed)
         for homes in households:
-            result = search_households(gallery, probes, speakers, homes)
+            result = search_households(gallery, tests, speakers, homes)
             records.append(_household_record(size, result, homes))
     return records
 
@@ -82,7 +81,7 @@ class Comparison(NamedTuple):
 
     @classmethod
     def draw(cls, set_dir: Path, models: Sequence[Embeddings], seed: int) -> "Comparison":
-        """Draw profiles, probes and households of a set.
+        """Draw the protocol and the households of a set.
 
         Args:
             set_dir: data directory with utt2spk, utt2session and, where there are profiles,
@@ -126,15 +125,6 @@ def identify_sides(
         return identification_rates(
             comparison.protocol, sides.enroll, sides.runtime, comparison.households, draws, seed
         )
-
-
-@contextlib.contextmanager
-def _on_side(side: str) -> Iterator[None]:
-    """Begin the message of bad input with the side that it is on."""
-    try:
-        yield
-    except InputError as error:
-        raise InputError(f"{side} side: {error}") from error
 
 
 def _profiles(protocol: Protocol, enroll: Embeddings) -> Embeddings:

@@ -9,9 +9,10 @@ import numpy.typing as npt
 
 from nessa.errors import about
 from nessa.files import Record, read_table
+from nessa.metrics import table
 from nessa.metrics.bootstrap import bootstrap, difference
-from nessa.metrics.roc import Roc, act_dcf, cllr
-from nessa.text import Row, cost, percent, plain_columns, with_interval, wrapped
+from nessa.metrics.roc import Roc, act_dcf
+from nessa.text import Row, cost, plain_columns, with_interval, wrapped
 from nessa.trials import (
     Trials,
     join_scores,
@@ -21,7 +22,7 @@ from nessa.trials import (
     trial_speakers,
 )
 
-PRIORS = {"min_dcf": 0.01, "min_dcf_05": 0.05}  # figure -> p_target of the detection cost
+P_TARGET_05 = 0.05  # of the costs whose keys end in "_05"
 
 
 def compare_score_files(
@@ -44,11 +45,12 @@ def compare_score_files(
         draws, seed: of the joint speaker bootstrap.
 
     Returns:
-        A record per file: {"scores", "trials", "targets", "nontargets", "eer", "min_dcf",
-        "min_dcf_05"}; with `llr` also "act_dcf", "act_dcf_05", "cllr" and "min_cllr"; with
-        speakers also "eer_ci", "min_dcf_ci" and, beside the first file, "over_first",
-        "over_first_ci", "min_dcf_over_first", "min_dcf_over_first_ci". Costs are 1, the prior
-        0.01, or 0.05 where the name says so. Rates are fractions, intervals [low, high].
+        A record per file: {"scores", "trials", "targets", "nontargets"}, the metrics of the
+        tables ("eer", "min_dcf") and "min_dcf_05"; with `llr` also "act_dcf", "act_dcf_05",
+        "cllr" and "min_cllr"; with speakers also "eer_ci", "min_dcf_ci" and, except for the first
+        file, "over_first", "over_first_ci", "min_dcf_over_first", "min_dcf_over_first_ci". Costs
+        are 1, the prior 0.01, or 0.05 where the name says so. Rates are fractions, intervals
+        [low, high].
 
     Raises:
         InputError: no labels, scores of other trials than these, or a trial without a speaker.
@@ -62,27 +64,29 @@ def compare_score_files(
         with about(trials):
             roc = Roc.of(values, labels)
         record: Record = {"scores": str(path), "trials": str(trials)}
-        record |= {"targets": wanted.targets, "nontargets": wanted.nontargets, "eer": roc.eer()}
-        record |= {name: roc.min_dcf(prior) for name, prior in PRIORS.items()}
+        record |= {"targets": wanted.targets, "nontargets": wanted.nontargets}
+        record |= {metric.key: metric.of(roc) for metric in table.METRICS}
+        record["min_dcf_05"] = roc.min_dcf(P_TARGET_05)
         if llr:
-            for name, prior in PRIORS.items():
-                record[name.replace("min", "act")] = act_dcf(values, labels, prior)
-            record |= {"cllr": cllr(values, labels), "min_cllr": roc.min_cllr()}
+            record |= {key: metric(values, labels) for key, metric in table.LLR_METRICS.items()}
+            record["act_dcf_05"] = act_dcf(values, labels, P_TARGET_05)
         records.append(record)
     if utt2spk is not None:
         speakers = _speakers(trials, wanted, utt2spk, enroll_map)
         with about(trials, utt2spk):
             drawn = bootstrap(scores, labels, *speakers, draws=draws, seed=seed)
         for number, record in enumerate(records):
-            for name, over, estimates in (
-                ("eer", "over_first", drawn.eer),
-                ("min_dcf", "min_dcf_over_first", drawn.min_dcf),
-            ):
-                record[f"{name}_ci"] = list(estimates[number].interval)
+            for key, estimate in drawn[number].items():
+                record[f"{key}_ci"] = list(estimate.interval)
                 if number > 0:
-                    excess = difference(estimates[number], estimates[0])
+                    excess, over = difference(estimate, drawn[0][key]), _over_first(key)
                     record |= {over: excess.value, f"{over}_ci": list(excess.interval)}
     return records
+
+
+def _over_first(key: str) -> str:
+    """The key of a metric's excess over the first file's."""
+    return "over_first" if key == table.EER.key else f"{key}_over_first"
 
 
 def _read_joined(path: Path, trials: Trials) -> npt.NDArray[np.float32]:
@@ -105,15 +109,14 @@ def format_comparison(records: Sequence[Record]) -> str:
     """The records of `compare_score_files` as a table for the terminal, and what it shows."""
     first = records[0]
     bounded, calibrated, several = "eer_ci" in first, "cllr" in first, len(records) > 1
-    header: Row = ("scores", "EER %", "minDCF", "minDCF 0.05")
+    header: Row = ("scores", *(metric.title for metric in table.METRICS), "minDCF 0.05")
     if calibrated:
         header += ("actDCF", "actDCF 0.05", "Cllr", "minCllr")
     rows = [header]
     for record in records:
         row: Row = (
             record["scores"],
-            _figure(record, "eer", percent),
-            _figure(record, "min_dcf", cost),
+            *(_figure(record, metric.key, metric.show) for metric in table.METRICS),
             cost(record["min_dcf_05"]),
         )
         if calibrated:
@@ -124,8 +127,7 @@ def format_comparison(records: Sequence[Record]) -> str:
         tables.append(plain_columns(_differences(records)))
     notes = [
         f"Trials: {first['trials']}: {first['targets']} target, {first['nontargets']} non-target.",
-        "EER: on the ROC convex hull. minDCF: normalized detection cost, p_target = 0.01 or 0.05, "
-        "costs 1.",
+        f"{table.legend()} minDCF 0.05: at p_target = 0.05.",
     ]
     if calibrated:
         notes.append("actDCF: at the Bayes threshold. Cllr, minCllr: in bits.")
@@ -149,14 +151,9 @@ def _figure(record: Record, name: str, number: Any) -> str:
 
 def _differences(records: Sequence[Record]) -> list[Row]:
     """How far each file's figures lie above the first one's."""
-    return [
-        (f"above {records[0]['scores']}", "EER, points", "minDCF"),
-        *(
-            (
-                record["scores"],
-                _figure(record, "over_first", lambda rate: f"{100 * rate:+.2f}"),
-                _figure(record, "min_dcf_over_first", "{:+.3f}".format),
-            )
-            for record in records[1:]
-        ),
-    ]
+    header = (f"{m.name}, points" if m.rate else m.name for m in table.METRICS)
+    rows: list[Row] = [(f"above {records[0]['scores']}", *header)]
+    for record in records[1:]:
+        cells = (_figure(record, _over_first(m.key), m.show_difference) for m in table.METRICS)
+        rows.append((record["scores"], *cells))
+    return rows

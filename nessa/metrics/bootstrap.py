@@ -1,4 +1,4 @@
-"""Intervals of error rates: the joint speaker bootstrap."""
+"""Intervals of error rates by the joint speaker bootstrap."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -7,7 +7,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nessa.errors import InputError
+from nessa.metrics import table
 from nessa.metrics.roc import Floats, Roc, check_classes
+from nessa.metrics.table import Metric
 from nessa.trials import as_labels, index_names
 
 
@@ -24,11 +26,7 @@ class Estimate(NamedTuple):
         return float(low), float(high)
 
 
-class Bootstrap(NamedTuple):
-    """Estimates of several systems from the same draws, which makes them paired."""
-
-    eer: list[Estimate]
-    min_dcf: list[Estimate]
+Estimates = dict[str, Estimate]  # by the keys of metrics
 
 
 def bootstrap(
@@ -38,15 +36,13 @@ def bootstrap(
     test_speakers: Sequence[str],
     draws: int = 1000,
     seed: int = 0,
-    p_target: float = 0.01,
-    c_miss: float = 1,
-    c_fa: float = 1,
-) -> Bootstrap:
-    """Joint speaker bootstrap of EER and minDCF.
+    metrics: Sequence[Metric] | None = None,
+) -> list[Estimates]:
+    """Joint speaker bootstrap of the metrics of a table.
 
     Speakers are drawn with replacement. A non-target trial weighs the product of its two
     speakers' counts, a target trial the count of its speaker. A draw that leaves no target or
-    no non-target is drawn again.
+    no non-target is drawn again. All systems get the same draws, which makes them paired.
 
     Args:
         systems: scores (T,) of each system on the same trials.
@@ -55,33 +51,35 @@ def bootstrap(
         test_speakers: speakers of the test sides, length T.
         draws: number of draws.
         seed: seed of the draws.
-        p_target: prior probability of a target, for minDCF.
-        c_miss: cost of a miss.
-        c_fa: cost of a false alarm.
+        metrics: what to estimate; None: `nessa.metrics.table.METRICS`.
 
     Returns:
-        EER and minDCF of each system.
+        The estimates of each system, by the keys of the metrics.
 
     Raises:
         InputError: see `check_scores`; or labels that contradict the speakers.
     """
     if draws < 1:
         raise InputError(f"{draws} draws were asked for; an interval needs at least 1")
+    metrics = table.METRICS if metrics is None else metrics
     labels = as_labels(labels)
     check_classes(labels)  # without both classes no draw would ever do
     enroll, test = _speaker_codes(labels, enroll_speakers, test_speakers)
-    counts = _draw_counts(labels, enroll, test, draws, np.random.default_rng(seed))
-    eers, costs = [], []
+    counts = _count_draws(labels, enroll, test, draws, np.random.default_rng(seed))
+    estimates = []
     for scores in systems:
         curve = Roc.of(scores, labels)
-        drawn = [
-            (roc.eer(), roc.min_dcf(p_target, c_miss, c_fa))
-            for roc in _reweighed(curve, np.asarray(scores), labels, enroll, test, counts)
-        ]
-        eer_draws, cost_draws = np.array(drawn).reshape(-1, 2).T
-        eers.append(Estimate(curve.eer(), eer_draws))
-        costs.append(Estimate(curve.min_dcf(p_target, c_miss, c_fa), cost_draws))
-    return Bootstrap(eers, costs)
+        reweighed = _reweighed(curve, np.asarray(scores), labels, enroll, test, counts)
+        drawn = np.array([[metric.of(roc) for metric in metrics] for roc in reweighed])
+        estimates.append(
+            {m.key: Estimate(m.of(curve), drawn[:, column]) for column, m in enumerate(metrics)}
+        )
+    return estimates
+
+
+def draw_counts(speakers: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """How often each of S speakers is drawn, (S,), in S draws with replacement."""
+    return np.bincount(rng.integers(speakers, size=speakers), minlength=speakers)
 
 
 def _speaker_codes(
@@ -105,7 +103,7 @@ def _speaker_codes(
     return enroll, test
 
 
-def _draw_counts(
+def _count_draws(
     labels: NDArray[np.bool_],
     enroll: NDArray[np.int64],
     test: NDArray[np.int64],
@@ -120,7 +118,7 @@ def _draw_counts(
     first, second = np.divmod(pairs, speakers)
     counts: list[NDArray[np.int64]] = []
     while len(counts) < draws:
-        drawn = np.bincount(rng.integers(speakers, size=speakers), minlength=speakers)
+        drawn = draw_counts(speakers, rng)
         if drawn[targets].any() and (drawn[first] * drawn[second]).any():
             counts.append(drawn)
     return counts

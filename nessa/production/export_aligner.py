@@ -1,6 +1,6 @@
 """A fitted aligner's two maps as ONNX files for production, checked against the aligner."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -12,8 +12,7 @@ from nessa import __version__
 from nessa.alignment.base import Aligner
 from nessa.alignment.views import SIDES, Matrix, Side
 from nessa.errors import InputError
-from nessa.files import atomic_open
-from nessa.production.onnx import OPSET, facts_lines, open_session, to_onnx
+from nessa.production.onnx import OPSET, facts_lines, open_session, to_onnx, write_export
 from nessa.scoring.calibration import Calibration
 
 TOLERANCE = 1e-5  # largest difference from the aligner, of any value of a unit vector
@@ -25,7 +24,7 @@ def export_aligner(
     output: Path,
     calibration: Calibration | None = None,
     facts: Mapping[str, str] = MappingProxyType({}),
-) -> Iterator[str]:
+) -> list[str]:
     """Write enroll.onnx, runtime.onnx and a model card, README.md.
 
     Each network takes `embedding`, float32 (N, D_in), as its model made it, and gives `mapped`,
@@ -36,11 +35,10 @@ def export_aligner(
         aligner: a fitted aligner.
         output: the folder that receives the files.
         calibration: of its scores; goes into the metadata of both files and the card.
-        facts: more that the metadata and the card say, such as {"license": ..., "training_data":
-            ...}.
+        facts: further metadata, such as {"license": ..., "training_data": ...}.
 
-    Yields:
-        A line per network, once it is written.
+    Returns:
+        A line per network.
 
     Raises:
         InputError: not fitted, no export for this kind of aligner, or a calibration by more than
@@ -59,16 +57,13 @@ def export_aligner(
             "calibration_offset": repr(calibration.offset),
         }
     exported = [_export_side(aligner, side, properties) for side in SIDES]
-    for network in exported:
-        path = output / f"{network.side}.onnx"
-        with atomic_open(path, "wb") as file:
-            file.write(network.content)
-        yield (
-            f"{path}: {network.input_dim} -> {network.output_dim} dimensions, "
-            f"within {network.difference:.1e} of the aligner"
-        )
-    with atomic_open(output / "README.md") as file:
-        file.write(_model_card(aligner, exported, properties))
+    files = {f"{network.side}.onnx": network.content for network in exported}
+    write_export(output, files, _model_card(aligner, exported, properties))
+    return [
+        f"{output / name}: {network.input_dim} -> {network.output_dim} dimensions, "
+        f"within {network.difference:.1e} of the aligner"
+        for name, network in zip(files, exported, strict=True)
+    ]
 
 
 @dataclass(frozen=True)
@@ -147,14 +142,11 @@ Two networks that map the speaker embeddings of two models into one space, made 
 - ONNX opset {OPSET}. N may be any number of rows.
 - Difference: the largest absolute difference between onnxruntime and the aligner, on random rows
   in batches of {" and ".join(map(str, CHECKED_BATCHES))}; more than {TOLERANCE:.0e} is refused.
-- Use each network with the model of its fingerprint only (also in the file's metadata). Another
-  model's embeddings give scores without meaning, not an error, where the dimension is the same.
-- Use the two files together: mapped vectors can be compared where the metadata `space` is the same.
+- Use each network only with the model of its fingerprint (also in the file's metadata). Embeddings
+  of another model with the same dimension give meaningless scores, not an error.
+- Use the two files together: mapped vectors are comparable if their metadata `space` is the same.
 {told}
-Intended use: speaker verification and identification where profiles and live speech are embedded
-by different models. Not tested: other languages, channels and ages than those of the training data,
-and disguised or synthetic voices, against which it is no protection.
-
-Voice profiles, mapped or not, are biometric data: ask for consent, encrypt them, and delete them
-on request. A match is evidence and no proof of identity; test it on your own speakers first.
+Intended use: speaker verification and identification with different enrollment and runtime models.
+Not tested: languages, channels and ages that the training data lack; disguised or synthetic voices,
+against which it gives no protection.
 """

@@ -9,11 +9,10 @@ from torch.nn import functional
 
 from nessa.encoders.config import FeatureConfig
 from nessa.encoders.trained import TrainedModel
-from nessa.files import atomic_open
-from nessa.production.onnx import OPSET, facts_lines, open_session, to_onnx
+from nessa.production.onnx import OPSET, facts_lines, open_session, to_onnx, write_export
 
 FILE = "encoder.onnx"
-KIND = "encoder"  # in the metadata; the kinds of aligners have other names
+KIND = "encoder"  # in the metadata; no aligner has this kind
 CHECKED_SHAPES = ((1, 57), (3, 200), (2, 811))  # utterances, frames
 LEAST_COSINE = 0.9999
 
@@ -29,11 +28,10 @@ def export_encoder(
     Args:
         model: a trained encoder.
         output: the folder that receives the files.
-        facts: more that the metadata and the card say, such as {"license": ..., "training_data":
-            ...}.
+        facts: further metadata, such as {"license": ..., "training_data": ...}.
 
     Returns:
-        A line that says what was written.
+        A line about the file.
 
     Raises:
         RuntimeError: the exported network's embeddings differ from the encoder's.
@@ -53,17 +51,14 @@ def export_encoder(
         raise RuntimeError(
             f"{FILE}: cosine {cosine:.6f} with the encoder, less than {LEAST_COSINE}"
         )
-    with atomic_open(output / FILE, "wb") as file:
-        file.write(content)
-    with atomic_open(output / "README.md") as file:
-        file.write(_model_card(model, cosine, facts))
+    write_export(output, {FILE: content}, _model_card(model, cosine, facts))
     return f"{output / FILE}: {model.dim} dimensions, cosine {cosine:.6f} with the encoder"
 
 
 def least_cosine(model: TrainedModel, content: bytes) -> float:
-    """Between encoder.onnx in onnxruntime and the encoder, on noise of several lengths in batches.
+    """The least cosine between encoder.onnx in onnxruntime and the encoder, on noise.
 
-    Each utterance has a mean of its own, without which a network takes all noise for the same.
+    Each utterance has its own mean; otherwise a network embeds all noise alike.
     """
     session = open_session(content)
     generator = torch.Generator().manual_seed(0)
@@ -83,12 +78,11 @@ def _model_card(model: TrainedModel, cosine: float, facts: Mapping[str, str]) ->
     default = FeatureConfig().model_dump()
     features = config.features.model_dump(mode="json")
     rows = "\n".join(f"| {key} | {value} |" for key, value in features.items())
-    changed = {
-        key: value
+    settings = ", ".join(
+        f"{key}: {str(value).lower()}"
         for key, value in features.items()
         if value != default[key] or key == "num_filters"
-    }
-    settings = ", ".join(f"{key}: {str(value).lower()}" for key, value in changed.items())
+    )
     return f"""\
 # Speaker encoder {model.name} ({config.architecture})
 
@@ -104,7 +98,7 @@ def _model_card(model: TrainedModel, cosine: float, facts: Mapping[str, str]) ->
 |---|---|
 {rows}
 
-To use it in a recipe in the place of the encoder:
+To use it in a recipe:
 
 ```yaml
 encoders:
@@ -113,6 +107,4 @@ encoders:
     file: {FILE}
     features: {{{settings}}}
 ```
-
-Voice embeddings are biometric data: ask for consent, encrypt them, and delete them on request.
 """

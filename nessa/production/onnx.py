@@ -3,12 +3,14 @@
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from nessa import __version__
 from nessa.errors import InputError
+from nessa.files import atomic_open
 
 try:
     import onnx
@@ -21,9 +23,13 @@ except ImportError as error:
 
 
 OPSET = 20  # the first with a Gelu operator
+PRIVACY = """\
+Voice embeddings and profiles, mapped or not, are biometric data: ask for consent, encrypt them,
+and delete them on request. A match is evidence, not proof of identity; test it on your own
+speakers first.
+"""
 
-# What the exporter's own loggers may say: not each rewriting pass, nor that torchvision's
-# operators, which nothing here uses, are not there.
+# The exporter's loggers report each rewriting pass, and the lack of torchvision, unused here.
 LOG_LEVELS = {
     "onnx_ir": logging.WARNING,
     "onnxscript": logging.WARNING,
@@ -71,12 +77,21 @@ def to_onnx(
 
 
 def open_session(content: bytes) -> onnxruntime.InferenceSession:
-    """The network in onnxruntime, as a product would run it."""
+    """The network in onnxruntime, on the CPU."""
     return onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
 
 
+def write_export(output: Path, networks: Mapping[str, bytes], card: str) -> None:
+    """Write networks by their file names, then README.md: a model card and what all cards say."""
+    for name, content in networks.items():
+        with atomic_open(output / name, "wb") as file:
+            file.write(content)
+    with atomic_open(output / "README.md") as file:
+        file.write(f"{card}\n{PRIVACY}")
+
+
 def facts_lines(facts: Mapping[str, str]) -> str:
-    """What a model card says of the facts that a file's metadata hold: a line each."""
+    """Metadata as lines of a model card."""
     return "".join(
         f"- {name.replace('_', ' ').capitalize()}: {text}\n" for name, text in facts.items()
     )

@@ -1,15 +1,14 @@
-"""Exported networks as a product meets them: read in onnxruntime, and held against the original."""
+"""Verification of exported networks: run in onnxruntime, and compared with the original."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from pydantic import ValidationError
 
 from nessa.alignment.base import Aligner
-from nessa.alignment.views import Side
+from nessa.alignment.views import Matrix, Side
 from nessa.encoders.config import FeatureConfig
 from nessa.encoders.models import load_model
 from nessa.encoders.trained import TrainedModel
@@ -18,10 +17,9 @@ from nessa.production.export_aligner import TOLERANCE
 from nessa.production.export_encoder import KIND, LEAST_COSINE, least_cosine
 from nessa.production.onnx import open_session
 
-ROWS = 10_000  # embeddings on which a network is held against its aligner
+ROWS = 10_000  # embeddings on which a network is compared with its aligner
 NEEDED = ("kind", "side", "space", "model_fingerprint", "input_dim", "output_dim", "nessa_version")
 NEEDED_OF_ENCODER = ("kind", "model_fingerprint", "features", "output_dim", "nessa_version")
-Matrix = npt.NDArray[np.float32]
 
 
 def verify_model(
@@ -31,16 +29,15 @@ def verify_model(
 
     Args:
         path: enroll.onnx, runtime.onnx or encoder.onnx.
-        aligner: that it was exported from, to be compared on 10,000 embeddings; None leaves that
-            out.
+        aligner: the original to compare with, on 10,000 embeddings; None: no comparison.
         encoder: the same for an encoder: the directory of the trained one.
 
     Yields:
-        Lines about the file and what was found.
+        Lines about the file and the findings.
 
     Raises:
-        InputError: no such file, not a network of ours, or one that does not do what it says; or
-            an original of the other kind alone.
+        InputError: no such file, not exported by nessa, or a network that contradicts its
+            metadata; or only an original of the other kind.
     """
     properties = read_properties(path)
     originals = {"aligner": aligner, "encoder": encoder}
@@ -61,7 +58,7 @@ def _verify_encoder(
     try:
         filters = FeatureConfig.model_validate_json(properties["features"]).num_filters
     except ValidationError:
-        raise InputError(f"{path}: its metadata's features are none; export it again") from None
+        raise InputError(f"{path}: invalid features in its metadata; export it again") from None
     noise = np.random.default_rng(0).standard_normal((2, 200, filters))
     found = _run(path, noise.astype(np.float32), "feats", "embs")
     if found.shape != (2, int(properties["output_dim"])) or not np.isfinite(found).all():
@@ -150,7 +147,7 @@ def _run(path: Path, batch: Matrix, given: str = "embedding", wanted: str = "map
 
 
 def _embeddings(rows: int, dim: int) -> Matrix:
-    """Random ones of every length from small to large."""
+    """Random embeddings of widely varying length."""
     rng = np.random.default_rng(0)
     lengths = 10.0 ** rng.uniform(-2, 2, (rows, 1))
     return (lengths * rng.standard_normal((rows, dim))).astype(np.float32)

@@ -5,27 +5,25 @@ from pathlib import Path
 
 from nessa.evaluation.conditions import Condition, read_conditions
 from nessa.files import Record
+from nessa.metrics import table
 from nessa.metrics.bootstrap import (
-    Bootstrap,
     Estimate,
+    Estimates,
     bootstrap,
     difference,
     mean_estimate,
     recovered_gain,
 )
-from nessa.metrics.roc import act_dcf, cllr, min_cllr
 from nessa.recipe.config import Recipe
 from nessa.recipe.layout import AS_NORM, COSINE, Kind
 from nessa.recipe.scoring import read_condition_scores
 from nessa.recipe.systems import NESSA, RAW, SEED, System, has_as_norm, is_nessa, seed_of
 
-CALIBRATED = ("act_dcf", "cllr", "min_cllr")
-
 
 def evaluate_systems(
     recipe: Recipe, set_dir: Path, scores_dir: Path, systems: Sequence[System]
 ) -> list[Record]:
-    """EER, minDCF, recovered gain and calibration of each system on each kind of trials.
+    """Metrics, recovered gain and calibration of each system on each kind of trials.
 
     All systems of a condition, the two symmetric raw ones included, share the bootstrap's draws,
     so that their differences and gains have paired intervals. NESSA's trainings with different
@@ -53,14 +51,13 @@ def evaluate_systems(
     everything = list(dict.fromkeys([*references, *systems]))
     for condition in read_conditions(set_dir):
         drawn = _draw(recipe, scores_dir, condition, everything, COSINE)
-        eers = dict(zip(everything, drawn.eer, strict=True))
-        costs = dict(zip(everything, drawn.min_dcf, strict=True))
+        eers = {system: estimates[table.EER.key] for system, estimates in drawn.items()}
         calibrated = {s: _calibrated(scores_dir, condition, s, COSINE) for s in systems}
         normalized = _with_as_norm(recipe, scores_dir, condition, systems)
         groups = _with_means(systems)
         for system, members in groups.items():
             rivals = [] if is_nessa(system.aligner) else _nessa_beside(system, groups)
-            error = mean_estimate([eers[member] for member in members])
+            estimates = _means([drawn[member] for member in members])
             records.append(
                 {
                     "recipe": recipe.name,
@@ -69,8 +66,8 @@ def evaluate_systems(
                     "targets": condition.trials.targets,
                     "nontargets": condition.trials.nontargets,
                     "seed": _seed(recipe, members),
-                    **_rates(error, mean_estimate([costs[member] for member in members])),
-                    **_gain(error, [eers[reference] for reference in references]),
+                    **_figures(estimates),
+                    **_gain(estimates[table.EER.key], [eers[system] for system in references]),
                     **_over_nessa(eers[members[0]], [eers[rival] for rival in rivals]),
                     **_mean_figures([calibrated[member] for member in members]),
                     "as_norm": normalized.get(system),
@@ -81,15 +78,16 @@ def evaluate_systems(
 
 def _draw(
     recipe: Recipe, scores_dir: Path, condition: Condition, systems: Sequence[System], kind: Kind
-) -> Bootstrap:
+) -> dict[System, Estimates]:
     assert condition.trials.labels is not None
-    return bootstrap(
+    drawn = bootstrap(
         [read_condition_scores(scores_dir, system, condition, kind) for system in systems],
         condition.trials.labels,
         *condition.speakers,
         draws=recipe.evaluation.bootstrap_draws,
         seed=recipe.evaluation.seed,
     )
+    return dict(zip(systems, drawn, strict=True))
 
 
 def _with_as_norm(
@@ -99,23 +97,22 @@ def _with_as_norm(
     chosen = [system for system in systems if has_as_norm(system)]
     drawn = _draw(recipe, scores_dir, condition, chosen, AS_NORM)
     return {
-        system: _rates(error, cost) | _calibrated(scores_dir, condition, system, AS_NORM)
-        for system, error, cost in zip(chosen, drawn.eer, drawn.min_dcf, strict=True)
+        system: _figures(estimates) | _calibrated(scores_dir, condition, system, AS_NORM)
+        for system, estimates in drawn.items()
     }
 
 
 def _calibrated(scores_dir: Path, condition: Condition, system: System, kind: Kind) -> Record:
     """How good the likelihood ratios are, and how good the best monotone map would make them."""
+    llrs = read_condition_scores(scores_dir, system, condition, kind, calibrated=True)
     labels = condition.trials.labels
     assert labels is not None
-    llrs = read_condition_scores(scores_dir, system, condition, kind, calibrated=True)
-    figures = act_dcf(llrs, labels), cllr(llrs, labels), min_cllr(llrs, labels)
-    return dict(zip(CALIBRATED, figures, strict=True))
+    return {key: metric(llrs, labels) for key, metric in table.LLR_METRICS.items()}
 
 
 def _mean_figures(figures: Sequence[Record]) -> Record:
     """The mean over the seeds of what has no interval."""
-    return {name: sum(f[name] for f in figures) / len(figures) for name in CALIBRATED}
+    return {key: sum(f[key] for f in figures) / len(figures) for key in table.LLR_METRICS}
 
 
 def _with_means(systems: Sequence[System]) -> Mapping[System, list[System]]:
@@ -150,13 +147,16 @@ def _seed(recipe: Recipe, members: Sequence[System]) -> int | list[int] | None:
     return seeds if len(seeds) > 1 else seeds[0]
 
 
-def _rates(error: Estimate, cost: Estimate) -> Record:
-    return {
-        "eer": error.value,
-        "eer_ci": list(error.interval),
-        "min_dcf": cost.value,
-        "min_dcf_ci": list(cost.interval),
-    }
+def _means(members: Sequence[Estimates]) -> Estimates:
+    return {m.key: mean_estimate([e[m.key] for e in members]) for m in table.METRICS}
+
+
+def _figures(estimates: Estimates) -> Record:
+    """Values and intervals as a record has them."""
+    figures: Record = {}
+    for key, estimate in estimates.items():
+        figures |= {key: estimate.value, f"{key}_ci": list(estimate.interval)}
+    return figures
 
 
 def _gain(error: Estimate, references: Sequence[Estimate]) -> Record:

@@ -21,6 +21,7 @@ from nessa.files import Record, digest, read_json, write_json
 from nessa.kaldi.datadir import read_utt2spk
 from nessa.kaldi.embeddings import Embeddings
 from nessa.metrics.bootstrap import bootstrap, mean_estimate, recovered_gain
+from nessa.metrics.table import EER
 from nessa.progress import progress
 from nessa.recipe.config import Recipe
 from nessa.recipe.layout import embeddings_dir
@@ -165,11 +166,12 @@ class StudyRunner:
             *self.condition.speakers,
             draws=settings.bootstrap_draws,
             seed=settings.seed,
-        ).eer
+            metrics=[EER],
+        )
         records = []
         for (point, (enroll, runtime)), rows in zip(cells, members, strict=True):
-            error = mean_estimate([drawn[row] for row in rows])
-            gain = recovered_gain(drawn[0], error, drawn[1])
+            error = mean_estimate([drawn[row][EER.key] for row in rows])
+            gain = recovered_gain(drawn[0][EER.key], error, drawn[1][EER.key])
             records.append(
                 {
                     "label": point.label,

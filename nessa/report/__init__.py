@@ -3,7 +3,7 @@
 import os
 import platform
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ import yaml
 
 from nessa.errors import InputError
 from nessa.evaluation.conditions import Condition, read_conditions
-from nessa.files import atomic_open, read_json, write_json
+from nessa.files import Record, atomic_open, read_json, write_json
+from nessa.metrics import table
 from nessa.recipe.config import Recipe
 from nessa.recipe.gallery import mixed_gallery
 from nessa.recipe.scoring import read_condition_scores
@@ -20,28 +21,28 @@ from nessa.recipe.stages import stage_digest
 from nessa.recipe.studies import read_studies
 from nessa.recipe.systems import NESSA, RAW, System
 from nessa.recipe.thresholds import read_cells, threshold_costs
-from nessa.report.calibration import calibration_section, write_calibration_figures
+from nessa.report.calibration import calibration_plots, calibration_section
 from nessa.report.identification import identification_section
 from nessa.report.logs import read_stage_logs
-from nessa.report.page import FigureFile, write_page
-from nessa.report.plots import write_det, write_gains, write_gallery, write_spaces
+from nessa.report.page import write_page
+from nessa.report.plots import Plot, det_plot, gains_plot, gallery_plot, spaces_plot
 from nessa.report.sentences import compare_systems, nessa_cost
-from nessa.report.studies import AXES, TITLES, study_sections, write_study_figures
+from nessa.report.studies import study_plots, study_sections
 from nessa.report.tables import format_records, legend, markdown_table, normalization_section
 from nessa.scoring.sides import Scores
+from nessa.text import Row, markdown_columns, percent
 
 __all__ = ["write_report"]
 
 METRICS = ("symmetric", "asymmetric")  # files in exp/metrics, each by the stage of its name
 FIELDS = {
     "recipe", "aligner", "enroll", "runtime", "trials", "seed", "targets", "nontargets",
-    "eer", "eer_ci", "min_dcf", "min_dcf_ci", "gain", "gain_ci",
-    "act_dcf", "cllr", "min_cllr", "as_norm",
+    "gain", "gain_ci", "as_norm", *table.LLR_METRICS,
 }  # fmt: skip
 
 
 def write_report(recipe: Recipe, exp: Path, data: Path, results_page: Path | None = None) -> str:
-    """Write results.json, report/results.md with its figures, and what only these show.
+    """Write results.json, report/ with the page and its figures, and what only these show.
 
     That is metrics/thresholds.json and, with NESSA's aligner at hand, metrics/gallery.json.
 
@@ -58,44 +59,46 @@ def write_report(recipe: Recipe, exp: Path, data: Path, results_page: Path | Non
         InputError: metrics or scores are missing or unreadable; names the stage to run.
     """
     records = [record for name in METRICS for record in read_metrics(exp, name)]
+    identification = _read_identification(exp)
+    studies = read_studies(exp, recipe)
     comparisons = list(compare_systems(recipe, records))
     if (exp / "encoders").is_dir():  # not where embeddings came from elsewhere
         comparisons += nessa_cost(recipe, exp)
     condition = next(read_conditions(data / "eval"))
     labels = condition.trials.labels
     assert labels is not None
-    plots = write_det(_det_panels(recipe, exp, condition), labels, exp / "report" / "det")
     cells = read_cells(recipe, exp / "scores", condition)
     thresholds = threshold_costs(cells, labels)
+    has_nessa = (exp / "aligners" / NESSA).is_dir()
+    gallery = mixed_gallery(recipe, exp, data / "eval") if has_nessa else []
+    plots = [
+        gains_plot(records),
+        spaces_plot(recipe, exp, data / "eval") if has_nessa else None,
+        det_plot(_det_panels(recipe, exp, condition), labels),
+        gallery_plot(gallery) if gallery else None,
+        *calibration_plots(cells, labels),
+        *study_plots(studies),
+    ]
+    figures: list[Plot] = [plot for plot in plots if plot is not None]
     write_json(exp / "metrics" / "thresholds.json", thresholds)
-    plots += write_calibration_figures(cells, labels, exp / "report")
-    gallery: list[dict[str, Any]] = []
-    if (exp / "aligners" / NESSA).is_dir():
-        gallery = mixed_gallery(recipe, exp, data / "eval")
+    if gallery:
         write_json(exp / "metrics" / "gallery.json", gallery)
-        plots += write_gallery(gallery, exp / "report" / "gallery")
-    identification = _read_identification(exp)
-    studies = read_studies(exp, recipe)
-    plots += write_study_figures(studies, exp / "report")
-    figures = [*_gains_and_spaces(recipe, exp, data, records), *_figures(exp / "report", studies)]
-    page, results = exp / "report" / "results.md", exp / "results.json"
-    with atomic_open(page) as file:
-        sections = [
-            *normalization_section(recipe, records),
-            *calibration_section(recipe, records, thresholds),
-            *identification_section(identification),
-            *_gallery_section(gallery),
-            *study_sections(studies),
-        ]
-        text = _markdown(recipe, records, comparisons, sections)
-        file.write(text)
+    write_json(exp / "results.json", records)
+    folder = exp / "report"
+    figure_paths = [path for plot in figures for path in plot.save(folder)]
+    sections = [
+        *normalization_section(recipe, records),
+        *calibration_section(recipe, records, thresholds),
+        *identification_section(identification),
+        *_gallery_section(gallery),
+        *study_sections(studies),
+    ]
+    text = _markdown(recipe, records, comparisons, sections)
+    _write_text(folder / "results.md", text)
     if results_page is not None:
-        with atomic_open(results_page) as file:
-            file.write(without_figures(text))
-    write_json(results, records)
-    index = exp / "report" / "index.html"
+        _write_text(results_page, without_figures(text))
     write_page(
-        index,
+        folder / "index.html",
         recipe,
         records,
         comparisons,
@@ -104,11 +107,11 @@ def write_report(recipe: Recipe, exp: Path, data: Path, results_page: Path | Non
         yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False),
         _circumstances(recipe),
     )
-    paths = [str(path) for path in (results, page, index, *plots)]
-    return "\n".join([format_records(records), "", *comparisons, "", *paths])
+    paths = [exp / "results.json", folder / "results.md", folder / "index.html", *figure_paths]
+    return "\n".join([format_records(records), "", *comparisons, "", *map(str, paths)])
 
 
-def read_metrics(exp: Path, name: str) -> list[dict[str, Any]]:
+def read_metrics(exp: Path, name: str) -> list[Record]:
     """The records that stage `name` ("symmetric" or "asymmetric") wrote.
 
     Raises:
@@ -118,11 +121,12 @@ def read_metrics(exp: Path, name: str) -> list[dict[str, Any]]:
     remedy = f"run ./run.sh --stage {name}"
     if not path.is_file():
         raise InputError(f"{path}: no such file; {remedy}")
+    fields = FIELDS.union(*({m.key, f"{m.key}_ci"} for m in table.METRICS))
     records = read_json(path)
     if not isinstance(records, list):
         raise InputError(f"{path}: expected a list of records; {remedy}")
     for number, record in enumerate(records):
-        lacking = FIELDS - record.keys() if isinstance(record, dict) else FIELDS
+        lacking = fields - record.keys() if isinstance(record, dict) else fields
         if lacking:
             raise InputError(
                 f"{path}: record {number} lacks {', '.join(sorted(lacking))}; {remedy}"
@@ -130,7 +134,7 @@ def read_metrics(exp: Path, name: str) -> list[dict[str, Any]]:
     return records
 
 
-def _read_identification(exp: Path) -> list[dict[str, Any]]:
+def _read_identification(exp: Path) -> list[Record]:
     path = exp / "metrics" / "identification.json"
     if not path.is_file():
         raise InputError(f"{path}: no such file; run ./run.sh --stage asymmetric")
@@ -163,78 +167,20 @@ def _circumstances(recipe: Recipe) -> dict[str, str]:
     }
 
 
-def _gains_and_spaces(
-    recipe: Recipe, exp: Path, data: Path, records: Sequence[dict[str, Any]]
-) -> Iterator[FigureFile]:
-    folder = exp / "report"
-    if write_gains(records, folder / "gains"):
-        yield FigureFile(
-            "Gain of every aligner",
-            "Bars of the recovered gain of every aligner in both update directions, against 60 %.",
-            folder / "gains.svg",
-            "Single-utterance trials; black lines are 95 % intervals.",
-        )
-    if (exp / "aligners" / NESSA).is_dir():
-        write_spaces(recipe, exp, data / "eval", folder / "spaces")
-        yield FigureFile(
-            "The two spaces, before and after",
-            "Embeddings of eight eval speakers, a color each: by the old model, by the new model, "
-            "and by both in the shared space, where speakers lie together whatever the model.",
-            folder / "spaces.svg",
-            "The plane of the two largest principal components of each panel.",
-        )
-
-
-def _figures(folder: Path, studies: Mapping[str, Any]) -> list[FigureFile]:
-    """The figures that are there."""
-    seed = "NESSA's curve is that of its first seed."
-    figures = [
-        FigureFile(
-            "DET curves",
-            "Miss rate over false alarm rate of every system, a panel per update direction.",
-            folder / "det.svg",
-            f"Single-utterance trials. {seed}",
-        ),
-        FigureFile(
-            "While profiles move to the new model",
-            "EER over the share of profiles that are still the old model's, by runtime model.",
-            folder / "gallery.svg",
-        ),
-        FigureFile(
-            "Scores before and after calibration",
-            "Histograms of target and non-target scores in the four cells of an update; below, as "
-            "log likelihood ratios.",
-            folder / "calibration.svg",
-        ),
-        *(
-            FigureFile(
-                TITLES[name],
-                f"Recovered gain over {AXES[name]}, both update directions.",
-                folder / f"study_{name}.svg",
-            )
-            for name in studies
-            if name in AXES
-        ),
-    ]
-    return [figure for figure in figures if figure.path.is_file()]
-
-
-def _gallery_section(gallery: Sequence[dict[str, Any]]) -> list[str]:
+def _gallery_section(gallery: Sequence[Record]) -> list[str]:
     """The mixed-gallery curve as a table and a figure."""
     if not gallery:
         return []
-    shares = list(dict.fromkeys(record["old_share"] for record in gallery))
-    rows = [
-        [runtime, *(f"{100 * r['eer']:.2f}" for r in gallery if r["runtime"] == runtime)]
-        for runtime in dict.fromkeys(record["runtime"] for record in gallery)
-    ]
-    table = [["runtime", *(f"{share:.0%} old" for share in shares)], ["---"] * (len(shares) + 1)]
+    shares = dict.fromkeys(record["old_share"] for record in gallery)
+    rows: list[Row] = [("runtime", *(f"{share:.0%} old" for share in shares))]
+    for runtime in dict.fromkeys(record["runtime"] for record in gallery):
+        rows.append((runtime, *(percent(r["eer"]) for r in gallery if r["runtime"] == runtime)))
     return [
         "## Mixed gallery: EER % while the profiles move to the new model",
         "",
-        *("| " + " | ".join(row) + " |" for row in [*table, *rows]),
+        markdown_columns(rows),
         "",
-        "All profiles, whichever model they are from, lie in the space of NESSA's first seed.",
+        "The profiles of both models lie in the space of NESSA's first seed.",
         "",
         "![EER over the share of the old model's profiles](gallery.svg)",
         "",
@@ -248,13 +194,18 @@ def without_figures(text: str) -> str:
     return re.sub(r"\n{3,}", "\n\n", kept).rstrip("\n") + "\n"
 
 
+def _write_text(path: Path, text: str) -> None:
+    with atomic_open(path) as file:
+        file.write(text)
+
+
 def _markdown(
     recipe: Recipe,
     records: Sequence[dict[str, Any]],
     comparisons: Sequence[str],
     sections: Sequence[str],
 ) -> str:
-    seeds = f"NESSA's curve is that of seed {recipe.aligner.seeds[0]}."
+    seeds = f"NESSA: seed {recipe.aligner.seeds[0]}."
     lines = [
         f"# Results of recipe {recipe.name}",
         "",

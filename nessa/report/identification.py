@@ -1,31 +1,30 @@
-"""Identification as tables: whole galleries, and households."""
+"""Identification as tables: whole galleries, and households; records of `evaluation.rates`."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
-from nessa.evaluation.households import RANDOM_HOUSEHOLDS
-from nessa.text import Row, markdown_columns, percent, plain_columns, with_interval, wrapped
+from nessa.evaluation.households import IMPOSTORS, RANDOM_HOUSEHOLDS
+from nessa.files import Record
+from nessa.text import ABSENT, Row, markdown_columns, percent, plain_columns, with_interval, wrapped
 
-Record = Mapping[str, Any]
 NAMES = ("aligner", "enroll", "runtime")  # of a system, where there are several
 NOTES = (
-    "Gallery: a profile of each enrolled speaker, half of the set's; the others are guests. "
-    "Probes are utterances of sessions that the profiles do not touch. Rank 1: the share of "
-    "enrolled speakers' probes whose own profile scores highest. FNIR: the share that is missed "
-    "or taken for another, where at most 1 % or 0.1 % of the guests' probes are taken for "
-    "somebody; – where there are too few of them to tell.",
-    f"Households: {RANDOM_HOUSEHOLDS:,} of each size drawn at random, and hard ones of the "
-    "speakers most alike, one for each enrolled speaker; two guests each. Mistaken: members' "
-    "probes whose own profile does not score highest; FNIR at a threshold for all households at "
-    "which at most 1 % of the guests' probes are taken for a member.",
+    "Gallery: one profile of each enrolled speaker, half of the set's speakers; the others are "
+    "impostors. Test utterances are from sessions without profile utterances. Rank 1: share of "
+    "mated utterances whose own profile scores highest. FNIR: share of mated utterances that are "
+    "missed or misidentified, at a threshold that accepts at most 1 % or 0.1 % of the impostors' "
+    f"utterances; {ABSENT}: too few of these to tell.",
+    f"Households: {RANDOM_HOUSEHOLDS:,} of each size drawn at random, and hard ones of the most "
+    f"similar speakers, one per enrolled speaker; {IMPOSTORS} impostors each. Misidentified: "
+    "members' utterances whose own profile does not score highest. FNIR: at one threshold for all "
+    "households, which accepts at most 1 % of the impostors' utterances.",
 )
 
 
 def format_identification(records: Sequence[Record]) -> str:
-    """Records of `nessa.evaluation.rates` for the terminal."""
+    """The tables and what their columns mean, for the terminal."""
     if not records:
         return "no profiles, no identification"
-    tables = [plain_columns(table) for table in _tables(records)]
+    tables = [plain_columns(table(records)) for table in (_gallery_rows, _household_rows)]
     return "\n\n".join([*tables, wrapped(NOTES)])
 
 
@@ -33,30 +32,22 @@ def identification_section(records: Sequence[Record]) -> list[str]:
     """Markdown lines; none without records."""
     if not records:
         return []
-    galleries, households = map(markdown_columns, _tables(records))
-    return ["## Identification", "", galleries, "", NOTES[0], "", households, "", NOTES[1], ""]
-
-
-def _tables(records: Sequence[Record]) -> tuple[list[Row], list[Row]]:
-    return _gallery_rows(records), _household_rows(records)
+    lines = ["## Identification", ""]
+    for table, note in zip((_gallery_rows, _household_rows), NOTES, strict=True):
+        lines += [markdown_columns(table(records)), "", note, ""]
+    return lines
 
 
 def _gallery_rows(records: Sequence[Record]) -> list[Row]:
     named = _names_of(records)
     header: Row = (*named, "profile of", "rank 1 %", "FNIR % at FPIR 1 %", "at FPIR 0.1 %")
     rows = [header]
-    for system, profile, own in _groups(records, named, "profile"):
+    for system, profile, own in _by_profile(records, named):
         (closed,) = (record for record in own if record["task"] == "closed")
         opened = [record for record in own if record["task"] == "open"]
         rank = with_interval(closed["rank1"], closed["rank1_ci"], percent)
         rows.append((*system, str(profile), rank, *map(_fnir, opened)))
     return rows
-
-
-def _fnir(record: Record) -> str:
-    if record["fnir"] is None:
-        return "–"
-    return with_interval(record["fnir"], record["fnir_ci"], percent)
 
 
 def _household_rows(records: Sequence[Record]) -> list[Row]:
@@ -67,30 +58,35 @@ def _household_rows(records: Sequence[Record]) -> list[Row]:
     shown = sorted({sizes[0], sizes[len(sizes) // 2], sizes[-1]}) if sizes else []
     header: Row = (*named, "profile of", "households")
     for size in shown:
-        header += (f"mistaken %, n = {size}", f"FNIR %, n = {size}")
+        header += (f"misidentified %, n = {size}", f"FNIR %, n = {size}")
     rows = [header]
-    for system, profile, own in _groups(homes, named, "profile"):
+    for system, profile, own in _by_profile(homes, named):
         for drawn in dict.fromkeys(record["drawn"] for record in own):
             row: Row = (*system, str(profile), drawn)
             for size in shown:
                 (record,) = (r for r in own if (r["drawn"], r["n"]) == (drawn, size))
-                fnir = record["fnir"]
-                row += (percent(record["misidentified"]), "–" if fnir is None else percent(fnir))
+                row += (percent(record["misidentified"]), _fnir(record))
             rows.append(row)
     return rows
+
+
+def _fnir(record: Record) -> str:
+    if record["fnir"] is None:
+        return ABSENT
+    if "fnir_ci" not in record:
+        return percent(record["fnir"])
+    return with_interval(record["fnir"], record["fnir_ci"], percent)
 
 
 def _names_of(records: Sequence[Record]) -> Row:
     return NAMES if "aligner" in records[0] else ()
 
 
-def _groups(
-    records: Sequence[Record], named: Row, key: str
-) -> Iterator[tuple[Row, Any, list[Record]]]:
-    """Records of one system and one value of `key`, in the order in which they come."""
+def _by_profile(records: Sequence[Record], named: Row) -> Iterator[tuple[Row, int, list[Record]]]:
+    """(system, size of its profiles, their records), in the order in which they come."""
 
-    def place(record: Record) -> tuple[Row, Any]:
-        return tuple(record[name] for name in named), record[key]
+    def place(record: Record) -> tuple[Row, int]:
+        return tuple(record[name] for name in named), record["profile"]
 
-    for system, value in dict.fromkeys(map(place, records)):
-        yield system, value, [record for record in records if place(record) == (system, value)]
+    for system, size in dict.fromkeys(map(place, records)):
+        yield system, size, [record for record in records if place(record) == (system, size)]

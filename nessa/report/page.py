@@ -10,31 +10,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from nessa import __version__
 from nessa.evaluation.conditions import SINGLE
-from nessa.files import atomic_open
+from nessa.files import Record, atomic_open
 from nessa.recipe.config import Recipe
 from nessa.recipe.systems import NESSA, RAW
 from nessa.report.logs import StageLog
-from nessa.report.tables import HEADER, MEAN, Record, legend, table_rows
+from nessa.report.plots import Plot
+from nessa.report.tables import MEAN, header, legend, table_rows
 from nessa.text import percent, share
 
 TEMPLATE = "index.html.j2"
-
-
-@dataclass(frozen=True)
-class FigureFile:
-    """A figure of the page.
-
-    Attributes:
-        title: its heading.
-        alt: what it shows, for those who do not see it.
-        path: of the SVG.
-        note: a sentence below it.
-    """
-
-    title: str
-    alt: str
-    path: Path
-    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -83,7 +67,7 @@ def write_page(
     recipe: Recipe,
     records: Sequence[Record],
     comparisons: Sequence[str],
-    figures: Sequence[FigureFile],
+    figures: Sequence[Plot],
     logs: Sequence[StageLog],
     settings: str,
     circumstances: Mapping[str, Any],
@@ -95,7 +79,7 @@ def write_page(
         recipe: the resolved recipe.
         records: of `nessa.recipe.evaluation.evaluate_systems`.
         comparisons: sentences about them.
-        figures: in the order of the page; their files are there.
+        figures: in the order of the page; their SVG files lie beside it.
         logs: of the stages.
         settings: the resolved recipe as YAML.
         circumstances: seed, machine, versions: what is said of the run beside its settings.
@@ -119,10 +103,13 @@ def write_page(
         comparisons=[
             c for c in comparisons if not c.startswith(tuple(f"{x}:" for x in conditions[1:]))
         ],
-        header=HEADER,
+        header=header(),
         tables=tables,
         legend=legend(records),
-        figures=[(figure, _inline(figure, number)) for number, figure in enumerate(figures)],
+        figures=[
+            (figure, _inline(path.with_name(f"{figure.name}.svg"), number))
+            for number, figure in enumerate(figures)
+        ],
         logs=logs,
         settings=settings,
         circumstances=circumstances,
@@ -131,9 +118,9 @@ def write_page(
         file.write(page)
 
 
-def _inline(figure: FigureFile, number: int) -> str:
+def _inline(path: Path, number: int) -> str:
     """An SVG for a page: without its prologue, with a text for screen readers, ids of its own."""
-    text = figure.path.read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8")
     text = text[text.index("<svg") :]
     own = f"f{number}-"
     text = re.sub(r'\bid="', f'id="{own}', text)
@@ -141,6 +128,6 @@ def _inline(figure: FigureFile, number: int) -> str:
     text = text.replace("url(#", f"url(#{own}")
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     # Its size is the page's to choose; the viewBox keeps the shape.
-    text = re.sub(r'(<svg\b[^>]*?) (?:width|height)="[^"]*"', r"\1", text)
-    text = re.sub(r'(<svg\b[^>]*?) (?:width|height)="[^"]*"', r"\1", text)
+    for size in ("width", "height"):
+        text = re.sub(rf'(<svg\b[^>]*?) {size}="[^"]*"', r"\1", text)
     return text.replace("<svg", f'<svg role="img" aria-labeledby="{own}alt"', 1)

@@ -2,14 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from nessa.errors import InputError
-from nessa.files import read_json
-from nessa.report.tables import Record, ordered_records, system_label
-from nessa.text import Row, markdown_columns, percent, plain_columns, share
-
-ABSENT = "–"
+from nessa.files import Record, read_json
+from nessa.metrics.table import EER
+from nessa.report.tables import SYSTEM, UNDEFINED, gain, ordered_records, system_cells
+from nessa.text import ABSENT, Row, markdown_columns, plain_columns
 
 
 def compare_runs(runs: Sequence[Path], markdown: bool = False) -> str:
@@ -26,15 +24,14 @@ def compare_runs(runs: Sequence[Path], markdown: bool = False) -> str:
     rows: dict[Row, dict[str, str]] = {}
     for name, records in results.items():
         for record in ordered_records(records):
-            rows.setdefault(_system(record), {})[name] = _figures(record)
-    header: Row = ("system", "enroll", "runtime", "trials", *results)
+            rows.setdefault(system_cells(record), {})[name] = _figures(record)
     lines = [
         (*system, *(cells.get(run, ABSENT) for run in results)) for system, cells in rows.items()
     ]
-    return (markdown_columns if markdown else plain_columns)([header, *lines])
+    return (markdown_columns if markdown else plain_columns)([(*SYSTEM, *results), *lines])
 
 
-def read_results(run: Path) -> list[dict[str, Any]]:
+def read_results(run: Path) -> list[Record]:
     """The records of a run; see `compare_runs`.
 
     Raises:
@@ -64,10 +61,6 @@ def _names(runs: Iterable[Path]) -> list[str]:
     raise InputError("a run is named twice; name each once")
 
 
-def _system(record: Record) -> Row:
-    return system_label(record), record["enroll"], record["runtime"], record["trials"]
-
-
 def _figures(record: Record) -> str:
-    gain = "undefined" if record["gain"] is None else f"{share(record['gain'])} %"
-    return f"{percent(record['eer'])}, {gain}"
+    recovered = gain(record)
+    return f"{EER.show(record[EER.key])}, {recovered}{'' if recovered == UNDEFINED else ' %'}"

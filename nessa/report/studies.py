@@ -1,24 +1,22 @@
-"""Studies in the report: tables of gains, and curves of gain over what a study varies."""
+"""Studies in the report: tables of gains, and curves of the gain over what a study varies."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
 from matplotlib.figure import Figure
 
-from nessa.report.plots import TWO_STYLES, save_figure
-from nessa.report.tables import CLAIM
-from nessa.text import Row, markdown_columns, percent, plain_columns, share, with_interval
+from nessa.files import Record
+from nessa.report.plots import TWO_STYLES, Plot, panels
+from nessa.report.tables import CLAIM, gain_with_interval
+from nessa.text import Row, markdown_columns, percent, plain_columns, with_interval
 
-Record = Mapping[str, Any]
 HEADER: Row = ("setting", "enroll", "runtime", "EER %", "recovered gain %")
 
 TITLES = {
     "speakers": "Gain over the number of align speakers",
     "utterances": "Gain over the utterances of each align speaker",
     "width": "Gain over the width of the MLP",
-    "parts": "What the parts of the method contribute",
-    "freeze": "A new runtime model against profiles that stay as they were mapped",
+    "parts": "Parts of the method",
+    "freeze": "A new runtime model with frozen profiles",
 }
 
 AXES = {
@@ -30,8 +28,9 @@ AXES = {
 FIRST_SEED = "Single-utterance trials, NESSA's first seed."
 
 NOTES = {
-    "freeze": "“Both sides trained” is the bound: nothing stored has to stay valid. In the other "
-    "rows the enrollment side is kept to the last bit. Single-utterance trials, mean of the seeds.",
+    "freeze": "“Both sides trained” is the upper bound: stored profiles need not stay valid. In "
+    "the other rows the enrollment side does not change by a bit. Single-utterance trials, mean of "
+    "the seeds.",
 }
 
 
@@ -51,41 +50,38 @@ def study_sections(studies: Mapping[str, Sequence[Record]]) -> list[str]:
     return lines
 
 
-def write_study_figures(studies: Mapping[str, Sequence[Record]], folder: Path) -> list[Path]:
-    """Draw the curves of the studies that have an axis; returns the paths of PNG and SVG."""
-    return [
-        path
-        for name, records in studies.items()
-        if name in AXES and any(record["gain"] is not None for record in records)
-        for path in save_figure(
-            lambda name=name, records=records: study_figure(name, records),  # type: ignore[misc]
-            folder / f"study_{name}",
-        )
-    ]
+def study_plots(studies: Mapping[str, Sequence[Record]]) -> Iterator[Plot]:
+    """The curves of the studies that have an axis and a gain that is defined."""
+    for name, records in studies.items():
+        known = [record for record in records if record["gain"] is not None]
+        if name in AXES and known:
+            alt = f"Recovered gain over {AXES[name]}, both update directions."
+            yield Plot(f"study_{name}", _gain_curves(name, known), TITLES[name], alt)
 
 
-def study_figure(name: str, records: Sequence[Record]) -> Figure:
+def _gain_curves(name: str, records: Sequence[Record]) -> Figure:
     """Gain with its interval over the study's axis, one line per update direction."""
-    figure = Figure(figsize=(5.5, 4), dpi=120, layout="constrained")
-    axes = figure.subplots()
-    known = [record for record in records if record["gain"] is not None]
-    pairs = list(dict.fromkeys((r["enroll"], r["runtime"]) for r in known))
+    figure, ((axes,),) = panels(5.5, 4)
+    pairs = list(dict.fromkeys((r["enroll"], r["runtime"]) for r in records))
     for (enroll, runtime), (color, line, marker) in zip(pairs, TWO_STYLES, strict=False):
-        own = [r for r in known if (r["enroll"], r["runtime"]) == (enroll, runtime)]
+        own = [r for r in records if (r["enroll"], r["runtime"]) == (enroll, runtime)]
         values = [r["value"] for r in own]
         low, high = zip(*((100 * a, 100 * b) for a, b in (r["gain_ci"] for r in own)), strict=True)
         axes.fill_between(values, low, high, color=color, alpha=0.15, linewidth=0)
         axes.plot(
-            values, [100 * r["gain"] for r in own],
-            color=color, linestyle=line, marker=marker,
+            values,
+            [100 * r["gain"] for r in own],
+            color=color,
+            linestyle=line,
+            marker=marker,
             label=f"{enroll} enrolls, {runtime} runs",
-        )  # fmt: skip
+        )
     axes.axhline(CLAIM, color="0.5", linewidth=0.8, linestyle=":")
     if name == "speakers":
         axes.set_xscale("log")
     elif name == "width":
         axes.set_xscale("symlog", linthresh=10)  # has a 0
-    ticks = sorted({record["value"] for record in known})
+    ticks = sorted({record["value"] for record in records})
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks], rotation=45)
     axes.minorticks_off()
     axes.set_xlabel(AXES[name])
@@ -96,8 +92,5 @@ def study_figure(name: str, records: Sequence[Record]) -> Figure:
 
 
 def _row(record: Record) -> Row:
-    gain = "undefined"
-    if record["gain"] is not None:
-        gain = with_interval(record["gain"], record["gain_ci"], share)
     error = with_interval(record["eer"], record["eer_ci"], percent)
-    return record["label"], record["enroll"], record["runtime"], error, gain
+    return record["label"], record["enroll"], record["runtime"], error, gain_with_interval(record)

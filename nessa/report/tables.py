@@ -1,122 +1,113 @@
-"""Evaluation records as tables: plain text for the terminal, Markdown for files."""
+"""Evaluation records as tables: plain text for the terminal, Markdown for files.
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+Records are those of `nessa.recipe.evaluation.evaluate_systems`, in any order.
+"""
 
+from collections.abc import Iterator, Sequence
+from itertools import chain
+
+from nessa.files import Record
+from nessa.metrics import table
+from nessa.metrics.table import Metric
 from nessa.recipe.config import Recipe
 from nessa.recipe.systems import NESSA, RAW
-from nessa.text import (
-    Row,
-    cost,
-    markdown_columns,
-    percent,
-    plain_columns,
-    share,
-    with_interval,
-    wrapped,
-)
+from nessa.text import ABSENT, Row, markdown_columns, plain_columns, share, with_interval, wrapped
 
-AS_NORM_HEADER: Row = (
-    "system", "enroll", "runtime", "trials", "EER %", "with AS-norm", "minDCF", "with AS-norm"
-)  # fmt: skip
-Record = Mapping[str, Any]
-HEADER: Row = ("system", "enroll", "runtime", "trials", "EER %", "minDCF", "recovered gain %")
 MEAN = f"{NESSA}.mean"
 CLAIM = 60  # % of the gain, which the paper claims
+UNDEFINED = "undefined"
+SYSTEM: Row = ("system", "enroll", "runtime", "trials")  # heads of what `system_cells` gives
+
+
+def format_records(records: Sequence[Record]) -> str:
+    """The table of systems for the terminal, and below it what its columns mean."""
+    return f"{plain_columns([header(), *table_rows(records)])}\n\n{wrapped(legend(records))}"
+
+
+def markdown_table(records: Sequence[Record]) -> str:
+    """The table of systems in Markdown, without a legend."""
+    return markdown_columns([header(), *table_rows(records)])
+
+
+def header() -> Row:
+    """The heads of the columns of `table_rows`."""
+    return *SYSTEM, *(metric.title for metric in table.METRICS), "recovered gain %"
+
+
+def table_rows(records: Sequence[Record]) -> list[Row]:
+    """A row per system and kind of trials; the seeds of a mean share one row below it."""
+    rows: list[Row] = []
+    averaged: dict[Row, list[Record]] = {
+        _cell(record): [] for record in records if record["aligner"] == MEAN
+    }
+    for record in ordered_records(records):
+        if record["aligner"] == NESSA and _cell(record) in averaged:
+            averaged[_cell(record)].append(record)
+            continue
+        figures = (_figure(record, metric) for metric in table.METRICS)
+        rows.append((*system_cells(record), *figures, gain_with_interval(record)))
+        if record["aligner"] == MEAN:
+            rows.append(_seeds_row(averaged[_cell(record)]))
+    return rows
+
+
+def _seeds_row(seeds: Sequence[Record]) -> Row:
+    gains = [gain(seed) for seed in seeds]
+    return (
+        "  seeds " + ", ".join(str(seed["seed"]) for seed in seeds),
+        "",
+        "",
+        "",
+        *(", ".join(m.show(seed[m.key]) for seed in seeds) for m in table.METRICS),
+        UNDEFINED if set(gains) == {UNDEFINED} else ", ".join(gains),
+    )
+
+
+def legend(records: Sequence[Record]) -> list[str]:
+    """What the columns mean, one sentence group per line, for the rows that there are."""
+    counts = {r["trials"]: f"{r['targets']} target, {r['nontargets']} non-target" for r in records}
+    trials = "; ".join(f"{condition}: {count}" for condition, count in counts.items())
+    lines = [
+        table.legend(),
+        "[low, high]: 95 % interval of a joint speaker bootstrap, the same draws for all systems.",
+        "Recovered gain: (E_oo - E) / (E_oo - E_nn), where E is the EER, E_oo that of the raw old "
+        "model on both sides and E_nn that of the raw new one. 100 %: as good as re-enrolling all "
+        "speakers; undefined: the new model is not significantly better than the old one.",
+        f"Trials: {trials}. profileN: the enrollment side is the mean of N utterances.",
+    ]
+    if any(record["aligner"] == MEAN for record in records):
+        lines.append("mean: average over trainings with different seeds, listed below it.")
+    if any(_is_control(record) for record in records):
+        lines.append(
+            "control: NESSA fitted with the same model on both sides. Its gain over the raw model "
+            "comes from a better back-end, not from alignment."
+        )
+    return lines
 
 
 def normalization_section(recipe: Recipe, records: Sequence[Record]) -> list[str]:
-    """Markdown lines; see `nessa.recipe.evaluation.evaluate_systems` for the records."""
+    """The section on AS-norm: Markdown lines."""
     scoring = recipe.scoring
     return [
         "## Score normalization",
         "",
-        markdown_columns([AS_NORM_HEADER, *_as_norm_rows(records)]),
+        markdown_columns(list(_as_norm_rows(records))),
         "",
-        f"AS-norm is two-sided: an enrollment vector is normalized by its {scoring.top_n} highest "
-        "scores with a cohort of the runtime side, a runtime vector by those with a cohort of the "
-        f"enrollment side. The cohorts are the means of the speakers of `{scoring.cohort}`, of "
-        "each model in its own space, then mapped as profiles and live utterances are. NESSA is "
-        "that of its first seed.",
+        "Two-sided AS-norm: an enrollment vector is normalized by its "
+        f"{scoring.top_n} highest scores with the runtime cohort, a test vector by those with the "
+        f"enrollment cohort. Cohort vectors are the speaker means of `{scoring.cohort}` in each "
+        "model's own space, then mapped as the embeddings of that side are. NESSA: first seed.",
         "",
     ]
 
 
 def _as_norm_rows(records: Sequence[Record]) -> Iterator[Row]:
+    heads = ((metric.title, "with AS-norm") for metric in table.METRICS)
+    yield *SYSTEM, *chain.from_iterable(heads)
     for record in ordered_records(records):
-        normalized = record["as_norm"]
-        if normalized is None:
-            continue
-        figures = [
-            with_interval(figures[name], figures[f"{name}_ci"], number)
-            for name, number in (("eer", percent), ("min_dcf", cost))
-            for figures in (record, normalized)
-        ]
-        yield system_label(record), record["enroll"], record["runtime"], record["trials"], *figures
-
-
-def format_records(records: Sequence[Record]) -> str:
-    """A plain-text table for the terminal, and below it what its columns mean.
-
-    Args:
-        records: of `nessa.recipe.evaluation.evaluate_systems`, in any order.
-
-    Returns:
-        Lines without a final line end.
-    """
-    return f"{plain_columns([HEADER, *table_rows(records)])}\n\n{wrapped(legend(records))}"
-
-
-def markdown_table(records: Sequence[Record]) -> str:
-    """The same table in Markdown, without a legend."""
-    return markdown_columns([HEADER, *table_rows(records)])
-
-
-def legend(records: Sequence[Record]) -> list[str]:
-    """What the columns mean, one sentence group per line, for the rows that there are."""
-    lines = [
-        "EER: equal error rate, on the ROC convex hull. minDCF: normalized detection cost at "
-        "p_target = 0.01, costs 1.",
-        "[low, high]: 95 % interval of a joint speaker bootstrap, the same draws for all systems.",
-        "Recovered gain: (E_oo - E) / (E_oo - E_nn), with E the EER, E_oo that of the raw old "
-        "model with itself and E_nn that of the new one. 100 % is as good as enrolling everybody "
-        "again; undefined: the new model is not significantly better than the old one.",
-        _trials_line(records),
-    ]
-    if any(record["aligner"] == MEAN for record in records):
-        lines.append(
-            "mean: average over trainings with different seeds, which are listed below it."
-        )
-    if any(_is_control(record) for record in records):
-        lines.append(
-            "control: NESSA fitted on a model with itself. What that gains over the raw model is "
-            "a better back-end, not alignment."
-        )
-    return lines
-
-
-def _trials_line(records: Sequence[Record]) -> str:
-    counts = {r["trials"]: f"{r['targets']} target, {r['nontargets']} non-target" for r in records}
-    listed = "; ".join(f"{condition}: {count}" for condition, count in counts.items())
-    return f"Trials: {listed}. profileN: the enrollment side is the mean of N utterances."
-
-
-def table_rows(records: Sequence[Record]) -> list[Row]:
-    """The table's rows below its header; the seeds of a mean share one row below it."""
-    return list(_rows(records))
-
-
-def _rows(records: Sequence[Record]) -> Iterator[Row]:
-    ordered = ordered_records(records)
-    averaged = {_cell(record) for record in records if record["aligner"] == MEAN}
-    for record in ordered:
-        if record["aligner"] == NESSA and _cell(record) in averaged:
-            continue
-        yield _row(record)
-        if record["aligner"] == MEAN:
-            yield _seeds_row(
-                [r for r in ordered if r["aligner"] == NESSA and _cell(r) == _cell(record)]
-            )
+        if normalized := record["as_norm"]:
+            figures = ((_figure(record, m), _figure(normalized, m)) for m in table.METRICS)
+            yield *system_cells(record), *chain.from_iterable(figures)
 
 
 def ordered_records(records: Sequence[Record]) -> list[Record]:
@@ -133,16 +124,9 @@ def ordered_records(records: Sequence[Record]) -> list[Record]:
     return sorted(records, key=place)
 
 
-def _pair(record: Record) -> tuple[str, str]:
-    return record["enroll"], record["runtime"]
-
-
-def _cell(record: Record) -> tuple[str, str, str]:
-    return record["trials"], *_pair(record)
-
-
-def _is_control(record: Record) -> bool:
-    return record["aligner"] != RAW and record["enroll"] == record["runtime"]
+def system_cells(record: Record) -> Row:
+    """A row's first cells: the system and the trials."""
+    return system_label(record), *_pair(record), record["trials"]
 
 
 def system_label(record: Record) -> str:
@@ -153,36 +137,34 @@ def system_label(record: Record) -> str:
     return f"{name} (control)" if _is_control(record) else name
 
 
-def _row(record: Record) -> Row:
-    return (
-        system_label(record),
-        *_pair(record),
-        record["trials"],
-        with_interval(record["eer"], record["eer_ci"], percent),
-        with_interval(record["min_dcf"], record["min_dcf_ci"], cost),
-        _gain(record),
-    )
+def gain(record: Record) -> str:
+    """The recovered gain in percent, without its interval."""
+    return UNDEFINED if record["gain"] is None else share(record["gain"])
 
 
-def _seeds_row(seeds: Sequence[Record]) -> Row:
-    gains = ["undefined" if seed["gain"] is None else share(seed["gain"]) for seed in seeds]
-    return (
-        "  seeds " + ", ".join(str(seed["seed"]) for seed in seeds),
-        "",
-        "",
-        "",
-        ", ".join(percent(seed["eer"]) for seed in seeds),
-        ", ".join(cost(seed["min_dcf"]) for seed in seeds),
-        "undefined" if set(gains) == {"undefined"} else ", ".join(gains),
-    )
-
-
-def _gain(record: Record) -> str:
+def gain_with_interval(record: Record) -> str:
+    """The recovered gain in percent, with its interval where it has one."""
     if record["gain"] is None:
-        return "undefined"
-    if record["aligner"] == RAW and record["gain"] == 0:
-        return "–"  # the old model itself: what gains are counted from
+        return UNDEFINED
+    if record.get("aligner") == RAW and record["gain"] == 0:
+        return ABSENT  # the old model itself: what gains are counted from
     low, high = record["gain_ci"]
     if low == high:
         return share(record["gain"])  # the new model itself: 100 % by definition
     return with_interval(record["gain"], (low, high), share)
+
+
+def _figure(record: Record, metric: Metric) -> str:
+    return with_interval(record[metric.key], record[f"{metric.key}_ci"], metric.show)
+
+
+def _pair(record: Record) -> Row:
+    return record["enroll"], record["runtime"]
+
+
+def _cell(record: Record) -> Row:
+    return record["trials"], *_pair(record)
+
+
+def _is_control(record: Record) -> bool:
+    return record["aligner"] != RAW and record["enroll"] == record["runtime"]

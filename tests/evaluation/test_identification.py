@@ -46,7 +46,7 @@ def vectors(keys, dim=6, seed=0):
 
 @st.composite
 def searches(draw):
-    """Scores (P, G) with many ties and probes of both kinds, in any order."""
+    """Scores (P, G) with many ties and utterances of both kinds, in any order."""
     profiles = draw(st.integers(1, 4))
     count = draw(st.integers(2, 25))
     speakers = draw(st.lists(st.integers(0, profiles + 2), min_size=count, max_size=count))
@@ -110,11 +110,11 @@ def test_open_set_misses_least_within_the_false_positives_that_are_allowed(syste
     assert point.fnir == pytest.approx(fnir)
     assert brute_rates(scores, speakers, point.threshold) == pytest.approx((point.fpir, fnir))
     assert point.false_positives == round(point.fpir * nonmated)
-    # Where two thresholds miss as much, the lower is taken, which accepts more guests.
+    # Where two thresholds miss as much, the lower is taken, which accepts more impostors.
     assert reached <= point.fpir + 1e-12 and point.fpir <= fpir + 1e-12
 
 
-def test_a_fraction_of_all_probes_is_not_rounded_down():
+def test_a_fraction_of_all_utterances_is_not_rounded_down():
     scores = np.append(np.arange(100.0), 50)[:, None]
     result = Search.of(scores, np.append(np.ones(100, int), 0))
     assert result.operating_point(0.29).false_positives == 29  # 0.29 * 100 < 29 in floating point
@@ -129,11 +129,11 @@ def test_a_tie_is_not_an_identification():
     assert (result.rank_rate(1), result.rank_rate(2)) == (0.5, 1)
 
 
-def test_tied_guests_are_rejected_together_and_so_is_a_mated_probe_that_ties_with_them():
-    # 100 guests: at 2 % two may be accepted, but three tie for second place.
-    guests = np.concatenate([[0.9], [0.8] * 3, np.linspace(0, 0.5, 96)])
+def test_tied_impostors_are_rejected_together_and_so_is_a_mated_utterance_that_ties_with_them():
+    # 100 impostors: at 2 % two may be accepted, but three tie for second place.
+    impostors = np.concatenate([[0.9], [0.8] * 3, np.linspace(0, 0.5, 96)])
     mated = [0.95, 0.8, 0.7]
-    scores = np.append(mated, guests)[:, None]
+    scores = np.append(mated, impostors)[:, None]
     point = Search.of(scores, [0] * 3 + [1] * 100).operating_point(0.02)
     assert (point.false_positives, point.fpir, point.fnir) == (1, 0.01, 2 / 3)
     assert 0.8 < point.threshold < 0.8 + 1e-12
@@ -155,9 +155,9 @@ def test_float32_scores_keep_their_threshold():
     assert np.mean(own < point.threshold) == point.fnir
 
 
-def test_an_fpir_that_the_probes_cannot_resolve_is_undefined():
-    def result(guests):
-        return Search.of(np.arange(guests + 1.0)[:, None], [0] + [1] * guests)
+def test_an_fpir_that_too_few_utterances_cannot_resolve_is_undefined():
+    def result(impostors):
+        return Search.of(np.arange(impostors + 1.0)[:, None], [0] + [1] * impostors)
 
     assert result(300).operating_point(0.001) is None
     assert result(999).operating_point(0.001) is None
@@ -211,12 +211,12 @@ def test_a_system_that_guesses():
 
 
 @pytest.mark.parametrize("block", [1, 50, 2**22])
-def test_search_scores_every_probe_with_every_profile(monkeypatch, block):
+def test_search_scores_every_utterance_with_every_profile(monkeypatch, block):
     monkeypatch.setattr(identification, "SCORE_FLOATS", block)
-    gallery, probes = vectors("abcde"), vectors([f"p{n}" for n in range(40)], seed=1)
+    gallery, tests = vectors("abcde"), vectors([f"p{n}" for n in range(40)], seed=1)
     speakers = np.arange(40) % 9
-    expected = Search.of(cosine_matrix(probes, gallery), speakers)
-    result = search(gallery, probes, speakers)
+    expected = Search.of(cosine_matrix(tests, gallery), speakers)
+    result = search(gallery, tests, speakers)
     np.testing.assert_allclose(result.own, expected.own, rtol=1e-5)
     np.testing.assert_allclose(result.top, expected.top, rtol=1e-5)
     for column in ("rank", "mated", "nonmated"):
@@ -227,7 +227,7 @@ def test_search_scores_every_probe_with_every_profile(monkeypatch, block):
 # ---- bootstrap ----
 
 
-def test_weighted_draws_equal_probes_repeated_literally():
+def test_weighted_draws_equal_utterances_repeated_literally():
     rng = np.random.default_rng(3)
     speakers = rng.integers(0, 12, size=150)
     scores = (rng.normal(size=(150, 6)) + 2 * (speakers[:, None] == np.arange(6))).round(1)
@@ -257,7 +257,7 @@ def test_draws_are_seeded_and_paired():
     assert (a.rank1.draws == again.rank1.draws).all()
     assert (a.fnir[0].draws == again.fnir[0].draws).all()
     paired = difference(b.rank1, a.rank1)
-    assert paired.interval[0] >= 0, "each probe is found by b where it is by a"
+    assert paired.interval[0] >= 0, "each utterance is found by b where it is by a"
     assert a.rank1.interval[1] > b.rank1.interval[0], "which unpaired intervals do not show"
 
 
@@ -276,20 +276,20 @@ def test_nothing_is_on_both_sides(seed, existing):
         protocol = draw_protocol(utt2spk, utt2session, (1, 3, 9), seed=seed)
         assert all(name.endswith("-0") for name in protocol.enroll_map)
     assert list(protocol.profiles) == [1, 3, 9]
-    assert len(protocol.enrolled) == len(protocol.visitors) == 6
+    assert len(protocol.enrolled) == len(protocol.impostors) == 6
     for speaker in protocol.enrolled:
         names = [gallery[speaker] for gallery in protocol.profiles.values()]
         one, three, nine = (set(protocol.enroll_map[name]) for name in names)
         assert one < three < nine and (len(one), len(three), len(nine)) == (1, 3, 9)
         assert {utt2spk[utterance] for utterance in nine} == {speaker}
-        probes = [utt for utt, spk in protocol.probes.items() if spk == speaker]
-        assert probes and {utt2spk[utterance] for utterance in probes} == {speaker}
-        assert not {utt2session[u] for u in nine} & {utt2session[u] for u in probes}
-    guests = {utt for utt in utt2spk if utt2spk[utt] in protocol.visitors}
-    assert set(protocol.guests) == guests
-    assert not guests & set(protocol.probes)
-    assert protocol.utterances == [*protocol.probes, *protocol.guests]
-    names = [*protocol.enrolled, *protocol.visitors]
+        tests = [utt for utt, spk in protocol.mated.items() if spk == speaker]
+        assert tests and {utt2spk[utterance] for utterance in tests} == {speaker}
+        assert not {utt2session[u] for u in nine} & {utt2session[u] for u in tests}
+    impostors = {utt for utt in utt2spk if utt2spk[utt] in protocol.impostors}
+    assert set(protocol.nonmated) == impostors
+    assert not impostors & set(protocol.mated)
+    assert protocol.utterances == [*protocol.mated, *protocol.nonmated]
+    names = [*protocol.enrolled, *protocol.impostors]
     assert [names[s] for s in protocol.speakers] == [utt2spk[u] for u in protocol.utterances]
 
 
@@ -305,13 +305,13 @@ def test_the_draw_depends_on_seed_and_content_only():
     assert all(first.enrolled != other.enrolled for other in others)
 
 
-def test_sizes_that_few_can_give_are_left_out_and_their_speakers_stay_guests(caplog):
+def test_sizes_that_few_can_give_are_left_out_and_their_speakers_stay_impostors(caplog):
     utt2spk, utt2session = corpus(speakers=10, sessions=2)  # 3 outside one session
     kept = {utt: spk for utt, spk in utt2spk.items() if spk > "id02" or "-s0-" in utt}
     protocol = draw_protocol(kept, utt2session, sizes=(1, 3, 10), enrolled_share=0.7)
     assert list(protocol.profiles) == [1, 3]
     assert "no profiles of 10 utterances: 0 of 10 speakers" in caplog.text
-    assert protocol.visitors == ["id00", "id01", "id02"], "they have one session"
+    assert protocol.impostors == ["id00", "id01", "id02"], "they have one session"
     with pytest.raises(InputError, match=r"no profile size of .* by 8 of 10 speakers"):
         draw_protocol(kept, utt2session, enrolled_share=0.8)
 
@@ -319,7 +319,7 @@ def test_sizes_that_few_can_give_are_left_out_and_their_speakers_stay_guests(cap
 def test_protocols_that_cannot_be_drawn():
     utt2spk, utt2session = corpus(speakers=4)
     for share in (0.0, 0.25, 1.0):
-        with pytest.raises(InputError, match="needs 2 or more enrolled speakers and a guest"):
+        with pytest.raises(InputError, match="needs 2 or more enrolled speakers and an impostor"):
             draw_protocol(utt2spk, utt2session, enrolled_share=share)
     with pytest.raises(InputError, match="distinct"):
         draw_protocol(utt2spk, utt2session, sizes=(3, 3))
@@ -357,8 +357,8 @@ def test_unfit_enrollment_maps_are_refused(enroll_map, message):
 GOOD = {
     "profiles": {1: {"a": "a-p1"}},
     "enroll_map": {"a-p1": ["a1"]},
-    "probes": {"a2": "a"},
-    "guests": {"g1": "g"},
+    "mated": {"a2": "a"},
+    "nonmated": {"g1": "g"},
 }
 
 
@@ -370,12 +370,12 @@ GOOD = {
         ({"profiles": {1: {"a": "a-p1"}, 2: {}}}, "'a' has a profile of one size and none of 2"),
         ({"enroll_map": {}}, "'a-p1' has not 1 different utterances"),
         ({"enroll_map": {"a-p1": ["a1", "a3"]}}, "'a-p1' has not 1 different utterances"),
-        ({"probes": {}}, "'a' has a profile or probes, but not both"),
-        ({"probes": {"a2": "a", "b1": "b"}}, "'b' has a profile or probes, but not both"),
-        ({"guests": {}}, "guests must be some speakers who are not enrolled, got none"),
-        ({"guests": {"a3": "a"}}, "not enrolled, got .'a'"),
-        ({"probes": {"a1": "a"}}, "'a1' is in a profile and a probe"),
-        ({"guests": {"a1": "g"}}, "'a1' is in a profile and a probe"),
+        ({"mated": {}}, "'a' has a profile or test utterances, but not both"),
+        ({"mated": {"a2": "a", "b1": "b"}}, "'b' has a profile or test utterances, but not both"),
+        ({"nonmated": {}}, "impostors must be speakers who are not enrolled, got none"),
+        ({"nonmated": {"a3": "a"}}, "not enrolled, got .'a'"),
+        ({"mated": {"a1": "a"}}, "'a1' is in a profile and a test utterance"),
+        ({"nonmated": {"a1": "g"}}, "'a1' is in a profile and a test utterance"),
     ],
 )
 def test_protocols_that_leak_or_lack_are_refused(change, message):
@@ -388,7 +388,7 @@ def test_protocols_that_leak_or_lack_are_refused(change, message):
 
 
 def alike(protocol, seed=0):
-    names = [*protocol.enrolled, *protocol.visitors]
+    names = [*protocol.enrolled, *protocol.impostors]
     matrix = np.random.default_rng(seed).normal(size=(len(names), len(names)))
     return Similarity(names, (matrix + matrix.T).astype(np.float32))
 
@@ -401,20 +401,20 @@ def test_households_are_drawn_as_described():
         ("random", (50, 2)), ("hard", (6, 2)), ("random", (50, 6)), ("hard", (6, 6)),
     ]  # fmt: skip
     for homes in drawn:
-        assert homes.visitors.min() >= 6 and homes.visitors.max() < 12 and homes.members.max() < 6
-        for row in (*homes.members, *homes.visitors):
+        assert homes.impostors.min() >= 6 and homes.impostors.max() < 12 and homes.members.max() < 6
+        for row in (*homes.members, *homes.impostors):
             assert len(set(row)) == len(row)
     hard = drawn[1]
-    for speaker, (members, visitors) in enumerate(zip(hard.members, hard.visitors, strict=True)):
+    for speaker, (members, impostors) in enumerate(zip(hard.members, hard.impostors, strict=True)):
         others = [s for s in range(6) if s != speaker]
         assert members[0] == speaker
         assert members[1] == max(others, key=lambda s: similarity.matrix[speaker, s])
         by_likeness = sorted(range(6, 12), key=lambda g: -similarity.matrix[speaker, g])
-        assert visitors.tolist() == by_likeness[:2]
+        assert impostors.tolist() == by_likeness[:2]
     # Everybody has the same chance.
     many = draw_households(protocol, similarity, sizes=(3,), count=3000)[0]
     assert np.bincount(many.members.ravel()) == pytest.approx(1500, rel=0.1)
-    assert np.bincount(many.visitors.ravel())[6:] == pytest.approx(1000, rel=0.1)
+    assert np.bincount(many.impostors.ravel())[6:] == pytest.approx(1000, rel=0.1)
 
 
 def test_households_are_seeded_per_size_and_do_not_depend_on_the_order_of_similarities():
@@ -431,7 +431,7 @@ def test_households_are_seeded_per_size_and_do_not_depend_on_the_order_of_simila
         + draw_households(protocol, similarity, (3,), 20, seed=1),
     ):
         for a, b in zip(first, other, strict=True):
-            assert (a.members == b.members).all() and (a.visitors == b.visitors).all()
+            assert (a.members == b.members).all() and (a.impostors == b.impostors).all()
     changed = draw_households(protocol, similarity, (2, 3), 20, seed=2)
     assert (first[0].members != changed[0].members).any()
     assert (first[1].members == changed[1].members).all(), "hard ones are not drawn"
@@ -441,24 +441,24 @@ def test_households_are_seeded_per_size_and_do_not_depend_on_the_order_of_simila
 def test_households_by_a_loop(monkeypatch, block):
     monkeypatch.setattr(identification, "SCORE_FLOATS", block)
     rng = np.random.default_rng(0)
-    gallery, probes = vectors("abcdef"), vectors([f"p{n}" for n in range(50)], seed=1)
+    gallery, tests = vectors("abcdef"), vectors([f"p{n}" for n in range(50)], seed=1)
     speakers = rng.integers(0, 10, size=50)
     homes = Households(
         "random",
         np.array([rng.permutation(6)[:3] for _ in range(20)]),
-        np.array([6 + rng.permutation(3)[:2] for _ in range(20)]),  # nobody visits with 9
+        np.array([6 + rng.permutation(3)[:2] for _ in range(20)]),  # 9 has no impostors
     )
-    scores = cosine_matrix(probes, gallery)
+    scores = cosine_matrix(tests, gallery)
     found, highest = [], []
-    for members, visitors in zip(homes.members, homes.visitors, strict=True):
+    for members, impostors in zip(homes.members, homes.impostors, strict=True):
         for row, speaker in zip(scores, speakers, strict=True):
             inside = {member: row[member] for member in members}
             if speaker in members:
                 own = inside.pop(speaker)
                 found.append((own, 1 + sum(s >= own for s in inside.values())))
-            if speaker in visitors:
+            if speaker in impostors:
                 highest.append(max(inside.values()))
-    result = search_households(gallery, probes, speakers, homes)
+    result = search_households(gallery, tests, speakers, homes)
     got = sorted(zip(result.own, result.rank, strict=True))
     np.testing.assert_allclose(got, sorted(found), rtol=1e-5)
     np.testing.assert_allclose(np.sort(result.top), np.sort(highest), rtol=1e-5)
@@ -467,8 +467,8 @@ def test_households_by_a_loop(monkeypatch, block):
 
 def test_pooled_searches_resolve_no_more_than_their_utterances():
     homes = Households("random", np.tile([0, 1], (500, 1)), np.tile([2, 3], (500, 1)))
-    gallery, probes = vectors("ab"), vectors([f"p{n}" for n in range(80)], seed=1)
-    result = search_households(gallery, probes, np.arange(80) % 4, homes)
+    gallery, tests = vectors("ab"), vectors([f"p{n}" for n in range(80)], seed=1)
+    result = search_households(gallery, tests, np.arange(80) % 4, homes)
     assert (len(result.top), result.distinct) == (500 * 40, 40)
     assert result.operating_point(0.01) is None
     assert result.operating_point(0.05) is not None
@@ -535,8 +535,8 @@ def test_unfit_households_are_refused():
         ((good, (7,)), r"\[7\] profiles from 6 enrolled"),
         ((good, ()), "households"),
         ((good, (2,), 0), "0 households"),
-        ((good, (2,), 5, 0), "0 visitors from 6 guests"),
-        ((good, (2,), 5, 7), "7 visitors from 6 guests"),
+        ((good, (2,), 5, 0), "0 impostors per household, of 6"),
+        ((good, (2,), 5, 7), "7 impostors per household, of 6"),
         ((nan, (2,)), "not finite"),
         ((Similarity(good.speakers[:-1], good.matrix[:-1, :-1]), (2,)), "has no similarities"),
         ((Similarity(good.speakers, good.matrix[:-1]), (2,)), "square"),
@@ -544,16 +544,16 @@ def test_unfit_households_are_refused():
     ):
         with pytest.raises(InputError, match=message):
             draw_households(protocol, *arguments)
-    gallery, probes = vectors("abc"), vectors("pq", seed=1)
-    for members, visitors in (([[0, 3]], [[4]]), ([[0, 1]], [[2]])):
-        homes = Households("random", np.array(members), np.array(visitors))
+    gallery, tests = vectors("abc"), vectors("pq", seed=1)
+    for members, impostors in (([[0, 3]], [[4]]), ([[0, 1]], [[2]])):
+        homes = Households("random", np.array(members), np.array(impostors))
         with pytest.raises(InputError, match="another gallery"):
-            search_households(gallery, probes, [0, 3], homes)
+            search_households(gallery, tests, [0, 3], homes)
     none = Households("random", np.empty((0, 2), int), np.empty((0, 1), int))
     with pytest.raises(InputError, match="no households"):
-        search_households(gallery, probes, [0, 3], none)
+        search_households(gallery, tests, [0, 3], none)
     with pytest.raises(InputError, match="numbers from 0"):
-        search_households(gallery, probes, [0, -3], none)
+        search_households(gallery, tests, [0, -3], none)
 
 
 # ---- a system ----
@@ -561,7 +561,7 @@ def test_unfit_households_are_refused():
 
 @pytest.fixture(scope="module")
 def world():
-    """A protocol with 60 enrolled speakers and 60 guests, households, and two models' views."""
+    """A protocol with 60 enrolled speakers and 60 impostors, households, and two models' views."""
     *views, utt2spk = Simulation(dims=(24, 32), factor_dim=16, noise=(1.2, 0.7)).sample(120, 12)
     old, new = (Embeddings(v.keys, v.matrix - v.matrix.mean(axis=0)) for v in views)
     utt2session = {key: f"s{row % 12 // 3}" for row, key in enumerate(utt2spk)}
@@ -585,23 +585,23 @@ def test_records_are_those_of_the_searches_and_json(world):
 
     profiles = profile_means(old, protocol.enroll_map)
     gallery = profiles.select([protocol.profiles[3][s] for s in protocol.enrolled])
-    probes = old.select(protocol.utterances)
-    result = search(gallery, probes, protocol.speakers)
+    tests = old.select(protocol.utterances)
+    result = search(gallery, tests, protocol.speakers)
     estimates = bootstrap_search(result, draws=50, seed=3)
     closed = find(records, task="closed", profile=3)
     assert (closed["rank1"], closed["rank5"]) == (result.rank_rate(), result.rank_rate(5))
     assert closed["rank1_ci"] == list(estimates.rank1.interval)
-    assert closed["mated"] == len(protocol.probes) and closed["gallery"] == 60
+    assert closed["mated"] == len(protocol.mated) and closed["gallery"] == 60
     opened = find(records, task="open", profile=3, fpir=0.01)
     point = result.operating_point(0.01)
     assert (opened["fnir"], opened["fpir_reached"]) == (point.fnir, point.fpir)
     assert opened["dir"] == pytest.approx(1 - opened["fnir"])
     assert opened["fnir_ci"] == list(estimates.fnir[0].interval)
-    assert opened["nonmated"] == len(protocol.guests) == 720
+    assert opened["nonmated"] == len(protocol.nonmated) == 720
     unresolved = find(records, task="open", profile=3, fpir=0.001)
     assert [unresolved[k] for k in ("fnir", "fnir_ci", "dir", "threshold")] == [None] * 4
     home = find(records, task="household", profile=3, n=5, drawn="hard")
-    pooled = search_households(gallery, probes, protocol.speakers, homes[3])
+    pooled = search_households(gallery, tests, protocol.speakers, homes[3])
     assert home["misidentified"] == pytest.approx(1 - pooled.rank_rate())
     assert home["fnir"] == pooled.operating_point(0.01).fnir
     assert (home["households"], home["nonmated"]) == (60, 60 * 2 * 12)
@@ -673,7 +673,7 @@ def test_systems_that_do_not_fit_are_refused(world):
 @pytest.mark.parametrize(
     ("scores", "speakers", "message"),
     [
-        ([[0.0, math.nan], [1, 2]], [0, 2], r"probe 0 with profile 1 .* is nan"),
+        ([[0.0, math.nan], [1, 2]], [0, 2], r"test utterance 0 with profile 1 .* is nan"),
         ([[0.0], [math.inf]], [0, 1], "is inf"),
         ([[0.0], [1]], [0], "shape"),
         ([0.0, 1], [0, 1], "shape"),
@@ -688,21 +688,21 @@ def test_unfit_scores_are_refused(scores, speakers, message):
 
 
 def test_searches_of_one_kind_have_the_rates_of_that_kind_only():
-    mated, guests = Search.of([[1.0]], [0]), Search.of([[1.0]], [1])
+    mated, impostors = Search.of([[1.0]], [0]), Search.of([[1.0]], [1])
     assert mated.rank_rate() == 1
-    with pytest.raises(InputError, match="needs utterances of guests"):
+    with pytest.raises(InputError, match="needs some of impostors"):
         mated.operating_point(0.01)
-    for refused in (guests.rank_rate, lambda: guests.operating_point(0.01)):
-        with pytest.raises(InputError, match="no mated probes"):
+    for refused in (impostors.rank_rate, lambda: impostors.operating_point(0.01)):
+        with pytest.raises(InputError, match="no mated test utterances"):
             refused()
     both = Search.of([[1.0], [1.0]], [0, 1])
     for fpir in (0, 1, math.nan):
         with pytest.raises(InputError, match="between 0 and 1"):
             both.operating_point(fpir)
     gallery = vectors("ab")
-    with pytest.raises(InputError, match="0 profiles and 2 probes"):
+    with pytest.raises(InputError, match="0 profiles and 2 test utterances"):
         search(Embeddings([], np.empty((0, 6))), gallery, [0, 1])
-    with pytest.raises(InputError, match="2 probes but speakers of shape"):
+    with pytest.raises(InputError, match="2 test utterances but speakers of shape"):
         search(gallery, vectors("pq"), [0])
 
 
@@ -714,7 +714,7 @@ def test_any_corpus_gives_a_protocol_without_leaks(speakers, sessions, utterance
     enrolling = {u for utterances in protocol.enroll_map.values() for u in utterances}
     sessions_of = [
         {(utt2spk[u], utt2session[u]) for u in side}
-        for side in (enrolling, protocol.probes, protocol.guests)
+        for side in (enrolling, protocol.mated, protocol.nonmated)
     ]
     assert not sessions_of[0] & sessions_of[1]
     assert not (sessions_of[0] | sessions_of[1]) & sessions_of[2]

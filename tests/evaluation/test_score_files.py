@@ -72,13 +72,13 @@ def test_intervals_and_differences_are_paired(files: Files) -> None:
     sides = [
         [files.utt2spk[name] for name in side] for side in (files.listed.enroll, files.listed.test)
     ]
-    drawn = bootstrap(files.scores, files.listed.labels, *sides, draws=50, seed=1)
-    assert good["eer_ci"] == list(drawn.eer[0].interval)
-    assert bad["min_dcf_ci"] == list(drawn.min_dcf[1].interval)
-    excess = difference(drawn.eer[1], drawn.eer[0])
+    first, second = bootstrap(files.scores, files.listed.labels, *sides, draws=50, seed=1)
+    assert good["eer_ci"] == list(first["eer"].interval)
+    assert bad["min_dcf_ci"] == list(second["min_dcf"].interval)
+    excess = difference(second["eer"], first["eer"])
     assert (bad["over_first"], bad["over_first_ci"]) == (excess.value, list(excess.interval))
     assert "over_first" not in good
-    excess = difference(drawn.min_dcf[1], drawn.min_dcf[0])
+    excess = difference(second["min_dcf"], first["min_dcf"])
     assert bad["min_dcf_over_first_ci"] == list(excess.interval)
 
 

@@ -19,6 +19,7 @@ from nessa import InputError
 from nessa.metrics import roc as metrics
 from nessa.metrics.bootstrap import Estimate, bootstrap, difference, mean_estimate, recovered_gain
 from nessa.metrics.roc import Roc, act_dcf, cllr, det_points, eer, min_cllr, min_dcf
+from nessa.metrics.table import EER, Metric
 
 SORTED_METRICS = {
     "eer": eer,
@@ -397,7 +398,10 @@ def test_weighted_draws_equal_trials_repeated_literally():
     rng = np.random.default_rng(3)
     scores, labels, enroll, test = speaker_trials(rng, speakers=7)
     scores = scores.round(1)  # ties
-    drawn = bootstrap([scores, -scores], labels, enroll, test, draws=30, seed=5, p_target=0.2)
+    cost = Metric("cost", "cost", "at a prior of 0.2", lambda roc: roc.min_dcf(0.2))
+    drawn = bootstrap(
+        [scores, -scores], labels, enroll, test, draws=30, seed=5, metrics=(EER, cost)
+    )
     names = list(dict.fromkeys([*enroll, *test]))
     rng = np.random.default_rng(5)
     for draw in range(30):
@@ -414,12 +418,14 @@ def test_weighted_draws_equal_trials_repeated_literally():
                 break
         for system, sign in enumerate((1, -1)):
             literal = np.repeat(sign * scores, weights)
-            assert drawn.eer[system].draws[draw] == pytest.approx(eer(literal, repeated), abs=1e-12)
-            assert drawn.min_dcf[system].draws[draw] == pytest.approx(
+            assert drawn[system]["eer"].draws[draw] == pytest.approx(
+                eer(literal, repeated), abs=1e-12
+            )
+            assert drawn[system]["cost"].draws[draw] == pytest.approx(
                 min_dcf(literal, repeated, 0.2), abs=1e-12
             )
-    assert drawn.eer[0].value == eer(scores, labels)
-    assert drawn.min_dcf[1].value == min_dcf(-scores, labels, 0.2)
+    assert drawn[0]["eer"].value == eer(scores, labels)
+    assert drawn[1]["cost"].value == min_dcf(-scores, labels, 0.2)
 
 
 def test_weights_of_zero_leave_the_hull_of_the_other_trials():
@@ -431,15 +437,18 @@ def test_draws_are_seeded_and_paired():
     trials = speaker_trials(np.random.default_rng(0), speakers=10)
     scores, *rest = trials
     one = bootstrap([scores, scores], *rest, draws=20, seed=1)
-    assert (one.eer[0].draws == one.eer[1].draws).all()
-    assert (one.eer[0].draws == bootstrap([scores], *rest, draws=20, seed=1).eer[0].draws).all()
-    assert (one.eer[0].draws != bootstrap([scores], *rest, draws=20, seed=2).eer[0].draws).any()
+    assert (one[0]["eer"].draws == one[1]["eer"].draws).all()
+    (again,) = bootstrap([scores], *rest, draws=20, seed=1)
+    (other,) = bootstrap([scores], *rest, draws=20, seed=2)
+    assert (one[0]["eer"].draws == again["eer"].draws).all()
+    assert (one[0]["eer"].draws != other["eer"].draws).any()
 
 
 def test_draws_without_a_class_are_redrawn():
     # Only the pair s0, s1 has non-targets, and only s0 targets: most draws lack one of them.
     speakers = ["s0", "s0", "s1"], ["s1", "s0", "s1"]
-    estimate = bootstrap([[0.0, 1.0, 2.0]], [False, True, True], *speakers, draws=200).eer[0]
+    (estimates,) = bootstrap([[0.0, 1.0, 2.0]], [False, True, True], *speakers, draws=200)
+    estimate = estimates["eer"]
     assert (estimate.draws == 0).all() and len(estimate.draws) == 200
 
 
@@ -491,7 +500,7 @@ def covered(experiments, draws, seed=0, **design):
     hits = 0
     for number in range(experiments):
         (scores, *trials), truth = experiment(rng, **design)
-        low, high = bootstrap([scores], *trials, draws=draws, seed=number).eer[0].interval
+        low, high = bootstrap([scores], *trials, draws=draws, seed=number)[0]["eer"].interval
         hits += low <= truth <= high
     return hits
 

@@ -1,5 +1,6 @@
 """Evaluation: records agree with the metrics of the same scores, computed directly."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,12 +10,15 @@ import pytest
 from nessa.errors import InputError
 from nessa.files import write_table
 from nessa.metrics.bootstrap import bootstrap
-from nessa.metrics.roc import act_dcf, cllr, eer, min_cllr, min_dcf
+from nessa.metrics.roc import Roc, act_dcf, cllr, eer, min_cllr, min_dcf
+from nessa.metrics.table import METRICS, Metric
 from nessa.recipe.config import Recipe
 from nessa.recipe.evaluation import evaluate_systems
 from nessa.recipe.layout import AS_NORM, score_file
 from nessa.recipe.resolve import resolve
 from nessa.recipe.systems import System, has_as_norm
+from nessa.report.tables import format_records, markdown_table, normalization_section
+from nessa.text import percent, with_interval
 from nessa.trials import Trials
 from tests.conftest import ROOT
 from tests.pairs import all_trials, two_views, write_system
@@ -115,12 +119,44 @@ def test_intervals_come_from_the_joint_speaker_bootstrap(eval_set: EvalSet, reci
     sides = [[eval_set.utt2spk[name] for name in side] for side in (trials.enroll, trials.test)]
     scores = [eval_set.draw(trials, NOISE[system]) for system in (OLD, NEW, LOGIT)]
     drawn = bootstrap(scores, trials.labels, *sides, draws=DRAWS, seed=SEED)
-    for record, error, cost in zip(
-        of(eval_set.evaluate(recipe, OLD, NEW, LOGIT)), drawn.eer, drawn.min_dcf, strict=True
-    ):
-        assert record["eer_ci"] == list(error.interval)
-        assert record["min_dcf_ci"] == list(cost.interval)
+    records = of(eval_set.evaluate(recipe, OLD, NEW, LOGIT))
+    for record, estimates in zip(records, drawn, strict=True):
+        assert record["eer_ci"] == list(estimates["eer"].interval)
+        assert record["min_dcf_ci"] == list(estimates["min_dcf"].interval)
         assert record["eer_ci"][0] <= record["eer"] <= record["eer_ci"][1]
+
+
+def misses_at_1_percent_false_alarms(roc: Roc) -> float:
+    return float(roc.p_miss[np.argmax(roc.p_fa <= 0.01)])
+
+
+def test_a_metric_is_a_function_and_a_line_of_the_registry(
+    eval_set: EvalSet, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = eval_set.evaluate(recipe, OLD, NEW, LOGIT, NESSA, NESSA2)
+    new = Metric(
+        "miss_at_1", "miss at 1 % FA", "miss rate", misses_at_1_percent_false_alarms, rate=True
+    )
+    monkeypatch.setattr("nessa.metrics.table.METRICS", (*METRICS, new))
+    records = eval_set.evaluate(recipe, OLD, NEW, LOGIT, NESSA, NESSA2)
+    added = {"miss_at_1", "miss_at_1_ci"}
+    for before, after in zip(known, records, strict=True):
+        assert after.keys() == before.keys() | added
+        assert {k: after[k] for k in before if k != "as_norm"} == {
+            k: before[k] for k in before if k != "as_norm"
+        }
+        low, high = after["miss_at_1_ci"]
+        assert low <= after["miss_at_1"] <= high
+        assert after["as_norm"] is None or after["as_norm"].keys() >= added
+    trials = eval_set.lists["trials"]
+    curve = Roc.of(eval_set.draw(trials, NOISE[LOGIT]), trials.labels)
+    logit = next(record for record in records if record["aligner"] == "logit")
+    assert logit["miss_at_1"] == misses_at_1_percent_false_alarms(curve)
+    cell = with_interval(logit["miss_at_1"], logit["miss_at_1_ci"], percent)
+    page = markdown_table(records)
+    assert "| miss at 1 % FA % |" in re.sub(" +", " ", page) and cell in page
+    assert "miss at 1 % FA: miss rate." in format_records(records)
+    assert cell in "\n".join(normalization_section(recipe, records))
 
 
 def test_the_gain_is_0_for_the_old_model_and_1_for_the_new(

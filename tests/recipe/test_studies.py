@@ -10,7 +10,7 @@ from nessa.files import read_json
 from nessa.recipe import studies
 from nessa.recipe.resolve import load_recipe
 from nessa.recipe.studies import read_studies, run_study
-from nessa.report.studies import format_study, study_sections, write_study_figures
+from nessa.report.studies import format_study, study_plots, study_sections
 from tests.toy import Toy
 
 
@@ -66,8 +66,9 @@ def test_the_report_shows_studies_of_the_same_settings_only(
     assert found == {"speakers": read_json(toy.exp / "studies/speakers.json")["records"]}
     lines = study_sections(found)
     assert sum(line.startswith("| 10 speakers") for line in "\n".join(lines).split("\n")) == 2
-    figures = write_study_figures({"speakers": [_with_gain(r) for r in records]}, toy.folder)
-    assert [path.name for path in figures] == ["study_speakers.png", "study_speakers.svg"]
+    (plot,) = study_plots({"speakers": [_with_gain(r) for r in records]})
+    paths = plot.save(toy.folder)
+    assert [path.name for path in paths] == ["study_speakers.png", "study_speakers.svg"]
     changed = recipe.model_copy(update={"seed": 7})
     assert read_studies(toy.exp, changed) == {}
     assert "run `nessa study speakers` again" in caplog.text

@@ -23,12 +23,10 @@ from nessa.recipe.evaluation import evaluate_systems
 from nessa.recipe.layout import score_file
 from nessa.recipe.systems import System, aligned_systems, symmetric_systems, update_cells
 from nessa.report import write_report
+from nessa.report.calibration import histogram_plot, reliability_curve, reliability_plot
 from nessa.report.plots import (
     det_curve,
-    reliability_curve,
-    write_det,
-    write_histograms,
-    write_reliability,
+    det_plot,
 )
 from nessa.report.sentences import compare_systems, nessa_cost, relative_change
 from nessa.report.tables import format_records, markdown_table
@@ -288,7 +286,7 @@ def test_plots_are_valid_small_and_reproducible(tmp_path: Path) -> None:
     scores, labels = overlapping(100_000)
     panels = {f"panel {k}": {f"system {c}": scores * (1 + c) for c in range(5)} for k in "ab"}
     for copy in ("first", "second"):
-        paths = write_det(panels, labels, tmp_path / copy / "det")
+        paths = det_plot(panels, labels).save(tmp_path / copy)
         assert [path.name for path in paths] == ["det.png", "det.svg"]
     png, svg = paths
     assert png.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
@@ -302,7 +300,7 @@ def test_plots_are_valid_small_and_reproducible(tmp_path: Path) -> None:
 def test_chance_and_perfect_scores_can_be_drawn(strength: float, tmp_path: Path) -> None:
     labels = np.arange(20) < 10
     scores = (strength * labels).astype(np.float32)
-    for path in write_det({"panel": {"system": scores}}, labels, tmp_path / "det"):
+    for path in det_plot({"panel": {"system": scores}}, labels).save(tmp_path):
         assert path.stat().st_size > 0
 
 
@@ -343,8 +341,8 @@ def test_calibration_figures_are_valid_small_and_reproducible(tmp_path: Path) ->
     for copy in ("first", "second"):
         folder = tmp_path / copy
         rows = {"score": cells, "log likelihood ratio": dict.fromkeys(cells, llrs)}
-        paths = write_histograms(rows, labels, 4.6, folder / "histograms")
-        paths += write_reliability({"cosine": cells, "AS-norm": cells}, labels, folder / "curves")
+        paths = histogram_plot(rows, labels, 4.6).save(folder)
+        paths += reliability_plot({"cosine": cells, "AS-norm": cells}, labels).save(folder)
     for path in paths:
         assert path.read_bytes() == (tmp_path / "first" / path.name).read_bytes()
         if path.suffix == ".svg":

@@ -1,0 +1,144 @@
+"""Alignment: align, map."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nessa.cli.options import COUNT, data_option, path_option
+from nessa.errors import about
+
+
+@click.command()
+@path_option("--recipe", "Recipe file (YAML).", required=False)
+@click.option("--aligner", help="Aligner of the recipe: logit, procrustes, nessa, nessa.seed2 ...")
+@path_option("--enroll", "Embeddings of the enrollment model: a folder with align and dev.")
+@path_option("--runtime", "Embeddings of the runtime model: a folder with align and dev.")
+@data_option
+@path_option("--output", "Receives the aligner.")
+@path_option("--mirror", "Also save the aligner for the opposite direction.", required=False)
+@click.option(
+    "--freeze",
+    type=click.Choice(["enroll", "runtime"]),
+    help="Keep this side of the aligner --from; train the other side for a new model.",
+)
+@path_option("--from", "Fitted NESSA aligner to update.", "start", required=False)
+def align(
+    recipe: Path | None,
+    aligner: str | None,
+    enroll: Path,
+    runtime: Path,
+    data: Path,
+    output: Path,
+    mirror: Path | None,
+    freeze: str | None,
+    start: Path | None,
+) -> None:
+    """Fit an aligner on the align set; NESSA stops early by its EER on the dev set.
+
+    With --freeze enroll --from DIR, instead of --recipe and --aligner, a new runtime model joins
+    the shared space of the aligner in DIR: profiles that were mapped with it stay valid.
+    Memory: 1.5 times the embeddings; for NESSA on embeddings larger than half of the memory,
+    60 bytes per utterance and 6 kB per speaker.
+
+    Example: nessa align --recipe recipes/mini/exp/recipe.yaml --aligner nessa
+    --enroll recipes/mini/exp/embeddings/new --runtime recipes/mini/exp/embeddings/old
+    --data recipes/mini/data --output aligner
+    """
+    from nessa.alignment.base import Aligner, DevSet
+    from nessa.alignment.store import load_to_update
+    from nessa.alignment.table import AlignTable
+    from nessa.kaldi.embeddings import Embeddings
+    from nessa.recipe.aligners import make_aligner
+    from nessa.recipe.resolve import load_recipe
+    from nessa.trials import Trials
+
+    made: Aligner
+    options: dict[str, Any] = {}
+    if recipe and aligner and not (freeze or start):
+        made = make_aligner(aligner, load_recipe(recipe))
+    elif freeze and start and not (recipe or aligner):
+        made, options = load_to_update(start), {"freeze": freeze}
+    else:
+        raise click.UsageError("give --recipe and --aligner, or --freeze and --from")
+    trials = Trials.read(data / "dev" / "trials")
+    dev_sides = Embeddings.read(enroll / "dev"), Embeddings.read(runtime / "dev")
+    with about(data / "dev" / "trials", enroll / "dev", runtime / "dev"):
+        dev = DevSet(*dev_sides, trials)
+    places = enroll / "align", runtime / "align", data / "align"
+    table = AlignTable.open(*places)
+    with about(*places):
+        made.fit_table(table, dev, **options)
+    made.save(output)
+    if mirror not in (None, output):
+        made.mirrored().save(mirror)
+
+
+@click.command("map")
+@path_option("--aligner", "Folder of a fitted aligner.")
+@path_option("--enroll", "Embeddings or store of the enrollment model.", required=False)
+@path_option("--runtime", "Embeddings or store of the runtime model.", required=False)
+@path_option(
+    "--enroll-map", "Also map the profiles of this map (`profile utterance ...`).", required=False
+)
+@click.option("--nj", default=1, type=COUNT, show_default=True, help="Number of processes.")
+@click.option("--dry-run", is_flag=True, help="Check everything; write nothing.")
+@click.option(
+    "--allow-outliers", is_flag=True, help="Accept input that is mostly unlike the align data."
+)
+@path_option("--output", "Receives the mapped embeddings, in enroll and runtime.")
+def map_embeddings(
+    aligner: Path,
+    enroll: Path | None,
+    runtime: Path | None,
+    enroll_map: Path | None,
+    nj: int,
+    dry_run: bool,
+    allow_outliers: bool,
+    output: Path,
+) -> None:
+    """Map embeddings of one or both models into an aligner's shared space.
+
+    A side may be a profile store: .npz with ids and embeddings, or Parquet (a file or a folder)
+    with the columns id and embedding. A store is mapped to a folder of Parquet files; a run that
+    was interrupted resumes. Memory for Parquet: 500 MB, two row groups of the file, 8 times 50,000
+    embeddings, and 8 bytes per id.
+
+    A profile is averaged in the enrollment model's own space, then mapped.
+
+    Outliers, embeddings unlike the align data, are listed in OUTPUT/enroll_outliers.csv and
+    OUTPUT/runtime_outliers.csv, the farthest first; 99.9 % of the align data lie within
+    distance 1. Input that is mostly outliers is refused unless info.json names its model.
+    Memory: the embeddings of a side per process, and 100 bytes per outlier.
+
+    Example: nessa map --aligner recipes/mini/exp/aligners/nessa/new-old
+    --enroll recipes/mini/exp/embeddings/new/eval --runtime recipes/mini/exp/embeddings/old/eval
+    --output mapped
+    """
+    from nessa.alignment.store import load
+    from nessa.alignment.views import Side
+    from nessa.production.mapping import check_sides, map_sides
+    from nessa.production.stores import is_store, map_stores
+
+    if enroll is None and runtime is None:
+        raise click.UsageError("give --enroll, --runtime, or both")
+    if enroll_map is not None and enroll is None:
+        raise click.UsageError("--enroll-map is for --enroll")
+    fitted = load(aligner)
+    given: dict[Side, Path | None] = {"enroll": enroll, "runtime": runtime}
+    stores = {side: path for side, path in given.items() if path and is_store(path)}
+    if enroll_map is not None and "enroll" in stores:
+        raise click.UsageError("--enroll-map is for arks; a store holds profiles")
+    for line in map_stores(fitted, stores, output, dry_run, allow_outliers):
+        click.echo(line)
+    arks = given | dict.fromkeys(stores)
+    if not any(arks.values()):
+        return
+    places = arks["enroll"], arks["runtime"], enroll_map, output
+    lines = (
+        check_sides(fitted, *places, allow_outliers)
+        if dry_run
+        else map_sides(fitted, *places, nj, allow_outliers)
+    )
+    for line in lines:
+        click.echo(line)

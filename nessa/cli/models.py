@@ -1,0 +1,138 @@
+"""Corpus and models: synth, prepare, train, extract."""
+
+from pathlib import Path
+
+import click
+
+from nessa.cli.options import COUNT, PathType, data_option, path_option, recipe_option
+from nessa.errors import InputError, about
+
+
+@click.command()
+@recipe_option
+@click.option("--nj", default=1, show_default=True, help="Number of processes.")
+@path_option("--output", "Receives wav/<speaker>/<session>/<utterance>.wav and meta.csv.")
+def synth(recipe: Path, nj: int, output: Path) -> None:
+    """Synthesize a corpus with espeak-ng voices, in VoxCeleb's layout.
+
+    The same recipe gives the same bytes for any --nj.
+
+    Example: nessa synth --recipe recipes/mini/exp/recipe.yaml --output corpus
+    """
+    from nessa.recipe.resolve import load_recipe
+    from nessa.synth import Settings, synthesize_corpus
+
+    settings = load_recipe(recipe)
+    synthesize_corpus(output, settings.corpus.sets, Settings(settings.seed), nj)
+
+
+@click.command()
+@recipe_option
+@click.argument("data", type=PathType)
+def prepare(recipe: Path, data: Path) -> None:
+    """Check the sets that a corpus program wrote to DATA; draw trials for sets without any.
+
+    Example: nessa prepare --recipe recipes/mini/exp/recipe.yaml recipes/mini/data
+    """
+    from nessa.corpus.finishing import finish_sets
+    from nessa.recipe.resolve import load_recipe
+
+    settings = load_recipe(recipe)
+    has_audio = not all(model.get("pretrained") == "arks" for model in settings.encoders.values())
+    finish_sets(data, settings.prepare, settings.seed, has_audio)
+
+
+@click.command()
+@recipe_option
+@click.option("--model", required=True, help="Encoder of the recipe to train.")
+@data_option
+@path_option("--output", "Receives config.yaml and model.safetensors.")
+@click.option("--workers", default=1, show_default=True, help="Number of audio loading processes.")
+@click.option("--tensorboard", is_flag=True, help="Also log the loss to OUTPUT/tensorboard.")
+def train(
+    recipe: Path, model: str, data: Path, output: Path, workers: int, tensorboard: bool
+) -> None:
+    """Train a speaker encoder; resumes from a checkpoint of the same training.
+
+    A pretrained model is only checked, and its config.yaml written to OUTPUT. Training with
+    several processes: torchrun --nproc-per-node 4 -m nessa.cli train ...
+    Memory: about 600 bytes per utterance of the train set, shared by all WORKERS.
+
+    Example: nessa train --recipe recipes/mini/exp/recipe.yaml --model old
+    --data recipes/mini/data --output recipes/mini/exp/encoders/old
+    """
+    from nessa.encoders.config import EncoderConfig
+    from nessa.encoders.kinds import parse_settings
+    from nessa.encoders.models import save_pretrained
+    from nessa.encoders.training import train_encoder
+    from nessa.recipe.resolve import load_recipe
+
+    settings = load_recipe(recipe)
+    if model not in settings.encoders:
+        raise InputError(f"{recipe}: no encoder {model!r}; there are {list(settings.encoders)}")
+    with about(recipe):
+        config = parse_settings(settings.encoders[model], f"encoders.{model}")
+    if isinstance(config, EncoderConfig):
+        train_encoder(config, data, output, workers, tensorboard)
+    else:
+        save_pretrained(output, config)
+
+
+@click.command()
+@path_option("--encoder", "Folder of a trained encoder.")
+@data_option
+@click.option("--set", "sets", multiple=True, required=True, help="Set of DATA; repeatable.")
+@click.option("--shard", default=1, type=COUNT, show_default=True, help="Shard index.")
+@click.option("--shards", default=1, type=COUNT, show_default=True, help="Number of shards.")
+@click.option("--merge", is_flag=True, help="Merge the extracted shards.")
+@click.option("--skip-bad", is_flag=True, help="Skip utterances that cannot be used.")
+@click.option("--batch-seconds", default=60.0, show_default=True, help="Audio per batch.")
+@click.option(
+    "--workers",
+    type=click.IntRange(min=0),
+    help="Number of audio loading processes. [chosen by timing a batch; 0 with OMP_NUM_THREADS=1]",
+)
+@path_option("--output", "Receives one embeddings directory per set.")
+def extract(
+    encoder: Path,
+    data: Path,
+    sets: tuple[str, ...],
+    shard: int,
+    shards: int,
+    merge: bool,
+    skip_bad: bool,
+    batch_seconds: float,
+    workers: int | None,
+    output: Path,
+) -> None:
+    """Extract embeddings to Kaldi ark/scp: a shard of each set, then --merge.
+
+    Given embeddings (a model of kind arks) are imported by --merge. With --skip-bad,
+    OUTPUT/<set>/skipped lists the skipped utterances with their reasons.
+    Memory: one batch of audio and the embeddings of a shard; with --merge, those of a set.
+
+    Example: nessa extract --encoder recipes/mini/exp/encoders/old --data recipes/mini/data
+    --set eval --output embeddings
+
+    Example: nessa extract --encoder recipes/mini/exp/encoders/old --data recipes/mini/data
+    --set eval --output embeddings --merge
+    """
+    from nessa.encoders.arks import GivenEmbeddings
+    from nessa.encoders.extraction import extract_shard, import_embeddings, merge_shards
+    from nessa.encoders.models import load_model
+
+    if shard > shards:
+        raise InputError(f"--shard {shard} is beyond --shards {shards}")
+    model = load_model(encoder)
+    for name in sets:
+        place = data, name, output / name
+        if not merge:
+            if not isinstance(model, GivenEmbeddings):
+                extract_shard(model, *place, shard, shards, batch_seconds, workers, skip_bad)
+            continue
+        if isinstance(model, GivenEmbeddings):
+            whole, skipped = import_embeddings(model, *place), 0
+        else:
+            whole, skipped = merge_shards(model, *place, shards, skip_bad)
+        left_out = f"; {skipped} skipped, see {output / name / 'skipped'}" if skipped else ""
+        click.echo(f"{output / name}: {len(whole)} embeddings of dimension {whole.dim}{left_out}")

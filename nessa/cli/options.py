@@ -1,0 +1,45 @@
+"""Options that several commands share."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+PathType = click.Path(path_type=Path)
+COUNT = click.IntRange(min=1)
+
+
+class PipelineOrder(click.Group):
+    """Lists the commands in the order of the pipeline rather than of the alphabet."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+def path_option(
+    name: str, text: str, *more_names: str, required: bool = True, **more: Any
+) -> Callable[..., Any]:
+    """An option that takes a path."""
+    return click.option(name, *more_names, type=PathType, required=required, help=text, **more)
+
+
+recipe_option = path_option("--recipe", "Recipe file (YAML).")
+data_option = path_option("--data", "Data folder of the recipe: manifests/ and the sets.")
+exp_option = path_option("--exp", "Exp folder of the recipe.")
+utt2dur_option = path_option(
+    "--utt2dur",
+    "Calibration: durations (`utterance seconds`) as a quality measure.",
+    required=False,
+)
+
+
+def system_option(multiple: bool = False) -> Callable[..., Any]:
+    """The option that names a system of the recipe, or several."""
+    text = "aligner:enroll:runtime, such as nessa:new:old or raw:old:old"
+    return click.option(
+        "--system",
+        required=True,
+        multiple=multiple,
+        help=f"{text}; repeatable." if multiple else f"{text}.",
+    )

@@ -1,0 +1,68 @@
+"""Results: report, study."""
+
+from pathlib import Path
+
+import click
+
+from nessa.cli.options import PathType, data_option, exp_option, path_option, recipe_option
+
+
+@click.command()
+@click.argument("runs", nargs=-1, type=PathType)
+@path_option("--recipe", "Recipe file (YAML) of the run.", required=False)
+@path_option("--exp", "Exp folder of the run.", required=False)
+@path_option("--data", "Data folder of the run.", required=False)
+@path_option("--results", "Also write the tables to this file (Markdown).", required=False)
+@click.option("--markdown", is_flag=True, help="Print the comparison of RUNS in Markdown.")
+def report(
+    runs: tuple[Path, ...],
+    recipe: Path | None,
+    exp: Path | None,
+    data: Path | None,
+    results: Path | None,
+    markdown: bool,
+) -> None:
+    """Collect the metrics of a run in results.json, result tables, plots and index.html.
+
+    With RUNS (work directories), print their EERs and gains side by side instead.
+
+    Example: nessa report --recipe recipes/mini/exp/recipe.yaml --exp recipes/mini/exp
+    --data recipes/mini/data --results RESULTS.md
+
+    Example: nessa report recipes/mini
+    """
+    from nessa.recipe.resolve import load_recipe
+    from nessa.report import write_report
+    from nessa.report.runs import compare_runs
+
+    if runs and not (recipe or exp or data or results):
+        click.echo(compare_runs(runs, markdown))
+    elif recipe and exp and data and not (runs or markdown):
+        click.echo(write_report(load_recipe(recipe), exp, data, results))
+    else:
+        raise click.UsageError("give --recipe, --exp and --data, or the work directories of runs")
+
+
+@click.command()
+@click.argument("name", type=click.Choice(["speakers", "utterances", "width", "parts", "freeze"]))
+@recipe_option
+@data_option
+@exp_option
+def study(name: str, recipe: Path, data: Path, exp: Path) -> None:
+    """Train NESSA with varied settings, and show how its gain depends on them.
+
+    Curves over the number of align speakers, the utterances per speaker, or the width of the MLP;
+    tables of the method's parts, and of updates with a frozen side. Writes EXP/studies/NAME.json,
+    which `nessa report` shows. Takes minutes per setting. It evaluates on all eval trials: run it
+    after the recipe, never to choose settings.
+
+    Example: nessa study speakers --recipe recipes/mini/exp/recipe.yaml --data recipes/mini/data
+    --exp recipes/mini/exp
+    """
+    from nessa.recipe.resolve import load_recipe
+    from nessa.recipe.studies import run_study
+    from nessa.report.studies import format_study
+
+    output = exp / "studies" / f"{name}.json"
+    records = run_study(name, load_recipe(recipe), data, exp, output)
+    click.echo(format_study(records))

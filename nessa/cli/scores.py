@@ -1,0 +1,173 @@
+"""Scores: score, calibrate, evaluate."""
+
+from pathlib import Path
+
+import click
+
+from nessa.cli.options import COUNT, PathType, path_option, utt2dur_option
+
+
+@click.command()
+@path_option("--enroll", "Embeddings of the enrollment side.")
+@path_option("--runtime", "Embeddings of the runtime side.")
+@path_option("--trials", "Trial list, in any of the three formats.")
+@path_option("--enroll-map", "Profiles to average (`profile utterance ...`).", required=False)
+@path_option("--enroll-cohort", "AS-norm: cohort of the enrollment side.", required=False)
+@path_option("--runtime-cohort", "AS-norm: cohort of the runtime side.", required=False)
+@click.option(
+    "--top-n", default=300, type=COUNT, show_default=True, help="AS-norm: number of top scores."
+)
+@path_option("--calibration", "Write log likelihood ratios by this calibration.", required=False)
+@utt2dur_option
+@path_option("--output", "Score file: `enroll test score` lines, in trial order.")
+def score(
+    enroll: Path,
+    runtime: Path,
+    trials: Path,
+    enroll_map: Path | None,
+    enroll_cohort: Path | None,
+    runtime_cohort: Path | None,
+    top_n: int,
+    calibration: Path | None,
+    utt2dur: Path | None,
+    output: Path,
+) -> None:
+    """Score trials by cosine; print EER and minDCF if they are labeled.
+
+    With both cohorts, two-sided AS-norm. With --calibration, natural-log likelihood ratios.
+    Memory: the embeddings, and about 20 bytes per trial.
+
+    Example: nessa score --enroll recipes/mini/exp/mapped/nessa/new-old/eval/enroll
+    --runtime recipes/mini/exp/mapped/nessa/new-old/eval/runtime
+    --trials recipes/mini/data/eval/trials --output scores
+    """
+    from nessa.scoring.sides import score_trials
+
+    if (enroll_cohort is None) != (runtime_cohort is None):
+        raise click.UsageError("--enroll-cohort and --runtime-cohort go together")
+    if utt2dur is not None and calibration is None:
+        raise click.UsageError("--utt2dur is for --calibration")
+    line = score_trials(
+        enroll,
+        runtime,
+        trials,
+        output,
+        enroll_map=enroll_map,
+        cohort=(enroll_cohort, runtime_cohort) if enroll_cohort and runtime_cohort else None,
+        top_n=top_n,
+        calibration=calibration,
+        utt2dur=utt2dur,
+    )
+    click.echo(line)
+
+
+@click.command()
+@path_option("--trials", "Labeled trials of a dev set, in either format.")
+@path_option("--scores", "Scores of these trials, in any order.")
+@click.option("--p-target", default=0.01, show_default=True, help="Target prior to optimize for.")
+@utt2dur_option
+@path_option(
+    "--enroll-map",
+    "Profiles of the trials (`profile utterance ...`); their size is a quality measure.",
+    required=False,
+)
+@path_option("--output", "Calibration file (JSON), for nessa score --calibration.")
+def calibrate(
+    trials: Path,
+    scores: Path,
+    p_target: float,
+    utt2dur: Path | None,
+    enroll_map: Path | None,
+    output: Path,
+) -> None:
+    """Fit a map from scores to natural-log likelihood ratios, by logistic regression.
+
+    Fit one per pair of enrollment and runtime model; then one threshold serves all pairs.
+
+    Example: nessa calibrate --trials recipes/mini/data/dev/trials
+    --scores recipes/mini/exp/scores/nessa/new-old/dev/trials.scores --output calibration.json
+    """
+    from nessa.scoring.calibration import fit_calibration
+
+    fitted = fit_calibration(trials, scores, output, p_target, utt2dur, enroll_map)
+    click.echo(f"{output}: {fitted}")
+
+
+@click.command()
+@path_option("--trials", "Labeled trial list, in either format.", required=False)
+@path_option(
+    "--scores",
+    "Score files: `enroll test score` lines, in any order.",
+    required=False,
+    metavar="FILE...",
+)
+@click.argument("more_scores", nargs=-1, type=PathType, metavar="")
+@click.option("--llr", is_flag=True, help="The scores are natural-log likelihood ratios.")
+@path_option("--utt2spk", "Speakers (`utterance speaker`), for intervals.", required=False)
+@path_option("--enroll-map", "Profiles of the trials (`profile utterance ...`).", required=False)
+@path_option(
+    "--identify", "Data directory whose speakers to identify.", required=False, metavar="DIR"
+)
+@path_option("--enroll", "Identification: enrollment embeddings.", required=False)
+@path_option("--runtime", "Identification: runtime embeddings.", required=False)
+@click.option(
+    "--draws", default=1000, type=COUNT, show_default=True, help="Number of bootstrap draws."
+)
+@click.option(
+    "--seed", default=1, show_default=True, help="Seed of the bootstrap and of the protocol."
+)
+@path_option("--output", "Also write the results (JSON).", required=False)
+def evaluate(
+    trials: Path | None,
+    scores: Path | None,
+    more_scores: tuple[Path, ...],
+    llr: bool,
+    utt2spk: Path | None,
+    enroll_map: Path | None,
+    identify: Path | None,
+    enroll: Path | None,
+    runtime: Path | None,
+    draws: int,
+    seed: int,
+    output: Path | None,
+) -> None:
+    """Compute the error rates of score files, of any system or toolkit.
+
+    Scores are matched to trials by their ids. With --utt2spk, intervals come from a joint speaker
+    bootstrap, and several files are compared with the first one on the same draws.
+
+    With --identify, the speakers of a data directory are identified by embeddings of two sides in
+    one space: closed set, open set, and households of 2 to 7 profiles with impostors.
+
+    Example: nessa evaluate --trials recipes/mini/data/eval/trials
+    --utt2spk recipes/mini/data/eval/utt2spk
+    --scores recipes/mini/exp/scores/logit/new-old/eval/trials.scores
+    recipes/mini/exp/scores/nessa/new-old/eval/trials.scores
+
+    Example: nessa evaluate --identify recipes/mini/data/eval
+    --enroll recipes/mini/exp/mapped/nessa/new-old/eval/enroll
+    --runtime recipes/mini/exp/mapped/nessa/new-old/eval/runtime
+    """
+    from nessa.files import write_json
+
+    if identify is not None:
+        from nessa.evaluation.rates import identify_sides
+        from nessa.report.identification import format_identification
+
+        if enroll is None or runtime is None or trials is not None or scores is not None:
+            raise click.UsageError("--identify takes --enroll and --runtime, and no scores")
+        records = identify_sides(identify, enroll, runtime, draws, seed)
+        text = format_identification(records)
+    else:
+        from nessa.evaluation.score_files import compare_score_files, format_comparison
+
+        if trials is None or scores is None:
+            raise click.UsageError("give --trials and --scores, or --identify")
+        if enroll_map is not None and utt2spk is None:
+            raise click.UsageError("--enroll-map is for the intervals, which need --utt2spk")
+        files = [scores, *more_scores]
+        records = compare_score_files(trials, files, llr, utt2spk, enroll_map, draws, seed)
+        text = format_comparison(records)
+    if output is not None:
+        write_json(output, records)
+    click.echo(text)
