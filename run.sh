@@ -25,7 +25,7 @@
 #   --size NAME         a size that the recipe offers, e.g. tiny, default, large
 #   --work-dir DIR      where data/ and exp/ grow (default: the recipe's folder)
 #   --set KEY=VALUE     change a value of recipe.yaml; may be given many times
-#   --voxceleb1, --voxceleb2, --musan, --rirs, --librispeech DIR
+#   --voxceleb1, --voxceleb2, --musan, --rirs, --librispeech, --voices DIR
 #                       where a corpus lies on disk, short for --set corpus.paths.voxceleb1=DIR
 #   --help              print this
 #

@@ -1,8 +1,9 @@
 """Your own corpus: the directory, or the part of one, that each set is made of.
 
 corpus.paths names a directory per set (`train`, `align`, `dev`, `eval`), or one for all sets
-(`data`), which is divided by speaker. The speakers of its trials are `eval`; prepare.held_out says
-how many of the others the other sets get (and `eval`, if it has no trials).
+(`data`, or the recipe's name), which is divided by speaker: as its `spk2set` says, `speaker set`
+lines, or else the speakers of its trials are `eval`, and prepare.held_out says how many of the
+others the other sets get (and `eval`, if it has no trials).
 """
 
 import logging
@@ -10,8 +11,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from nessa.corpus.speakers import split_speakers
-from nessa.errors import InputError, about
+from nessa.corpus.speakers import SETS, split_speakers
+from nessa.errors import InputError, about, named
+from nessa.files import read_table
 from nessa.kaldi.datadir import PROFILE_LIST
 from nessa.recipe.config import Recipe
 from nessa.trials import Trials, trial_speakers
@@ -36,11 +38,14 @@ class Part:
     lists: tuple[Path, ...] = ()
 
 
-def find_parts(recipe: Recipe, sets: tuple[str, ...], read: ReadSpeakers) -> dict[str, Part]:
+def find_parts(
+    recipe: Recipe, made: Path, sets: tuple[str, ...], read: ReadSpeakers
+) -> dict[str, Part]:
     """Find what each set is made of.
 
     Args:
         recipe: its paths, held_out and seed.
+        made: what stage corpus made; used where the recipe names no paths.
         sets: the sets needed; without `train`, the remaining speakers are `align`.
         read: reads {utterance: speaker} of a directory.
 
@@ -48,6 +53,10 @@ def find_parts(recipe: Recipe, sets: tuple[str, ...], read: ReadSpeakers) -> dic
         InputError: a set without speakers, or a path that belongs to none.
     """
     paths = {name: Path(path) for name, path in recipe.corpus.paths.items()}
+    if recipe.name in paths:
+        paths[WHOLE] = paths.pop(recipe.name)
+    elif recipe.corpus.program and not paths:
+        paths[WHOLE] = made
     unknown = sorted(paths.keys() - {WHOLE, *sets})
     if unknown:
         raise InputError(
@@ -84,8 +93,43 @@ def lists_in(directory: Path) -> tuple[Path, ...]:
 def _divide(
     recipe: Recipe, directory: Path, sets: tuple[str, ...], utt2spk: Mapping[str, str]
 ) -> dict[str, Part]:
-    held_out = {k: v for k, v in recipe.prepare.held_out.items() if k in sets}
+    """The parts of a directory of all sets."""
     lists = lists_in(directory) if "eval" in sets else ()
+    if (directory / "spk2set").is_file():
+        set_of = _read_division(directory / "spk2set", sets, utt2spk)
+    else:
+        set_of = _draw_division(recipe, directory, sets, lists, utt2spk)
+    own: dict[str, dict[str, str]] = {name: {} for name in sets}
+    for utterance, speaker in utt2spk.items():
+        if speaker in set_of:
+            own[set_of[speaker]][utterance] = speaker
+    return {n: Part(directory, own[n], lists if n == "eval" else ()) for n in sets}
+
+
+def _read_division(path: Path, sets: tuple[str, ...], utt2spk: Mapping[str, str]) -> dict[str, str]:
+    """{speaker: set}; speakers of sets that are not needed are left out."""
+    set_of = read_table(path)
+    for speaker, name in set_of.items():
+        if name not in SETS:
+            raise InputError(
+                f"{path}: {speaker!r}: no set is called {name!r}; write one of {', '.join(SETS)}"
+            )
+    if lacking := sorted(set(utt2spk.values()) - set_of.keys()):
+        raise InputError(f"{path}: no line for speaker {named(lacking)}; add `speaker set`")
+    if empty := set(sets) - set(set_of.values()):
+        raise InputError(f"{path}: no speaker of set {sorted(empty)[0]!r}; write some")
+    return {speaker: name for speaker, name in set_of.items() if name in sets}
+
+
+def _draw_division(
+    recipe: Recipe,
+    directory: Path,
+    sets: tuple[str, ...],
+    lists: tuple[Path, ...],
+    utt2spk: Mapping[str, str],
+) -> dict[str, str]:
+    """{speaker: set}, by the trials and by chance."""
+    held_out = {k: v for k, v in recipe.prepare.held_out.items() if k in sets}
     tested = _speakers_of(lists, directory, utt2spk)
     if tested:
         held_out.pop("eval", None)
@@ -102,12 +146,7 @@ def _divide(
             raise InputError(
                 f"{directory}: no speakers for set {name!r}; say in prepare.held_out how many"
             )
-    set_of = {speaker: name for name in sets for speaker in speakers[name]}
-    own: dict[str, dict[str, str]] = {name: {} for name in sets}
-    for utterance, speaker in utt2spk.items():
-        if speaker in set_of:
-            own[set_of[speaker]][utterance] = speaker
-    return {n: Part(directory, own[n], lists if n == "eval" else ()) for n in sets}
+    return {speaker: name for name in sets for speaker in speakers[name]}
 
 
 def warn_of_no_sessions(directory: Path) -> None:

@@ -26,12 +26,12 @@ from lhotse_manifests import LhotseDir
 from program import Arguments, corpus_arguments, run_program, write_cuts
 from trial_lists import TrialList
 
+from nessa.corpus.speakers import SETS
 from nessa.corpus.utterances import usable_cuts
 from nessa.encoders import parse_settings
 from nessa.errors import InputError
 from nessa.recipe.config import Recipe
 
-SETS = ("train", "align", "dev", "eval")
 Source = KaldiDir | LhotseDir
 SourceOf = Callable[[Path], Source]
 
@@ -45,7 +45,9 @@ def main() -> None:
     def source(path: Path) -> Source:
         return open_source(path, recipe)
 
-    parts = find_parts(recipe, needed_sets(recipe), lambda path: source(path).utt2spk)
+    parts = find_parts(
+        recipe, arguments.corpus, needed_sets(recipe), lambda path: source(path).utt2spk
+    )
     for name, part in parts.items():
         own = [part]
         if name == "align" and recipe.prepare.align_includes_train and "train" in parts:

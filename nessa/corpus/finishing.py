@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Literal
 
 from nessa.corpus.config import PrepareConfig
+from nessa.corpus.domains import ordered_domains, read_domains
 from nessa.corpus.draw_trials import largest_profile, make_profile_trials, make_trials
+from nessa.corpus.durations import warn_of_durations
 from nessa.corpus.speakers import SETS, check_disjoint
 from nessa.corpus.validation import validate_tables
 from nessa.errors import InputError, about
 from nessa.files import read_table, write_table
-from nessa.kaldi.datadir import PROFILE_LIST, read_optional, read_utt2spk
+from nessa.kaldi.datadir import MAIN_LIST, PROFILE_LIST, read_optional, read_utt2spk
+from nessa.trials import Trials, concatenated
 
 TestSet = Literal["dev", "eval"]
 TESTED: tuple[TestSet, ...] = ("dev", "eval")  # sets with trials
@@ -24,7 +27,9 @@ def finish_sets(data: Path, config: PrepareConfig, seed: int, has_audio: bool = 
     """Check the sets that a corpus program wrote, and make the trials that it did not write.
 
     A set of `config.trials` without a list gets single-utterance trials. Each set with trials also
-    gets some with profiles of several utterances (trials_profile and enroll_map).
+    gets some with profiles of several utterances (trials_profile and enroll_map). Where a set has
+    domains, trials stay within one: those of the first are the main list, `trials`, and those of
+    each other one `trials_<domain>`.
 
     Args:
         data: holds a data directory per set.
@@ -47,6 +52,7 @@ def finish_sets(data: Path, config: PrepareConfig, seed: int, has_audio: bool = 
     for name in TESTED:
         if name in config.trials or (data / name / "trials").exists():
             _make_trials(data, name, config, seed)
+    warn_of_durations({name: data / name for name in names if name != "train"})
     problems = [problem for name in names for problem in validate_tables(data / name, has_audio)]
     if problems:
         raise InputError("\n".join(problems))
@@ -57,33 +63,57 @@ def _make_trials(data: Path, name: TestSet, config: PrepareConfig, seed: int) ->
     utt2spk = read_utt2spk(directory)
     utt2session = read_table(directory / "utt2session")
     spk2gender = read_optional(directory, "spk2gender")
-    if not (directory / "trials").exists():
-        count = config.trials[name]
-        with about(directory):
-            trials = make_trials(
-                utt2spk, utt2session, spk2gender, count.targets, count.nontargets, seed
-            )
-        trials.write(directory / "trials")
-        log.info("%s: %d trials made", directory, len(trials))
+    domains = read_domains(directory, config.domains)
+    parts = [utt2spk]
+    lists = [MAIN_LIST]
+    if domains:
+        names = ordered_domains(domains, config.domains)
+        parts = [{u: s for u, s in utt2spk.items() if domains[u] == domain} for domain in names]
+        lists += [f"{MAIN_LIST}_{domain}" for domain in names[1:]]
+    for own, list_name in zip(parts, lists, strict=True):
+        if name in config.trials and not (directory / list_name).exists():
+            count = config.trials[name]
+            with about(directory):
+                trials = make_trials(
+                    own, utt2session, spk2gender, count.targets, count.nontargets, seed
+                )
+            trials.write(directory / list_name)
+            log.info("%s: %d trials made", directory / list_name, len(trials))
     for stale in (PROFILE_LIST, "enroll_map"):
         (directory / stale).unlink(missing_ok=True)
-    sizes = _possible_sizes(directory, config.profile_sizes, largest_profile(utt2spk, utt2session))
-    if sizes:
-        most = max(Counter(utt2spk.values()).values())
-        profiles, trials = make_profile_trials(
-            utt2spk,
-            utt2session,
-            spk2gender,
-            sizes=sizes,
-            # A tiny set has fewer utterances of other speakers than that.
-            n_nontarget=min(PROFILE_NONTARGETS, len(utt2spk) - most),
-            seed=seed,
-        )
+    drawn = [_draw_profiles(directory, own, utt2session, spk2gender, config, seed) for own in parts]
+    enroll_map = {profile: utts for profiles, _ in drawn for profile, utts in profiles.items()}
+    if enroll_map:
+        trials = concatenated([trials for _, trials in drawn if trials is not None])
         write_table(
-            directory / "enroll_map", {name: " ".join(utts) for name, utts in profiles.items()}
+            directory / "enroll_map", {name: " ".join(utts) for name, utts in enroll_map.items()}
         )
         trials.write(directory / PROFILE_LIST)
-        log.info("%s: %d profiles, %d trials with them", directory, len(profiles), len(trials))
+        log.info("%s: %d profiles, %d trials with them", directory, len(enroll_map), len(trials))
+
+
+def _draw_profiles(
+    directory: Path,
+    utt2spk: dict[str, str],
+    utt2session: dict[str, str],
+    spk2gender: dict[str, str],
+    config: PrepareConfig,
+    seed: int,
+) -> tuple[dict[str, list[str]], Trials | None]:
+    """Profiles of a set, or of one domain of it, and trials with them."""
+    sizes = _possible_sizes(directory, config.profile_sizes, largest_profile(utt2spk, utt2session))
+    if not sizes:
+        return {}, None
+    most = max(Counter(utt2spk.values()).values())
+    return make_profile_trials(
+        utt2spk,
+        utt2session,
+        spk2gender,
+        sizes=sizes,
+        # A tiny set has fewer utterances of other speakers than that.
+        n_nontarget=min(PROFILE_NONTARGETS, len(utt2spk) - most),
+        seed=seed,
+    )
 
 
 def _possible_sizes(directory: Path, sizes: Sequence[int], largest: int) -> list[int]:

@@ -16,7 +16,13 @@ from nessa.files import atomic_open, write_table
 
 # What other steps add to a data directory; utt2spk because it marks the directory as complete.
 _GENERATED = ("utt2spk", "enroll_map", "skipped")
-_TABLES = ("wav.scp", "segments", "feats.scp", "spk2gender")  # that a set may have, or not
+_TABLES = (
+    "wav.scp",
+    "segments",
+    "feats.scp",
+    "utt2domain",
+    "spk2gender",
+)  # that a set may have, or not
 
 
 class SetCounts(NamedTuple):
@@ -40,7 +46,8 @@ def write_set(
         data: receives manifests/<name>_{recordings,supervisions,cuts}.jsonl.gz and <name>/.
         name: train, align, dev or eval.
         cuts: sorted by id as `LC_ALL=C sort` sorts; one supervision each, with speaker, gender if
-            known, and session in `custom`; all of them with a recording, or all with features.
+            known, session and, in all or none, domain in `custom`; all of them with a recording,
+            or all with features.
         segmented: the cuts are parts of longer recordings, as in Kaldi's `segments`.
 
     Raises:
@@ -55,6 +62,7 @@ def write_set(
     for stale in [directory / file for file in _GENERATED] + list(directory.glob("trials*")):
         stale.unlink(missing_ok=True)
     tables = ["utt2spk", "spk2utt", "utt2dur", "utt2session"]  # the first becomes visible last
+    tables += ["utt2domain"] if "domain" in first.supervisions[0].custom else []
     tables += ["feats.scp"] if first.has_features and _is_kaldis(first.features) else []
     tables += ["segments"] if segmented else ["wav.scp"] if first.has_recording else []
     kinds = ("recordings", "supervisions", "cuts")[0 if first.has_recording else 1 :]
@@ -118,6 +126,8 @@ class _SetWriter:
         self._table("utt2spk", cut.id, segment.speaker)
         self._table("utt2dur", cut.id, f"{cut.duration:.4f}")
         self._table("utt2session", cut.id, segment.custom["session"])
+        if "utt2domain" in self._files:
+            self._table("utt2domain", cut.id, segment.custom["domain"])
         if "feats.scp" in self._files:
             self._table("feats.scp", cut.id, cut.features.storage_path)
         if cut.has_recording:

@@ -23,8 +23,8 @@ from nessa.trials import Trials, read_enroll_map
 DURATION_TOLERANCE = 0.05  # seconds between utt2dur and the audio
 MEAN_TOLERANCE = 1e-3  # largest difference of a speaker's mean from that of its utterances
 UTTERANCE_TABLES = (
-    "feats.scp", "vad.scp", "utt2dur", "utt2num_frames", "utt2lang", "utt2session", "text",
-    "segments",
+    "feats.scp", "vad.scp", "utt2dur", "utt2num_frames", "utt2lang", "utt2session",
+    "utt2domain", "text", "segments",
 )  # fmt: skip
 
 

@@ -23,6 +23,7 @@ PRETRAINED = {
     "onnx": "nessa.encoders.onnx.OnnxModel",
     "speechbrain": "nessa.encoders.speechbrain.SpeechBrainModel",
     "resemblyzer": "nessa.encoders.resemblyzer.ResemblyzerModel",
+    "campplus": "nessa.encoders.campplus.CampplusModel",
     "python": "nessa.encoders.factory.PythonModel",
     "arks": "nessa.encoders.arks.GivenEmbeddings",
 }

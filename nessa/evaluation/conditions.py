@@ -1,13 +1,13 @@
 """The kinds of trials of an evaluation: single utterances, and profiles of each size."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from nessa.errors import InputError, about
-from nessa.kaldi.datadir import PROFILE_LIST, read_utt2spk
+from nessa.kaldi.datadir import MAIN_LIST, PROFILE_LIST, read_optional, read_utt2spk
 from nessa.trials import Trials, read_enroll_map, read_labeled, trial_speakers
 
 SINGLE = "single"  # the main list
@@ -18,7 +18,8 @@ class Condition:
     """A list of trials of one kind: single utterances, or profiles of one size.
 
     Attributes:
-        name: "single", "profile3" for profiles of three utterances, or the name of a further list.
+        name: "single", "profile3" for profiles of three utterances, or the name of a further list
+            ("sentences", and "sentences.profile3" for profiles of that domain).
         list_name: the file in the set's directory: "trials", "trials_profile", "trials_<name>".
         trials: those of that list that are of this kind.
         speakers: of their enrollment and their test sides.
@@ -33,7 +34,7 @@ class Condition:
 def utterance_lists(set_dir: Path) -> list[Path]:
     """The lists of single utterances: `trials`, the main one, and others as `trials_<name>`."""
     others = sorted(set(set_dir.glob("trials_*")) - {set_dir / PROFILE_LIST})
-    return [set_dir / "trials", *others]
+    return [set_dir / MAIN_LIST, *others]
 
 
 def read_conditions(set_dir: Path) -> Iterator[Condition]:
@@ -59,8 +60,22 @@ def read_conditions(set_dir: Path) -> Iterator[Condition]:
                 f"add it there, or remove its trials"
             )
     sizes = np.array([len(profiles[profile]) for profile in trials.enroll])
-    for size in np.unique(sizes):
-        chosen = trials.select(sizes == size)
-        with about(set_dir / PROFILE_LIST, set_dir / "enroll_map"):
-            speakers = trial_speakers(chosen, utt2spk, profiles)
-        yield Condition(f"profile{size}", PROFILE_LIST, chosen, speakers)
+    lists = _lists_of_profiles(set_dir, profiles)
+    kinds = np.array([lists[profile] for profile in trials.enroll])
+    for kind in dict.fromkeys(lists.values()):
+        for size in np.unique(sizes[kinds == kind]):
+            chosen = trials.select((sizes == size) & (kinds == kind))
+            with about(set_dir / PROFILE_LIST, set_dir / "enroll_map"):
+                speakers = trial_speakers(chosen, utt2spk, profiles)
+            prefix = "" if kind == SINGLE else f"{kind}."
+            yield Condition(f"{prefix}profile{size}", PROFILE_LIST, chosen, speakers)
+
+
+def _lists_of_profiles(set_dir: Path, profiles: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Profile -> the condition of single utterances that it belongs to, by their domain."""
+    domains = read_optional(set_dir, "utt2domain")
+    if not domains:
+        return dict.fromkeys(profiles, SINGLE)
+    main = domains[Trials.read(set_dir / MAIN_LIST).enroll[0]]
+    found = {profile: domains[utterances[0]] for profile, utterances in profiles.items()}
+    return {profile: SINGLE if own == main else own for profile, own in found.items()}

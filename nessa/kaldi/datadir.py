@@ -7,6 +7,7 @@ from pathlib import Path
 from nessa.errors import InputError
 from nessa.files import read_table
 
+MAIN_LIST = "trials"
 PROFILE_LIST = "trials_profile"
 
 

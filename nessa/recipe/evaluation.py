@@ -37,7 +37,9 @@ def evaluate_systems(
 
     Returns:
         One record per system and condition: fractions, intervals as [low, high]. "gain" is None
-        where the new model is not significantly better than the old one, and "over_nessa" (how
+        where the new model is not significantly better than the old one, "controlled_gain" the gain
+        between NESSA's controls in the place of the raw models, None beside for a model with
+        itself and without controls, and "over_nessa" (how
         far the EER lies above NESSA's, paired) where NESSA has no row for the pair of models.
         "act_dcf" and "cllr" are of the cosine scores as single-utterance dev trials calibrate
         them, "min_cllr" of the best monotone map. "as_norm" has the same figures with AS-norm;
@@ -48,6 +50,7 @@ def evaluate_systems(
     """
     records: list[Record] = []
     references = [System(RAW, model, model) for model in recipe.update]
+    controls = [System(NESSA, model, model) for model in recipe.update]
     everything = list(dict.fromkeys([*references, *systems]))
     for condition in read_conditions(set_dir):
         drawn = _draw(recipe, scores_dir, condition, everything, COSINE)
@@ -67,7 +70,8 @@ def evaluate_systems(
                     "nontargets": condition.trials.nontargets,
                     "seed": _seed(recipe, members),
                     **_figures(estimates),
-                    **_gain(estimates[table.EER.key], [eers[system] for system in references]),
+                    **_gain("gain", estimates[table.EER.key], [eers[s] for s in references]),
+                    **_controlled_gain(system, estimates[table.EER.key], controls, eers),
                     **_over_nessa(eers[members[0]], [eers[rival] for rival in rivals]),
                     **_mean_figures([calibrated[member] for member in members]),
                     "as_norm": normalized.get(system),
@@ -159,13 +163,23 @@ def _figures(estimates: Estimates) -> Record:
     return figures
 
 
-def _gain(error: Estimate, references: Sequence[Estimate]) -> Record:
+def _gain(name: str, error: Estimate, references: Sequence[Estimate]) -> Record:
     old, new = references
     gain = recovered_gain(old, error, new)
     return {
-        "gain": gain.value if gain else None,
-        "gain_ci": list(gain.interval) if gain else None,
+        name: gain.value if gain else None,
+        f"{name}_ci": list(gain.interval) if gain else None,
     }
+
+
+def _controlled_gain(
+    system: System, error: Estimate, controls: Sequence[System], eers: Mapping[System, Estimate]
+) -> Record:
+    """The gain between NESSA's controls, so that a better back-end alone counts for nothing."""
+    name = "controlled_gain"
+    if system.enroll == system.runtime or not eers.keys() >= set(controls):
+        return {name: None, f"{name}_ci": None}
+    return _gain(name, error, [eers[control] for control in controls])
 
 
 def _over_nessa(error: Estimate, rivals: Sequence[Estimate]) -> Record:

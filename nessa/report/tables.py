@@ -31,7 +31,12 @@ def markdown_table(records: Sequence[Record]) -> str:
 
 def header() -> Row:
     """The heads of the columns of `table_rows`."""
-    return *SYSTEM, *(metric.title for metric in table.METRICS), "recovered gain %"
+    return (
+        *SYSTEM,
+        *(metric.title for metric in table.METRICS),
+        "recovered gain %",
+        "controlled gain %",
+    )
 
 
 def table_rows(records: Sequence[Record]) -> list[Row]:
@@ -45,7 +50,8 @@ def table_rows(records: Sequence[Record]) -> list[Row]:
             averaged[_cell(record)].append(record)
             continue
         figures = (_figure(record, metric) for metric in table.METRICS)
-        rows.append((*system_cells(record), *figures, gain_with_interval(record)))
+        gains = gain_with_interval(record), controlled_gain_with_interval(record)
+        rows.append((*system_cells(record), *figures, *gains))
         if record["aligner"] == MEAN:
             rows.append(_seeds_row(averaged[_cell(record)]))
     return rows
@@ -60,6 +66,7 @@ def _seeds_row(seeds: Sequence[Record]) -> Row:
         "",
         *(", ".join(m.show(seed[m.key]) for seed in seeds) for m in table.METRICS),
         UNDEFINED if set(gains) == {UNDEFINED} else ", ".join(gains),
+        "",
     )
 
 
@@ -73,6 +80,8 @@ def legend(records: Sequence[Record]) -> list[str]:
         "Recovered gain: (E_oo - E) / (E_oo - E_nn), where E is the EER, E_oo that of the raw old "
         "model on both sides and E_nn that of the raw new one. 100 %: as good as re-enrolling all "
         "speakers; undefined: the new model is not significantly better than the old one.",
+        "Controlled gain: the same between NESSA's controls, (E_oo' - E) / (E_oo' - E_nn'), where "
+        "both models have NESSA as their back-end: what alignment alone recovers.",
         f"Trials: {trials}. profileN: the enrollment side is the mean of N utterances.",
     ]
     if any(record["aligner"] == MEAN for record in records):
@@ -152,6 +161,15 @@ def gain_with_interval(record: Record) -> str:
     if low == high:
         return share(record["gain"])  # the new model itself: 100 % by definition
     return with_interval(record["gain"], (low, high), share)
+
+
+def controlled_gain_with_interval(record: Record) -> str:
+    """The controlled gain in percent, with its interval; of a model with itself there is none."""
+    if record["enroll"] == record["runtime"]:
+        return ABSENT
+    if record["controlled_gain"] is None:
+        return UNDEFINED
+    return with_interval(record["controlled_gain"], record["controlled_gain_ci"], share)
 
 
 def _figure(record: Record, metric: Metric) -> str:

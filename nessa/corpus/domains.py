@@ -1,0 +1,55 @@
+"""Domains: kinds of speech in one corpus, such as words and sentences, never pooled in results."""
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+from nessa.errors import InputError
+from nessa.files import write_table
+from nessa.kaldi.datadir import read_optional, read_utt2spk
+
+
+def read_domains(directory: Path, patterns: Mapping[str, str]) -> dict[str, str]:
+    """The domain of each utterance of a set; utt2domain is written where patterns decide.
+
+    Args:
+        directory: of the set.
+        patterns: {domain: regular expression that a speaker's id matches as a whole}.
+
+    Returns:
+        {utterance: domain}; empty where the set has no domains.
+
+    Raises:
+        InputError: a speaker matches no pattern, or several.
+    """
+    given = read_optional(directory, "utt2domain")
+    if given or not patterns:
+        return given
+    utt2spk = read_utt2spk(directory)
+    domain_of = {speaker: _match(speaker, patterns) for speaker in set(utt2spk.values())}
+    found = {utterance: domain_of[speaker] for utterance, speaker in utt2spk.items()}
+    write_table(directory / "utt2domain", found)
+    return found
+
+
+def _match(speaker: str, patterns: Mapping[str, str]) -> str:
+    found = [name for name, pattern in patterns.items() if re.fullmatch(pattern, speaker)]
+    if len(found) != 1:
+        raise InputError(
+            f"prepare.domains: speaker {speaker!r} matches {len(found)} of the patterns; write them "
+            "so that each speaker matches one"
+        )
+    return found[0]
+
+
+def ordered_domains(domains: Mapping[str, str], patterns: Mapping[str, str]) -> list[str]:
+    """The domains of a set, that of its main trial list first.
+
+    Args:
+        domains: {utterance: domain}.
+        patterns: whose order decides; without them the number of utterances does.
+    """
+    counts = Counter(domains.values())
+    named = [name for name in patterns if name in counts]
+    return named or sorted(counts, key=lambda name: (-counts[name], name))
