@@ -46,7 +46,7 @@ export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 # Jobs print into files and pipes; what they say should be there when they are killed.
 export PYTHONUNBUFFERED=1
 
-corpora=(voxceleb1 voxceleb2 musan rirs librispeech)
+corpora=(voxceleb1 voxceleb2 musan rirs librispeech voices)
 stage_list=$root/nessa/recipe/stages.txt # a line each; their numbers are their places
 mapfile -t stages <"$stage_list"
 stages=("${stages[@]%%[[:space:]]*}") # the names

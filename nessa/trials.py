@@ -457,7 +457,9 @@ def concatenated(lists: Sequence[Trials]) -> Trials:
     rows = sorted(
         row
         for trials in lists
-        for row in zip(trials.enroll, trials.test, as_labels(trials.labels).tolist(), strict=True)
+        for row in zip(
+            trials.enroll, trials.test, as_labels(np.asarray(trials.labels)).tolist(), strict=True
+        )
     )
     enroll, test, labels = zip(*rows, strict=True)
     return Trials(list(enroll), list(test), np.array(labels))

@@ -37,8 +37,8 @@ def _match(speaker: str, patterns: Mapping[str, str]) -> str:
     found = [name for name, pattern in patterns.items() if re.fullmatch(pattern, speaker)]
     if len(found) != 1:
         raise InputError(
-            f"prepare.domains: speaker {speaker!r} matches {len(found)} of the patterns; write them "
-            "so that each speaker matches one"
+            f"prepare.domains: speaker {speaker!r} matches {len(found)} of the patterns; each "
+            "must match one"
         )
     return found[0]
 

@@ -27,8 +27,8 @@ def duration_differences(sets: Mapping[str, Path]) -> Iterator[str]:
         if medians[longer] >= LARGEST_RATIO * medians[shorter]:
             yield (
                 f"utterances of {shorter} are {medians[shorter]:.1f} s long and those of {longer} "
-                f"{medians[longer]:.1f} s (medians): what is fitted or chosen on one may mislead on "
-                "the other; make align, dev and eval alike"
+                f"{medians[longer]:.1f} s (medians): what is fitted or chosen on one may mislead "
+                "on the other; make align, dev and eval alike"
             )
 
 

@@ -37,7 +37,7 @@ __all__ = ["write_report"]
 METRICS = ("symmetric", "asymmetric")  # files in exp/metrics, each by the stage of its name
 FIELDS = {
     "recipe", "aligner", "enroll", "runtime", "trials", "seed", "targets", "nontargets",
-    "gain", "gain_ci", "as_norm", *table.LLR_METRICS,
+    "gain", "gain_ci", "controlled_gain", "controlled_gain_ci", "as_norm", *table.LLR_METRICS,
 }  # fmt: skip
 
 
