@@ -7,6 +7,7 @@ import pytest
 
 from nessa.corpus.draw_trials import largest_profile, make_profile_trials, make_trials
 from nessa.errors import InputError
+from nessa.trials import trial_speakers
 
 
 def corpus(speakers=12, sessions=4, utterances=3):
