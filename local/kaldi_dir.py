@@ -24,6 +24,7 @@ from kaldi_tables import KaldiDir
 from lhotse.cut import MonoCut
 from lhotse_manifests import LhotseDir
 from program import Arguments, corpus_arguments, run_program, write_cuts
+from sources import Source
 from trial_lists import TrialList
 
 from nessa.corpus.speakers import SETS
@@ -32,7 +33,6 @@ from nessa.encoders import parse_settings
 from nessa.errors import InputError
 from nessa.recipe.config import Recipe
 
-Source = KaldiDir | LhotseDir
 SourceOf = Callable[[Path], Source]
 
 

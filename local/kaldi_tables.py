@@ -2,7 +2,7 @@
 
 import io
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import kaldi_native_io
@@ -11,23 +11,20 @@ from division import warn_of_no_sessions
 from lhotse import AudioSource, Features, Recording, SupervisionSegment
 from lhotse.cut import MonoCut
 from lhotse.utils import fastcopy
+from sources import Source
 
 from nessa.corpus.utterances import make_cut, read_recording
 from nessa.errors import InputError
 from nessa.kaldi.datadir import read_optional, read_utt2spk
 
 
-class KaldiDir:
+class KaldiDir(Source):
     """The tables of a data directory.
 
     Args:
         directory: with utt2spk, and wav.scp or feats.scp.
         frame_shift: of the given features, in seconds; None where none are wanted.
         allow_pipes: run the commands of wav.scp.
-
-    Attributes:
-        utt2spk: {utterance: speaker}.
-        segmented: whether utterances are parts of longer recordings.
 
     Raises:
         InputError: a table is missing or unreadable, or an utterance is not in it.
@@ -59,33 +56,8 @@ class KaldiDir:
             warn_of_no_sessions(directory)
         self._last: Recording | None = None  # segments of a recording follow each other
 
-    def cuts(
-        self, utterances: Mapping[str, str], skipped: dict[str, str] | None
-    ) -> Iterator[MonoCut]:
-        """The cuts of some utterances, sorted by id as `LC_ALL=C sort` sorts.
-
-        Args:
-            utterances: {utterance: speaker}.
-            skipped: receives those that cannot be used, {id: why}; where None, they are refused.
-
-        Raises:
-            InputError: names the utterance, its table and the remedy.
-        """
-        for utterance in sorted(utterances, key=str.encode):
-            try:
-                yield self._cut(utterance)
-            except InputError as error:
-                if skipped is None:
-                    raise
-                skipped[utterance] = str(error)
-
     def _cut(self, utterance: str) -> MonoCut:
         speaker = self.utt2spk[utterance]
-        if not utterance.startswith(speaker):
-            raise InputError(
-                f"{self.directory}/utt2spk: utterance {utterance!r} does not begin with its "
-                f"speaker, {speaker!r}, as Kaldi's tools need it; rename it"
-            )
         recording, start, end = self._recording_of(utterance)
         features = self._features_of(utterance) if self._features else None
         duration = end - start if recording is not None else features.duration

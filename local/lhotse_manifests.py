@@ -1,12 +1,13 @@
 """A folder of Lhotse manifests as cuts of one supervision each."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
-from lhotse import CutSet, Features, SupervisionSegment, load_manifest
+from lhotse import CutSet, Features, load_manifest
 from lhotse.cut import MonoCut
 from lhotse.utils import fastcopy
+from sources import Source
 
 from nessa.errors import InputError
 from nessa.kaldi.datadir import read_optional
@@ -14,16 +15,12 @@ from nessa.kaldi.datadir import read_optional
 SUFFIXES = (".jsonl", ".jsonl.gz")
 
 
-class LhotseDir:
+class LhotseDir(Source):
     """The manifests of a folder.
 
     Args:
         directory: holds one manifest of cuts, or one of recordings and one of supervisions.
         allow_pipes: run the commands of recordings, and load from addresses.
-
-    Attributes:
-        utt2spk: {supervision: speaker}.
-        segmented: whether supervisions are parts of longer recordings.
 
     Raises:
         InputError: no such manifests, or a supervision without a speaker.
@@ -46,52 +43,25 @@ class LhotseDir:
             for name, cut in self._cuts.items()
         )
 
-    def cuts(
-        self, utterances: Mapping[str, str], skipped: dict[str, str] | None
-    ) -> Iterator[MonoCut]:
-        """The cuts of some supervisions, sorted by id as `LC_ALL=C sort` sorts.
-
-        Args:
-            utterances: {supervision: speaker}.
-            skipped: receives those that cannot be used, {id: why}; where None, they are refused.
-
-        Raises:
-            InputError: an id does not begin with its speaker, audio is a command that is not
-                allowed, or features are not in a file.
-        """
-        for name in sorted(utterances, key=str.encode):
-            cut = self._cuts[name]
-            segment = cut.supervisions[0]
-            problem = self._problem(cut, segment)
-            if problem and skipped is None:
-                raise InputError(problem)
-            if problem:
-                skipped[name] = problem
-                continue
-            custom = {**(segment.custom or {}), "session": self._session(cut)}
-            yield fastcopy(cut, supervisions=[fastcopy(segment, custom=custom)])
-
-    def _problem(self, cut: MonoCut, segment: SupervisionSegment) -> str | None:
-        where = f"{self.directory}: supervision {cut.id!r}"
-        if not cut.id.startswith(segment.speaker):
-            return (
-                f"{where} does not begin with its speaker, {segment.speaker!r}, as Kaldi's tools "
-                "need it; rename it"
-            )
+    def _cut(self, utterance: str) -> MonoCut:
+        cut = self._cuts[utterance]
+        where = f"{self.directory}: utterance {utterance!r}"
         if cut.has_features and not _file_of(cut.features).exists():
-            return (  # Lhotse's readers would run what looks like a command
+            raise InputError(  # Lhotse's readers would run what looks like a command
                 f"{where}: features in {cut.features.storage_path!r}, which is no file; "
                 "restore it, or write them to one"
             )
         sources = cut.recording.sources if cut.has_recording else []
         kinds = {source.type for source in sources} - {"file", "memory"}
         if kinds and not self._allow_pipes:
-            return (
+            raise InputError(
                 f"{where}: audio of recording {cut.recording_id!r} is a {kinds.pop()}, which is "
                 "not run or loaded unless you allow it: --set corpus.allow_pipes=true, or write "
                 "it to a file"
             )
-        return None
+        segment = cut.supervisions[0]
+        custom = {**(segment.custom or {}), "session": self._session(cut)}
+        return fastcopy(cut, supervisions=[fastcopy(segment, custom=custom)])
 
     def _session(self, cut: MonoCut) -> str:
         own = (cut.supervisions[0].custom or {}).get("session")

@@ -1,10 +1,10 @@
-"""Enroll and verify with exported networks: onnxruntime and numpy alone.
+"""Enroll and verify with exported networks: onnxruntime and numpy only.
 
-    python docs/examples/verify.py EXPORT PROFILES.npz LIVE.npz
+    python docs/examples/verify.py EXPORT PROFILES.npz TEST.npz
 
 EXPORT holds enroll.onnx and runtime.onnx; the .npz files hold raw embeddings: an array (N, D) for
-each speaker to be enrolled, and one for each live utterance; and model_fingerprint, a string that
-names the model that made them. Prints a natural-log likelihood ratio for each pair.
+each speaker to be enrolled, and one for each test utterance; and model_fingerprint, a string that
+names their model. Prints a natural-log likelihood ratio for each pair.
 """
 
 import sys
@@ -33,15 +33,15 @@ def mapped(side, embeddings):
     batch = np.atleast_2d(embeddings).mean(axis=0, keepdims=True).astype(np.float32)
     if batch.shape[1] != int(facts["input_dim"]):
         sys.exit(f"{batch.shape[1]} dimensions, but this network takes {facts['input_dim']}")
-    return session.run(["mapped"], {"embedding": batch})[0][0]  # a profile is a mean, mapped then
+    return session.run(["mapped"], {"embedding": batch})[0][0]  # a profile: averaged, then mapped
 
 
-export, profiles, live = sys.argv[1:]
+export, profiles, tests = sys.argv[1:]
 enroll, runtime = (open_side(f"{export}/{name}.onnx") for name in ("enroll", "runtime"))
 if enroll[1]["space"] != runtime[1]["space"]:
-    sys.exit("the two networks are not of one aligner")
+    sys.exit("the two networks are of different aligners")
 scale, offset = (float(enroll[1][f"calibration_{name}"]) for name in ("scale", "offset"))
 for speaker, enrolled in read(profiles, enroll).items():
-    for utterance, embedding in read(live, runtime).items():
+    for utterance, embedding in read(tests, runtime).items():
         score = mapped(enroll, enrolled) @ mapped(runtime, embedding)
         print(speaker, utterance, f"{scale * score + offset:.4f}")

@@ -83,7 +83,7 @@ class Outliers:
 
     Attributes:
         detector: of the aligner's side; None where it was fitted before there was one.
-        certain: whether the embeddings are known to be of the aligner's model, or accepted anyhow.
+        certain: whether the embeddings are known to be of the aligner's model, or accepted anyway.
         count: embeddings that were checked.
         found: (id, distance) of the outliers; their distance is beyond 1.
     """

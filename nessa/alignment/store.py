@@ -32,7 +32,9 @@ def load(directory: Path | str) -> Aligner:
     """
     path, arrays_path = Path(directory) / DESCRIPTION, Path(directory) / ARRAYS
     if not path.is_file():
-        raise InputError(f"{directory}: no aligner here ({DESCRIPTION}); run stage 6 first")
+        raise InputError(
+            f"{directory}: no aligner here ({DESCRIPTION}); run ./run.sh --stage align"
+        )
     description = read_json(path)
     try:
         arrays = load_file(arrays_path)

@@ -5,24 +5,24 @@ from typing import Any
 
 import click
 
-from nessa.cli.options import COUNT, data_option, path_option
+from nessa.cli.options import COUNT, PathType, data_option, optional_path, path_option
 from nessa.errors import about
 
 
 @click.command()
-@path_option("--recipe", "Recipe file (YAML).", required=False)
+@optional_path("--recipe", "Recipe file (YAML).")
 @click.option("--aligner", help="Aligner of the recipe: logit, procrustes, nessa, nessa.seed2 ...")
 @path_option("--enroll", "Embeddings of the enrollment model: a folder with align and dev.")
 @path_option("--runtime", "Embeddings of the runtime model: a folder with align and dev.")
 @data_option
 @path_option("--output", "Receives the aligner.")
-@path_option("--mirror", "Also save the aligner for the opposite direction.", required=False)
+@optional_path("--mirror", "Also save the aligner for the opposite direction.")
 @click.option(
     "--freeze",
     type=click.Choice(["enroll", "runtime"]),
     help="Keep this side of the aligner --from; train the other side for a new model.",
 )
-@path_option("--from", "Fitted NESSA aligner to update.", "start", required=False)
+@click.option("--from", "start", type=PathType, help="Fitted NESSA aligner to update.")
 def align(
     recipe: Path | None,
     aligner: str | None,
@@ -76,11 +76,9 @@ def align(
 
 @click.command("map")
 @path_option("--aligner", "Folder of a fitted aligner.")
-@path_option("--enroll", "Embeddings or store of the enrollment model.", required=False)
-@path_option("--runtime", "Embeddings or store of the runtime model.", required=False)
-@path_option(
-    "--enroll-map", "Also map the profiles of this map (`profile utterance ...`).", required=False
-)
+@optional_path("--enroll", "Embeddings or store of the enrollment model.")
+@optional_path("--runtime", "Embeddings or store of the runtime model.")
+@optional_path("--enroll-map", "Also map the profiles of this map (`profile utterance ...`).")
 @click.option("--nj", default=1, type=COUNT, show_default=True, help="Number of processes.")
 @click.option("--dry-run", is_flag=True, help="Check everything; write nothing.")
 @click.option(

@@ -17,20 +17,21 @@ class PipelineOrder(click.Group):
         return list(self.commands)
 
 
-def path_option(
-    name: str, text: str, *more_names: str, required: bool = True, **more: Any
-) -> Callable[..., Any]:
-    """An option that takes a path."""
-    return click.option(name, *more_names, type=PathType, required=required, help=text, **more)
+def path_option(name: str, text: str, **more: Any) -> Callable[..., Any]:
+    """A required option that takes a path."""
+    return click.option(name, type=PathType, required=True, help=text, **more)
+
+
+def optional_path(name: str, text: str, **more: Any) -> Callable[..., Any]:
+    """An option that takes a path and may be left out."""
+    return click.option(name, type=PathType, help=text, **more)
 
 
 recipe_option = path_option("--recipe", "Recipe file (YAML).")
 data_option = path_option("--data", "Data folder of the recipe: manifests/ and the sets.")
 exp_option = path_option("--exp", "Exp folder of the recipe.")
-utt2dur_option = path_option(
-    "--utt2dur",
-    "Calibration: durations (`utterance seconds`) as a quality measure.",
-    required=False,
+utt2dur_option = optional_path(
+    "--utt2dur", "Calibration: durations (`utterance seconds`) as a quality measure."
 )
 
 

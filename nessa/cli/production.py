@@ -4,14 +4,14 @@ from pathlib import Path
 
 import click
 
-from nessa.cli.options import PathType, path_option
+from nessa.cli.options import PathType, optional_path, path_option
 from nessa.errors import InputError
 
 
 @click.command()
-@path_option("--aligner", "Folder of a fitted aligner.", required=False)
-@path_option("--encoder", "Folder of a trained encoder.", required=False)
-@path_option("--calibration", "Calibration of the aligner's scores to store.", required=False)
+@optional_path("--aligner", "Folder of a fitted aligner.")
+@optional_path("--encoder", "Folder of a trained encoder.")
+@optional_path("--calibration", "Calibration of the aligner's scores to store.")
 @click.option("--license", help="License, for the metadata and the model card.")
 @click.option("--training-data", help="Training data, for the metadata and the model card.")
 @path_option("--output", "Receives enroll.onnx and runtime.onnx, or encoder.onnx; and README.md.")
@@ -53,9 +53,9 @@ def export(
 
 @click.command()
 @click.argument("models", nargs=-1, required=True, type=PathType)
-@path_option("--aligner", "Original aligner to compare with.", required=False)
-@path_option("--encoder", "Original encoder to compare with.", required=False)
-@path_option("--source", "Raw store to verify the mapped store against.", required=False)
+@optional_path("--aligner", "Original aligner to compare with.")
+@optional_path("--encoder", "Original encoder to compare with.")
+@optional_path("--source", "Raw store to verify the mapped store against.")
 def verify(
     models: tuple[Path, ...], aligner: Path | None, encoder: Path | None, source: Path | None
 ) -> None:

@@ -4,15 +4,21 @@ from pathlib import Path
 
 import click
 
-from nessa.cli.options import PathType, data_option, exp_option, path_option, recipe_option
+from nessa.cli.options import (
+    PathType,
+    data_option,
+    exp_option,
+    optional_path,
+    recipe_option,
+)
 
 
 @click.command()
 @click.argument("runs", nargs=-1, type=PathType)
-@path_option("--recipe", "Recipe file (YAML) of the run.", required=False)
-@path_option("--exp", "Exp folder of the run.", required=False)
-@path_option("--data", "Data folder of the run.", required=False)
-@path_option("--results", "Also write the tables to this file (Markdown).", required=False)
+@optional_path("--recipe", "Recipe file (YAML) of the run.")
+@optional_path("--exp", "Exp folder of the run.")
+@optional_path("--data", "Data folder of the run.")
+@optional_path("--results", "Also write the tables to this file (Markdown).")
 @click.option("--markdown", is_flag=True, help="Print the comparison of RUNS in Markdown.")
 def report(
     runs: tuple[Path, ...],

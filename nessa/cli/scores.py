@@ -4,20 +4,20 @@ from pathlib import Path
 
 import click
 
-from nessa.cli.options import COUNT, PathType, path_option, utt2dur_option
+from nessa.cli.options import COUNT, PathType, optional_path, path_option, utt2dur_option
 
 
 @click.command()
 @path_option("--enroll", "Embeddings of the enrollment side.")
 @path_option("--runtime", "Embeddings of the runtime side.")
 @path_option("--trials", "Trial list, in any of the three formats.")
-@path_option("--enroll-map", "Profiles to average (`profile utterance ...`).", required=False)
-@path_option("--enroll-cohort", "AS-norm: cohort of the enrollment side.", required=False)
-@path_option("--runtime-cohort", "AS-norm: cohort of the runtime side.", required=False)
+@optional_path("--enroll-map", "Profiles to average (`profile utterance ...`).")
+@optional_path("--enroll-cohort", "AS-norm: cohort of the enrollment side.")
+@optional_path("--runtime-cohort", "AS-norm: cohort of the runtime side.")
 @click.option(
     "--top-n", default=300, type=COUNT, show_default=True, help="AS-norm: number of top scores."
 )
-@path_option("--calibration", "Write log likelihood ratios by this calibration.", required=False)
+@optional_path("--calibration", "Write log likelihood ratios by this calibration.")
 @utt2dur_option
 @path_option("--output", "Score file: `enroll test score` lines, in trial order.")
 def score(
@@ -66,10 +66,9 @@ def score(
 @path_option("--scores", "Scores of these trials, in any order.")
 @click.option("--p-target", default=0.01, show_default=True, help="Target prior to optimize for.")
 @utt2dur_option
-@path_option(
+@optional_path(
     "--enroll-map",
     "Profiles of the trials (`profile utterance ...`); their size is a quality measure.",
-    required=False,
 )
 @path_option("--output", "Calibration file (JSON), for nessa score --calibration.")
 def calibrate(
@@ -94,29 +93,24 @@ def calibrate(
 
 
 @click.command()
-@path_option("--trials", "Labeled trial list, in either format.", required=False)
-@path_option(
-    "--scores",
-    "Score files: `enroll test score` lines, in any order.",
-    required=False,
-    metavar="FILE...",
+@optional_path("--trials", "Labeled trial list, in either format.")
+@optional_path(
+    "--scores", "Score files: `enroll test score` lines, in any order.", metavar="FILE..."
 )
 @click.argument("more_scores", nargs=-1, type=PathType, metavar="")
 @click.option("--llr", is_flag=True, help="The scores are natural-log likelihood ratios.")
-@path_option("--utt2spk", "Speakers (`utterance speaker`), for intervals.", required=False)
-@path_option("--enroll-map", "Profiles of the trials (`profile utterance ...`).", required=False)
-@path_option(
-    "--identify", "Data directory whose speakers to identify.", required=False, metavar="DIR"
-)
-@path_option("--enroll", "Identification: enrollment embeddings.", required=False)
-@path_option("--runtime", "Identification: runtime embeddings.", required=False)
+@optional_path("--utt2spk", "Speakers (`utterance speaker`), for intervals.")
+@optional_path("--enroll-map", "Profiles of the trials (`profile utterance ...`).")
+@optional_path("--identify", "Data directory whose speakers to identify.", metavar="DIR")
+@optional_path("--enroll", "Identification: enrollment embeddings.")
+@optional_path("--runtime", "Identification: runtime embeddings.")
 @click.option(
     "--draws", default=1000, type=COUNT, show_default=True, help="Number of bootstrap draws."
 )
 @click.option(
     "--seed", default=1, show_default=True, help="Seed of the bootstrap and of the protocol."
 )
-@path_option("--output", "Also write the results (JSON).", required=False)
+@optional_path("--output", "Also write the results (JSON).")
 def evaluate(
     trials: Path | None,
     scores: Path | None,

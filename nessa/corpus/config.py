@@ -10,7 +10,7 @@ SetName = Literal["train", "align", "dev", "eval"]
 
 
 class SetSize(Section):
-    """How much speech a set of the synthetic corpus holds."""
+    """Size of a set of the synthetic corpus."""
 
     speakers: Positive
     sessions: Positive
@@ -38,8 +38,8 @@ class PrepareConfig(Section):
     """Which program reads the corpus, and the trials made for sets without a list."""
 
     program: Name  # local/<program>.py
-    # For a corpus that is not divided into sets: the number of speakers that these sets get, or,
-    # below 1, their part of all speakers; those who are left train the encoders.
+    # For a corpus that is not divided into sets: number of speakers of these sets, or, below 1,
+    # their share of all speakers; the remaining speakers train the encoders.
     held_out: dict[Literal["align", "dev", "eval"], Annotated[float, Field(gt=0)]] = {}
     # {domain: pattern of its speakers' ids}, where the corpus brings no utt2domain. The first one's
     # trials are the main list. Trials are drawn, and results reported, for each by itself.

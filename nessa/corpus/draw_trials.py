@@ -214,7 +214,7 @@ def _share(total: int, capacity: NDArray[np.int64], rng: np.random.Generator) ->
 
 
 def largest_profile(utt2spk: Mapping[str, str], utt2session: Mapping[str, str]) -> int:
-    """The largest profile that half the speakers can give with a session left for tests."""
+    """The largest profile that half of the speakers can have with a session left for tests."""
     spare = sorted(spare_utterances(utt2spk, utt2session).values())
     return spare[len(spare) // 2]
 
@@ -243,10 +243,10 @@ def make_profile_trials(
 ) -> tuple[dict[str, list[str]], Trials]:
     """Draw trials whose enrollment is a profile of several utterances.
 
-    Each profile leaves one session of its speaker out, which gives its target tests. Profiles of
-    different sizes with the same number are nested and meet the same tests, so that they differ
-    in size alone. A speaker who cannot give the largest size gets no profile. Non-target tests are
-    half of the speaker's gender, half anyone's.
+    Each profile leaves one session of its speaker out, whose utterances are its target tests.
+    Profiles of different sizes with the same number are nested and have the same tests, so that
+    they differ in size alone. A speaker with too few utterances for the largest size gets no
+    profile. Half of the non-target tests are of the speaker's gender, half of any.
 
     Args:
         utt2spk: {utterance: speaker}.

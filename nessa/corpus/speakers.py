@@ -17,7 +17,7 @@ def split_speakers(
 
     Args:
         speakers: all of them; their order does not matter.
-        held_out: {set: number of its speakers, or, below 1, their part}; all others are `train`.
+        held_out: {set: number of its speakers, or, below 1, their share}; all others are `train`.
         seed: of the draw.
         where: the corpus, for messages.
 
@@ -44,7 +44,7 @@ def split_speakers(
 
 
 def check_disjoint(sets: Mapping[str, Iterable[str]], align_includes_train: bool = False) -> None:
-    """Refuse sets that share speakers: results on them would be too good.
+    """Refuse sets that share speakers, which would make results too good.
 
     Args:
         sets: {set: its speakers}.

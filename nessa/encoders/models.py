@@ -49,5 +49,5 @@ def save_pretrained(directory: Path | str, config: PretrainedConfig) -> None:
     paths = {key: Path(getattr(config, key)) for key in config.paths}
     absolute = {key: str(path.absolute()) for key, path in paths.items() if path.exists()}
     config = config.model_copy(update=absolute)
-    class_of(config.model_dump())(Path(directory).name, config)
+    class_of(dict(config))(Path(directory).name, config)
     save_yaml(Path(directory) / CONFIG, config)

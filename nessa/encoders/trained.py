@@ -26,7 +26,7 @@ WEIGHTS = "model.safetensors"
 
 def build(config: EncoderConfig) -> Encoder:
     """A freshly initialized encoder."""
-    return class_of(config.model_dump())(config)
+    return class_of(dict(config))(config)
 
 
 class TrainedModel(SpeakerModel):

@@ -53,7 +53,7 @@ class Protocol:
                 if len(set(self.enroll_map.get(profile, ()))) != size:
                     raise InputError(
                         f"profile {profile!r} has not {size} different utterances in the "
-                        "enrollment map; mend the map"
+                        "enrollment map; correct the map"
                     )
         if enrolled != set(self.mated.values()):
             raise InputError(
@@ -247,8 +247,8 @@ def _profile_speaker(
     if len(speakers) != 1 or len(set(utterances)) < len(utterances):
         raise InputError(
             f"profile {profile!r} has {len(utterances)} utterances, {len(set(utterances))} of them "
-            f"different, of {len(speakers)} speakers; it needs different ones of one speaker: mend "
-            "the enrollment map"
+            f"different, of {len(speakers)} speakers; it needs different ones of one speaker: "
+            "correct the enrollment map"
         )
     return speakers.pop()
 

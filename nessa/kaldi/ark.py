@@ -246,37 +246,29 @@ class Ark:
         """The vector at `offset` as float32, and where it ends; None for one to be gathered."""
         start = offset + _HEADER_BYTES
         header = self._data[offset:start]
+        payload: bytes | None = None
         if not header.startswith(_BINARY):
             payload, end = self._text_vector(key, offset)
-            return self._of_one_width(payload, key, offset), end
-        kind, count = self._parse(header, key, offset)
-        end = start + count * (4 if kind == _FLOAT else 8)
-        if end > self.size:
-            over = end - self.size
-            self._refuse(
-                key, offset, f"goes {over} bytes beyond the end of the file; extract it again"
-            )
-        if kind == _DOUBLE:
-            doubles = np.frombuffer(self._data[start:end], "<f8")
-            return self._of_one_width(self._narrow(doubles, key, offset), key, offset), end
-        self._check_width(end - start, key, offset)
-        self._header = header
-        return None, end
-
-    def _of_one_width(self, payload: bytes, key: str, offset: int) -> bytes:
-        self._check_width(len(payload), key, offset)
-        return payload
+        else:
+            kind, count = self._parse(header, key, offset)
+            end = start + count * (4 if kind == _FLOAT else 8)
+            if end > self.size:
+                over = f"goes {end - self.size} bytes beyond the end of the file; extract it again"
+                self._refuse(key, offset, over)
+            if kind == _DOUBLE:
+                doubles = np.frombuffer(self._data[start:end], "<f8")
+                payload = self._narrow(doubles, key, offset)
+        self._check_width(end - start if payload is None else len(payload), key, offset)
+        if payload is None:
+            self._header = header
+        return payload, end
 
     def _check_width(self, width: int, key: str, offset: int) -> None:
         self._width = self._width or width
         if width != self._width:
-            size = _FLOAT32.itemsize
-            self._refuse(
-                key,
-                offset,
-                f"has dimension {width // size}, those before it {self._width // size}; "
-                "extract all with one model",
-            )
+            dim, before = (bytes_ // _FLOAT32.itemsize for bytes_ in (width, self._width))
+            other = f"has dimension {dim}, those before it {before}; extract all with one model"
+            self._refuse(key, offset, other)
 
     def _parse(self, header: bytes, key: str, offset: int) -> tuple[bytes, int]:
         """Type and dimension of a binary vector."""
@@ -309,10 +301,10 @@ class Ark:
         if not numbers:
             self._refuse(key, offset, "is empty; extract it again")
         try:
+            if b"_" in line:  # Python reads 1_000, Kaldi does not
+                raise ValueError
             values = np.array([float(number) for number in numbers])
         except ValueError:
-            self._refuse(key, offset, "has an entry that is not a number; write it again")
-        if b"_" in line:  # Python reads 1_000, Kaldi does not
             self._refuse(key, offset, "has an entry that is not a number; write it again")
         return self._narrow(values, key, offset), end
 

@@ -1,4 +1,4 @@
-"""Embeddings larger than memory: they stay in their arks, and are read when asked for."""
+"""Embeddings larger than memory: they stay in their arks, and are read on demand."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,7 +36,7 @@ class StoredVectors:
         self._offsets = np.empty(0, np.int64)
 
     def open(self) -> Iterator[list[str]]:
-        """Look at every record, and yield the keys; the vectors are there once that has ended.
+        """Check every record, and yield the keys; vectors can be read once that has ended.
 
         Raises:
             InputError: see `Embeddings.read`.

@@ -97,7 +97,7 @@ def _speaker_codes(
         kind = "target" if labels[wrong[0]] else "non-target"
         raise InputError(
             f"trial {wrong[0]} (counted from 0) is a {kind} of speakers "
-            f"{enroll_speakers[wrong[0]]!r} and {test_speakers[wrong[0]]!r}; mend its label or "
+            f"{enroll_speakers[wrong[0]]!r} and {test_speakers[wrong[0]]!r}; correct its label or "
             "utt2spk"
         )
     return enroll, test

@@ -92,7 +92,7 @@ def check_weights(weights: ArrayLike, labels: NDArray[np.bool_]) -> Points:
 
 @dataclass(frozen=True, eq=False)
 class Roc:
-    """The receiver operating characteriztic, point by point from accept-all to reject-all.
+    """The receiver operating characteristic, point by point from accept-all to reject-all.
 
     Points on a straight stretch of the curve are left out, so that P is usually far below T.
 
@@ -333,7 +333,7 @@ def _class_means(
 
 
 def min_cllr(scores: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = None) -> float:
-    """Cllr after isotonic regression of the labels on the scores: what calibration cannot mend.
+    """Cllr after isotonic regression of the labels on the scores: what calibration cannot improve.
 
     Args:
         scores: (T,), higher for a more likely target.

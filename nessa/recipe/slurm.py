@@ -72,7 +72,7 @@ class ClusterConfig(Section):
     def _are_stages(cls, stages: object) -> object:
         for name in stages if isinstance(stages, dict) else ():
             if name not in STAGES:
-                raise ValueError(f"no stage {name!r}{nearest(str(name), STAGES)}")
+                raise ValueError(f"{name}: no such stage{nearest(str(name), STAGES)}")
         return stages
 
     def request(self, stage: str) -> Request:

@@ -15,8 +15,8 @@ from nessa.recipe.config import Recipe
 from nessa.recipe.systems import NESSA, RAW
 from nessa.report.logs import StageLog
 from nessa.report.plots import Plot
-from nessa.report.tables import MEAN, header, legend, table_rows
-from nessa.text import percent, share
+from nessa.report.tables import by_system, gain, header, legend, table_rows
+from nessa.text import ABSENT, percent, share
 
 TEMPLATE = "index.html.j2"
 
@@ -35,30 +35,22 @@ class Headline:
 
 def headlines(recipe: Recipe, records: Sequence[Record]) -> list[Headline]:
     """NESSA in both update directions on single-utterance trials, beside the raw models."""
+    systems = by_system(record for record in records if record["trials"] == SINGLE)
+    raw = [
+        percent(systems[RAW, model, model]["eer"]) if (RAW, model, model) in systems else ABSENT
+        for model in recipe.update
+    ]
     found = []
-    single = [record for record in records if record["trials"] == SINGLE]
-    # The mean of the seeds comes after them, and stands for them.
-    nessa = {(r["enroll"], r["runtime"]): r for r in single if r["aligner"] in (NESSA, MEAN)}
-    raw = {r["enroll"]: percent(r["eer"]) for r in single if r["aligner"] == RAW}
-    old, new = recipe.update
     for enroll, runtime in recipe.pairs:
-        record = nessa.get((enroll, runtime))
+        record = systems.get((NESSA, enroll, runtime))
         if record is None:
             continue
-        gain, interval = "undefined", ""
+        recovered, interval = gain(record), ""
         if record["gain"] is not None:
             low, high = record["gain_ci"]
-            gain, interval = f"{share(record['gain'])} %", f"{share(low)} to {share(high)} %"
-        found.append(
-            Headline(
-                f"{enroll} enrolls, {runtime} runs",
-                gain,
-                interval,
-                percent(record["eer"]),
-                raw.get(old, "–"),
-                raw.get(new, "–"),
-            )
-        )
+            recovered, interval = f"{recovered} %", f"{share(low)} to {share(high)} %"
+        direction = f"{enroll} enrolls, {runtime} runs"
+        found.append(Headline(direction, recovered, interval, percent(record["eer"]), *raw))
     return found
 
 
@@ -130,4 +122,4 @@ def _inline(path: Path, number: int) -> str:
     # Its size is the page's to choose; the viewBox keeps the shape.
     for size in ("width", "height"):
         text = re.sub(rf'(<svg\b[^>]*?) {size}="[^"]*"', r"\1", text)
-    return text.replace("<svg", f'<svg role="img" aria-labeledby="{own}alt"', 1)
+    return text.replace("<svg", f'<svg role="img" aria-labelledby="{own}alt"', 1)

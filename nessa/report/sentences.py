@@ -1,8 +1,7 @@
-"""The sentences that a reader wants first: how EERs compare, what a gain is made of, its cost."""
+"""Sentences about the results: how EERs compare, what a gain is made of, what NESSA costs."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -12,17 +11,20 @@ from nessa.alignment.store import load
 from nessa.alignment.views import SIDES
 from nessa.encoders.models import load_model
 from nessa.encoders.trained import TrainedModel
+from nessa.files import Record
+from nessa.metrics.table import EER
 from nessa.recipe.config import Recipe
 from nessa.recipe.layout import aligner_dir
 from nessa.recipe.systems import NESSA, RAW, System
-from nessa.report.tables import MEAN
+from nessa.report.tables import by_system
 
+Systems = Mapping[tuple[str, str, str], Record]  # of `by_system`
 LOGIT = "logit"
 SECONDS = 3.0  # of the utterance whose embedding is counted
 
 
-def compare_systems(recipe: Recipe, records: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """New against old, NESSA against the logit space, and the back-end's share of its gain.
+def compare_systems(recipe: Recipe, records: Sequence[Record]) -> Iterator[str]:
+    """New against old, NESSA against its rivals, and the back-end's share of its gain.
 
     NESSA stands with the mean of its seeds where there are several.
 
@@ -33,57 +35,35 @@ def compare_systems(recipe: Recipe, records: Sequence[Mapping[str, Any]]) -> Ite
     Yields:
         One sentence per comparison that the records allow.
     """
-    old, new = recipe.update
     for trials in dict.fromkeys(record["trials"] for record in records):
-        # A mean of seeds has a record of its own, which stands in for the single seeds.
-        eers: dict[tuple[str, str, str], float] = {
-            (record["aligner"], record["enroll"], record["runtime"]): record["eer"]
-            for record in records
-            if record["trials"] == trials
-        }
-        if (RAW, old, old) in eers and (RAW, new, new) in eers:
-            change = relative_change(eers[RAW, new, new], eers[RAW, old, old])
-            yield f"{trials}: new model against old: {change}"
-        changes = [
-            f"{relative_change(_nessa(eers, *pair), eers[LOGIT, *pair])} "
-            f"({pair[0]} enrolls, {pair[1]} runs)"
-            for pair in recipe.pairs
-            if (LOGIT, *pair) in eers and (NESSA, *pair) in eers
-        ]
-        if changes:
-            yield f"{trials}: NESSA against the logit space: {', '.join(changes)}"
-        yield from _rivals(recipe, trials, records)
-        # As with the EERs, the record of a mean comes after those of its seeds.
-        gains = {
-            (record["enroll"], record["runtime"]): record["gain"]
-            for record in records
-            if record["trials"] == trials and record["aligner"] in (NESSA, MEAN)
-        }
-        if gains.get((old, old)) is None or gains.get((new, new)) is None:
-            continue
-        yield (
-            f"{trials}: a better back-end without alignment (controls) recovers "
-            f"{gains[old, old]:.0%} with {old} on both sides and {gains[new, new]:.0%} with {new}"
-        )
-        for enroll, runtime in recipe.pairs:
-            if gains.get((enroll, runtime)) is not None:
-                whole, back_end = gains[enroll, runtime], gains[old, old]
-                yield (
-                    f"{trials}: {enroll} enrolls, {runtime} runs: of the {whole:.0%} that NESSA "
-                    f"recovers, a better back-end alone gives {back_end:.0%} ({old} on both "
-                    f"sides); alignment with {new} on one side adds "
-                    f"{100 * (whole - back_end):.0f} points"
-                )
+        systems = by_system(record for record in records if record["trials"] == trials)
+        for sentences in (_changes, _rivals, _back_end):
+            yield from (f"{trials}: {sentence}" for sentence in sentences(recipe, systems))
 
 
-def _rivals(recipe: Recipe, trials: str, records: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _changes(recipe: Recipe, systems: Systems) -> Iterator[str]:
+    """Relative changes of the EER."""
+    eers = {system: record[EER.key] for system, record in systems.items()}
+    old, new = recipe.update
+    if (RAW, old, old) in eers and (RAW, new, new) in eers:
+        change = relative_change(eers[RAW, new, new], eers[RAW, old, old])
+        yield f"new model against old: {change}"
+    changes = [
+        f"{relative_change(eers[NESSA, *pair], eers[LOGIT, *pair])} ({_direction(pair)})"
+        for pair in recipe.pairs
+        if (LOGIT, *pair) in eers and (NESSA, *pair) in eers
+    ]
+    if changes:
+        yield f"NESSA against the logit space: {', '.join(changes)}"
+
+
+def _rivals(recipe: Recipe, systems: Systems) -> Iterator[str]:
     """For each direction the aligner that comes nearest to NESSA, with the paired interval."""
-    for enroll, runtime in recipe.pairs:
+    for pair in recipe.pairs:
         rivals = [
             record
-            for record in records
-            if (record["trials"], record["enroll"], record["runtime"]) == (trials, enroll, runtime)
-            and record.get("over_nessa") is not None
+            for (_, *models), record in systems.items()
+            if tuple(models) == pair and record.get("over_nessa") is not None
         ]
         if not rivals:
             continue
@@ -91,11 +71,38 @@ def _rivals(recipe: Recipe, trials: str, records: Sequence[Mapping[str, Any]]) -
         low, high = nearest["over_nessa_ci"]
         beaten = sum(record["over_nessa_ci"][0] > 0 for record in rivals)
         yield (
-            f"{trials}: {enroll} enrolls, {runtime} runs: the nearest to NESSA is "
-            f"{nearest['aligner']}, whose EER is {100 * nearest['over_nessa']:.2f} "
-            f"[{100 * low:.2f}, {100 * high:.2f}] points higher; NESSA is significantly better "
-            f"than {beaten} of {len(rivals)}"
+            f"{_direction(pair)}: the nearest to NESSA is {nearest['aligner']}, whose EER is "
+            f"{100 * nearest['over_nessa']:.2f} [{100 * low:.2f}, {100 * high:.2f}] points higher; "
+            f"NESSA is significantly better than {beaten} of {len(rivals)}"
         )
+
+
+def _back_end(recipe: Recipe, systems: Systems) -> Iterator[str]:
+    """How much of NESSA's gain its controls, which align nothing, have as well."""
+    old, new = recipe.update
+    gains = {
+        (enroll, runtime): record["gain"]
+        for (name, enroll, runtime), record in systems.items()
+        if name == NESSA
+    }
+    if gains.get((old, old)) is None or gains.get((new, new)) is None:
+        return
+    back_end = gains[old, old]
+    yield (
+        f"a better back-end without alignment (controls) recovers {back_end:.0%} with {old} on "
+        f"both sides and {gains[new, new]:.0%} with {new}"
+    )
+    for pair in recipe.pairs:
+        if (whole := gains.get(pair)) is not None:
+            yield (
+                f"{_direction(pair)}: of the {whole:.0%} that NESSA recovers, a better back-end "
+                f"alone gives {back_end:.0%} ({old} on both sides); alignment with {new} on one "
+                f"side adds {100 * (whole - back_end):.0f} points"
+            )
+
+
+def _direction(pair: tuple[str, str]) -> str:
+    return f"{pair[0]} enrolls, {pair[1]} runs"
 
 
 def relative_change(error: float, reference: float) -> str:
@@ -106,12 +113,8 @@ def relative_change(error: float, reference: float) -> str:
     return f"{abs(100 * lowered):.1f} % {'lower' if lowered >= 0 else 'higher'} EER"
 
 
-def _nessa(eers: Mapping[tuple[str, str, str], float], enroll: str, runtime: str) -> float:
-    return eers.get((MEAN, enroll, runtime), eers[NESSA, enroll, runtime])
-
-
 def nessa_cost(recipe: Recipe, exp: Path) -> list[str]:
-    """Lines that say what NESSA costs on each side, with the larger encoder as the measure.
+    """What NESSA costs on each side, relative to the larger encoder; a line each.
 
     Args:
         recipe: names the models.
@@ -128,8 +131,8 @@ def nessa_cost(recipe: Recipe, exp: Path) -> list[str]:
         module = aligner.network(side)
         own = _multiply_adds(module, torch.zeros(1, aligner.input_dim(side)))
         line = (
-            f"NESSA, side of {model}: {_parameters(module):,} parameters, {own:,} multiply-adds an "
-            f"embedding"
+            f"NESSA, side of {model}: {_parameters(module):,} parameters, {own:,} multiply-adds "
+            "per embedding"
         )
         if larger:
             line += (
@@ -141,7 +144,7 @@ def nessa_cost(recipe: Recipe, exp: Path) -> list[str]:
 
 
 def _encoder_costs(recipe: Recipe, exp: Path) -> dict[str, int]:
-    """Multiply-adds of the encoders of ours; what goes on in others is not known."""
+    """Multiply-adds of the encoders trained here; those of pretrained ones are unknown."""
     costs = {}
     for name, settings in recipe.encoders.items():
         if "architecture" in settings:
@@ -161,5 +164,5 @@ def _multiply_adds(module: nn.Module, example: torch.Tensor) -> int:
 
 
 def _parameters(module: nn.Module) -> int:
-    """Trained weights and what was computed from the align set: all that has to be stored."""
+    """Trained weights and statistics of the align set: all that is stored."""
     return sum(array.numel() for array in module.state_dict().values())

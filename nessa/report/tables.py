@@ -3,7 +3,7 @@
 Records are those of `nessa.recipe.evaluation.evaluate_systems`, in any order.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 
 from nessa.files import Record
@@ -117,6 +117,17 @@ def _as_norm_rows(records: Sequence[Record]) -> Iterator[Row]:
         if normalized := record["as_norm"]:
             figures = ((_figure(record, m), _figure(normalized, m)) for m in table.METRICS)
             yield *system_cells(record), *chain.from_iterable(figures)
+
+
+def by_system(records: Iterable[Record]) -> dict[tuple[str, str, str], Record]:
+    """{(aligner, enroll, runtime): record} of one kind of trials; NESSA by the mean of its seeds.
+
+    The record of a mean comes after those of its seeds.
+    """
+    return {
+        (NESSA if r["aligner"] == MEAN else r["aligner"], r["enroll"], r["runtime"]): r
+        for r in records
+    }
 
 
 def ordered_records(records: Sequence[Record]) -> list[Record]:

@@ -1,11 +1,13 @@
-"""Links, examples of help texts and public names: what documentation promises is there."""
+"""Links, paths, examples of help texts and public names: what documentation promises is there."""
 
 import doctest
 import importlib
 import inspect
 import pkgutil
 import re
+from operator import attrgetter
 from pathlib import Path
+from pydoc import locate
 
 import pytest
 
@@ -37,6 +39,38 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert file.exists(), f"{page}: {target}"
         if anchor:
             assert anchor in anchors(file), f"{page}: {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_and_functions_are_where_the_page_says(page: Path) -> None:
+    """As in `nessa/trials.py:Trials.read` or `local/tree.py`."""
+    # Blocks, and the names of those that are files to be written.
+    text = re.sub(r"^(`\S+`:\n\n)?```.*?^```", "", page.read_text(), flags=re.M | re.S)
+    roots = r"(?:nessa|local|tests|benchmarks|docs|utils|conf)/"
+    for path, name in re.findall(rf"`({roots}[\w/]+\.\w+)(?::([\w.]+))?`", text):
+        assert (ROOT / path).is_file(), f"{page}: {path}"
+        if name and path.startswith("nessa/"):
+            module = path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+            assert attrgetter(name)(importlib.import_module(module)), f"{page}: {path}:{name}"
+        elif name:
+            defined = re.findall(r"^(?:def |class )?(\w+)\b", (ROOT / path).read_text(), re.M)
+            assert name in defined, f"{page}: {path}:{name}"
+    for name in re.findall(r"`(nessa(?:\.\w+)+)`", text):
+        assert page.name == "CHANGELOG.md" or locate(name), f"{page}: {name}"  # it has old names
+
+
+def test_the_reference_names_what_is_there() -> None:
+    text = (ROOT / "docs/api.md").read_text()
+    for name, members in re.findall(r"^::: (\S+)(?:\n.*members: \[(.*?)\])?", text, re.M):
+        module = importlib.import_module(name)
+        assert all(hasattr(module, member) for member in members.split(", ") if member), name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_imports_of_examples_are_there(page: Path) -> None:
+    for module, names in re.findall(r"^from (nessa\S*) import (.+)$", page.read_text(), re.M):
+        if page.name != "CONTRIBUTING.md":  # run by test_contributing.py
+            assert all(locate(f"{module}.{name.strip()}") for name in names.split(",")), module
 
 
 def modules() -> list[str]:

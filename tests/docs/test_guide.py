@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from nessa.recipe.resolve import resolve
+from tests.conftest import ROOT
 from tests.kaldi_corpora import write_audio_dir
 from tests.walks import commands, walk
 
@@ -43,3 +44,12 @@ def test_a_store_mapped_and_networks_verified(tiny: Path, tmp_path: Path) -> Non
     assert out.count("of the aligner on 10,000 embeddings") == 2
     assert list((tmp_path / "work/mapped/enroll").glob("part-*.parquet"))
     assert len(re.findall(r"^\S+ \S+ -?\d+\.\d{4}$", out, re.M)) == 9
+
+
+@pytest.mark.slow
+def test_the_readme_in_python(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(), re.M | re.S)
+    program = "".join(blocks).replace("recipes/mini", str(tiny)).replace("steps=600", "steps=5")
+    exec(program, {})
+    assert (tmp_path / "my-aligner/aligner.json").is_file()

@@ -230,7 +230,9 @@ def test_an_exported_encoder_loaded_back_gives_the_same_embeddings(
     spoilt = onnx.load(file)
     next(one for one in spoilt.metadata_props if one.key == "features").value = "[]"
     onnx.save(spoilt, tmp_path / "spoilt.onnx")
-    nessa("verify", tmp_path / "spoilt.onnx").refused("spoilt.onnx: its metadata's features")
+    nessa("verify", tmp_path / "spoilt.onnx").refused(
+        "spoilt.onnx: invalid features in its metadata"
+    )
     ProcrustesAligner().fit(*two_views(40, 2)).save(tmp_path / "aligner")
     done = nessa("verify", file, "--aligner", tmp_path / "aligner")
     done.refused(f"{file}: to compare this network, give --encoder")

@@ -259,7 +259,7 @@ def test_commands_of_lhotse_manifests_need_the_same_permission(own: Own) -> None
         source.type, source.source = "command", f"touch {mark}; cat {source.source}"
     recordings.to_file(folder / "recordings.jsonl.gz")
     supervisions.to_file(folder / "supervisions.jsonl.gz")
-    refuse(own.prepare(data=folder), "supervision 'spk0", "is a command", "corpus.allow_pipes=true")
+    refuse(own.prepare(data=folder), "utterance 'spk0", "is a command", "corpus.allow_pipes=true")
     assert not mark.exists()
     assert own.prepare(data=folder, corpus={"allow_pipes": True}).status == 0
     assert_divided(own, utt2spk)
@@ -272,7 +272,7 @@ def test_features_of_lhotse_manifests_are_files(own: Own, place: str) -> None:
     mark = own.folder / "ran"
     write_lhotse_features(own, place.replace("{mark}", str(mark)))
     done = own.prepare(data=own.folder / "mine", encoder=GIVEN, corpus={"allow_pipes": True})
-    refuse(done, "supervision 'spk0", "features", "no file")
+    refuse(done, "utterance 'spk0", "features", "no file")
     assert not mark.exists()
 
 

@@ -11,7 +11,7 @@ from nessa.kaldi.embeddings import Embeddings
 from nessa.metrics.roc import eer
 from nessa.recipe.config import Recipe
 from nessa.recipe.gallery import SHARES, mixed_gallery
-from nessa.report.plots import write_gallery
+from nessa.report.plots import gallery_plot
 from nessa.scoring.cosine import cosine_scores
 from tests.pairs import all_trials, two_views
 
@@ -72,8 +72,8 @@ def test_the_curve_is_drawn_alike_twice(tmp_path: Path) -> None:
         for runtime in ("old", "new")
         for share in np.linspace(0, 1, 3)
     ]
-    first = [path.read_bytes() for path in write_gallery(records, tmp_path / "a")]
-    second = [path.read_bytes() for path in write_gallery(records, tmp_path / "b")]
+    first = [path.read_bytes() for path in gallery_plot(records).save(tmp_path / "a")]
+    second = [path.read_bytes() for path in gallery_plot(records).save(tmp_path / "b")]
     assert first == second and first[0].startswith(b"\x89PNG") and b"<svg" in first[1]
 
 

@@ -13,7 +13,10 @@ from tests.shell.slurm.simulation import Simulation, simulate
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
-        ("stages: {encoder: {cpus: 4}}", ["stages: no stage 'encoder'; did you mean 'encoders'?"]),
+        (
+            "stages: {encoder: {cpus: 4}}",
+            ["stages.encoder: no such stage; did you mean 'encoders'?"],
+        ),
         ("defaults: {tme: '30'}", ["defaults.tme", "did you mean 'time'?"]),
         ("defaults: {time: 4:00:00}", ["defaults.time", "in quotes"]),
         ("defaults: {time: soon}", ["defaults.time", "'soon'"]),

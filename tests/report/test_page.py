@@ -19,7 +19,7 @@ addEventListener("load", () => {
   const drawn = [...document.querySelectorAll("figure svg")].map(svg => {
     const box = svg.getBoundingClientRect();
     return [box.width, box.height, svg.querySelectorAll("path").length,
-            document.getElementById(svg.getAttribute("aria-labeledby")).textContent.length];
+            document.getElementById(svg.getAttribute("aria-labelledby")).textContent.length];
   });
   const ids = [...document.querySelectorAll("[id]")].map(one => one.id);
   const found = {
