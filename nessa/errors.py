@@ -1,4 +1,4 @@
-"""The one error type for everything a user can mend, and how a program ends with it."""
+"""The one error type for everything a user can fix, and how a program ends with it."""
 
 import contextlib
 import errno

@@ -307,7 +307,7 @@ def trial_speakers(
         if len(speakers) != 1:
             raise InputError(
                 f"profile {profile!r} holds utterances of {len(speakers)} speakers "
-                f"({', '.join(sorted(speakers)[:3])}); mend the enrollment map"
+                f"({', '.join(sorted(speakers)[:3])}); correct the enrollment map"
             )
         known[profile] = speakers.pop()
     sides = []

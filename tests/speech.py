@@ -4,8 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+from lhotse import CutSet
 
-from nessa.corpus.manifests import write_manifest
+from nessa.corpus.manifests import manifest_path, write_manifest
 from nessa.corpus.sets import write_set
 from nessa.corpus.utterances import Utterance, make_cuts
 
@@ -44,6 +45,11 @@ def prepare_set(
                     Utterance(key, key.split("-")[0], f"s{session}", path, "mf"[speaker % 2])
                 )
     write_set(data, name, make_cuts(made))
+
+
+def read_cuts(data: Path, name: str) -> CutSet:
+    """The cuts of a prepared set."""
+    return CutSet.from_jsonl_lazy(manifest_path(data, name, "cuts"))
 
 
 def prepare_augmentation(data: Path) -> None:

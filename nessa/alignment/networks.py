@@ -105,27 +105,7 @@ def _mlp(inputs: int, hidden: int, outputs: int, dropout: float) -> nn.Sequentia
     last = nn.Linear(hidden, outputs)
     nn.init.zeros_(last.weight)
     nn.init.zeros_(last.bias)
-    return nn.Sequential(nn.Linear(inputs, hidden), nn.GELU(), _Dropout(dropout), last)
-
-
-class _Dropout(nn.Module):
-    """Dropout whose mask is drawn from 16 random bits a value.
-
-    On a CPU, torch draws the mask of its own dropout value by value, which takes longer than a
-    layer's matrix product.
-    """
-
-    def __init__(self, rate: float) -> None:
-        super().__init__()
-        self.dropped = round(rate * 2**16)  # of 2^16
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Any shape -> the same."""
-        if not (self.training and self.dropped):
-            return x
-        words = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device)
-        bits = words.random_(-(2**63), None).view(torch.int16)[: x.numel()].view(x.shape)
-        return x * (bits >= self.dropped - 2**15) * (2**16 / (2**16 - self.dropped))
+    return nn.Sequential(nn.Linear(inputs, hidden), nn.GELU(), nn.Dropout(dropout), last)
 
 
 class NetworkAligner(Aligner):

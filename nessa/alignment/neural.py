@@ -23,7 +23,6 @@ import torch
 from pydantic import ValidationError
 from scipy.linalg import svd
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from nessa.alignment.base import DevSet
 from nessa.alignment.config import NeuralConfig
@@ -308,45 +307,7 @@ def supervised_contrastive(similarity: Tensor) -> Tensor:
         The mean negative log-probability of a profile's own utterances among all utterances, plus
         that of an utterance's own profile among all profiles.
     """
-    return _SupervisedContrastive.apply(similarity)
-
-
-class _SupervisedContrastive(torch.autograd.Function):
-    """The loss and its gradient from one exponential of each similarity.
-
-    With E = exp(S - m), m a profile's highest similarity, and M the highest of all, a profile's sum
-    is e^m sum E, an utterance's e^M sum (e^(m - M) E). The gradient by S is E times a number of the
-    profile plus one of the profile times one of the utterance, less the own pairs' share.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, similarity: Tensor) -> Tensor:
-        own = similarity.diagonal(dim1=0, dim2=1)  # (R, P)
-        s = similarity.flatten(1)  # (P, P R)
-        highest = s.amax(dim=1)  # (P,)
-        e = (s - highest[:, None]).exp_()
-        weight = (highest - highest.amax()).exp()  # (P,), e^(m - M)
-        by_profile = e.sum(dim=1)  # (P,)
-        # A profile far below the highest would leave nothing of its utterances' sums.
-        by_utterance = (weight @ e).clamp(min=torch.finfo(e.dtype).tiny)  # (P R,)
-        ctx.save_for_backward(e, weight, by_profile, by_utterance)
-        ctx.shape = similarity.shape
-        return (
-            (highest + by_profile.log()).mean()
-            + (highest.amax() + by_utterance.log()).mean()
-            - own.mean() * 2
-        )
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        e, weight, by_profile, by_utterance = ctx.saved_tensors
-        p, _, r = ctx.shape
-        share = torch.addr(
-            (gradient / p / by_profile)[:, None].expand(p, p * r),
-            gradient / (p * r) * weight,
-            1 / by_utterance,
-        )
-        result = share.mul_(e).view(ctx.shape)
-        result.diagonal(dim1=0, dim2=1).sub_(2 * gradient / (p * r))
-        return result
+    among_utterances = similarity.flatten(1).log_softmax(dim=1).view_as(similarity)
+    among_profiles = similarity.log_softmax(dim=0)
+    own = [p.diagonal(dim1=0, dim2=1).mean() for p in (among_utterances, among_profiles)]
+    return -(own[0] + own[1])

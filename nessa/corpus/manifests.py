@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lhotse import CutSet, RecordingSet
+from lhotse import RecordingSet
 from lhotse.cut import MonoCut
 
 from nessa.errors import InputError
@@ -50,15 +50,6 @@ def manifest_path(data: Path, name: str, kind: str) -> Path:
     return data / "manifests" / f"{name}_{kind}.jsonl.gz"
 
 
-def read_cuts(data: Path, name: str) -> CutSet:
-    """The cuts of a set, read lazily.
-
-    Raises:
-        InputError: there is no such manifest.
-    """
-    return CutSet.from_jsonl_lazy(_existing(manifest_path(data, name, "cuts")))
-
-
 def read_background(data: Path, kind: str) -> RecordingSet | None:
     """The noises ("noise") or room impulse responses ("rir") that encoders are trained with."""
     path = manifest_path(data, kind, "recordings")
@@ -92,7 +83,9 @@ class CutTable:
         lines = bytearray()
         ends, speakers = [0], []
         indices: dict[str, int] = {}
-        self._path = _existing(manifest_path(data, name, "cuts"))
+        self._path = manifest_path(data, name, "cuts")
+        if not self._path.is_file():
+            raise InputError(f"{self._path}: no such manifest; run ./run.sh --stage prepare")
         for number, line in enumerate(_read_lines(self._path), start=1):
             lines += line
             ends.append(len(lines))
@@ -146,9 +139,3 @@ def _speaker_of(line: bytes, place: str) -> str:
     if not isinstance(name, str) or not isinstance(speaker, str):
         raise InputError(f"{place}: not a cut with an id and a speaker; {AGAIN}")
     return speaker
-
-
-def _existing(path: Path) -> Path:
-    if not path.is_file():
-        raise InputError(f"{path}: no such manifest; run ./run.sh --stage prepare")
-    return path

@@ -21,7 +21,7 @@ def read_mp4_header(path: Path) -> tuple[int, int, int]:
         (sampling rate in Hz, samples as decoders return them, channels).
 
     Raises:
-        InputError: not an MP4 file of sound, or cut off.
+        InputError: not an MP4 audio file, or cut off.
         OSError: it cannot be read.
     """
     with open(path, "rb") as file:
@@ -38,7 +38,7 @@ def read_mp4_header(path: Path) -> tuple[int, int, int]:
                 duration, start = struct.unpack(">Ii", _read(file, edits + 8, 8))
                 length = min(length - max(start, 0), round(duration * rate / movie_rate))
         except (struct.error, LookupError):
-            raise InputError(f"{path}: not an MP4 file of sound, or cut off") from None
+            raise InputError(f"{path}: not an MP4 audio file, or cut off") from None
     return rate, length, channels
 
 

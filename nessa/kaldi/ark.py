@@ -7,7 +7,7 @@ An ark is a row of records, each a key, a space and a vector, binary or text:
 
 Nearly all arks hold float32 vectors of one dimension and nothing else. These are found and checked
 as arrays, without an object for each, and copied straight out of the mapped file. Whatever differs
-in any way is looked at by itself, and read or refused.
+in any way is checked by itself, and read or refused.
 """
 
 import mmap
@@ -36,7 +36,7 @@ _SPACE, _DELETE = b" \x7f"  # around the printable ASCII letters
 _MAX_KEY_BYTES = 4096  # looked through for the space that ends a key
 _SHORTEST_LABEL = _HEADER_BYTES + 2  # of a key of one letter
 _MIN_RUN = 16  # records of one layout that are worth looking for as an array
-_RECORDS_PER_BLOCK = 16384  # looked at as one array
+_RECORDS_PER_BLOCK = 16384  # checked as one array
 _BYTES_PER_BLOCK = 2**22  # gathered or written as one array: stays in the cache
 Offsets = npt.NDArray[np.int64]
 Matrix = npt.NDArray[np.float32]
@@ -141,7 +141,7 @@ class Ark:
         return Found(self, offsets, odd, self._width // _FLOAT32.itemsize)
 
     def vectors_at(self, offsets: Offsets) -> Matrix:
-        """The float32 vectors (N, D) at offsets (N,) that `find` has looked at."""
+        """The float32 vectors (N, D) at offsets (N,) that `find` has checked."""
         windows = sliding_window_view(self._bytes, self._width)
         return windows[offsets + _HEADER_BYTES].view(_FLOAT32)
 
@@ -189,7 +189,7 @@ class Ark:
         keys: list[str] = []
         copies: list[Future[bool]] = []
         total = (self.size - end) // stride
-        with background() as submit:  # vectors are copied while the next keys are looked at
+        with background() as submit:  # vectors are copied while the next keys are checked
             while len(keys) < total:
                 first, count = len(keys), min(total - len(keys), _RECORDS_PER_BLOCK)
                 start = end + first * stride

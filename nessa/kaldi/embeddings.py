@@ -78,7 +78,7 @@ class Embeddings:
     def _read(
         cls, keys: list[str], matrix: Matrix, finite: bool, where: Callable[[int], str]
     ) -> Self:
-        """Embeddings whose keys and values were looked at one by one while they were read."""
+        """Embeddings whose keys and values were checked one by one while they were read."""
         check_unique(keys, where)
         if not finite:
             check_finite(keys, matrix, where)

@@ -17,7 +17,7 @@ from nessa.errors import InputError, about
 from nessa.recipe.config import Recipe
 from nessa.schema import check_depth, explain, nearest, read_yaml
 
-LOCAL = Path(__file__).parents[2] / "local"  # the programs of stages 0 and 1
+LOCAL = Path(__file__).parents[2] / "local"  # programs of corpora
 
 
 def load_recipe(path: Path | str) -> Recipe:

@@ -5,11 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from scipy.stats import chisquare
 
 from nessa.alignment import DevSet, LogitAligner, NeuralAligner, ProcrustesAligner, load
-from nessa.alignment.networks import SideNetwork
 from nessa.alignment.neural import SpeakerBatches, profile_size
 from nessa.alignment.views import Side
 from nessa.errors import InputError
@@ -141,21 +139,3 @@ def test_every_group_of_a_speakers_utterances_is_drawn_as_often(k: int) -> None:
     ordered = math.perm(5, k)  # the order counts as well: the first ones become the profile
     assert len(drawn) == 2 * ordered
     assert chisquare(list(drawn.values())).pvalue > 1e-4
-
-
-def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
-    network = SideNetwork(torch.zeros(4), torch.eye(4), torch.eye(4), hidden_dim=8, dropout=0.25)
-    assert network.residual is not None
-    dropout = network.residual[2].train()
-    torch.manual_seed(1)
-    x = torch.ones(1001, 301, requires_grad=True)
-    y = dropout(x)
-    y.sum().backward()
-    y = y.detach()
-    assert float((y == 0).float().mean()) == pytest.approx(0.25, abs=0.005)
-    assert float(y.mean()) == pytest.approx(1, abs=0.01)
-    torch.testing.assert_close(x.grad, y)
-    assert not torch.equal(dropout(x), y)
-    torch.manual_seed(1)
-    assert torch.equal(dropout(x), y)
-    assert torch.equal(dropout.eval()(x), x)

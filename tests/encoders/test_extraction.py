@@ -12,7 +12,6 @@ import soundfile
 import torch
 
 from nessa.corpus.audio import read_audio
-from nessa.corpus.manifests import read_cuts
 from nessa.encoders import build, load_model, parse_settings, save_model
 from nessa.encoders.extraction import extract, extract_shard, merge_shards
 from nessa.errors import InputError
@@ -20,7 +19,7 @@ from nessa.files import read_table
 from nessa.kaldi.datadir import read_utt2spk
 from nessa.kaldi.embeddings import Embeddings
 from tests.conftest import Command
-from tests.speech import prepare_set
+from tests.speech import prepare_set, read_cuts
 
 
 @pytest.fixture(scope="module")

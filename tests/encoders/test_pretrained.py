@@ -19,7 +19,6 @@ from onnx import TensorProto, helper
 
 from nessa.alignment import ProcrustesAligner
 from nessa.corpus.audio import read_audio
-from nessa.corpus.manifests import read_cuts
 from nessa.corpus.utterances import Utterance, make_cuts, sort_utterances
 from nessa.encoders import (
     SpeakerModel,
@@ -41,7 +40,7 @@ from nessa.metrics.roc import eer
 from nessa.recipe.resolve import load_recipe, resolve
 from tests.conftest import ROOT, Command
 from tests.pairs import two_views
-from tests.speech import prepare_set, tone
+from tests.speech import prepare_set, read_cuts, tone
 
 SAMPLE = ROOT.parent / "shared/data/librispeech_sample/LibriSpeech"
 

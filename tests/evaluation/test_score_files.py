@@ -117,7 +117,7 @@ def test_what_does_not_fit_is_named(files: Files) -> None:
     lines = path.read_text().splitlines(keepends=True)
     for damaged, message in (
         (lines[1:], "without a score"),
-        ([*lines, "a b 0.5\n"], "'a b' .*not in the trial list"),
+        ([*lines, "a b 0.5\n"], "'a b'.* not in the trial list"),
         ([*lines[1:], lines[0].replace("\n", "e\n")], "line 1260: .* is not"),
     ):
         path.write_text("".join(damaged))

@@ -11,7 +11,6 @@ from lhotse.cut import MonoCut
 from lhotse.kaldi import load_kaldi_data_dir
 
 from nessa.corpus.finishing import finish_sets
-from nessa.corpus.manifests import read_cuts
 from nessa.corpus.validation import validate_tables
 from nessa.encoders import SpeakerModel, load_model, parse_settings
 from nessa.encoders.config import FeatureConfig
@@ -25,6 +24,7 @@ from nessa.trials import Trials
 from tests.kaldi_corpora import write_audio_dir, write_feature_dir
 from tests.local.test_programs import ENCODER, Done, Programs, programs, refuse  # noqa: F401
 from tests.pairs import all_trials
+from tests.speech import read_cuts
 
 SETS = ("train", "align", "dev", "eval")
 GIVEN = ENCODER | {

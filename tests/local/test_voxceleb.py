@@ -15,7 +15,7 @@ import soundfile
 import yaml
 from lhotse import Recording
 
-from nessa.corpus.manifests import read_background, read_cuts
+from nessa.corpus.manifests import read_background
 from nessa.corpus.mp4 import read_mp4_header
 from nessa.corpus.utterances import read_recording
 from nessa.corpus.validation import validate_tables
@@ -25,7 +25,7 @@ from nessa.kaldi.datadir import read_utt2spk
 from nessa.trials import Trials
 from tests.conftest import ROOT, run_recipe
 from tests.local.test_programs import ENCODER, Done, Programs, programs, refuse  # noqa: F401
-from tests.speech import RATE, tone
+from tests.speech import RATE, read_cuts, tone
 
 LISTS = ROOT.parent / "shared/data/voxceleb_trials"
 SESSIONS = ("x6uYqmx31kE", "-5r0dWxy17C", "_p-aWxy17C8")

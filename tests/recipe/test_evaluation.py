@@ -280,7 +280,7 @@ def with_nan(path: Path) -> None:
     ("damage", "message"),
     [
         (without_file, "no such file"),
-        (without_a_line, r".*'id00000-s0-00000 id00000-s0-00001' without a score"),
+        (without_a_line, r".*'id00000-s0-00000 id00000-s0-00001'.* without a score"),
         (with_nan, "line 1: "),
     ],
 )

@@ -111,7 +111,7 @@ def test_durations_that_are_missing_or_wrong_are_named(
 def test_trials_without_labels_or_scores_are_refused(dev: DevSet) -> None:
     lines = dev.scores.read_text().splitlines(keepends=True)
     dev.scores.write_text("".join(lines[1:]))
-    with pytest.raises(InputError, match=f"{dev.scores}: .*t0' without a score"):
+    with pytest.raises(InputError, match=f"{dev.scores}: .* t0'.* without a score"):
         dev.fit()
     Trials(dev.listed.enroll, dev.listed.test).write(dev.trials)
     with pytest.raises(InputError, match=f"{dev.trials}: no labels"):
