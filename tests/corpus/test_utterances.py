@@ -12,14 +12,15 @@ import soundfile
 from lhotse import CutSet, RecordingSet, SupervisionSet
 from lhotse.kaldi import load_kaldi_data_dir
 
-from nessa.corpus.config import PrepareConfig
+from nessa.corpus.config import PrepareConfig, TrialCount
+from nessa.corpus.durations import duration_differences
 from nessa.corpus.finishing import finish_sets
 from nessa.corpus.sets import write_set, write_skipped
 from nessa.corpus.speakers import check_disjoint
 from nessa.corpus.utterances import Utterance, make_cuts, sort_utterances
 from nessa.corpus.validation import validate_tables
 from nessa.errors import InputError
-from nessa.files import read_table
+from nessa.files import read_table, write_table
 from nessa.kaldi.datadir import read_utt2spk
 from nessa.trials import Trials, read_enroll_map
 
@@ -273,6 +274,53 @@ def test_finishing_is_seeded(directory: Path) -> None:
     assert made[0] == made[1]
     assert made[0][0] != made[2][0]
     assert made[0][1] != made[2][1]
+
+
+def test_trials_stay_within_a_domain(directory: Path, caplog: pytest.LogCaptureFixture) -> None:
+    utt2spk = read_utt2spk(directory)
+    first = sorted(set(utt2spk.values()))[:2]
+    patterns = {"words": "|".join(first), "sentences": f"(?!({'|'.join(first)})$).*"}
+    config = CONFIG.model_copy(update={"domains": patterns})
+    config = config.model_copy(update={"trials": {"eval": TrialCount(targets=10, nontargets=20)}})
+    finish_sets(directory.parent, config, seed=1)
+    domains = read_table(directory / "utt2domain")
+    assert {u: d == "words" for u, d in domains.items()} == {
+        u: s in first for u, s in utt2spk.items()
+    }
+    for name, domain in (("trials", "words"), ("trials_sentences", "sentences")):
+        trials = Trials.read(directory / name)
+        assert (trials.targets, trials.nontargets) == (10, 20)
+        assert {domains[u] for u in (*trials.enroll, *trials.test)} == {domain}
+    profiles = read_enroll_map(directory / "enroll_map")
+    for enroll, test in zip(*_sides(directory / "trials_profile"), strict=True):
+        assert {domains[u] for u in profiles[enroll]} == {domains[test]}
+    assert {domains[utts[0]] for utts in profiles.values()} == {"words", "sentences"}
+    assert validate_tables(directory) == []
+    (directory / "utt2domain").unlink()
+    narrow = config.model_copy(update={"domains": {"words": first[0]}})
+    with pytest.raises(InputError, match=r"prepare\.domains: speaker '.*' matches 0"):
+        finish_sets(directory.parent, narrow, seed=1)
+
+
+def test_sets_of_other_durations_are_warned_about(
+    directory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    finish_sets(directory.parent, CONFIG, seed=1)
+    assert "medians" not in caplog.text
+    durations = read_table(directory / "utt2dur")
+    for factor, warned in ((1.9, False), (2.1, True)):
+        longer = {u: f"{factor * float(d):.4f}" for u, d in durations.items()}
+        differences = list(
+            duration_differences({"eval": directory, "align": made(directory, longer)})
+        )
+        assert bool(differences) == warned
+    assert "eval are 0.1 s long and those of align" in differences[0]
+
+
+def made(directory: Path, durations: dict[str, str]) -> Path:
+    """A set that has nothing but durations."""
+    write_table(directory.parent / "other" / "utt2dur", durations)
+    return directory.parent / "other"
 
 
 def test_finishing_refuses_shared_speakers(directory: Path, audio: list[Utterance]) -> None:

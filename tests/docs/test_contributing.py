@@ -14,7 +14,6 @@ import torch
 import yaml
 
 from nessa.alignment import ALIGNERS, aligner_class, load
-from nessa.corpus.manifests import read_cuts
 from nessa.encoders import build, load_model, save_pretrained
 from nessa.encoders.kinds import ARCHITECTURES, PRETRAINED, parse_settings
 from nessa.metrics import table
@@ -22,7 +21,7 @@ from nessa.metrics.roc import Roc
 from nessa.recipe.resolve import resolve
 from tests.conftest import ROOT, Command
 from tests.pairs import two_views
-from tests.speech import RATE, prepare_set, tone
+from tests.speech import RATE, prepare_set, read_cuts, tone
 
 PAGE = (ROOT / "CONTRIBUTING.md").read_text()
 MINI = ROOT / "recipes/mini/recipe.yaml"

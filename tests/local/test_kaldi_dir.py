@@ -222,6 +222,23 @@ def test_the_speakers_of_given_trials_are_eval(own: Own) -> None:
     refuse(own.prepare(data=own.folder / "mine"), "mine/trials", "'nobody'")
 
 
+def test_spk2set_divides_a_directory_of_all_sets(own: Own) -> None:
+    utt2spk = write_audio_dir(own.folder / "mine", range(12))
+    speakers = sorted(set(utt2spk.values()))
+    set_of = {s: SETS[min(k // 2, 3)] for k, s in enumerate(speakers)}
+    write_table(own.folder / "mine/spk2set", set_of)
+    for paths in ({"data": own.folder / "mine"}, {"own": own.folder / "mine"}):  # the recipe's name
+        assert own.prepare(**paths).status == 0
+        expected = {name: {s for s in speakers if set_of[s] == name} for name in SETS}
+        assert own.speakers() == expected
+    write_table(own.folder / "mine/spk2set", set_of | {speakers[0]: "test"})
+    refuse(own.prepare(data=own.folder / "mine"), "spk2set", "'test'", "train, align, dev, eval")
+    write_table(own.folder / "mine/spk2set", {s: set_of[s] for s in speakers[1:]})
+    refuse(own.prepare(data=own.folder / "mine"), "spk2set", speakers[0])
+    write_table(own.folder / "mine/spk2set", dict.fromkeys(speakers, "align"))
+    refuse(own.prepare(data=own.folder / "mine"), "no speaker of set 'dev'")
+
+
 def test_places_are_looked_for_from_here_and_above_the_table(own: Own) -> None:
     utt2spk = write_audio_dir(own.folder / "exp/mine", range(12))
     wav = read_table(own.folder / "exp/mine/wav.scp")

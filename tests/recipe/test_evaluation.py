@@ -26,7 +26,9 @@ from tests.pairs import all_trials, two_views, write_system
 OLD, NEW = System("raw", "old", "old"), System("raw", "new", "new")
 LOGIT = System("logit", "new", "old")
 NESSA, NESSA2 = System("nessa", "new", "old"), System("nessa.seed5", "new", "old")
+CONTROLS = System("nessa", "old", "old"), System("nessa", "new", "new")
 NOISE = {OLD: 1.0, NEW: 0.2, LOGIT: 2.0, NESSA: 0.5, NESSA2: 0.6}
+NOISE |= dict(zip(CONTROLS, (0.9, 0.3), strict=True))
 DRAWS, SEED = 40, 7
 
 
@@ -168,6 +170,39 @@ def test_the_gain_is_0_for_the_old_model_and_1_for_the_new(
     expected = (old["eer"] - logit["eer"]) / (old["eer"] - new["eer"])
     assert logit["gain"] == pytest.approx(expected)
     assert logit["gain"] < 0  # worse than not updating
+
+
+def test_the_controlled_gain_lies_between_the_controls(eval_set: EvalSet, recipe: Recipe) -> None:
+    records = eval_set.evaluate(recipe, OLD, NEW, LOGIT, NESSA, NESSA2, *CONTROLS)
+    eers = {(r["aligner"], r["enroll"], r["runtime"]): r["eer"] for r in of(records)}
+    old, new = (eers[control] for control in CONTROLS)
+    for record in of(records):
+        if record["enroll"] == record["runtime"]:
+            assert record["controlled_gain"] is None and record["controlled_gain_ci"] is None
+            continue
+        expected = (old - record["eer"]) / (old - new)
+        assert record["controlled_gain"] == pytest.approx(expected)
+        low, high = record["controlled_gain_ci"]
+        assert low <= record["controlled_gain"] <= high
+    swapped = dict(zip(CONTROLS, (0.3, 0.9), strict=True))
+    for name, trials in eval_set.lists.items():
+        for control, noise in swapped.items():
+            eval_set.write(control, name, eval_set.draw(trials, noise))
+    for record in eval_set.evaluate(recipe, OLD, NEW, NESSA, *CONTROLS):
+        assert record["controlled_gain"] is None
+
+
+def test_profiles_of_each_domain_have_results_of_their_own(
+    eval_set: EvalSet, recipe: Recipe
+) -> None:
+    domains = {u: "words" if u < "id00007" else "sentences" for u in eval_set.utt2spk}
+    write_table(eval_set.directory / "utt2domain", domains)
+    of_domain = {record["trials"]: record for record in eval_set.evaluate(recipe, OLD, NEW)}
+    assert list(of_domain) == [
+        "single", "profile1", "profile2", "sentences.profile1", "sentences.profile2"
+    ]  # fmt: skip
+    assert of_domain["profile1"]["targets"] == 7
+    assert of_domain["sentences.profile2"]["targets"] == 8
 
 
 def test_the_gain_of_an_update_that_does_not_help_is_undefined(

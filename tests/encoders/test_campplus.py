@@ -1,0 +1,93 @@
+"""CAM++ through our extraction is CAM++ as its package computes it."""
+
+import ctypes
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lhotse.cut import MonoCut
+
+from nessa.corpus.audio import read_audio
+from nessa.corpus.utterances import Utterance, make_cuts
+from nessa.encoders import SpeakerModel, load_model, parse_settings, save_pretrained
+from nessa.encoders.campplus import NETWORK, WEIGHTS, _module, _package
+from nessa.encoders.extraction import extract
+from nessa.errors import InputError
+from tests.conftest import ROOT
+
+SAMPLE = ROOT.parent / "shared/data/librispeech_sample/LibriSpeech"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> SpeakerModel:
+    folder = tmp_path_factory.mktemp("campplus")
+    try:
+        save_pretrained(folder, parse_settings({"pretrained": "campplus"}))
+    except InputError as error:
+        pytest.skip(str(error))
+    model = load_model(folder)
+    assert isinstance(model, SpeakerModel)
+    return model
+
+
+@pytest.fixture(scope="module")
+def cuts() -> list[MonoCut]:
+    files = sorted(SAMPLE.rglob("*.flac"))[::20]
+    if not files:
+        pytest.skip(f"no recordings in {SAMPLE}")
+    return list(make_cuts(Utterance(f"x-{k}", "x", "x", file) for k, file in enumerate(files)))
+
+
+class Features(ctypes.Structure):
+    """What the package's library gives; see its header."""
+
+    _fields_ = [
+        ("data", ctypes.POINTER(ctypes.c_float)),
+        ("frames", ctypes.POINTER(ctypes.c_size_t)),
+        ("offsets", ctypes.POINTER(ctypes.c_size_t)),
+        ("segments", ctypes.c_size_t),
+        ("total", ctypes.c_size_t),
+        ("dim", ctypes.c_size_t),
+    ]
+
+
+def own_embedding(samples: np.ndarray) -> np.ndarray:
+    """The embedding that the package itself makes of an utterance: its features, its network."""
+    library = ctypes.CDLL(str(_package() / "libfbank_extractor.so"))
+    floats = ctypes.POINTER(ctypes.c_float)
+    library.create_fbank_extractor.restype = ctypes.c_void_p
+    make = library.extract_fbank_features_from_memory
+    make.restype = Features
+    make.argtypes = [ctypes.c_void_p, floats, ctypes.c_size_t, floats, ctypes.c_size_t]
+    segment = np.array([0, len(samples) / 16000], np.float32)
+    found = make(
+        library.create_fbank_extractor(),
+        samples.ctypes.data_as(floats), len(samples), segment.ctypes.data_as(floats), 1,
+    )  # fmt: skip
+    features = np.ctypeslib.as_array(found.data, shape=(found.total, found.dim)).copy()
+    network = _module(_package() / NETWORK).CAMPPlus(feat_dim=80, embedding_size=192)
+    network.load_state_dict(torch.load(_package() / WEIGHTS, weights_only=True))
+    with torch.inference_mode():
+        return network.eval()(torch.from_numpy(features)[None])[0].numpy()
+
+
+def test_it_is_what_the_package_computes(model: SpeakerModel, cuts: list[MonoCut]) -> None:
+    for cut, ours in zip(cuts, extract(model, cuts).matrix, strict=True):
+        theirs = own_embedding(read_audio(cut, 16000, "campplus").numpy())
+        cosine = ours @ theirs / np.linalg.norm(ours) / np.linalg.norm(theirs)
+        assert cosine >= 0.9999
+
+
+def test_a_runtime_that_listens_to_less_is_another_model(
+    model: SpeakerModel, cuts: list[MonoCut], tmp_path: Path
+) -> None:
+    save_pretrained(tmp_path, parse_settings({"pretrained": "campplus", "crop": 1.0}))
+    light = load_model(tmp_path)
+    assert isinstance(light, SpeakerModel) and light.fingerprint != model.fingerprint
+    middle = cuts[0].truncate(offset=(cuts[0].duration - 1) / 2, duration=1.0)
+    expected = extract(model, [middle]).matrix[0]
+    found = extract(light, cuts).matrix[0]
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    with pytest.raises(InputError, match="crop"):
+        parse_settings({"pretrained": "campplus", "crop": 0.1})
