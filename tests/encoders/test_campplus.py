@@ -1,8 +1,8 @@
-"""CAM++ through our extraction is CAM++ as its package computes it."""
+"""CAM++ through our extraction is the package's network on Kaldi's features."""
 
-import ctypes
 from pathlib import Path
 
+import kaldi_native_fbank
 import numpy as np
 import pytest
 import torch
@@ -39,33 +39,16 @@ def cuts() -> list[MonoCut]:
     return list(make_cuts(Utterance(f"x-{k}", "x", "x", file) for k, file in enumerate(files)))
 
 
-class Features(ctypes.Structure):
-    """What the package's library gives; see its header."""
-
-    _fields_ = [
-        ("data", ctypes.POINTER(ctypes.c_float)),
-        ("frames", ctypes.POINTER(ctypes.c_size_t)),
-        ("offsets", ctypes.POINTER(ctypes.c_size_t)),
-        ("segments", ctypes.c_size_t),
-        ("total", ctypes.c_size_t),
-        ("dim", ctypes.c_size_t),
-    ]
-
-
 def own_embedding(samples: np.ndarray) -> np.ndarray:
-    """The embedding that the package itself makes of an utterance: its features, its network."""
-    library = ctypes.CDLL(str(_package() / "libfbank_extractor.so"))
-    floats = ctypes.POINTER(ctypes.c_float)
-    library.create_fbank_extractor.restype = ctypes.c_void_p
-    make = library.extract_fbank_features_from_memory
-    make.restype = Features
-    make.argtypes = [ctypes.c_void_p, floats, ctypes.c_size_t, floats, ctypes.c_size_t]
-    segment = np.array([0, len(samples) / 16000], np.float32)
-    found = make(
-        library.create_fbank_extractor(),
-        samples.ctypes.data_as(floats), len(samples), segment.ctypes.data_as(floats), 1,
-    )  # fmt: skip
-    features = np.ctypeslib.as_array(found.data, shape=(found.total, found.dim)).copy()
+    """The package's network on features that kaldi_native_fbank, on which it builds, computes."""
+    options = kaldi_native_fbank.FbankOptions()
+    options.frame_opts.dither = 0
+    options.mel_opts.num_bins = 80
+    fbank = kaldi_native_fbank.OnlineFbank(options)
+    fbank.accept_waveform(16000, samples.tolist())
+    fbank.input_finished()
+    features = np.stack([fbank.get_frame(frame) for frame in range(fbank.num_frames_ready)])
+    features -= features.mean(axis=0)
     network = _module(_package() / NETWORK).CAMPPlus(feat_dim=80, embedding_size=192)
     network.load_state_dict(torch.load(_package() / WEIGHTS, weights_only=True))
     with torch.inference_mode():
