@@ -73,7 +73,7 @@ def test_thirty_kills_at_random_moments_change_no_byte(tiny: Path, tmp_path: Pat
             seen.add(stages_done(tmp_path))
         after = stages_done(tmp_path)
         patience, before = (3.0 if after > before else patience * 1.2), after
-    assert len(seen) >= 4, f"killed with only {seen} stages done"
+    assert len(seen) >= 3, f"killed with only {seen} stages done"
     done = run_recipe(tmp_path, *OPTIONS)
     assert done.status == 0, done.err
     assert_same_as(tmp_path, tiny)
