@@ -32,7 +32,8 @@ def main() -> None:
             "--skip-bad is about audio, and this recipe has embeddings; take the utterances "
             "without a vector out of utt2spk"
         )
-    for name, part in find_parts(arguments.recipe, SETS, read_utt2spk).items():
+    parts = find_parts(arguments.recipe, arguments.corpus, SETS, read_utt2spk)
+    for name, part in parts.items():
         directory = arguments.output / name
         write_directory(directory, part)
         speakers = len(set(part.utt2spk.values()))
