@@ -7,20 +7,28 @@ A new corpus is one file beside this one: it lists the `Utterance`s of each set 
 import argparse
 import logging
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+import numpy as np
+import soundfile
+from lhotse import Recording
 from lhotse.cut import MonoCut
+from numpy.typing import NDArray
 from trial_lists import TrialList
 
-from nessa.corpus.sets import write_set, write_skipped
-from nessa.corpus.utterances import Utterance, make_cuts
+from nessa.corpus.copies import FOLDER, Background, add_copies
+from nessa.corpus.manifests import read_background
+from nessa.corpus.sets import SetCounts, write_set, write_skipped
+from nessa.corpus.utterances import Utterance, make_cuts, read_recording
 from nessa.errors import explained
 from nessa.kaldi.datadir import read_utt2spk
 from nessa.recipe.config import Recipe
 from nessa.recipe.resolve import load_recipe
+from nessa.synth.acoustics import SAMPLE_RATE
+from nessa.synth.background import make_noises, make_rooms
 
 log = logging.getLogger(__name__)
 
@@ -104,6 +112,8 @@ def write_cuts(
     directory = arguments.output / name
     counts = write_set(arguments.output, name, cuts, segmented=segmented)
     found = counts.utterances + len(skipped)
+    if name == "align" and arguments.recipe.prepare.align_copies:
+        counts = make_copies(arguments)
     if lists:
         known = read_utt2spk(directory)
         for file, given in lists.items():
@@ -116,6 +126,31 @@ def write_cuts(
         directory, counts.speakers, counts.utterances, counts.hours, len(skipped),
     )  # fmt: skip
     return found
+
+
+def make_copies(arguments: Arguments) -> SetCounts:
+    """Add the recipe's perturbed copies to the align set.
+
+    Noise and rooms are the corpus's own; where it has none, those of the mini corpus are made.
+    """
+    data, recipe = arguments.output, arguments.recipe
+    noises, rooms = (
+        list(
+            read_background(data, kind) or make_background(data / FOLDER / kind, make(recipe.seed))
+        )
+        for kind, make in (("noise", make_noises), ("rir", make_rooms))
+    )
+    copies = recipe.prepare.align_copies
+    return add_copies(data, "align", copies, Background(noises, rooms), recipe.seed, arguments.nj)
+
+
+def make_background(folder: Path, recordings: Iterable[NDArray[np.int16]]) -> Iterator[Recording]:
+    """Write recordings at 16 kHz, and yield them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, samples in enumerate(recordings, start=1):
+        path = folder / f"{number:05d}.wav"
+        soundfile.write(path, samples, SAMPLE_RATE)
+        yield read_recording(f"{folder.name}-{number:05d}", path)
 
 
 def run_program(main: Callable[[], None]) -> None:

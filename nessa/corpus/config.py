@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveFloat, model_validator
 
-from nessa.schema import Name, Positive, Section
+from nessa.schema import Fraction, Name, Positive, Rising, Section
 
 SetName = Literal["train", "align", "dev", "eval"]
 
@@ -34,6 +34,23 @@ class TrialCount(Section):
     nontargets: Positive
 
 
+class CopyConfig(Section):
+    """How a copy of the align set's audio is perturbed: what is named, in this order."""
+
+    crop: Annotated[tuple[PositiveFloat, PositiveFloat], Rising] | None = None  # seconds, drawn
+    speed: Annotated[float, Field(ge=0.5, le=2)] | None = None  # its speakers count as others
+    reverb: bool = False
+    codec: Literal["opus", "mp3", "vorbis"] | None = None
+    compression: Fraction = 0.99  # of the codec; 1: the most
+    snr: Annotated[tuple[float, float], Rising] | None = None  # dB of added noise, drawn
+
+    @model_validator(mode="after")
+    def _perturbs(self) -> "CopyConfig":
+        if not (self.crop or self.speed or self.reverb or self.codec or self.snr):
+            raise ValueError("a copy of nothing but the same; name crop, speed, reverb, codec, snr")
+        return self
+
+
 class PrepareConfig(Section):
     """Which program reads the corpus, and the trials made for sets without a list."""
 
@@ -44,6 +61,8 @@ class PrepareConfig(Section):
     # {domain: pattern of its speakers' ids}, where the corpus brings no utt2domain. The first one's
     # trials are the main list. Trials are drawn, and results reported, for each by itself.
     domains: dict[Name, str] = {}
+    # {copy: how it is perturbed}: the aligners also learn from these copies of the align set's audio.
+    align_copies: dict[Name, CopyConfig] = {}
     align_includes_train: bool = False  # aligners also learn from the encoders' speakers
     trials: dict[Literal["dev", "eval"], TrialCount] = {}
     profile_sizes: tuple[Positive, ...] = (3,)  # enrollment utterances per profile

@@ -15,7 +15,7 @@ from nessa.errors import InputError
 from nessa.files import atomic_open, write_table
 
 # What other steps add to a data directory; utt2spk because it marks the directory as complete.
-_GENERATED = ("utt2spk", "enroll_map", "skipped")
+_GENERATED = ("utt2spk", "enroll_map", "skipped", "utt2copy")
 _TABLES = (
     "wav.scp",
     "segments",

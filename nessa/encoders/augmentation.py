@@ -9,6 +9,7 @@ import numpy as np
 from lhotse import Recording, RecordingSet
 from lhotse.cut import Cut, MonoCut
 
+from nessa.corpus.copies import random_part
 from nessa.encoders.config import AugmentationConfig
 from nessa.errors import InputError
 
@@ -82,7 +83,7 @@ class Augmenter:
         """
         _check(cut, self.sampling_rate)
         seconds = samples / cut.sampling_rate
-        augmented: Cut = _random_crop(cut, seconds * speed, rng)
+        augmented: Cut = random_part(cut, seconds * speed, rng)
         if speed != 1.0:
             augmented = augmented.perturb_speed(speed, affix_id=False)
         if rng.random() < self.config.reverb_prob and self.rirs:
@@ -95,7 +96,7 @@ class Augmenter:
 
     def _add_noise(self, cut: Cut, rng: np.random.Generator) -> Cut:
         noise: Recording = self.noises[rng.integers(len(self.noises))]
-        section = _random_crop(noise.to_cut(), cut.duration, rng)
+        section = random_part(noise.to_cut(), cut.duration, rng)
         return cut.mix(section, snr=rng.uniform(*self.config.snr), preserve_id="left")
 
 
@@ -120,13 +121,3 @@ def _load(augmented: Cut, samples: int, cut: MonoCut) -> np.ndarray:
             f"utterance {cut.id!r} ({cut.recording.sources[0].source}), or the noise or room drawn "
             f"for it, cannot be read: {error}; repair or remove it"
         ) from None
-
-
-def _random_crop(cut: MonoCut, seconds: float, rng: np.random.Generator) -> MonoCut:
-    """A section of `seconds`, or all of the cut where it is shorter."""
-    position = rng.random()  # drawn always, so that the stream does not depend on the length
-    if cut.duration <= seconds:
-        return cut
-    return cut.truncate(
-        offset=position * (cut.duration - seconds), duration=seconds, preserve_id=True
-    )
