@@ -53,11 +53,9 @@ def find_parts(
         InputError: a set without speakers, or a path that belongs to none.
     """
     paths = {name: Path(path) for name, path in recipe.corpus.paths.items()}
-    if recipe.name in paths:
-        paths[WHOLE] = paths.pop(recipe.name)
-    elif recipe.corpus.program and not paths:
+    if recipe.corpus.program and not paths:
         paths[WHOLE] = made
-    unknown = sorted(paths.keys() - {WHOLE, *sets})
+    unknown = sorted(paths.keys() - {WHOLE, recipe.name, *sets})
     if unknown:
         raise InputError(
             f"corpus.paths: no set is called {unknown[0]!r}; name {', '.join(sets)}, or {WHOLE} "
@@ -66,6 +64,8 @@ def find_parts(
     for name, path in paths.items():
         if not path.exists():
             raise InputError(f"{path}: no such folder (corpus.paths.{name}); correct it")
+    if recipe.name in paths:
+        paths[WHOLE] = paths.pop(recipe.name)
     own = [name for name in sets if name in paths]
     parts = {}
     if WHOLE in paths:

@@ -231,6 +231,7 @@ def test_spk2set_divides_a_directory_of_all_sets(own: Own) -> None:
         assert own.prepare(**paths).status == 0
         expected = {name: {s for s in speakers if set_of[s] == name} for name in SETS}
         assert own.speakers() == expected
+    refuse(own.prepare(own=own.folder / "no"), "no such folder (corpus.paths.own)")
     write_table(own.folder / "mine/spk2set", set_of | {speakers[0]: "test"})
     refuse(own.prepare(data=own.folder / "mine"), "spk2set", "'test'", "train, align, dev, eval")
     write_table(own.folder / "mine/spk2set", {s: set_of[s] for s in speakers[1:]})
