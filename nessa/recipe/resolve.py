@@ -22,8 +22,9 @@ LOCAL = Path(__file__).parents[2] / "local"  # programs of corpora
 
 def load_recipe(path: Path | str) -> Recipe:
     """Read a resolved recipe (or one that needs no size), without a look at models' settings."""
-    with about(Path(path)):
-        return _parse(_read(path)[0])
+    settings, _ = _read(path)
+    with about(path):
+        return _parse(settings)
 
 
 def resolve(path: Path | str, size: str | None = None, overrides: Iterable[str] = ()) -> Recipe:
@@ -40,7 +41,7 @@ def resolve(path: Path | str, size: str | None = None, overrides: Iterable[str] 
     settings, sizes = _read(path)
     if size not in (None, "default"):
         if size not in sizes:
-            raise InputError(f"{path}: no size {size!r}{nearest(str(size), ['default', *sizes])}")
+            raise InputError(f"{path}: no size {size!r}{nearest(size, ['default', *sizes])}")
         settings = _merge(settings, sizes[size])
     where = str(path)
     for override in overrides:
@@ -61,7 +62,13 @@ def resolve(path: Path | str, size: str | None = None, overrides: Iterable[str] 
 def _read(path: Path | str) -> tuple[dict[str, Any], dict[str, Any]]:
     """The settings of a recipe file, and its sizes."""
     settings = read_yaml(path)
-    return settings, settings.pop("sizes", None) or {}
+    sizes = settings.pop("sizes", None) or {}
+    if not isinstance(sizes, dict):
+        raise InputError(f"{path}: sizes: expected `size: changes` lines, got {sizes!r}")
+    for name, changes in sizes.items():
+        if not isinstance(changes, dict):
+            raise InputError(f"{path}: sizes.{name}: expected `key: value` lines, got {changes!r}")
+    return settings, {str(name): changes for name, changes in sizes.items()}
 
 
 def _parse(settings: dict[str, Any]) -> Recipe:

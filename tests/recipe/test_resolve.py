@@ -144,6 +144,40 @@ def test_unknown_size_names_the_nearest() -> None:
 
 
 @pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ("[tiny]", "sizes: expected `size: changes` lines, got ['tiny']"),
+        ("3", "sizes: expected `size: changes` lines, got 3"),
+        ("{tiny: }", "sizes.tiny: expected `key: value` lines, got None"),
+        ("{tiny: 4}", "sizes.tiny: expected `key: value` lines, got 4"),
+    ],
+)
+@pytest.mark.parametrize("size", ["tiny", None])
+def test_sizes_that_are_none_are_refused(
+    sizes: str, message: str, size: str | None, tmp_path: Path
+) -> None:
+    path = with_sizes(tmp_path, sizes)
+    with pytest.raises(InputError, match=r"recipe\.yaml: ") as error:
+        resolve(path, size)
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_size_may_be_called_a_number(tmp_path: Path) -> None:
+    path = with_sizes(tmp_path, "{8: {seed: 2}}")
+    assert resolve(path, "8").seed == 2
+    with pytest.raises(InputError, match="no size '9'"):
+        resolve(path, "9")
+
+
+def with_sizes(folder: Path, sizes: str) -> Path:
+    """A copy of recipe mini with other sizes."""
+    settings = yaml.safe_load(MINI.read_text()) | {"sizes": yaml.safe_load(sizes)}
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return path
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "- a list",
