@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -15,10 +15,17 @@ from nessa.recipe.config import Recipe
 from nessa.recipe.systems import NESSA, RAW
 from nessa.report.logs import StageLog
 from nessa.report.plots import Plot
-from nessa.report.tables import by_system, gain, header, legend, table_rows
+from nessa.report.tables import UNDEFINED, by_system, header, legend, table_rows
 from nessa.text import ABSENT, percent, share
 
 TEMPLATE = "index.html.j2"
+
+
+class Gain(NamedTuple):
+    """A gain in words; without an interval where it is undefined."""
+
+    value: str
+    interval: str
 
 
 @dataclass(frozen=True)
@@ -26,8 +33,8 @@ class Headline:
     """One update direction in figures: "new enrolls, old runs"."""
 
     direction: str
-    gain: str
-    interval: str
+    recovered: Gain
+    controlled: Gain
     eer: str
     old_eer: str
     new_eer: str
@@ -45,13 +52,17 @@ def headlines(recipe: Recipe, records: Sequence[Record]) -> list[Headline]:
         record = systems.get((NESSA, enroll, runtime))
         if record is None:
             continue
-        recovered, interval = gain(record), ""
-        if record["gain"] is not None:
-            low, high = record["gain_ci"]
-            recovered, interval = f"{recovered} %", f"{share(low)} to {share(high)} %"
+        gains = _gain(record, "gain"), _gain(record, "controlled_gain")
         direction = f"{enroll} enrolls, {runtime} runs"
-        found.append(Headline(direction, recovered, interval, percent(record["eer"]), *raw))
+        found.append(Headline(direction, *gains, percent(record["eer"]), *raw))
     return found
+
+
+def _gain(record: Record, name: str) -> Gain:
+    if record[name] is None:
+        return Gain(UNDEFINED, "")
+    low, high = record[f"{name}_ci"]
+    return Gain(f"{share(record[name])} %", f"{share(low)} to {share(high)} %")
 
 
 def write_page(

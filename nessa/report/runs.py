@@ -6,12 +6,21 @@ from pathlib import Path
 from nessa.errors import InputError
 from nessa.files import Record, read_json
 from nessa.metrics.table import EER
-from nessa.report.tables import SYSTEM, UNDEFINED, gain, ordered_records, system_cells
+from nessa.report.tables import (
+    SYSTEM,
+    UNDEFINED,
+    controlled_gain,
+    gain,
+    ordered_records,
+    system_cells,
+)
 from nessa.text import ABSENT, Row, markdown_columns, plain_columns
+
+CELL = "Each cell: EER %, recovered gain, controlled gain."
 
 
 def compare_runs(runs: Sequence[Path], markdown: bool = False) -> str:
-    """A table with a row per system and trial list, and a column per run: EER %, recovered gain %.
+    """A table with a row per system and trial list, and a column per run: its EER and gains.
 
     Args:
         runs: work directories, their exp folders, or files results.json.
@@ -28,7 +37,8 @@ def compare_runs(runs: Sequence[Path], markdown: bool = False) -> str:
     lines = [
         (*system, *(cells.get(run, ABSENT) for run in results)) for system, cells in rows.items()
     ]
-    return (markdown_columns if markdown else plain_columns)([(*SYSTEM, *results), *lines])
+    table = (markdown_columns if markdown else plain_columns)([(*SYSTEM, *results), *lines])
+    return f"{table}\n\n{CELL}"
 
 
 def read_results(run: Path) -> list[Record]:
@@ -62,5 +72,7 @@ def _names(runs: Iterable[Path]) -> list[str]:
 
 
 def _figures(record: Record) -> str:
-    recovered = gain(record)
-    return f"{EER.show(record[EER.key])}, {recovered}{'' if recovered == UNDEFINED else ' %'}"
+    # Runs of earlier versions have no controlled gain.
+    gains = gain(record), controlled_gain(record) if "controlled_gain" in record else ABSENT
+    shown = (text if text in (UNDEFINED, ABSENT) else f"{text} %" for text in gains)
+    return ", ".join([EER.show(record[EER.key]), *shown])

@@ -16,7 +16,7 @@ from nessa.metrics.table import EER
 from nessa.recipe.config import Recipe
 from nessa.recipe.layout import aligner_dir
 from nessa.recipe.systems import NESSA, RAW, System
-from nessa.report.tables import by_system
+from nessa.report.tables import by_system, controlled_gain_with_interval
 
 Systems = Mapping[tuple[str, str, str], Record]  # of `by_system`
 LOGIT = "logit"
@@ -24,7 +24,7 @@ SECONDS = 3.0  # of the utterance whose embedding is counted
 
 
 def compare_systems(recipe: Recipe, records: Sequence[Record]) -> Iterator[str]:
-    """New against old, NESSA against its rivals, and the back-end's share of its gain.
+    """New against old, NESSA against its rivals, the back-end's share of its gain, and the rest.
 
     NESSA stands with the mean of its seeds where there are several.
 
@@ -37,7 +37,7 @@ def compare_systems(recipe: Recipe, records: Sequence[Record]) -> Iterator[str]:
     """
     for trials in dict.fromkeys(record["trials"] for record in records):
         systems = by_system(record for record in records if record["trials"] == trials)
-        for sentences in (_changes, _rivals, _back_end):
+        for sentences in (_changes, _rivals, _back_end, _controlled):
             yield from (f"{trials}: {sentence}" for sentence in sentences(recipe, systems))
 
 
@@ -99,6 +99,18 @@ def _back_end(recipe: Recipe, systems: Systems) -> Iterator[str]:
                 f"alone gives {back_end:.0%} ({old} on both sides); alignment with {new} on one "
                 f"side adds {100 * (whole - back_end):.0f} points"
             )
+
+
+def _controlled(recipe: Recipe, systems: Systems) -> Iterator[str]:
+    """What NESSA gains between its controls, where a better back-end counts for nothing."""
+    if not all((NESSA, model, model) in systems for model in recipe.update):
+        return
+    for pair in recipe.pairs:
+        if (NESSA, *pair) in systems:
+            record = systems[NESSA, *pair]
+            shown = controlled_gain_with_interval(record)
+            unit = "" if record["controlled_gain"] is None else " %"
+            yield f"{_direction(pair)}: NESSA's controlled gain is {shown}{unit}"
 
 
 def _direction(pair: tuple[str, str]) -> str:

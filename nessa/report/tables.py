@@ -58,16 +58,18 @@ def table_rows(records: Sequence[Record]) -> list[Row]:
 
 
 def _seeds_row(seeds: Sequence[Record]) -> Row:
-    gains = [gain(seed) for seed in seeds]
     return (
         "  seeds " + ", ".join(str(seed["seed"]) for seed in seeds),
         "",
         "",
         "",
         *(", ".join(m.show(seed[m.key]) for seed in seeds) for m in table.METRICS),
-        UNDEFINED if set(gains) == {UNDEFINED} else ", ".join(gains),
-        "",
+        *(_listed([show(seed) for seed in seeds]) for show in (gain, controlled_gain)),
     )
+
+
+def _listed(gains: Sequence[str]) -> str:
+    return UNDEFINED if set(gains) == {UNDEFINED} else ", ".join(gains)
 
 
 def legend(records: Sequence[Record]) -> list[str]:
@@ -162,6 +164,13 @@ def gain(record: Record) -> str:
     return UNDEFINED if record["gain"] is None else share(record["gain"])
 
 
+def controlled_gain(record: Record) -> str:
+    """The same of the controlled gain; of a model with itself there is none."""
+    if record["enroll"] == record["runtime"]:
+        return ABSENT
+    return gain({"gain": record["controlled_gain"]})
+
+
 def gain_with_interval(record: Record) -> str:
     """The recovered gain in percent, with its interval where it has one."""
     if record["gain"] is None:
@@ -175,11 +184,9 @@ def gain_with_interval(record: Record) -> str:
 
 
 def controlled_gain_with_interval(record: Record) -> str:
-    """The controlled gain in percent, with its interval; of a model with itself there is none."""
-    if record["enroll"] == record["runtime"]:
-        return ABSENT
-    if record["controlled_gain"] is None:
-        return UNDEFINED
+    """The controlled gain in percent, with its interval where it has one."""
+    if record["enroll"] == record["runtime"] or record["controlled_gain"] is None:
+        return controlled_gain(record)
     return with_interval(record["controlled_gain"], record["controlled_gain_ci"], share)
 
 

@@ -24,6 +24,7 @@ from nessa.recipe.layout import score_file
 from nessa.recipe.systems import System, aligned_systems, symmetric_systems, update_cells
 from nessa.report import write_report
 from nessa.report.calibration import histogram_plot, reliability_curve, reliability_plot
+from nessa.report.page import headlines
 from nessa.report.plots import (
     det_curve,
     det_plot,
@@ -161,7 +162,7 @@ def test_order_is_raw_then_aligners_by_direction_then_controls(
         "raw v1 v1 single",
         "logit v2 v1 single",
         "nessa, mean of 2 v2 v1 single",
-        "seeds 1, 2 10.00, 10.00 0.500, 0.500 50.0, 50.0",
+        "seeds 1, 2 10.00, 10.00 0.500, 0.500 50.0, 50.0 20.0, 20.0",
         "nessa v1 v2 single",
         "logit v1 v2 single",
         "nessa (control) v1 v1 single",
@@ -238,11 +239,34 @@ def test_controls_say_what_a_better_back_end_recovers_alone() -> None:
         record("nessa", "v2", "v1", gain=0.9, seed=5),
         record("nessa.mean", "v2", "v1", gain=0.8, seed=[5, 6]),
     ]
-    *_, sentence = compare_systems(make_recipe(), records)
+    *_, sentence, controlled = compare_systems(make_recipe(), records)
+    assert (
+        controlled == "single: v2 enrolls, v1 runs: NESSA's controlled gain is 20.0 [10.0, 25.0] %"
+    )
     assert "v2 enrolls, v1 runs: of the 80% that NESSA recovers, a better back-end" in sentence
     assert "gives 30% (v1 on both sides); alignment with v2 on one side adds 50 p" in sentence
+    records[-1]["controlled_gain"] = None
+    assert [*compare_systems(make_recipe(), records)][-1].endswith("controlled gain is undefined")
     records = records[:2]
     assert not list(compare_systems(make_recipe(), [{**r, "gain": None} for r in records]))
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_the_headline_has_both_gains_and_their_intervals(known: bool) -> None:
+    gains = {} if known else {"gain": None, "controlled_gain": None}
+    records = [
+        record("raw", "v1", "v1", eer=0.08),
+        record("raw", "v2", "v2", eer=0.02),
+        record("nessa", "v2", "v1", eer=0.05, seed=5, **gains),
+    ]
+    (line,) = headlines(make_recipe(), records)
+    assert line.direction == "v2 enrolls, v1 runs"
+    assert (line.eer, line.old_eer, line.new_eer) == ("5.00", "8.00", "2.00")
+    if known:
+        assert line.recovered == ("50.0 %", "30.0 to 70.0 %")
+        assert line.controlled == ("20.0 %", "10.0 to 25.0 %")
+    else:
+        assert line.recovered == line.controlled == ("undefined", "")
 
 
 def test_the_cost_of_nessa_is_counted_in_multiply_adds(tmp_path: Path) -> None:
@@ -423,6 +447,10 @@ def test_report_gathers_everything(exp: Path, data: Path) -> None:
     assert str(exp) not in page  # the page can be copied to another machine
     for comparison in compare_systems(recipe, results):
         assert comparison in page and comparison in text
+    cards = (exp / "report" / "index.html").read_text().split('<div class="card">')[1:]
+    for card, line in zip(cards, headlines(recipe, results), strict=True):
+        for gain in (line.recovered, line.controlled):
+            assert gain.value in card and gain.interval in card
     for path in ("results.json", "report/results.md", "report/det.png", "report/det.svg"):
         assert str(exp / path) in text and (exp / path).stat().st_size > 0
 
@@ -468,13 +496,16 @@ def test_missing_scores_are_named(exp: Path, data: Path) -> None:
 def test_runs_stand_side_by_side(nessa: Command, tmp_path: Path) -> None:
     first = [record("nessa", "v1", "v2", eer=0.05, gain=0.8), record("raw", "v1", "v1", gain=0.0)]
     write_json(tmp_path / "one/exp/results.json", first)
-    write_json(tmp_path / "two/exp/results.json", [record("nessa", "v1", "v2", gain=None)])
+    second = record("nessa", "v1", "v2", gain=None)
+    del second["controlled_gain"]  # of an earlier version
+    write_json(tmp_path / "two/exp/results.json", [second])
     done = nessa("report", tmp_path / "one", tmp_path / "two/exp")
     assert done.status == 0, done.err
     lines = [re.split(r"  +", line.strip()) for line in done.out.splitlines()]
     assert lines[0] == ["system", "enroll", "runtime", "trials", "one", "two"]
-    assert ["nessa", "v1", "v2", "single", "5.00, 80.0 %", "10.00, undefined"] in lines
-    assert ["raw", "v1", "v1", "single", "10.00, 0.0 %", "–"] in lines
+    assert ["nessa", "v1", "v2", "single", "5.00, 80.0 %, 20.0 %", "10.00, undefined, –"] in lines
+    assert ["raw", "v1", "v1", "single", "10.00, 0.0 %, –", "–"] in lines
+    assert lines[-1] == ["Each cell: EER %, recovered gain, controlled gain."]
     assert nessa("report", tmp_path / "one", "--markdown").out.startswith("| system")
     nessa("report", tmp_path / "none").refused("none: no results.json", "stage report")
     nessa("report", tmp_path / "one", tmp_path / "one").refused("named twice")
