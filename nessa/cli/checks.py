@@ -14,16 +14,23 @@ def validate(directory: Path) -> None:
     """Check a Kaldi data directory or an embeddings directory; report problems and their fixes.
 
     Beyond Kaldi's own validation: trials and profiles, audio and feature headers, and every
-    embedding.
+    embedding. A folder of sets (train, align, dev, eval) is checked set by set, with a warning
+    where the median durations of align, dev and eval differ by a factor of two.
 
     Example: nessa validate recipes/mini/data/eval
-    """
-    from nessa.corpus.validation import validate
 
-    problems = validate(directory)
+    Example: nessa validate recipes/mini/data
+    """
+    from nessa.corpus.durations import warn_of_durations
+    from nessa.corpus.validation import directories_of, validate
+
+    directories = directories_of(directory)
+    problems = [problem for each in directories for problem in validate(each)]
     if problems:
         raise InputError("\n".join(problems))
-    click.echo(f"{directory}: valid")
+    warn_of_durations(directory)
+    for each in directories:
+        click.echo(f"{each}: valid")
 
 
 @click.command()

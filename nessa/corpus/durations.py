@@ -6,10 +6,12 @@ from itertools import combinations
 from pathlib import Path
 from statistics import median
 
+from nessa.errors import InputError
 from nessa.kaldi.datadir import read_optional
 
 log = logging.getLogger(__name__)
 LARGEST_RATIO = 2.0  # of the median durations of two sets
+ALIKE = ("align", "dev", "eval")  # train may be other speech
 
 
 def duration_differences(sets: Mapping[str, Path]) -> Iterator[str]:
@@ -17,11 +19,17 @@ def duration_differences(sets: Mapping[str, Path]) -> Iterator[str]:
 
     Args:
         sets: {name: data directory}; one without utt2dur is left out.
+
+    Raises:
+        InputError: a duration is no number.
     """
     medians = {}
     for name, directory in sets.items():
         if durations := read_optional(directory, "utt2dur"):
-            medians[name] = median(map(float, durations.values()))
+            try:
+                medians[name] = median(map(float, durations.values()))
+            except ValueError:
+                raise InputError(f"{directory}/utt2dur: not all are seconds; correct it") from None
     for one, other in combinations(medians, 2):
         shorter, longer = sorted((one, other), key=medians.__getitem__)
         if medians[longer] >= LARGEST_RATIO * medians[shorter]:
@@ -32,7 +40,7 @@ def duration_differences(sets: Mapping[str, Path]) -> Iterator[str]:
             )
 
 
-def warn_of_durations(sets: Mapping[str, Path]) -> None:
-    """Log what `duration_differences` finds."""
-    for difference in duration_differences(sets):
+def warn_of_durations(data: Path) -> None:
+    """Log what `duration_differences` finds between align, dev and eval of a data folder."""
+    for difference in duration_differences({name: data / name for name in ALIKE}):
         log.warning("warning: %s", difference)

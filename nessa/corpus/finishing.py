@@ -52,7 +52,7 @@ def finish_sets(data: Path, config: PrepareConfig, seed: int, has_audio: bool = 
     for name in TESTED:
         if name in config.trials or (data / name / "trials").exists():
             _make_trials(data, name, config, seed)
-    warn_of_durations({name: data / name for name in names if name != "train"})
+    warn_of_durations(data)
     problems = [problem for name in names for problem in validate_tables(data / name, has_audio)]
     if problems:
         raise InputError("\n".join(problems))

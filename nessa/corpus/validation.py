@@ -14,6 +14,7 @@ import kaldi_native_io
 import numpy as np
 
 from nessa.corpus.audio import read_audio_header
+from nessa.corpus.speakers import SETS
 from nessa.errors import InputError, named
 from nessa.files import read_table
 from nessa.kaldi.datadir import PROFILE_LIST, read_optional, read_utt2spk, spk2utt_of
@@ -26,6 +27,17 @@ UTTERANCE_TABLES = (
     "feats.scp", "vad.scp", "utt2dur", "utt2num_frames", "utt2lang", "utt2session",
     "utt2domain", "text", "segments",
 )  # fmt: skip
+
+
+def directories_of(folder: Path) -> list[Path]:
+    """The sets of a data folder, or of a model's embeddings; else the folder, which is a set."""
+    if _is_set(folder):
+        return [folder]
+    return [folder / name for name in SETS if _is_set(folder / name)] or [folder]
+
+
+def _is_set(directory: Path) -> bool:
+    return any((directory / name).exists() for name in ("utt2spk", "xvector.scp"))
 
 
 def validate(directory: Path) -> list[str]:
@@ -41,8 +53,8 @@ def validate(directory: Path) -> list[str]:
     has_embeddings = (directory / "xvector.scp").exists()
     if directory.is_dir() and not has_data and not has_embeddings:
         return [
-            f"{directory}: neither utt2spk nor xvector.scp; name a data directory or an embeddings "
-            "directory"
+            f"{directory}: neither utt2spk nor xvector.scp; name a data directory, an embeddings "
+            "directory, or a folder of sets"
         ]
     problems: list[str] = []
     if not has_embeddings or has_data:

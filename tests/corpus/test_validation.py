@@ -154,6 +154,43 @@ def test_embeddings(
     nessa("validate", tmp_path / "x").refused(*said)
 
 
+def test_a_data_folder_is_checked_set_by_set(tmp_path: Path, nessa: Command) -> None:
+    for name, speakers in (("train", range(5, 7)), ("align", range(3)), ("dev", range(3, 5))):
+        write_audio_dir(tmp_path / name, speakers)
+    done = nessa("validate", tmp_path)
+    assert done.status == 0 and "medians" not in done.err
+    assert done.out.splitlines() == [
+        f"{tmp_path / name}: valid" for name in ("train", "align", "dev")
+    ]
+    wav(tmp_path / "align").unlink()
+    append(tmp_path / "dev/utt2lang", "nobody en\n")
+    nessa("validate", tmp_path).refused("align/wav.scp", "dev/utt2lang")
+
+
+def test_sets_that_differ_in_duration_are_warned_about(tmp_path: Path, nessa: Command) -> None:
+    for name, seconds in (("train", "1.0"), ("align", "4.0"), ("dev", "8.0")):
+        write_feature_dir(tmp_path / name, 3, 2, frames=20, dim=7)
+        keys = read_table(tmp_path / name / "utt2spk")
+        write_table(tmp_path / name / "utt2dur", dict.fromkeys(keys, seconds))
+    done = nessa("validate", tmp_path)
+    assert done.status == 0
+    assert "utterances of align are 4.0 s long and those of dev 8.0 s (medians)" in done.err
+    assert "train" not in done.err
+    assert "medians" not in nessa("validate", tmp_path / "dev").err
+    keys = read_table(tmp_path / "dev/utt2spk")
+    write_table(tmp_path / "dev/utt2dur", dict.fromkeys(keys, "long"))
+    nessa("validate", tmp_path).refused("dev/utt2dur: not all are seconds")
+
+
+def test_embeddings_of_several_sets(tmp_path: Path, nessa: Command) -> None:
+    x, _, utt2spk = two_views(4, 3)
+    for name in ("dev", "eval"):
+        x.write(tmp_path / name, utt2spk)
+    assert nessa("validate", tmp_path).out.count(": valid") == 2
+    (tmp_path / "eval/xvector.1.ark").unlink()
+    nessa("validate", tmp_path).refused("eval", "xvector.1.ark")
+
+
 def test_what_is_neither(tmp_path: Path, nessa: Command) -> None:
     nessa("validate", tmp_path).refused("neither utt2spk nor xvector.scp")
     nessa("validate", tmp_path / "nowhere").refused("no such folder")
