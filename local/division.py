@@ -1,9 +1,11 @@
 """Your own corpus: the directory, or the part of one, that each set is made of.
 
 corpus.paths names a directory per set (`train`, `align`, `dev`, `eval`), or one for all sets
-(`data`, or the recipe's name), which is divided by speaker: as its `spk2set` says, `speaker set`
-lines, or else the speakers of its trials are `eval`, and prepare.held_out says how many of the
-others the other sets get (and `eval`, if it has no trials).
+(`data`, or the recipe's name), which is divided by speaker. Where it has a `spk2set`, `speaker set`
+lines, those decide; if they have no `train` and an encoder is to be trained, prepare.held_out.align
+says how many of the align speakers stay align, and the others are train. Otherwise the speakers of
+its trials are `eval`, and prepare.held_out says how many of the others the other sets get (and
+`eval`, if it has no trials).
 """
 
 import logging
@@ -96,7 +98,7 @@ def _divide(
     """The parts of a directory of all sets."""
     lists = lists_in(directory) if "eval" in sets else ()
     if (directory / "spk2set").is_file():
-        set_of = _read_division(directory / "spk2set", sets, utt2spk)
+        set_of = _read_division(recipe, directory / "spk2set", sets, utt2spk)
     else:
         set_of = _draw_division(recipe, directory, sets, lists, utt2spk)
     own: dict[str, dict[str, str]] = {name: {} for name in sets}
@@ -106,7 +108,9 @@ def _divide(
     return {n: Part(directory, own[n], lists if n == "eval" else ()) for n in sets}
 
 
-def _read_division(path: Path, sets: tuple[str, ...], utt2spk: Mapping[str, str]) -> dict[str, str]:
+def _read_division(
+    recipe: Recipe, path: Path, sets: tuple[str, ...], utt2spk: Mapping[str, str]
+) -> dict[str, str]:
     """{speaker: set}; speakers of sets that are not needed are left out."""
     set_of = read_table(path)
     for speaker, name in set_of.items():
@@ -116,9 +120,23 @@ def _read_division(path: Path, sets: tuple[str, ...], utt2spk: Mapping[str, str]
             )
     if lacking := sorted(set(utt2spk.values()) - set_of.keys()):
         raise InputError(f"{path}: no line for speaker {named(lacking)}; add `speaker set`")
+    if "train" in sets and "train" not in set_of.values():
+        set_of |= dict.fromkeys(_lent_to_train(recipe, path, set_of), "train")
     if empty := set(sets) - set(set_of.values()):
         raise InputError(f"{path}: no speaker of set {sorted(empty)[0]!r}; write some")
     return {speaker: name for speaker, name in set_of.items() if name in sets}
+
+
+def _lent_to_train(recipe: Recipe, path: Path, set_of: Mapping[str, str]) -> list[str]:
+    """The align speakers that are train, where a division has no others."""
+    staying = recipe.prepare.held_out.get("align")
+    if staying is None:
+        raise InputError(
+            f"{path}: no speaker of set 'train' for the encoders to be trained on; write some, or "
+            "say in prepare.held_out.align how many of the align speakers stay align"
+        )
+    align = [speaker for speaker, name in set_of.items() if name == "align"]
+    return split_speakers(align, {"align": staying}, recipe.seed, path)["train"]
 
 
 def _draw_division(

@@ -240,6 +240,42 @@ def test_spk2set_divides_a_directory_of_all_sets(own: Own) -> None:
     refuse(own.prepare(data=own.folder / "mine"), "no speaker of set 'dev'")
 
 
+@pytest.mark.parametrize(("stay", "left"), [(0.5, 3), (2, 2)])
+@pytest.mark.parametrize("includes_train", [False, True])
+def test_a_spk2set_without_train_lends_align_speakers_to_the_encoders(
+    own: Own, stay: float, left: int, includes_train: bool
+) -> None:
+    write_audio_dir(own.folder / "mine", range(12))
+    speakers = [f"spk{number:03d}" for number in range(12)]
+    set_of = {s: ("align", "align", "dev", "eval")[k // 3] for k, s in enumerate(speakers)}
+    write_table(own.folder / "mine/spk2set", set_of)
+    settings = {"data": own.folder / "mine", "includes_train": includes_train}
+    done = own.prepare(**settings, held_out={"align": stay})
+    assert done.status == 0, done
+    first = own.speakers()
+    assert first["train"] | first["align"] == set(speakers[:6])
+    assert len(first["train"]) == 6 - left
+    assert len(first["align"]) == (6 if includes_train else left)
+    assert (first["dev"], first["eval"]) == (set(speakers[6:9]), set(speakers[9:]))
+    assert own.prepare(**settings, held_out={"align": stay}).status == 0
+    assert own.speakers() == first
+    refuse(
+        own.prepare(**settings, held_out={}), "spk2set: no speaker of set 'train'",
+        "prepare.held_out.align how many of the align speakers stay align",
+    )  # fmt: skip
+    done = own.prepare(**settings, held_out={"align": 5})
+    refuse(done, "spk2set: 6 speakers leave 1 for set 'train'", "change prepare.held_out")
+
+
+def test_a_spk2set_without_train_does_where_nothing_is_trained(own: Own) -> None:
+    write_audio_dir(own.folder / "mine", range(6))
+    set_of = {f"spk{n:03d}": ("align", "dev", "eval")[n // 2] for n in range(6)}
+    write_table(own.folder / "mine/spk2set", set_of)
+    done = own.prepare(data=own.folder / "mine", encoder={"pretrained": "resemblyzer"}, held_out={})
+    assert done.status == 0, done
+    assert not (own.data / "train").exists() and (own.data / "align/utt2spk").exists()
+
+
 def test_places_are_looked_for_from_here_and_above_the_table(own: Own) -> None:
     utt2spk = write_audio_dir(own.folder / "exp/mine", range(12))
     wav = read_table(own.folder / "exp/mine/wav.scp")
