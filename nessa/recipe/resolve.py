@@ -108,13 +108,18 @@ def _parse_override(override: str) -> dict[str, Any]:
 def _merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
     """`base` with the values of `change`, mappings merged key by key.
 
-    A mapping that says `pretrained` is another kind of model, and takes the place of the old one.
+    A mapping that says `pretrained`, or `architecture` where the old one says `pretrained`, is
+    another kind of model, and takes its place.
     """
     merged = dict(base)
     for key, value in change.items():
         old = merged.get(key)
-        if isinstance(value, Mapping) and isinstance(old, Mapping) and "pretrained" not in value:
+        if isinstance(value, Mapping) and isinstance(old, Mapping) and not _replaces(value, old):
             merged[key] = _merge(old, value)
         else:
             merged[key] = value
     return merged
+
+
+def _replaces(model: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
+    return "pretrained" in model or ("architecture" in model and "pretrained" in old)

@@ -132,6 +132,17 @@ def test_a_models_settings_are_complete_whoever_wrote_them() -> None:
     assert stage_digest(changed, "encoders") != stage_digest(plain, "encoders")
 
 
+def test_a_model_of_another_kind_takes_the_place_of_the_old_one() -> None:
+    ours = "encoders.old={architecture: tdnn, channels: 8, dim: 8, steps: 1, loss: {type: aam}}"
+    voices = ROOT / "recipes/voices/recipe.yaml"
+    old = resolve(voices, overrides=[ours]).encoders["old"]
+    assert old["architecture"] == "tdnn" and "pretrained" not in old
+    both = [ours, "encoders.old={pretrained: campplus, crop: 1}"]
+    assert resolve(voices, overrides=both).encoders["old"] == {"pretrained": "campplus", "crop": 1}
+    wider = resolve(MINI, overrides=["encoders.old={architecture: tdnn, channels: 8}"])
+    assert wider.encoders["old"]["steps"] == resolve(MINI).encoders["old"]["steps"]
+
+
 def test_the_plan_says_which_extras_the_models_need() -> None:
     models = ["encoders.old={pretrained: resemblyzer}", "encoders.new={pretrained: onnx, file: x}"]
     assert ("extras", "resemblyzer") in list(plan(resolve(MINI, overrides=models)))
