@@ -5,7 +5,7 @@ corpus.paths names a directory per set (`train`, `align`, `dev`, `eval`), or one
 lines, those decide; if they have no `train` and an encoder is to be trained, prepare.held_out.align
 says how many of the align speakers stay align, and the others are train. Otherwise the speakers of
 its trials are `eval`, and prepare.held_out says how many of the others the other sets get (and
-`eval`, if it has no trials).
+`eval`, if it has no trials). All speakers of `align_also`, another corpus, are added to `align`.
 """
 
 import logging
@@ -21,6 +21,7 @@ from nessa.recipe.config import Recipe
 from nessa.trials import Trials, trial_speakers
 
 WHOLE = "data"
+ADDITIONAL = "align_also"
 log = logging.getLogger(__name__)
 ReadSpeakers = Callable[[Path], Mapping[str, str]]
 
@@ -41,7 +42,11 @@ class Part:
 
 
 def find_parts(
-    recipe: Recipe, made: Path, sets: tuple[str, ...], read: ReadSpeakers
+    recipe: Recipe,
+    made: Path,
+    sets: tuple[str, ...],
+    read: ReadSpeakers,
+    others: tuple[str, ...] = (),
 ) -> dict[str, Part]:
     """Find what each set is made of.
 
@@ -50,14 +55,15 @@ def find_parts(
         made: what stage corpus made; used where the recipe names no paths.
         sets: the sets needed; without `train`, the remaining speakers are `align`.
         read: reads {utterance: speaker} of a directory.
+        others: paths that a recipe may name besides, which no set is divided from.
 
     Raises:
         InputError: a set without speakers, or a path that belongs to none.
     """
     paths = {name: Path(path) for name, path in recipe.corpus.paths.items()}
-    if recipe.corpus.program and not paths:
+    if recipe.corpus.program and paths.keys() <= set(others):
         paths[WHOLE] = made
-    unknown = sorted(paths.keys() - {WHOLE, recipe.name, *sets})
+    unknown = sorted(paths.keys() - {WHOLE, recipe.name, *sets, *others})
     if unknown:
         raise InputError(
             f"corpus.paths: no set is called {unknown[0]!r}; name {', '.join(sets)}, or {WHOLE} "
@@ -83,6 +89,30 @@ def find_parts(
                 f"or --set corpus.paths.{WHOLE}=DIR for a directory of all sets"
             )
     return {name: parts[name] for name in sets}
+
+
+def find_additional(recipe: Recipe, parts: Mapping[str, Part], read: ReadSpeakers) -> Part | None:
+    """The additional speakers of `align`, from another corpus; None where the recipe names none.
+
+    Args:
+        recipe: its paths.
+        parts: what the sets are made of.
+        read: reads {utterance: speaker} of a directory.
+
+    Raises:
+        InputError: a speaker there is called as one of a set.
+    """
+    if ADDITIONAL not in recipe.corpus.paths:
+        return None
+    path = Path(recipe.corpus.paths[ADDITIONAL])
+    utt2spk = dict(read(path))
+    own = {speaker for part in parts.values() for speaker in part.utt2spk.values()}
+    if shared := sorted(own & set(utt2spk.values())):
+        raise InputError(
+            f"{path}: speaker {named(shared)} is in the corpus as well (corpus.paths."
+            f"{ADDITIONAL}); if it is somebody else, rename it, and leave it out otherwise"
+        )
+    return Part(path, utt2spk)
 
 
 def lists_in(directory: Path) -> tuple[Path, ...]:

@@ -9,6 +9,9 @@ corpus.paths names a directory for all sets or one per set, see local/division.p
 Beside them may lie spk2gender, utt2session, trials and trials_<name>. Without utt2session, the
 recording of a segment is its session, and otherwise every utterance is one of its own.
 
+The speakers of corpus.paths.align_also, one more such directory, are added to align; utt2source
+lists their utterances, of which prepare.align_copies makes no copies.
+
 Memory: Kaldi's tables; Lhotse manifests as a whole, 4 kB an utterance.
 
     python local/kaldi_dir.py --recipe exp/recipe.yaml --corpus data/corpus --output data
@@ -16,12 +19,13 @@ Memory: Kaldi's tables; Lhotse manifests as a whole, 4 kB an utterance.
 
 import functools
 import heapq
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from division import Part, find_parts
+from division import ADDITIONAL, Part, find_additional, find_parts
 from kaldi_tables import KaldiDir
 from lhotse.cut import MonoCut
+from lhotse.utils import fastcopy
 from lhotse_manifests import LhotseDir
 from program import Arguments, corpus_arguments, run_program, write_cuts
 from sources import Source
@@ -45,14 +49,16 @@ def main() -> None:
     def source(path: Path) -> Source:
         return open_source(path, recipe)
 
-    parts = find_parts(
-        recipe, arguments.corpus, needed_sets(recipe), lambda path: source(path).utt2spk
-    )
+    def speakers(path: Path) -> dict[str, str]:
+        return source(path).utt2spk
+
+    parts = find_parts(recipe, arguments.corpus, needed_sets(recipe), speakers, (ADDITIONAL,))
+    additional = find_additional(recipe, parts, speakers)
     for name, part in parts.items():
         own = [part]
         if name == "align" and recipe.prepare.align_includes_train and "train" in parts:
             own.append(parts["train"])
-        write_part(arguments, name, own, source)
+        write_part(arguments, name, own, source, additional if name == "align" else None)
 
 
 def needed_sets(recipe: Recipe) -> tuple[str, ...]:
@@ -78,27 +84,54 @@ def open_source(path: Path, recipe: Recipe) -> Source:
     return LhotseDir(path, recipe.corpus.allow_pipes)
 
 
-def write_part(arguments: Arguments, name: str, parts: list[Part], source: SourceOf) -> None:
-    """Write a set, made of parts of one or more directories."""
+def write_part(
+    arguments: Arguments,
+    name: str,
+    parts: list[Part],
+    source: SourceOf,
+    additional: Part | None = None,
+) -> None:
+    """Write a set, made of parts of one or more directories, and of additional speakers."""
     utterances: dict[Path, dict[str, str]] = {}
     for part in parts:
         utterances.setdefault(part.directory, {}).update(part.utt2spk)
-    segmented = {source(directory).segmented for directory in utterances}
+    everything = [*parts, *([additional] if additional else [])]
+    segmented = {source(part.directory).segmented for part in everything}
     if len(segmented) > 1:
+        folders = dict.fromkeys(str(part.directory) for part in everything)
         raise InputError(
-            f"set {name!r}: of {' and '.join(map(str, utterances))}, one has segments and the "
-            "other has not; make them alike"
+            f"set {name!r}: of {' and '.join(folders)}, one has segments and the other has not; "
+            "make them alike"
         )
     skipped: dict[str, str] = {}
-    streams = [
-        source(directory).cuts(own, skipped if arguments.skip_bad else None)
-        for directory, own in utterances.items()
-    ]
+    left_out = skipped if arguments.skip_bad else None
+    streams = [source(directory).cuts(own, left_out) for directory, own in utterances.items()]
+    if additional:
+        given = source(additional.directory).cuts(additional.utt2spk, left_out)
+        domains = any(source(directory).has_domains for directory in utterances)
+        streams.append(mark_additional(given, domains))
     cuts: Iterable[MonoCut] = heapq.merge(*streams, key=lambda cut: cut.id.encode())
     if arguments.skip_bad:
         cuts = usable_cuts(cuts, skipped, arguments.nj)
     lists = {path.name: TrialList.read(path) for path in parts[0].lists}
     write_cuts(arguments, name, cuts, skipped, lists, segmented.pop())
+
+
+def mark_additional(cuts: Iterable[MonoCut], domains: bool) -> Iterator[MonoCut]:
+    """Mark cuts as those of additional speakers.
+
+    Args:
+        cuts: of one supervision each.
+        domains: whether the set has domains; what has none is one of its own.
+    """
+    for cut in cuts:
+        segment = cut.supervisions[0]
+        custom = segment.custom | {"added_from": ADDITIONAL}
+        if domains:
+            custom.setdefault("domain", ADDITIONAL)
+        else:
+            custom.pop("domain", None)
+        yield fastcopy(cut, supervisions=[fastcopy(segment, custom=custom)])
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ class KaldiDir(Source):
         self._sessions = read_optional(directory, "utt2session")
         self._domains = read_optional(directory, "utt2domain")
         self._genders = read_optional(directory, "spk2gender")
-        self.segmented = bool(self._segments)
+        self.segmented, self.has_domains = bool(self._segments), bool(self._domains)
         if frame_shift and not (directory / "feats.scp").exists():
             raise InputError(
                 f"{directory}: no feats.scp, but an encoder's features are of type given; make "

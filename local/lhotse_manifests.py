@@ -37,6 +37,9 @@ class LhotseDir(Source):
                 if not own.supervisions[0].speaker:
                     raise InputError(f"{directory}: supervision {own.id!r} has no speaker; add it")
                 self._cuts[own.id] = own
+        self.has_domains = any(
+            "domain" in (cut.supervisions[0].custom or {}) for cut in self._cuts.values()
+        )
         self.utt2spk = {name: cut.supervisions[0].speaker for name, cut in self._cuts.items()}
         self.segmented = any(
             cut.has_recording and (cut.start > 0 or cut.recording_id != name)

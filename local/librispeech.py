@@ -34,6 +34,7 @@ def main() -> None:
     """Prepare every set of the recipe."""
     arguments = corpus_arguments(__doc__)
     recipe, downloaded = arguments.recipe, arguments.corpus
+    write_backgrounds(arguments.output, [downloaded / "noise"], [downloaded / "rir"])
     if recipe.corpus.sets:
         tree.prepare_tree(arguments, tree.read_meta(downloaded / "meta.csv"))
     corpus = find_corpus(recipe, downloaded)
@@ -42,7 +43,6 @@ def main() -> None:
     for name, speakers in sets.items():
         own = sort_utterances(u for u in utterances if u.speaker in speakers)
         write_utterances(arguments, name, own, corpus)
-    write_backgrounds(arguments.output, [downloaded / "noise"], [downloaded / "rir"])
 
 
 def find_corpus(recipe: Recipe, downloaded: Path) -> Path:

@@ -19,7 +19,7 @@ from lhotse.cut import MonoCut
 from numpy.typing import NDArray
 from trial_lists import TrialList
 
-from nessa.corpus.copies import FOLDER, Background, add_copies
+from nessa.corpus.copies import FOLDER, Background, add_copies, remove_copies
 from nessa.corpus.manifests import read_background
 from nessa.corpus.sets import SetCounts, write_set, write_skipped
 from nessa.corpus.utterances import Utterance, make_cuts, read_recording
@@ -31,6 +31,7 @@ from nessa.synth.acoustics import SAMPLE_RATE
 from nessa.synth.background import make_noises, make_rooms
 
 log = logging.getLogger(__name__)
+MADE_UP = "made-up"  # no copy has a dash in its name
 
 
 @dataclass(frozen=True)
@@ -112,8 +113,10 @@ def write_cuts(
     directory = arguments.output / name
     counts = write_set(arguments.output, name, cuts, segmented=segmented)
     found = counts.utterances + len(skipped)
-    if name == "align" and arguments.recipe.prepare.align_copies:
-        counts = make_copies(arguments)
+    if name == "align":
+        remove_copies(arguments.output)
+        if arguments.recipe.prepare.align_copies:
+            counts = make_copies(arguments, skipped)
     if lists:
         known = read_utt2spk(directory)
         for file, given in lists.items():
@@ -128,29 +131,38 @@ def write_cuts(
     return found
 
 
-def make_copies(arguments: Arguments) -> SetCounts:
+def make_copies(arguments: Arguments, skipped: dict[str, str]) -> SetCounts:
     """Add the recipe's perturbed copies to the align set.
 
     Noise and rooms are the corpus's own; where it has none, those of the mini corpus are made.
     """
     data, recipe = arguments.output, arguments.recipe
-    noises, rooms = (
-        list(
-            read_background(data, kind) or make_background(data / FOLDER / kind, make(recipe.seed))
-        )
-        for kind, make in (("noise", make_noises), ("rir", make_rooms))
-    )
     copies = recipe.prepare.align_copies
-    return add_copies(data, "align", copies, Background(noises, rooms), recipe.seed, arguments.nj)
+    noises = any(copy.snr is not None for copy in copies.values())
+    rooms = any(copy.reverb for copy in copies.values())
+    background = Background(
+        find_background(data, "noise", make_noises, recipe.seed) if noises else [],
+        find_background(data, "rir", make_rooms, recipe.seed) if rooms else [],
+    )
+    left_out = skipped if arguments.skip_bad else None
+    return add_copies(data, "align", copies, background, recipe.seed, arguments.nj, left_out)
 
 
-def make_background(folder: Path, recordings: Iterable[NDArray[np.int16]]) -> Iterator[Recording]:
-    """Write recordings at 16 kHz, and yield them."""
+def find_background(
+    data: Path, kind: str, make: Callable[[int], Iterator[NDArray[np.int16]]], seed: int
+) -> list[Recording]:
+    """The corpus's recordings of a kind ("noise" or "rir"), or those that `make` makes."""
+    found = list(read_background(data, kind) or [])
+    if found:
+        return found
+    folder = data / FOLDER / MADE_UP / kind
+    log.info("%s: no recordings of kind %s in the corpus: made up", folder, kind)
     folder.mkdir(parents=True, exist_ok=True)
-    for number, samples in enumerate(recordings, start=1):
+    for number, samples in enumerate(make(seed), start=1):
         path = folder / f"{number:05d}.wav"
         soundfile.write(path, samples, SAMPLE_RATE)
-        yield read_recording(f"{folder.name}-{number:05d}", path)
+        found.append(read_recording(f"{kind}-{number:05d}", path))
+    return found
 
 
 def run_program(main: Callable[[], None]) -> None:

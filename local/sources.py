@@ -15,6 +15,7 @@ class Source(ABC):
     directory: Path
     utt2spk: dict[str, str]  # {utterance: speaker}
     segmented: bool  # whether utterances are parts of longer recordings
+    has_domains: bool  # in `custom` of the supervisions
 
     def cuts(self, utterances: Iterable[str], skipped: dict[str, str] | None) -> Iterator[MonoCut]:
         """The cuts of some utterances, sorted by id as `LC_ALL=C sort` sorts.

@@ -32,8 +32,8 @@ def main() -> None:
                 f"{arguments.corpus}/meta.csv: no speaker of set {name!r}; "
                 "run ./run.sh --stage corpus"
             )
-    prepare_tree(arguments, sets)
     write_backgrounds(arguments.output, [arguments.corpus / "noise"], [arguments.corpus / "rir"])
+    prepare_tree(arguments, sets)
 
 
 def prepare_tree(arguments: Arguments, sets: Mapping[str, Mapping[str, str]]) -> None:

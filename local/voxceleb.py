@@ -57,8 +57,8 @@ def main() -> None:
     need_ffmpeg(first, second)
     check_no_leak(first, second)
     prepare_eval(arguments, first, find_lists(paths))
+    prepare_backgrounds(paths, arguments.output)  # which copies of align draw from
     prepare_training(arguments, second)
-    prepare_backgrounds(paths, arguments.output)
 
 
 def read_paths(recipe: Recipe) -> dict[str, Path]:

@@ -50,7 +50,10 @@ def report(
 
 
 @click.command()
-@click.argument("name", type=click.Choice(["speakers", "utterances", "width", "parts", "freeze"]))
+@click.argument(
+    "name",
+    type=click.Choice(["speakers", "utterances", "width", "parts", "freeze", "augmentation"]),
+)
 @recipe_option
 @data_option
 @exp_option
@@ -58,8 +61,9 @@ def study(name: str, recipe: Path, data: Path, exp: Path) -> None:
     """Train NESSA with varied settings, and show how its gain depends on them.
 
     Curves over the number of align speakers, the utterances per speaker, or the width of the MLP;
-    tables of the method's parts, and of updates with a frozen side. Writes EXP/studies/NAME.json,
-    which `nessa report` shows. Takes minutes per setting. It evaluates on all eval trials: run it
+    tables of the method's parts, of updates with a frozen side, and of what was added to the align
+    set (prepare.align_copies, corpus.paths.align_also). Writes EXP/studies/NAME.json, which `nessa
+    report` shows. Takes minutes per setting. It evaluates on all eval trials: run it
     after the recipe, never to choose settings.
 
     Example: nessa study speakers --recipe recipes/mini/exp/recipe.yaml --data recipes/mini/data

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, model_validator
+from pydantic import Field, model_validator
 
 from nessa.schema import Fraction, Name, Positive, Rising, Section
 
@@ -34,10 +34,13 @@ class TrialCount(Section):
     nontargets: Positive
 
 
+Seconds = Annotated[float, Field(ge=0.05)]  # the shortest utterance that models embed
+
+
 class CopyConfig(Section):
     """How a copy of the align set's audio is perturbed: what is named, in this order."""
 
-    crop: Annotated[tuple[PositiveFloat, PositiveFloat], Rising] | None = None  # seconds, drawn
+    crop: Annotated[tuple[Seconds, Seconds], Rising] | None = None  # drawn
     speed: Annotated[float, Field(ge=0.5, le=2)] | None = None  # its speakers count as others
     reverb: bool = False
     codec: Literal["opus", "mp3", "vorbis"] | None = None
@@ -61,7 +64,7 @@ class PrepareConfig(Section):
     # {domain: pattern of its speakers' ids}, where the corpus brings no utt2domain. The first one's
     # trials are the main list. Trials are drawn, and results reported, for each by itself.
     domains: dict[Name, str] = {}
-    # {copy: how it is perturbed}: the aligners also learn from these copies of the align set's audio.
+    # {copy: how it is perturbed}: copies of the align set's audio, from which aligners also learn.
     align_copies: dict[Name, CopyConfig] = {}
     align_includes_train: bool = False  # aligners also learn from the encoders' speakers
     trials: dict[Literal["dev", "eval"], TrialCount] = {}

@@ -6,38 +6,48 @@ counts as another one, `<copy>-<speaker>`; every other copy is one more utteranc
 """
 
 import heapq
+import io
+import math
+import shutil
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
+from urllib.parse import quote
 
 import numpy as np
 import soundfile
-from lhotse import Recording
-from lhotse.cut import Cut, MonoCut
-from lhotse.utils import fastcopy
+from lhotse import CutSet, Recording, SupervisionSegment
+from lhotse.cut import Cut, MonoCut, append_cuts
 
-from nessa.corpus.audio import reason
+from nessa.corpus.audio import SHORTEST, reason
 from nessa.corpus.config import CopyConfig
-from nessa.corpus.manifests import CutTable
-from nessa.corpus.sets import SetCounts, write_set
-from nessa.corpus.utterances import make_cut, read_recording
+from nessa.corpus.manifests import CutTable, open_manifest
+from nessa.corpus.sets import COPIES, SOURCES, SetCounts, write_set
+from nessa.corpus.utterances import make_cut, read_recording, with_results
 from nessa.errors import InputError
-from nessa.files import write_table
 from nessa.kaldi.datadir import read_optional
+from nessa.progress import progress
 
-COPIES = "utt2copy"  # `copy name original`, of the utterances of a set that are copies
 FOLDER = "copies"  # of the data folder; holds the audio
-UTTERANCES_PER_JOB = 100
+UTTERANCES_PER_JOB = 100  # some seconds of work
 
 
 class Background(NamedTuple):
     """What is added to speech: recordings of noise, and room impulse responses."""
 
-    noises: Sequence[Recording]
-    rooms: Sequence[Recording]
+    noises: Sequence[Recording] = ()
+    rooms: Sequence[Recording] = ()
+
+
+def remove_copies(data: Path) -> None:
+    """Remove the audio of all copies, and the background that was made for them."""
+    for path in (data / FOLDER).glob("*"):  # the folder itself may be a link to another disk
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def add_copies(
@@ -47,41 +57,50 @@ def add_copies(
     background: Background,
     seed: int,
     nj: int = 1,
+    skipped: dict[str, str] | None = None,
 ) -> SetCounts:
     """Add perturbed copies of its audio to a set that is on disk.
 
-    The audio is written to data/copies/<copy>/, 16-bit FLAC; utt2copy tells the copies apart. The
-    same input gives the same samples, whatever `nj`. Memory: as `CutTable`, and a copy's cuts.
+    The audio is written to data/copies/<copy>/, 16-bit FLAC; utt2copy tells the copies apart. Of
+    additional speakers (utt2source) no copies are made. The same input gives the same samples,
+    whatever `nj`. Memory: as `CutTable`, and one id an utterance.
 
     Args:
         data: the recipe's data folder.
-        name: of the set, which holds no copies yet.
+        name: of the set, which holds no copies yet. Until it holds them, it counts as incomplete.
         copies: {name of a copy: how its audio is perturbed}.
-        background: what copies with noise or reverberation draw from.
+        background: what copies with noise or reverberation draw from, of any sampling rate.
         seed: of all that is drawn.
         nj: number of processes.
+        skipped: receives the copies that cannot be made, {id: why}; None refuses them.
 
     Raises:
-        InputError: an utterance has no audio, or its audio cannot be read.
+        InputError: an utterance has no audio, or its audio cannot be read, or is called as a copy
+            would be.
     """
+    directory = data / name
     table = CutTable(data, name)
-    recorded = [table[index] for index in range(len(table))]
-    if lacking := next((cut for cut in recorded if not cut.has_recording), None):
-        raise InputError(
-            f"{data / name}: utterance {lacking.id!r} has no audio to make copies of; "
-            "remove prepare.align_copies"
-        )
-    streams, found = [iter(recorded)], {}
-    for copy, config in copies.items():
-        perturb = partial(_perturb, data / FOLDER / copy, copy, config, background, seed)
-        made = list(_in_processes(perturb, recorded, nj))
-        found |= {cut.id: f"{copy} {original.id}" for cut, original in zip(made, recorded)}
-        streams.append(iter(sorted(made, key=_order)))
-    segmented = any(cut.id != cut.recording_id for cut in recorded)
-    counts = write_set(data, name, heapq.merge(*streams, key=_order), segmented=segmented)
-    write_table(
-        data / name / COPIES, dict(sorted(found.items(), key=lambda item: item[0].encode()))
-    )
+    (directory / "utt2spk").unlink()
+    additional = read_optional(directory, SOURCES)
+    chosen = [index for index in range(len(table)) if table.id(index) not in additional]
+    segmented = (directory / "segments").exists()
+    makers = [
+        _CopyMaker(data / FOLDER / copy, copy, config, background, seed)
+        for copy, config in copies.items()
+    ]
+    _check_names(directory, table, makers)
+    manifests = []
+    for maker in makers:
+        manifests.append(data / FOLDER / f"{maker.copy}.jsonl.gz")
+        with open_manifest(manifests[-1]) as write:
+            for cut in maker.make(table, chosen, nj, skipped):
+                write(cut)
+    recorded = (table[index] for index in range(len(table)))
+    made = (CutSet.from_jsonl_lazy(manifest) for manifest in manifests)
+    cuts = heapq.merge(recorded, *made, key=lambda cut: cut.id.encode())
+    counts = write_set(data, name, cuts, segmented=segmented)
+    for manifest in manifests:
+        manifest.unlink()
     return counts
 
 
@@ -103,60 +122,168 @@ def read_copies(directory: Path) -> dict[str, tuple[str, str]]:
     return found
 
 
-def _order(cut: MonoCut) -> bytes:
-    return cut.id.encode()
+def read_additions(directory: Path) -> dict[str, str]:
+    """{utterance: what it was added as, in words}, of the utterances beyond a set's recorded ones.
+
+    Raises:
+        InputError: see `read_copies`.
+    """
+    copies = {utterance: f"copy {copy}" for utterance, (copy, _) in read_copies(directory).items()}
+    sources = read_optional(directory, SOURCES)
+    return copies | {utterance: f"speakers of {source}" for utterance, source in sources.items()}
 
 
-def _in_processes(perturb: Any, cuts: Iterable[MonoCut], nj: int) -> Iterator[MonoCut]:
-    if nj == 1:
-        yield from map(perturb, cuts)
-        return
-    with ProcessPoolExecutor(nj) as pool:
-        yield from pool.map(perturb, cuts, chunksize=UTTERANCES_PER_JOB)
+class _Task(NamedTuple):
+    """A copy to write: drawing is cheap and loading is not, so processes load what one draws."""
+
+    original: MonoCut
+    name: str
+    audio: Cut  # loads perturbed
+    path: Path
 
 
-def _perturb(
-    folder: Path, copy: str, config: CopyConfig, background: Background, seed: int, cut: MonoCut
-) -> MonoCut:
-    """Write the copy's audio; its cut."""
-    segment = cut.supervisions[0]
-    other = config.speed is not None
-    name = f"{copy}-{cut.id}" if other else f"{cut.id}-{copy}"
-    speaker = f"{copy}-{segment.speaker}" if other else segment.speaker
-    rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
-    path = folder / segment.speaker / f"{name}.flac"
-    path.parent.mkdir(parents=True, exist_ok=True)
+@dataclass(frozen=True)
+class _CopyMaker:
+    """Makes one copy of a set.
+
+    Attributes:
+        folder: receives the audio.
+        copy: its name.
+        config: how its audio is perturbed.
+        background: what it draws from.
+        seed: of all that is drawn.
+    """
+
+    folder: Path
+    copy: str
+    config: CopyConfig
+    background: Background
+    seed: int
+
+    def make(
+        self, table: CutTable, chosen: Sequence[int], nj: int, skipped: dict[str, str] | None
+    ) -> Iterator[MonoCut]:
+        """The copies of the chosen cuts, sorted by id as `LC_ALL=C sort` sorts."""
+        order = sorted(chosen, key=lambda index: self._rename(table.id(index)).encode())
+        tasks = (self._draw(table[index]) for index in order)
+        results = with_results(_write, tasks, nj, UTTERANCES_PER_JOB)
+        for task, made in progress(results, total=len(order), what=f"copy {self.copy}"):
+            if isinstance(made, Recording):
+                yield make_cut(made, self._supervision(task.original.supervisions[0], made))
+                continue
+            problem = f"no copy {self.copy!r} can be made: {made}"
+            if skipped is None:
+                original = task.original
+                raise InputError(
+                    f"utterance {original.id!r} ({original.recording.sources[0].source}): "
+                    f"{problem}; remove the utterance, use --skip-bad, or change "
+                    f"prepare.align_copies.{self.copy}"
+                )
+            skipped[task.name] = problem
+
+    def takes(self, name: str) -> bool:
+        """Whether a recorded id looks like that of a copy."""
+        if self._is_another_speaker:
+            return name.startswith(f"{self.copy}-")
+        return name.endswith(f"-{self.copy}")
+
+    @property
+    def _is_another_speaker(self) -> bool:
+        return self.config.speed is not None
+
+    def _rename(self, utterance: str) -> str:
+        if self._is_another_speaker:
+            return f"{self.copy}-{utterance}"
+        return f"{utterance}-{self.copy}"
+
+    def _draw(self, cut: MonoCut) -> _Task:
+        if not cut.has_recording or cut.has_features:
+            what = "given features" if cut.has_features else "no audio"
+            raise InputError(
+                f"utterance {cut.id!r} has {what}, of which no copies can be made; remove "
+                "prepare.align_copies"
+            )
+        name = self._rename(cut.id)
+        rng = np.random.default_rng([self.seed, zlib.crc32(name.encode())])
+        folder = self.folder / _file_name(cut.supervisions[0].speaker)
+        audio = _perturbed(cut, self.config, self.background, rng)
+        return _Task(cut, name, audio, folder / f"{_file_name(name)}.flac")
+
+    def _supervision(self, original: SupervisionSegment, made: Recording) -> SupervisionSegment:
+        """Without what was said and when, which holds no longer."""
+        speaker = original.speaker
+        return SupervisionSegment(
+            id=made.id,
+            recording_id=made.id,
+            start=0.0,
+            duration=made.duration,
+            channel=0,
+            speaker=f"{self.copy}-{speaker}" if self._is_another_speaker else speaker,
+            gender=original.gender,
+            language=original.language,
+            custom={**original.custom, "copy": self.copy, "copy_of": original.id},
+        )
+
+
+def _check_names(directory: Path, table: CutTable, makers: Iterable[_CopyMaker]) -> None:
+    """Refuse ids that copies would have too, or that would stand among those of a copy."""
+    for index in range(len(table)):
+        cut = table[index]
+        names = (cut.id, cut.recording_id) if cut.has_recording else (cut.id,)
+        for maker in makers:
+            if taken := next(filter(maker.takes, names), None):
+                raise InputError(
+                    f"{directory}: {taken!r} is called as a copy of prepare.align_copies."
+                    f"{maker.copy} would be; give the copy another name"
+                )
+
+
+def _file_name(text: str) -> str:
+    """No part of a path, whatever characters the id has."""
+    return quote(text, safe="").replace(".", "%2E")
+
+
+def _write(task: _Task) -> Recording | str:
+    """Write a copy's audio; its recording, or why there is none."""
+    rate = task.audio.sampling_rate
     try:
-        samples = _perturbed(cut, config, background, rng).load_audio()[0]
+        samples = task.audio.load_audio()[0]
     except Exception as error:  # Lhotse's audio backends raise many types
-        raise InputError(
-            f"utterance {cut.id!r} ({cut.recording.sources[0].source}): no copy {copy!r} can be "
-            f"made: {reason(error)}; repair or remove it"
-        ) from None
-    soundfile.write(path, np.clip(samples, -1, 1), cut.sampling_rate, "PCM_16")
-    recording = read_recording(name, path)
-    supervision = fastcopy(
-        segment, id=name, recording_id=name, speaker=speaker, duration=recording.duration
-    )
-    return make_cut(recording, supervision)
+        return reason(error)
+    if len(samples) < SHORTEST * 0.01 * rate:
+        return f"only {len(samples)} samples; too short for an embedding"
+    # Softer rather than clipped; models do not hear the level.
+    samples = samples / max(1.0, np.abs(samples).max())
+    encoded = io.BytesIO()
+    soundfile.write(encoded, samples, rate, "PCM_16", format="FLAC")
+    task.path.parent.mkdir(parents=True, exist_ok=True)
+    # Neither renamed nor fsynced: no table names it before all are written.
+    with open(task.path, "wb") as file:
+        file.write(encoded.getvalue())
+    return read_recording(task.name, task.path)
 
 
 def _perturbed(
     cut: MonoCut, config: CopyConfig, background: Background, rng: np.random.Generator
 ) -> Cut:
-    """All that `config` asks for, in the order of its fields."""
+    """All that `config` asks for, in the order of its fields; computed when it is loaded."""
+    rate = cut.sampling_rate
     if config.crop is not None:
         cut = random_part(cut, rng.uniform(*config.crop), rng)
     if config.speed is not None:
         cut = cut.perturb_speed(config.speed, affix_id=False)
     if config.reverb:
-        cut = cut.reverb_rir(background.rooms[rng.integers(len(background.rooms))], affix_id=False)
+        room = background.rooms[int(rng.integers(len(background.rooms)))]
+        cut = cut.reverb_rir(room.resample(rate), affix_id=False)
     if config.codec is not None:
         cut = cut.compress(config.codec, config.compression)
     if config.snr is None:
         return cut
-    noise = background.noises[rng.integers(len(background.noises))].to_cut()
+    noise = background.noises[int(rng.integers(len(background.noises)))].resample(rate).to_cut()
     section = random_part(noise, cut.duration, rng)
+    if section.duration < cut.duration:
+        times = math.ceil(cut.duration / section.duration)
+        section = append_cuts([section] * times).truncate(duration=cut.duration)
     return cut.mix(section, snr=rng.uniform(*config.snr), preserve_id="left")
 
 

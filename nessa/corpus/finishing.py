@@ -10,6 +10,7 @@ from nessa.corpus.config import PrepareConfig
 from nessa.corpus.domains import ordered_domains, read_domains
 from nessa.corpus.draw_trials import largest_profile, make_profile_trials, make_trials
 from nessa.corpus.durations import warn_of_durations
+from nessa.corpus.sets import COPIES
 from nessa.corpus.speakers import SETS, check_disjoint
 from nessa.corpus.validation import validate_tables
 from nessa.errors import InputError, about
@@ -38,7 +39,8 @@ def finish_sets(data: Path, config: PrepareConfig, seed: int, has_audio: bool = 
         has_audio: whether the sets hold audio or features, not embeddings alone.
 
     Raises:
-        InputError: a set is missing or inconsistent, or two sets share speakers.
+        InputError: a set is missing or inconsistent, two sets share speakers, or there are none of
+            the copies that the configuration asks for.
     """
     names = [name for name in SETS if (data / name / "utt2spk").exists()]
     for name in config.trials:
@@ -47,6 +49,11 @@ def finish_sets(data: Path, config: PrepareConfig, seed: int, has_audio: bool = 
                 f"{data / name}: no such set, but the recipe wants trials for it; "
                 "prepare the set, or remove it from prepare.trials"
             )
+    if config.align_copies and not (data / "align" / COPIES).exists():
+        raise InputError(
+            f"{data / 'align'}: no copies: local/{config.program}.py makes none, for it has no "
+            "audio; remove prepare.align_copies"
+        )
     speakers = {name: read_table(data / name / "spk2utt").keys() for name in names}
     check_disjoint(speakers, config.align_includes_train)
     for name in TESTED:

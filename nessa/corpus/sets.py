@@ -1,7 +1,7 @@
 """Sets on disk: one pass over a set's cuts writes its manifests and its Kaldi data directory."""
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -14,8 +14,13 @@ from nessa.corpus.manifests import Write, manifest_path, open_manifest
 from nessa.errors import InputError
 from nessa.files import atomic_open, write_table
 
+# Tables of the utterances that are perturbed copies (`utterance copy original`), and of those that
+# come from elsewhere than the other ones (`utterance source`): what their supervisions have in
+# `custom`.
+COPIES, SOURCES = "utt2copy", "utt2source"
+_MARKS = {COPIES: ("copy", "copy_of"), SOURCES: ("added_from",)}
 # What other steps add to a data directory; utt2spk because it marks the directory as complete.
-_GENERATED = ("utt2spk", "enroll_map", "skipped", "utt2copy")
+_GENERATED = ("utt2spk", "enroll_map", "skipped", *_MARKS)
 _TABLES = (
     "wav.scp",
     "segments",
@@ -47,12 +52,13 @@ def write_set(
         name: train, align, dev or eval.
         cuts: sorted by id as `LC_ALL=C sort` sorts; one supervision each, with speaker, gender if
             known, session and, in all or none, domain in `custom`; all of them with a recording,
-            or all with features.
+            or all with features. Marks of copies (copy, copy_of) and of additional speakers
+            (added_from) in `custom` become tables.
         segmented: the cuts are parts of longer recordings, as in Kaldi's `segments`.
 
     Raises:
-        InputError: the set is empty or not sorted, or a speaker's utterances do not follow each
-            other.
+        InputError: the set is empty or not sorted, a speaker's utterances do not follow each
+            other, or some have a domain and others have none.
     """
     directory = data / name
     cuts = iter(cuts)
@@ -71,12 +77,16 @@ def write_set(
     if not first.has_recording:
         manifest_path(data, name, "recordings").unlink(missing_ok=True)
     with contextlib.ExitStack() as stack:
-        files = {table: stack.enter_context(atomic_open(directory / table)) for table in tables}
+
+        def open_table(table: str) -> IO[str]:
+            return stack.enter_context(atomic_open(directory / table))
+
+        files = {table: open_table(table) for table in tables}
         manifests = {
             kind: stack.enter_context(open_manifest(manifest_path(data, name, kind)))
             for kind in kinds
         }
-        writer = _SetWriter(name, files, manifests)
+        writer = _SetWriter(name, files, manifests, open_table)
         for cut in chain([first], cuts):
             writer.add(cut)
         writer.finish()
@@ -103,12 +113,17 @@ class _SetWriter:
     """
 
     def __init__(
-        self, name: str, files: Mapping[str, IO[str]], manifests: Mapping[str, Write]
+        self,
+        name: str,
+        files: dict[str, IO[str]],
+        manifests: Mapping[str, Write],
+        open_table: Callable[[str], IO[str]],
     ) -> None:
         self.utterances, self.seconds = 0, 0.0
         self.genders: dict[str, str | None] = {}
         self.audio: dict[str, str] = {}
         self._name, self._files, self._manifests = name, files, manifests
+        self._open_table = open_table  # for one that not every set has
         self._last = ("", "")  # utterance and speaker
         self._own: list[str] = []  # utterances of the speaker at hand
 
@@ -126,8 +141,12 @@ class _SetWriter:
         self._table("utt2spk", cut.id, segment.speaker)
         self._table("utt2dur", cut.id, f"{cut.duration:.4f}")
         self._table("utt2session", cut.id, segment.custom["session"])
-        if "utt2domain" in self._files:
-            self._table("utt2domain", cut.id, segment.custom["domain"])
+        self._add_domain(cut)
+        for table, fields in _MARKS.items():
+            if segment.custom.keys() >= set(fields):
+                if table not in self._files:
+                    self._files[table] = self._open_table(table)
+                self._table(table, cut.id, " ".join(segment.custom[field] for field in fields))
         if "feats.scp" in self._files:
             self._table("feats.scp", cut.id, cut.features.storage_path)
         if cut.has_recording:
@@ -140,6 +159,16 @@ class _SetWriter:
         if self._own:
             self._table("spk2utt", self._last[1], " ".join(self._own))
         self._own = []
+
+    def _add_domain(self, cut: MonoCut) -> None:
+        custom = cut.supervisions[0].custom
+        if ("domain" in custom) != ("utt2domain" in self._files):
+            raise InputError(
+                f"set {self._name!r}: some utterances have a domain, and others, such as those "
+                f"about {cut.id!r}, have none; give all of them a line of utt2domain"
+            )
+        if "domain" in custom:
+            self._table("utt2domain", cut.id, custom["domain"])
 
     def _add_audio(self, cut: MonoCut) -> None:
         source = cut.recording.sources[0]

@@ -110,7 +110,7 @@ def _cuts_by_header(
     utterances: Iterable[Utterance], skipped: dict[str, str] | None, nj: int
 ) -> Iterator[MonoCut]:
     last: Utterance | None = None
-    for utterance, header in _with_results(_read_header, utterances, nj):
+    for utterance, header in with_results(_read_header, utterances, nj):
         _check_id(utterance, last)
         last = utterance
         if isinstance(header, AudioHeader):
@@ -138,7 +138,7 @@ def usable_cuts(cuts: Iterable[MonoCut], skipped: dict[str, str], nj: int = 1) -
         skipped: receives those that are left out, {id: why}.
         nj: processes that decode; does not change the result.
     """
-    for cut, problem in _with_results(_find_problem, cuts, nj):
+    for cut, problem in with_results(_find_problem, cuts, nj):
         if problem is None:
             yield cut
         else:
@@ -154,13 +154,18 @@ def _find_problem(cut: MonoCut) -> str | None:
     return None
 
 
-def _with_results(function: Callable[[T], R], items: Iterable[T], nj: int) -> Iterator[tuple[T, R]]:
-    """Each item with the function's result, in order, computed by several processes."""
+def with_results(
+    function: Callable[[T], R], items: Iterable[T], nj: int, items_per_job: int = ITEMS_PER_JOB
+) -> Iterator[tuple[T, R]]:
+    """Each item with the function's result, in order, computed by several processes.
+
+    Memory: some `2 * nj * items_per_job` items and results.
+    """
     if nj == 1:
         yield from ((item, function(item)) for item in items)
         return
     items = iter(items)
-    batches = iter(lambda: list(islice(items, ITEMS_PER_JOB)), [])
+    batches = iter(lambda: list(islice(items, items_per_job)), [])
     with ProcessPoolExecutor(nj) as pool:
         jobs: deque[tuple[list[T], Future[list[R]]]] = deque()
         for batch in batches:

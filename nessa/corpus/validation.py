@@ -14,6 +14,8 @@ import kaldi_native_io
 import numpy as np
 
 from nessa.corpus.audio import read_audio_header
+from nessa.corpus.copies import read_copies
+from nessa.corpus.sets import COPIES, SOURCES
 from nessa.corpus.speakers import SETS
 from nessa.errors import InputError, named
 from nessa.files import read_table
@@ -117,6 +119,7 @@ def _table_problems(directory: Path, has_audio: bool) -> Iterator[str]:
             yield from _key_problems(directory / name, table, audio or utt2spk, "recording")
     yield from _missing_audio(directory / "wav.scp", audio)
     yield from _trial_problems(directory, utt2spk)
+    yield from _added_problems(directory, utt2spk)
 
 
 def _id_problems(directory: Path, utt2spk: Mapping[str, str]) -> Iterator[str]:
@@ -205,6 +208,18 @@ def _trial_problems(directory: Path, utt2spk: Mapping[str, str]) -> Iterator[str
         )
         if unknown:
             yield f"{path}: {named(unknown)} is not in the set; remove its trials"
+
+
+def _added_problems(directory: Path, utt2spk: Mapping[str, str]) -> Iterator[str]:
+    """Of the tables that tell copies and additional speakers apart."""
+    copies = read_copies(directory)
+    added = {
+        COPIES: copies.keys() | {original for _, original in copies.values()},
+        SOURCES: read_optional(directory, SOURCES).keys(),
+    }
+    for table, utterances in added.items():
+        if unknown := sorted(utterances - utt2spk.keys()):
+            yield f"{directory / table}: utterance {named(unknown)} is not in the set; remove it"
 
 
 # --- contents -------------------------------------------------------------------------------------

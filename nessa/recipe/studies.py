@@ -2,7 +2,8 @@
 
 Each study trains NESSA anew at several points, on the recipe's align set and with the recipe's
 settings but for what the point changes, and evaluates it as stage asymmetric does: single-utterance
-eval trials, both update directions, paired intervals. Nothing of it is used to choose anything.
+eval trials, both update directions, paired intervals. Most use the main trial list alone. Nothing
+of it is used to choose anything.
 """
 
 import logging
@@ -15,10 +16,11 @@ import numpy as np
 
 from nessa.alignment.base import Aligner, DevSet
 from nessa.alignment.neural import NeuralAligner
+from nessa.corpus.copies import read_additions
 from nessa.errors import InputError
 from nessa.evaluation.conditions import Condition, read_conditions
 from nessa.files import Record, digest, read_json, write_json
-from nessa.kaldi.datadir import read_utt2spk
+from nessa.kaldi.datadir import PROFILE_LIST, read_utt2spk
 from nessa.kaldi.embeddings import Embeddings
 from nessa.metrics.bootstrap import bootstrap, mean_estimate, recovered_gain
 from nessa.metrics.table import EER
@@ -81,13 +83,22 @@ def run_study(name: str, recipe: Recipe, data: Path, exp: Path, output: Path) ->
 
     Returns:
         A record per point and pair of models: {"label", "value", "enroll", "runtime", "eer",
-        "eer_ci", "gain", "gain_ci"}; rates and gain as fractions, the mean over the seeds.
+        "eer_ci", "gain", "gain_ci"}; rates and gain as fractions, the mean over the seeds. A study
+        of `ON_EVERY_LIST` has them for each list of single utterances, named by "condition".
 
     Raises:
-        InputError: embeddings or trials are missing.
+        InputError: embeddings or trials are missing, or what the study is about.
     """
     runner = StudyRunner(recipe, data, exp)
-    records = runner.evaluate(list(STUDIES[name](runner)))
+    points = list(STUDIES[name](runner))
+    if name in ON_EVERY_LIST:
+        records = [
+            record | {"condition": condition.name}
+            for condition in runner.conditions
+            for record in runner.evaluate(points, condition)
+        ]
+    else:
+        records = runner.evaluate(points, runner.conditions[0])
     write_json(output, {"study": name, "digest": _digest(recipe), "records": records})
     return records
 
@@ -96,7 +107,7 @@ class StudyRunner:
     """The align and dev sets of both models, and how to fit and evaluate NESSA on them."""
 
     def __init__(self, recipe: Recipe, data: Path, exp: Path) -> None:
-        self.recipe = recipe
+        self.recipe, self.data = recipe, data
         self.sets = {
             (model, part): Embeddings.read(embeddings_dir(exp, model, part))
             for model in recipe.update
@@ -104,7 +115,9 @@ class StudyRunner:
         }
         self.speakers = read_utt2spk(data / "align")
         self.dev_trials = Trials.read(data / "dev" / "trials")
-        self.condition: Condition = next(read_conditions(data / "eval"))
+        self.conditions = [  # the main list first
+            c for c in read_conditions(data / "eval") if c.list_name != PROFILE_LIST
+        ]
 
     def fit(
         self,
@@ -147,23 +160,24 @@ class StudyRunner:
             found.setdefault(self.speakers[key], []).append(key)
         return found
 
-    def evaluate(self, points: Sequence[Point]) -> list[Record]:
-        """Records of all points, from the same bootstrap draws."""
-        labels = self.condition.trials.labels
+    def evaluate(self, points: Sequence[Point], condition: Condition) -> list[Record]:
+        """Records of all points on the trials of a condition, from the same bootstrap draws."""
+        trials = condition.trials
+        labels = trials.labels
         assert labels is not None
         old, new = self.recipe.update
         cells = [(point, pair) for point in points for pair in point.systems]
-        scores = [self._raw_scores(old), self._raw_scores(new)]
+        scores = [self._raw_scores(model, trials) for model in (old, new)]
         members = []
         for point, pair in cells:
             first = len(scores)
-            scores += [self._scores(aligner, pair) for aligner in point.systems[pair]]
+            scores += [self._scores(aligner, pair, trials) for aligner in point.systems[pair]]
             members.append(range(first, len(scores)))
         settings = self.recipe.evaluation
         drawn = bootstrap(
             scores,
             labels,
-            *self.condition.speakers,
+            *condition.speakers,
             draws=settings.bootstrap_draws,
             seed=settings.seed,
             metrics=[EER],
@@ -186,13 +200,13 @@ class StudyRunner:
             )
         return records
 
-    def _raw_scores(self, model: str) -> Scores:
+    def _raw_scores(self, model: str, trials: Trials) -> Scores:
         embeddings = self.sets[model, "eval"]
-        return cosine_scores(embeddings, embeddings, self.condition.trials)
+        return cosine_scores(embeddings, embeddings, trials)
 
-    def _scores(self, aligner: Aligner, pair: Pair) -> Scores:
+    def _scores(self, aligner: Aligner, pair: Pair, trials: Trials) -> Scores:
         enroll, runtime = (self.sets[model, "eval"] for model in pair)
-        return cosine_scores(*aligner.map_views(enroll, runtime), self.condition.trials)
+        return cosine_scores(*aligner.map_views(enroll, runtime), trials)
 
 
 def _watched(points: Sequence[Any], what: str) -> Iterable[Any]:
@@ -245,6 +259,29 @@ def _by_freezing(runner: StudyRunner) -> Iterator[Point]:
         yield Point(label, None, {(enroll, after): joined})
 
 
+def _by_augmentation(runner: StudyRunner) -> Iterator[Point]:
+    """The align set as recorded, with each of its additions alone, and with all of them."""
+    directory = runner.data / "align"
+    added = read_additions(directory)
+    if not added:
+        raise InputError(
+            f"{directory}: neither copies nor additional speakers, whose effect is to be studied; "
+            "name some in prepare.align_copies or corpus.paths.align_also, and run the recipe again"
+        )
+    keys = runner.sets[runner.recipe.update[0], "align"].keys
+    kinds = list(dict.fromkeys(added.values()))
+    if lacking := set(kinds) - {added[key] for key in keys if key in added}:
+        raise InputError(
+            f"{directory}: no embeddings of {min(lacking)}; run ./run.sh --stage extract again"
+        )
+    points = {"as recorded": set[str](), **{f"with {kind}": {kind} for kind in kinds}}
+    if len(kinds) > 1:
+        points["with all of them"] = set(kinds)
+    for label, wanted in _watched(list(points.items()), "align sets"):
+        chosen = [key for key in keys if key not in added or added[key] in wanted]
+        yield Point(label, None, runner.both_ways(keys=chosen))
+
+
 def _join(runner: StudyRunner, base: NeuralAligner, enroll: str, runtime: str) -> NeuralAligner:
     """`base` with a runtime side trained for another model; stored profiles must not move."""
     profiles = runner.sets[enroll, "eval"].matrix
@@ -261,7 +298,9 @@ STUDIES: dict[str, Callable[[StudyRunner], Iterator[Point]]] = {
     "width": _by_width,
     "parts": _by_parts,
     "freeze": _by_freezing,
+    "augmentation": _by_augmentation,
 }
+ON_EVERY_LIST = {"augmentation"}  # what helps one kind of speech may harm another
 
 
 def read_studies(exp: Path, recipe: Recipe) -> dict[str, list[Record]]:

@@ -17,6 +17,7 @@ TITLES = {
     "width": "Gain over the width of the MLP",
     "parts": "Parts of the method",
     "freeze": "A new runtime model with frozen profiles",
+    "augmentation": "Augmentation of the align set",
 }
 
 AXES = {
@@ -31,19 +32,21 @@ NOTES = {
     "freeze": "“Both sides trained” is the upper bound: stored profiles need not stay valid. In "
     "the other rows the enrollment side does not change by a bit. Single-utterance trials, mean of "
     "the seeds.",
+    "augmentation": "Each row adds to the align set as recorded. Single-utterance trials, NESSA's "
+    "first seed.",
 }
 
 
 def format_study(records: Sequence[Record]) -> str:
     """A study's records as a table for the terminal."""
-    return plain_columns([HEADER, *map(_row, records)])
+    return plain_columns(_table(records))
 
 
 def study_sections(studies: Mapping[str, Sequence[Record]]) -> list[str]:
     """Markdown lines: a section per study of `nessa.recipe.studies.read_studies`."""
     lines = []
     for name, records in studies.items():
-        lines += [f"## {TITLES[name]}", "", markdown_columns([HEADER, *map(_row, records)]), ""]
+        lines += [f"## {TITLES[name]}", "", markdown_columns(_table(records)), ""]
         if name in AXES:
             lines += [f"![{TITLES[name]}, both update directions](study_{name}.svg)", ""]
         lines += [f"By `nessa study {name}`. {NOTES.get(name, FIRST_SEED)}", ""]
@@ -89,6 +92,15 @@ def _gain_curves(name: str, records: Sequence[Record]) -> Figure:
     axes.grid(color="0.9", linewidth=0.6)
     axes.legend()
     return figure
+
+
+def _table(records: Sequence[Record]) -> list[Row]:
+    """Header and rows, with a column of the trial lists in a study that has several."""
+    rows: list[Row] = [HEADER, *map(_row, records)]
+    if not any("condition" in record for record in records):
+        return rows
+    lists = ["trials", *(record["condition"] for record in records)]
+    return [(*row[:3], name, *row[3:]) for row, name in zip(rows, lists, strict=True)]
 
 
 def _row(record: Record) -> Row:
