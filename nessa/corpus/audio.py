@@ -58,6 +58,24 @@ def read_audio(cut: MonoCut, sampling_rate: int, model: str) -> Tensor:
         InputError: no audio, unreadable, another sampling rate, several channels, or under 5
             frames (of 10 ms) long.
     """
+    where = check_recording(cut, sampling_rate, model)
+    try:
+        samples = cut.load_audio()
+    except Exception as error:  # Lhotse's audio backends raise many types
+        raise InputError(f"{where}: cannot be read: {reason(error)}; repair or remove it") from None
+    if samples.shape[0] != 1:
+        raise InputError(f"{where}: {samples.shape[0]} channels; make it mono")
+    if samples.shape[1] < SHORTEST * 0.01 * sampling_rate:
+        raise InputError(f"{where}: only {samples.shape[1]} samples; too short for an embedding")
+    return torch.from_numpy(samples[0])
+
+
+def check_recording(cut: MonoCut, sampling_rate: int, model: str) -> str:
+    """Refuse an utterance without audio, or of another sampling rate; see `read_audio`.
+
+    Returns:
+        What messages call the utterance: its name and its file.
+    """
     if not cut.has_recording:
         raise InputError(
             f"utterance {cut.id!r} has no audio, which model {model!r} takes; "
@@ -69,15 +87,7 @@ def read_audio(cut: MonoCut, sampling_rate: int, model: str) -> Tensor:
             f"{where}: sampled at {cut.sampling_rate} Hz, model {model!r} takes "
             f"{sampling_rate} Hz; resample it"
         )
-    try:
-        samples = cut.load_audio()
-    except Exception as error:  # Lhotse's audio backends raise many types
-        raise InputError(f"{where}: cannot be read: {reason(error)}; repair or remove it") from None
-    if samples.shape[0] != 1:
-        raise InputError(f"{where}: {samples.shape[0]} channels; make it mono")
-    if samples.shape[1] < SHORTEST * 0.01 * sampling_rate:
-        raise InputError(f"{where}: only {samples.shape[1]} samples; too short for an embedding")
-    return torch.from_numpy(samples[0])
+    return where
 
 
 def reason(error: Exception) -> str:

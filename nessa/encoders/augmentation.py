@@ -9,6 +9,7 @@ import numpy as np
 from lhotse import Recording, RecordingSet
 from lhotse.cut import Cut, MonoCut
 
+from nessa.corpus.audio import check_recording
 from nessa.corpus.copies import random_part
 from nessa.encoders.config import AugmentationConfig
 from nessa.errors import InputError
@@ -81,7 +82,7 @@ class Augmenter:
         Raises:
             InputError: the cut has no audio, or audio of another sampling rate.
         """
-        _check(cut, self.sampling_rate)
+        check_recording(cut, self.sampling_rate, "in training")
         seconds = samples / cut.sampling_rate
         augmented: Cut = random_part(cut, seconds * speed, rng)
         if speed != 1.0:
@@ -98,19 +99,6 @@ class Augmenter:
         noise: Recording = self.noises[rng.integers(len(self.noises))]
         section = random_part(noise.to_cut(), cut.duration, rng)
         return cut.mix(section, snr=rng.uniform(*self.config.snr), preserve_id="left")
-
-
-def _check(cut: MonoCut, sampling_rate: int) -> None:
-    if not cut.has_recording:
-        raise InputError(
-            f"utterance {cut.id!r} has no audio to compute features of; add wav.scp, or set "
-            "features.type to given"
-        )
-    if cut.sampling_rate != sampling_rate:
-        raise InputError(
-            f"utterance {cut.id!r} ({cut.recording.sources[0].source}): sampled at "
-            f"{cut.sampling_rate} Hz, the features take {sampling_rate} Hz; resample it"
-        )
 
 
 def _load(augmented: Cut, samples: int, cut: MonoCut) -> np.ndarray:

@@ -131,16 +131,20 @@ def _moved(cosine: Tensor, margin: float) -> Tensor:
     return cosine * math.cos(margin) - (1 - cosine**2).sqrt() * math.sin(margin)
 
 
-class GE2E(nn.Module):
-    """Generalized end-to-end loss, softmax form (Wan et al., arXiv 1710.10467).
-
-    A batch holds P speakers with K utterances each, in this order.
-    """
+class _OfCosines(nn.Module):
+    """A loss of cosines, with a scale and an offset that are learned."""
 
     def __init__(self) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.tensor(10.0))
         self.bias = nn.Parameter(torch.tensor(-5.0))
+
+
+class GE2E(_OfCosines):
+    """Generalized end-to-end loss, softmax form (Wan et al., arXiv 1710.10467).
+
+    A batch holds P speakers with K utterances each, in this order.
+    """
 
     def forward(self, embeddings: Tensor, speakers: int) -> Tensor:
         """Embeddings (P * K, D), speaker by speaker -> scalar."""
@@ -157,17 +161,12 @@ class GE2E(nn.Module):
         return functional.cross_entropy(logits.flatten(0, 1), labels)  # eq. 6
 
 
-class Prototypical(nn.Module):
+class Prototypical(_OfCosines):
     """Angular prototypical loss (Chung et al., arXiv 2003.11982).
 
     A batch holds P speakers with K utterances each, in this order. A speaker's last utterance is
     the query, the mean of the others the prototype.
     """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(torch.tensor(10.0))
-        self.bias = nn.Parameter(torch.tensor(-5.0))
 
     def forward(self, embeddings: Tensor, speakers: int) -> Tensor:
         """Embeddings (P * K, D), speaker by speaker -> scalar."""
