@@ -88,7 +88,7 @@ def add_copies(
         _CopyMaker(data / FOLDER / copy, copy, config, background, seed)
         for copy, config in copies.items()
     ]
-    _check_names(directory, table, makers)
+    _check_cuts(directory, table, makers)
     manifests = []
     for maker in makers:
         manifests.append(data / FOLDER / f"{maker.copy}.jsonl.gz")
@@ -197,12 +197,6 @@ class _CopyMaker:
         return f"{utterance}-{self.copy}"
 
     def _draw(self, cut: MonoCut) -> _Task:
-        if not cut.has_recording or cut.has_features:
-            what = "given features" if cut.has_features else "no audio"
-            raise InputError(
-                f"utterance {cut.id!r} has {what}, of which no copies can be made; remove "
-                "prepare.align_copies"
-            )
         name = self._rename(cut.id)
         rng = np.random.default_rng([self.seed, zlib.crc32(name.encode())])
         folder = self.folder / _file_name(cut.supervisions[0].speaker)
@@ -225,13 +219,18 @@ class _CopyMaker:
         )
 
 
-def _check_names(directory: Path, table: CutTable, makers: Iterable[_CopyMaker]) -> None:
-    """Refuse ids that copies would have too, or that would stand among those of a copy."""
+def _check_cuts(directory: Path, table: CutTable, makers: Iterable[_CopyMaker]) -> None:
+    """Refuse what has no audio, and ids that stand among those of a copy, or are the same."""
     for index in range(len(table)):
         cut = table[index]
-        names = (cut.id, cut.recording_id) if cut.has_recording else (cut.id,)
+        if not cut.has_recording or cut.has_features:
+            what = "given features" if cut.has_features else "no audio"
+            raise InputError(
+                f"{directory}: utterance {cut.id!r} has {what}, of which no copies can be made; "
+                "remove prepare.align_copies"
+            )
         for maker in makers:
-            if taken := next(filter(maker.takes, names), None):
+            if taken := next(filter(maker.takes, (cut.id, cut.recording_id)), None):
                 raise InputError(
                     f"{directory}: {taken!r} is called as a copy of prepare.align_copies."
                     f"{maker.copy} would be; give the copy another name"

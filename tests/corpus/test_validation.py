@@ -98,6 +98,14 @@ def test_all_problems_are_told_at_once(audio: Path, nessa: Command) -> None:
     nessa("validate", audio).refused("spk000_rec0_0", "spk001_rec0_0")
 
 
+def test_copies_and_sources_of_no_utterance(audio: Path, nessa: Command) -> None:
+    (audio / "utt2copy").write_text("spk000_rec0_0 slow gone\n")
+    (audio / "utt2source").write_text("nobody align_also\n")
+    nessa("validate", audio).refused(
+        "utt2copy: utterance 'gone' is not in the set", "utt2source: utterance 'nobody'"
+    )
+
+
 def test_segments(segmented: Path, nessa: Command) -> None:
     assert nessa("validate", segmented).status == 0
     change(segmented / "segments", "0.70 1.40", "0.70 1.90")

@@ -233,6 +233,21 @@ def test_faults_of_a_directory_are_named(
     )
 
 
+def test_embeddings_have_no_copies_and_no_additional_speakers(
+    programs: Programs,  # noqa: F811
+    recipe: Path,
+    corpus: Path,
+    tmp_path: Path,
+    nessa: Command,
+) -> None:
+    change(recipe, "prepare", align_copies={"slow": {"speed": 0.9}})
+    prepare(programs, recipe, tmp_path / "data")
+    done = nessa("prepare", "--recipe", recipe, tmp_path / "data")
+    done.refused("data/align: no copies: local/arks.py", "remove prepare.align_copies")
+    change(recipe, "corpus", paths={"data": str(corpus), "align_also": str(corpus)})
+    refuse(run(programs, recipe, tmp_path / "data"), "'align_also'")
+
+
 # ---- the whole recipe ---------------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ from lhotse.cut import MonoCut
 from lhotse.kaldi import load_kaldi_data_dir
 
 from nessa.corpus.finishing import finish_sets
-from nessa.corpus.validation import validate_tables
+from nessa.corpus.validation import validate, validate_tables
 from nessa.encoders import SpeakerModel, load_model, parse_settings
 from nessa.encoders.config import FeatureConfig
 from nessa.encoders.extraction import extract
@@ -47,6 +47,7 @@ class Own:
         includes_train: bool = False,
         held_out: dict | None = None,
         corpus: dict | None = None,
+        copies: dict | None = None,
         **paths: Path,
     ) -> Done:
         settings = {
@@ -56,6 +57,7 @@ class Own:
                 "program": "kaldi_dir",
                 "held_out": {"align": 3, "dev": 2, "eval": 3} if held_out is None else held_out,
                 "align_includes_train": includes_train,
+                "align_copies": copies or {},
                 "trials": {n: {"targets": 8, "nontargets": 20} for n in ("dev", "eval")},
             },
             "encoders": dict.fromkeys(("old", "new"), encoder),
@@ -411,3 +413,113 @@ def test_faults_are_named(own: Own) -> None:
     empty = own.folder / "empty"
     empty.mkdir()
     refuse(own.prepare(data=empty), "neither a Kaldi data directory")
+
+
+# --- copies and additional speakers of align ------------------------------------------------------
+
+COPIES = {"slow": {"speed": 0.9}, "noise": {"snr": [5, 20]}, "room": {"reverb": True}}
+
+
+@pytest.mark.parametrize("segmented", [False, True])
+def test_copies_are_made_of_align_alone(own: Own, segmented: bool) -> None:
+    write_audio_dir(own.folder / "mine", range(12), segmented=segmented)
+    done = own.prepare(data=own.folder / "mine", copies=COPIES)
+    assert done.status == 0, done
+    assert {n: len(found) for n, found in own.speakers().items()} == {
+        "train": 4, "align": 6, "dev": 2, "eval": 3
+    }  # fmt: skip
+    assert len(read_utt2spk(own.data / "align")) == 3 * 4 * 4
+    assert validate(own.data / "align") == []
+    assert not (own.data / "dev/utt2copy").exists()
+    assert "no recordings of kind noise in the corpus: made up" in done.out
+
+
+def test_what_is_no_longer_wanted_is_removed(own: Own) -> None:
+    write_audio_dir(own.folder / "mine", range(12))
+    own.prepare(data=own.folder / "mine", copies=COPIES)
+    first = files(own.data)
+    own.prepare("--nj", 2, data=own.folder / "mine", copies={"slow": COPIES["slow"]})
+    assert [path.name for path in (own.data / "copies").iterdir()] == ["slow"]
+    assert validate(own.data / "align") == []
+    own.prepare(data=own.folder / "mine")
+    assert not any((own.data / "copies").iterdir())
+    assert not (own.data / "align/utt2copy").exists()
+    own.prepare("--nj", 3, data=own.folder / "mine", copies=COPIES)
+    assert files(own.data) == first
+
+
+def files(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_copies_of_bad_audio_are_skipped_with_it(own: Own) -> None:
+    utt2spk = write_audio_dir(own.folder / "mine", range(12))
+    own.prepare(data=own.folder / "mine")
+    first = min(read_utt2spk(own.data / "align"))
+    path = own.folder / f"mine/audio/{first}.wav"
+    path.write_bytes(path.read_bytes()[:1000])  # still a header
+    done = own.prepare("--skip-bad", data=own.folder / "mine", copies=COPIES)
+    assert done.status == 0, done
+    assert list(read_table(own.data / "align/skipped")) == [first] and first in utt2spk
+    assert len(read_utt2spk(own.data / "align")) == 11 * 4
+    assert validate(own.data / "align") == []
+
+
+def test_there_are_no_copies_of_features(own: Own) -> None:
+    write_feature_dir(own.folder / "mine", 12, 4, frames=50, dim=7)
+    done = own.prepare(data=own.folder / "mine", encoder=GIVEN, copies=COPIES)
+    refuse(done, "has given features, of which no copies can be made", "prepare.align_copies")
+    assert len(done.err.splitlines()) == 1
+
+
+def test_speakers_of_another_corpus_are_added_to_align(own: Own) -> None:
+    write_audio_dir(own.folder / "mine", range(12))
+    others = write_audio_dir(own.folder / "others", range(20, 25))
+    paths = {"data": own.folder / "mine", "align_also": own.folder / "others"}
+    done = own.prepare(**paths, copies={"noise": COPIES["noise"]})
+    assert done.status == 0, done
+    speakers = own.speakers()
+    assert speakers["align"] >= set(others.values()) and len(speakers["align"]) == 3 + 5
+    assert not set(others.values()) & (speakers["train"] | speakers["dev"] | speakers["eval"])
+    assert read_table(own.data / "align/utt2source") == dict.fromkeys(others, "align_also")
+    assert len(read_utt2spk(own.data / "align")) == 3 * 4 * 2 + len(others)
+    assert validate(own.data / "align") == []
+    assert own.prepare(data=own.folder / "mine").status == 0
+    assert not (own.data / "align/utt2source").exists()
+
+
+@pytest.mark.parametrize("given", ["mine", "others"])
+def test_additional_speakers_keep_domains_consistent(own: Own, given: str) -> None:
+    utt2spk = {
+        "mine": write_audio_dir(own.folder / "mine", range(12)),
+        "others": write_audio_dir(own.folder / "others", range(20, 22)),
+    }
+    write_table(own.folder / given / "utt2domain", dict.fromkeys(utt2spk[given], "read"))
+    paths = {"data": own.folder / "mine", "align_also": own.folder / "others"}
+    assert own.prepare(**paths).status == 0
+    assert (own.data / "align/utt2domain").exists() == (given == "mine")
+    if given == "mine":
+        domains = read_table(own.data / "align/utt2domain")
+        assert {domains[u] for u in utt2spk["others"]} == {"align_also"}
+
+
+def test_additional_speakers_are_nobody_of_the_corpus(own: Own) -> None:
+    write_audio_dir(own.folder / "mine", range(12))
+    write_audio_dir(own.folder / "others", range(11, 14))
+    mine = own.folder / "mine"
+    done = own.prepare(data=mine, align_also=own.folder / "others")
+    refuse(done, "others: speaker 'spk011' is in the corpus as well", "corpus.paths.align_also")
+    refuse(own.prepare(data=mine, align_also=own.folder / "no"), "(corpus.paths.align_also)")
+    write_audio_dir(own.folder / "parts", range(20, 22), segmented=True)
+    done = own.prepare(data=mine, align_also=own.folder / "parts")
+    refuse(done, "set 'align'", "mine", "parts", "segments")
+
+
+def test_utterances_with_and_without_a_domain_are_refused(own: Own) -> None:
+    given = {
+        n: write_audio_dir(own.folder / n, r) for n, r in (("a", range(6)), ("b", range(6, 12)))
+    }
+    write_table(own.folder / "a/utt2domain", dict.fromkeys(given["a"], "read"))
+    paths = {"train": own.folder / "a", "data": own.folder / "b"}
+    done = own.prepare(**paths, includes_train=True, held_out={"dev": 2, "eval": 2})
+    refuse(done, "set 'align': some utterances have a domain", "'spk0", "utt2domain")

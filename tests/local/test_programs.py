@@ -262,6 +262,30 @@ def test_noises_and_rooms_become_manifests(
     assert not noise.exists()  # the earlier corpus's
 
 
+def test_copies_draw_from_the_corpus_own_noise_from_the_first_run_on(
+    programs: Programs, tmp_path: Path, recipe: Path, voxceleb: Path
+) -> None:
+    data = tmp_path / "data"
+    settings = yaml.safe_load(recipe.read_text())
+    settings["prepare"]["align_copies"] = {"noise": {"snr": [5, 5]}}
+    settings["corpus"]["sets"] = {}
+    recipe.write_text(yaml.safe_dump(settings))
+    meta = voxceleb / "meta.csv"
+    meta.write_text(meta.read_text().replace("\ttrain", "\talign"))
+    path = voxceleb / "noise/a.wav"
+    path.parent.mkdir()
+    soundfile.write(path, np.tile([0.1, -0.1], 400), 16000)
+    found = []
+    for _ in range(2):
+        assert programs.tree(recipe, voxceleb, data).status == 0
+        (made,) = (data / "copies").rglob("*.flac")
+        found.append(made.read_bytes())
+        assert not (data / "copies/made-up").exists()
+    assert found[0] == found[1]
+    samples = soundfile.read(made)[0]
+    assert samples[::2].mean() - samples[1::2].mean() > 0.01
+
+
 def test_missing_things_are_named(
     programs: Programs, tmp_path: Path, recipe: Path, voxceleb: Path
 ) -> None:

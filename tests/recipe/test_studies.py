@@ -2,15 +2,18 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from nessa.cli.main import cli
 from nessa.errors import InputError
-from nessa.files import read_json
+from nessa.files import read_json, write_table
+from nessa.kaldi.datadir import read_utt2spk
 from nessa.recipe import studies
 from nessa.recipe.resolve import load_recipe
 from nessa.recipe.studies import read_studies, run_study
 from nessa.report.studies import format_study, study_plots, study_sections
+from nessa.trials import Trials
 from tests.toy import Toy
 
 
@@ -53,6 +56,44 @@ def test_frozen_updates_stand_beside_training_both_sides(toy: Toy) -> None:
     frozen = [cell for cell in cells if cell[0] != "both"]
     assert joint == {("x", "x"), ("y", "y"), ("x", "y"), ("y", "x")}
     assert len(frozen) == 4 and all(cell[0] == f"{cell[1]}'s" for cell in frozen)
+
+
+def test_each_addition_to_the_align_set_stands_alone_on_every_list(toy: Toy) -> None:
+    utterances = sorted(read_utt2spk(toy.data / "align"))
+    recorded, copies, others = utterances[:40], utterances[40:60], utterances[60:]
+    names = ["slow", "noise"] * 10
+    write_table(
+        toy.data / "align/utt2copy",
+        {u: f"{n} {o}" for u, n, o in zip(copies, names, recorded, strict=False)},
+    )
+    write_table(toy.data / "align/utt2source", dict.fromkeys(others, "align_also"))
+    main = Trials.read(toy.trials)
+    main.select(np.arange(len(main)) % 2 == 0).write(toy.data / "eval/trials_sentences")
+    records = run(toy, "augmentation")
+    labels = ["as recorded", "with copy slow", "with copy noise"]
+    labels += ["with speakers of align_also", "with all of them"]
+    assert [(r["condition"], r["label"]) for r in records[::2]] == [
+        (condition, label) for condition in ("single", "sentences") for label in labels
+    ]
+    runner = studies.StudyRunner(load_recipe(toy.recipe), toy.data, toy.exp)
+    everything = runner.evaluate(
+        [studies.Point("", None, runner.both_ways())], runner.conditions[0]
+    )
+    (together,) = (r for r in records[:10:2] if r["label"] == labels[-1])
+    assert together["eer"] == everything[0]["eer"]
+    shown = format_study(records).splitlines()
+    assert shown[0].split()[3] == "trials" and "  sentences  " in shown[-1]
+    assert shown[2].startswith("as recorded  ") and "| single" in "\n".join(
+        study_sections({"augmentation": records})
+    )
+
+
+def test_an_align_set_without_additions_is_not_studied(toy: Toy) -> None:
+    with pytest.raises(InputError, match=r"data/align: neither copies .*prepare\.align_copies"):
+        run(toy, "augmentation")
+    write_table(toy.data / "align/utt2copy", {"extracted-before": "slow id00000-s0-00000"})
+    with pytest.raises(InputError, match=r"no embeddings of copy slow; .*--stage extract"):
+        run(toy, "augmentation")
 
 
 def test_the_report_shows_studies_of_the_same_settings_only(
