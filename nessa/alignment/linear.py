@@ -13,14 +13,23 @@ from torch import nn
 from nessa.alignment.base import Aligner, DevSet
 from nessa.alignment.covariance import between_utterances, cross_product, inverse_root, shrunk
 from nessa.alignment.networks import Centering, Linear, Normalize
-from nessa.alignment.views import Labels, Matrix, Side, center, fit_mean, length_normalize
+from nessa.alignment.views import (
+    Floats,
+    Labels,
+    Matrix,
+    Rows,
+    Side,
+    center,
+    fit_mean,
+    length_normalize,
+)
 from nessa.errors import InputError
 
 log = logging.getLogger(__name__)
 Arrays = dict[str, npt.NDArray[Any]]
 # The penalty, in units of the mean eigenvalue of Y^T Y.
 PENALTIES = (1e-4, 1e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0)
-SHRINKAGES = (0.03, 0.003, 0.1, 0.3)
+SHRINKAGES = (0.03, 0.003, 0.1, 0.3, 0.6, 0.9)
 RANKS = (512, 128, 64, 32, 16)  # those above min(Dx, Dy) mean min(Dx, Dy)
 
 
@@ -175,19 +184,32 @@ class CCAAligner(LinearAligner):
 
     def _fit(self, enroll: Matrix, runtime: Matrix, labels: Labels, dev: DevSet | None) -> None:
         means, a, b = centered_views(enroll, runtime)
-        c_ab = between_utterances(a, b, labels)
-        c_aa, c_bb = cross_product(a, a) / len(a), cross_product(b, b) / len(b)
 
         def candidates() -> Iterator[tuple[str, Arrays]]:
-            for shrinkage in SHRINKAGES:
-                roots = [inverse_root(shrunk(c, shrinkage)) for c in (c_aa, c_bb)]
-                u, r, vt = svd(roots[0] @ c_ab @ roots[1], full_matrices=False)
-                for rank in sorted({min(rank, len(r)) for rank in RANKS}, reverse=True):
-                    scale = np.sqrt(r[:rank])
-                    maps = {
-                        "enroll_map": (roots[0] @ u[:, :rank] * scale).astype(np.float32),
-                        "runtime_map": (roots[1] @ vt[:rank].T * scale).astype(np.float32),
-                    }
-                    yield f"shrinkage {shrinkage}, rank {rank}", {**means, **maps}
+            for label, maps in canonical_maps(a, b, labels):
+                named = zip(("enroll_map", "runtime_map"), maps, strict=True)
+                yield label, means | {name: found.astype(np.float32) for name, found in named}
 
         self._choose(candidates(), dev)
+
+
+def canonical_maps(
+    a: Rows, b: Rows, labels: Labels, largest_rank: int | None = None
+) -> Iterator[tuple[str, tuple[Floats, Floats]]]:
+    """Yield (description, maps (Dx, q), (Dy, q)) of `CCAAligner` for each shrinkage and rank.
+
+    Args:
+        a, b: centered views of the same utterances, (N, Dx), (N, Dy).
+        labels: speaker of each row, (N,).
+        largest_rank: no higher one is tried.
+    """
+    c_ab = between_utterances(a, b, labels)
+    c_aa, c_bb = cross_product(a, a) / len(a), cross_product(b, b) / len(b)
+    for shrinkage in SHRINKAGES:
+        roots = [inverse_root(shrunk(c, shrinkage)) for c in (c_aa, c_bb)]
+        u, r, vt = svd(roots[0] @ c_ab @ roots[1], full_matrices=False)
+        most = min(len(r), largest_rank or len(r))
+        for rank in sorted({min(rank, most) for rank in RANKS}, reverse=True):
+            scale = np.sqrt(r[:rank] / r[0])
+            maps = roots[0] @ u[:, :rank] * scale, roots[1] @ vt[:rank].T * scale
+            yield f"shrinkage {shrinkage}, rank {rank}", maps

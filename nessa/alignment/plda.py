@@ -16,15 +16,19 @@ from nessa.alignment.views import (
     Floats,
     Labels,
     Matrix,
+    Rows,
     Side,
+    Stacked,
+    add_by_speaker,
+    blocks,
     fit_mean,
-    means_by_speaker,
 )
 from nessa.errors import InputError
 from nessa.kaldi.embeddings import Embeddings, profile_means
+from nessa.metrics.roc import eer
 from nessa.trials import Trials
 
-SHRINKAGES = (0.01, 0.001, 0.1, 0.3)
+SHRINKAGES = (0.1, 0.01, 0.001, 0.3, 0.6, 0.8, 0.9)
 RANKS = (512, 128, 64, 32, 16)  # those above the number of significant dimensions mean that
 GATHER_FLOATS = 2**18  # trials are scored in blocks whose gathered vectors stay in the cache
 
@@ -61,22 +65,21 @@ class PLDAAligner(LinearAligner):
         self.length_normalize = length_normalize
 
     def _fit(self, enroll: Matrix, runtime: Matrix, labels: Labels, dev: DevSet | None) -> None:
-        if len(labels) == labels.max() + 1:
-            raise InputError("no align speaker has two utterances; PLDA needs several of each")
         mean = fit_mean if self.length_normalize else _plain_mean
         means = {"enroll_mean": mean(enroll), "runtime_mean": mean(runtime)}
         self.arrays = dict(means)
         views = self._centered(enroll, "enroll"), self._centered(runtime, "runtime")
 
         def candidates() -> Iterator[tuple[str, Arrays]]:
-            statistics = _Scatter.of(*views, labels)
-            for shrinkage in SHRINKAGES:
-                loading, noise = statistics.solve(shrinkage)
-                for rank in sorted({min(r, loading.shape[1]) for r in RANKS}, reverse=True):
-                    arrays = means | _maps(loading[:, :rank], noise, enroll.shape[1])
-                    yield f"shrinkage {shrinkage}, rank {rank}", arrays
+            for label, model in Scatter.of(*views, labels).models():
+                yield label, means | model.arrays()
 
         self._choose(candidates(), dev)
+
+    def dev_eer(self, dev: DevSet) -> float:
+        """EER of the likelihood ratios of `dev`'s trials, which is what PLDA is for."""
+        assert dev.trials.labels is not None
+        return eer(self.scores(dev.enroll, dev.runtime, dev.trials), dev.trials.labels)
 
     def network(self, side: Side) -> nn.Module:
         """The map of one side; see `Aligner.network`."""
@@ -221,7 +224,7 @@ def factor_llr(
     return scores
 
 
-class _Scatter(NamedTuple):
+class Scatter(NamedTuple):
     """What the align set says of the stacked model z = C h + e, D = Dx + Dy."""
 
     within: Floats  # unbiased within-speaker covariance (D, D)
@@ -231,14 +234,22 @@ class _Scatter(NamedTuple):
     enroll_dim: int
 
     @classmethod
-    def of(cls, a: Matrix, b: Matrix, labels: Labels) -> "_Scatter":
-        z = np.hstack([a, b])
-        means = means_by_speaker(z, labels)
-        residual = z - means[labels]
-        counts = np.bincount(labels)
-        within = cross_product(residual, residual) / (len(z) - len(counts))
+    def of(cls, a: Rows, b: Rows, labels: Labels) -> "Scatter":
+        """Of centered views (N, Dx), (N, Dy) and their speakers (N,).
+
+        Raises:
+            InputError: no speaker has two utterances.
+        """
+        if len(labels) == labels.max() + 1:
+            raise InputError("no align speaker has two utterances; PLDA needs several of each")
+        z, counts = Stacked(a, b), np.bincount(labels)
+        sums = np.zeros((len(counts), z.shape[1]))
+        for rows in blocks(len(z)):
+            add_by_speaker(z[rows], labels[rows], sums)
+        means = sums / counts[:, None]
+        within = (cross_product(z, z) - sums.T @ means) / (len(z) - len(counts))
         harmonic = float(1 / np.mean(1 / counts))
-        return cls(within, np.cov(means.T.astype(np.float64)), len(counts), harmonic, a.shape[1])
+        return cls(within, np.cov(means.T), len(counts), harmonic, a.shape[1])
 
     def solve(self, shrinkage: float) -> tuple[Floats, Floats]:
         """C (D, q), columns in falling order of significance, and S (D, D)."""
@@ -255,17 +266,53 @@ class _Scatter(NamedTuple):
         return root @ vectors[:, :q] * strength, noise
 
 
+    def models(self, largest_rank: int | None = None) -> Iterator[tuple[str, "Ratio"]]:
+        """Yield (description, model) for each shrinkage and rank, the best guess first."""
+        for shrinkage in SHRINKAGES:
+            loading, noise = self.solve(shrinkage)
+            most = min(loading.shape[1], largest_rank or loading.shape[1])
+            for rank in sorted({min(r, most) for r in RANKS}, reverse=True):
+                model = Ratio.of(loading[:, :rank], noise, self.enroll_dim)
+                yield f"shrinkage {shrinkage}, rank {rank}", model
+
+
+class Ratio(NamedTuple):
+    """The likelihood ratio of two single utterances, in the basis h' = K^-1/2 h.
+
+    There the precision of h given both is I, and that of its prior P = I - G_x - G_y. With
+    a = x M_x and b = y M_y, the ratio (see `factor_llr`) is
+
+        a . b + a Q_x a^T + b Q_y b^T + constant,
+        Q_x = (I - (I - G_y)^-1) / 2,   Q_y = (I - (I - G_x)^-1) / 2.
+    """
+
+    maps: tuple[Floats, Floats]  # M, (Dx, q) and (Dy, q)
+    precisions: tuple[Floats, Floats]  # G, (q, q)
+
+    @classmethod
+    def of(cls, loading: Floats, noise: Floats, enroll_dim: int) -> "Ratio":
+        """Of the loading C (D, q) and the noise S (D, D) of the stacked views."""
+        sides = slice(enroll_dim), slice(enroll_dim, None)
+        filters = [np.linalg.solve(noise[v, v], loading[v]) for v in sides]  # S^-1 A
+        precisions = [loading[v].T @ f for v, f in zip(sides, filters, strict=True)]
+        values, vectors = eigh(np.eye(loading.shape[1]) + sum(precisions))
+        root = vectors / np.sqrt(values) @ vectors.T  # K^1/2
+        maps = filters[0] @ root, filters[1] @ root
+        return cls(maps, (root @ precisions[0] @ root, root @ precisions[1] @ root))
+
+    @property
+    def quadratics(self) -> tuple[Floats, Floats]:
+        """Q of both sides, (q, q)."""
+        identity = np.eye(len(self.precisions[0]))
+        of_x, of_y = ((identity - np.linalg.inv(identity - g)) / 2 for g in self.precisions)
+        return of_y, of_x
+
+    def arrays(self) -> Arrays:
+        """Maps and precisions as the arrays of an aligner."""
+        named = {f"{side}_map": m for side, m in zip(SIDES, self.maps, strict=True)}
+        named |= {f"{side}_precision": g for side, g in zip(SIDES, self.precisions, strict=True)}
+        return {name: array.astype(np.float32) for name, array in named.items()}
+
+
 def _plain_mean(matrix: Matrix) -> Matrix:
     return matrix.mean(axis=0, dtype=np.float64).astype(np.float32)
-
-
-def _maps(loading: Floats, noise: Floats, enroll_dim: int) -> Arrays:
-    """The maps S^-1 A K^1/2 and precisions K^1/2 G K^1/2 of both sides."""
-    sides = {"enroll": slice(enroll_dim), "runtime": slice(enroll_dim, None)}
-    filters = {s: np.linalg.solve(noise[v, v], loading[v]) for s, v in sides.items()}
-    precisions = {s: loading[v].T @ filters[s] for s, v in sides.items()}
-    values, vectors = eigh(np.eye(loading.shape[1]) + precisions["enroll"] + precisions["runtime"])
-    root = vectors / np.sqrt(values) @ vectors.T  # K^1/2
-    arrays = {f"{s}_map": f @ root for s, f in filters.items()}
-    arrays |= {f"{s}_precision": root @ g @ root for s, g in precisions.items()}
-    return {name: array.astype(np.float32) for name, array in arrays.items()}

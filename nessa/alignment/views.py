@@ -77,6 +77,20 @@ def centered(view: Rows, mean: Matrix) -> Mapped:
     return Mapped(view, partial(center, mean=mean))
 
 
+class Stacked:
+    """Rows of two views (N, Dx), (N, Dy) side by side, (N, Dx + Dy), when they are asked for."""
+
+    def __init__(self, first: Rows, second: Rows) -> None:
+        self._views = first, second
+        self.shape = (len(first), first.shape[1] + second.shape[1])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Any) -> Matrix:
+        return np.hstack([view[rows] for view in self._views])
+
+
 def blocks(count: int) -> Iterator[slice]:
     """Consecutive parts of `count` rows, small enough to stay in the cache."""
     for start in range(0, count, ROWS_PER_BLOCK):
