@@ -67,6 +67,7 @@ class Aligner(ABC):
     Attributes:
         fingerprints: of the enrollment and the runtime model, None where they were unstamped.
         detectors: of each side; they find embeddings unlike the align data.
+        fitting: what the fit found, for people to read in aligner.json; it decides nothing.
     """
 
     kind: ClassVar[str]
@@ -76,6 +77,7 @@ class Aligner(ABC):
         self.arrays: dict[str, npt.NDArray[Any]] = {}
         self.fingerprints: tuple[str | None, str | None] = (None, None)
         self.detectors: dict[Side, OutlierDetector] = {}
+        self.fitting: dict[str, Any] = {}
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -213,6 +215,7 @@ class Aligner(ABC):
             "kind": self.kind,
             "settings": self.settings,
             "fingerprints": list(self.fingerprints),
+            "fitting": self.fitting,
         }
         write_json(directory / DESCRIPTION, description)
 
@@ -259,6 +262,7 @@ class Aligner(ABC):
         other = type(self)(**self._mirrored_settings())
         arrays = {_other_side(name): array for name, array in self.state().items()}
         other.restore(arrays, self.fingerprints[::-1])
+        other.fitting = self.fitting
         return other
 
     def _mirrored_settings(self) -> dict[str, Any]:

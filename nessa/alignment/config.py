@@ -12,16 +12,20 @@ class NeuralConfig(Section):
     """NESSA: the networks f and g and their training (see docs of `nessa.alignment.neural`)."""
 
     mode: Literal["shared", "to-enroll", "to-runtime"] = "shared"
-    dim: Positive = 128
+    # ratio: a likelihood ratio, of mode shared; cosine: of vectors that have one length.
+    score: Literal["ratio", "cosine"] = "ratio"
+    dim: Positive = 512  # of the shared space, at most
     hidden_dim: Annotated[int, Field(ge=0)] = 512  # of the MLP; 0: linear maps
     whitening_shrinkage: Fraction = 0.2  # of the covariance that is whitened; 1: no whitening
-    start: Literal["cca", "random"] = "cca"  # of the linear maps
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    steps: Positive = 1000
+    # Of the linear maps; best: the one of the others (but random) with the lowest dev EER.
+    start: Literal["best", "plda", "cca", "ridge", "random"] = "best"
+    # Of the hidden layer; none: 0.6 up to 1,000 align speakers, 0.2 from 2,500 on.
+    dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
+    steps: Positive = 400
     speakers_per_batch: Positive = 1000
     utterances_per_speaker: Annotated[int, Field(ge=2)] = 2
-    learning_rate: PositiveFloat = 8e-3
-    weight_decay: NonNegativeFloat = 0.05
+    learning_rate: PositiveFloat = 3e-3
+    weight_decay: NonNegativeFloat = 0.3
     evaluate_every: Positive = 50  # steps between two evaluations of the dev EER
 
 

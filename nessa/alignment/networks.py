@@ -29,6 +29,11 @@ class Centering(nn.Module):
         super().__init__()
         self.register_buffer("mean", mean)
 
+    def statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, D) -> z (N, D), of unit length, and u = 0 (N,); see `RatioNetwork`."""
+        z = self(x)
+        return z, z.new_zeros(len(z))
+
     def forward(self, x: Tensor) -> Tensor:
         """(N, D) -> (N, D), unit length."""
         return functional.normalize(functional.normalize(x, dim=1) - self.mean, dim=1)
@@ -93,11 +98,99 @@ class SideNetwork(nn.Module):
         self.linear.weight.data = projection.T.contiguous()
         self.residual = _mlp(inputs, hidden_dim, outputs, dropout) if hidden_dim else None
 
+    def statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, D_in) -> z (N, D), of unit length, and u = 0 (N,); see `RatioNetwork`."""
+        z = self(x)
+        return z, z.new_zeros(len(z))
+
     def forward(self, x: Tensor) -> Tensor:
         """(N, D_in) -> (N, D), unit length."""
         w = self.centering(x) @ self.whitening
         z = self.linear(w) if self.residual is None else self.linear(w) + self.residual(w)
         return functional.normalize(z, dim=1)
+
+
+class RatioNetwork(nn.Module):
+    """f or g of NESSA's likelihood ratio: a model's embedding -> z and u, given as one unit vector.
+
+        z = P w + k r_z(w),   u = z Q z^T + r_u(w),   w = W c,   c = normalize(normalize(x) - mean)
+
+    The score of a trial is z_x . z_y + u_x + u_y, up to a constant a natural-log likelihood ratio.
+    With P and Q of `plda.Ratio` and r = 0, which is the start, it is two-view PLDA's.
+
+    As any cosine can score it, so can every tool and index that knows cosines: with v = a (u - b),
+    b and a = `balance` constants that make v as long as 1/a, and R = `radius` beyond all lengths,
+
+        enroll [z, v, 1/a, s, 0] / R,   runtime [z, 1/a, v, 0, s] / R
+
+    have unit length by the choice of s, and the product (z_x . z_y + u_x + u_y - b_x - b_y) / R^2:
+    what makes a search for the largest inner product one for the largest cosine (Bachrach et al.
+    2014). What lies beyond `REACH` of the radius, unlike all align data, is drawn in to it.
+
+    Args:
+        mean: of the model's length-normalized align embeddings, shape (D_in,).
+        whitening: W, symmetric, shape (D_in, D_in); see `covariance.whitening`.
+        projection: start of P, shape (D_in, D).
+        quadratic: start of Q, shape (D, D).
+        spread: k, the standard deviation of the start's z.
+        hidden_dim: width of the MLP r; 0 leaves it out.
+        dropout: on its hidden layer, in training.
+
+    Attributes:
+        role: which of the two vectors `forward` gives.
+    """
+
+    whitening: Tensor
+    spread: Tensor
+    offset: Tensor  # b
+    balance: Tensor
+    radius: Tensor
+    REACH = 0.95
+
+    def __init__(
+        self,
+        mean: Tensor,
+        whitening: Tensor,
+        projection: Tensor,
+        quadratic: Tensor,
+        spread: float,
+        hidden_dim: int,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        inputs, outputs = projection.shape
+        self.register_buffer("whitening", whitening)
+        constants = {"spread": spread, "offset": 0.0, "balance": 1.0, "radius": 1.0}
+        for name, value in constants.items():
+            self.register_buffer(name, torch.tensor([value], dtype=torch.float32))
+        self.centering = Centering(mean)
+        self.linear = nn.Linear(inputs, outputs, bias=False)
+        self.linear.weight.data = projection.T.contiguous()
+        self.quadratic = nn.Parameter(quadratic)
+        self.residual = _mlp(inputs, hidden_dim, outputs + 1, dropout) if hidden_dim else None
+        self.role: Side = "enroll"
+
+    def statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, D_in) -> z (N, D) and u (N,)."""
+        w = self.centering(x) @ self.whitening
+        z, bent = self.linear(w), 0.0
+        if self.residual is not None:
+            residual = self.residual(w)
+            z, bent = z + self.spread * residual[:, :-1], residual[:, -1]
+        return z, ((z @ self.quadratic) * z).sum(dim=1) + bent
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, D_in) -> (N, D + 4), unit length."""
+        z, u = self.statistics(x)
+        v = self.balance * (u - self.offset)[:, None]
+        one = torch.ones_like(v) / self.balance
+        pair = [v, one] if self.role == "enroll" else [one, v]
+        vector = torch.cat([z, *pair], dim=1) / self.radius
+        length = vector.square().sum(dim=1, keepdim=True).sqrt()
+        vector = vector * (self.REACH / length).clamp(max=1)
+        slack = (1 - vector.square().sum(dim=1, keepdim=True)).sqrt()
+        none = torch.zeros_like(slack)
+        return torch.cat([vector, *([slack, none] if self.role == "enroll" else [none, slack])], 1)
 
 
 def _mlp(inputs: int, hidden: int, outputs: int, dropout: float) -> nn.Sequential:
@@ -128,6 +221,13 @@ class NetworkAligner(Aligner):
         m, w, p = map(torch.from_numpy, (mean, whitening, start))
         return SideNetwork(m, w, p, self.hidden_dim, self.dropout)
 
+    def new_ratio_network(
+        self, mean: Matrix, whitening: Matrix, start: Matrix, quadratic: Matrix, spread: float
+    ) -> RatioNetwork:
+        """The same of a network that gives ratios; see `RatioNetwork`."""
+        m, w, p, q = map(torch.from_numpy, (mean, whitening, start, quadratic))
+        return RatioNetwork(m, w, p, q, spread, self.hidden_dim, self.dropout)
+
     def train_modules(
         self,
         modules: dict[Side, nn.Module],
@@ -135,7 +235,7 @@ class NetworkAligner(Aligner):
         steps: int,
         evaluate_every: int,
         dev: DevSet | None,
-    ) -> None:
+    ) -> int:
         """Train, and keep the weights of the lowest dev EER; without a dev set, the last.
 
         The start is among those that are compared: where training makes it worse, as on few
@@ -147,9 +247,14 @@ class NetworkAligner(Aligner):
             steps: how many.
             evaluate_every: steps between two evaluations of the dev EER.
             dev: held-out speakers.
+
+        Returns:
+            The step whose weights are kept; 0: the start.
         """
         self._set_modules(modules)
-        best, lowest = copy.deepcopy(modules), self.dev_eer(dev) if dev else np.inf
+        kept, best, lowest = 0, copy.deepcopy(modules), self.dev_eer(dev) if dev else np.inf
+        if dev:
+            log.info("step 0: dev EER %.4f", lowest)
         for number in range(1, steps + 1):
             loss = step(number - 1)
             if number % evaluate_every and number < steps:
@@ -157,11 +262,15 @@ class NetworkAligner(Aligner):
             error = self.dev_eer(dev) if dev else np.nan
             log.info("step %d: loss %.4f, dev EER %.4f", number, loss, error)
             if dev is None or error < lowest:
-                best, lowest = copy.deepcopy(modules), error
+                kept, best, lowest = number, copy.deepcopy(modules), error
         self._set_modules({side: module.cpu() for side, module in best.items()})
+        return kept
 
     def _set_modules(self, modules: dict[Side, nn.Module]) -> None:
         self.modules = modules
+        for side, module in modules.items():
+            if isinstance(module, RatioNetwork):
+                module.role = side
         self.arrays = {
             f"{side}.{name}": tensor.detach().cpu().numpy()
             for side, module in modules.items()
@@ -179,15 +288,21 @@ class NetworkAligner(Aligner):
                 for name, array in arrays.items()
                 if name.startswith(f"{side}.")
             }
-            module: nn.Module = (
-                Centering(torch.from_numpy(weights["mean"]))
-                if "mean" in weights
-                else self.new_network(
-                    weights["centering.mean"], weights["whitening"], weights["linear.weight"].T
-                )
-            )
+            module = self._empty_module(weights)
             module.load_state_dict({n: torch.from_numpy(array) for n, array in weights.items()})
+            if isinstance(module, RatioNetwork):
+                module.role = side
             self.modules[side] = module.eval()
+
+    def _empty_module(self, weights: dict[str, npt.NDArray[Any]]) -> nn.Module:
+        """A module of the kind and the dimensions that its weights tell."""
+        if "mean" in weights:
+            return Centering(torch.from_numpy(weights["mean"]))
+        start = weights["linear.weight"].T
+        given = weights["centering.mean"], weights["whitening"], start
+        if "quadratic" in weights:
+            return self.new_ratio_network(*given, weights["quadratic"], 1.0)
+        return self.new_network(*given)
 
     def input_dim(self, side: Side) -> int:
         """Dx or Dy: the rows of a module's buffers, a mean and a matrix."""

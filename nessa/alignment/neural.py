@@ -3,42 +3,84 @@
 The paper's abstract is all we know of its layers and losses; the choices below are ours.
 Symbols as in the method: x (Dx) enrollment, y (Dy) runtime embedding, f and g the two networks,
 
-    z = normalize(P w + r(w)),   w = W c,   c = normalize(normalize(x) - mean),
+    z = P w + k r_z(w),   u = z Q z^T + r_u(w),   w = W c,   c = normalize(normalize(x) - mean),
 
-W a whitening, P a linear map that starts as canonical correlation analysis, r a small MLP that
-starts at zero. A batch holds P speakers x K utterances; the K are split at random into an
-enrollment part, averaged to a profile in its own model's space, and a runtime part, so that an
-utterance is never on both sides. The loss is supervised contrastive, both ways. Which model gives
-the profiles is drawn for every batch: the space serves both update directions, and galleries in
-which both models' profiles meet.
+W a whitening, P and Q a linear map and a quadratic form that start as two-view PLDA, r a small MLP
+that starts at zero. A trial's score, z_x . z_y + u_x + u_y, is up to a constant its natural-log
+likelihood ratio; see `networks.RatioNetwork`. Where CCA or regression is the better start by dev
+EER, or the cosine is asked for, z has unit length and u is 0; see `networks.SideNetwork`.
+
+A batch holds P speakers x K utterances; the K are split at random into an enrollment part,
+averaged to a profile in its own model's space, and a runtime part, so that an utterance is never on
+both sides. The loss is supervised contrastive, both ways. Which model gives the profiles is drawn
+for every batch: the space serves both update directions, and galleries in which both models'
+profiles meet.
 """
 
+import copy
+import logging
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from pydantic import ValidationError
-from scipy.linalg import svd
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from torch import Tensor, nn
 
 from nessa.alignment.base import DevSet
 from nessa.alignment.config import NeuralConfig
-from nessa.alignment.covariance import between_utterances, least_squares, whitening
-from nessa.alignment.networks import DEVICE, Centering, NetworkAligner, SideNetwork
+from nessa.alignment.covariance import cross_product, least_squares, whitening
+from nessa.alignment.networks import (
+    DEVICE,
+    ROWS_PER_BLOCK,
+    Centering,
+    NetworkAligner,
+    RatioNetwork,
+)
+from nessa.alignment.starts import (
+    Start,
+    Statistics,
+    both_ways_eer,
+    both_ways_scores,
+    choose_start,
+    find_joins,
+    find_starts,
+    random_start,
+)
 from nessa.alignment.table import AlignTable
-from nessa.alignment.views import SIDES, Labels, Mapped, Matrix, Rows, Side, centered, fit_mean
+from nessa.alignment.views import (
+    SIDES,
+    Floats,
+    Labels,
+    Mapped,
+    Matrix,
+    Rows,
+    Side,
+    blocks,
+    center,
+    centered,
+    fit_mean,
+)
 from nessa.errors import InputError
 from nessa.kaldi.embeddings import Embeddings
-from nessa.metrics.roc import eer
+from nessa.metrics.bootstrap import bootstrap, difference, mean_estimate
+from nessa.metrics.table import EER
 from nessa.schedule import learning_rate
 from nessa.schema import explain
-from nessa.scoring.cosine import cosine_scores
+from nessa.trials import Trials, index_names
+
+log = logging.getLogger(__name__)
 
 INITIAL_SCALE = 15.0  # of the cosines in the loss; learned
-SMALL_START = 1e-2  # of dimensions beyond the rank of the start of P
+# Of the learning rate, for P and Q of a ratio, which start where they are nearly right.
+START_RATE = 0.1
+STARTED = ("linear.weight", "quadratic")
+# Training is kept where it lowers the dev EER in this share of so many draws of dev speakers.
+CONFIDENCE, DRAWS = 0.8, 200
+MARGIN = 1.25  # by which the radius exceeds the longest vector of the align set
 
 
 class NeuralAligner(NetworkAligner):
@@ -69,7 +111,7 @@ class NeuralAligner(NetworkAligner):
             self.config = NeuralConfig(**settings)
         except ValidationError as error:
             raise InputError("; ".join(explain(error, NeuralConfig))) from None
-        self.hidden_dim, self.dropout = self.config.hidden_dim, self.config.dropout
+        self.hidden_dim = self.config.hidden_dim
         self._frozen: Side | None = None
 
     @property
@@ -110,37 +152,145 @@ class NeuralAligner(NetworkAligner):
 
     def _fit(self, enroll: Rows, runtime: Rows, labels: Labels, dev: DevSet | None) -> None:
         torch.manual_seed(self.seed)
-        modules = self.initial_modules(enroll, runtime, labels)
+        given = self.config.dropout
+        self.dropout = dropout_for(int(labels.max()) + 1) if given is None else given
+        modules = self.initial_modules(enroll, runtime, labels, dev)
+        start = copy.deepcopy(modules)
         training = Training(self.config, modules, (enroll, runtime), labels, self.seed)
         steps, interval = self.config.steps, self.config.evaluate_every
-        self.train_modules(modules, training.step, steps, interval, dev)
+        kept = self.train_modules(modules, training.step, steps, interval, dev)
+        if dev is not None and kept and not self._improves_on(start, dev):
+            log.info("the start is kept: on dev, training does not improve it beyond noise")
+            self._set_modules(start)
+            kept = 0
+        self.fitting["step"] = kept
+        self._set_lengths({"enroll": enroll, "runtime": runtime})
 
-    def initial_modules(self, enroll: Rows, runtime: Rows, labels: Labels) -> dict[Side, nn.Module]:
+    def initial_modules(
+        self, enroll: Rows, runtime: Rows, labels: Labels, dev: DevSet | None = None
+    ) -> dict[Side, nn.Module]:
         """The two sides as training sets out from them: views (N, Dx), (N, Dy), labels (N,)."""
         views: dict[Side, Rows] = {"enroll": enroll, "runtime": runtime}
         means = {side: fit_mean(view) for side, view in views.items()}
-        center = {side: centered(view, means[side]) for side, view in views.items()}
+        around = {side: centered(view, means[side]) for side, view in views.items()}
         kept = self._frozen or self.KEPT_BY_MODE.get(self.config.mode)
         trained = [side for side in SIDES if side != kept]
         shrinkage = self.config.whitening_shrinkage
-        whitenings = {side: whitening(center[side], shrinkage) for side in trained}
-
-        def network(side: Side, start: Matrix) -> SideNetwork:
-            return self.new_network(means[side], whitenings[side], start)
-
+        whitenings = {side: whitening(around[side], shrinkage) for side in trained}
         if kept is None:
-            rank = None if self.config.start == "cca" else 0
-            cross = between_utterances(center["enroll"], center["runtime"], labels)
-            white = whitenings["enroll"].T @ cross @ whitenings["runtime"]
-            pair = shared_start(white, self.config.dim, rank)
-            return {side: network(side, start) for side, start in zip(SIDES, pair, strict=True)}
+            start = self._start(around["enroll"], around["runtime"], labels, means, dev)
+            self.fitting["start"] = start.label
+            return {
+                side: self._started(around[side], means[side], whitenings[side], start, place)
+                for place, side in enumerate(SIDES)
+            }
         if self._frozen is None:
             self.modules[kept] = Centering(torch.from_numpy(means[kept]))
-        modules = {kept: self.modules[kept].requires_grad_(False)}
-        target = Mapped(views[kept], partial(self._map, side=kept))
-        (side,) = trained  # starts as a regression onto the other
-        modules[side] = network(side, least_squares(center[side], whitenings[side], target))
+        module = self.modules[kept].requires_grad_(False)
+        target = Mapped(views[kept], lambda rows: _statistics(module, rows)[0])
+        (side,) = trained
+        given = means[side], whitenings[side]
+        if isinstance(module, RatioNetwork):
+            join = self._join(module, target, around[side], labels, means[side], dev)
+            self.fitting["start"] = join.label
+            joined = self._started(around[side], *given, join, SIDES.index(side))
+        else:  # starts as a regression onto the other
+            joined = self.new_network(*given, least_squares(around[side], given[1], target))
+        modules: dict[Side, nn.Module] = {kept: module, side: joined}
         return {side: modules[side] for side in SIDES}
+
+    def _join(
+        self,
+        kept: RatioNetwork,
+        target: Rows,
+        joining: Rows,
+        labels: Labels,
+        mean: Matrix,
+        dev: DevSet | None,
+    ) -> Start:
+        """The map of a centered view that joins the z of a side that stays as it is."""
+        candidates = find_joins(target, joining, labels)
+        if dev is None:
+            return next(candidates)
+        pair = dev.enroll, dev.runtime
+        place = 0 if self._frozen == "runtime" else 1  # of the side that joins
+        stays = _statistics(kept, pair[1 - place].matrix)
+        x = center(pair[place].matrix, mean)
+
+        def statistics(start: Start) -> tuple[Statistics, Statistics]:
+            own = start.statistics(x, place)
+            return (own, stays) if place == 0 else (stays, own)
+
+        return choose_start(candidates, statistics, dev)
+
+    def _start(
+        self,
+        enroll: Rows,
+        runtime: Rows,
+        labels: Labels,
+        means: Mapping[Side, Matrix],
+        dev: DevSet | None,
+    ) -> Start:
+        """The maps of both sides that training sets out from, of centered views."""
+        if self.config.start == "random":
+            return random_start(enroll.shape[1], runtime.shape[1], self.config)
+        candidates = find_starts(enroll, runtime, labels, self.config)
+        if dev is None:
+            return next(candidates)
+        x = center(dev.enroll.matrix, means["enroll"])
+        y = center(dev.runtime.matrix, means["runtime"])
+        return choose_start(candidates, lambda s: (s.statistics(x, 0), s.statistics(y, 1)), dev)
+
+    def _started(
+        self, centered: Rows, mean: Matrix, white: Matrix, start: Start, place: int
+    ) -> nn.Module:
+        """The network of a side that maps as the start does."""
+        projection = np.linalg.solve(white.astype(np.float64), start.maps[place])
+        if start.quadratics is None:
+            projection /= np.linalg.norm(projection, 2)  # the length of z does not count
+            return self.new_network(mean, white, projection.astype(np.float32))
+        covariance = cross_product(centered, centered) / len(centered)
+        powers = np.einsum("id,ij,jd->d", start.maps[place], covariance, start.maps[place])
+        arrays = (projection.astype(np.float32), start.quadratics[place].astype(np.float32))
+        return self.new_ratio_network(mean, white, *arrays, float(np.sqrt(powers.mean())))
+
+    def _improves_on(self, start: dict[Side, nn.Module], dev: DevSet) -> bool:
+        """Whether the dev EER is lower than the start's in nearly all draws of dev speakers."""
+        assert dev.trials.labels is not None
+        systems: list[Floats] = []
+        for modules in (start, self.modules):
+            systems += both_ways_scores(*dev_statistics(modules, dev), dev)
+        speakers = speakers_by_targets(dev.trials)
+        drawn = bootstrap(systems, dev.trials.labels, *speakers, draws=DRAWS, metrics=[EER])
+        errors = [estimates[EER.key] for estimates in drawn]
+        won = difference(mean_estimate(errors[:2]), mean_estimate(errors[2:]))
+        share = float(np.mean(won.draws > 0))
+        log.info(
+            "dev EER of the start less %.4f, above 0 in %.0f %% of the draws of speakers",
+            won.value, 100 * share,
+        )  # fmt: skip
+        return share >= CONFIDENCE
+
+    def _set_lengths(self, views: Mapping[Side, Rows]) -> None:
+        """Choose the constants by which a ratio becomes a cosine; see `RatioNetwork`."""
+        ratios = {s: m for s, m in self.modules.items() if isinstance(m, RatioNetwork)}
+        names = ("offset", "balance", "radius")
+        if not ratios:
+            return
+        if self._frozen is None:
+            lengths = [_lengths(module, views[side]) for side, module in ratios.items()]
+            squares, values = (np.concatenate(parts) for parts in zip(*lengths, strict=True))
+            offset = values.mean()  # one for both sides, whose profiles may share a gallery
+            balance = 1 / np.sqrt(max(values.std(), 1e-6))
+            longest = (squares + (balance * (values - offset)) ** 2).max() + 1 / balance**2
+            constants = [offset, balance, MARGIN * np.sqrt(longest)]
+        else:
+            constants = [float(getattr(ratios[self._frozen], name)) for name in names]
+        for side, module in ratios.items():
+            if side != self._frozen:
+                for name, value in zip(names, constants, strict=True):
+                    getattr(module, name).fill_(float(value))
+        self._set_modules(self.modules)
 
     def keeps(self, side: Side) -> bool:
         """Whether fitting leaves a side as it is: the frozen one."""
@@ -153,39 +303,52 @@ class NeuralAligner(NetworkAligner):
 
     def dev_eer(self, dev: DevSet) -> float:
         """Mean EER of both directions, since the space serves both."""
-        assert dev.trials.labels is not None
-        x, y = self.map_views(dev.enroll, dev.runtime)
-        scores = cosine_scores(x, y, dev.trials), cosine_scores(y, x, dev.trials)
-        return float(np.mean([eer(s, dev.trials.labels) for s in scores]))
+        return both_ways_eer(*dev_statistics(self.modules, dev), dev)
 
 
-def shared_start(
-    cross: npt.NDArray[np.float64], dim: int, rank: int | None = None
-) -> tuple[Matrix, Matrix]:
-    """Start of P on both sides: where the views are white, canonical correlation analysis.
+def dropout_for(speakers: int) -> float:
+    """The dropout that suits so many align speakers; few are learned by heart without it."""
+    return float(np.interp(np.log(speakers), np.log([1000, 2500]), [0.6, 0.2]))
 
-    With the SVD U R V^T of the whitened views' cross-covariance between different utterances of
-    a speaker, P starts as U R^1/2 and V R^1/2, with R relative to its largest value: NESSA sets
-    out from the best of the linear competitors; see `CCAAligner`.
 
-    Args:
-        cross: that cross-covariance, (Dx, Dy).
-        dim: D.
-        rank: canonical directions that are taken, at most min(D, Dx, Dy), which is the default;
-            the other dimensions start small and random.
+def dev_statistics(modules: Mapping[Side, nn.Module], dev: DevSet) -> tuple[Statistics, Statistics]:
+    """z and u of the dev set's two sides."""
+    x = _statistics(modules["enroll"], dev.enroll.matrix)
+    return x, _statistics(modules["runtime"], dev.runtime.matrix)
 
-    Returns:
-        (Dx, D) and (Dy, D).
-    """
-    u, r, vt = svd(cross, full_matrices=False)
-    rank = min(dim, len(r)) if rank is None else rank
-    rng = np.random.default_rng(0)
-    starts = []
-    for rotation in (u, vt.T):
-        start = SMALL_START * rng.standard_normal((len(rotation), dim)) / np.sqrt(len(rotation))
-        start[:, :rank] = rotation[:, :rank] * np.sqrt(r[:rank] / r[0])
-        starts.append(start.astype(np.float32))
-    return starts[0], starts[1]
+
+def speakers_by_targets(trials: Trials) -> tuple[list[str], list[str]]:
+    """The speakers of both sides of each trial, each (T,): who is joined by target trials."""
+    names = index_names([*trials.enroll, *trials.test])
+    enroll, test = np.split(names.codes, 2)
+    joined = enroll[trials.labels], test[trials.labels]
+    size = len(names.names)
+    graph = coo_array((np.ones(len(joined[0])), joined), shape=(size, size))
+    speaker = connected_components(graph, directed=False)[1].astype(str)
+    return speaker[enroll].tolist(), speaker[test].tolist()
+
+
+def _statistics(module: nn.Module, matrix: Matrix) -> tuple[Matrix, Matrix]:
+    """z (N, D) and u (N,) of raw embeddings."""
+    module.eval()
+    device = next(module.buffers()).device
+    with torch.inference_mode():
+        parts = [
+            module.statistics(block.to(device))
+            for block in torch.from_numpy(matrix).split(ROWS_PER_BLOCK)
+        ]
+        z, u = (torch.cat(part).cpu().numpy() for part in zip(*parts, strict=True))
+    return z, u
+
+
+def _lengths(module: RatioNetwork, view: Rows) -> tuple[Floats, Floats]:
+    """Squared lengths of z and values of u, each (N,), of a side's align embeddings."""
+    squares, values = [], []
+    for rows in blocks(len(view)):
+        z, u = _statistics(module, view[rows])
+        squares.append(np.einsum("nd,nd->n", z, z, dtype=np.float64))
+        values.append(u.astype(np.float64))
+    return np.concatenate(squares), np.concatenate(values)
 
 
 class Training:
@@ -214,19 +377,25 @@ class Training:
         ]
         self.speakers = SpeakerBatches(labels)
         self.rng = np.random.default_rng(seed)
-        self.log_scale = nn.Parameter(torch.tensor(INITIAL_SCALE, device=DEVICE).log())
-        weights = [w for m in modules.values() for w in m.parameters() if w.requires_grad]
+        ratio = any(isinstance(module, RatioNetwork) for module in modules.values())
+        scale = torch.tensor(1.0 if ratio else INITIAL_SCALE, device=DEVICE)
+        self.log_scale = nn.Parameter(scale.log())
+        named = [(n, w) for m in modules.values() for n, w in m.named_parameters()]
+        weights = [(ratio and n in STARTED, w) for n, w in named if w.requires_grad]
         groups: list[dict[str, Any]] = [
-            {"params": weights, "weight_decay": config.weight_decay},
-            {"params": [self.log_scale], "weight_decay": 0.0},
+            {"params": [w for started, w in weights if not started], "rate": 1.0},
+            {"params": [w for started, w in weights if started], "rate": START_RATE},
+            {"params": [self.log_scale], "rate": 1.0},
         ]
+        groups[0]["weight_decay"] = config.weight_decay
+        groups[1]["weight_decay"] = groups[2]["weight_decay"] = 0.0  # would make ratios small
         self.optimizer = torch.optim.AdamW(groups, fused=True)
 
     def step(self, step: int) -> float:
         """Take step 0, 1, ... and give its loss."""
         config = self.config
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(step, config.steps, config.learning_rate)
+            group["lr"] = group["rate"] * learning_rate(step, config.steps, config.learning_rate)
         rows = self.speakers.draw(
             config.speakers_per_batch, config.utterances_per_speaker, self.rng
         )  # (P, K)
@@ -245,9 +414,10 @@ class Training:
         size = profile_size(k, self.rng)
         order = self.rng.integers(2)
         (enroll, x), (runtime, y) = self.sides[order], self.sides[1 - order]
-        profiles = enroll(x(rows[:, :size].ravel()).unflatten(0, (speakers, size)).mean(dim=1))
-        tests = runtime(y(rows[:, size:].ravel()))  # (P * R, D); profiles (P, D)
-        similarity = (self.log_scale.exp() * profiles) @ tests.T  # (P, P * R)
+        means = x(rows[:, :size].ravel()).unflatten(0, (speakers, size)).mean(dim=1)
+        profiles, u = enroll.statistics(means)  # (P, D), (P,)
+        tests, v = runtime.statistics(y(rows[:, size:].ravel()))  # (P * R, D), (P * R,)
+        similarity = self.log_scale.exp() * (profiles @ tests.T + u[:, None] + v)  # (P, P * R)
         return supervised_contrastive(similarity.unflatten(1, (speakers, -1)))
 
 
@@ -300,7 +470,7 @@ def supervised_contrastive(similarity: Tensor) -> Tensor:
     """Supervised contrastive loss (arXiv 2004.11362, L_out), profiles against utterances and back.
 
     Args:
-        similarity: scaled cosines of each speaker's profile with each speaker's R utterances,
+        similarity: scaled scores of each speaker's profile with each speaker's R utterances,
             shape (P, P, R).
 
     Returns:

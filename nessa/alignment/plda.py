@@ -265,7 +265,6 @@ class Scatter(NamedTuple):
         strength = np.sqrt(np.maximum(values[:q] - 1 / self.utterances, 1e-6))
         return root @ vectors[:, :q] * strength, noise
 
-
     def models(self, largest_rank: int | None = None) -> Iterator[tuple[str, "Ratio"]]:
         """Yield (description, model) for each shrinkage and rank, the best guess first."""
         for shrinkage in SHRINKAGES:

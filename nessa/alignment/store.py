@@ -49,6 +49,7 @@ def load(directory: Path | str) -> Aligner:
     except (TypeError, InputError) as error:
         raise InputError(f"{path}: {error}; fit it again") from None
     aligner.restore(arrays, description["fingerprints"])
+    aligner.fitting = description.get("fitting", {})
     return aligner
 
 

@@ -40,10 +40,12 @@ def mixed_gallery(recipe: Recipe, exp: Path, set_dir: Path) -> list[Record]:
     trials = read_labeled(set_dir / "trials")
     raw = {m: Embeddings.read(embeddings_dir(exp, m, set_dir.name)) for m in (new, old)}
     aligner.check_models(raw[new], raw[old])
-    space = dict(zip((new, old), aligner.map_views(raw[new], raw[old]), strict=True))
+    profiles, tests = {}, {}  # of both models in the space, by what they serve as
+    for one, (enroll, runtime) in ((aligner, (new, old)), (aligner.mirrored(), (old, new))):
+        profiles[enroll], tests[runtime] = one.map_views(raw[enroll], raw[runtime])
     records = []
     for runtime in recipe.update:
-        scores = {model: cosine_scores(space[model], space[runtime], trials) for model in space}
+        scores = {m: cosine_scores(profiles[m], tests[runtime], trials) for m in profiles}
         for share in map(float, SHARES):
             error = _mixed_eer(scores[old], scores[new], trials, share, recipe.evaluation.seed)
             records.append({"runtime": runtime, "old_share": share, "eer": error})

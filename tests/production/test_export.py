@@ -191,7 +191,7 @@ def test_verify_tells_what_a_network_is_and_holds_it_against_its_aligner(
     paths = [folder / f"{side}.onnx" for side in DIMS]
     done = nessa("verify", *paths, "--aligner", folder / "aligner")
     assert done.status == 0, done.err
-    for text in ("12 -> 16", "8 -> 16", "a" * 64, "b" * 64, "opset: 20", "license: Apache-2.0"):
+    for text in ("12 -> 15", "8 -> 15", "a" * 64, "b" * 64, "opset: 20", "license: Apache-2.0"):
         assert text in done.out
     assert "calibration_scale: 9.5" in done.out and "training_data: synthetic speakers" in done.out
     assert done.out.count("of the aligner on 10,000 embeddings") == 2

@@ -53,14 +53,18 @@ def test_the_ends_are_the_cells_and_the_middle_lies_between(recipe: Recipe, exp:
         *[two_views(100, 5, noise=(1.5, 0.7))[k] for k in (1, 0)],  # type: ignore[arg-type]
         two_views(100, 5)[2],
     )
-    space = {
-        "x": Embeddings(x.keys, aligner.map_runtime(x.matrix)),
-        "y": Embeddings(y.keys, aligner.map_enroll(y.matrix)),
-    }
+    mirror = aligner.mirrored()
+    profiles = {"x": mirror.map_enroll(x.matrix), "y": aligner.map_enroll(y.matrix)}
+    tests = {"x": aligner.map_runtime(x.matrix), "y": mirror.map_runtime(y.matrix)}
+
+    def error(enroll: str, runtime: str) -> float:
+        sides = Embeddings(x.keys, profiles[enroll]), Embeddings(x.keys, tests[runtime])
+        return eer(cosine_scores(*sides, trials), trials.labels)
+
     assert trials.labels is not None
     for runtime in ("x", "y"):
         curve = [r["eer"] for r in records if r["runtime"] == runtime]
-        ends = [eer(cosine_scores(space[m], space[runtime], trials), trials.labels) for m in "yx"]
+        ends = [error(model, runtime) for model in "yx"]
         assert curve[0] == pytest.approx(ends[0]) and curve[-1] == pytest.approx(ends[1])
         assert min(ends) - 0.03 <= min(curve) and max(curve) <= max(ends) + 0.03
     assert [r["old_share"] for r in records[: len(SHARES)]] == pytest.approx(list(SHARES))

@@ -282,8 +282,9 @@ def test_the_cost_of_nessa_is_counted_in_multiply_adds(tmp_path: Path) -> None:
     aligner.save(tmp_path / "aligners" / "nessa" / f"{new}-{old}")
     first, second = nessa_cost(recipe, tmp_path)
     for line, inputs in ((first, enroll.dim), (second, runtime.dim)):
-        multiply_adds = inputs * inputs + inputs * 10 + 10 * 6 + inputs * 6
-        assert f"{multiply_adds + inputs + 10 + 6:,} parameters" in line  # a mean and two biases
+        multiply_adds = inputs * inputs + inputs * 10 + 10 * 7 + inputs * 6 + 6 * 6
+        constants = inputs + 10 + 7 + 4  # a mean, two biases, and those of the unit vectors
+        assert f"{multiply_adds + constants:,} parameters" in line
         assert f"{multiply_adds:,} multiply-adds" in line
     frames, width = 300, 8  # 3 s; an x-vector network is five layers and an affine one
     layers = 80 * width * 5 + 2 * 3 * width * width + width * width + width * 3 * width
