@@ -224,6 +224,26 @@ def test_nessa_stands_with_the_mean_of_its_seeds() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("over", "interval", "words", "beaten"),
+    [
+        (0.012, [0.01, 0.02], "1.20 [1.00, 2.00] points higher", 2),
+        (-0.01, [-0.02, 0.01], "1.00 [-1.00, 2.00] points lower", 1),
+    ],
+)
+def test_the_best_rival_may_be_better_than_nessa(
+    over: float, interval: list[float], words: str, beaten: int
+) -> None:
+    rivals = {"logit": (0.05, [0.04, 0.06]), "cca": (over, interval)}
+    records = [
+        record(name, "v2", "v1", over_nessa=value, over_nessa_ci=ci)
+        for name, (value, ci) in rivals.items()
+    ]
+    (sentence,) = compare_systems(make_recipe(), records)
+    assert sentence.startswith("single: v2 enrolls, v1 runs: the best other aligner is cca, whose")
+    assert sentence.endswith(f"{words}; NESSA is significantly better than {beaten} of 2")
+
+
 def test_what_was_not_run_is_not_compared() -> None:
     assert not list(compare_systems(make_recipe(), [record("nessa", "v2", "v1")]))
 
