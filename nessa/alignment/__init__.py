@@ -21,7 +21,7 @@ _MODULES = {place.rpartition(".")[2]: place.rpartition(".")[0] for place in ALIG
 _MODULES |= {
     "Aligner": "nessa.alignment.base",
     "AlignTable": "nessa.alignment.table",
-    "DevSet": "nessa.alignment.base",
+    "DevSet": "nessa.alignment.dev",
     "aligner_class": "nessa.alignment.store",
     "load": "nessa.alignment.store",
     "load_to_update": "nessa.alignment.store",

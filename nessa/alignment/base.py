@@ -4,7 +4,6 @@ import hashlib
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -14,6 +13,7 @@ import numpy.typing as npt
 from safetensors.numpy import save
 from torch import nn
 
+from nessa.alignment.dev import DevSet, judge
 from nessa.alignment.outliers import OutlierDetector
 from nessa.alignment.table import AlignTable
 from nessa.alignment.views import SIDES, Labels, Matrix, Side
@@ -23,37 +23,10 @@ from nessa.kaldi.embeddings import Embeddings
 from nessa.kaldi.stamps import ModelStamp
 from nessa.metrics.roc import eer
 from nessa.scoring.cosine import cosine_scores
-from nessa.trials import Trials
 
 DESCRIPTION = "aligner.json"
 ARRAYS = "aligner.safetensors"
 DETECTOR = "detector"  # begins the names of arrays that are not of the maps
-
-
-@dataclass(frozen=True)
-class DevSet:
-    """Held-out speakers on which an aligner may choose when to stop.
-
-    Attributes:
-        enroll, runtime: their embeddings by the two models.
-        trials: labeled pairs of an enrollment and a runtime utterance.
-
-    Raises:
-        InputError: trials without labels, or of utterances that one of the models has no
-            embedding of.
-    """
-
-    enroll: Embeddings
-    runtime: Embeddings
-    trials: Trials
-
-    def __post_init__(self) -> None:
-        if self.trials.labels is None:
-            raise InputError("no labels; write `enroll test target|nontarget`")
-        # Both models embed both sides of a trial, for an aligner is judged in both directions.
-        names = [*self.trials.enroll_index.names, *self.trials.test_index.names]
-        for embeddings in (self.enroll, self.runtime):
-            embeddings.rows(names)
 
 
 class Aligner(ABC):
@@ -113,10 +86,15 @@ class Aligner(ABC):
             if shared is not None:
                 raise InputError(f"{shared!r} is both in the align and the dev set")
         self.fingerprints = table.fingerprints
+        self.fitting = {}
         if dev is not None:
             self.check_models(dev.enroll, dev.runtime)
         views = table if self.by_rows else table.loaded()
         self._fit(views.enroll, views.runtime, views.labels, dev)
+        if dev is not None:
+            sides = self.map_views(dev.enroll, dev.runtime)
+            other = self.mirrored().map_views(dev.runtime, dev.enroll)
+            self.fitting |= judge(dev, [sides, other])
         for side, view in zip(SIDES, (views.enroll, views.runtime), strict=True):
             if not self.keeps(side):
                 self.detectors[side] = OutlierDetector.fit(view, views.labels)

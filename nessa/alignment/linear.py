@@ -10,8 +10,9 @@ import torch
 from scipy.linalg import eigh, svd
 from torch import nn
 
-from nessa.alignment.base import Aligner, DevSet
+from nessa.alignment.base import Aligner
 from nessa.alignment.covariance import between_utterances, cross_product, inverse_root, shrunk
+from nessa.alignment.dev import DevSet
 from nessa.alignment.networks import Centering, Linear, Normalize
 from nessa.alignment.views import (
     Floats,

@@ -4,7 +4,8 @@ from typing import ClassVar
 
 from torch import nn
 
-from nessa.alignment.base import Aligner, DevSet
+from nessa.alignment.base import Aligner
+from nessa.alignment.dev import DevSet
 from nessa.alignment.networks import Linear, Normalize, RemoveMean
 from nessa.alignment.views import Labels, Matrix, Side, length_normalize, means_by_speaker
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nessa.alignment.base import Aligner, DevSet
+from nessa.alignment.base import Aligner
+from nessa.alignment.dev import DevSet
 from nessa.alignment.views import SIDES, Matrix, Side
 
 log = logging.getLogger(__name__)

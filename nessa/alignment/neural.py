@@ -26,13 +26,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from pydantic import ValidationError
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor, nn
 
-from nessa.alignment.base import DevSet
 from nessa.alignment.config import NeuralConfig
 from nessa.alignment.covariance import cross_product, least_squares, whitening
+from nessa.alignment.dev import DevSet, dev_errors
 from nessa.alignment.networks import (
     DEVICE,
     ROWS_PER_BLOCK,
@@ -66,11 +64,9 @@ from nessa.alignment.views import (
 )
 from nessa.errors import InputError
 from nessa.kaldi.embeddings import Embeddings
-from nessa.metrics.bootstrap import bootstrap, difference, mean_estimate
-from nessa.metrics.table import EER
+from nessa.metrics.bootstrap import difference, mean_estimate
 from nessa.schedule import learning_rate
 from nessa.schema import explain
-from nessa.trials import Trials, index_names
 
 log = logging.getLogger(__name__)
 
@@ -78,8 +74,7 @@ INITIAL_SCALE = 15.0  # of the cosines in the loss; learned
 # Of the learning rate, for P and Q of a ratio, which start where they are nearly right.
 START_RATE = 0.1
 STARTED = ("linear.weight", "quadratic")
-# Training is kept where it lowers the dev EER in this share of so many draws of dev speakers.
-CONFIDENCE, DRAWS = 0.8, 200
+CONFIDENCE = 0.8  # training is kept where it lowers the dev EER in this share of the draws
 MARGIN = 1.25  # by which the radius exceeds the longest vector of the align set
 
 
@@ -256,13 +251,10 @@ class NeuralAligner(NetworkAligner):
 
     def _improves_on(self, start: dict[Side, nn.Module], dev: DevSet) -> bool:
         """Whether the dev EER is lower than the start's in nearly all draws of dev speakers."""
-        assert dev.trials.labels is not None
         systems: list[Floats] = []
         for modules in (start, self.modules):
             systems += both_ways_scores(*dev_statistics(modules, dev), dev)
-        speakers = speakers_by_targets(dev.trials)
-        drawn = bootstrap(systems, dev.trials.labels, *speakers, draws=DRAWS, metrics=[EER])
-        errors = [estimates[EER.key] for estimates in drawn]
+        errors = dev_errors(dev.trials, systems)
         won = difference(mean_estimate(errors[:2]), mean_estimate(errors[2:]))
         share = float(np.mean(won.draws > 0))
         log.info(
@@ -315,17 +307,6 @@ def dev_statistics(modules: Mapping[Side, nn.Module], dev: DevSet) -> tuple[Stat
     """z and u of the dev set's two sides."""
     x = _statistics(modules["enroll"], dev.enroll.matrix)
     return x, _statistics(modules["runtime"], dev.runtime.matrix)
-
-
-def speakers_by_targets(trials: Trials) -> tuple[list[str], list[str]]:
-    """The speakers of both sides of each trial, each (T,): who is joined by target trials."""
-    names = index_names([*trials.enroll, *trials.test])
-    enroll, test = np.split(names.codes, 2)
-    joined = enroll[trials.labels], test[trials.labels]
-    size = len(names.names)
-    graph = coo_array((np.ones(len(joined[0])), joined), shape=(size, size))
-    speaker = connected_components(graph, directed=False)[1].astype(str)
-    return speaker[enroll].tolist(), speaker[test].tolist()
 
 
 def _statistics(module: nn.Module, matrix: Matrix) -> tuple[Matrix, Matrix]:

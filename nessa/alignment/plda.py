@@ -8,8 +8,8 @@ import numpy.typing as npt
 from scipy.linalg import cholesky, eigh, solve_triangular
 from torch import nn
 
-from nessa.alignment.base import DevSet
 from nessa.alignment.covariance import cross_product, shrunk
+from nessa.alignment.dev import DevSet
 from nessa.alignment.linear import Arrays, LinearAligner
 from nessa.alignment.views import (
     SIDES,

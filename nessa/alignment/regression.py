@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from nessa.alignment.base import DevSet
 from nessa.alignment.covariance import least_squares, whitening
+from nessa.alignment.dev import DevSet
 from nessa.alignment.networks import DEVICE, Centering, NetworkAligner
 from nessa.alignment.views import Labels, Matrix, Side, center, fit_mean
 from nessa.schedule import learning_rate

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nessa.alignment.base import DevSet
 from nessa.alignment.config import NeuralConfig
 from nessa.alignment.covariance import cross_product
+from nessa.alignment.dev import DevSet
 from nessa.alignment.linear import canonical_maps
 from nessa.alignment.plda import Scatter
 from nessa.alignment.views import Floats, Labels, Matrix, Rows, length_normalize

@@ -45,7 +45,8 @@ def align(
     --enroll recipes/mini/exp/embeddings/new --runtime recipes/mini/exp/embeddings/old
     --data recipes/mini/data --output aligner
     """
-    from nessa.alignment.base import Aligner, DevSet
+    from nessa.alignment.base import Aligner
+    from nessa.alignment.dev import DevSet
     from nessa.alignment.store import load_to_update
     from nessa.alignment.table import AlignTable
     from nessa.kaldi.embeddings import Embeddings
@@ -113,6 +114,7 @@ def map_embeddings(
     --enroll recipes/mini/exp/embeddings/new/eval --runtime recipes/mini/exp/embeddings/old/eval
     --output mapped
     """
+    from nessa.alignment.dev import verdict_sentence
     from nessa.alignment.store import load
     from nessa.alignment.views import Side
     from nessa.production.mapping import check_sides, map_sides
@@ -123,6 +125,8 @@ def map_embeddings(
     if enroll_map is not None and enroll is None:
         raise click.UsageError("--enroll-map is for --enroll")
     fitted = load(aligner)
+    if sentence := verdict_sentence(fitted.fitting):
+        click.echo(f"{aligner}: {sentence}")
     given: dict[Side, Path | None] = {"enroll": enroll, "runtime": runtime}
     stores = {side: path for side, path in given.items() if path and is_store(path)}
     if enroll_map is not None and "enroll" in stores:

@@ -10,6 +10,7 @@ import torch
 
 from nessa import __version__
 from nessa.alignment.base import Aligner
+from nessa.alignment.dev import verdict_sentence
 from nessa.alignment.views import SIDES, Matrix, Side
 from nessa.errors import InputError
 from nessa.production.onnx import OPSET, facts_lines, open_session, to_onnx, write_export
@@ -46,6 +47,8 @@ def export_aligner(
         RuntimeError: an exported network differs from the aligner by more than `TOLERANCE`.
     """
     properties = dict(facts)
+    if sentence := verdict_sentence(aligner.fitting):
+        properties["verdict"] = sentence
     if calibration is not None:
         if calibration.quality:
             raise InputError(

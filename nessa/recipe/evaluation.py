@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from nessa.evaluation.conditions import Condition, read_conditions
 from nessa.files import Record
 from nessa.metrics import table
@@ -69,6 +71,7 @@ def evaluate_systems(
                     "targets": condition.trials.targets,
                     "nontargets": condition.trials.nontargets,
                     "seed": _seed(recipe, members),
+                    "alike": _are_alike([eers[member] for member in members]),
                     **_figures(estimates),
                     **_gain("gain", estimates[table.EER.key], [eers[s] for s in references]),
                     **_controlled_gain(system, estimates[table.EER.key], controls, eers),
@@ -149,6 +152,11 @@ def _seed(recipe: Recipe, members: Sequence[System]) -> int | list[int] | None:
         return None
     seeds = [seed_of(member.aligner, recipe) for member in members]
     return seeds if len(seeds) > 1 else seeds[0]
+
+
+def _are_alike(errors: Sequence[Estimate]) -> bool:
+    """Whether several seeds made one aligner: where all of them kept the start."""
+    return len(errors) > 1 and all(np.array_equal(e.draws, errors[0].draws) for e in errors)
 
 
 def _means(members: Sequence[Estimates]) -> Estimates:

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nessa.alignment.base import Aligner, DevSet
+from nessa.alignment.base import Aligner
+from nessa.alignment.dev import DevSet
 from nessa.alignment.neural import NeuralAligner
 from nessa.corpus.copies import read_additions
 from nessa.errors import InputError

@@ -26,7 +26,7 @@ from nessa.report.identification import identification_section
 from nessa.report.logs import read_stage_logs
 from nessa.report.page import write_page
 from nessa.report.plots import Plot, det_plot, gains_plot, gallery_plot, spaces_plot
-from nessa.report.sentences import compare_systems, nessa_cost
+from nessa.report.sentences import compare_systems, nessa_cost, verdicts
 from nessa.report.studies import study_plots, study_sections
 from nessa.report.tables import format_records, legend, markdown_table, normalization_section
 from nessa.scoring.sides import Scores
@@ -61,7 +61,9 @@ def write_report(recipe: Recipe, exp: Path, data: Path, results_page: Path | Non
     records = [record for name in METRICS for record in read_metrics(exp, name)]
     identification = _read_identification(exp)
     studies = read_studies(exp, recipe)
-    comparisons = list(compare_systems(recipe, records))
+    has_nessa = (exp / "aligners" / NESSA).is_dir()
+    comparisons = list(verdicts(recipe, exp)) if has_nessa else []
+    comparisons += compare_systems(recipe, records)
     if (exp / "encoders").is_dir():  # not where embeddings came from elsewhere
         comparisons += nessa_cost(recipe, exp)
     condition = next(read_conditions(data / "eval"))
@@ -69,7 +71,6 @@ def write_report(recipe: Recipe, exp: Path, data: Path, results_page: Path | Non
     assert labels is not None
     cells = read_cells(recipe, exp / "scores", condition)
     thresholds = threshold_costs(cells, labels)
-    has_nessa = (exp / "aligners" / NESSA).is_dir()
     gallery = mixed_gallery(recipe, exp, data / "eval") if has_nessa else []
     plots = [
         gains_plot(records),

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from nessa.alignment.dev import verdict_sentence
 from nessa.alignment.store import load
 from nessa.alignment.views import SIDES
 from nessa.encoders.models import load_model
@@ -21,6 +22,24 @@ from nessa.report.tables import by_system, controlled_gain_with_interval
 Systems = Mapping[tuple[str, str, str], Record]  # of `by_system`
 LOGIT = "logit"
 SECONDS = 3.0  # of the utterance whose embedding is counted
+
+
+def verdicts(recipe: Recipe, exp: Path) -> Iterator[str]:
+    """Yield for each update direction what NESSA's first seed was worth on dev, and what it is.
+
+    Args:
+        recipe: names the update directions.
+        exp: holds aligners/.
+    """
+    for pair in recipe.pairs:
+        fitting = load(aligner_dir(exp, System(NESSA, *pair))).fitting
+        if sentence := verdict_sentence(fitting):
+            yield f"{_direction(pair)}: {sentence}"
+        if fitting.get("step") == 0 and "start" in fitting:
+            yield (
+                f"{_direction(pair)}: NESSA is its start, {fitting['start']}: training did not "
+                "lower the dev EER beyond noise"
+            )
 
 
 def compare_systems(recipe: Recipe, records: Sequence[Record]) -> Iterator[str]:

@@ -87,7 +87,10 @@ def legend(records: Sequence[Record]) -> list[str]:
         f"Trials: {trials}. profileN: the enrollment side is the mean of N utterances.",
     ]
     if any(record["aligner"] == MEAN for record in records):
-        lines.append("mean: average over trainings with different seeds, listed below it.")
+        lines.append(
+            "mean: average over trainings with different seeds, listed below it; alike: each of "
+            "them kept the start, which no seed decides."
+        )
     if any(_is_control(record) for record in records):
         lines.append(
             "control: NESSA fitted with the same model on both sides. Its gain over the raw model "
@@ -155,7 +158,8 @@ def system_label(record: Record) -> str:
     """What a row calls its system."""
     name = record["aligner"]
     if name == MEAN:
-        name = f"{NESSA}, mean of {len(record['seed'])}"
+        what = "{} seeds alike" if record.get("alike") else "mean of {}"
+        name = f"{NESSA}, {what.format(len(record['seed']))}"
     return f"{name} (control)" if _is_control(record) else name
 
 

@@ -66,15 +66,15 @@ def test_nessa_is_within_five_percent_of_the_bayes_optimal_eer() -> None:
 @pytest.mark.slow
 def test_nessa_undoes_a_warp_that_no_linear_map_can() -> None:
     world = World(Simulation(dims=(24, 30), factor_dim=16, noise=(1.3, 1.0), warp=2.0), 3000)
-    nessa = world.error(NeuralAligner(dim=32, hidden_dim=256, steps=200, evaluate_every=50))
+    nessa = world.error(NeuralAligner(dim=32, hidden_dim=256, evaluate_every=50))
     assert world.best < nessa < 0.9 * min(world.error(linear()) for linear in LINEAR)
 
 
-def test_where_training_makes_it_worse_nessa_is_cca() -> None:
-    """Few speakers in a noisy world: early stopping keeps the start."""
+def test_where_training_makes_it_worse_nessa_is_the_best_linear_aligner() -> None:
+    """Few speakers in a noisy world: the start is kept."""
     world = World(Simulation(dims=(24, 30), factor_dim=16, noise=(1.3, 1.0)), 60)
-    nessa = world.error(NeuralAligner(dim=24, hidden_dim=256, steps=100, evaluate_every=10))
-    assert nessa < 1.1 * world.error(CCAAligner())
+    nessa = world.error(NeuralAligner(dim=64, hidden_dim=256, steps=100, evaluate_every=10))
+    assert nessa < 1.05 * min(world.error(linear()) for linear in LINEAR)
 
 
 def test_pairs_of_the_trials_are_between_different_utterances() -> None:

@@ -1,0 +1,113 @@
+"""Held-out speakers: on them an aligner is chosen, and judged against not updating a model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from nessa.errors import InputError
+from nessa.kaldi.embeddings import Embeddings
+from nessa.metrics.bootstrap import Estimate, bootstrap, difference, mean_estimate
+from nessa.metrics.table import EER
+from nessa.scoring.cosine import cosine_scores
+from nessa.text import percent
+from nessa.trials import Trials, index_names
+
+DRAWS = 500  # of dev speakers
+
+
+@dataclass(frozen=True)
+class DevSet:
+    """Held-out speakers on which an aligner may choose when to stop.
+
+    Attributes:
+        enroll, runtime: their embeddings by the two models.
+        trials: labeled pairs of an enrollment and a runtime utterance.
+
+    Raises:
+        InputError: trials without labels, or of utterances that one of the models has no
+            embedding of.
+    """
+
+    enroll: Embeddings
+    runtime: Embeddings
+    trials: Trials
+
+    def __post_init__(self) -> None:
+        if self.trials.labels is None:
+            raise InputError("no labels; write `enroll test target|nontarget`")
+        # Both models embed both sides of a trial, for an aligner is judged in both directions.
+        names = [*self.trials.enroll_index.names, *self.trials.test_index.names]
+        for embeddings in (self.enroll, self.runtime):
+            embeddings.rows(names)
+
+
+def dev_errors(trials: Trials, systems: Sequence[Any], draws: int = DRAWS) -> list[Estimate]:
+    """EER of systems on the dev trials, from the same draws of speakers.
+
+    Args:
+        trials: T labeled trials.
+        systems: scores (T,) of each system.
+        draws: of speakers.
+
+    Raises:
+        InputError: labels that contradict each other.
+    """
+    assert trials.labels is not None
+    speakers = speakers_by_targets(trials)
+    drawn = bootstrap(systems, trials.labels, *speakers, draws=draws, metrics=[EER])
+    return [estimates[EER.key] for estimates in drawn]
+
+
+def speakers_by_targets(trials: Trials) -> tuple[list[str], list[str]]:
+    """The speakers of both sides of each trial, each (T,): who is joined by target trials."""
+    names = index_names([*trials.enroll, *trials.test])
+    enroll, test = np.split(names.codes, 2)
+    joined = enroll[trials.labels], test[trials.labels]
+    size = len(names.names)
+    graph = coo_array((np.ones(len(joined[0])), joined), shape=(size, size))
+    speaker = connected_components(graph, directed=False)[1].astype(str)
+    return speaker[enroll].tolist(), speaker[test].tolist()
+
+
+def judge(dev: DevSet, aligned: Sequence[tuple[Embeddings, Embeddings]]) -> dict[str, Any]:
+    """Compare an aligner with not updating, by the EER of the dev trials.
+
+    Not updating is the worse of the two models on both sides, by the cosine of raw embeddings.
+
+    Args:
+        dev: held-out speakers.
+        aligned: the mapped dev set of the enrollment and the test role, in each direction.
+
+    Returns:
+        "verdict": helps, cannot tell or harms, by the 95 % interval of the difference; "eer", the
+        mean of the directions; "not_updating", the EER without; "lower_by", their difference, and
+        "lower_by_ci", its interval.
+    """
+    pairs = [*((model, model) for model in (dev.enroll, dev.runtime)), *aligned]
+    first, second, *both = dev_errors(dev.trials, [cosine_scores(*p, dev.trials) for p in pairs])
+    old, error = max((first, second), key=lambda model: model.value), mean_estimate(both)
+    lower = difference(old, error)
+    low, high = lower.interval
+    return {
+        "verdict": "helps" if low > 0 else "harms" if high < 0 else "cannot tell",
+        "eer": error.value,
+        "not_updating": old.value,
+        "lower_by": lower.value,
+        "lower_by_ci": [low, high],
+    }
+
+
+def verdict_sentence(fitting: dict[str, Any]) -> str | None:
+    """What `judge` found, for people; None where there was no dev set."""
+    if "verdict" not in fitting:
+        return None
+    low, high = fitting["lower_by_ci"]
+    return (
+        f"against not updating, on dev: {fitting['verdict']} (EER {percent(fitting['eer'])} % "
+        f"instead of {percent(fitting['not_updating'])} %, lower by [{100 * low:.2f}, "
+        f"{100 * high:.2f}] points)"
+    )

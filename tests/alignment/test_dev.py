@@ -1,0 +1,76 @@
+"""The verdict: an aligner against not updating, with its uncertainty."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nessa.alignment import DevSet, NeuralAligner, ProcrustesAligner, load
+from nessa.alignment.dev import judge, speakers_by_targets, verdict_sentence
+from nessa.errors import InputError
+from nessa.kaldi.embeddings import Embeddings
+from nessa.trials import Trials
+from tests.aligners import NEURAL, fit
+from tests.pairs import all_trials, two_views
+
+
+def noisy(embeddings: Embeddings, level: float) -> Embeddings:
+    noise = np.random.default_rng(5).standard_normal(embeddings.matrix.shape)
+    return Embeddings(embeddings.keys, embeddings.matrix + level * noise)
+
+
+def dev_set(first: float, second: float) -> DevSet:
+    """40 speakers by two models of different noise."""
+    x, _, names = two_views(40, 3, first_speaker=5000)
+    return DevSet(noisy(x, first), noisy(x, second), all_trials(names))
+
+
+@pytest.mark.parametrize(
+    ("noises", "cross", "verdict"),
+    [((1.0, 0.1), 0.1, "helps"), ((1.0, 0.1), 1.0, "cannot tell"), ((0.5, 0.1), 5.0, "harms")],
+)
+def test_the_verdict_is_that_of_the_interval(
+    noises: tuple[float, float], cross: float, verdict: str
+) -> None:
+    dev = dev_set(*noises)
+    mapped = noisy(dev.enroll, 0.0) if cross == noises[0] else noisy(dev.runtime, cross)
+    found = judge(dev, [(mapped, mapped)] * 2)
+    low, high = found["lower_by_ci"]
+    assert found["verdict"] == verdict
+    assert (low > 0, high < 0) == (verdict == "helps", verdict == "harms")
+    assert low <= found["lower_by"] <= high
+    assert found["lower_by"] == pytest.approx(found["not_updating"] - found["eer"])
+    sentence = verdict_sentence(found)
+    assert sentence is not None and verdict in sentence and "not updating" in sentence
+
+
+def test_it_is_kept_with_the_aligner_and_its_mirror(tmp_path: Path) -> None:
+    aligner = fit(ProcrustesAligner())
+    aligner.save(tmp_path)
+    assert load(tmp_path).fitting == aligner.fitting == aligner.mirrored().fitting
+    assert aligner.fitting["verdict"] in ("helps", "cannot tell", "harms")
+    assert verdict_sentence(fit(ProcrustesAligner(), dev=False).fitting) is None
+
+
+def test_few_speakers_are_not_said_to_help() -> None:
+    x, y, speakers = two_views(5, 2, noise=(1.5, 1.5))
+    enroll, runtime, names = two_views(40, 3, first_speaker=5000)
+    dev = DevSet(enroll, runtime, all_trials(names))
+    aligner = NeuralAligner(**NEURAL).fit(x, y, speakers, dev)
+    assert aligner.fitting["verdict"] in ("cannot tell", "harms")
+
+
+def test_speakers_follow_from_the_target_trials() -> None:
+    names = two_views(6, 3)[2]
+    trials = all_trials(names)
+    for side, ids in zip(speakers_by_targets(trials), (trials.enroll, trials.test), strict=True):
+        pairs = {(speaker, names[key]) for speaker, key in zip(side, ids, strict=True)}
+        assert len(pairs) == 6 and len({speaker for speaker, _ in pairs}) == 6
+
+
+def test_trials_that_contradict_each_other_are_refused() -> None:
+    x, y, _ = two_views(2, 2)
+    a, b, c, _ = x.keys
+    trials = Trials([a, b, a], [b, c, c], np.array([True, True, False]))
+    with pytest.raises(InputError, match="correct its label"):
+        judge(DevSet(x, y, trials), [(x, x), (x, x)])
