@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat
+from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat, model_validator
 
 from nessa.alignment import ALIGNERS
 from nessa.schema import Distinct, Fraction, Positive, Section, nearest
@@ -27,6 +27,14 @@ class NeuralConfig(Section):
     learning_rate: PositiveFloat = 3e-3
     weight_decay: NonNegativeFloat = 0.3
     evaluate_every: Positive = 50  # steps between two evaluations of the dev EER
+
+    @model_validator(mode="after")
+    def _only_a_ratio_starts_as_plda(self) -> "NeuralConfig":
+        if self.start == "plda" and self.score != "ratio":
+            raise ValueError(
+                "start: plda is a likelihood ratio; set score to ratio, or another start"
+            )
+        return self
 
 
 class AlignerConfig(NeuralConfig):

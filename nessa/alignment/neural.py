@@ -45,6 +45,7 @@ from nessa.alignment.starts import (
     both_ways_scores,
     choose_start,
     find_joins,
+    first_start,
     find_starts,
     random_start,
 )
@@ -206,7 +207,7 @@ class NeuralAligner(NetworkAligner):
         """The map of a centered view that joins the z of a side that stays as it is."""
         candidates = find_joins(target, joining, labels)
         if dev is None:
-            return next(candidates)
+            return first_start(candidates)
         pair = dev.enroll, dev.runtime
         place = 0 if self._frozen == "runtime" else 1  # of the side that joins
         stays = _statistics(kept, pair[1 - place].matrix)
@@ -231,7 +232,7 @@ class NeuralAligner(NetworkAligner):
             return random_start(enroll.shape[1], runtime.shape[1], self.config)
         candidates = find_starts(enroll, runtime, labels, self.config)
         if dev is None:
-            return next(candidates)
+            return first_start(candidates)
         x = center(dev.enroll.matrix, means["enroll"])
         y = center(dev.runtime.matrix, means["runtime"])
         return choose_start(candidates, lambda s: (s.statistics(x, 0), s.statistics(y, 1)), dev)

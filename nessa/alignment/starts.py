@@ -142,9 +142,19 @@ def choose_start(
         log.info("start: %s: dev EER %.4f", start.label, error)
         if best is None or error < lowest:
             best, lowest = start, error
-    if best is None:
+    return best or first_start(candidates)
+
+
+def first_start(candidates: Iterator[Start]) -> Start:
+    """The first candidate.
+
+    Raises:
+        InputError: there is none.
+    """
+    start = next(candidates, None)
+    if start is None:
         raise InputError("start: no such start has as few dimensions as dim; raise dim")
-    return best
+    return start
 
 
 def both_ways_scores(x: Statistics, y: Statistics, dev: DevSet) -> tuple[Floats, Floats]:

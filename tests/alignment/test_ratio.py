@@ -12,6 +12,7 @@ from nessa.alignment import NeuralAligner, load
 from nessa.alignment.plda import Scatter, factor_llr
 from nessa.alignment.table import AlignTable
 from nessa.alignment.views import center, fit_mean
+from nessa.errors import InputError
 from nessa.kaldi.embeddings import Embeddings
 from nessa.metrics.roc import eer
 from tests.aligners import NEURAL, dev_for, fit
@@ -110,3 +111,11 @@ def test_the_start_is_the_best_of_the_linear_aligners_on_dev() -> None:
         settings = {**NEURAL, "dim": 64, "start": start, "steps": 1, "learning_rate": 1e-12}
         errors[start] = NeuralAligner(**settings).fit(*align, dev).dev_eer(dev)
     assert errors.pop("best") == pytest.approx(min(errors.values()), abs=1e-6)
+
+
+def test_starts_that_cannot_be_are_refused() -> None:
+    with pytest.raises(InputError, match="start: plda is a likelihood ratio"):
+        NeuralAligner(start="plda", score="cosine")
+    for dev in (dev_for("neural"), None):
+        with pytest.raises(InputError, match="raise dim"):
+            NeuralAligner(**{**NEURAL, "start": "ridge", "dim": 31}).fit(*two_views(20, 3), dev)
