@@ -45,8 +45,8 @@ from nessa.alignment.starts import (
     both_ways_scores,
     choose_start,
     find_joins,
-    first_start,
     find_starts,
+    first_start,
     random_start,
 )
 from nessa.alignment.table import AlignTable
