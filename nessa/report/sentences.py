@@ -90,7 +90,7 @@ def _rivals(recipe: Recipe, systems: Systems) -> Iterator[str]:
         ends, sense = [best["over_nessa"], *best["over_nessa_ci"]], "higher"
         if best["over_nessa"] < 0:
             ends, sense = [-ends[0], -ends[2], -ends[1]], "lower"
-        excess, low, high = (100 * end for end in ends)
+        excess, low, high = (round(100 * end, 2) + 0.0 for end in ends)  # no -0.00
         beaten = sum(record["over_nessa_ci"][0] > 0 for record in rivals)
         yield (
             f"{_direction(pair)}: the best other aligner is {best['aligner']}, whose EER is "

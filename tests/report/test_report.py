@@ -229,6 +229,7 @@ def test_nessa_stands_with_the_mean_of_its_seeds() -> None:
     [
         (0.012, [0.01, 0.02], "1.20 [1.00, 2.00] points higher", 2),
         (-0.01, [-0.02, 0.01], "1.00 [-1.00, 2.00] points lower", 1),
+        (1e-6, [-1e-6, 2e-6], "0.00 [0.00, 0.00] points higher", 1),
     ],
 )
 def test_the_best_rival_may_be_better_than_nessa(
