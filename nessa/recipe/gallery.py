@@ -3,14 +3,17 @@
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
+from nessa.alignment.base import Aligner
 from nessa.alignment.store import load
 from nessa.files import Record
 from nessa.kaldi.embeddings import Embeddings
 from nessa.metrics.roc import eer
 from nessa.recipe.config import Recipe
-from nessa.recipe.layout import aligner_dir, embeddings_dir
+from nessa.recipe.layout import DEV, aligner_dir, embeddings_dir
 from nessa.recipe.systems import NESSA, System
+from nessa.scoring.calibration import Calibration
 from nessa.scoring.cosine import cosine_scores
 from nessa.trials import Trials, read_labeled
 
@@ -22,12 +25,13 @@ def mixed_gallery(recipe: Recipe, exp: Path, set_dir: Path) -> list[Record]:
     """EER as a share of the profiles moves from the old model to the new one.
 
     The profiles of both models lie in NESSA's shared space; the test utterances come from one
-    runtime model.
+    runtime model. A gallery compares scores of two pairs of models, a model with itself and with
+    the other: each is calibrated on dev by an affine map of its own.
 
     Args:
         recipe: names the old and the new model.
         exp: holds embeddings/ and aligners/.
-        set_dir: data directory of the eval set, with trials.
+        set_dir: data directory of the eval set, with trials; dev's lies beside it.
 
     Returns:
         A record per runtime model and share: {"runtime", "old_share", "eer"}.
@@ -37,19 +41,33 @@ def mixed_gallery(recipe: Recipe, exp: Path, set_dir: Path) -> list[Record]:
     """
     old, new = recipe.update
     aligner = load(aligner_dir(exp, System(NESSA, new, old)))
+    dev, dev_scores = _scores(aligner, recipe, exp, set_dir.with_name(DEV))
+    trials, scores = _scores(aligner, recipe, exp, set_dir)
+    assert dev.labels is not None
+    p_target = recipe.scoring.p_target
+    for pair, found in dev_scores.items():
+        scores[pair] = Calibration.fit(found, dev.labels, p_target=p_target).apply(scores[pair])
+    records = []
+    for runtime in recipe.update:
+        of_old, of_new = scores[old, runtime], scores[new, runtime]
+        for share in map(float, SHARES):
+            error = _mixed_eer(of_old, of_new, trials, share, recipe.evaluation.seed)
+            records.append({"runtime": runtime, "old_share": share, "eer": error})
+    return records
+
+
+def _scores(
+    aligner: Aligner, recipe: Recipe, exp: Path, set_dir: Path
+) -> tuple[Trials, dict[tuple[str, str], NDArray[np.floating]]]:
+    """A set's trials, and their scores by each (enrollment model, runtime model) in the space."""
+    old, new = recipe.update
     trials = read_labeled(set_dir / "trials")
     raw = {m: Embeddings.read(embeddings_dir(exp, m, set_dir.name)) for m in (new, old)}
     aligner.check_models(raw[new], raw[old])
-    profiles, tests = {}, {}  # of both models in the space, by what they serve as
+    profiles, tests = {}, {}
     for one, (enroll, runtime) in ((aligner, (new, old)), (aligner.mirrored(), (old, new))):
         profiles[enroll], tests[runtime] = one.map_views(raw[enroll], raw[runtime])
-    records = []
-    for runtime in recipe.update:
-        scores = {m: cosine_scores(profiles[m], tests[runtime], trials) for m in profiles}
-        for share in map(float, SHARES):
-            error = _mixed_eer(scores[old], scores[new], trials, share, recipe.evaluation.seed)
-            records.append({"runtime": runtime, "old_share": share, "eer": error})
-    return records
+    return trials, {(e, r): cosine_scores(profiles[e], tests[r], trials) for e in raw for r in raw}
 
 
 def _mixed_eer(old: np.ndarray, new: np.ndarray, trials: Trials, share: float, seed: int) -> float:

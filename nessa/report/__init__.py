@@ -181,7 +181,8 @@ def _gallery_section(gallery: Sequence[Record]) -> list[str]:
         "",
         markdown_columns(rows),
         "",
-        "The profiles of both models lie in the space of NESSA's first seed.",
+        "The profiles of both models lie in the space of NESSA's first seed. The scores of each "
+        "pair of models are calibrated on dev by an affine map of their own.",
         "",
         "![EER over the share of the old model's profiles](gallery.svg)",
         "",

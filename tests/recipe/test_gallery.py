@@ -37,10 +37,11 @@ def exp(tmp_path: Path) -> Path:
     settings = {"dim": 16, "hidden_dim": 32, "steps": 100, "speakers_per_batch": 64}
     aligner = NeuralAligner(**settings).fit(y, x, speakers)
     aligner.save(tmp_path / "aligners/nessa/y-x")
-    x, y, speakers = two_views(30, 3, first_speaker=7000, noise=(1.5, 0.7))
-    x.write(tmp_path / "embeddings/x/eval")
-    y.write(tmp_path / "embeddings/y/eval")
-    all_trials(speakers).write(tmp_path / "eval/trials")
+    for name, first in (("dev", 5000), ("eval", 7000)):
+        x, y, speakers = two_views(30, 3, first_speaker=first, noise=(1.5, 0.7))
+        x.write(tmp_path / f"embeddings/x/{name}")
+        y.write(tmp_path / f"embeddings/y/{name}")
+        all_trials(speakers).write(tmp_path / f"{name}/trials")
     return tmp_path
 
 
