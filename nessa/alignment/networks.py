@@ -126,7 +126,7 @@ class RatioNetwork(nn.Module):
 
     have unit length by the choice of s, and the product (z_x . z_y + u_x + u_y - b_x - b_y) / R^2:
     what makes a search for the largest inner product one for the largest cosine (Bachrach et al.
-    2014). What lies beyond `REACH` of the radius, unlike all align data, is drawn in to it.
+    2014). What lies beyond `LONGEST` of the radius, unlike all align data, is drawn in to it.
 
     Args:
         mean: of the model's length-normalized align embeddings, shape (D_in,).
@@ -146,7 +146,7 @@ class RatioNetwork(nn.Module):
     offset: Tensor  # b
     balance: Tensor
     radius: Tensor
-    REACH = 0.95
+    LONGEST = 0.95
 
     def __init__(
         self,
@@ -188,7 +188,7 @@ class RatioNetwork(nn.Module):
         pair = [v, one] if self.role == "enroll" else [one, v]
         vector = torch.cat([z, *pair], dim=1) / self.radius
         length = vector.square().sum(dim=1, keepdim=True).sqrt()
-        vector = vector * (self.REACH / length).clamp(max=1)
+        vector = vector * (self.LONGEST / length).clamp(max=1)
         slack = (1 - vector.square().sum(dim=1, keepdim=True)).sqrt()
         none = torch.zeros_like(slack)
         return torch.cat([vector, *([slack, none] if self.role == "enroll" else [none, slack])], 1)
@@ -283,6 +283,7 @@ class NetworkAligner(Aligner):
     ) -> None:
         """Restore the state written by `save`."""
         super().restore(arrays, fingerprints)
+        modules: dict[Side, nn.Module] = {}
         for side in SIDES:
             weights = {
                 name.removeprefix(f"{side}."): array
@@ -291,9 +292,8 @@ class NetworkAligner(Aligner):
             }
             module = self._empty_module(weights)
             module.load_state_dict({n: torch.from_numpy(array) for n, array in weights.items()})
-            if isinstance(module, RatioNetwork):
-                module.role = side
-            self.modules[side] = module.eval()
+            modules[side] = module.eval()
+        self._set_modules(modules)
 
     def _empty_module(self, weights: dict[str, npt.NDArray[Any]]) -> nn.Module:
         """A module of the kind and the dimensions that its weights tell."""

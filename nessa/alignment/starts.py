@@ -63,10 +63,10 @@ def find_starts(a: Rows, b: Rows, labels: Labels, config: NeuralConfig) -> Itera
         for label, maps in canonical_maps(a, b, labels, config.dim):
             yield Start(f"CCA, {label}", maps)
     if wanted in ("best", "ridge"):
-        yield from _regressions(a, b, labels, config.dim)
+        yield from _regressions(a, b, config.dim)
 
 
-def _regressions(a: Rows, b: Rows, labels: Labels, dim: int) -> Iterator[Start]:
+def _regressions(a: Rows, b: Rows, dim: int) -> Iterator[Start]:
     """Each view beside the other one's regression onto it, both of unit power.
 
     z_x = [x, x V], z_y = [y W, y]: the score is the mean of those in both models' spaces.
