@@ -50,7 +50,9 @@ class CopyConfig(Section):
     @model_validator(mode="after")
     def _perturbs(self) -> "CopyConfig":
         if not (self.crop or self.speed or self.reverb or self.codec or self.snr):
-            raise ValueError("a copy of nothing but the same; name crop, speed, reverb, codec, snr")
+            raise ValueError(
+                "speed: a copy of nothing but the same; name speed, crop, reverb, codec or snr"
+            )
         return self
 
 
