@@ -114,6 +114,8 @@ stage_extract() {
 }
 
 stage_symmetric() {
+  [[ -z ${plan[backends]} ]] || run_jobs 'fit.{1}' "${plan[backends]}" \
+    "${nessa[@]}" recipe fit-backend --data "$data" --exp "$exp" --model '{1}'
   score "${plan[symmetric]}"
 }
 

@@ -1,6 +1,7 @@
 """Second moments of embeddings: what the linear aligners and NESSA's start are computed from."""
 
 import numpy as np
+import numpy.typing as npt
 from scipy.linalg import eigh, lstsq
 
 from nessa.alignment.views import Floats, Labels, Matrix, Rows, add_by_speaker, blocks
@@ -47,6 +48,29 @@ def between_utterances(a: Rows, b: Rows, labels: Labels) -> Floats:
         total -= (x * weights[speakers].astype(np.float32)).T @ y
     total += (sums[0] * weights).T @ sums[1]
     return total / counts[paired].sum()
+
+
+def within_speakers(z: Rows, labels: Labels) -> tuple[Floats, Floats, npt.NDArray[np.int64]]:
+    """Scatter of rows (N, D) about the means of their speakers, in one pass.
+
+    Args:
+        z: centered rows.
+        labels: speaker 0..S-1 of each row, (N,).
+
+    Returns:
+        The scatter, a sum over rows, (D, D); the means, (S, D); rows per speaker, (S,).
+
+    Raises:
+        InputError: no speaker has two utterances.
+    """
+    counts = np.bincount(labels)
+    if len(labels) == len(counts):
+        raise InputError("no align speaker has two utterances; PLDA needs several of each")
+    sums = np.zeros((len(counts), z.shape[1]))
+    for rows in blocks(len(z)):
+        add_by_speaker(z[rows], labels[rows], sums)
+    means = sums / counts[:, None]
+    return cross_product(z, z) - sums.T @ means, means, counts
 
 
 def shrunk(covariance: Floats, shrinkage: float) -> Floats:

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from scipy.linalg import cholesky, eigh, solve_triangular
 from torch import nn
 
-from nessa.alignment.covariance import cross_product, shrunk
+from nessa.alignment.covariance import shrunk, within_speakers
 from nessa.alignment.dev import DevSet
 from nessa.alignment.linear import Arrays, LinearAligner
 from nessa.alignment.views import (
@@ -19,8 +19,6 @@ from nessa.alignment.views import (
     Rows,
     Side,
     Stacked,
-    add_by_speaker,
-    blocks,
     fit_mean,
 )
 from nessa.errors import InputError
@@ -240,14 +238,8 @@ class Scatter(NamedTuple):
         Raises:
             InputError: no speaker has two utterances.
         """
-        if len(labels) == labels.max() + 1:
-            raise InputError("no align speaker has two utterances; PLDA needs several of each")
-        z, counts = Stacked(a, b), np.bincount(labels)
-        sums = np.zeros((len(counts), z.shape[1]))
-        for rows in blocks(len(z)):
-            add_by_speaker(z[rows], labels[rows], sums)
-        means = sums / counts[:, None]
-        within = (cross_product(z, z) - sums.T @ means) / (len(z) - len(counts))
+        scatter, means, counts = within_speakers(Stacked(a, b), labels)
+        within = scatter / (len(labels) - len(counts))
         harmonic = float(1 / np.mean(1 / counts))
         return cls(within, np.cov(means.T), len(counts), harmonic, a.shape[1])
 

@@ -71,6 +71,23 @@ def map_sets(recipe: Path, data: Path, exp: Path, system: str) -> None:
         click.echo(line)
 
 
+@recipe.command("fit-backend")
+@data_option
+@exp_option
+@click.option("--model", required=True, help="Model of the recipe, as old.")
+def fit_backend(data: Path, exp: Path, model: str) -> None:
+    """Stage symmetric: fit LDA and PLDA of a model, by which it is scored with itself.
+
+    Memory: twice the model's align embeddings; where that is more than half of the memory, 60
+    bytes per utterance.
+
+    Example: nessa recipe fit-backend --data recipes/mini/data --exp recipes/mini/exp --model old
+    """
+    from nessa.recipe.backends import fit_backend
+
+    click.echo(fit_backend(data, exp, model))
+
+
 @recipe.command()
 @recipe_option
 @data_option

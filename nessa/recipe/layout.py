@@ -1,6 +1,7 @@
 """Where the files of a run's systems lie.
 
 exp/embeddings/<model>/<set>/
+exp/backends/lda_plda/<model>.safetensors
 exp/aligners/<aligner>/<enroll>-<runtime>/
 exp/mapped/<aligner>/<enroll>-<runtime>/{dev,eval,cohort}/{enroll,runtime}/
 exp/scores/<aligner>/<enroll>-<runtime>/
@@ -12,7 +13,7 @@ exp/scores/<aligner>/<enroll>-<runtime>/
 from pathlib import Path
 from typing import Literal
 
-from nessa.recipe.systems import RAW, System
+from nessa.recipe.systems import LDA_PLDA, RAW, System
 
 Kind = Literal["", ".asnorm"]  # of scores, as their files are named
 COSINE: Kind = ""
@@ -29,6 +30,11 @@ def pair_dir(folder: Path, system: System) -> Path:
 def aligner_dir(exp: Path, system: System) -> Path:
     """The fitted aligner of a system."""
     return pair_dir(exp / "aligners", system)
+
+
+def backend_file(exp: Path, model: str) -> Path:
+    """LDA and PLDA as fitted for one model."""
+    return exp / "backends" / LDA_PLDA / f"{model}.safetensors"
 
 
 def embeddings_dir(exp: Path, model: str, set_name: str) -> Path:

@@ -6,6 +6,7 @@ from nessa.encoders.kinds import class_of
 from nessa.recipe.config import Recipe
 from nessa.recipe.stages import STAGES, stage_digest
 from nessa.recipe.systems import (
+    LDA_PLDA,
     NESSA,
     aligned_systems,
     aligner_names,
@@ -33,7 +34,9 @@ def plan(recipe: Recipe) -> Iterator[tuple[str, str]]:
     yield "shards", str(recipe.extraction.shards)
     yield "aligners", " ".join(aligner_names(recipe))
     yield "pairs", " ".join(":".join(pair) for pair in recipe.pairs)
-    yield "symmetric", " ".join(map(str, symmetric_systems(recipe)))
+    symmetric = symmetric_systems(recipe)
+    yield "backends", " ".join(s.enroll for s in symmetric if s.aligner == LDA_PLDA)
+    yield "symmetric", " ".join(map(str, symmetric))
     yield "fitted", " ".join(map(str, fitted_systems(recipe)))
     yield "mapped", " ".join(map(str, aligned))
     yield "systems", " ".join(map(str, scored_systems(recipe)))

@@ -18,13 +18,15 @@ from nessa.recipe.layout import (
     SCORED_SETS,
     Kind,
     aligner_dir,
+    backend_file,
     calibration_file,
+    embeddings_dir,
     raw_sides,
     score_file,
     scored_cohort,
     scored_sides,
 )
-from nessa.recipe.systems import PLDA, PLDA_LLR, System, has_as_norm
+from nessa.recipe.systems import LDA_PLDA, PLDA, PLDA_LLR, System, has_as_norm
 from nessa.scoring.calibration import Calibration, fit_calibration
 from nessa.scoring.cosine import cosine_scores
 from nessa.scoring.sides import Scores, Sides, score_summary
@@ -55,12 +57,12 @@ def read_condition_scores(
 def score_system(recipe: Recipe, data: Path, exp: Path, system: System) -> Iterator[str]:
     """Score a system's dev and eval trials, and calibrate the eval scores on dev.
 
-    By cosine, and by AS-norm as well except for additional seeds; or by PLDA's likelihood ratio.
+    By cosine, and by AS-norm as well except for additional seeds; or by a likelihood ratio of PLDA.
 
     Args:
         recipe: its section `scoring`.
         data: holds the sets, with their trials.
-        exp: holds embeddings/ or mapped/; receives scores/.
+        exp: holds embeddings/ or mapped/, and backends/; receives scores/.
         system: what to score; a raw model with itself needs no mapping.
 
     Yields:
@@ -78,6 +80,8 @@ def score_system(recipe: Recipe, data: Path, exp: Path, system: System) -> Itera
     for set_name in SCORED_SETS:
         if system.aligner == PLDA_LLR:
             score = _by_likelihood_ratio(exp, system, set_name)
+        elif system.aligner == LDA_PLDA:
+            score = _by_lda_plda(exp, system.enroll, set_name)
         else:
             score = _by_cosine(exp, system, set_name, cohort, settings.top_n)
         for path in _lists(data / set_name):
@@ -133,6 +137,22 @@ def _by_likelihood_ratio(exp: Path, system: System, set_name: str) -> Scorer:
     def score(trials: Trials, enroll_map: Path | None) -> dict[Kind, Scores]:
         profiles = read_enroll_map(enroll_map) if enroll_map is not None else None
         return {COSINE: aligner.scores(enroll, runtime, trials, profiles).astype(np.float32)}
+
+    return score
+
+
+def _by_lda_plda(exp: Path, model: str, set_name: str) -> Scorer:
+    """By LDA and PLDA of one model."""
+    from nessa.alignment.lda_plda import LDAPLDA
+
+    backend = LDAPLDA.load(backend_file(exp, model))
+    folder = embeddings_dir(exp, model, set_name)
+    embeddings = Embeddings.read(folder)
+
+    def score(trials: Trials, enroll_map: Path | None) -> dict[Kind, Scores]:
+        profiles = read_enroll_map(enroll_map) if enroll_map is not None else None
+        with about(folder):
+            return {COSINE: backend.scores(embeddings, trials, profiles).astype(np.float32)}
 
     return score
 

@@ -9,6 +9,7 @@ RAW = "raw"  # embeddings as they were extracted
 NESSA = "nessa"
 PLDA = "plda"
 PLDA_LLR = "plda.llr"  # the aligner of PLDA, scored by its likelihood ratio instead of a cosine
+LDA_PLDA = "lda_plda"  # one model on both sides, scored by LDA and PLDA as in Kaldi's recipes
 SEED = ".seed"  # between "nessa" and an additional seed
 
 
@@ -52,8 +53,9 @@ def aligner_names(recipe: Recipe) -> list[str]:
 
 
 def symmetric_systems(recipe: Recipe) -> list[System]:
-    """Each model with itself, unmapped."""
-    return [System(RAW, model, model) for model in recipe.encoders]
+    """Each model with itself, unmapped: by cosine, and by LDA and PLDA where PLDA is a baseline."""
+    names = [RAW, LDA_PLDA] if PLDA in recipe.baselines else [RAW]
+    return [System(name, model, model) for name in names for model in recipe.encoders]
 
 
 def aligned_systems(recipe: Recipe) -> list[System]:
@@ -77,7 +79,7 @@ def has_as_norm(system: System) -> bool:
     All are, except for NESSA's additional seeds, and a likelihood ratio, which is normalized.
     """
     name = system.aligner
-    return name != PLDA_LLR and (name == NESSA or not is_nessa(name))
+    return name not in (PLDA_LLR, LDA_PLDA) and (name == NESSA or not is_nessa(name))
 
 
 def update_cells(recipe: Recipe) -> list[System]:

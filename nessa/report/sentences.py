@@ -16,7 +16,7 @@ from nessa.files import Record
 from nessa.metrics.table import EER
 from nessa.recipe.config import Recipe
 from nessa.recipe.layout import aligner_dir
-from nessa.recipe.systems import NESSA, RAW, System
+from nessa.recipe.systems import LDA_PLDA, NESSA, RAW, System
 from nessa.report.tables import by_system, controlled_gain_with_interval
 
 Systems = Mapping[tuple[str, str, str], Record]  # of `by_system`
@@ -67,6 +67,13 @@ def _changes(recipe: Recipe, systems: Systems) -> Iterator[str]:
     if (RAW, old, old) in eers and (RAW, new, new) in eers:
         change = relative_change(eers[RAW, new, new], eers[RAW, old, old])
         yield f"new model against old: {change}"
+    back_ends = [
+        f"{relative_change(eers[LDA_PLDA, model, model], eers[RAW, model, model])} ({model})"
+        for model in recipe.update
+        if (LDA_PLDA, model, model) in eers and (RAW, model, model) in eers
+    ]
+    if back_ends:
+        yield f"LDA and PLDA against the cosine, one model: {', '.join(back_ends)}"
     changes = [
         f"{relative_change(eers[NESSA, *pair], eers[LOGIT, *pair])} ({_direction(pair)})"
         for pair in recipe.pairs

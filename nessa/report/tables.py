@@ -10,7 +10,7 @@ from nessa.files import Record
 from nessa.metrics import table
 from nessa.metrics.table import Metric
 from nessa.recipe.config import Recipe
-from nessa.recipe.systems import NESSA, RAW
+from nessa.recipe.systems import LDA_PLDA, NESSA, RAW
 from nessa.text import ABSENT, Row, markdown_columns, plain_columns, share, with_interval, wrapped
 
 MEAN = f"{NESSA}.mean"
@@ -91,6 +91,12 @@ def legend(records: Sequence[Record]) -> list[str]:
             "mean: average over trainings with different seeds, listed below it; alike: each of "
             "them kept the start, which no seed decides."
         )
+    if any(record["aligner"] == LDA_PLDA for record in records):
+        lines.append(
+            "lda_plda: one model on both sides as raw, but scored as Kaldi's recipes do, by LDA, "
+            "length normalization and PLDA, fitted on the align set: what one model gives without "
+            "NESSA. Gains are counted from the raw rows all the same."
+        )
     if any(_is_control(record) for record in records):
         lines.append(
             "control: NESSA fitted with the same model on both sides. Its gain over the raw model "
@@ -136,13 +142,14 @@ def by_system(records: Iterable[Record]) -> dict[tuple[str, str, str], Record]:
 
 
 def ordered_records(records: Sequence[Record]) -> list[Record]:
-    """By trials, then raw models, aligners by update direction, controls; otherwise as given."""
+    """By trials, then raw models, the same by PLDA, aligners by update direction, controls."""
     conditions = list(dict.fromkeys(record["trials"] for record in records))
     pairs = list(dict.fromkeys(_pair(record) for record in records))
 
     def place(record: Record) -> tuple[int, int, int, bool]:
         symmetric = record["enroll"] == record["runtime"]
-        group = 1 if not symmetric else 0 if record["aligner"] == RAW else 2
+        unmapped = {RAW: 0, LDA_PLDA: 1}
+        group = unmapped.get(record["aligner"], 3) if symmetric else 2
         mean_last = record["aligner"] == MEAN
         return conditions.index(record["trials"]), group, pairs.index(_pair(record)), mean_last
 
@@ -207,4 +214,4 @@ def _cell(record: Record) -> Row:
 
 
 def _is_control(record: Record) -> bool:
-    return record["aligner"] != RAW and record["enroll"] == record["runtime"]
+    return record["aligner"] not in (RAW, LDA_PLDA) and record["enroll"] == record["runtime"]

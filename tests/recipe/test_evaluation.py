@@ -172,6 +172,18 @@ def test_the_gain_is_0_for_the_old_model_and_1_for_the_new(
     assert logit["gain"] < 0  # worse than not updating
 
 
+def test_one_model_by_plda_has_a_gain_over_the_raw_models(
+    eval_set: EvalSet, recipe: Recipe
+) -> None:
+    plda = System("lda_plda", "old", "old")
+    for name, trials in eval_set.lists.items():
+        eval_set.write(plda, name, eval_set.draw(trials, 0.4))
+    old, new, ours = of(eval_set.evaluate(recipe, OLD, NEW, plda))
+    assert ours["gain"] == pytest.approx((old["eer"] - ours["eer"]) / (old["eer"] - new["eer"]))
+    assert (old["gain"], new["gain"]) == (0, 1)
+    assert ours["as_norm"] is ours["controlled_gain"] is None
+
+
 def test_the_controlled_gain_lies_between_the_controls(eval_set: EvalSet, recipe: Recipe) -> None:
     records = eval_set.evaluate(recipe, OLD, NEW, LOGIT, NESSA, NESSA2, *CONTROLS)
     eers = {(r["aligner"], r["enroll"], r["runtime"]): r["eer"] for r in of(records)}

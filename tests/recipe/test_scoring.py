@@ -6,14 +6,24 @@ import numpy as np
 import pytest
 
 from nessa.alignment import PLDAAligner
+from nessa.alignment.lda_plda import LDAPLDA
 from nessa.errors import InputError
 from nessa.files import read_json, write_table
 from nessa.kaldi.datadir import read_utt2spk
 from nessa.kaldi.embeddings import Embeddings
-from nessa.recipe.layout import AS_NORM, COSINE, aligner_dir, score_file
+from nessa.recipe.backends import fit_backend
+from nessa.recipe.layout import AS_NORM, COSINE, aligner_dir, backend_file, score_file
+from nessa.recipe.plan import plan
 from nessa.recipe.resolve import load_recipe
 from nessa.recipe.scoring import score_system
-from nessa.recipe.systems import System, aligned_systems, has_as_norm, scored_systems, update_cells
+from nessa.recipe.systems import (
+    System,
+    aligned_systems,
+    has_as_norm,
+    scored_systems,
+    symmetric_systems,
+    update_cells,
+)
 from nessa.scoring.calibration import Calibration
 from nessa.scoring.sides import score_trials
 from nessa.trials import Trials, read_enroll_map, read_scores
@@ -107,6 +117,46 @@ def test_plda_is_scored_by_its_likelihood_ratio_too(toy: Toy) -> None:
         expected = plda.scores(enroll, runtime, trials, enroll_map)
         np.testing.assert_allclose(scores, expected, rtol=1e-5)
     assert not score_file(toy.exp / "scores", ratio, "trials", kind=AS_NORM).exists()
+
+
+def test_models_are_scored_by_lda_and_plda_too(toy: Toy) -> None:
+    recipe = load_recipe(toy.recipe)
+    system = System("lda_plda", "x", "x")
+    assert system not in symmetric_systems(recipe), "only where PLDA is a baseline"
+    with_plda = recipe.model_copy(update={"baselines": ("plda",)})
+    assert system in symmetric_systems(with_plda) and system not in scored_systems(with_plda)
+    assert (dict(plan(recipe))["backends"], dict(plan(with_plda))["backends"]) == ("", "x y")
+    with pytest.raises(InputError, match=r"backends/lda_plda/x.safetensors: no such file"):
+        score(toy, system)
+    path = backend_file(toy.exp, "x")
+    assert fit_backend(toy.data, toy.exp, "x").startswith(f"{path}: LDA from 12 to 12 dimensions")
+    score(toy, system)
+    backend, embeddings = LDAPLDA.load(path), Embeddings.read(toy.x / "eval")
+    profiles = {"trials": None, "trials_profile": read_enroll_map(toy.data / "eval/enroll_map")}
+    for name, enroll_map in profiles.items():
+        trials = Trials.read(toy.data / "eval" / name)
+        _, scores = read_scores(score_file(toy.exp / "scores", system, name))
+        expected = backend.scores(embeddings, trials, enroll_map)
+        np.testing.assert_allclose(scores, expected, rtol=1e-5)
+        assert score_file(toy.exp / "scores", system, name, calibrated=True).is_file()
+    assert not score_file(toy.exp / "scores", system, "trials", kind=AS_NORM).exists()
+    before = path.read_bytes()
+    fit_backend(toy.data, toy.exp, "x")
+    assert path.read_bytes() == before
+
+
+def test_a_back_end_of_another_model_is_named(toy: Toy) -> None:
+    fit_backend(toy.data, toy.exp, "y")
+    backend_file(toy.exp, "y").rename(backend_file(toy.exp, "x"))
+    with pytest.raises(InputError, match=r"embeddings/x/dev: embeddings are of model 'x'"):
+        score(toy, System("lda_plda", "x", "x"))
+
+
+def test_align_speakers_of_one_utterance_are_named(toy: Toy) -> None:
+    path = toy.data / "align/utt2spk"
+    write_table(path, {key: key for key in read_utt2spk(path.parent)})
+    with pytest.raises(InputError, match=r"x/align, .*data/align: no align speaker has two"):
+        fit_backend(toy.data, toy.exp, "x")
 
 
 def test_a_cohort_smaller_than_top_n_is_named(toy: Toy) -> None:

@@ -15,7 +15,12 @@ CITED = re.compile(r"(?:--stage|[Hh]as stage|in stage|after stage|which stage|\b
 
 @pytest.mark.parametrize(
     ("override", "first"),
-    [("aligner.dim=3", "align"), ("scoring.top_n=7", "symmetric"), ("seed=99", "corpus")],
+    [
+        ("aligner.dim=3", "align"),
+        ("scoring.top_n=7", "symmetric"),
+        ("baselines=[logit]", "symmetric"),
+        ("seed=99", "corpus"),
+    ],
 )
 def test_digests_change_from_the_first_stage_that_a_setting_touches(
     override: str, first: str

@@ -154,12 +154,18 @@ def test_order_is_raw_then_aligners_by_direction_then_controls(
         record("nessa", "v1", "v2", seed=1),
         record("logit", "v1", "v2"),
         record("logit", "v2", "v1"),
+        record("lda_plda", "v1", "v1"),
+        record("lda_plda", "v2", "v2"),
         record("raw", "v1", "v1"),
+        record("raw", "v2", "v2"),
         record("raw", "v1", "v1", trials="profile3"),
     ]
     rows = [re.sub(r"[|\s]+", " ", row).strip() for row in draw(shuffled).splitlines()[2:]]
     expected = [
         "raw v1 v1 single",
+        "raw v2 v2 single",
+        "lda_plda v1 v1 single",
+        "lda_plda v2 v2 single",
         "logit v2 v1 single",
         "nessa, mean of 2 v2 v1 single",
         "seeds 1, 2 10.00, 10.00 0.500, 0.500 50.0, 50.0 20.0, 20.0",
@@ -186,7 +192,9 @@ def test_columns_line_up_and_every_markdown_row_has_as_many() -> None:
 
 def test_legend_explains_only_what_is_there() -> None:
     plain = format_records([record("logit", "v2", "v1")])
-    assert "control:" not in plain and "mean:" not in plain
+    assert "control:" not in plain and "mean:" not in plain and "lda_plda:" not in plain
+    one_model = format_records([record("lda_plda", "v1", "v1")])
+    assert "lda_plda: one model on both sides" in one_model and "control:" not in one_model
     full = [record("nessa.mean", "v2", "v1", seed=[1, 2]), record("nessa", "v1", "v1", seed=1)]
     assert "control:" in format_records(full) and "mean:" in format_records(full)
 
@@ -221,6 +229,20 @@ def test_nessa_stands_with_the_mean_of_its_seeds() -> None:
         "single: new model against old: 75.0 % lower EER",
         "single: NESSA against the logit space: 50.0 % lower EER (v2 enrolls, v1 runs), "
         "60.0 % lower EER (v1 enrolls, v2 runs)",
+    ]
+
+
+def test_one_model_by_plda_is_compared_with_its_cosine() -> None:
+    records = [
+        record("raw", "v1", "v1", eer=0.08),
+        record("raw", "v2", "v2", eer=0.02),
+        record("lda_plda", "v1", "v1", eer=0.04),
+        record("lda_plda", "v2", "v2", eer=0.021),
+    ]
+    assert list(compare_systems(make_recipe(), records)) == [
+        "single: new model against old: 75.0 % lower EER",
+        "single: LDA and PLDA against the cosine, one model: 50.0 % lower EER (v1), "
+        "5.0 % higher EER (v2)",
     ]
 
 
