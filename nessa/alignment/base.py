@@ -13,7 +13,7 @@ import numpy.typing as npt
 from safetensors.numpy import save
 from torch import nn
 
-from nessa.alignment.dev import DevSet, judge
+from nessa.alignment.dev import DevSet, calibrate_on, judge
 from nessa.alignment.outliers import OutlierDetector
 from nessa.alignment.table import AlignTable
 from nessa.alignment.views import SIDES, Labels, Matrix, Side
@@ -22,10 +22,12 @@ from nessa.files import atomic_open, write_json
 from nessa.kaldi.embeddings import Embeddings
 from nessa.kaldi.stamps import ModelStamp
 from nessa.metrics.roc import eer
+from nessa.scoring.calibration import Calibration
 from nessa.scoring.cosine import cosine_scores
 
 DESCRIPTION = "aligner.json"
 ARRAYS = "aligner.safetensors"
+CALIBRATION = "calibration.json"
 DETECTOR = "detector"  # begins the names of arrays that are not of the maps
 
 
@@ -41,6 +43,7 @@ class Aligner(ABC):
         fingerprints: of the enrollment and the runtime model, None where they were unstamped.
         detectors: of each side; they find embeddings unlike the align data.
         fitting: what the fit found, for people to read in aligner.json; it decides nothing.
+        calibration: from its cosines to natural-log likelihood ratios, by the dev set; or None.
     """
 
     kind: ClassVar[str]
@@ -51,6 +54,7 @@ class Aligner(ABC):
         self.fingerprints: tuple[str | None, str | None] = (None, None)
         self.detectors: dict[Side, OutlierDetector] = {}
         self.fitting: dict[str, Any] = {}
+        self.calibration: Calibration | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -86,7 +90,7 @@ class Aligner(ABC):
             if shared is not None:
                 raise InputError(f"{shared!r} is both in the align and the dev set")
         self.fingerprints = table.fingerprints
-        self.fitting = {}
+        self.fitting, self.calibration = {}, None
         if dev is not None:
             self.check_models(dev.enroll, dev.runtime)
         views = table if self.by_rows else table.loaded()
@@ -95,6 +99,7 @@ class Aligner(ABC):
             sides = self.map_views(dev.enroll, dev.runtime)
             other = self.mirrored().map_views(dev.runtime, dev.enroll)
             self.fitting |= judge(dev, [sides, other])
+            self.calibration = calibrate_on(dev, [sides, other])
         for side, view in zip(SIDES, (views.enroll, views.runtime), strict=True):
             if not self.keeps(side):
                 self.detectors[side] = OutlierDetector.fit(view, views.labels)
@@ -180,15 +185,20 @@ class Aligner(ABC):
     def save(self, directory: Path | str) -> None:
         """Write aligner.safetensors, then aligner.json; the description comes last.
 
+        With a calibration, calibration.json too, as `nessa calibrate` writes and reads it.
+
         Raises:
             InputError: not fitted.
         """
         self.check_fitted()
         directory = Path(directory)
         arrays = {name: np.ascontiguousarray(array) for name, array in self.state().items()}
-        (directory / DESCRIPTION).unlink(missing_ok=True)  # it does not describe the new arrays
+        for name in (DESCRIPTION, CALIBRATION):  # they do not describe the new arrays
+            (directory / name).unlink(missing_ok=True)
         with atomic_open(directory / ARRAYS, "wb") as file:
             file.write(save(arrays))
+        if self.calibration is not None:
+            write_json(directory / CALIBRATION, self.calibration.to_dict())
         description = {
             "kind": self.kind,
             "settings": self.settings,
@@ -240,7 +250,7 @@ class Aligner(ABC):
         other = type(self)(**self._mirrored_settings())
         arrays = {_other_side(name): array for name, array in self.state().items()}
         other.restore(arrays, self.fingerprints[::-1])
-        other.fitting = self.fitting
+        other.fitting, other.calibration = self.fitting, self.calibration
         return other
 
     def _mirrored_settings(self) -> dict[str, Any]:

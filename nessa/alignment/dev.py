@@ -12,6 +12,7 @@ from nessa.errors import InputError
 from nessa.kaldi.embeddings import Embeddings
 from nessa.metrics.bootstrap import Estimate, bootstrap, difference, mean_estimate
 from nessa.metrics.table import EER
+from nessa.scoring.calibration import Calibration
 from nessa.scoring.cosine import cosine_scores
 from nessa.text import percent
 from nessa.trials import Trials, index_names
@@ -25,7 +26,8 @@ class DevSet:
 
     Attributes:
         enroll, runtime: their embeddings by the two models.
-        trials: labeled pairs of an enrollment and a runtime utterance.
+        trials: labeled pairs of an enrollment and a runtime utterance; the main list.
+        others: further lists of their own, such as of other domains; NESSA heeds all alike.
 
     Raises:
         InputError: trials without labels, or of utterances that one of the models has no
@@ -35,14 +37,21 @@ class DevSet:
     enroll: Embeddings
     runtime: Embeddings
     trials: Trials
+    others: tuple[Trials, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.trials.labels is None:
-            raise InputError("no labels; write `enroll test target|nontarget`")
-        # Both models embed both sides of a trial, for an aligner is judged in both directions.
-        names = [*self.trials.enroll_index.names, *self.trials.test_index.names]
-        for embeddings in (self.enroll, self.runtime):
-            embeddings.rows(names)
+        for trials in self.lists:
+            if trials.labels is None:
+                raise InputError("no labels; write `enroll test target|nontarget`")
+            # Both models embed both sides of a trial, for an aligner is judged in both directions.
+            names = [*trials.enroll_index.names, *trials.test_index.names]
+            for embeddings in (self.enroll, self.runtime):
+                embeddings.rows(names)
+
+    @property
+    def lists(self) -> tuple[Trials, ...]:
+        """All lists, the main one first."""
+        return self.trials, *self.others
 
 
 def dev_errors(trials: Trials, systems: Sequence[Any], draws: int = DRAWS) -> list[Estimate]:
@@ -73,8 +82,20 @@ def speakers_by_targets(trials: Trials) -> tuple[list[str], list[str]]:
     return speaker[enroll].tolist(), speaker[test].tolist()
 
 
+def calibrate_on(dev: DevSet, aligned: Sequence[tuple[Embeddings, Embeddings]]) -> Calibration:
+    """The calibration of an aligner's cosines, of all directions and the main dev list.
+
+    Args:
+        dev: held-out speakers.
+        aligned: the mapped dev set of the enrollment and the test role, in each direction.
+    """
+    scores = [cosine_scores(*pair, dev.trials) for pair in aligned]
+    labels = np.tile(np.asarray(dev.trials.labels), len(aligned))
+    return Calibration.fit(np.concatenate(scores), labels, p_target=0.5)
+
+
 def judge(dev: DevSet, aligned: Sequence[tuple[Embeddings, Embeddings]]) -> dict[str, Any]:
-    """Compare an aligner with not updating, by the EER of the dev trials.
+    """Compare an aligner with not updating, by the EER of the main dev list.
 
     Not updating is the worse of the two models on both sides, by the cosine of raw embeddings.
 

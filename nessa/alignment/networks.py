@@ -1,4 +1,7 @@
-"""Maps as torch modules, and the aligners whose maps are trained as small networks."""
+"""Maps as torch modules, and the aligners whose maps are trained as small networks.
+
+Numbers of equations are those of docs/concepts.md.
+"""
 
 import copy
 import logging
@@ -31,13 +34,13 @@ class Centering(nn.Module):
         self.register_buffer("mean", mean)
 
     def statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, D) -> z (N, D), of unit length, and u = 0 (N,); see `RatioNetwork`."""
+        """(N, D) -> z (N, D), of unit length, and u = 0 (N,); see `Fusion`."""
         z = self(x)
         return z, z.new_zeros(len(z))
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, D) -> (N, D), unit length."""
-        return functional.normalize(functional.normalize(x, dim=1) - self.mean, dim=1)
+        return functional.normalize(functional.normalize(x, dim=1) - self.mean, dim=1)  # (1)
 
 
 class Linear(nn.Module):
@@ -100,7 +103,7 @@ class SideNetwork(nn.Module):
         self.residual = _mlp(inputs, hidden_dim, outputs, dropout) if hidden_dim else None
 
     def statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, D_in) -> z (N, D), of unit length, and u = 0 (N,); see `RatioNetwork`."""
+        """(N, D_in) -> z (N, D), of unit length, and u = 0 (N,); see `Fusion`."""
         z = self(x)
         return z, z.new_zeros(len(z))
 
@@ -112,21 +115,12 @@ class SideNetwork(nn.Module):
 
 
 class RatioNetwork(nn.Module):
-    """f or g of NESSA's likelihood ratio: a model's embedding -> z and u, given as one unit vector.
+    """A side of NESSA's likelihood ratio: a model's embedding -> z and u.
 
         z = P w + k r_z(w),   u = z Q z^T + r_u(w),   w = W c,   c = normalize(normalize(x) - mean)
 
     The score of a trial is z_x . z_y + u_x + u_y, up to a constant a natural-log likelihood ratio.
     With P and Q of `plda.Ratio` and r = 0, which is the start, it is two-view PLDA's.
-
-    As any cosine can score it, so can every tool and index that knows cosines: with v = a (u - b),
-    b and a = `balance` constants that make v as long as 1/a, and R = `radius` beyond all lengths,
-
-        enroll [z, v, 1/a, s, 0] / R,   runtime [z, 1/a, v, 0, s] / R
-
-    have unit length by the choice of s, and the product (z_x . z_y + u_x + u_y - b_x - b_y) / R^2:
-    what makes a search for the largest inner product one for the largest cosine (Bachrach et al.
-    2014). What lies beyond `LONGEST` of the radius, unlike all align data, is drawn in to it.
 
     Args:
         mean: of the model's length-normalized align embeddings, shape (D_in,).
@@ -136,17 +130,10 @@ class RatioNetwork(nn.Module):
         spread: k, the standard deviation of the start's z.
         hidden_dim: width of the MLP r; 0 leaves it out.
         dropout: on its hidden layer, in training.
-
-    Attributes:
-        role: which of the two vectors `forward` gives.
     """
 
     whitening: Tensor
     spread: Tensor
-    offset: Tensor  # b
-    balance: Tensor
-    radius: Tensor
-    LONGEST = 0.95
 
     def __init__(
         self,
@@ -161,24 +148,65 @@ class RatioNetwork(nn.Module):
         super().__init__()
         inputs, outputs = projection.shape
         self.register_buffer("whitening", whitening)
-        constants = {"spread": spread, "offset": 0.0, "balance": 1.0, "radius": 1.0}
-        for name, value in constants.items():
-            self.register_buffer(name, torch.tensor([value], dtype=torch.float32))
+        self.register_buffer("spread", torch.tensor([spread], dtype=torch.float32))
         self.centering = Centering(mean)
         self.linear = nn.Linear(inputs, outputs, bias=False)
         self.linear.weight.data = projection.T.contiguous()
         self.quadratic = nn.Parameter(quadratic)
         self.residual = _mlp(inputs, hidden_dim, outputs + 1, dropout) if hidden_dim else None
-        self.role: Side = "enroll"
 
     def statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(N, D_in) -> z (N, D) and u (N,)."""
-        w = self.centering(x) @ self.whitening
+        w = self.centering(x) @ self.whitening  # (2)
         z, bent = self.linear(w), 0.0
         if self.residual is not None:
             residual = self.residual(w)
-            z, bent = z + self.spread * residual[:, :-1], residual[:, -1]
-        return z, ((z @ self.quadratic) * z).sum(dim=1) + bent
+            z, bent = z + self.spread * residual[:, :-1], residual[:, -1]  # (3)
+        return z, ((z @ self.quadratic) * z).sum(dim=1) + bent  # (4)
+
+
+class Fusion(nn.Module):
+    """f or g of NESSA: weighted parts side by side, given as one unit vector.
+
+    With parts k that score z_xk . z_yk + u_xk + u_yk and weights w_k, all of one trial is again
+    z_x . z_y + u_x + u_y, of z = (w_k^1/2 z_k for all k) and u = sum of w_k u_k.
+
+    As any cosine can score it, so can every tool and index that knows cosines: with v = a (u - b),
+    b and a = `balance` constants that make v as long as 1/a, and R = `radius` beyond all lengths,
+
+        enroll [z, v, 1/a, s, 0] / R,   runtime [z, 1/a, v, 0, s] / R
+
+    have unit length by the choice of s, and the product (z_x . z_y + u_x + u_y - 2 b) / R^2:
+    what makes a search for the largest inner product one for the largest cosine (Bachrach et al.
+    2014). What lies beyond `LONGEST` of the radius, unlike all align data, is drawn in to it.
+
+    Args:
+        parts: K modules that have `statistics`.
+        weights: w of each.
+
+    Attributes:
+        role: which of the two vectors `forward` gives.
+    """
+
+    weights: Tensor
+    offset: Tensor  # b
+    balance: Tensor
+    radius: Tensor
+    LONGEST = 0.95
+
+    def __init__(self, parts: Sequence[nn.Module], weights: Sequence[float]) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(parts)
+        self.register_buffer("weights", torch.tensor(weights, dtype=torch.float32))
+        for name, value in {"offset": 0.0, "balance": 1.0, "radius": 1.0}.items():
+            self.register_buffer(name, torch.tensor([value], dtype=torch.float32))
+        self.role: Side = "enroll"
+
+    def statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, D_in) -> z (N, D), D the sum of the parts' dimensions, and u (N,)."""
+        zs, us = zip(*(part.statistics(x) for part in self.parts), strict=True)  # for (6)
+        z = torch.cat([w.sqrt() * z for w, z in zip(self.weights, zs, strict=True)], dim=1)
+        return z, torch.stack(us, dim=1) @ self.weights
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, D_in) -> (N, D + 4), unit length."""
@@ -217,10 +245,13 @@ class NetworkAligner(Aligner):
         super().__init__()
         self.modules: dict[Side, nn.Module] = {}
 
-    def new_network(self, mean: Matrix, whitening: Matrix, start: Matrix) -> SideNetwork:
+    def new_network(
+        self, mean: Matrix, whitening: Matrix, start: Matrix, hidden_dim: int | None = None
+    ) -> SideNetwork:
         """A fresh network of mean (D_in,), W (D_in, D_in) and P (D_in, D); see `SideNetwork`."""
         m, w, p = map(torch.from_numpy, (mean, whitening, start))
-        return SideNetwork(m, w, p, self.hidden_dim, self.dropout)
+        hidden = self.hidden_dim if hidden_dim is None else hidden_dim
+        return SideNetwork(m, w, p, hidden, self.dropout)
 
     def new_ratio_network(
         self, mean: Matrix, whitening: Matrix, start: Matrix, quadratic: Matrix, spread: float
@@ -270,7 +301,7 @@ class NetworkAligner(Aligner):
     def _set_modules(self, modules: dict[Side, nn.Module]) -> None:
         self.modules = modules
         for side, module in modules.items():
-            if isinstance(module, RatioNetwork):
+            if isinstance(module, Fusion):
                 module.role = side
         self.arrays = {
             f"{side}.{name}": tensor.detach().cpu().numpy()
@@ -297,17 +328,26 @@ class NetworkAligner(Aligner):
 
     def _empty_module(self, weights: dict[str, npt.NDArray[Any]]) -> nn.Module:
         """A module of the kind and the dimensions that its weights tell."""
+        if "weights" in weights:
+            parts = []
+            for k in range(len(weights["weights"])):
+                prefix = f"parts.{k}."
+                own = {
+                    n.removeprefix(prefix): a for n, a in weights.items() if n.startswith(prefix)
+                }
+                parts.append(self._empty_module(own))
+            return Fusion(parts, weights["weights"].tolist())
         if "mean" in weights:
             return Centering(torch.from_numpy(weights["mean"]))
-        start = weights["linear.weight"].T
-        given = weights["centering.mean"], weights["whitening"], start
+        given = weights["centering.mean"], weights["whitening"], weights["linear.weight"].T
         if "quadratic" in weights:
             return self.new_ratio_network(*given, weights["quadratic"], 1.0)
-        return self.new_network(*given)
+        return self.new_network(*given, None if "residual.0.weight" in weights else 0)
 
     def input_dim(self, side: Side) -> int:
-        """Dx or Dy: the rows of a module's buffers, a mean and a matrix."""
-        return len(next(self.modules[side].buffers()))
+        """Dx or Dy: the length of a mean."""
+        names = (name for name in self.arrays if name.startswith(side) and name.endswith("mean"))
+        return len(self.arrays[next(names)])
 
     def network(self, side: Side) -> nn.Module:
         """The map of one side; see `Aligner.network`."""

@@ -3,12 +3,15 @@
 The paper's abstract is all we know of its layers and losses; the choices below are ours.
 Symbols as in the method: x (Dx) enrollment, y (Dy) runtime embedding, f and g the two networks,
 
-    z = P w + k r_z(w),   u = z Q z^T + r_u(w),   w = W c,   c = normalize(normalize(x) - mean),
+    c = normalize(normalize(x) - mean)  (1),   w = W c  (2),
+    z = P w + k r_z(w)  (3),   u = z Q z^T + r_u(w)  (4),
 
 W a whitening, P and Q a linear map and a quadratic form that start as two-view PLDA, r a small MLP
-that starts at zero. A trial's score, z_x . z_y + u_x + u_y, is up to a constant its natural-log
-likelihood ratio; see `networks.RatioNetwork`. Where CCA or regression is the better start by dev
-EER, or the cosine is asked for, z has unit length and u is 0; see `networks.SideNetwork`.
+that starts at zero. A trial's score, z_x . z_y + u_x + u_y (5), is up to a constant its natural-log
+likelihood ratio; see `networks.RatioNetwork`. Beside it stand the cosines of CCA and of regression
+both ways, which few align speakers or strong models may need, weighed by logistic regression on
+dev (6); see `networks.Fusion`. Where the cosine is asked for, there is one part, whose z has unit
+length, and u is 0; see `networks.SideNetwork`.
 
 A batch holds P speakers x K utterances; the K are split at random into an enrollment part,
 averaged to a profile in its own model's space, and a runtime part, so that an utterance is never on
@@ -19,7 +22,8 @@ profiles meet.
 
 import copy
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -31,10 +35,12 @@ from torch import Tensor, nn
 from nessa.alignment.config import NeuralConfig
 from nessa.alignment.covariance import cross_product, least_squares, whitening
 from nessa.alignment.dev import DevSet, dev_errors
+from nessa.alignment.fusing import fit_weights
 from nessa.alignment.networks import (
     DEVICE,
     ROWS_PER_BLOCK,
     Centering,
+    Fusion,
     NetworkAligner,
     RatioNetwork,
 )
@@ -46,7 +52,7 @@ from nessa.alignment.starts import (
     choose_start,
     find_joins,
     find_starts,
-    first_start,
+    labels_of,
     random_start,
 )
 from nessa.alignment.table import AlignTable
@@ -76,6 +82,7 @@ INITIAL_SCALE = 15.0  # of the cosines in the loss; learned
 START_RATE = 0.1
 STARTED = ("linear.weight", "quadratic")
 CONFIDENCE = 0.8  # training is kept where it lowers the dev EER in this share of the draws
+JOIN_SCALES = (1.0, 0.7, 0.5, 0.3, 0.2)  # of a ratio beside a side that stays as it was weighed
 MARGIN = 1.25  # by which the radius exceeds the longest vector of the align set
 
 
@@ -150,54 +157,67 @@ class NeuralAligner(NetworkAligner):
         torch.manual_seed(self.seed)
         given = self.config.dropout
         self.dropout = dropout_for(int(labels.max()) + 1) if given is None else given
-        modules = self.initial_modules(enroll, runtime, labels, dev)
-        start = copy.deepcopy(modules)
-        training = Training(self.config, modules, (enroll, runtime), labels, self.seed)
+        trained, *others = self.initial_modules(enroll, runtime, labels, dev)
+        start = copy.deepcopy(trained)
+        training = Training(self.config, trained, (enroll, runtime), labels, self.seed)
         steps, interval = self.config.steps, self.config.evaluate_every
-        kept = self.train_modules(modules, training.step, steps, interval, dev)
+        kept = self.train_modules(trained, training.step, steps, interval, dev)
         if dev is not None and kept and not self._improves_on(start, dev):
             log.info("the start is kept: on dev, training does not improve it beyond noise")
             self._set_modules(start)
             kept = 0
         self.fitting["step"] = kept
-        self._set_lengths({"enroll": enroll, "runtime": runtime})
+        if self._gives_ratios():
+            self._fuse([self.modules, *others], dev)
+            self._set_lengths({"enroll": enroll, "runtime": runtime})
 
     def initial_modules(
         self, enroll: Rows, runtime: Rows, labels: Labels, dev: DevSet | None = None
-    ) -> dict[Side, nn.Module]:
-        """The two sides as training sets out from them: views (N, Dx), (N, Dy), labels (N,)."""
+    ) -> list[dict[Side, nn.Module]]:
+        """The two sides of each part as training sets out from them; the first part is trained.
+
+        Args:
+            enroll, runtime: views (N, Dx), (N, Dy).
+            labels: speakers (N,).
+            dev: held-out speakers.
+        """
         views: dict[Side, Rows] = {"enroll": enroll, "runtime": runtime}
         means = {side: fit_mean(view) for side, view in views.items()}
         around = {side: centered(view, means[side]) for side, view in views.items()}
         kept = self._frozen or self.KEPT_BY_MODE.get(self.config.mode)
-        trained = [side for side in SIDES if side != kept]
         shrinkage = self.config.whitening_shrinkage
-        whitenings = {side: whitening(around[side], shrinkage) for side in trained}
+        whitenings = {s: whitening(around[s], shrinkage) for s in SIDES if s != kept}
         if kept is None:
-            start = self._start(around["enroll"], around["runtime"], labels, means, dev)
-            self.fitting["start"] = start.label
-            return {
-                side: self._started(around[side], means[side], whitenings[side], start, place)
-                for place, side in enumerate(SIDES)
-            }
+            starts = self._starts(around["enroll"], around["runtime"], labels, means, dev)
+            self.fitting["start"] = starts[0].label
+            self.fitting["parts"] = [start.label for start in starts]
+            hidden = [self.hidden_dim, *(0 for _ in starts[1:])]  # none in what is not trained
+            return [
+                {
+                    s: self._started(around[s], means[s], whitenings[s], start, place, width)
+                    for place, s in enumerate(SIDES)
+                }
+                for start, width in zip(starts, hidden, strict=True)
+            ]
         if self._frozen is None:
             self.modules[kept] = Centering(torch.from_numpy(means[kept]))
         module = self.modules[kept].requires_grad_(False)
         target = Mapped(views[kept], lambda rows: _statistics(module, rows)[0])
-        (side,) = trained
+        (side,) = whitenings
         given = means[side], whitenings[side]
-        if isinstance(module, RatioNetwork):
+        if isinstance(module, Fusion):
             join = self._join(module, target, around[side], labels, means[side], dev)
             self.fitting["start"] = join.label
-            joined = self._started(around[side], *given, join, SIDES.index(side))
+            place = SIDES.index(side)
+            joined = self._started(around[side], *given, join, place, self.hidden_dim)
         else:  # starts as a regression onto the other
             joined = self.new_network(*given, least_squares(around[side], given[1], target))
         modules: dict[Side, nn.Module] = {kept: module, side: joined}
-        return {side: modules[side] for side in SIDES}
+        return [{side: modules[side] for side in SIDES}]
 
     def _join(
         self,
-        kept: RatioNetwork,
+        kept: Fusion,
         target: Rows,
         joining: Rows,
         labels: Labels,
@@ -207,7 +227,7 @@ class NeuralAligner(NetworkAligner):
         """The map of a centered view that joins the z of a side that stays as it is."""
         candidates = find_joins(target, joining, labels)
         if dev is None:
-            return first_start(candidates)
+            return next(candidates)
         pair = dev.enroll, dev.runtime
         place = 0 if self._frozen == "runtime" else 1  # of the side that joins
         stays = _statistics(kept, pair[1 - place].matrix)
@@ -217,34 +237,43 @@ class NeuralAligner(NetworkAligner):
             own = start.statistics(x, place)
             return (own, stays) if place == 0 else (stays, own)
 
-        return choose_start(candidates, statistics, dev)
+        chosen = choose_start(candidates, statistics, dev)
+        return choose_start(map(chosen.scaled, JOIN_SCALES), statistics, dev)
 
-    def _start(
+    def _starts(
         self,
         enroll: Rows,
         runtime: Rows,
         labels: Labels,
         means: Mapping[Side, Matrix],
         dev: DevSet | None,
-    ) -> Start:
-        """The maps of both sides that training sets out from, of centered views."""
+    ) -> list[Start]:
+        """Maps of both sides, of centered views: the one to train, and those to fuse with it."""
         if self.config.start == "random":
-            return random_start(enroll.shape[1], runtime.shape[1], self.config)
-        candidates = find_starts(enroll, runtime, labels, self.config)
+            return [random_start(enroll.shape[1], runtime.shape[1], self.config)]
+        found = find_starts(enroll, runtime, labels, self.config)
+        if self.config.score == "cosine":  # one space, of one aligner
+            found = {"best": chain(*found.values())}
+        statistics = None
         if dev is None:
-            return first_start(candidates)
-        x = center(dev.enroll.matrix, means["enroll"])
-        y = center(dev.runtime.matrix, means["runtime"])
-        return choose_start(candidates, lambda s: (s.statistics(x, 0), s.statistics(y, 1)), dev)
+            found = dict([next(iter(found.items()))])
+        else:
+            x = center(dev.enroll.matrix, means["enroll"])
+            y = center(dev.runtime.matrix, means["runtime"])
+
+            def statistics(start: Start) -> tuple[Statistics, Statistics]:
+                return start.statistics(x, 0), start.statistics(y, 1)
+
+        return [choose_start(candidates, statistics, dev) for candidates in found.values()]
 
     def _started(
-        self, centered: Rows, mean: Matrix, white: Matrix, start: Start, place: int
+        self, centered: Rows, mean: Matrix, white: Matrix, start: Start, place: int, hidden_dim: int
     ) -> nn.Module:
         """The network of a side that maps as the start does."""
         projection = np.linalg.solve(white.astype(np.float64), start.maps[place])
         if start.quadratics is None:
             projection /= np.linalg.norm(projection, 2)  # the length of z does not count
-            return self.new_network(mean, white, projection.astype(np.float32))
+            return self.new_network(mean, white, projection.astype(np.float32), hidden_dim)
         covariance = cross_product(centered, centered) / len(centered)
         powers = np.einsum("id,ij,jd->d", start.maps[place], covariance, start.maps[place])
         arrays = (projection.astype(np.float32), start.quadratics[place].astype(np.float32))
@@ -252,11 +281,11 @@ class NeuralAligner(NetworkAligner):
 
     def _improves_on(self, start: dict[Side, nn.Module], dev: DevSet) -> bool:
         """Whether the dev EER is lower than the start's in nearly all draws of dev speakers."""
-        systems: list[Floats] = []
+        errors = []
         for modules in (start, self.modules):
-            systems += both_ways_scores(*dev_statistics(modules, dev), dev)
-        errors = dev_errors(dev.trials, systems)
-        won = difference(mean_estimate(errors[:2]), mean_estimate(errors[2:]))
+            scored = both_ways_scores(*dev_statistics(modules, dev), dev)
+            errors.append(mean_estimate([dev_errors(t, [scores])[0] for t, scores in scored]))
+        won = difference(*errors)
         share = float(np.mean(won.draws > 0))
         log.info(
             "dev EER of the start less %.4f, above 0 in %.0f %% of the draws of speakers",
@@ -264,22 +293,46 @@ class NeuralAligner(NetworkAligner):
         )  # fmt: skip
         return share >= CONFIDENCE
 
+    def _gives_ratios(self) -> bool:
+        """Whether the score is a ratio: where no side is but centered."""
+        return self.config.score == "ratio" and not any(
+            isinstance(module, Centering) for module in self.modules.values()
+        )
+
+    def _fuse(self, parts: Sequence[Mapping[Side, nn.Module]], dev: DevSet | None) -> None:
+        """Put the parts that are worth it side by side; a side that stays has them already."""
+        weights = {0: 1.0}
+        if dev is not None and len(parts) > 1:
+            scored = [both_ways_scores(*dev_statistics(part, dev), dev) for part in parts]
+            labels = np.concatenate([labels_of(trials) for trials, _ in scored[0]])
+            scores = [np.concatenate([own for _, own in part]) for part in scored]
+            weights = fit_weights(scores, labels)
+        if labels := self.fitting.pop("parts", None):
+            self.fitting["weights"] = {labels[k]: weight for k, weight in weights.items()}
+            log.info("weights: %s", self.fitting["weights"])
+        sides = {side: [parts[k][side] for k in weights] for side in SIDES}
+        self._set_modules(
+            {
+                side: self.modules[side] if side == self._frozen
+                else Fusion(modules, list(weights.values()))
+                for side, modules in sides.items()
+            }
+        )  # fmt: skip
+
     def _set_lengths(self, views: Mapping[Side, Rows]) -> None:
-        """Choose the constants by which a ratio becomes a cosine; see `RatioNetwork`."""
-        ratios = {s: m for s, m in self.modules.items() if isinstance(m, RatioNetwork)}
+        """Choose the constants by which a ratio becomes a cosine; see `Fusion`."""
+        modules = {side: m for side, m in self.modules.items() if isinstance(m, Fusion)}
         names = ("offset", "balance", "radius")
-        if not ratios:
-            return
         if self._frozen is None:
-            lengths = [_lengths(module, views[side]) for side, module in ratios.items()]
+            lengths = [_lengths(module, views[side]) for side, module in modules.items()]
             squares, values = (np.concatenate(parts) for parts in zip(*lengths, strict=True))
             offset = values.mean()  # one for both sides, whose profiles may share a gallery
             balance = 1 / np.sqrt(max(values.std(), 1e-6))
             longest = (squares + (balance * (values - offset)) ** 2).max() + 1 / balance**2
             constants = [offset, balance, MARGIN * np.sqrt(longest)]
         else:
-            constants = [float(getattr(ratios[self._frozen], name)) for name in names]
-        for side, module in ratios.items():
+            constants = [float(getattr(modules[self._frozen], name)) for name in names]
+        for side, module in modules.items():
             if side != self._frozen:
                 for name, value in zip(names, constants, strict=True):
                     getattr(module, name).fill_(float(value))
@@ -323,7 +376,7 @@ def _statistics(module: nn.Module, matrix: Matrix) -> tuple[Matrix, Matrix]:
     return z, u
 
 
-def _lengths(module: RatioNetwork, view: Rows) -> tuple[Floats, Floats]:
+def _lengths(module: Fusion, view: Rows) -> tuple[Floats, Floats]:
     """Squared lengths of z and values of u, each (N,), of a side's align embeddings."""
     squares, values = [], []
     for rows in blocks(len(view)):
@@ -359,7 +412,7 @@ class Training:
         ]
         self.speakers = SpeakerBatches(labels)
         self.rng = np.random.default_rng(seed)
-        ratio = any(isinstance(module, RatioNetwork) for module in modules.values())
+        ratio = any(isinstance(module, RatioNetwork | Fusion) for module in modules.values())
         scale = torch.tensor(1.0 if ratio else INITIAL_SCALE, device=DEVICE)
         self.log_scale = nn.Parameter(scale.log())
         named = [(n, w) for m in modules.values() for n, w in m.named_parameters()]
@@ -399,7 +452,8 @@ class Training:
         means = x(rows[:, :size].ravel()).unflatten(0, (speakers, size)).mean(dim=1)
         profiles, u = enroll.statistics(means)  # (P, D), (P,)
         tests, v = runtime.statistics(y(rows[:, size:].ravel()))  # (P * R, D), (P * R,)
-        similarity = self.log_scale.exp() * (profiles @ tests.T + u[:, None] + v)  # (P, P * R)
+        scores = profiles @ tests.T + u[:, None] + v  # (5), (P, P * R)
+        similarity = self.log_scale.exp() * scores
         return supervised_contrastive(similarity.unflatten(1, (speakers, -1)))
 
 

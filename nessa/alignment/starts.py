@@ -1,18 +1,19 @@
-"""Where NESSA sets out from: the best of the linear aligners, by the EER of the dev trials."""
+"""Where NESSA sets out from: of each linear aligner the best by the EER of the dev trials."""
 
 import logging
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from nessa.alignment.config import NeuralConfig
 from nessa.alignment.covariance import cross_product
 from nessa.alignment.dev import DevSet
 from nessa.alignment.linear import canonical_maps
 from nessa.alignment.plda import Scatter
-from nessa.alignment.views import Floats, Labels, Matrix, Rows, length_normalize
-from nessa.errors import InputError
+from nessa.alignment.views import SIDES, Floats, Labels, Matrix, Rows, length_normalize
+from nessa.kaldi.embeddings import Embeddings
 from nessa.metrics.roc import eer
 from nessa.trials import Trials
 
@@ -43,9 +44,18 @@ class Start(NamedTuple):
             return length_normalize(z.astype(np.float32)), np.zeros(len(z))
         return z, np.einsum("nd,nd->n", z @ self.quadratics[side], z)
 
+    def scaled(self, scale: float) -> "Start":
+        """The same, its z and u times a number, beside a side that stays as it is."""
+        assert self.quadratics is not None
+        (m_x, m_y), (q_x, q_y) = self.maps, self.quadratics
+        maps, quadratics = (m_x * scale, m_y * scale), (q_x / scale, q_y / scale)
+        return Start(f"{self.label}, times {scale}", maps, quadratics)
 
-def find_starts(a: Rows, b: Rows, labels: Labels, config: NeuralConfig) -> Iterator[Start]:
-    """Yield the candidates, of at most `config.dim` dimensions, the best guess first.
+
+def find_starts(
+    a: Rows, b: Rows, labels: Labels, config: NeuralConfig
+) -> dict[str, Iterator[Start]]:
+    """The candidates of each linear aligner that takes part, the best guess first.
 
     Args:
         a, b: centered views of the align utterances, (N, Dx), (N, Dy).
@@ -55,42 +65,37 @@ def find_starts(a: Rows, b: Rows, labels: Labels, config: NeuralConfig) -> Itera
     Raises:
         InputError: no speaker has two utterances.
     """
-    wanted = config.start
-    if config.score == "ratio" and wanted in ("best", "plda"):
-        for label, model in Scatter.of(a, b, labels).models(config.dim):
-            yield Start(f"PLDA, {label}", model.maps, model.quadratics)
-    if wanted in ("best", "cca"):
-        for label, maps in canonical_maps(a, b, labels, config.dim):
-            yield Start(f"CCA, {label}", maps)
-    if wanted in ("best", "ridge"):
-        yield from _regressions(a, b, config.dim)
+    makers: dict[str, Callable[[], Iterator[Start]]] = {
+        "plda": lambda: _ratios(a, b, labels, config.dim),
+        "cca": lambda: _correlations(a, b, labels, config.dim),
+        "ridge": lambda: _regressions(a, b, 0),
+        "ridge back": lambda: _regressions(a, b, 1),
+    }
+    if config.score == "cosine":
+        del makers["plda"]
+    wanted = {n for n in makers if config.start in ("best", n.split()[0])}
+    return {name: make() for name, make in makers.items() if name in wanted}
 
 
-def _regressions(a: Rows, b: Rows, dim: int) -> Iterator[Start]:
-    """Each view beside the other one's regression onto it, both of unit power.
+def _ratios(a: Rows, b: Rows, labels: Labels, dim: int) -> Iterator[Start]:
+    for label, model in Scatter.of(a, b, labels).models(dim):
+        yield Start(f"PLDA, {label}", model.maps, model.quadratics)
 
-    z_x = [x, x V], z_y = [y W, y]: the score is the mean of those in both models' spaces.
-    """
-    if a.shape[1] + b.shape[1] > dim:
-        return
-    c_aa, c_bb, c_ab = cross_product(a, a), cross_product(b, b), cross_product(a, b)
+
+def _correlations(a: Rows, b: Rows, labels: Labels, dim: int) -> Iterator[Start]:
+    for label, maps in canonical_maps(a, b, labels, dim):
+        yield Start(f"CCA, {label}", maps)
+
+
+def _regressions(a: Rows, b: Rows, onto: int) -> Iterator[Start]:
+    """One view as it is, and the other one's regression onto it, for each penalty."""
+    x, y = (a, b) if onto == 0 else (b, a)
+    identity, gram, cross = np.eye(x.shape[1]), cross_product(y, y), cross_product(y, x)
+    unit = np.trace(gram) / len(gram) * np.eye(len(gram))
     for penalty in PENALTIES:
-        to_b, to_a = _ridge(c_aa, c_ab, penalty), _ridge(c_bb, c_ab.T, penalty)
-        maps = (
-            np.hstack([np.eye(len(c_aa)), to_b / _power(to_b, c_aa, len(a))]),
-            np.hstack([to_a / _power(to_a, c_bb, len(b)), np.eye(len(c_bb))]),
-        )
-        yield Start(f"regression both ways, penalty {penalty}", maps)
-
-
-def _ridge(gram: Floats, cross: Floats, penalty: float) -> Floats:
-    scaled = penalty * np.trace(gram) / len(gram) * np.eye(len(gram))
-    return np.linalg.solve(gram + scaled, cross)
-
-
-def _power(map_: Floats, gram: Floats, count: int) -> float:
-    """Root mean square length of the N rows behind a Gram matrix, mapped."""
-    return float(np.sqrt(np.trace(map_.T @ gram @ map_) / count))
+        map_ = np.linalg.solve(gram + penalty * unit, cross)
+        label = f"regression onto {SIDES[onto]}, penalty {penalty}"
+        yield Start(label, (identity, map_) if onto == 0 else (map_, identity))
 
 
 def find_joins(kept: Rows, joining: Rows, labels: Labels) -> Iterator[Start]:
@@ -123,60 +128,62 @@ def random_start(enroll_dim: int, runtime_dim: int, config: NeuralConfig) -> Sta
 
 def choose_start(
     candidates: Iterator[Start],
-    statistics: Callable[[Start], tuple[Statistics, Statistics]],
-    dev: DevSet,
+    statistics: Callable[[Start], tuple[Statistics, Statistics]] | None,
+    dev: DevSet | None,
 ) -> Start:
-    """The candidate of the lowest dev EER, of both update directions.
+    """The candidate of the lowest dev EER, of both update directions; without dev the first.
 
     Args:
         candidates: at least one.
         statistics: gives z and u of the dev set's two sides under a candidate.
-        dev: their keys, and the trials.
-
-    Raises:
-        InputError: no candidate has as few dimensions as were asked for.
+        dev: held-out speakers, or None.
     """
+    if dev is None or statistics is None:
+        return next(candidates)
     best, lowest = None, np.inf
     for start in candidates:
         error = both_ways_eer(*statistics(start), dev)
         log.info("start: %s: dev EER %.4f", start.label, error)
         if best is None or error < lowest:
             best, lowest = start, error
-    return best or first_start(candidates)
+    assert best is not None
+    return best
 
 
-def first_start(candidates: Iterator[Start]) -> Start:
-    """The first candidate.
-
-    Raises:
-        InputError: there is none.
-    """
-    start = next(candidates, None)
-    if start is None:
-        raise InputError("start: no such start has as few dimensions as dim; raise dim")
-    return start
-
-
-def both_ways_scores(x: Statistics, y: Statistics, dev: DevSet) -> tuple[Floats, Floats]:
-    """Scores (T,) of the dev trials with x enrolled and y tested, and the other way round."""
-    return _scores(x, y, dev), _scores(y, x, dev, swapped=True)
+def both_ways_scores(x: Statistics, y: Statistics, dev: DevSet) -> list[tuple[Trials, Floats]]:
+    """Each dev list twice, with scores (T,): x enrolled and y tested, and the other way round."""
+    return [
+        (trials, scores)
+        for trials in dev.lists
+        for scores in (
+            _scores((x, dev.enroll), (y, dev.runtime), trials),
+            _scores((y, dev.runtime), (x, dev.enroll), trials),
+        )
+    ]
 
 
 def both_ways_eer(x: Statistics, y: Statistics, dev: DevSet) -> float:
-    """Mean EER of both directions, since the space serves both."""
-    assert dev.trials.labels is not None
-    return float(np.mean([eer(s, dev.trials.labels) for s in both_ways_scores(x, y, dev)]))
+    """Mean EER of all lists and both directions, since the space serves both."""
+    scored = both_ways_scores(x, y, dev)
+    return float(np.mean([eer(scores, labels_of(trials)) for trials, scores in scored]))
 
 
-def _scores(enroll: Statistics, runtime: Statistics, dev: DevSet, swapped: bool = False) -> Floats:
-    """z_x . z_y + u_x + u_y of each trial."""
-    trials: Trials = dev.trials
-    keyed = (dev.runtime, dev.enroll) if swapped else (dev.enroll, dev.runtime)
+def labels_of(trials: Trials) -> npt.NDArray[np.bool_]:
+    """(T,), of a list that has labels."""
+    assert trials.labels is not None
+    return trials.labels
+
+
+def _scores(
+    enroll: tuple[Statistics, Embeddings], runtime: tuple[Statistics, Embeddings], trials: Trials
+) -> Floats:
+    """z_x . z_y + u_x + u_y of each trial; the embeddings tell the rows of the statistics."""
+    indices = trials.enroll_index, trials.test_index
     rows = [
         embeddings.rows(index.names)[index.codes]
-        for embeddings, index in zip(keyed, (trials.enroll_index, trials.test_index), strict=True)
+        for (_, embeddings), index in zip((enroll, runtime), indices, strict=True)
     ]
-    (z_x, u_x), (z_y, u_y) = enroll, runtime
+    (z_x, u_x), (z_y, u_y) = enroll[0], runtime[0]
     scores = u_x[rows[0]].astype(np.float64) + u_y[rows[1]]
     step = max(1, TRIAL_FLOATS // z_x.shape[1])
     for first in range(0, len(scores), step):

@@ -8,10 +8,11 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from nessa.alignment import ALIGNERS
-from nessa.alignment.base import ARRAYS, DESCRIPTION, Aligner
+from nessa.alignment.base import ARRAYS, CALIBRATION, DESCRIPTION, Aligner
 from nessa.alignment.neural import NeuralAligner
 from nessa.errors import InputError
 from nessa.files import read_json
+from nessa.scoring.calibration import read_calibration
 
 
 def aligner_class(kind: str) -> type[Aligner]:
@@ -50,6 +51,8 @@ def load(directory: Path | str) -> Aligner:
         raise InputError(f"{path}: {error}; fit it again") from None
     aligner.restore(arrays, description["fingerprints"])
     aligner.fitting = description.get("fitting", {})
+    if (calibration := Path(directory) / CALIBRATION).is_file():
+        aligner.calibration = read_calibration(calibration)
     return aligner
 
 

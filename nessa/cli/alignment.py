@@ -49,6 +49,7 @@ def align(
     from nessa.alignment.dev import DevSet
     from nessa.alignment.store import load_to_update
     from nessa.alignment.table import AlignTable
+    from nessa.evaluation.conditions import utterance_lists
     from nessa.kaldi.embeddings import Embeddings
     from nessa.recipe.aligners import make_aligner
     from nessa.recipe.resolve import load_recipe
@@ -62,10 +63,10 @@ def align(
         made, options = load_to_update(start), {"freeze": freeze}
     else:
         raise click.UsageError("give --recipe and --aligner, or --freeze and --from")
-    trials = Trials.read(data / "dev" / "trials")
+    main, *others = map(Trials.read, utterance_lists(data / "dev"))
     dev_sides = Embeddings.read(enroll / "dev"), Embeddings.read(runtime / "dev")
     with about(data / "dev" / "trials", enroll / "dev", runtime / "dev"):
-        dev = DevSet(*dev_sides, trials)
+        dev = DevSet(*dev_sides, main, tuple(others))
     places = enroll / "align", runtime / "align", data / "align"
     table = AlignTable.open(*places)
     with about(*places):

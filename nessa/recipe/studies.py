@@ -19,7 +19,7 @@ from nessa.alignment.dev import DevSet
 from nessa.alignment.neural import NeuralAligner
 from nessa.corpus.copies import read_additions
 from nessa.errors import InputError
-from nessa.evaluation.conditions import Condition, read_conditions
+from nessa.evaluation.conditions import Condition, read_conditions, utterance_lists
 from nessa.files import Record, digest, read_json, write_json
 from nessa.kaldi.datadir import PROFILE_LIST, read_utt2spk
 from nessa.kaldi.embeddings import Embeddings
@@ -116,7 +116,7 @@ class StudyRunner:
             for part in ("align", "dev", "eval")
         }
         self.speakers = read_utt2spk(data / "align")
-        self.dev_trials = Trials.read(data / "dev" / "trials")
+        self.dev_lists = [Trials.read(path) for path in utterance_lists(data / "dev")]
         self.conditions = [  # the main list first
             c for c in read_conditions(data / "eval") if c.list_name != PROFILE_LIST
         ]
@@ -142,7 +142,8 @@ class StudyRunner:
         settings = self.recipe.aligner.model_dump(exclude={"seeds"}) | changes
         aligner = base or NeuralAligner(seed=seed, **settings)
         enroll, runtime = pair
-        dev = DevSet(self.sets[enroll, "dev"], self.sets[runtime, "dev"], self.dev_trials)
+        main, *others = self.dev_lists
+        dev = DevSet(self.sets[enroll, "dev"], self.sets[runtime, "dev"], main, tuple(others))
         x, y = self.sets[enroll, "align"], self.sets[runtime, "align"]
         if keys is not None:
             x, y = x.select(keys), y.select(keys)
