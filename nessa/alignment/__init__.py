@@ -14,6 +14,9 @@ ALIGNERS = {
     "ridge": "nessa.alignment.linear.RidgeAligner",
     "cca": "nessa.alignment.linear.CCAAligner",
     "plda": "nessa.alignment.plda.PLDAAligner",
+    "low_rank": "nessa.alignment.adapters.LowRankAligner",
+    "diagonal": "nessa.alignment.adapters.DiagonalAligner",
+    "lambda_orthogonal": "nessa.alignment.adapters.LambdaOrthogonalAligner",
     "regression": "nessa.alignment.regression.RegressionAligner",
     "neural": "nessa.alignment.neural.NeuralAligner",
 }
