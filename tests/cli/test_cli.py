@@ -88,6 +88,16 @@ def test_align_map_and_score_work_together(nessa: Command, toy: Toy) -> None:
     assert f"{toy.folder / 'scores'}: 90 trials, EER" in done.out
 
 
+def test_a_back_end_is_fitted_and_scores_its_model(nessa: Command, toy: Toy) -> None:
+    score = toy.stage("score", "lda_plda:x:x")
+    path = toy.exp / "backends/lda_plda/x.safetensors"
+    nessa(*score).refused(f"{path}: no such file", "--stage symmetric")
+    fit = ["recipe", "fit-backend", "--data", toy.data, "--exp", toy.exp, "--model"]
+    nessa(*fit, "z").refused("embeddings/z/dev: no such folder")
+    assert f"{path}: LDA from 12 to 12 dimensions" in nessa(*fit, "x").out
+    assert f"{toy.exp}/scores/lda_plda/x-x/eval/trials.scores: 90 trials, EER" in nessa(*score).out
+
+
 def test_the_mirror_of_an_aligner_scores_the_other_direction_alike(
     nessa: Command, toy: Toy
 ) -> None:

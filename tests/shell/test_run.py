@@ -27,6 +27,7 @@ elif words[:4] == ["-m", "nessa.cli", "recipe", "resolve"]:
     early = [w for w in words if "=" in w and not w.startswith("late=")]
     print("name mini\\nmodels old new\\nextract_sets align dev eval")
     print("corpus mini\\nprepare voxceleb\\nshards 2\\naligners logit\\npairs new:old")
+    print("backends", os.environ.get("BACKENDS", "old"))
     print("symmetric raw:old:old raw:new:new\\nfitted logit:new:old")
     print("mapped logit:new:old\\nsystems logit:new:old")
     print("exported", os.environ.get("EXPORTED", "logit:new:old"))
@@ -49,7 +50,7 @@ else:
 """
 
 CHAIN = ["local/mini.py", "local/voxceleb.py", "prepare", "train", "train"]
-CHAIN += ["extract"] * 6 + ["score"] * 2 + ["evaluate"]
+CHAIN += ["extract"] * 6 + ["fit-backend"] + ["score"] * 2 + ["evaluate"]
 LATE = ["align", "map", "score", "evaluate", "identify", "report", "export"]  # align and on
 CHAIN += LATE
 
@@ -145,6 +146,7 @@ def test_every_stage_logs_into_its_folder(finished):
         "encoders/old.log",
         "encoders/new.log",
         *(f"extract/{model}.{job}.log" for model in ("old", "new") for job in (1, 2, "merge")),
+        "symmetric/fit.old.log",
         "symmetric/evaluate.log",
         "symmetric/raw.old-old.log",
         "symmetric/raw.new-new.log",
@@ -223,7 +225,7 @@ def test_a_new_stage_is_a_line_and_a_function(tree):
     assert tree.calls()[-2:] == ["extract", "doctor"]
     assert (tree.exp / "log/plots/doctor.log").exists() and (tree.exp / ".done/plots").exists()
     assert tree.run("--stop-stage", "5").returncode == 0
-    assert tree.calls()[0] == "score"
+    assert tree.calls()[0] == "fit-backend"
 
 
 def test_a_failed_stage_is_not_taken_for_done(tree):
@@ -290,6 +292,12 @@ def test_a_stage_without_jobs_is_skipped(tree):
     run = tree.run(EXPORTED="")
     assert run.returncode == 0 and "nothing to do" in run.stdout
     assert tree.calls() == CHAIN[:-1]
+
+
+def test_only_a_recipe_that_names_back_ends_fits_some(tree):
+    run = tree.run("--stage", "symmetric", "--stop-stage", "symmetric", BACKENDS="")
+    assert run.returncode == 0 and "nothing to do" not in run.stdout
+    assert tree.calls() == ["score", "score", "evaluate"]
 
 
 def test_each_job_gets_its_model_and_shard(tree):
