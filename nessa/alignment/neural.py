@@ -294,10 +294,10 @@ class NeuralAligner(NetworkAligner):
         return share >= CONFIDENCE
 
     def _gives_ratios(self) -> bool:
-        """Whether the score is a ratio: where no side is but centered."""
-        return self.config.score == "ratio" and not any(
-            isinstance(module, Centering) for module in self.modules.values()
-        )
+        """Whether the score is a ratio; of a space that was there before, that decides."""
+        if self._frozen is not None:
+            return isinstance(self.modules[self._frozen], Fusion)
+        return self.config.score == "ratio" and self.config.mode == "shared"
 
     def _fuse(self, parts: Sequence[Mapping[Side, nn.Module]], dev: DevSet | None) -> None:
         """Put the parts that are worth it side by side; a side that stays has them already."""

@@ -1,6 +1,6 @@
 """The align set as aligners are fitted to it: two views of the same utterances, and who speaks."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import chain, zip_longest
 from pathlib import Path
@@ -56,15 +56,46 @@ class AlignTable:
             if different:
                 raise InputError(
                     f"the two models' align sets differ in {len(different)} utterances, first "
-                    f"{different[:1]}; extract both from the same data"
+                    f"{different[:1]}; extract both from the same data, or pair them by speaker"
                 )
             paired = runtime.matrix[runtime.rows(enroll.keys)]
-        missing = [key for key in enroll.keys if key not in speakers]
-        if missing:
-            raise InputError(f"utterance {missing[0]!r} has no speaker ({len(missing)} in all)")
+        _check_speakers(enroll.keys, speakers)
         labels = _numbered(speakers[key] for key in enroll.keys)
         stamps = enroll.stamp, runtime.stamp
         return cls(enroll.matrix, paired, labels, stamps, lambda: enroll.keys)
+
+    @classmethod
+    def by_speaker(
+        cls, enroll: Embeddings, runtime: Embeddings, speakers: Mapping[str, str]
+    ) -> "AlignTable":
+        """Of views that share speakers, whatever their utterances; each utterance is used once.
+
+        Utterances that both have are pairs. The others of a speaker are paired in their order, as
+        many as both have; those left over, and speakers that only one has, are left out.
+
+        Args:
+            enroll, runtime: embeddings.
+            speakers: utterance -> speaker, of both.
+
+        Raises:
+            InputError: an utterance without a speaker, or fewer than two shared speakers.
+        """
+        shared = set(enroll.keys) & set(runtime.keys)
+        keys: tuple[list[str], list[str]] = ([], [])
+        lonely = [_alone(view, shared, speakers) for view in (enroll, runtime)]
+        for speaker in lonely[0].keys() & lonely[1].keys():
+            for first, second in zip(lonely[0][speaker], lonely[1][speaker], strict=False):
+                keys[0].append(first)
+                keys[1].append(second)
+        pairs = sorted([*zip(*keys, strict=True), *((key, key) for key in shared)])
+        names = {speakers[key] for key, _ in pairs}
+        if len(names) < 2:
+            raise InputError(f"the two models' align sets share {len(names)} speakers; give more")
+        views = [
+            view.select([pair[n] for pair in pairs]) for n, view in enumerate((enroll, runtime))
+        ]
+        renamed = Embeddings(views[0].keys, views[1].matrix, stamp=runtime.stamp)
+        return cls.of(views[0], renamed, speakers)
 
     @classmethod
     def open(cls, enroll: Path, runtime: Path, data: Path) -> "AlignTable":
@@ -104,6 +135,22 @@ class AlignTable:
         """Of the two models, None where unknown."""
         enroll, runtime = (stamp.fingerprint if stamp else None for stamp in self.stamps)
         return enroll, runtime
+
+
+def _alone(view: Embeddings, shared: Set[str], speakers: Mapping[str, str]) -> dict[str, list[str]]:
+    """{speaker: utterances} of those that the other view lacks."""
+    _check_speakers(view.keys, speakers)
+    found: dict[str, list[str]] = {}
+    for key in view.keys:
+        if key not in shared:
+            found.setdefault(speakers[key], []).append(key)
+    return found
+
+
+def _check_speakers(keys: Sequence[str], speakers: Mapping[str, str]) -> None:
+    missing = [key for key in keys if key not in speakers]
+    if missing:
+        raise InputError(f"utterance {missing[0]!r} has no speaker ({len(missing)} in all)")
 
 
 def _keys(scp: Path) -> Iterator[list[str]]:

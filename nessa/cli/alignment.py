@@ -23,6 +23,9 @@ from nessa.errors import about
     help="Keep this side of the aligner --from; train the other side for a new model.",
 )
 @click.option("--from", "start", type=PathType, help="Fitted NESSA aligner to update.")
+@click.option(
+    "--by-speaker", is_flag=True, help="The align sets share speakers; other utterances may differ."
+)
 def align(
     recipe: Path | None,
     aligner: str | None,
@@ -33,11 +36,16 @@ def align(
     mirror: Path | None,
     freeze: str | None,
     start: Path | None,
+    by_speaker: bool,
 ) -> None:
     """Fit an aligner on the align set; NESSA stops early by its EER on the dev set.
 
     With --freeze enroll --from DIR, instead of --recipe and --aligner, a new runtime model joins
     the shared space of the aligner in DIR: profiles that were mapped with it stay valid.
+
+    With --by-speaker, utterances of a speaker that only one model has are paired with those that
+    only the other has. They teach less than utterances that both models have.
+
     Memory: 1.5 times the embeddings; for NESSA on embeddings larger than half of the memory,
     60 bytes per utterance and 6 kB per speaker.
 
@@ -50,6 +58,7 @@ def align(
     from nessa.alignment.store import load_to_update
     from nessa.alignment.table import AlignTable
     from nessa.evaluation.conditions import utterance_lists
+    from nessa.kaldi.datadir import read_utt2spk
     from nessa.kaldi.embeddings import Embeddings
     from nessa.recipe.aligners import make_aligner
     from nessa.recipe.resolve import load_recipe
@@ -68,7 +77,12 @@ def align(
     with about(data / "dev" / "trials", enroll / "dev", runtime / "dev"):
         dev = DevSet(*dev_sides, main, tuple(others))
     places = enroll / "align", runtime / "align", data / "align"
-    table = AlignTable.open(*places)
+    if by_speaker:
+        x, y = map(Embeddings.read, places[:2])
+        with about(*places):
+            table = AlignTable.by_speaker(x, y, read_utt2spk(places[2]))
+    else:
+        table = AlignTable.open(*places)
     with about(*places):
         made.fit_table(table, dev, **options)
     made.save(output)

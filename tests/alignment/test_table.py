@@ -138,3 +138,63 @@ def test_a_value_that_is_not_finite_is_named_where_it_lies(
     opened = files.open()
     with pytest.raises(InputError, match=r"xvector.1.ark: byte \d+: .* not finite"):
         NeuralAligner(**SETTINGS).fit_table(opened)
+
+
+def disjoint(views: tuple[Embeddings, Embeddings, dict[str, str]]) -> tuple[Embeddings, Embeddings]:
+    """Of each speaker some utterances by the one model, and the others by the other."""
+    x, y, speakers = views
+    number = {key: int(key.rpartition("-")[2]) for key in x.keys}
+    assert len({*speakers.values()}) < len(x.keys)
+    return (
+        x.select([key for key in x.keys if number[key] % 2 == 0]),
+        y.select([key for key in y.keys if number[key] % 2]),
+    )
+
+
+def test_views_may_share_speakers_alone() -> None:
+    views = two_views(100, 8)
+    x, y = disjoint(views)
+    with pytest.raises(InputError, match="differ in"):
+        AlignTable.of(x, y, views[2])
+    found = AlignTable.by_speaker(x, y, views[2])
+    speakers = views[2]
+    rows = {
+        tuple(row): key for view in (x, y) for key, row in zip(view.keys, view.matrix, strict=True)
+    }
+    assert len(found.enroll) == len(x) == len(y)
+    for a, b, label in zip(found.enroll, found.runtime, found.labels, strict=True):
+        names = {speakers[rows[tuple(a)]], speakers[rows[tuple(b)]]}
+        assert names == {sorted(set(speakers.values()))[label]}
+    assert len({tuple(row) for row in np.asarray(found.enroll)}) == len(x)  # none twice
+
+
+def test_without_shared_utterances_nessa_is_nearly_as_good() -> None:
+    views, settings = two_views(100, 8), {**SETTINGS, "steps": 1, "learning_rate": 1e-9}
+    *dev, names = two_views(20, 3, first_speaker=5000)
+    held_out = DevSet(dev[0], dev[1], all_trials(names))
+    unpaired = AlignTable.by_speaker(*disjoint(views), views[2])
+    error = NeuralAligner(**settings).fit_table(unpaired, held_out).dev_eer(held_out)
+    paired = NeuralAligner(**settings).fit(*views, held_out).dev_eer(held_out)
+    assert error < paired + 0.03
+
+
+def test_shared_utterances_stay_pairs_and_lonely_speakers_are_left_out() -> None:
+    x, y, speakers = two_views(6, 3)
+    first, last = speakers[x.keys[0]], speakers[x.keys[-1]]
+    y = y.select([key for key in y.keys if speakers[key] != last])
+    x = x.select([key for key in x.keys if key != x.keys[1]])  # of the first, one for each view
+    found = AlignTable.by_speaker(x, y, speakers)
+    assert found.labels.max() == 4  # without the last speaker
+    pairs = dict(zip(x.keys, x.matrix, strict=True)), dict(zip(y.keys, y.matrix, strict=True))
+    keys = list(found.utterances())
+    for key, a, b in zip(keys, found.enroll, found.runtime, strict=True):
+        np.testing.assert_array_equal(a, pairs[0][key])
+        np.testing.assert_array_equal(b, pairs[1][key])
+    assert first in {speakers[key] for key in keys}
+
+
+def test_without_a_shared_speaker_there_is_nothing_to_fit() -> None:
+    x, _, names = two_views(4, 3)
+    _, y, others = two_views(4, 3, first_speaker=500)
+    with pytest.raises(InputError, match="share 0 speakers"):
+        AlignTable.by_speaker(x, y, names | others)
