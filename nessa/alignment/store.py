@@ -49,7 +49,12 @@ def load(directory: Path | str) -> Aligner:
         aligner = aligner_class(description["kind"])(**description["settings"])
     except (TypeError, InputError) as error:
         raise InputError(f"{path}: {error}; fit it again") from None
-    aligner.restore(arrays, description["fingerprints"])
+    try:
+        aligner.restore(arrays, description["fingerprints"])
+    except (IndexError, KeyError, RuntimeError):
+        raise InputError(
+            f"{arrays_path}: not the arrays of such an aligner; fit it again"
+        ) from None
     aligner.fitting = description.get("fitting", {})
     if (calibration := Path(directory) / CALIBRATION).is_file():
         aligner.calibration = read_calibration(calibration)

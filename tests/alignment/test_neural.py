@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import chisquare
 
 from nessa.alignment import DevSet, LogitAligner, NeuralAligner, ProcrustesAligner, load
-from nessa.alignment.neural import SpeakerBatches, profile_size
+from nessa.alignment.training import SpeakerBatches, profile_size
 from nessa.alignment.views import Side
 from nessa.errors import InputError
 from nessa.kaldi.embeddings import Embeddings

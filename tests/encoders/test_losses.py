@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from nessa.alignment.neural import supervised_contrastive
+from nessa.alignment.training import supervised_contrastive
 from nessa.encoders.losses import GE2E, AAMSoftmax, Prototypical, risen
 
 

@@ -1,0 +1,152 @@
+"""One step of NESSA's training: batches of speakers, and the contrastive loss."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from nessa.alignment.config import NeuralConfig
+from nessa.alignment.networks import DEVICE, Fusion, RatioNetwork
+from nessa.alignment.views import SIDES, Labels, Rows, Side
+from nessa.schedule import learning_rate
+
+INITIAL_SCALE = 15.0  # of the cosines in the loss; learned
+# Of the learning rate, for P and Q of a ratio, which start where they are nearly right.
+START_RATE = 0.1
+STARTED = ("linear.weight", "quadratic")
+
+
+class Training:
+    """The align set on the device, the optimizer, and one step.
+
+    Args:
+        config: of the training.
+        modules: the two sides at their start.
+        views: of the align set, (N, Dx), (N, Dy).
+        labels: speaker of each row.
+        seed: of the batches.
+    """
+
+    def __init__(
+        self,
+        config: NeuralConfig,
+        modules: dict[Side, nn.Module],
+        views: tuple[Rows, Rows],
+        labels: Labels,
+        seed: int,
+    ) -> None:
+        self.config = config
+        self.sides = [
+            (modules[side].to(DEVICE), _gathering(view))
+            for side, view in zip(SIDES, views, strict=True)
+        ]
+        self.speakers = SpeakerBatches(labels)
+        self.rng = np.random.default_rng(seed)
+        ratio = any(isinstance(module, RatioNetwork | Fusion) for module in modules.values())
+        scale = torch.tensor(1.0 if ratio else INITIAL_SCALE, device=DEVICE)
+        self.log_scale = nn.Parameter(scale.log())
+        named = [(n, w) for m in modules.values() for n, w in m.named_parameters()]
+        weights = [(ratio and n in STARTED, w) for n, w in named if w.requires_grad]
+        groups: list[dict[str, Any]] = [
+            {"params": [w for started, w in weights if not started], "rate": 1.0},
+            {"params": [w for started, w in weights if started], "rate": START_RATE},
+            {"params": [self.log_scale], "rate": 1.0},
+        ]
+        groups[0]["weight_decay"] = config.weight_decay
+        groups[1]["weight_decay"] = groups[2]["weight_decay"] = 0.0  # would make ratios small
+        self.optimizer = torch.optim.AdamW(groups, fused=True)
+
+    def step(self, step: int) -> float:
+        """Take step 0, 1, ... and give its loss."""
+        config = self.config
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["rate"] * learning_rate(step, config.steps, config.learning_rate)
+        rows = self.speakers.draw(
+            config.speakers_per_batch, config.utterances_per_speaker, self.rng
+        )  # (P, K)
+        for module, _ in self.sides:
+            # A frozen network is trained against as it will be used: without dropout.
+            module.train(any(weight.requires_grad for weight in module.parameters()))
+        loss = self._loss(rows)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        return loss.item()
+
+    def _loss(self, rows: npt.NDArray[np.int64]) -> Tensor:
+        """Profiles of one side against utterances of the other; `rows` (P, K)."""
+        speakers, k = rows.shape
+        size = profile_size(k, self.rng)
+        order = self.rng.integers(2)
+        (enroll, x), (runtime, y) = self.sides[order], self.sides[1 - order]
+        means = x(rows[:, :size].ravel()).unflatten(0, (speakers, size)).mean(dim=1)
+        profiles, u = enroll.statistics(means)  # (P, D), (P,)
+        tests, v = runtime.statistics(y(rows[:, size:].ravel()))  # (P * R, D), (P * R,)
+        scores = profiles @ tests.T + u[:, None] + v  # (5), (P, P * R)
+        similarity = self.log_scale.exp() * scores
+        return supervised_contrastive(similarity.unflatten(1, (speakers, -1)))
+
+
+def _gathering(view: Rows) -> Callable[[npt.NDArray[np.int64]], Tensor]:
+    """Rows (K,) -> their vectors (K, D) on the device, where the whole matrix is if it is one."""
+    if isinstance(view, np.ndarray):
+        table = torch.from_numpy(view).to(DEVICE)
+        return lambda rows: table[torch.from_numpy(rows).to(DEVICE)]
+    return lambda rows: torch.from_numpy(view[rows]).to(DEVICE)
+
+
+def profile_size(k: int, rng: np.random.Generator) -> int:
+    """How many of K utterances form the profile: 1 half of the time, else up to K - 1."""
+    return 1 if rng.random() < 0.5 else int(rng.integers(1, k))
+
+
+class SpeakerBatches:
+    """Draws batches of speakers and utterances by index arithmetic.
+
+    Args:
+        labels: speaker 0..S-1 of each row, (N,).
+    """
+
+    def __init__(self, labels: Labels) -> None:
+        sorted_already = bool((labels[1:] >= labels[:-1]).all())
+        self._order = None if sorted_already else np.argsort(labels, kind="stable")
+        self._counts = np.bincount(labels)
+        self._starts = np.cumsum(self._counts) - self._counts
+        self._usable = np.flatnonzero(self._counts >= 2)  # one utterance cannot be on both sides
+
+    def draw(
+        self, speakers: int, utterances: int, rng: np.random.Generator
+    ) -> npt.NDArray[np.int64]:
+        """Rows of P speakers x K utterances, none twice; K at most the fewest that one has."""
+        chosen = rng.choice(self._usable, min(speakers, len(self._usable)), replace=False)
+        counts = self._counts[chosen]
+        k = min(utterances, counts.min())
+        positions = np.empty((len(chosen), k), np.int64)
+        for drawn in range(k):
+            # The n-th of those that are left: past each earlier one that is not behind it.
+            position = (rng.random(len(chosen)) * (counts - drawn)).astype(np.int64)
+            for earlier in np.sort(positions[:, :drawn], axis=1).T:
+                position += position >= earlier
+            positions[:, drawn] = position
+        rows = self._starts[chosen][:, None] + positions
+        return rows if self._order is None else self._order[rows]
+
+
+def supervised_contrastive(similarity: Tensor) -> Tensor:
+    """Supervised contrastive loss (arXiv 2004.11362, L_out), profiles against utterances and back.
+
+    Args:
+        similarity: scaled scores of each speaker's profile with each speaker's R utterances,
+            shape (P, P, R).
+
+    Returns:
+        The mean negative log-probability of a profile's own utterances among all utterances, plus
+        that of an utterance's own profile among all profiles.
+    """
+    among_utterances = similarity.flatten(1).log_softmax(dim=1).view_as(similarity)
+    among_profiles = similarity.log_softmax(dim=0)
+    own = [p.diagonal(dim1=0, dim2=1).mean() for p in (among_utterances, among_profiles)]
+    return -(own[0] + own[1])
