@@ -17,7 +17,11 @@ NEURAL = {
     "speakers_per_batch": 64,
     "utterances_per_speaker": 4,
 }
-SMALL = {"neural": NEURAL, "regression": {"hidden_dim": 16, "steps": 40, "evaluate_every": 20}}
+SMALL = {
+    "neural": NEURAL,
+    "regression": {"hidden_dim": 16, "steps": 40, "evaluate_every": 20},
+    "classifier": {"steps": 40, "evaluate_every": 20, "batch_size": 64},
+}
 
 Views = tuple[Embeddings, Embeddings, dict[str, str]]
 

@@ -18,6 +18,7 @@ ALIGNERS = {
     "diagonal": "nessa.alignment.adapters.DiagonalAligner",
     "lambda_orthogonal": "nessa.alignment.adapters.LambdaOrthogonalAligner",
     "regression": "nessa.alignment.regression.RegressionAligner",
+    "classifier": "nessa.alignment.classifier.ClassifierAligner",
     "neural": "nessa.alignment.neural.NeuralAligner",
 }
 _MODULES = {place.rpartition(".")[2]: place.rpartition(".")[0] for place in ALIGNERS.values()}

@@ -18,8 +18,8 @@ class RegressionAligner(NetworkAligner):
 
     The way that vector databases outlive a change of their embedding model: a residual MLP of one
     hidden layer maps the new model's queries into the space of the stored vectors (Drift-Adapter,
-    Vejendla 2025, arXiv 2509.23471). With c(x), c(y) the centered views of one utterance and
-    g the network of `SideNetwork`, it minimizes
+    Vejendla 2025, arXiv 2509.23471, whose linear maps are in `nessa.alignment.adapters`). With
+    c(x), c(y) the centered views of one utterance and g the network of `SideNetwork`, it minimizes
 
         mean over utterances of |g(y) - c(x)|^2 = 2 - 2 cos(g(y), c(x)).
 

@@ -1,0 +1,94 @@
+"""One classifier of the align speakers over both models' embeddings."""
+
+import numpy as np
+import torch
+from scipy.linalg import svd
+from torch import nn
+
+from nessa.alignment.covariance import cross_product
+from nessa.alignment.dev import DevSet
+from nessa.alignment.linear import centered_views
+from nessa.alignment.networks import DEVICE, NetworkAligner
+from nessa.alignment.views import SIDES, Labels, Matrix, Side, length_normalize, means_by_speaker
+from nessa.encoders.losses import AAMSoftmax
+from nessa.schedule import learning_rate
+
+
+class ClassifierAligner(NetworkAligner):
+    """Linear maps of both views into one space, in which one classifier tells the speakers.
+
+    As speaker encoders are trained (additive angular margin softmax, Deng et al. 2019, arXiv
+    1801.07698), with the encoders frozen: with c(x), c(y) the centered views of one utterance,
+
+        z_x = normalize(c(x) P_x),   z_y = normalize(c(y) P_y),
+
+    the classifier's weights, a vector for each align speaker, are the same for both views: they
+    draw a speaker's embeddings by either model to one place. Only z is kept, and scored by cosine.
+
+    The maps start as Procrustes, the weights as the speakers' means of z_x + z_y. The weights kept
+    are those of the lowest dev EER, the start's included, or, without a dev set, the last.
+
+    Args:
+        steps: of training.
+        batch_size: utterances per step, each by both models.
+        learning_rate: highest, see `nessa.schedule`.
+        weight_decay: of AdamW.
+        margin: in radians.
+        scale: of the cosines.
+        evaluate_every: steps between two evaluations of the dev EER.
+        seed: of the batches.
+    """
+
+    kind = "classifier"
+    hidden_dim = 0  # linear maps
+
+    def __init__(
+        self,
+        steps: int = 400,
+        batch_size: int = 512,
+        learning_rate: float = 3e-3,
+        weight_decay: float = 0.3,
+        margin: float = 0.2,
+        scale: float = 30.0,
+        evaluate_every: int = 50,
+        seed: int = 1,
+    ) -> None:
+        super().__init__()
+        self.steps, self.batch_size, self.evaluate_every = steps, batch_size, evaluate_every
+        self.learning_rate, self.weight_decay = learning_rate, weight_decay
+        self.margin, self.scale, self.seed = margin, scale, seed
+
+    def _fit(self, enroll: Matrix, runtime: Matrix, labels: Labels, dev: DevSet | None) -> None:
+        means, a, b = centered_views(enroll, runtime)
+        u, _, vt = svd(cross_product(a, b), full_matrices=False)
+        starts = u.astype(np.float32), vt.T.astype(np.float32)
+        modules: dict[Side, nn.Module] = {
+            side: self.new_network(
+                means[f"{side}_mean"], np.eye(len(start), dtype=np.float32), start
+            ).to(DEVICE)
+            for side, start in zip(SIDES, starts, strict=True)
+        }
+        centers = means_by_speaker(
+            length_normalize(a @ starts[0]) + length_normalize(b @ starts[1]), labels
+        )
+        head = AAMSoftmax(centers.shape[1], len(centers), self.margin, self.scale).to(DEVICE)
+        head.weight.data = torch.from_numpy(length_normalize(centers)).to(DEVICE)
+        views = [torch.from_numpy(view).to(DEVICE) for view in (enroll, runtime)]
+        speakers = torch.from_numpy(labels.astype(np.int64)).to(DEVICE)
+        rng = np.random.default_rng(self.seed)
+        trained = nn.ModuleList([head, *modules.values()])
+        optimizer = torch.optim.AdamW(trained.parameters(), weight_decay=self.weight_decay)
+
+        def step(number: int) -> float:
+            rate = learning_rate(number, self.steps, self.learning_rate)
+            optimizer.param_groups[0]["lr"] = rate
+            batch = torch.from_numpy(rng.integers(len(speakers), size=self.batch_size)).to(DEVICE)
+            pairs = zip(modules.values(), views, strict=True)
+            z = torch.cat([module(view[batch]) for module, view in pairs])
+            loss = head(z, speakers[batch].repeat(2))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            return loss.item()
+
+        self.train_modules(modules, step, self.steps, self.evaluate_every, dev)

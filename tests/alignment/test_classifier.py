@@ -1,0 +1,49 @@
+"""The shared classifier beside its start, Procrustes."""
+
+import numpy as np
+import pytest
+
+from nessa.alignment import ClassifierAligner, ProcrustesAligner
+from tests.aligners import dev_for, error, fit
+from tests.pairs import two_views
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+QUICK = {"steps": 60, "evaluate_every": 20, "batch_size": 64}
+
+
+def test_the_classifier_separates_speakers_better_than_its_start() -> None:
+    start = error(fit(ProcrustesAligner()))
+    for dev in (True, False):
+        assert error(fit(ClassifierAligner(steps=150), dev)) < 0.9 * start
+
+
+def test_one_space_is_there_from_the_start() -> None:
+    views = two_views(60, 4)
+    start = ClassifierAligner(steps=1, learning_rate=1e-9).fit(*views)
+    other = ProcrustesAligner().fit(*views)
+    for one in ("map_enroll", "map_runtime"):
+        matrix = views[one == "map_runtime"].matrix
+        np.testing.assert_allclose(
+            getattr(start, one)(matrix), getattr(other, one)(matrix), atol=1e-5
+        )
+
+
+def test_one_utterance_of_each_speaker_is_enough() -> None:
+    dev = dev_for("classifier")
+    views = two_views(100, 1)
+    start = ProcrustesAligner().fit(*views, dev).dev_eer(dev)
+    assert ClassifierAligner(**QUICK).fit(*views, dev).dev_eer(dev) <= start
+
+
+def test_the_classifier_is_a_function_of_its_seed_and_keeps_the_best_on_dev() -> None:
+    x = two_views(3, 2, first_speaker=300)[1].matrix
+    views, dev = two_views(60, 4), dev_for("classifier")
+    setting = QUICK | {"learning_rate": 0.03}
+    maps = [
+        ClassifierAligner(seed=seed, **setting).fit(*views, dev).map_runtime(x)
+        for seed in (1, 1, 2)
+    ]
+    np.testing.assert_array_equal(maps[0], maps[1])
+    assert not np.allclose(maps[0], maps[2], atol=1e-3)
+    chosen, last = (ClassifierAligner(**setting).fit(*views, d) for d in (dev, None))
+    assert chosen.dev_eer(dev) <= last.dev_eer(dev)
