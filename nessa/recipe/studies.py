@@ -46,6 +46,7 @@ PARTS: dict[str, dict[str, Any]] = {
     "no MLP: linear maps": {"hidden_dim": 0},
     "no whitening": {"whitening_shrinkage": 1.0},
     "cosine instead of the ratio": {"score": "cosine"},
+    "the ratio alone": {"start": "plda"},
     "start: CCA": {"start": "cca"},
     "random start": {"start": "random"},
     "no dropout": {"dropout": 0.0},
