@@ -4,8 +4,9 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,6 +14,10 @@ from nessa.errors import InputError
 
 BLOCK_BYTES = 2**22  # of a text file, read at once
 LONGEST_LINE = 2**25  # bytes
+_BLANKS = b" \t\r"
+_COLUMN = re.compile("[ \t]+")  # what Kaldi's tables have between their columns
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # of UTF-8, as some editors write it
+STARTED_IN = "NESSA_STARTED_IN"  # environment: where the user called run.sh, which goes elsewhere
 Record = dict[str, Any]  # one line of a table of results, as JSON has it
 
 
@@ -68,41 +73,52 @@ def _umask() -> int:
 def read_blocks(path: Path | str) -> Iterator[tuple[int, bytes]]:
     """Yield (number of the first line from 1, whole lines), some megabytes at a time.
 
-    Every line ends with "\\n", the last one too.
+    Every line ends with "\\n", the last one too. A byte order mark at the start and empty lines at
+    the end are left out.
 
     Raises:
         InputError: the file cannot be read.
     """
-    first, rest = 1, b""
+    first = 1
     try:
         with open(path, "rb") as file:
+            rest = file.read(len(BYTE_ORDER_MARK)).removeprefix(BYTE_ORDER_MARK)
             while read := file.read(BLOCK_BYTES):
                 lines, newline, tail = read.rpartition(b"\n")
-                if not newline:
+                block = b""
+                if newline:
+                    block, rest = _without_empty_end(rest + lines + newline, tail)
+                else:
                     rest += read
-                    if len(rest) > LONGEST_LINE:
-                        raise InputError(
-                            f"{path}: line {first}: longer than {LONGEST_LINE} bytes; "
-                            "is this a text file?"
-                        )
-                    continue
-                block = rest + lines + newline
-                rest = tail
-                yield first, block
-                first += block.count(b"\n")
+                if len(rest) > LONGEST_LINE:
+                    raise InputError(
+                        f"{path}: line {first}: longer than {LONGEST_LINE} bytes; "
+                        "is this a text file?"
+                    )
+                if block:
+                    yield first, block
+                    first += block.count(b"\n")
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; has the stage that makes it been run?") from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    if rest:
-        yield first, rest + b"\n"
+    if rest.strip(_BLANKS + b"\n"):
+        block, _ = _without_empty_end(rest + b"\n", b"")
+        yield first, block
+
+
+def _without_empty_end(block: bytes, rest: bytes) -> tuple[bytes, bytes]:
+    """Move the empty lines at the end of a block to what follows, for they may end the file."""
+    filled = block.rstrip(_BLANKS + b"\n")
+    end = block.find(b"\n", len(filled)) + 1 if filled else 0
+    return block[:end], block[end:] + rest
 
 
 def split_lines(block: bytes, path: Path | str, first: int) -> list[str]:
     """The lines of a block that `read_blocks` gave, without their ends.
 
     Raises:
-        InputError: not UTF-8, or a NUL character.
+        InputError: not UTF-8, a NUL character, or a byte order mark that is not at the start.
     """
     try:
         lines = block.decode().split("\n")[:-1]
@@ -111,6 +127,9 @@ def split_lines(block: bytes, path: Path | str, first: int) -> list[str]:
     if b"\0" in block:
         number = first + next(n for n, line in enumerate(lines) if "\0" in line)
         raise InputError(f"{path}: line {number}: NUL character; is this a text file?")
+    if BYTE_ORDER_MARK in block:  # of a file that was appended to another
+        number = first + next(n for n, line in enumerate(lines) if "\ufeff" in line)
+        raise InputError(f"{path}: line {number}: byte order mark in the text; remove it")
     return [line.rstrip("\r") for line in lines]
 
 
@@ -118,14 +137,19 @@ def read_lines(path: Path | str) -> Iterator[tuple[int, str]]:
     """Yield (line number from 1, line without its end) of a UTF-8 text file.
 
     Raises:
-        InputError: the file cannot be read, is not UTF-8, or holds a NUL character.
+        InputError: the file cannot be read, is not UTF-8, or holds a NUL character or a byte order
+            mark inside.
     """
     for first, block in read_blocks(path):
         yield from enumerate(split_lines(block, path, first), first)
 
 
-def read_table(path: Path | str) -> dict[str, str]:
-    """Read a Kaldi text table: one `key value...` per line, keys unique.
+def read_table(path: Path | str, empty: bool = False) -> dict[str, str]:
+    """Read a Kaldi text table: one `key value...` per line, keys unique, blanks or tabs between.
+
+    Args:
+        path: the table.
+        empty: whether a key may stand alone, as in `text`.
 
     Returns:
         {key: rest of the line}, in file order.
@@ -135,14 +159,14 @@ def read_table(path: Path | str) -> dict[str, str]:
     """
     table: dict[str, str] = {}
     for number, line in read_lines(path):
-        key, _, value = line.strip().partition(" ")
-        if not value.strip():
+        key, *rest = _COLUMN.split(line.strip(), maxsplit=1)
+        if not key or not (rest or empty):
             raise InputError(f"{path}: line {number}: expected `key value`, got {line!r}")
         if key.split() != [key]:
             raise InputError(f"{path}: line {number}: key {key!r} has white space in it; rename it")
         if key in table:
             raise InputError(f"{path}: line {number}: duplicate key {key!r}; remove one")
-        table[key] = value.strip()
+        table[key] = "".join(rest)
     return table
 
 
@@ -151,6 +175,47 @@ def write_table(path: Path | str, table: Mapping[str, object]) -> None:
     with atomic_open(path) as file:
         for key in sorted(table, key=str.encode):
             file.write(f"{key} {table[key]}\n")
+
+
+def find_listed(place: str, table: Path) -> Path:
+    """The file that a line of a table names.
+
+    A relative path is looked for in the working directory, as Kaldi does, in the one where run.sh
+    was called, and beside the table and in the folders above it.
+
+    Args:
+        place: the path, as it is written there.
+        table: the file that names it.
+
+    Returns:
+        An absolute path.
+
+    Raises:
+        InputError: there is no such file, or one by Kaldi's rule and another one near the table.
+    """
+    if os.path.isabs(place):
+        if not os.path.exists(place):
+            raise InputError(f"{place}: no such file; restore it, or correct the path")
+        return Path(place)
+    own = table.absolute().parent
+    called = [os.getcwd(), *filter(None, [os.environ.get(STARTED_IN)])]
+    here = _first_with(place, map(Path, called))
+    near = _first_with(place, (own, *own.parents))
+    if here and near and not os.path.samefile(here, near):
+        raise InputError(f"{place}: is both {here} and {near}; write absolute paths")
+    found = here or near
+    if found is None:
+        folders = ", ".join(dict.fromkeys(called))
+        raise InputError(
+            f"{place}: no such file in {own}, in a folder above it, or in {folders}; restore it, "
+            "or write absolute paths"
+        )
+    return found
+
+
+def _first_with(place: str, folders: Iterable[Path]) -> Path | None:
+    # os.path.exists, unlike Path.exists, takes a name that is too long for one that is not there.
+    return next((folder / place for folder in folders if os.path.exists(folder / place)), None)
 
 
 def read_json(path: Path | str) -> Any:

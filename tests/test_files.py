@@ -8,7 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nessa.errors import InputError
-from nessa.files import atomic_open, digest, read_json, read_lines, read_table, write_json
+from nessa.files import (
+    STARTED_IN,
+    atomic_open,
+    digest,
+    find_listed,
+    read_json,
+    read_lines,
+    read_table,
+    write_json,
+)
 from nessa.files import write_table as write_text_table
 
 
@@ -83,7 +92,9 @@ def test_tables_round_trip_in_c_order(tmp_path_factory, table):
         (b"a 1\nb\n", "line 2: expected `key value`"),
         (b"a 1\na 2\n", "line 2: duplicate key 'a'"),
         (b"a\x1cb 1\n", "line 1: key 'a\\\\x1cb' has white space"),
-        (b"a\tb 1\n", "line 1: key 'a\\\\tb' has white space"),
+        (b"a\x0bb 1\n", "line 1: key 'a\\\\x0bb' has white space"),
+        (b"a 1\n\xef\xbb\xbfb 2\n", "line 2: byte order mark"),
+        (b"\xef\xbb\xbf\xef\xbb\xbfa 1\n", "line 1: byte order mark"),
         (b"a 1\nb \xff\n", "not UTF-8"),
         (b"a 1\nb \0\n", "line 2: NUL"),
     ],
@@ -106,6 +117,72 @@ def test_missing_files_and_directories_are_input_errors(tmp_path):
 def test_a_last_line_without_its_end_is_read(tmp_path):
     (tmp_path / "table").write_bytes(b"a 1\r\nb 2 3")
     assert read_table(tmp_path / "table") == {"a": "1", "b": "2 3"}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"a\t1\nb\t2 3\n",
+        b"a 1 \nb 2 3\t \r\n",
+        b"  a \t 1\n b   2 3\n",
+        b"\xef\xbb\xbfa 1\r\nb 2 3\r\n",
+        b"\xef\xbb\xbfa 1\nb 2 3",
+        b"a 1\nb 2 3\n\n",
+        b"a 1\nb 2 3\n \t\n\r\n  ",
+    ],
+)
+@pytest.mark.parametrize("block", [1, 4, 2**22])
+def test_tables_are_read_as_other_tools_and_editors_write_them(
+    tmp_path, content, block, monkeypatch
+):
+    monkeypatch.setattr("nessa.files.BLOCK_BYTES", block)
+    (tmp_path / "table").write_bytes(content)
+    assert read_table(tmp_path / "table") == {"a": "1", "b": "2 3"}
+
+
+def test_a_key_alone_is_read_where_a_table_may_have_it(tmp_path):
+    (tmp_path / "text").write_text("a hello there\nb\nc \nd\t\n")
+    assert read_table(tmp_path / "text", empty=True) == {"a": "hello there"} | dict.fromkeys(
+        "bcd", ""
+    )
+    with pytest.raises(InputError, match="line 2: expected"):
+        read_table(tmp_path / "text")
+
+
+def test_a_file_of_empty_lines_is_empty(tmp_path):
+    for content in (b"", b"\n", b"\xef\xbb\xbf", b" \n\r\n\t\n \n"):
+        (tmp_path / "table").write_bytes(content)
+        assert read_table(tmp_path / "table") == {}
+
+
+@pytest.mark.parametrize("place", ["a/x.ark", "data/a/x.ark", "x.ark"])
+@pytest.mark.parametrize("table", ["data/x.scp", "data/a/x.scp", "data/a/b/c/x.scp"])
+def test_relative_paths_are_found_near_the_table_or_where_the_user_is(
+    tmp_path, monkeypatch, place, table
+):
+    wanted = tmp_path / "data/a/x.ark"
+    (tmp_path / "data/a/b/c").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    wanted.touch()
+    folder = wanted.as_posix().removesuffix(f"/{place}")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    near = (tmp_path / table).parent.is_relative_to(folder)
+    if near:
+        assert find_listed(place, tmp_path / table).samefile(wanted)
+    else:
+        with pytest.raises(InputError, match=f"^{place}: no such file in .*elsewhere; restore it"):
+            find_listed(place, tmp_path / table)
+    monkeypatch.setenv(STARTED_IN, folder)
+    assert find_listed(place, tmp_path / table).samefile(wanted)
+    monkeypatch.delenv(STARTED_IN)
+    monkeypatch.chdir(folder)
+    assert find_listed(place, tmp_path / table).samefile(wanted)
+    if near:  # another file of that name would be taken for it
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        (tmp_path / "elsewhere" / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "elsewhere" / place).touch()
+        with pytest.raises(InputError, match="is both .*/elsewhere/.* and .*; write absolute"):
+            find_listed(place, tmp_path / table)
 
 
 def test_json_round_trips_and_refuses_what_is_not_json(tmp_path):

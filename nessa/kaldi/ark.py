@@ -3,7 +3,8 @@
 An ark is a row of records, each a key, a space and a vector, binary or text:
 
     key \0BFV \4<int32 dim><float32 x dim>      "DV": float64; little-endian
-    key  [ 1.5 2 -3 ]
+    key \0BFM \4<int32 1>\4<int32 dim>...       "DM": float64; a matrix of one row is a vector
+    key  [ 1.5 2 -3 ]                            of one line, or of one row between its brackets
 
 Nearly all arks hold float32 vectors of one dimension and nothing else. These are found and checked
 as arrays, without an object for each, and copied straight out of the mapped file. Whatever differs
@@ -12,6 +13,7 @@ in any way is checked by itself, and read or refused.
 
 import mmap
 import os
+import re
 import struct
 from array import array
 from collections.abc import Sequence
@@ -31,13 +33,18 @@ _FLOAT32 = np.dtype("<f4")
 _BINARY = b"\0B"
 _FLOAT, _DOUBLE = b"FV \4", b"DV \4"
 _HEADER_BYTES = len(_BINARY + _FLOAT) + 4  # and an int32 dimension
-_MATRICES = (b"FM ", b"DM ", b"CM ", b"CM2", b"CM3")
+_MATRICES = (b"FM \4", b"DM \4")
+_COMPRESSED = (b"CM ", b"CM2", b"CM3")
+_ROWS_BYTES = 5  # a matrix has its number of rows, marked and as an int32, before the dimension
 _SPACE, _DELETE = b" \x7f"  # around the printable ASCII letters
-_MAX_KEY_BYTES = 4096  # looked through for the space that ends a key
+_MAX_KEY_BYTES = 4096  # looked through for what ends a key
+_MAX_TEXT_BYTES = 2**22  # looked through for the bracket that ends a text vector
 _SHORTEST_LABEL = _HEADER_BYTES + 2  # of a key of one letter
 _MIN_RUN = 16  # records of one layout that are worth looking for as an array
 _RECORDS_PER_BLOCK = 16384  # checked as one array
 _BYTES_PER_BLOCK = 2**22  # gathered or written as one array: stays in the cache
+_KEY_ENDS = b" \t\n"  # to Kaldi's readers; writers use the first
+_KEY_END = re.compile(b"[%s]" % _KEY_ENDS)
 Offsets = npt.NDArray[np.int64]
 Matrix = npt.NDArray[np.float32]
 Flags = npt.NDArray[np.bool_]
@@ -221,21 +228,22 @@ class Ark:
 
     def _key_at(self, start: int) -> tuple[str, int]:
         """The key of the record that begins at `start`, and the offset of its vector."""
-        space = self._data.find(b" ", start, start + _MAX_KEY_BYTES)
-        if space <= start:
+        found = _KEY_END.search(self._data, start, start + _MAX_KEY_BYTES)
+        if found is None or found.start() == start:
             raise InputError(f"{self.name}: byte {start}: expected a key and a vector")
         try:
-            key = self._data[start:space].decode()
+            key = self._data[start : found.start()].decode()
         except UnicodeDecodeError as error:
             raise InputError(f"{self.name}: byte {start}: key is not UTF-8") from error
         if key.split() != [key] or "\0" in key:
             raise InputError(f"{self.name}: byte {start}: key {key!r} has white space or NUL in it")
-        return key, space + 1
+        return key, found.end()
 
     def _listed(self, key: str, offset: int) -> bytes | None:
         """What `_vector` says of a vector that an scp lists."""
-        label = key.encode() + b" "
-        if offset and self._data[max(offset - len(label), 0) : offset] != label:
+        label, end = key.encode(), max(offset - 1, 0)
+        before = self._data[max(end - len(label), 0) : end]
+        if offset and (before != label or self._data[end] not in _KEY_ENDS):
             self._refuse(key, offset, "is not here: the scp is stale; write both again")
         payload, end = self._vector(key, offset)
         if not offset and end != self.size:
@@ -251,13 +259,17 @@ class Ark:
             payload, end = self._text_vector(key, offset)
         else:
             kind, count = self._parse(header, key, offset)
-            end = start + count * (4 if kind == _FLOAT else 8)
+            if kind in _MATRICES:
+                start += _ROWS_BYTES
+            double = kind in (_DOUBLE, _MATRICES[1])
+            end = start + count * (8 if double else 4)
             if end > self.size:
                 over = f"goes {end - self.size} bytes beyond the end of the file; extract it again"
                 self._refuse(key, offset, over)
-            if kind == _DOUBLE:
-                doubles = np.frombuffer(self._data[start:end], "<f8")
-                payload = self._narrow(doubles, key, offset)
+            if double:
+                payload = self._narrow(np.frombuffer(self._data[start:end], "<f8"), key, offset)
+            elif kind != _FLOAT:
+                payload = self._data[start:end]
         self._check_width(end - start if payload is None else len(payload), key, offset)
         if payload is None:
             self._header = header
@@ -273,11 +285,20 @@ class Ark:
     def _parse(self, header: bytes, key: str, offset: int) -> tuple[bytes, int]:
         """Type and dimension of a binary vector."""
         kind, dim = header[2:6], header[6:]
-        if kind[:3] in _MATRICES:
-            self._refuse(key, offset, "is a matrix, not a vector; write one vector per key")
-        if len(header) == _HEADER_BYTES and kind not in (_FLOAT, _DOUBLE):
+        if kind[:3] in _COMPRESSED:
+            self._refuse(key, offset, "is a compressed matrix; write one vector per key")
+        if len(header) == _HEADER_BYTES and kind not in (_FLOAT, _DOUBLE, *_MATRICES):
             self._refuse(key, offset, f"has type {kind!r}; write it as FV (float32)")
-        if len(header) < _HEADER_BYTES:
+        if kind in _MATRICES:
+            rows = dim
+            marked = self._data[offset + _HEADER_BYTES : offset + _HEADER_BYTES + _ROWS_BYTES]
+            dim = marked.removeprefix(b"\4") if len(marked) == _ROWS_BYTES else b""
+            if len(dim) > 4:
+                self._refuse(key, offset, "has no dimension; extract it again")
+            if len(rows) == 4 and rows != struct.pack("<i", 1):
+                (many,) = struct.unpack("<i", rows)
+                self._refuse(key, offset, f"is a matrix of {many} rows; write one vector per key")
+        if len(dim) < 4:
             self._refuse(key, offset, "is cut short by the end of the file; extract it again")
         (count,) = struct.unpack("<i", dim)
         if count <= 0:
@@ -292,12 +313,19 @@ class Ark:
             self._refuse(key, offset, "is a Python pickle, which is never loaded; write it as FV")
         if not opening.startswith(b"["):
             self._refuse(key, offset, f"begins {opening!r}, not as a Kaldi vector; write it as FV")
-        newline = self._data.find(b"\n", offset)
+        first = self._data.find(b"[", offset) + 1
+        last = self._data.find(b"]", first, first + _MAX_TEXT_BYTES)
+        if last < 0 or b"[" in self._data[first:last]:
+            self._refuse(key, offset, "has no ']': it is cut short; extract it again")
+        newline = self._data.find(b"\n", last)
         end = newline + 1 if newline >= 0 else self.size
-        line = self._data[offset:end].strip()
-        if not line.endswith(b"]"):
-            self._refuse(key, offset, "has no ']' on its line: it is a matrix, or is cut short")
-        numbers = line[1:-1].split()
+        line = self._data[first:last]
+        rows = [row for row in line.split(b"\n") if row.strip()]
+        if len(rows) > 1:
+            self._refuse(key, offset, f"is a matrix of {len(rows)} rows; write one vector per key")
+        if self._data[last + 1 : end].strip():
+            self._refuse(key, offset, "is followed by more on its line; write one vector per key")
+        numbers = line.split()
         if not numbers:
             self._refuse(key, offset, "is empty; extract it again")
         try:

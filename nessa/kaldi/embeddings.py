@@ -16,8 +16,8 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from nessa.errors import InputError, named
-from nessa.files import write_table
+from nessa.errors import InputError, about, named
+from nessa.files import find_listed, write_table
 from nessa.kaldi.ark import Ark, Matrix
 from nessa.kaldi.checks import as_float32, check_finite, check_ids, check_unique
 from nessa.kaldi.directory import clear, complete, read_parts, write_part, write_tables
@@ -106,8 +106,8 @@ class Embeddings:
         """Read an ark, an scp, or an embeddings directory.
 
         A directory is read through its `xvector.scp`. Tables of the embeddings directory carry
-        the stamp of the `info.json` beside them. Relative paths inside an scp are relative to
-        the working directory, as in Kaldi. Memory: 4 N D bytes and the largest ark's share.
+        the stamp of the `info.json` beside them. Relative paths inside an scp are found as
+        `nessa.files.find_listed` says. Memory: 4 N D bytes and the largest ark's share.
 
         Args:
             path: `*.ark` (binary or text, float or double), `*.scp`, or a directory.
@@ -247,13 +247,16 @@ def _open_source(table: str, place: str, source: str, allow_pipes: bool) -> Ark:
             f"{place}: range specifiers are not supported: {source}; "
             "write the range as a vector of its own"
         )
-    if not source.endswith("|"):
-        return Ark.open(f"{table}: {source}", f"{place}: {source}", Path(source))
-    if not allow_pipes:
-        raise InputError(
-            f"{place}: {source} is a command, which is not run; allow pipes if you trust the file"
-        )
-    return Ark(f"{place}: {source}", _run_pipe(place, source.removesuffix("|")))
+    if source.endswith("|"):
+        if not allow_pipes:
+            raise InputError(
+                f"{place}: {source} is a command, which is not run; write its output to an ark "
+                f"(Kaldi: copy-vector scp:{table} ark,scp:new.ark,new.scp) and name that"
+            )
+        return Ark(f"{place}: {source}", _run_pipe(place, source.removesuffix("|")))
+    with about(place):
+        file = find_listed(source, Path(table))
+    return Ark.open(f"{table}: {source}", f"{place}: {source}", file)
 
 
 def _run_pipe(place: str, command: str) -> bytes:

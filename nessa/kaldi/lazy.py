@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nessa.errors import InputError
+from nessa.errors import InputError, about
+from nessa.files import find_listed
 from nessa.kaldi.ark import Ark
 from nessa.kaldi.scp import Lines, stream_scp
 from nessa.threads import in_threads
@@ -65,7 +66,9 @@ class StoredVectors:
         place = f"{self._scp}: line {lines.first + rows[0]}"
         if code not in self._arks:
             name = f"{self._scp}: {source}"
-            self._arks[code] = Ark.open(name, f"{place}: {source}", Path(source))
+            with about(place):
+                file = find_listed(source, self._scp)
+            self._arks[code] = Ark.open(name, f"{place}: {source}", file)
         found = self._arks[code].find([lines.keys[row] for row in rows], lines.offsets[rows])
         if found.odd:
             raise NotStorableError

@@ -192,7 +192,7 @@ def _parse_each(block: bytes, path: Path, first: int) -> Lines:
     """The lines of a block, one by one; the first of them is line `first`."""
     keys, sources, offsets = [], [], []
     for number, line in enumerate(split_lines(block, path, first), first):
-        fields = line.split(maxsplit=1)
+        fields = line.strip().split(maxsplit=1)
         if len(fields) != 2:
             raise InputError(f"{path}: line {number}: expected `key ark:offset`, got {line!r}")
         source, offset = split_location(fields[1])

@@ -336,15 +336,12 @@ def test_scp_lists_files_of_one_bare_vector(tmp_path):
     assert Embeddings.read(tmp_path / "x.scp").matrix.tolist() == [[1, 2], [3, 4]]
 
 
-def test_relative_scp_paths_are_relative_to_the_working_directory(tmp_path, monkeypatch):
+def test_relative_scp_paths_are_written_relative_to_the_working_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     table = numbered(4)
     table.write_ark("exp/a b/x.ark", "exp/a b/x.scp", relative=True)
     assert (tmp_path / "exp/a b/x.scp").read_text().split("\n")[0].endswith(" exp/a b/x.ark:18")
     assert_same(Embeddings.read("exp/a b/x.scp"), table)
-    monkeypatch.chdir(tmp_path / "exp")
-    with pytest.raises(InputError, match=r"x.scp: line 1: exp/a b/x.ark: no such file"):
-        Embeddings.read("a b/x.scp")
 
 
 # Refusals
@@ -372,18 +369,26 @@ GOOD = record("a", 1, 2)
         (record("b", 1, size=2**31 - 1), 2, "'b' goes 8589934584 bytes beyond the end"),
         (record("a", 3, 4), 2, "duplicate key 'a', also at"),
         (record("", 3, 4), 0, "expected a key and a vector"),
-        (record("b\tc", 3, 4), 0, "'b\\tc' has white space"),
+        (record("b\tc", 3, 4), 2, "'b' begins b'c \\x00BFV"),
+        (record("b\x0bc", 3, 4), 0, "'b\\x0bc' has white space"),
         (record("b\0", 3, 4), 0, "NUL"),
         (b"\xff" + GOOD, 0, "key is not UTF-8"),
-        (b"b \0BFM \4\1\0\0\0\4\1\0\0\0", 2, "'b' is a matrix, not a vector"),
-        (b"b \0BDM \4\1\0\0\0\4\1\0\0\0", 2, "'b' is a matrix, not a vector"),
-        (b"b \0BCM \0\0\0\0", 2, "'b' is a matrix, not a vector"),
-        (b"b \0BCM2 \0\0\0\0", 2, "'b' is a matrix, not a vector"),
+        (b"b \0BFM \4\2\0\0\0\4\2\0\0\0" + bytes(16), 2, "'b' is a matrix of 2 rows"),
+        (b"b \0BDM \4\2\0\0\0\4\1\0\0\0" + bytes(16), 2, "'b' is a matrix of 2 rows"),
+        (b"b \0BFM \4\0\0\0\0\4\2\0\0\0", 2, "'b' is a matrix of 0 rows"),
+        (b"b \0BFM \4\1\0\0\0\4\2\0\0\0" + bytes(7), 2, "'b' goes 1 bytes beyond the end"),
+        (b"b \0BFM \4\1\0\0\0\4\3\0\0\0" + bytes(12), 2, "'b' has dimension 3"),
+        (b"b \0BFM \4\1\0\0\0\4\2", 2, "'b' is cut short"),
+        (b"b \0BFM \4\1\0\0\0\x08\2\0\0\0" + bytes(8), 2, "'b' has no dimension"),
+        (b"b \0BCM \0\0\0\0", 2, "'b' is a compressed matrix"),
+        (b"b \0BCM2 \0\0\0\0", 2, "'b' is a compressed matrix"),
         (b"b \0B\4\2\0\0\0\4\1\0\0\0\4\1\0\0\0", 2, "write it as FV"),
         (b"b \0BFV \x08\2\0\0\0" + bytes(8), 2, "write it as FV"),
         (b"b NPY12345678", 2, "'b' begins b'NPY12345', not as a Kaldi vector"),
-        (b"b  [\n 1 2\n 3 4 ]\n", 2, "has no ']' on its line: it is a matrix"),
+        (b"b  [\n 1 2\n 3 4 ]\n", 2, "is a matrix of 2 rows"),
         (b"b  [ 1 2", 2, "is cut short"),
+        (b"b  [ 1 2\nc  [ 3 4 ]\n", 2, "'b' has no ']': it is cut short"),
+        (b"b  [ 1 2 ] 3\n", 2, "is followed by more on its line"),
         (b"b  [ ]\n", 2, "'b' is empty"),
         (b"b  [ 1 x ]\n", 2, "not a number"),
         (b"b  [ 1 1_0 ]\n", 2, "not a number"),
@@ -438,7 +443,7 @@ def test_a_key_longer_than_its_ark_is_refused(tmp_path):
 
 def test_a_path_that_is_too_long_for_the_system_is_refused(tmp_path):
     (tmp_path / "x.scp").write_text(f"a {'x' * 5000}:2\n")
-    with pytest.raises(InputError, match=r"x\.scp: line 1: .*File name too long"):
+    with pytest.raises(InputError, match=r"x\.scp: line 1: x+: no such file"):
         Embeddings.read(tmp_path / "x.scp")
 
 
@@ -496,7 +501,7 @@ def test_pipes_run_when_allowed(tmp_path):
     ("content", "fragments"),
     [
         ("a {ark}:2\na {ark}:2\n", ["line 2: duplicate key 'a'", "line 1"]),
-        ("a {ark}:2\n\n", ["line 2", "expected `key ark:offset`"]),
+        ("a {ark}:2\n\na {ark}:2\n", ["line 2", "expected `key ark:offset`"]),
         ("a\n", ["line 1", "expected `key ark:offset`"]),
         ("a {ark}:2[0:1]\n", ["line 1", "range specifiers are not supported"]),
         ("a {ark}.gone:2\n", ["line 1", "no such file"]),
