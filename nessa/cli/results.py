@@ -75,4 +75,4 @@ def study(name: str, recipe: Path, data: Path, exp: Path) -> None:
 
     output = exp / "studies" / f"{name}.json"
     records = run_study(name, load_recipe(recipe), data, exp, output)
-    click.echo(format_study(records))
+    click.echo(format_study(name, records))

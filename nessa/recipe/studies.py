@@ -17,7 +17,7 @@ import numpy as np
 from nessa.alignment.base import Aligner
 from nessa.alignment.dev import DevSet
 from nessa.alignment.neural import NeuralAligner
-from nessa.corpus.copies import read_additions
+from nessa.corpus.copies import read_additions, read_copies
 from nessa.errors import InputError
 from nessa.evaluation.conditions import Condition, read_conditions, utterance_lists
 from nessa.files import Record, digest, read_json, write_json
@@ -158,10 +158,15 @@ class StudyRunner:
         return {one: [aligner], other: [aligner.mirrored()]}
 
     def utterances_by_speaker(self) -> dict[str, list[str]]:
-        """{speaker: align utterances}, speakers and utterances in key order."""
+        """{speaker: align utterances}, speakers and utterances in key order.
+
+        A copy is its original's speaker's, though it may count as another in training.
+        """
+        copies = read_copies(self.data / "align")
         found: dict[str, list[str]] = {}
         for key in sorted(self.sets[self.recipe.update[0], "align"].keys):
-            found.setdefault(self.speakers[key], []).append(key)
+            _, original = copies.get(key, ("", key))
+            found.setdefault(self.speakers[original], []).append(key)
         return found
 
     def evaluate(self, points: Sequence[Point], condition: Condition) -> list[Record]:

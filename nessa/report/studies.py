@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from matplotlib.figure import Figure
 
 from nessa.files import Record
+from nessa.report.extrapolation import speakers_needed
 from nessa.report.plots import TWO_STYLES, Plot, panels
 from nessa.report.tables import CLAIM, gain_with_interval
 from nessa.text import Row, markdown_columns, percent, plain_columns, with_interval
@@ -37,9 +38,11 @@ NOTES = {
 }
 
 
-def format_study(records: Sequence[Record]) -> str:
-    """A study's records as a table for the terminal."""
-    return plain_columns(_table(records))
+def format_study(name: str, records: Sequence[Record]) -> str:
+    """A study's records as a table for the terminal, and what a curve of speakers foretells."""
+    table = plain_columns(_table(records))
+    needed = speakers_needed(records) if name == "speakers" else None
+    return f"{table}\n{needed}" if needed else table
 
 
 def study_sections(studies: Mapping[str, Sequence[Record]]) -> list[str]:
@@ -49,6 +52,8 @@ def study_sections(studies: Mapping[str, Sequence[Record]]) -> list[str]:
         lines += [f"## {TITLES[name]}", "", markdown_columns(_table(records)), ""]
         if name in AXES:
             lines += [f"![{TITLES[name]}, both update directions](study_{name}.svg)", ""]
+        if name == "speakers" and (needed := speakers_needed(records)):
+            lines += [needed, ""]
         lines += [f"By `nessa study {name}`. {NOTES.get(name, FIRST_SEED)}", ""]
     return lines
 

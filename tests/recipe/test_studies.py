@@ -81,7 +81,7 @@ def test_each_addition_to_the_align_set_stands_alone_on_every_list(toy: Toy) -> 
     )
     (together,) = (r for r in records[:10:2] if r["label"] == labels[-1])
     assert together["eer"] == everything[0]["eer"]
-    shown = format_study(records).splitlines()
+    shown = format_study("augmentation", records).splitlines()
     assert shown[0].split()[3] == "trials" and "  sentences  " in shown[-1]
     assert shown[2].startswith("as recorded  ") and "| single" in "\n".join(
         study_sections({"augmentation": records})
@@ -124,7 +124,7 @@ def test_an_undefined_gain_is_said_so() -> None:
         "label": "10 speakers", "value": 10, "enroll": "x", "runtime": "y",
         "eer": 0.1, "eer_ci": [0.05, 0.15], "gain": None, "gain_ci": None,
     }  # fmt: skip
-    assert format_study([record]).endswith("undefined")
+    assert format_study("speakers", [record]).endswith("undefined")
 
 
 def test_what_is_no_study_is_named(toy: Toy) -> None:

@@ -1,0 +1,61 @@
+"""What the curve of align speakers foretells."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from nessa.report.extrapolation import speakers_needed
+
+OLD, NEW = 0.06, 0.03  # EER of not updating, and of re-enrolling
+
+
+def curve(error: Callable[[float], float], counts: list[int]) -> list[dict[str, Any]]:
+    """Records of a study whose two update directions lie 5 % to both sides of `error`."""
+    return [
+        {"value": n, "eer": e, "gain": (OLD - e) / (OLD - NEW)}
+        for n in counts
+        for e in (0.95 * error(n), 1.05 * error(n))
+    ]
+
+
+def test_a_power_law_is_followed_to_where_it_meets_not_updating_and_the_claim() -> None:
+    found = speakers_needed(curve(lambda n: 1.2 * n**-0.35, [50, 100, 200, 500, 1000]))
+    assert found is not None
+    assert "lowers the EER by 22 %" in found  # 1 - 2^-.35
+    met, claimed = ((1.2 / e) ** (1 / 0.35) for e in (OLD, OLD - 0.6 * (OLD - NEW)))
+    assert f"as good as not updating: about {float(f'{met:.2g}'):,.0f}" in found
+    assert f"60 % of the gain: about {float(f'{claimed:.2g}'):,.0f}." in found
+
+
+def test_what_was_reached_is_not_extrapolated() -> None:
+    found = speakers_needed(curve(lambda n: 0.6 * n**-0.35, [500, 1000, 2000, 4000]))
+    assert found is not None
+    assert "not updating: reached by 1,000" in found and "gain: reached by 2,000" in found
+
+
+def test_a_curve_that_bends_gives_a_range() -> None:
+    bent = [50, 100, 200, 500, 1000]
+    found = speakers_needed(curve(lambda n: 0.05 + 0.5 * n**-0.5, bent))
+    assert found is not None and " to " in found
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        curve(lambda n: 1.2 * n**-0.35, [50, 100]),
+        curve(lambda n: 0.1, [50, 100, 200]),
+        curve(lambda n: 0.01 * n**0.3, [50, 100, 200]),
+        [r | {"gain": None} for r in curve(lambda n: n**-0.3, [50, 100, 200])],
+        curve(lambda n: 0.0 if n == 100 else 0.05, [50, 100, 200]),
+    ],
+)
+def test_nothing_is_foretold_of_a_curve_that_is_short_flat_rising_or_undefined(
+    records: list[dict[str, Any]],
+) -> None:
+    assert speakers_needed(records) is None
+
+
+def test_what_lies_too_far_has_no_number() -> None:
+    found = speakers_needed(curve(lambda n: 0.2 * n**-0.02, [50, 100, 200]))
+    assert found is not None and found.count("beyond what the curve can tell") == 2
