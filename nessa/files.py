@@ -1,4 +1,9 @@
-"""Files that are never seen half-written, and Kaldi's plain text tables."""
+"""Files that are never seen half-written, plain text tables, and files of a line per trial.
+
+Toolkits order the columns of trial lists and score files in many ways. Which one it is, is told
+from all lines of the first block: a column of labels holds nothing else. Where two fit, the file is
+refused.
+"""
 
 import contextlib
 import hashlib
@@ -6,9 +11,14 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from nessa.errors import InputError
 
@@ -19,6 +29,11 @@ _COLUMN = re.compile("[ \t]+")  # what Kaldi's tables have between their columns
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # of UTF-8, as some editors write it
 STARTED_IN = "NESSA_STARTED_IN"  # environment: where the user called run.sh, which goes elsewhere
 Record = dict[str, Any]  # one line of a table of results, as JSON has it
+
+LINES_PER_BLOCK = 100_000  # lines handled at a time, so that memory stays near that of the result
+WORDS = {"target": True, "tgt": True, "nontarget": False, "nontgt": False, "imp": False}
+DIGITS = {"1": True, "0": False}
+ENROLL, TEST, LABEL, SCORE = "enroll", "test", "label", "score"
 
 
 @contextlib.contextmanager
@@ -160,13 +175,14 @@ def read_table(path: Path | str, empty: bool = False) -> dict[str, str]:
     table: dict[str, str] = {}
     for number, line in read_lines(path):
         key, *rest = _COLUMN.split(line.strip(), maxsplit=1)
-        if not key or not (rest or empty):
+        value = "".join(rest).strip()
+        if not key or not (value or empty):
             raise InputError(f"{path}: line {number}: expected `key value`, got {line!r}")
         if key.split() != [key]:
             raise InputError(f"{path}: line {number}: key {key!r} has white space in it; rename it")
         if key in table:
             raise InputError(f"{path}: line {number}: duplicate key {key!r}; remove one")
-        table[key] = "".join(rest)
+        table[key] = value
     return table
 
 
@@ -216,6 +232,126 @@ def find_listed(place: str, table: Path) -> Path:
 def _first_with(place: str, folders: Iterable[Path]) -> Path | None:
     # os.path.exists, unlike Path.exists, takes a name that is too long for one that is not there.
     return next((folder / place for folder in folders if os.path.exists(folder / place)), None)
+
+
+class Columns(NamedTuple):
+    """Some lines: what the columns hold, each of length T, or () and None where there are none."""
+
+    enroll: Sequence[str]
+    test: Sequence[str]
+    labels: NDArray[np.bool_] | None
+    scores: NDArray[np.float32] | None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The columns of a file, and, where it has labels, its words for targets and non-targets."""
+
+    columns: tuple[str, ...]
+    words: Mapping[str, bool] = field(default_factory=dict)
+
+    def parse(self, lines: list[str]) -> Columns | None:
+        """What a block of lines holds, or None unless every line has this layout."""
+        fields = _fields(lines, len(self.columns))
+        if fields is None:
+            return None
+        found = dict(zip(self.columns, fields, strict=True))
+        labels = scores = None
+        if LABEL in found:
+            if not set(found[LABEL]) <= self.words.keys():
+                return None
+            labels = np.fromiter(map(self.words.__getitem__, found[LABEL]), np.bool_, len(lines))
+        if SCORE in found and (scores := _numbers(found[SCORE])) is None:
+            return None
+        return Columns(found.get(ENROLL, ()), found.get(TEST, ()), labels, scores)
+
+    def __str__(self) -> str:
+        words = {id(WORDS): "target|nontarget", id(DIGITS): "1|0"}
+        return " ".join(
+            words[id(self.words)] if column == LABEL else column for column in self.columns
+        )
+
+
+def with_labels(*columns: tuple[str, ...]) -> tuple[Layout, ...]:
+    """The layouts of some columns with words, then those with digits, which ids may be too."""
+    return tuple(Layout(each, words) for words in (WORDS, DIGITS) for each in columns)
+
+
+def read_columns(
+    path: Path | str, layouts: Sequence[Layout], what: str, remedy: str
+) -> Iterator[Columns]:
+    """Read a file in the one of some layouts that its lines have.
+
+    Args:
+        path: the file.
+        layouts: that it may have.
+        what: a line is, for messages.
+        remedy: for messages about lines that have none of them.
+
+    Yields:
+        Blocks of lines.
+
+    Raises:
+        InputError: unreadable; a line of no layout, or of another one than those before it; or a
+            file that two layouts fit.
+    """
+    layout: Layout | None = None
+    start, lines = 1, read_lines(path)
+    while block := [line for _, line in islice(lines, LINES_PER_BLOCK)]:
+        layout = layout or _layout_of(block, layouts, path, what, remedy)
+        parsed = layout.parse(block)
+        if parsed is None:
+            row = _first_unlike(block, layout)
+            raise InputError(
+                f"{path}: line {start + row}: {block[row]!r} is not {what} as those before it, "
+                f"`{layout}`; write all lines alike"
+            )
+        yield parsed
+        start += len(block)
+
+
+def _layout_of(
+    lines: list[str], layouts: Sequence[Layout], path: Path | str, what: str, remedy: str
+) -> Layout:
+    """The layout of the first lines; where none fits all of them, of as many as possible."""
+    first = [layout for layout in layouts if layout.parse(lines[:1])]
+    if not first:
+        raise InputError(f"{path}: line 1: {lines[0]!r} is not {what}; {remedy}")
+    if len(first) == 1:
+        return first[0]
+    fitting = [layout for layout in first if layout.parse(lines)]
+    if not fitting:
+        return max(first, key=lambda layout: _first_unlike(lines, layout))
+    if any(layout.words is WORDS for layout in fitting):
+        fitting = [layout for layout in fitting if layout.words is WORDS]
+    if len(fitting) > 1:
+        raise InputError(
+            f"{path}: may be lines `{fitting[0]}` or `{fitting[1]}`; write target|nontarget"
+        )
+    return fitting[0]
+
+
+def _first_unlike(lines: list[str], layout: Layout) -> int:
+    return next(row for row, line in enumerate(lines) if layout.parse([line]) is None)
+
+
+def _fields(lines: list[str], width: int) -> list[list[str]] | None:
+    """The columns of a block of lines, or None unless every line has `width` fields."""
+    # One split of all lines makes no list per line, which would keep the garbage collector busy.
+    if set(map(len, map(str.split, lines))) != {width}:
+        return None
+    fields = " ".join(lines).split()
+    return [fields[column::width] for column in range(width)]
+
+
+def _numbers(words: list[str]) -> NDArray[np.float32] | None:
+    """Finite numbers, or None."""
+    try:
+        with np.errstate(over="ignore"):  # beyond float32 is infinite, and refused as such
+            values = np.array(list(map(float, words)), np.float32)
+    except ValueError:
+        return None
+    return values if np.isfinite(values).all() else None
 
 
 def read_json(path: Path | str) -> Any:

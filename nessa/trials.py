@@ -1,26 +1,50 @@
 """Trials: which enrollment is compared with which test utterance, and their scores.
 
-Three list formats are read: `label enroll test` with 1/0 (VoxCeleb), `enroll test
-target|nontarget` (Kaldi) and `enroll test` (unlabeled). Scores are joined to trials by key,
-never by line.
+Lists are read as toolkits write them: `enroll test`, with a label before or after the ids, which is
+1|0, target|nontarget or tgt|imp. Score files may have a label as well. Scores are joined to trials
+by key; by line only where a file has labels instead of ids, and then it is said.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
-from itertools import islice
+from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nessa.errors import InputError, named
-from nessa.files import atomic_open, read_lines, read_table
+from nessa.errors import InputError, about, named
+from nessa.files import (
+    ENROLL,
+    LABEL,
+    SCORE,
+    TEST,
+    Layout,
+    atomic_open,
+    read_columns,
+    read_table,
+    with_labels,
+)
 
-BLOCK = 100_000  # lines handled at a time, so that memory stays near that of the result
 FORMATS = "`1|0 enroll test`, `enroll test target|nontarget` or `enroll test`"
-Parsed = TypeVar("Parsed")
+LISTS = (
+    Layout((ENROLL, TEST)),
+    *with_labels((ENROLL, TEST, LABEL), (LABEL, ENROLL, TEST)),
+)
+SCORES = (
+    Layout((ENROLL, TEST, SCORE)),
+    *with_labels(
+        (ENROLL, TEST, SCORE, LABEL),  # WeSpeaker
+        (ENROLL, TEST, LABEL, SCORE),  # 3D-Speaker, SpeechBrain
+        (LABEL, ENROLL, TEST, SCORE),
+        (LABEL, SCORE),
+        (SCORE, LABEL),
+    ),
+)
+SCORE_FORMATS = (
+    "`enroll test score` with a finite score, with or without a label 1|0 or target|nontarget"
+)
 
 
 class Indexed(NamedTuple):
@@ -155,33 +179,19 @@ class Trials:
 
     @classmethod
     def read(cls, path: Path | str) -> "Trials":
-        """Read a trial list in any of the three formats; the first line decides which.
+        """Read a trial list, whichever way its columns stand; see `nessa.files`.
 
         Memory is about 16 bytes per trial beside the distinct ids.
 
         Raises:
-            InputError: unreadable, empty, a line of another format than the first, or a trial
-                listed with both labels.
+            InputError: unreadable, empty, a line of another format than the first, a file that may
+                be of two formats, or a trial listed with both labels.
         """
-        enroll: list[str] = []
-        test: list[str] = []
-        labels: list[NDArray[np.bool_]] = []
-        layout: _Layout | None = None
-        names: dict[str, str] = {}
-        for start, lines in _blocks_of_lines(path):
-            layout = layout or _layout(lines[0].split(), path)
-            wanted = f"a trial in the format of line 1; write every line as one of {FORMATS}"
-            columns = _parse(lines, partial(_columns, layout=layout), path, start, wanted)
-            # One string object per distinct id: lists repeat ids hundreds of times.
-            enroll += [names.setdefault(name, name) for name in columns[layout.enroll]]
-            test += [names.setdefault(name, name) for name in columns[layout.test]]
-            if layout is not _UNLABELED:
-                yes = layout.words[0]
-                labels.append(np.array([word == yes for word in columns[layout.label]]))
-        if layout is None:
+        columns = AllColumns(path, LISTS, "a trial", f"expected {FORMATS}")
+        if not columns.enroll:
             raise InputError(f"{path}: empty; a trial list has lines {FORMATS}")
         try:
-            return cls(enroll, test, np.concatenate(labels) if labels else None)
+            return cls(columns.enroll, columns.test, columns.labels)
         except InputError as error:
             raise InputError(f"{path}: {error} (trial N is line N)") from error
 
@@ -199,70 +209,31 @@ class Trials:
             file.writelines(lines)
 
 
-class _Layout(NamedTuple):
-    """Where a list format keeps its columns, and its words for a target and a non-target."""
+class AllColumns:
+    """All columns of a trial list or a score file, in file order.
 
-    enroll: int
-    test: int
-    label: int
-    words: tuple[str, str]
+    Attributes:
+        enroll, test: ids, length T; empty where the file has none.
+        labels: bool (T,), or None.
+        scores: float32 (T,), or None.
+    """
 
-
-_KALDI = _Layout(enroll=0, test=1, label=2, words=("target", "nontarget"))
-_VOXCELEB = _Layout(enroll=1, test=2, label=0, words=("1", "0"))
-_UNLABELED = _Layout(enroll=0, test=1, label=-1, words=("", ""))
-
-
-def _blocks_of_lines(path: Path | str) -> Iterator[tuple[int, list[str]]]:
-    """Yield (number of the first line, lines) by blocks of lines."""
-    start, lines = 1, read_lines(path)
-    while block := [line for _, line in islice(lines, BLOCK)]:
-        yield start, block
-        start += len(block)
-
-
-def _fields(lines: list[str], width: int) -> list[list[str]] | None:
-    """The columns of a block of lines, or None unless every line has `width` fields."""
-    # One split of all lines makes no list per line, which would keep the garbage collector busy.
-    if set(map(len, map(str.split, lines))) != {width}:
-        return None
-    fields = " ".join(lines).split()
-    return [fields[column::width] for column in range(width)]
-
-
-def _layout(fields: list[str], path: Path | str) -> _Layout:
-    if len(fields) == 2:
-        return _UNLABELED
-    if len(fields) == 3 and fields[2] in _KALDI.words:
-        return _KALDI
-    if len(fields) == 3 and fields[0] in _VOXCELEB.words:
-        return _VOXCELEB
-    raise InputError(f"{path}: line 1: {' '.join(fields)!r} is not a trial; expected {FORMATS}")
-
-
-def _columns(lines: list[str], layout: _Layout) -> list[list[str]] | None:
-    """The columns of a block of trial lines, or None unless every line has this layout."""
-    if layout is _UNLABELED:
-        return _fields(lines, 2)
-    columns = _fields(lines, 3)
-    return columns if columns and set(columns[layout.label]) <= set(layout.words) else None
-
-
-def _parse(
-    lines: list[str],
-    parse: Callable[[list[str]], Parsed | None],
-    path: Path | str,
-    start: int,
-    wanted: str,
-) -> Parsed:
-    """What `parse` makes of a block of lines; the first line that it refuses alone is named."""
-    parsed = parse(lines)
-    if parsed is not None:
-        return parsed
-    number, line = next(
-        (number, line) for number, line in enumerate(lines, start) if parse([line]) is None
-    )
-    raise InputError(f"{path}: line {number}: {line!r} is not {wanted}")
+    def __init__(self, path: Path | str, layouts: Sequence[Layout], what: str, remedy: str) -> None:
+        self.enroll: list[str] = []
+        self.test: list[str] = []
+        labels: list[NDArray[np.bool_]] = []
+        scores: list[NDArray[np.float32]] = []
+        names: dict[str, str] = {}
+        for block in read_columns(path, layouts, what, remedy):
+            # One string object per distinct id: lists repeat ids hundreds of times.
+            self.enroll += [names.setdefault(name, name) for name in block.enroll]
+            self.test += [names.setdefault(name, name) for name in block.test]
+            if block.labels is not None:
+                labels.append(block.labels)
+            if block.scores is not None:
+                scores.append(block.scores)
+        self.labels = np.concatenate(labels) if labels else None
+        self.scores = np.concatenate(scores) if scores else None
 
 
 def read_enroll_map(path: Path | str) -> dict[str, list[str]]:
@@ -353,40 +324,28 @@ def write_scores(path: Path | str, trials: Trials, scores: ArrayLike) -> None:
 
 
 def read_scores(path: Path | str) -> tuple[Trials, NDArray[np.float32]]:
-    """Read a score file: `enroll test score` per line.
+    """Read a score file: `enroll test score` per line, with or without a label.
 
     Returns:
-        The scored trials (unlabeled) and their scores (T,); see `join_scores`.
+        The scored trials, with the file's labels if it has some, and their scores (T,); see
+        `join_scores`.
 
     Raises:
         InputError: unreadable, empty, a malformed line, or a score that is not a finite number.
     """
-    enroll: list[str] = []
-    test: list[str] = []
-    scores: list[NDArray[np.float32]] = []
-    names: dict[str, str] = {}
-    for start, lines in _blocks_of_lines(path):
-        wanted = "`enroll test score` with a finite score; score the list again"
-        columns, values = _parse(lines, _scored, path, start, wanted)
-        enroll += [names.setdefault(name, name) for name in columns[0]]
-        test += [names.setdefault(name, name) for name in columns[1]]
-        scores.append(values)
-    if not scores:
+    columns, scores = read_score_columns(path)
+    if not columns.enroll:
+        raise InputError(f"{path}: labels and scores without ids; write {SCORE_FORMATS}")
+    with about(path):
+        return Trials(columns.enroll, columns.test, columns.labels), scores
+
+
+def read_score_columns(path: Path | str) -> tuple[AllColumns, NDArray[np.float32]]:
+    """The columns of a score file, with or without ids, and its scores; see `read_scores`."""
+    columns = AllColumns(path, SCORES, "a score", f"expected {SCORE_FORMATS}")
+    if columns.scores is None:
         raise InputError(f"{path}: empty; a score file has lines `enroll test score`")
-    return Trials(enroll, test), np.concatenate(scores)
-
-
-def _scored(lines: list[str]) -> tuple[list[list[str]], NDArray[np.float32]] | None:
-    """The columns and scores of a block of score lines, or None unless every line is good."""
-    columns = _fields(lines, 3)
-    if columns is None:
-        return None
-    try:
-        with np.errstate(over="ignore"):  # beyond float32 is infinite, and refused as such
-            values = np.array(list(map(float, columns[2])), np.float32)
-    except ValueError:
-        return None
-    return (columns, values) if np.isfinite(values).all() else None
+    return columns, columns.scores
 
 
 def join_scores(
@@ -414,21 +373,21 @@ def join_scores(
     extra = np.flatnonzero(pairs < 0)
     if len(extra) and not allow_extra:
         raise InputError(
-            f"trial {_named(scored, extra)} scored but not in the trial list; is it another list's "
-            "score file?"
+            f"trial {named_trials(scored, extra)} scored but not in the trial list; is it another "
+            "list's score file?"
         )
     known = np.flatnonzero(pairs >= 0)
     known = known[np.argsort(pairs[known], kind="stable")]
     pairs, values = pairs[known], values[known]
     differ = np.flatnonzero((pairs[1:] == pairs[:-1]) & (values[1:] != values[:-1]))
     if len(differ):
-        twice = _named(scored, known[differ])
+        twice = named_trials(scored, known[differ])
         raise InputError(f"trial {twice} scored twice, differently; remove one")
     wanted = trials.pairs
     places = np.searchsorted(pairs, wanted)
     missing = np.flatnonzero(np.append(pairs, -1)[places] != wanted)
     if len(missing):
-        without = _named(trials, missing)
+        without = named_trials(trials, missing)
         raise InputError(f"trial {without} without a score; score the whole list again")
     return values[places]
 
@@ -448,7 +407,8 @@ def _pairs_as_in(scored: Trials, trials: Trials) -> NDArray[np.int64]:
     return np.where(unknown, -1, pairs)
 
 
-def _named(trials: Trials, rows: NDArray[np.int64]) -> str:
+def named_trials(trials: Trials, rows: NDArray[np.int64]) -> str:
+    """The first few of some trials, by their rows, and how many more there are."""
     return named([f"{trials.enroll[row]} {trials.test[row]}" for row in rows])
 
 

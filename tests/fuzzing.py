@@ -11,6 +11,7 @@ import contextlib
 import gzip
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -46,7 +47,7 @@ from nessa.kaldi.lazy import NotStorableError, StoredVectors
 from nessa.kaldi.stamps import ModelStamp, read_info
 from nessa.recipe.resolve import resolve
 from nessa.scoring.calibration import read_calibration
-from nessa.trials import Trials, read_enroll_map, read_scores, write_scores
+from nessa.trials import Trials, read_enroll_map, read_score_columns, write_scores
 from tests.pairs import two_views
 from tests.speech import prepare_set
 
@@ -128,29 +129,38 @@ GZIP = [gzip.compress(b"x"), b"\x1f\x8b"]
 
 def ark_record(key: str, values: Sequence[float], kind: str) -> bytes:
     head = key.encode() + b" "
-    if kind == "text":
-        return head + b" [ " + " ".join(map(repr, values)).encode() + b" ]\n"
-    code, dtype = (b"FV", "<f4") if kind == "float" else (b"DV", "<f8")
+    if kind in ("text", "lines"):
+        opening = b" [ " if kind == "text" else b" [\n  "
+        return head + opening + " ".join(map(repr, values)).encode() + b" ]\n"
+    code, dtype = {
+        "float": (b"FV", "<f4"), "double": (b"DV", "<f8"),
+        "row": (b"FM", "<f4"), "row of doubles": (b"DM", "<f8"),
+    }[kind]  # fmt: skip
     count = struct.pack("<i", len(values))
+    if code.endswith(b"M"):
+        count = struct.pack("<i", 1) + b"\4" + count
     return head + b"\0B" + code + b" \4" + count + np.array(values, dtype).tobytes()
 
 
 def plain_vector(data: bytes, start: int) -> tuple[np.ndarray, int]:
     """The vector at `start`, and where it ends; without any check."""
     if data[start : start + 2] != b"\0B":
-        end = data.find(b"\n", start) + 1 or len(data)
-        numbers = data[start:end].strip()[1:-1].split()
+        bracket = data.index(b"]", start)
+        end = data.find(b"\n", bracket) + 1 or len(data)
+        numbers = data[start:bracket].strip()[1:].split()
         return np.array([float(x) for x in numbers]).astype(np.float32), end
-    (count,) = struct.unpack("<i", data[start + 6 : start + 10])
-    dtype = np.dtype("<f4" if data[start + 2 : start + 4] == b"FV" else "<f8")
-    end = start + 10 + count * dtype.itemsize
-    return np.frombuffer(data[start + 10 : end], dtype).astype(np.float32), end
+    kind = data[start + 2 : start + 4]
+    body = start + (15 if kind.endswith(b"M") else 10)
+    (count,) = struct.unpack("<i", data[body - 4 : body])
+    dtype = np.dtype("<f4" if kind.startswith(b"F") else "<f8")
+    end = body + count * dtype.itemsize
+    return np.frombuffer(data[body:end], dtype).astype(np.float32), end
 
 
 def plain_ark(data: bytes) -> Iterator[tuple[str, np.ndarray]]:
     end = 0
     while end < len(data):
-        key, _, _ = data[end:].partition(b" ")
+        key = re.split(b"[ \t\n]", data[end:], maxsplit=1)[0]
         vector, end = plain_vector(data, end + len(key) + 1)
         yield key.decode(), vector
 
@@ -201,7 +211,7 @@ class ArkKind(Kind):
         rng = np.random.default_rng(1)
 
         def ark(kinds: str, count: int) -> bytes:
-            words = kinds.split()
+            words = kinds.split(", ")
             return b"".join(
                 ark_record(
                     f"{kinds[:2]}{count}-{n:03d}",
@@ -212,7 +222,8 @@ class ArkKind(Kind):
             )
 
         return [ark("float", 3), ark("float", 40), ark("double", 3), ark("text", 3),
-                ark("float text double", 6)]  # fmt: skip
+                ark("lines", 3), ark("row", 3), ark("row of doubles", 3),
+                ark("float, text, double", 6), ark("row, float, lines", 6)]  # fmt: skip
 
     def read(self) -> None:
         check_vectors(Embeddings.read(self.path), plain_ark(self.path.read_bytes()))
@@ -240,7 +251,7 @@ class ScpKind(ArkKind):
 
     def read(self) -> None:
         def plain() -> Iterator[tuple[str, np.ndarray]]:
-            for line in self.path.read_text().split("\n"):
+            for line in self.path.read_text("utf-8-sig").split("\n"):
                 if line.strip():
                     key, rest = line.strip().split(None, 1)
                     file, offset = rest.rsplit(":", 1)
@@ -272,50 +283,80 @@ class ScpArkKind(ScpKind):
             self.path = damaged
 
 
+LABELS = {"1": True, "0": False, "target": True, "nontarget": False, "tgt": True, "nontgt": False}
+LABELS["imp"] = False
+
+
+def plain_lines(path: Path) -> list[list[str]]:
+    lines = [line.split() for line in path.read_bytes().decode("utf-8-sig").split("\n")]
+    return [words for words in lines if words]
+
+
+def is_label(words: Sequence[str]) -> bool:
+    return set(words) <= {"0", "1"} or set(words) <= LABELS.keys() - {"0", "1"}
+
+
+def is_numbers(words: Sequence[str]) -> bool:
+    with contextlib.suppress(ValueError):
+        return bool(np.isfinite([np.float32(float(word)) for word in words]).all())
+    return False
+
+
 class TrialsKind(Kind):
-    tokens = (b"1 a b\n", b"a b target\n", b"a b\n", b"2 a b\n", b"target", b"nontarget")
+    tokens = (b"1 a b\n", b"a b target\n", b"a b\n", b"2 a b\n", b"target", b"nontarget", b"imp",
+              b"a b 1\n", b"tgt a b\n", b"1 0 1\n")  # fmt: skip
 
     def make(self) -> list[bytes]:
         pairs = [(f"spk{n % 3}-{n}", f"spk{n % 4}-t{n}") for n in range(12)]
-        voxceleb = "".join(f"{n % 2} {a} {b}\n" for n, (a, b) in enumerate(pairs))
-        kaldi = "".join(
-            f"{a} {b} {'target' if n % 2 else 'nontarget'}\n" for n, (a, b) in enumerate(pairs)
-        )
-        return [voxceleb.encode(), kaldi.encode(), "".join(f"{a} {b}\n" for a, b in pairs).encode()]
+        words = [("0", "1"), ("nontarget", "target"), ("imp", "tgt")]
+        lists = [
+            "".join(line.format(a, b, own[n % 2]) for n, (a, b) in enumerate(pairs))
+            for own in words
+            for line in ("{0} {1} {2}\n", "{2} {0} {1}\n")
+        ]
+        return [text.encode() for text in (*lists, "".join(f"{a} {b}\n" for a, b in pairs))]
 
     def read(self) -> None:
         trials = Trials.read(self.path)
-        lines = [line.split() for line in self.path.read_bytes().decode().split("\n")]
-        lines = [words for words in lines if words]
-        words = lines[0]
-        if len(words) == 2:
+        columns = list(zip(*plain_lines(self.path), strict=True))
+        if len(columns) == 2:
             assert trials.labels is None
-            expected = [(a, b) for a, b in lines]
-        elif words[0] in ("0", "1") and words[2] not in ("target", "nontarget"):
-            expected = [(a, b) for _, a, b in lines]
-            assert trials.labels.tolist() == [label == "1" for label, _, _ in lines]
         else:
-            expected = [(a, b) for a, b, _ in lines]
-            assert trials.labels.tolist() == [label == "target" for _, _, label in lines]
-        assert list(zip(trials.enroll, trials.test, strict=True)) == expected
+            # Where both sides may be the labels, words are, for ids may well be 0 and 1.
+            sides = [side for side in (0, 2) if is_label(columns[side])]
+            if len(sides) > 1:
+                sides = [side for side in sides if not set(columns[side]) <= {"0", "1"}]
+            (side,) = sides
+            assert trials.labels.tolist() == [LABELS[word] for word in columns.pop(side)]
+        assert [tuple(trials.enroll), tuple(trials.test)] == columns
 
 
 class ScoresKind(Kind):
-    tokens = (b"nan", b"-inf", b"1e39", b"0x10", "\u0663".encode(), b"a b 1\n")
+    tokens = (b"nan", b"-inf", b"1e39", b"0x10", "\u0663".encode(), b"a b 1\n", b"a b 1 0.5\n",
+              b" target", b" 1", b" 0", b"1 0.5\n")  # fmt: skip
 
     def make(self) -> list[bytes]:
         trials = Trials([f"e{n}" for n in range(9)], [f"t{n}" for n in range(9)])
         write_scores(self.path, trials, np.linspace(-3, 3, 9))
-        return [self.path.read_bytes(), b"a b 1\n", b"a b -0.25\nc d 1e-3\n"]
+        return [self.path.read_bytes(), b"a b 1\n", b"a b -0.25\nc d 1e-3\n",
+                b"a b 0.5 target\nc d -0.25 nontarget\n", b"a b 1 0.5\nc d 0 -0.25\n",
+                b"1 0.5\n0 -2\n1 3.5\n"]  # fmt: skip
 
     def read(self) -> None:
-        trials, scores = read_scores(self.path)
-        lines = [line.split() for line in self.path.read_bytes().decode().split("\n")]
-        lines = [words for words in lines if words]
-        assert [words[:2] for words in lines] == [
-            list(x) for x in zip(trials.enroll, trials.test, strict=True)
-        ]
-        assert scores.tolist() == [float(np.float32(float(words[2]))) for words in lines]
+        columns, scores = read_score_columns(self.path)
+        found = list(zip(*plain_lines(self.path), strict=True))
+        fitting = []
+        for order in ("ets", "etsl", "etls", "lets", "ls", "sl"):
+            own = dict(zip(order, found, strict=False))
+            if len(order) == len(found) and is_label(own.get("l", ())) and is_numbers(own["s"]):
+                fitting.append(own)
+        if len(fitting) > 1:  # words are labels, digits may be ids or scores
+            fitting = [own for own in fitting if not set(own["l"]) <= {"0", "1"}]
+        (own,) = fitting
+        assert [tuple(columns.enroll), tuple(columns.test)] == [own.get("e", ()), own.get("t", ())]
+        assert scores.tolist() == [float(np.float32(float(word))) for word in own["s"]]
+        if "l" in own:
+            assert columns.labels.tolist() == [LABELS[word] for word in own["l"]]
 
 
 class MapKind(Kind):
@@ -324,7 +365,7 @@ class MapKind(Kind):
 
     def read(self) -> None:
         found = read_enroll_map(self.path)
-        lines = [line.split() for line in self.path.read_bytes().decode().split("\n")]
+        lines = [line.split() for line in self.path.read_bytes().decode("utf-8-sig").split("\n")]
         assert found == {words[0]: words[1:] for words in lines if words}
 
 
@@ -336,7 +377,7 @@ class SpeakersKind(Kind):
 
     def read(self) -> None:
         found = read_utt2spk(self.folder)
-        lines = [line.split() for line in self.path.read_bytes().decode().split("\n")]
+        lines = [line.split() for line in self.path.read_bytes().decode("utf-8-sig").split("\n")]
         assert list(found.items()) == [tuple(words) for words in lines if words]
 
 
@@ -370,7 +411,7 @@ class InfoKind(Kind):
 
     def read(self) -> None:
         info = read_info(self.folder)
-        plain = json.loads(self.path.read_text())
+        plain = json.loads(self.path.read_text("utf-8-sig"))
         assert (info.dim, info.count) == (plain["dim"], plain["count"])
         assert info.stamp == ModelStamp(plain["model"], plain["fingerprint"], plain["set"])
 
@@ -534,7 +575,7 @@ class JsonKind(Kind):
         return [b'{"a": [1, 2.5, "x", null, true, {"b": {}}], "c": -1e-3}\n', b"[]", b"3"]
 
     def read(self) -> None:
-        assert repr(read_json(self.path)) == repr(json.loads(self.path.read_text()))
+        assert repr(read_json(self.path)) == repr(json.loads(self.path.read_text("utf-8-sig")))
 
 
 KINDS: dict[str, type[Kind]] = {

@@ -181,7 +181,7 @@ def test_relative_paths_are_found_near_the_table_or_where_the_user_is(
         monkeypatch.chdir(tmp_path / "elsewhere")
         (tmp_path / "elsewhere" / place).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "elsewhere" / place).touch()
-        with pytest.raises(InputError, match="is both .*/elsewhere/.* and .*; write absolute"):
+        with pytest.raises(InputError, match=r"is both .*/elsewhere/.* and .*; write absolute"):
             find_listed(place, tmp_path / table)
 
 

@@ -45,6 +45,29 @@ def test_three_formats_are_read(tmp_path, text, labels, last_newline):
     assert trials.labels is None if labels is None else trials.labels.tolist() == labels
 
 
+WORDS = [("1", "0"), ("target", "nontarget"), ("tgt", "imp"), ("tgt", "nontgt")]
+
+
+@pytest.mark.parametrize(("yes", "no"), WORDS)
+@pytest.mark.parametrize("line", ["{0} {1} {2}\n", "{1} {2} {0}\n", "{1}\t{2}\t{0} \r\n"])
+@pytest.mark.parametrize("ids", [("a", "u"), ("1", "2-u"), ("1", "0"), ("target", "u")])
+def test_labels_before_or_after_the_ids(tmp_path, yes, no, line, ids):
+    rows = [(True, *ids), (False, "12", "13_1"), (True, "7", "1")]
+    text = "".join(line.format(yes if label else no, *names) for label, *names in rows)
+    trials = Trials.read(write(tmp_path / "trials", "\ufeff" + text))
+    assert trials.labels.tolist() == [label for label, _, _ in rows]
+    assert list(zip(trials.enroll, trials.test, strict=True)) == [row[1:] for row in rows]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["1 a 1\n0 b 0\n", "1 a 0\n", "0 x 1\n1 x 1\n", "target a imp\n", "imp a tgt\ntgt b imp\n"],
+)
+def test_a_list_that_reads_both_ways_is_refused(tmp_path, text):
+    with pytest.raises(InputError, match=r"may be lines `.*` or `.*`; write target\|nontarget"):
+        Trials.read(write(tmp_path / "trials", text))
+
+
 def test_trials_is_a_public_name():
     assert nessa.Trials is Trials
 
@@ -71,7 +94,7 @@ def test_voxceleb_lists(name, targets):
         ("a b\nc\nd e f\n", 2),
         ("a b imposter\n", 1),
         ("a\n", 1),
-        ("\n", 1),
+        ("\na b\n", 1),
     ],
 )
 def test_bad_lines_are_named(tmp_path, text, line):
@@ -87,8 +110,9 @@ def test_a_bad_line_far_down_is_named(tmp_path):
 
 
 def test_empty_and_missing_files(tmp_path):
-    with pytest.raises(InputError, match="empty"):
-        Trials.read(write(tmp_path / "trials", ""))
+    for nothing in ("", "\n", " \n\n"):
+        with pytest.raises(InputError, match="empty"):
+            Trials.read(write(tmp_path / "trials", nothing))
     with pytest.raises(InputError, match="no such file"):
         Trials.read(tmp_path / "nothing")
 
@@ -181,12 +205,45 @@ def test_scores_come_back_exactly(tmp_path_factory, values):
 
 
 @pytest.mark.parametrize(
-    "bad", ["a b\n", "a b nan\n", "a b inf\n", "a b 1e39\n", "a b x\n", "a b 1 2\n", "\n"]
+    "bad", ["a b\n", "a b nan\n", "a b inf\n", "a b 1e39\n", "a b x\n", "a b 1 2\n", "\na b 1\n"]
 )
 def test_bad_score_lines_are_named(tmp_path, bad):
     path = write(tmp_path / "scores", "a b 0.5\n" + bad)
     with pytest.raises(InputError, match=f"{path}: line 2:"):
         read_scores(path)
+
+
+LABELS = [("1", "0"), ("target", "nontarget"), ("tgt", "imp")]
+
+
+@pytest.mark.parametrize(("yes", "no"), LABELS)
+@pytest.mark.parametrize("line", ["{1} {2} {3} {0}", "{1} {2} {0} {3}", "{0}\t{1}\t{2}\t{3}"])
+@pytest.mark.parametrize("scores", [(0.5, -2, 1), (1, 0, 0.25)])
+def test_scores_with_a_label_are_read_wherever_it_stands(tmp_path, yes, no, line, scores):
+    rows = [(True, "a", "x"), (False, "1", "0"), (True, "b", "x")]
+    text = "".join(
+        line.format(yes if label else no, *ids, score) + "\n"
+        for (label, *ids), score in zip(rows, scores, strict=True)
+    )
+    scored, found = read_scores(write(tmp_path / "scores", text))
+    assert list(zip(scored.labels.tolist(), scored.enroll, scored.test, strict=True)) == rows
+    assert found.tolist() == list(scores)
+
+
+@pytest.mark.parametrize(
+    "text", ["a b 1 0\nc d 0 1\n", "1 x 0.5 1\n1 y 0.5 0\n", "0 b 1 1\n1 b 0 1\n"]
+)
+def test_a_label_that_may_be_the_score_is_refused(tmp_path, text):
+    path = write(tmp_path / "scores", text)
+    with pytest.raises(InputError, match=f"{path}: may be lines `.*enroll test"):
+        read_scores(path)
+
+
+def test_scores_without_ids_need_their_list(tmp_path):
+    with pytest.raises(
+        InputError, match="labels and scores without ids; write `enroll test score`"
+    ):
+        read_scores(write(tmp_path / "scores", "1 0.5\n0 0.25\n"))
 
 
 def test_unfit_scores_are_not_written(tmp_path):

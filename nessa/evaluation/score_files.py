@@ -4,21 +4,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from nessa.errors import about
 from nessa.files import Record, read_table
 from nessa.metrics import table
 from nessa.metrics.bootstrap import bootstrap, difference
 from nessa.metrics.roc import Roc, act_dcf
+from nessa.scoring.matching import read_scores_of
 from nessa.text import Row, cost, plain_columns, with_interval, wrapped
 from nessa.trials import (
     Trials,
-    join_scores,
     read_enroll_map,
     read_labeled,
-    read_scores,
     trial_speakers,
 )
 
@@ -38,19 +34,19 @@ def compare_score_files(
 
     Args:
         trials: a labeled list.
-        files: scores of exactly these trials, in any order.
+        files: scores of exactly these trials, as any toolkit writes them.
         llr: the scores are natural-log likelihood ratios, whose calibration is measured too.
         utt2spk: {utterance: speaker}, for intervals; None: no intervals.
         enroll_map: of the profiles that the trials name.
         draws, seed: of the joint speaker bootstrap.
 
     Returns:
-        A record per file: {"scores", "trials", "targets", "nontargets"}, the metrics of the
-        tables ("eer", "min_dcf") and "min_dcf_05"; with `llr` also "act_dcf", "act_dcf_05",
-        "cllr" and "min_cllr"; with speakers also "eer_ci", "min_dcf_ci" and, except for the first
-        file, "over_first", "over_first_ci", "min_dcf_over_first", "min_dcf_over_first_ci". Costs
-        are 1, the prior 0.01, or 0.05 where the name says so. Rates are fractions, intervals
-        [low, high].
+        A record per file: {"scores", "trials", "targets", "nontargets"}, how its scores were
+        matched where that was not by equal ids ("matched"), the metrics of the tables ("eer",
+        "min_dcf") and "min_dcf_05"; with `llr` also "act_dcf", "act_dcf_05", "cllr" and
+        "min_cllr"; with speakers also "eer_ci", "min_dcf_ci" and, except for the first file,
+        "over_first", "over_first_ci", "min_dcf_over_first", "min_dcf_over_first_ci". Costs are 1,
+        the prior 0.01, or 0.05 where the name says so. Rates are fractions, intervals [low, high].
 
     Raises:
         InputError: no labels, scores of other trials than these, or a trial without a speaker.
@@ -58,13 +54,16 @@ def compare_score_files(
     wanted = read_labeled(trials)
     labels = wanted.labels
     assert labels is not None
-    scores = [_read_joined(path, wanted) for path in files]
+    read = [read_scores_of(wanted, path) for path in files]
+    scores = [values for values, _ in read]
     records: list[Record] = []
-    for path, values in zip(files, scores, strict=True):
+    for path, (values, how) in zip(files, read, strict=True):
         with about(trials):
             roc = Roc.of(values, labels)
         record: Record = {"scores": str(path), "trials": str(trials)}
         record |= {"targets": wanted.targets, "nontargets": wanted.nontargets}
+        if how:
+            record["matched"] = how
         record |= {metric.key: metric.of(roc) for metric in table.METRICS}
         record["min_dcf_05"] = roc.min_dcf(P_TARGET_05)
         if llr:
@@ -87,12 +86,6 @@ def compare_score_files(
 def _over_first(key: str) -> str:
     """The key of a metric's excess over the first file's."""
     return "over_first" if key == table.EER.key else f"{key}_over_first"
-
-
-def _read_joined(path: Path, trials: Trials) -> npt.NDArray[np.float32]:
-    scored, scores = read_scores(path)
-    with about(path):
-        return join_scores(trials, scored, scores)
 
 
 def _speakers(
@@ -128,6 +121,7 @@ def format_comparison(records: Sequence[Record]) -> str:
     notes = [
         f"Trials: {first['trials']}: {first['targets']} target, {first['nontargets']} non-target.",
         f"{table.legend()} minDCF 0.05: at p_target = 0.05.",
+        *(f"{r['scores']}: {r['matched']}." for r in records if "matched" in r),
     ]
     if calibrated:
         notes.append("actDCF: at the Bayes threshold. Cllr, minCllr: in bits.")

@@ -43,8 +43,8 @@ _SHORTEST_LABEL = _HEADER_BYTES + 2  # of a key of one letter
 _MIN_RUN = 16  # records of one layout that are worth looking for as an array
 _RECORDS_PER_BLOCK = 16384  # checked as one array
 _BYTES_PER_BLOCK = 2**22  # gathered or written as one array: stays in the cache
-_KEY_ENDS = b" \t\n"  # to Kaldi's readers; writers use the first
-_KEY_END = re.compile(b"[%s]" % _KEY_ENDS)
+_KEY_ENDS = (b" ", b"\t", b"\n")  # to Kaldi's readers; writers use the first
+_KEY_END = re.compile(b"|".join(_KEY_ENDS))
 Offsets = npt.NDArray[np.int64]
 Matrix = npt.NDArray[np.float32]
 Flags = npt.NDArray[np.bool_]
@@ -243,7 +243,7 @@ class Ark:
         """What `_vector` says of a vector that an scp lists."""
         label, end = key.encode(), max(offset - 1, 0)
         before = self._data[max(end - len(label), 0) : end]
-        if offset and (before != label or self._data[end] not in _KEY_ENDS):
+        if offset and (before != label or self._data[end:offset] not in _KEY_ENDS):
             self._refuse(key, offset, "is not here: the scp is stale; write both again")
         payload, end = self._vector(key, offset)
         if not offset and end != self.size:

@@ -1,5 +1,6 @@
 """Scores -> likelihood ratios: an affine map, with quality measures or without, kept as JSON."""
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,9 +14,11 @@ from scipy.special import expit, logit
 from nessa.errors import InputError, about
 from nessa.files import read_json, write_json
 from nessa.metrics.roc import check_scores
+from nessa.scoring.matching import read_scores_of
 from nessa.scoring.quality import ENROLL_COUNT, OPTIONS, TEST_DURATION, Floats, quality_measures
-from nessa.trials import Trials, join_scores, read_labeled, read_scores
+from nessa.trials import Trials, read_labeled
 
+log = logging.getLogger(__name__)
 # Keeps the slope finite where dev scores separate perfectly; far below any other effect.
 RIDGE = 1e-7
 Measures = Mapping[str, ArrayLike]  # name of a quality measure -> its values, (T,)
@@ -179,9 +182,9 @@ def fit_calibration(
             for a trial or the same for all.
     """
     wanted = read_labeled(trials)
-    scored, values = read_scores(scores)
-    with about(scores):
-        joined = join_scores(wanted, scored, values)
+    joined, how = read_scores_of(wanted, scores)
+    if how:
+        log.warning("%s: %s", scores, how)
     measures = quality_measures(wanted, utt2dur, enroll_map)
     for name, column in measures.items():
         if np.ptp(column) == 0:

@@ -508,6 +508,7 @@ def test_pipes_run_when_allowed(tmp_path):
         ("c {ark}:2\n", ["byte 2: vector of 'c' is not here: the scp is stale"]),
         ("a {ark}:3\n", ["byte 3: vector of 'a' is not here"]),
         ("a {ark}:1\n", ["byte 1: vector of 'a' is not here"]),
+        ("a {ark}:21\n", ["byte 21: vector of 'a' is not here"]),  # the ark has 20 bytes
         ("a {ark}:9999\n", ["byte 9999: vector of 'a' is not here"]),
         ("a {ark}\n", ["begins b'a \\x00BFV"]),
         ("a {bare}\n", ["byte 0: vector of 'a' is followed by more"]),
