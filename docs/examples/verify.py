@@ -28,12 +28,15 @@ def read(path, side):
     return arrays
 
 
-def mapped(side, embeddings):
+def mapped(side, name, embeddings):
     session, facts = side
     batch = np.atleast_2d(embeddings).mean(axis=0, keepdims=True).astype(np.float32)
     if batch.shape[1] != int(facts["input_dim"]):
         sys.exit(f"{batch.shape[1]} dimensions, but this network takes {facts['input_dim']}")
-    return session.run(["mapped"], {"embedding": batch})[0][0]  # a profile: averaged, then mapped
+    vector = session.run(["mapped"], {"embedding": batch})[0][0]  # a profile: averaged, then mapped
+    if not np.isfinite(vector).all():
+        sys.exit(f"{name}: its embedding has no direction (zero?); extract it again")
+    return vector
 
 
 export, profiles, tests = sys.argv[1:]
@@ -43,5 +46,5 @@ if enroll[1]["space"] != runtime[1]["space"]:
 scale, offset = (float(enroll[1][f"calibration_{name}"]) for name in ("scale", "offset"))
 for speaker, enrolled in read(profiles, enroll).items():
     for utterance, embedding in read(tests, runtime).items():
-        score = mapped(enroll, enrolled) @ mapped(runtime, embedding)
+        score = mapped(enroll, speaker, enrolled) @ mapped(runtime, utterance, embedding)
         print(speaker, utterance, f"{scale * score + offset:.4f}")

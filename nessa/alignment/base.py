@@ -3,8 +3,11 @@
 import hashlib
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from inspect import signature
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -16,9 +19,10 @@ from torch import nn
 from nessa.alignment.dev import DevSet, calibrate_on, judge
 from nessa.alignment.outliers import OutlierDetector
 from nessa.alignment.table import AlignTable
-from nessa.alignment.views import SIDES, Labels, Matrix, Side
+from nessa.alignment.views import SIDES, Labels, Mapped, Matrix, Rows, Side, blocks
 from nessa.errors import InputError
-from nessa.files import atomic_open, write_json
+from nessa.files import atomic_open, digest, write_json
+from nessa.kaldi.directions import well_scaled
 from nessa.kaldi.embeddings import Embeddings
 from nessa.kaldi.stamps import ModelStamp
 from nessa.metrics.roc import eer
@@ -94,6 +98,9 @@ class Aligner(ABC):
         if dev is not None:
             self.check_models(dev.enroll, dev.runtime)
         views = table if self.by_rows else table.loaded()
+        views = replace(
+            views, enroll=self._fittable(views, "enroll"), runtime=self._fittable(views, "runtime")
+        )
         self._fit(views.enroll, views.runtime, views.labels, dev)
         if dev is not None:
             sides = self.map_views(dev.enroll, dev.runtime)
@@ -104,6 +111,22 @@ class Aligner(ABC):
             if not self.keeps(side):
                 self.detectors[side] = OutlierDetector.fit(view, views.labels)
         return self
+
+    def _fittable(self, table: AlignTable, side: Side) -> Rows:
+        """A view whose rows can be squared; refuses one without direction by its id."""
+        view: Rows = table.enroll if side == "enroll" else table.runtime
+
+        def name(row: int, first: int = 0) -> str:
+            key = next(islice(table.utterances(), first + row, None))
+            return f"{side} embedding of align utterance {key!r}"
+
+        if isinstance(view, np.ndarray):
+            return self._scaled(view, name)
+        odd = False
+        for rows in blocks(len(view)):
+            found = view[rows]
+            odd |= self._scaled(found, partial(name, first=rows.start)) is not found
+        return Mapped(view, lambda rows: self._scaled(rows, name)) if odd else view
 
     def keeps(self, side: Side) -> bool:
         """Whether fitting again leaves a side as it is."""
@@ -140,19 +163,25 @@ class Aligner(ABC):
         """Utterances of the runtime model: (N, Dy) -> (N, D); see `map_side`."""
         return self.map_side(matrix, "runtime")
 
-    def map_side(self, matrix: Matrix, side: Side) -> Matrix:
+    def map_side(self, matrix: Matrix, side: Side, keys: Sequence[str] | None = None) -> Matrix:
         """Embeddings (N, D_in) of one side -> (N, D), unit length.
 
+        Args:
+            matrix: as the model made them, at any scale.
+            side: enroll or runtime.
+            keys: their ids, for messages.
+
         Raises:
-            InputError: not fitted, another dimension, or values that are not finite.
+            InputError: not fitted, another dimension, values that are not finite, or a row
+                without direction (zero, or beyond 1e-36 to 1e36).
         """
-        return self._map(self._checked(matrix, side), side)
+        return self._map(self._checked(matrix, side, keys), side)
 
     def map_views(self, enroll: Embeddings, runtime: Embeddings) -> tuple[Embeddings, Embeddings]:
         """Embeddings of both models, mapped, without their stamps; see `map_side`."""
         return (
-            Embeddings(enroll.keys, self.map_enroll(enroll.matrix)),
-            Embeddings(runtime.keys, self.map_runtime(runtime.matrix)),
+            Embeddings(enroll.keys, self.map_side(enroll.matrix, "enroll", enroll.keys)),
+            Embeddings(runtime.keys, self.map_side(runtime.matrix, "runtime", runtime.keys)),
         )
 
     def dev_eer(self, dev: DevSet) -> float:
@@ -166,8 +195,8 @@ class Aligner(ABC):
         if not self.arrays:
             raise InputError(f"this {self.kind} aligner is not fitted; fit it, or load one")
 
-    def _checked(self, matrix: Matrix, side: Side) -> Matrix:
-        """`matrix` as float32 (N, D_in); see `map_side`."""
+    def _checked(self, matrix: Matrix, side: Side, keys: Sequence[str] | None = None) -> Matrix:
+        """`matrix` as float32 (N, D_in), at a scale that can be squared; see `map_side`."""
         self.check_fitted()
         dim = self.input_dim(side)
         matrix = np.asarray(matrix, dtype=np.float32)
@@ -179,8 +208,16 @@ class Aligner(ABC):
             )
         if not np.isfinite(matrix).all():
             row = int(np.flatnonzero(~np.isfinite(matrix).all(axis=1))[0])
-            raise InputError(f"{side} embedding in row {row} is not finite")
-        return matrix
+            raise InputError(f"{_row_name(side, row, keys)} is not finite")
+        return self._scaled(matrix, partial(_row_name, side, keys=keys))
+
+    def _scaled(self, matrix: Matrix, name: Callable[[int], str]) -> Matrix:
+        """Rows of the same directions; an aligner to which lengths matter leaves them as they are.
+
+        Raises:
+            InputError: a row without direction.
+        """
+        return well_scaled(matrix, name)
 
     def save(self, directory: Path | str) -> None:
         """Write aligner.safetensors, then aligner.json; the description comes last.
@@ -235,9 +272,11 @@ class Aligner(ABC):
         An aligner and its mirror have one space, so that the profiles that both models have in
         it can be compared with the runtime utterances of either.
         """
+        # Settings, for some change the map that arrays make; of an aligner and its mirror alike.
+        settings = min(digest(self.settings), digest(self._mirrored_settings()))
         maps = []
         for side in SIDES:
-            sha = hashlib.sha256(self.kind.encode())
+            sha = hashlib.sha256(f"{self.kind} {settings}".encode())
             for name, array in sorted(self.arrays.items()):
                 if name.startswith(side):
                     sha.update(f"{name.removeprefix(side)} {array.dtype} {array.shape}".encode())
@@ -275,6 +314,11 @@ class Aligner(ABC):
                 f"but the aligner was fitted on model {expected[:12]}; extract them with "
                 f"that model, or fit an aligner for this one"
             )
+
+
+def _row_name(side: Side, row: int, keys: Sequence[str] | None) -> str:
+    name = f"{side} embedding in row {row}"
+    return name if keys is None else f"{name} ({keys[row]!r})"
 
 
 def _other_side(name: str) -> str:

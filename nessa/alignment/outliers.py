@@ -13,11 +13,15 @@ from nessa.alignment.covariance import inverse_root, shrunk
 from nessa.alignment.views import EPSILON, Labels, Matrix, Rows, blocks, length_normalize
 from nessa.errors import InputError
 from nessa.files import atomic_open
+from nessa.kaldi.directions import well_scaled
 
 INSIDE = 0.999  # of the utterances of speakers that W has not seen
 SHRINKAGE = 0.1
 LEAST_VARIANCE = 1e-9  # where the align data have none
 FEWEST_JUDGED = 10  # embeddings, by which the model that made them may be doubted
+# More outliers than this share of the embeddings are refused: of a stamp alone, another domain may
+# be the reason, but not of nearly all.
+MOST, MOST_STAMPED = 0.5, 0.95
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ class OutlierDetector:
         center = mean @ whitening
         found = [torch.empty(0)]
         for rows in blocks(len(matrix)):
-            part = torch.from_numpy(matrix[rows])
+            part = torch.from_numpy(well_scaled(matrix[rows], "embedding {}".format))
             product = part @ whitening
             scale = 1 / part.norm(dim=1).clamp_min(EPSILON)
             square = (product.norm(dim=1) * scale) ** 2 - 2 * (product @ center) * scale
@@ -83,13 +87,15 @@ class Outliers:
 
     Attributes:
         detector: of the aligner's side; None where it was fitted before there was one.
-        certain: whether the embeddings are known to be of the aligner's model, or accepted anyway.
+        stamped: whether the embeddings say that they are of the aligner's model.
+        allowed: whether they are accepted, however many are outliers.
         count: embeddings that were checked.
         found: (id, distance) of the outliers; their distance is beyond 1.
     """
 
     detector: OutlierDetector | None = None
-    certain: bool = False
+    stamped: bool = False
+    allowed: bool = False
     count: int = 0
     found: list[tuple[str, float]] = field(default_factory=list)
 
@@ -97,18 +103,21 @@ class Outliers:
         """Find the outliers among some embeddings (N, D).
 
         Raises:
-            InputError: most of them are, and nobody says that they are of the aligner's model.
+            InputError: most of them are, or, of those with the model's stamp, nearly all.
         """
         self.count += len(keys)
         if self.detector is None:
             return
         distances = self.detector.distances(matrix)
         found = [(keys[row], float(distances[row])) for row in (distances > 1).nonzero()[0]]
-        if not self.certain and len(found) > len(keys) / 2 and len(keys) >= FEWEST_JUDGED:
+        most = MOST_STAMPED if self.stamped else MOST
+        if not self.allowed and len(found) > most * len(keys) and len(keys) >= FEWEST_JUDGED:
+            despite = ", whatever info.json says" if self.stamped else ""
             raise InputError(
                 f"{len(found)} of {len(keys)} embeddings are unlike those that the aligner was "
-                f"fitted on, the first {found[0][0]!r}; they seem to be of another model. If they "
-                "are of the right one, give --allow-outliers"
+                f"fitted on, the first {found[0][0]!r}; they seem to be of another model{despite}. "
+                "If they are of the right one, give --allow-outliers (in a recipe, "
+                "scoring.allow_outliers: true)"
             )
         self.found += found
 

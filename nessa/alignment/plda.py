@@ -1,6 +1,6 @@
 """Two-view probabilistic linear discriminant analysis: one speaker factor seen by two models."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +22,7 @@ from nessa.alignment.views import (
     fit_mean,
 )
 from nessa.errors import InputError
+from nessa.kaldi.directions import checked_lengths
 from nessa.kaldi.embeddings import Embeddings, profile_means
 from nessa.metrics.roc import eer
 from nessa.trials import Trials
@@ -89,6 +90,13 @@ class PLDAAligner(LinearAligner):
         if self.length_normalize:
             return super()._centered(matrix, side)
         return matrix - self.arrays[f"{side}_mean"]
+
+    def _scaled(self, matrix: Matrix, name: Callable[[int], str]) -> Matrix:
+        """See `Aligner._scaled`; lengths matter where they are not normalized."""
+        if self.length_normalize:
+            return super()._scaled(matrix, name)
+        checked_lengths(matrix, name)
+        return matrix
 
     def llr(
         self,

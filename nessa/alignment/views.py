@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nessa.kaldi.ark import Matrix
+from nessa.kaldi.directions import lengths
 
 __all__ = ["SIDES", "Floats", "Labels", "Matrix", "Rows", "Side"]
 
@@ -18,6 +19,7 @@ Labels = npt.NDArray[np.integer]  # of the speakers of its rows
 Floats = npt.NDArray[np.float64]
 
 EPSILON = 1e-12
+TINY = float(np.finfo(np.float32).tiny)
 ROWS_PER_BLOCK = 4096
 
 
@@ -36,8 +38,8 @@ class Rows(Protocol):
 
 def length_normalize(matrix: Matrix) -> Matrix:
     """Rows scaled to unit length; a zero row stays zero."""
-    norms = np.linalg.norm(matrix, axis=1, keepdims=True)
-    return (matrix / np.maximum(norms, EPSILON)).astype(np.float32)
+    norms = lengths(matrix)[:, None]
+    return (matrix / np.maximum(norms, TINY)).astype(np.float32)
 
 
 def center(matrix: Matrix, mean: Matrix) -> Matrix:

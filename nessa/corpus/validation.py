@@ -20,6 +20,7 @@ from nessa.corpus.speakers import SETS
 from nessa.errors import InputError, named
 from nessa.files import read_table
 from nessa.kaldi.datadir import PROFILE_LIST, read_optional, read_utt2spk, spk2utt_of
+from nessa.kaldi.directions import without_direction
 from nessa.kaldi.embeddings import Embeddings, speaker_means
 from nessa.trials import Trials, read_enroll_map
 
@@ -307,9 +308,11 @@ def _embedding_problems(directory: Path) -> Iterator[str]:
         yield str(error)
         return
     yield from _order_problems(path, embeddings.keys)
-    zero = [embeddings.keys[row] for row in np.flatnonzero(~embeddings.matrix.any(axis=1))]
-    if zero:
-        yield f"{path}: {named(zero)} is all zeros, which has no direction; extract it again"
+    if bad := [embeddings.keys[row] for row in without_direction(embeddings.matrix)]:
+        yield (
+            f"{path}: {named(bad)} is zero, or beyond 1e-36 to 1e36, and has no direction; "
+            "extract it again"
+        )
     if not (directory / "spk_xvector.scp").exists():
         return
     try:

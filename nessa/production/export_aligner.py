@@ -7,17 +7,20 @@ from types import MappingProxyType
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from nessa import __version__
 from nessa.alignment.base import Aligner
 from nessa.alignment.dev import verdict_sentence
 from nessa.alignment.views import SIDES, Matrix, Side
 from nessa.errors import InputError
+from nessa.kaldi.directions import LARGEST, SMALLEST
 from nessa.production.onnx import OPSET, facts_lines, open_session, to_onnx, write_export
 from nessa.scoring.calibration import Calibration
 
 TOLERANCE = 1e-5  # largest difference from the aligner, of any value of a unit vector
 CHECKED_BATCHES = (1, 7)  # rows
+EXPONENTS = (-30, 30)  # of the lengths of random embeddings
 
 
 def export_aligner(
@@ -44,7 +47,8 @@ def export_aligner(
     Raises:
         InputError: not fitted, no export for this kind of aligner, or a calibration by more than
             the score.
-        RuntimeError: an exported network differs from the aligner by more than `TOLERANCE`.
+        RuntimeError: an exported network differs from the aligner by more than `TOLERANCE`, or
+            maps a zero vector.
     """
     properties = dict(facts)
     if sentence := verdict_sentence(aligner.fitting):
@@ -69,6 +73,19 @@ def export_aligner(
     ]
 
 
+class WellScaled(nn.Module):
+    """Rows of the same directions at a scale that can be squared; NaN where there is none.
+
+    A network cannot refuse a row, as the aligner does, but no score of NaN passes for a match.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, D) -> (N, D), the largest value of a row 1."""
+        largest = x.abs().amax(dim=1, keepdim=True)
+        valid = (largest >= SMALLEST) & (largest <= LARGEST)
+        return x / torch.where(valid, largest, torch.nan)
+
+
 @dataclass(frozen=True)
 class _Network:
     """One side as ONNX, and what the check of it found."""
@@ -83,9 +100,10 @@ class _Network:
 
 def _export_side(aligner: Aligner, side: Side, facts: Mapping[str, str]) -> _Network:
     aligner.check_fitted()
-    module, dim = aligner.network(side).eval(), aligner.input_dim(side)
+    dim = aligner.input_dim(side)
+    module = nn.Sequential(WellScaled(), aligner.network(side)).eval()
     with torch.inference_mode():
-        output_dim = module(torch.zeros(1, dim)).shape[1]
+        output_dim = module(torch.ones(1, dim)).shape[1]
     fingerprint = aligner.fingerprints[SIDES.index(side)] or "unknown"
     properties = {
         **facts,
@@ -96,7 +114,7 @@ def _export_side(aligner: Aligner, side: Side, facts: Mapping[str, str]) -> _Net
         "input_dim": str(dim),
         "output_dim": str(output_dim),
     }
-    example = torch.zeros(2, dim)  # one row would make the exporter fix the batch size
+    example = torch.ones(2, dim)  # one row would make the exporter fix the batch size
     content = to_onnx(module, example, ("embedding", "mapped"), ("N",), properties)
     difference = _largest_difference(aligner, side, content, dim)
     if not difference <= TOLERANCE:
@@ -109,10 +127,13 @@ def _export_side(aligner: Aligner, side: Side, facts: Mapping[str, str]) -> _Net
 def _largest_difference(aligner: Aligner, side: Side, content: bytes, input_dim: int) -> float:
     """Between onnxruntime and the aligner, on random rows of every length from tiny to large."""
     session = open_session(content)
+    none = session.run(["mapped"], {"embedding": np.zeros((1, input_dim), np.float32)})[0]
+    if not np.isnan(none).any():
+        raise RuntimeError(f"{side}.onnx maps a zero vector, which has no direction")
     rng = np.random.default_rng(0)
     differences = []
     for rows in CHECKED_BATCHES:
-        lengths = 10.0 ** rng.uniform(-2, 2, (rows, 1))
+        lengths = 10.0 ** rng.uniform(*EXPONENTS, (rows, 1))
         batch: Matrix = (lengths * rng.standard_normal((rows, input_dim))).astype(np.float32)
         (mapped,) = session.run(["mapped"], {"embedding": batch})
         differences.append(np.abs(mapped - aligner.map_side(batch, side)).max())
@@ -140,6 +161,7 @@ Two networks that map the speaker embeddings of two models into one space, made 
 
 - Input `embedding`: float32 (N, input dimension), as the model gives it; length normalization and
   centering are inside. A profile is the mean of raw embeddings, taken before mapping.
+- A row without direction (zero, or values beyond 1e-36 to 1e36) gives NaN; refuse it.
 - Output `mapped`: float32 (N, output dimension), unit length; the score of a pair is the dot
   product. Any threshold must be set on scores of this aligner.
 - ONNX opset {OPSET}. N may be any number of rows.

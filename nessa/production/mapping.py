@@ -16,6 +16,7 @@ from nessa.alignment.outliers import Outliers
 from nessa.alignment.views import SIDES, Side
 from nessa.errors import InputError, about
 from nessa.kaldi.ark import Block, Matrix
+from nessa.kaldi.directions import checked_lengths
 from nessa.kaldi.directory import join_parts, write_part
 from nessa.kaldi.embeddings import Embeddings, profile_means
 from nessa.kaldi.scp import Listing
@@ -50,14 +51,14 @@ def map_sides(
             profile is averaged in the enrollment model's own space, which is what is stored.
         output: the folder that receives both sides.
         nj: processes; two sides are then mapped at the same time, in half as many arks each.
-        allow_outliers: take embeddings without a stamp, most of which are unlike the align data.
+        allow_outliers: take embeddings most of which are unlike the align data.
 
     Returns:
         A line per side.
 
     Raises:
-        InputError: unreadable embeddings, or of another model or dimension than the aligner's, or
-            that seem to be; or no side at all.
+        InputError: unreadable embeddings, or without direction, or of another model or dimension
+            than the aligner's, or that seem to be; or no side at all.
     """
     sides = _sides(aligner, enroll, runtime, enroll_map, output, allow_outliers)
     for side in sides:
@@ -161,7 +162,7 @@ class _Side:
         """Read and check everything; a line that says what would be mapped."""
         embeddings = self._read()
         with about(self.source):
-            dim = self._map(embeddings.matrix[:1]).shape[1]
+            dim = self._map(embeddings, slice(1)).shape[1]
             outliers = self._outliers(embeddings)
             outliers.check(embeddings.keys, embeddings.matrix)
         return (
@@ -179,13 +180,13 @@ class _Side:
     def _outliers(self, embeddings: Embeddings) -> Outliers:
         expected = self.aligner.fingerprints[SIDES.index(self.name)]
         stamped = embeddings.stamp is not None and expected is not None
-        return Outliers(self.aligner.detectors.get(self.name), stamped or self.allow_outliers)
+        return Outliers(self.aligner.detectors.get(self.name), stamped, self.allow_outliers)
 
     def map_part(self, part: int, parts: int, alone: bool) -> _Part:
         """Map and write one part."""
         embeddings = self._read()
         with about(self.source):
-            dim = self._map(embeddings.matrix[:1]).shape[1]
+            dim = self._map(embeddings, slice(1)).shape[1]
         first, last = (round(k * len(embeddings) / parts) for k in (part - 1, part))
         outliers = self._outliers(embeddings)
 
@@ -194,20 +195,22 @@ class _Side:
                 rows = slice(start, min(start + ROWS_PER_BLOCK, last))
                 with about(self.source):
                     outliers.check(embeddings.keys[rows], embeddings.matrix[rows])
-                yield embeddings.keys[rows], self._map(embeddings.matrix[rows])
+                yield embeddings.keys[rows], self._map(embeddings, rows)
 
         listing = write_part(self.output, part, blocks())
         stamp = _shared_space(self.aligner, embeddings.stamp)
         return _Part(listing if alone else None, dim, stamp, outliers)
 
-    def _map(self, matrix: Matrix) -> Matrix:
-        return self.aligner.map_side(matrix, self.name)
+    def _map(self, embeddings: Embeddings, rows: slice) -> Matrix:
+        return self.aligner.map_side(embeddings.matrix[rows], self.name, embeddings.keys[rows])
 
     def _read(self) -> Embeddings:
         """The embeddings, of the aligner's model, with the profiles that are to be mapped."""
         embeddings = Embeddings.read(self.source)
         with about(self.source):
             self.aligner.check_stamp(self.name, embeddings.stamp)
+        with about(self.source):
+            checked_lengths(embeddings.matrix, lambda row: f"vector of {embeddings.keys[row]!r}")
         if embeddings.stamp is None:
             log.warning(
                 "%s: no info.json; is this the model that the aligner was fitted on?", self.source

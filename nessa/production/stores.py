@@ -23,6 +23,7 @@ from nessa.alignment.views import SIDES, Side
 from nessa.errors import InputError, about
 from nessa.files import atomic_open, read_json, write_json
 from nessa.kaldi.ark import Block
+from nessa.kaldi.directions import checked_lengths
 from nessa.kaldi.embeddings import Embeddings
 from nessa.production.mapping import outliers_file
 
@@ -64,7 +65,7 @@ def map_stores(
     """
     for side, source in stores.items():
         apply = partial(aligner.map_side, side=side)
-        outliers = Outliers(aligner.detectors.get(side), allow_outliers)
+        outliers = Outliers(aligner.detectors.get(side), allowed=allow_outliers)
         count, kept = map_store(source, output / side, apply, aligner.space(), outliers, dry_run)
         done = "would be mapped" if dry_run else f"mapped, {kept} of them by an earlier run"
         if not dry_run:
@@ -211,12 +212,17 @@ def read_store(path: Path) -> Iterator[Block]:
             checked = Embeddings(keys, matrix)
         except InputError as error:
             raise InputError(f"{path}: rows from {first} (counted from 0): {error}") from None
+        checked_lengths(checked.matrix, partial(_row_name, path, first, checked.keys))
         if dim and checked.dim != dim:
             raise InputError(
                 f"{path}: rows from {first} have dimension {checked.dim}, those before {dim}"
             )
         dim, first = checked.dim, first + len(keys)
         yield checked.keys, checked.matrix
+
+
+def _row_name(path: Path, first: int, keys: list[str], row: int) -> str:
+    return f"{path}: row {first + row} ({keys[row]!r})"
 
 
 def _read_npz(path: Path) -> Iterator[Block]:

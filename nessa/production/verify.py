@@ -13,7 +13,7 @@ from nessa.encoders.config import FeatureConfig
 from nessa.encoders.models import load_model
 from nessa.encoders.trained import TrainedModel
 from nessa.errors import InputError
-from nessa.production.export_aligner import TOLERANCE
+from nessa.production.export_aligner import EXPONENTS, TOLERANCE
 from nessa.production.export_encoder import KIND, LEAST_COSINE, least_cosine
 from nessa.production.onnx import open_session
 
@@ -92,6 +92,8 @@ def _verify_aligner(
         raise InputError(f"{path}: gives {mapped.shape} for {batch.shape}; export it again")
     if not np.allclose(np.linalg.norm(mapped, axis=1), 1, atol=TOLERANCE):
         raise InputError(f"{path}: gives vectors that are not of unit length; export it again")
+    if np.isfinite(_run(path, np.zeros((1, dims[0]), np.float32))).all():
+        raise InputError(f"{path}: maps a zero vector, which has no direction; export it again")
     if not np.allclose(mapped[:3], alone, atol=TOLERANCE):
         raise InputError(f"{path}: maps rows differently in batches and alone; export it again")
     yield f"  {ROWS:,} rows at once and one by one: unit length, the same"
@@ -149,5 +151,5 @@ def _run(path: Path, batch: Matrix, given: str = "embedding", wanted: str = "map
 def _embeddings(rows: int, dim: int) -> Matrix:
     """Random embeddings of widely varying length."""
     rng = np.random.default_rng(0)
-    lengths = 10.0 ** rng.uniform(-2, 2, (rows, 1))
+    lengths = 10.0 ** rng.uniform(*EXPONENTS, (rows, 1))
     return (lengths * rng.standard_normal((rows, dim))).astype(np.float32)

@@ -16,6 +16,7 @@ class ScoringConfig(Section):
     cohort: Literal["align", "train"] = "align"  # AS-norm: the set whose speakers' means it uses
     top_n: Annotated[int, Field(ge=2)] = 300  # cohort scores that count
     p_target: Annotated[float, Field(gt=0, lt=1)] = 0.01  # where the calibration is to fit best
+    allow_outliers: bool = False  # map embeddings that are nearly all unlike the align data
 
 
 class EvaluationConfig(Section):

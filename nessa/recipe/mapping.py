@@ -1,6 +1,7 @@
 """Mapping the embeddings that a recipe's systems are scored on."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from nessa.alignment.store import load
@@ -29,11 +30,12 @@ def map_system(recipe: Recipe, data: Path, exp: Path, system: System) -> Iterato
         InputError: see `map_sides`; or there is no aligner.
     """
     aligner = load(aligner_dir(exp, system))
+    mapped = partial(map_sides, aligner, allow_outliers=recipe.scoring.allow_outliers)
     for name in SCORED_SETS:
         enroll_map = data / name / "enroll_map"
         profiles = enroll_map if enroll_map.is_file() else None
         raw = raw_sides(exp, system, name)
-        yield from map_sides(aligner, *raw, profiles, mapped_dir(exp, system, name))
+        yield from mapped(*raw, profiles, mapped_dir(exp, system, name))
     if has_as_norm(system):
         cohort = raw_cohort(exp, system, recipe.scoring.cohort)
-        yield from map_sides(aligner, *cohort, None, mapped_dir(exp, system, COHORT))
+        yield from mapped(*cohort, None, mapped_dir(exp, system, COHORT))

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nessa.errors import InputError
+from nessa.kaldi.directions import checked_lengths
 from nessa.kaldi.embeddings import Embeddings
 from nessa.threads import in_threads
 from nessa.trials import Indexed, Trials
@@ -30,7 +31,8 @@ def cosine_scores(enroll: Embeddings, runtime: Embeddings, trials: Trials) -> ND
         float32 (T,), in trial order.
 
     Raises:
-        InputError: a trial's id without an embedding, dimensions that differ, or a zero vector.
+        InputError: a trial's id without an embedding, dimensions that differ, or a vector
+            without direction (zero, or beyond 1e-36 to 1e36).
 
     Examples:
         >>> enroll = Embeddings(["ann"], [[1.0, 0.0]])
@@ -90,7 +92,7 @@ def cosine_matrix(enroll: Embeddings, runtime: Embeddings) -> NDArray[np.float32
         float32 (N, M).
 
     Raises:
-        InputError: dimensions that differ, or a zero vector.
+        InputError: dimensions that differ, or a vector without direction.
     """
     check_dimensions(enroll, runtime)
     return normalized_rows(enroll, "enrollment") @ normalized_rows(runtime, "runtime").T
@@ -119,16 +121,13 @@ def _lengths(
     side: str,
     rows: NDArray[np.int64] | None,
 ) -> NDArray[np.float32]:
-    """Lengths (N, 1) of all vectors of some embeddings, or of those of `rows`; none is zero."""
-    lengths = np.linalg.norm(matrix, axis=1, keepdims=True)
-    zero = np.flatnonzero(lengths == 0)
-    if len(zero):
-        row = zero[0] if rows is None else rows[zero[0]]
-        raise InputError(
-            f"{side} side: the embedding of {embeddings.keys[row]!r} is zero, which has no "
-            "direction; extract it again, or leave it out"
-        )
-    return lengths
+    """Lengths (N, 1) of all vectors of some embeddings, or of those of `rows`."""
+
+    def name(row: int) -> str:
+        key = embeddings.keys[row if rows is None else rows[row]]
+        return f"{side} side: the embedding of {key!r}"
+
+    return checked_lengths(matrix, name)[:, None]
 
 
 def rows_of(embeddings: Embeddings, names: Sequence[str], side: str) -> NDArray[np.int64]:

@@ -146,7 +146,7 @@ def zero(directory: Path) -> None:
     [
         (spoil_scp, ("not sorted", "LC_ALL=C sort")),
         (spoil_mean, ("not the mean", "'id00001'", "merge")),
-        (zero, ("'id00000-s0-00002' is all zeros", "extract it again")),
+        (zero, ("'id00000-s0-00002' is zero", "extract it again")),
         (lambda d: change(d / "num_utts.ark", " 3", " 4"), ("num_utts.ark: other counts",)),
         (lambda d: (d / "xvector.1.ark").unlink(), ("xvector.1.ark",)),
         (lambda d: write_json(d / "info.json", {"model": "x"}), ("info.json",)),
