@@ -13,7 +13,9 @@ from nessa.production.mapping import map_sides
 from nessa.recipe.mapping import map_system
 from nessa.recipe.resolve import load_recipe
 from nessa.recipe.systems import System
-from tests.pairs import two_views
+from nessa.scoring.cosine import cosine_scores
+from tests.aligners import fitted, views_for
+from tests.pairs import all_trials, two_views
 from tests.toy import Toy
 
 
@@ -158,3 +160,22 @@ def test_a_system_has_all_that_it_is_scored_on_mapped(aligner, tmp_path):
         np.testing.assert_array_equal(cohort.matrix, function(means.matrix))
     # AS-norm is left to the first seed.
     assert not (toy.exp / "mapped/nessa.seed2/x-y/cohort").exists()
+
+
+def test_plain_dot_products_of_mapped_arks_are_our_scores(tmp_path):
+    """As Kaldi's ivector-compute-dot-products has them, of vectors as they lie in the arks."""
+    nessa = fitted("neural")
+    x, y, speakers = views_for("neural", 4, 3, first_speaker=200)
+    x.write(tmp_path / "x")
+    y.write(tmp_path / "y")
+    map_sides(nessa, tmp_path / "x", tmp_path / "y", None, tmp_path / "mapped")
+    enroll, runtime = (tmp_path / "mapped" / side for side in ("enroll", "runtime"))
+    trials = all_trials(speakers)
+    scores = cosine_scores(Embeddings.read(enroll), Embeddings.read(runtime), trials)
+    a, b = (
+        kaldi_native_io.RandomAccessFloatVectorReader(f"scp:{side / 'xvector.scp'}")
+        for side in (enroll, runtime)
+    )
+    products = [np.dot(a[e], b[t]) for e, t in zip(trials.enroll, trials.test, strict=True)]
+    np.testing.assert_allclose(products, scores, atol=1e-4)
+    assert np.ptp(scores) > 0.01
