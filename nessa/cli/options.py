@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 PathType = click.Path(path_type=Path)
 COUNT = click.IntRange(min=1)
@@ -33,6 +34,29 @@ exp_option = path_option("--exp", "Exp folder of the recipe.")
 utt2dur_option = optional_path(
     "--utt2dur", "Calibration: durations (`utterance seconds`) as a quality measure."
 )
+
+
+def refuse_given(why: str, *names: str) -> None:
+    """Refuse options of the command at hand that would change nothing.
+
+    Args:
+        why: what the message says after their names.
+        names: of its parameters.
+
+    Raises:
+        click.UsageError: the command line gives one of them.
+    """
+    context = click.get_current_context()
+    given = {p.name: p.opts[0] for p in context.command.params}
+    given["more_scores"] = "more than one score file"
+    found = [
+        given[name]
+        for name in names
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        and context.params[name] not in ((), None)
+    ]
+    if found:
+        raise click.UsageError(f"{', '.join(found)}: {why}")
 
 
 def system_option(multiple: bool = False) -> Callable[..., Any]:

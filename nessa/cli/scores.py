@@ -4,13 +4,20 @@ from pathlib import Path
 
 import click
 
-from nessa.cli.options import COUNT, PathType, optional_path, path_option, utt2dur_option
+from nessa.cli.options import (
+    COUNT,
+    PathType,
+    optional_path,
+    path_option,
+    refuse_given,
+    utt2dur_option,
+)
 
 
 @click.command()
 @path_option("--enroll", "Embeddings of the enrollment side.")
 @path_option("--runtime", "Embeddings of the runtime side.")
-@path_option("--trials", "Trial list, in any of the three formats.")
+@path_option("--trials", "Trial list, with or without labels, as any toolkit writes it.")
 @optional_path("--enroll-map", "Profiles to average (`profile utterance ...`).")
 @optional_path("--enroll-cohort", "AS-norm: cohort of the enrollment side.")
 @optional_path("--runtime-cohort", "AS-norm: cohort of the runtime side.")
@@ -47,6 +54,8 @@ def score(
         raise click.UsageError("--enroll-cohort and --runtime-cohort go together")
     if utt2dur is not None and calibration is None:
         raise click.UsageError("--utt2dur is for --calibration")
+    if enroll_cohort is None:
+        refuse_given("is for AS-norm, which needs both cohorts", "top_n")
     line = score_trials(
         enroll,
         runtime,
@@ -62,7 +71,7 @@ def score(
 
 
 @click.command()
-@path_option("--trials", "Labeled trials of a dev set, in either format.")
+@path_option("--trials", "Labeled trials of a dev set.")
 @path_option("--scores", "Scores of these trials, in any order.")
 @click.option("--p-target", default=0.01, show_default=True, help="Target prior to optimize for.")
 @utt2dur_option
@@ -93,9 +102,9 @@ def calibrate(
 
 
 @click.command()
-@optional_path("--trials", "Labeled trial list, in either format.")
+@optional_path("--trials", "Labeled trial list.")
 @optional_path(
-    "--scores", "Score files: `enroll test score` lines, in any order.", metavar="FILE..."
+    "--scores", "Score files: `enroll test score`, and maybe a label.", metavar="FILE..."
 )
 @click.argument("more_scores", nargs=-1, type=PathType, metavar="")
 @click.option("--llr", is_flag=True, help="The scores are natural-log likelihood ratios.")
@@ -127,8 +136,9 @@ def evaluate(
 ) -> None:
     """Compute the error rates of score files, of any system or toolkit.
 
-    Scores are matched to trials by their ids. With --utt2spk, intervals come from a joint speaker
-    bootstrap, and several files are compared with the first one on the same draws.
+    Scores are matched to trials by their ids; a file of labels and scores alone, by order. With
+    --utt2spk, intervals come from a joint speaker bootstrap, and several files are compared with
+    the first one on the same draws.
 
     With --identify, the speakers of a data directory are identified by embeddings of two sides in
     one space: closed set, open set, and households of 2 to 7 profiles with impostors.
@@ -148,8 +158,10 @@ def evaluate(
         from nessa.evaluation.rates import identify_sides
         from nessa.report.identification import format_identification
 
-        if enroll is None or runtime is None or trials is not None or scores is not None:
-            raise click.UsageError("--identify takes --enroll and --runtime, and no scores")
+        of_scores = ("trials", "scores", "more_scores", "llr", "utt2spk", "enroll_map")
+        refuse_given("not with --identify, which would ignore it", *of_scores)
+        if enroll is None or runtime is None:
+            raise click.UsageError("--identify takes --enroll and --runtime")
         records = identify_sides(identify, enroll, runtime, draws, seed)
         text = format_identification(records)
     else:
@@ -157,6 +169,9 @@ def evaluate(
 
         if trials is None or scores is None:
             raise click.UsageError("give --trials and --scores, or --identify")
+        refuse_given("is for --identify", "enroll", "runtime")
+        if utt2spk is None:
+            refuse_given("is for the intervals, which need --utt2spk", "draws", "seed")
         if enroll_map is not None and utt2spk is None:
             raise click.UsageError("--enroll-map is for the intervals, which need --utt2spk")
         files = [scores, *more_scores]

@@ -524,6 +524,46 @@ def test_identification_of_a_set_on_the_command_line(nessa: Command, toy: Toy) -
     assert nessa(*command[:3]).status == nessa("evaluate").status == 2
 
 
+@pytest.mark.parametrize(
+    "ignored",
+    [
+        ["--trials", "t"],
+        ["--scores", "a"],
+        ["a"],
+        ["a", "b"],
+        ["--llr"],
+        ["--utt2spk", "u"],
+        ["--enroll-map", "m"],
+        ["--llr", "--utt2spk", "u"],
+    ],
+)
+def test_identification_refuses_what_it_would_ignore(nessa: Command, ignored: list[str]) -> None:
+    command = ["evaluate", "--identify", "eval", "--enroll", "x", "--runtime", "y"]
+    done = nessa(*command, *ignored)
+    names = [word for word in ignored if word.startswith("--")] or ["more than one score file"]
+    done.refused(f"{', '.join(names)}: not with --identify")
+
+
+@pytest.mark.parametrize(
+    ("ignored", "message"),
+    [
+        (["--enroll", "x"], "--enroll: is for --identify"),
+        (["--runtime", "x"], "--runtime: is for --identify"),
+        (["--draws", "100"], "--draws: is for the intervals"),
+        (["--seed", "3"], "--seed: is for the intervals"),
+        (["--enroll-map", "m"], "--enroll-map is for the intervals"),
+    ],
+)
+def test_evaluation_refuses_what_it_would_ignore(
+    nessa: Command, ignored: list[str], message: str
+) -> None:
+    nessa("evaluate", "--trials", "t", "--scores", "s", *ignored).refused(message)
+
+
+def test_scoring_refuses_what_it_would_ignore(nessa: Command, toy: Toy) -> None:
+    nessa(*toy.score(), "--top-n", 5).refused("--top-n: is for AS-norm, which needs both cohorts")
+
+
 def test_alignment_reads_nothing_of_the_eval_set(nessa: Command, toy: Toy) -> None:
     for folder in (toy.data, toy.x, toy.y):
         shutil.rmtree(folder / "eval")
