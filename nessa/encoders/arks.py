@@ -1,16 +1,20 @@
 """Embeddings that another toolkit extracted, in the place of a model."""
 
-from collections.abc import Mapping
+import contextlib
+import hashlib
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from nessa.encoders.config import PretrainedConfig
-from nessa.errors import about
-from nessa.files import digest
+from nessa.errors import InputError, about
+from nessa.files import digest, find_listed
 from nessa.kaldi.embeddings import Embeddings
+from nessa.kaldi.scp import read_scp
 from nessa.kaldi.stamps import ModelStamp
 
 SET = "{set}"  # in a path: the name of the set
+SAMPLE = 1000  # vectors by which a model is known
 
 
 class ArksConfig(PretrainedConfig):
@@ -22,32 +26,39 @@ class ArksConfig(PretrainedConfig):
 class GivenEmbeddings:
     """A model of which only the embeddings are there.
 
+    Where the tables do not say whose they are, the vectors themselves stand for the model: other
+    ones under the same path are of another model, and the same ones elsewhere of the same.
+
     Attributes:
         name: as the recipe names it.
-        fingerprint: stands for the model where the tables do not say whose they are: sha256 of
-            their path.
     """
 
     settings, extra = ArksConfig, None
 
     def __init__(self, name: str, config: ArksConfig) -> None:
         self.name, self._path = name, config.path
-        self.fingerprint = digest(["arks", config.path])
 
     def place(self, set_name: str) -> Path:
         """The table that holds a set's embeddings, maybe among others."""
         return Path(self._path.replace(SET, set_name))
 
-    def read_set(self, set_name: str, utt2spk: Mapping[str, str]) -> Embeddings:
+    def read_set(
+        self,
+        set_name: str,
+        utt2spk: Mapping[str, str],
+        reference: tuple[str, Iterable[str]] | None = None,
+    ) -> Embeddings:
         """The embeddings of a set's utterances.
 
         Args:
             set_name: align, dev or eval.
             utt2spk: {utterance: speaker} of the set.
+            reference: the set by whose vectors the model is known, and its utterances; None: this
+                set. With the align set, more utterances of dev and eval leave the model the same.
 
         Returns:
             In the order of `utt2spk`, stamped with the model that info.json beside the table
-            names, or with this one.
+            names, or with a fingerprint of the reference's vectors.
 
         Raises:
             InputError: the table is unreadable, or an utterance has no vector in it.
@@ -56,6 +67,45 @@ class GivenEmbeddings:
         table = Embeddings.read(place)
         with about(place):
             chosen = table.select(utt2spk)
-        stamp = table.stamp or ModelStamp(self.name, self.fingerprint, set_name)
+        stamp = table.stamp
+        if stamp is None:
+            known = self._fingerprint(table, place, reference or (set_name, utt2spk))
+            stamp = ModelStamp(self.name, known, set_name)
         chosen.stamp = replace(stamp, set=set_name)
         return chosen
+
+    def _fingerprint(
+        self, table: Embeddings, place: Path, reference: tuple[str, Iterable[str]]
+    ) -> str:
+        """sha256 over vectors of the reference, a sample where there are many."""
+        set_name, utterances = reference
+        if self.place(set_name) != place:
+            place = self.place(set_name)
+            table = Embeddings.read(place)
+        keys = sorted(utterances)
+        sample = keys[:: -(-len(keys) // SAMPLE)]
+        with about(place):
+            vectors = table.select(sample).matrix
+        content = hashlib.sha256(vectors.tobytes()).hexdigest()
+        return digest(["arks", len(keys), sample, table.dim, content])
+
+    def files(self, sets: Iterable[str]) -> list[tuple[str, int, int]]:
+        """Path, size and time of change (ns) of all files that hold the embeddings of some sets."""
+        places = dict.fromkeys(map(self.place, sets))
+        found = {}
+        for place in places:
+            for file in _files_of(place):
+                with contextlib.suppress(OSError):  # what is missing is said where it is read
+                    status = file.stat()
+                    found[str(file)] = status.st_size, status.st_mtime_ns
+        return [(name, *facts) for name, facts in sorted(found.items())]
+
+
+def _files_of(place: Path) -> list[Path]:
+    """A table, and the arks that it lists."""
+    table = place / "xvector.scp" if place.is_dir() else place
+    files = [table, table.with_name("info.json")]
+    if table.suffix == ".scp":
+        with contextlib.suppress(InputError):
+            files += [find_listed(source, table) for source in read_scp(table).sources]
+    return files

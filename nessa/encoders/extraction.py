@@ -29,6 +29,7 @@ from nessa.progress import progress
 log = logging.getLogger(__name__)
 BUCKET = 0.16  # seconds that the longest utterances of batches of one size may differ
 BATCH_SECONDS = 60.0  # of audio; more would not fit a CPU's cache
+ALIGN = "align"  # the set by whose vectors given embeddings are told apart
 SKIPPED = "skipped"  # what was left out of an embeddings directory, and why
 LITTLE = 0.2  # of the time for computing: a reader that takes less leaves all cores to the encoder
 
@@ -168,7 +169,9 @@ def import_embeddings(
         InputError: see `GivenEmbeddings.read_set`.
     """
     utt2spk = read_utt2spk(data / set_name)
-    embeddings = given.read_set(set_name, utt2spk)
+    align = data / ALIGN / "utt2spk"
+    reference = (ALIGN, read_utt2spk(align.parent)) if align.is_file() else None
+    embeddings = given.read_set(set_name, utt2spk, reference)
     embeddings.write(output, utt2spk)
     return embeddings
 

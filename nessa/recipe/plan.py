@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator
 
+from nessa.encoders.arks import ArksConfig, GivenEmbeddings
 from nessa.encoders.kinds import class_of
+from nessa.files import digest
 from nessa.recipe.config import Recipe
 from nessa.recipe.stages import STAGES, stage_digest
 from nessa.recipe.systems import (
@@ -42,5 +44,19 @@ def plan(recipe: Recipe) -> Iterator[tuple[str, str]]:
     yield "systems", " ".join(map(str, scored_systems(recipe)))
     exported = [system for system in aligned if system.aligner == NESSA]
     yield "exported", " ".join(str(s) for s in exported if s.enroll != s.runtime)
+    given = given_files(recipe)
     for stage in STAGES:
-        yield "digest", f"{stage} {stage_digest(recipe, stage)}"
+        key = stage_digest(recipe, stage)
+        if given and STAGES.index(stage) >= STAGES.index("extract"):
+            key = digest([key, given])  # an ark that changed is extracted again
+        yield "digest", f"{stage} {key}"
+
+
+def given_files(recipe: Recipe) -> dict[str, list[tuple[str, int, int]]]:
+    """{model: its files} of the models of which only the embeddings are there."""
+    found = {}
+    for name, settings in recipe.encoders.items():
+        if settings.get("pretrained") == "arks":
+            config = ArksConfig.model_validate(settings)
+            found[name] = GivenEmbeddings(name, config).files(recipe.extraction.sets)
+    return found

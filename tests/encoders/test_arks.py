@@ -1,0 +1,115 @@
+"""Given embeddings: the vectors, not the path, tell which model made them."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nessa import Embeddings
+from nessa.encoders import GivenEmbeddings
+from nessa.encoders.arks import ArksConfig
+from nessa.encoders.extraction import import_embeddings
+from nessa.files import write_table
+from nessa.kaldi.stamps import ModelStamp
+from tests.conftest import Command
+from tests.pairs import two_views
+
+
+def given(path: Path | str) -> GivenEmbeddings:
+    return GivenEmbeddings("old", ArksConfig(pretrained="arks", path=str(path)))
+
+
+def sets_of(folder: Path) -> tuple[Path, Embeddings]:
+    """A data folder with align and eval, and embeddings of both."""
+    x, _, names = two_views(40, 3)
+    data = folder / "data"
+    for name, keys in (("align", x.keys[:90]), ("eval", x.keys[90:])):
+        write_table(data / name / "utt2spk", {key: names[key] for key in keys})
+    return data, Embeddings(x.keys, x.matrix)
+
+
+def fingerprint(path: Path, data: Path, output: Path, name: str = "eval") -> str:
+    stamp = import_embeddings(given(path), data, name, output).stamp
+    assert stamp is not None
+    return stamp.fingerprint
+
+
+def grown(x: Embeddings) -> Embeddings:
+    more = [f"z{n}" for n in range(5)]
+    return Embeddings([*x.keys, *more], np.vstack([x.matrix, x.matrix[:5] + 1]))
+
+
+def rotated(x: Embeddings) -> Embeddings:
+    turn = np.linalg.qr(np.random.default_rng(1).standard_normal((x.dim, x.dim)))[0]
+    return Embeddings(x.keys, x.matrix @ turn)
+
+
+SAME: dict[str, Callable[[Embeddings], Embeddings]] = {
+    "as it was": lambda x: x,
+    "in another order": lambda x: x.select(x.keys[::-1]),
+    "with more utterances": grown,
+}
+OTHER: dict[str, Callable[[Embeddings], Embeddings]] = {
+    "rotated": rotated,
+    "scaled": lambda x: Embeddings(x.keys, 2 * x.matrix),
+    "cut": lambda x: Embeddings(x.keys, x.matrix[:, :-1]),
+    "of other utterances": lambda x: Embeddings(x.keys, x.matrix[::-1]),
+}
+
+
+@pytest.mark.parametrize("change", [*SAME, *OTHER])
+def test_content_tells_models_apart(tmp_path: Path, change: str) -> None:
+    data, x = sets_of(tmp_path)
+    path = tmp_path / "x.ark"
+    x.write_ark(path)
+    before = fingerprint(path, data, tmp_path / "before")
+    assert before == fingerprint(path, data, tmp_path / "align", "align")
+    (SAME | OTHER)[change](x).write_ark(path)
+    assert (fingerprint(path, data, tmp_path / "after") == before) == (change in SAME)
+
+
+@pytest.mark.parametrize("form", ["elsewhere", "scp", "{set}"])
+def test_the_same_vectors_elsewhere_are_of_the_same_model(tmp_path: Path, form: str) -> None:
+    data, x = sets_of(tmp_path)
+    x.write_ark(tmp_path / "x.ark")
+    before = fingerprint(tmp_path / "x.ark", data, tmp_path / "before")
+    x.write_ark(tmp_path / "b/y.ark", tmp_path / "b/y.scp")
+    for name, keys in (("align", x.keys[:90]), ("eval", x.keys[90:])):
+        x.select(keys).write_ark(tmp_path / f"{name}.ark")
+    place = {"elsewhere": "b/y.ark", "scp": "b/y.scp"}.get(form, "{set}.ark")
+    assert fingerprint(tmp_path / place, data, tmp_path / "after") == before
+
+
+@pytest.mark.parametrize("file", ["x.ark", "x.scp", "info.json"])
+def test_a_changed_file_is_seen(tmp_path: Path, file: str) -> None:
+    _, x = sets_of(tmp_path)
+    x.write_ark(tmp_path / "x.ark", tmp_path / "x.scp")
+    (tmp_path / "info.json").write_text("{}")
+    before = given(tmp_path / "x.scp").files(["eval"])
+    assert before == given(tmp_path / "x.scp").files(["eval"])
+    (tmp_path / file).write_bytes((tmp_path / file).read_bytes() + b"\n")
+    assert given(tmp_path / "x.scp").files(["eval"]) != before
+
+
+@pytest.mark.parametrize("share", [0.0, 0.6, 1.0])
+def test_a_stamp_does_not_hide_that_nearly_all_is_unlike(
+    nessa: Command, tmp_path: Path, share: float
+) -> None:
+    """A share of the vectors is another model's, under the right model's stamp."""
+    from nessa.alignment import ProcrustesAligner
+
+    x, y, names = two_views(60, 3)
+    stamp = ModelStamp("old", "f" * 64, "align")
+    x = Embeddings(x.keys, x.matrix + 3, stamp)
+    ProcrustesAligner().fit(x, y, names).save(tmp_path / "aligner")
+    matrix = x.matrix.copy()
+    matrix[: round(share * len(x))] *= -1
+    Embeddings(x.keys, matrix, stamp).write(tmp_path / "raw")
+    words = ["map", "--aligner", tmp_path / "aligner", "--enroll", tmp_path / "raw"]
+    done = nessa(*words, "--output", tmp_path / "out")
+    if share < 1:
+        assert done.status == 0, done
+    else:
+        done.refused("another model", "whatever info.json says")
+        assert nessa(*words, "--output", tmp_path / "out", "--allow-outliers").status == 0
