@@ -1,8 +1,10 @@
 """Profile stores of a product, NumPy (.npz) or Parquet, mapped into an aligner's space in bulk.
 
     .npz       ids (N,) and embeddings (N, D)
-    .parquet   a file, or a folder of files, with the columns id (string) and embedding (a list of
+    .parquet   a file, or a folder of files alone, with the columns id and embedding (a list of
                numbers, D in every row)
+
+Ids are text, or bytes in UTF-8, or integers.
 
 A mapped store is a folder of Parquet files, a part for so many rows; _info.json comes last.
 """
@@ -12,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -190,7 +192,7 @@ def _read_ids(source: Path) -> Iterator[list[str]]:
     """The ids alone, in parts; embeddings are read, and refused, later."""
     if source.suffix == ".npz":
         return (keys for keys, _ in read_store(source))
-    return (_strings(file, batch.column(ID)) for file, batch in _batches(source, [ID]))
+    return (_strings(place, batch.column(ID)) for place, batch in _batches(source, [ID]))
 
 
 def _digest(space: str, keys: list[str], matrix: Matrix) -> str:
@@ -231,27 +233,49 @@ def _read_npz(path: Path) -> Iterator[Block]:
             keys, matrix = arrays["ids"], arrays["embeddings"]
     except (OSError, ValueError, KeyError, EOFError) as error:
         raise InputError(f"{path}: not an .npz with `ids` and `embeddings` ({error})") from None
-    if keys.ndim != 1 or matrix.ndim != 2 or len(keys) != len(matrix) or keys.dtype.kind != "U":
+    shapes = keys.ndim == 1 and matrix.ndim == 2 and len(keys) == len(matrix)
+    if not shapes or keys.dtype.kind not in "USiu" or matrix.dtype.kind not in "fiu":
         raise InputError(
-            f"{path}: expected ids (N,), strings, and embeddings (N, D); found {keys.dtype} "
-            f"{keys.shape} and {matrix.dtype} {matrix.shape}"
+            f"{path}: expected ids (N,), text or integers, and embeddings (N, D), numbers; found "
+            f"{keys.dtype} {keys.shape} and {matrix.dtype} {matrix.shape}"
         )
     for start in range(0, len(keys), ROWS_PER_PART):
         rows = slice(start, start + ROWS_PER_PART)
-        yield keys[rows].tolist(), matrix[rows]
+        yield _texts(_Place(path, start), keys[rows].tolist()), matrix[rows]
 
 
 def _read_parquet(path: Path) -> Iterator[Block]:
-    return (_block(file, batch) for file, batch in _batches(path, [ID, EMBEDDING]))
+    return (_block(place, batch) for place, batch in _batches(path, [ID, EMBEDDING]))
 
 
-def _batches(path: Path, columns: list[str]) -> Iterator[tuple[Path, Any]]:
+class _Place(NamedTuple):
+    """A part of a file."""
+
+    file: Path
+    first: int  # row, from 0
+
+    def row(self, row: int) -> str:
+        """What a message calls a row of the part."""
+        return f"{self.file}: row {self.first + row}"
+
+
+def _files(folder: Path) -> list[Path]:
+    """The files of a store; those that Parquet readers pass over may lie among them."""
+    names = [path for path in sorted(folder.iterdir()) if not path.name.startswith(("_", "."))]
+    strays = [path for path in names if path.suffix != ".parquet" or not path.is_file()]
+    if strays:
+        raise InputError(
+            f"{strays[0]}: is no .parquet file, and no part of the store; move it elsewhere"
+        )
+    return names
+
+
+def _batches(path: Path, columns: list[str]) -> Iterator[tuple[_Place, Any]]:
     """Some columns of all files of a store, in parts of rows."""
     import pyarrow as pa
     from pyarrow import parquet
 
-    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
-    for file in files:
+    for file in _files(path) if path.is_dir() else [path]:
         if not file.is_file():
             raise InputError(f"{file}: no such file")
         try:
@@ -260,32 +284,85 @@ def _batches(path: Path, columns: list[str]) -> Iterator[tuple[Path, Any]]:
                 names = opened.schema_arrow.names
                 if missing := [name for name in columns if name not in names]:
                     raise InputError(f"{file}: no column {missing[0]!r}; there are {names}")
+                if twice := [name for name in columns if names.count(name) > 1]:
+                    raise InputError(f"{file}: two columns {twice[0]!r}; remove one")
+                if opened.metadata.num_rows:  # what is empty may have no types
+                    _check_types(file, opened.schema_arrow, columns)
+                first = 0
                 for batch in opened.iter_batches(ROWS_PER_PART, columns=columns):
-                    yield file, batch
+                    yield _Place(file, first), batch
+                    first += len(batch)
         except (pa.ArrowException, OSError) as error:
             what = str(error).splitlines()[0]
             raise InputError(f"{file}: not Parquet with {ID} and {EMBEDDING} ({what})") from None
 
 
-def _block(file: Path, batch: Any) -> Block:
-    keys, vectors = _strings(file, batch.column(ID)), batch.column(EMBEDDING)
+def _check_types(file: Path, schema: Any, columns: list[str]) -> None:
+    """Refuse columns that hold no text and no lists of numbers, by their type."""
+    from pyarrow import types
+
+    def is_number(kind: Any) -> bool:
+        return types.is_floating(kind) or types.is_integer(kind)
+
+    def is_text(kind: Any) -> bool:
+        tests = (types.is_string, types.is_large_string, types.is_binary, types.is_large_binary,
+                 types.is_fixed_size_binary, types.is_string_view)  # fmt: skip
+        return any(test(kind) for test in tests)
+
+    found, plain = schema.field(ID).type, schema.field(ID).type
+    if types.is_dictionary(plain):
+        plain = plain.value_type
+    if not is_text(plain) and not types.is_integer(plain):
+        raise InputError(f"{file}: column {ID!r} is of type {found}; write text, or integers")
+    if EMBEDDING not in columns:
+        return
+    kind = schema.field(EMBEDDING).type
+    lists = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
+    if not lists or not is_number(kind.value_type):
+        raise InputError(
+            f"{file}: column {EMBEDDING!r} is of type {kind}; write a list of numbers in every row"
+        )
+
+
+def _block(place: _Place, batch: Any) -> Block:
+    keys, vectors = _strings(place, batch.column(ID)), batch.column(EMBEDDING)
     if vectors.null_count:
-        raise InputError(f"{file}: an embedding is null; fill it or remove its row")
+        row = vectors.is_null().to_pylist().index(True)
+        raise InputError(f"{place.row(row)}: the embedding is null; fill it or remove the row")
     values = vectors.flatten()
     dim, rest = divmod(len(values), max(len(vectors), 1))
     lengths = vectors.value_lengths() if hasattr(vectors, "value_lengths") else None
     if rest or (lengths is not None and not (lengths.to_numpy() == dim).all()):
-        raise InputError(f"{file}: embeddings of several dimensions; write one model's alone")
+        raise InputError(f"{place.file}: embeddings of several dimensions; write one model's alone")
     if values.null_count:
-        raise InputError(f"{file}: an embedding has a null in it; fill it or remove its row")
-    matrix = values.to_numpy(zero_copy_only=False).astype(np.float32)  # torch wants its own copy
+        row = values.is_null().to_pylist().index(True) // dim
+        raise InputError(f"{place.row(row)}: a value is null; fill it or remove the row")
+    matrix = values.to_numpy(zero_copy_only=False)
+    if matrix.dtype == np.float32:
+        matrix = matrix.copy()  # torch wants its own
     return keys, matrix.reshape(len(vectors), dim)
 
 
-def _strings(file: Path, column: Any) -> list[str]:
+def _strings(place: _Place, column: Any) -> list[str]:
     if column.null_count:
-        raise InputError(f"{file}: an id is null; fill it or remove its row")
-    return [str(key) for key in column.to_pylist()]
+        row = column.is_null().to_pylist().index(True)
+        raise InputError(f"{place.row(row)}: the id is null; fill it or remove the row")
+    return _texts(place, column.to_pylist())
+
+
+def _texts(place: _Place, keys: list[Any]) -> list[str]:
+    """Ids as text; bytes are UTF-8."""
+    if not keys or not isinstance(keys[0], bytes):
+        return [str(key) for key in keys]
+    texts = []
+    for row, key in enumerate(keys):
+        try:
+            texts.append(key.decode())
+        except UnicodeDecodeError:
+            raise InputError(
+                f"{place.row(row)}: id {key!r} is not UTF-8 text; write text, or integers"
+            ) from None
+    return texts
 
 
 def _write_part(path: Path, keys: list[str], matrix: Matrix, made_of: str) -> None:

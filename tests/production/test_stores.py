@@ -11,6 +11,7 @@ from pyarrow import parquet
 import nessa.production.stores
 from nessa.alignment import Aligner, ProcrustesAligner
 from nessa.alignment.outliers import Outliers
+from nessa.errors import InputError
 from nessa.kaldi.embeddings import Embeddings
 from nessa.production.stores import map_store, read_store
 from tests.conftest import Command
@@ -208,3 +209,125 @@ def test_a_mapped_store_is_read_back_and_held_against_its_source(
     nessa("verify", mapped, *other).refused("mapped with another aligner")
     nessa("verify", source, *other).refused("not a mapped store")
     assert nessa("verify", mapped, "--source", source).status == 2
+
+
+VECTORS = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)
+LISTS = pa.array(VECTORS.tolist(), pa.list_(pa.float32()))
+NAMES = ["ann", "b\N{LATIN SMALL LETTER O WITH DIAERESIS}b", "z"]
+BYTES = [name.encode() for name in NAMES]
+
+
+def read_ids(path: Path) -> list[str]:
+    return [key for keys, _ in read_store(path) for key in keys]
+
+
+@pytest.mark.parametrize(
+    ("ids", "expected"),
+    [
+        (pa.array(NAMES, pa.large_string()), NAMES),
+        (pa.array(BYTES, pa.large_binary()), NAMES),
+        (pa.array([b"ab", b"cd", b"ef"], pa.binary(2)), ["ab", "cd", "ef"]),
+        (pa.array(BYTES, pa.binary()).dictionary_encode(), NAMES),
+        (pa.array(NAMES).dictionary_encode(), NAMES),
+        (pa.array([7, 8, 10**15], pa.int64()), ["7", "8", "1000000000000000"]),
+        (np.array(BYTES), NAMES),
+        (np.array([7, 8, 9], np.uint32), ["7", "8", "9"]),
+    ],
+    ids=["large", "bytes", "fixed", "coded bytes", "coded", "integers", "npz bytes", "npz numbers"],
+)
+def test_ids_are_text_bytes_or_integers(tmp_path: Path, ids, expected: list[str]) -> None:
+    if isinstance(ids, np.ndarray):
+        np.savez(tmp_path / "s.npz", ids=ids, embeddings=VECTORS)
+        assert read_ids(tmp_path / "s.npz") == expected
+    else:
+        parquet.write_table(pa.table({"id": ids, "embedding": LISTS}), tmp_path / "s.parquet")
+        assert read_ids(tmp_path / "s.parquet") == expected
+
+
+@pytest.mark.parametrize(
+    ("ids", "told"),
+    [
+        (pa.array([1.0, 2.0, 3.0]), "column 'id' is of type double"),
+        (pa.array([1.0, 2.0, 3.0], pa.float32()).dictionary_encode(), "column 'id' is of type"),
+        (pa.array([True, False, True]), "column 'id' is of type bool"),
+        (pa.array([1, 2, 3], pa.timestamp("s")), "column 'id' is of type timestamp"),
+        (pa.array([["a"], ["b"], ["c"]]), "column 'id' is of type list"),
+        (pa.array([b"a", b"\xff\xfe", b"c"]), "row 1: id b'.*' is not UTF-8"),
+        (pa.array([b"a\0", b"b\0", b"c\0"], pa.binary(2)), "'a"),
+        (pa.array(["a", "b", None]), "row 2: the id is null"),
+        (np.array([1.0, 2.0, 3.0]), "found float64"),
+        (np.array([b"a", b"\xff", b"c"]), "row 1: id b'.*' is not UTF-8"),
+    ],
+    ids=[
+        "float",
+        "coded float",
+        "bool",
+        "time",
+        "list",
+        "bytes",
+        "nul",
+        "null",
+        "npz",
+        "npz bytes",
+    ],
+)
+def test_other_ids_are_refused(tmp_path: Path, ids, told: str) -> None:
+    path = tmp_path / "s.parquet"
+    if isinstance(ids, np.ndarray):
+        path = tmp_path / "s.npz"
+        np.savez(path, ids=ids, embeddings=VECTORS)
+    else:
+        parquet.write_table(pa.table({"id": ids, "embedding": LISTS}), path)
+    with pytest.raises(InputError, match=rf"s\.\w+: .*{told}"):
+        read_ids(path)
+
+
+@pytest.mark.parametrize(
+    ("vectors", "told"),
+    [
+        (pa.array([1.0, 2.0, 3.0]), "double"),
+        (pa.array(["[1, 2]", "[3, 4]", "[5, 6]"]), "string"),
+        (pa.array([b"1234"] * 3, pa.binary(4)), "fixed_size_binary"),
+        (pa.array([["1", "2"]] * 3), "list"),
+        (pa.array([[[1.0]]] * 3), "list"),
+        (pa.array([{"x": 1.0}] * 3), "struct"),
+        (pa.array([[True, False]] * 3), "list"),
+        (pa.array([None] * 3), "null"),
+    ],
+    ids=["number", "json", "bytes", "texts", "nested", "struct", "bools", "nothing"],
+)
+@pytest.mark.parametrize("form", ["file", "folder"])
+def test_columns_that_are_no_lists_of_numbers_are_refused(
+    nessa: Command, aligner: Aligner, tmp_path: Path, form: str, vectors: pa.Array, told: str
+) -> None:
+    aligner.save(tmp_path / "aligner")
+    path = tmp_path / "s.parquet" if form == "file" else tmp_path / "s/s.parquet"
+    path.parent.mkdir(exist_ok=True)
+    parquet.write_table(pa.table({"id": NAMES, "embedding": vectors}), path)
+    source = path if form == "file" else path.parent
+    words = ["map", "--aligner", tmp_path / "aligner", "--output", tmp_path / "out"]
+    nessa(*words, "--enroll", source).refused(
+        "s.parquet: column 'embedding' is of type", told, "list of numbers"
+    )
+
+
+@pytest.mark.parametrize("kind", [pa.float16(), pa.float64(), pa.int8(), pa.uint16()])
+@pytest.mark.parametrize("large", [False, True])
+def test_numbers_of_any_type_are_read(tmp_path: Path, kind: pa.DataType, large: bool) -> None:
+    of = pa.large_list if large else pa.list_
+    vectors = pa.array([[1, 2], [3, 4], [5, 6]], of(kind))
+    parquet.write_table(pa.table({"id": NAMES, "embedding": vectors}), tmp_path / "s.parquet")
+    ((_, matrix),) = read_store(tmp_path / "s.parquet")
+    assert matrix.dtype == np.float32 and matrix.tolist() == [[1, 2], [3, 4], [5, 6]]
+
+
+@pytest.mark.parametrize("stray", ["notes.txt", "b.parquet.tmp", "day=1/b.parquet", "b.PARQUET"])
+def test_what_does_not_belong_into_a_store_is_named(tmp_path: Path, stray: str) -> None:
+    write(tmp_path / "a.parquet", NAMES, VECTORS)
+    for harmless in ("_SUCCESS", ".a.parquet.crc"):
+        (tmp_path / harmless).touch()
+    assert read_ids(tmp_path) == NAMES
+    (tmp_path / stray).parent.mkdir(exist_ok=True)
+    (tmp_path / stray).touch()
+    with pytest.raises(InputError, match=stray.split("/")[0]):
+        read_ids(tmp_path)
