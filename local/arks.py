@@ -2,7 +2,8 @@
 """Stage prepare: utt2spk and trials -> data directories of sets that have embeddings, but no audio.
 
 corpus.paths names a directory for all sets or one per set, see local/division.py. Each holds
-utt2spk and, optionally, utt2session, spk2gender and trials.
+utt2spk and, optionally, utt2session, spk2gender, trials, and enroll_map or spk2utt with the
+profiles that trials name.
 
     python local/arks.py --recipe exp/recipe.yaml --corpus data/corpus --output data
 """
@@ -14,10 +15,16 @@ from pathlib import Path
 from division import Part, find_parts, warn_of_no_sessions
 from program import corpus_arguments, run_program
 
+from nessa.corpus.tables import validate_tables
 from nessa.errors import InputError, about, named
 from nessa.files import write_table
-from nessa.kaldi.datadir import read_optional, read_utt2spk, spk2utt_of
-from nessa.trials import Trials
+from nessa.kaldi.datadir import (
+    ENROLL_MAP,
+    GIVEN_MAP,
+    read_optional,
+    read_utt2spk,
+    spk2utt_of,
+)
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +39,7 @@ def main() -> None:
             "--skip-bad is about audio, and this recipe has embeddings; take the utterances "
             "without a vector out of utt2spk"
         )
-    parts = find_parts(arguments.recipe, arguments.corpus, SETS, read_utt2spk)
+    parts = find_parts(arguments.recipe, arguments.corpus, SETS, read_speakers)
     for name, part in parts.items():
         directory = arguments.output / name
         write_directory(directory, part)
@@ -40,9 +47,16 @@ def main() -> None:
         log.info("%s: %d speakers, %d utterances", directory, speakers, len(part.utt2spk))
 
 
+def read_speakers(directory: Path) -> dict[str, str]:
+    """{utterance: speaker} of a directory whose tables are as `nessa validate` wants them."""
+    if problems := validate_tables(directory, has_audio=False):
+        raise InputError("\n".join(problems))
+    return read_utt2spk(directory)
+
+
 def write_directory(directory: Path, part: Part) -> None:
     """Write a set's tables; utt2spk last, for it marks the directory as complete."""
-    for stale in ("utt2spk", "spk2gender", "enroll_map"):
+    for stale in ("utt2spk", "spk2gender", ENROLL_MAP, GIVEN_MAP):
         (directory / stale).unlink(missing_ok=True)
     for stale in directory.glob("trials*"):
         stale.unlink()
@@ -52,8 +66,11 @@ def write_directory(directory: Path, part: Part) -> None:
         with about(part.directory / "spk2gender"):
             write_table(directory / "spk2gender", select(genders, part.utt2spk.values()))
     write_table(directory / "spk2utt", spk2utt_of(part.utt2spk))
-    for path in part.lists:
-        Trials.read(path).write(directory / path.name)
+    for path, trials in part.lists.items():
+        trials.write(directory / path.name)
+    if part.profiles:
+        table = {profile: " ".join(utterances) for profile, utterances in part.profiles.items()}
+        write_table(directory / GIVEN_MAP, table)
     write_table(directory / "utt2spk", part.utt2spk)
 
 

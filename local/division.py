@@ -9,14 +9,14 @@ its trials are `eval`, and prepare.held_out says how many of the others the othe
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from nessa.corpus.profiles import GivenTrials, lists_in
 from nessa.corpus.speakers import SETS, split_speakers
 from nessa.errors import InputError, about, named
 from nessa.files import read_table
-from nessa.kaldi.datadir import PROFILE_LIST
 from nessa.recipe.config import Recipe
 from nessa.trials import Trials, trial_speakers
 
@@ -33,12 +33,14 @@ class Part:
     Attributes:
         directory: as the recipe names it.
         utt2spk: {utterance: speaker}.
-        lists: trial lists.
+        lists: {file: trial list}.
+        profiles: {profile: utterances}, of those that the lists name.
     """
 
     directory: Path
     utt2spk: dict[str, str]
-    lists: tuple[Path, ...] = ()
+    lists: Mapping[Path, Trials] = field(default_factory=dict)
+    profiles: Mapping[str, list[str]] = field(default_factory=dict)
 
 
 def find_parts(
@@ -81,7 +83,14 @@ def find_parts(
         parts = _divide(recipe, paths[WHOLE], others, read(paths[WHOLE]))
     for name in own:
         lists = () if name in ("train", "align") else lists_in(paths[name])
-        parts[name] = Part(paths[name], dict(read(paths[name])), lists)
+        utt2spk = dict(read(paths[name]))
+        given = _read_trials(paths[name], utt2spk, lists)
+        if given.profiles and name == "dev":
+            raise InputError(
+                f"{paths[name]}: trials of dev name profiles ({named(list(given.profiles))}), but "
+                "aligners are selected on single utterances; remove them, and some are drawn"
+            )
+        parts[name] = Part(paths[name], utt2spk, given.lists, given.profiles)
     for name in sets:
         if name not in parts:
             raise InputError(
@@ -115,11 +124,13 @@ def find_additional(recipe: Recipe, parts: Mapping[str, Part], read: ReadSpeaker
     return Part(path, utt2spk)
 
 
-def lists_in(directory: Path) -> tuple[Path, ...]:
-    """The trial lists of a directory: `trials`, and others as `trials_<name>`."""
-    if not directory.is_dir():
-        return ()
-    return tuple(p for p in sorted(directory.glob("trials*")) if p.name != PROFILE_LIST)
+def _read_trials(
+    directory: Path, utt2spk: Mapping[str, str], lists: tuple[Path, ...]
+) -> GivenTrials:
+    given = GivenTrials.read(directory, utt2spk, lists)
+    if lists:
+        given.check(utt2spk)
+    return given
 
 
 def _divide(
@@ -127,15 +138,19 @@ def _divide(
 ) -> dict[str, Part]:
     """The parts of a directory of all sets."""
     lists = lists_in(directory) if "eval" in sets else ()
+    given = _read_trials(directory, utt2spk, lists)
     if (directory / "spk2set").is_file():
         set_of = _read_division(recipe, directory / "spk2set", sets, utt2spk)
     else:
-        set_of = _draw_division(recipe, directory, sets, lists, utt2spk)
+        set_of = _draw_division(recipe, directory, sets, given, utt2spk)
     own: dict[str, dict[str, str]] = {name: {} for name in sets}
     for utterance, speaker in utt2spk.items():
         if speaker in set_of:
             own[set_of[speaker]][utterance] = speaker
-    return {n: Part(directory, own[n], lists if n == "eval" else ()) for n in sets}
+    parts = {name: Part(directory, own[name]) for name in sets}
+    if "eval" in sets:
+        parts["eval"] = Part(directory, own["eval"], given.lists, given.profiles)
+    return parts
 
 
 def _read_division(
@@ -173,12 +188,12 @@ def _draw_division(
     recipe: Recipe,
     directory: Path,
     sets: tuple[str, ...],
-    lists: tuple[Path, ...],
+    given: GivenTrials,
     utt2spk: Mapping[str, str],
 ) -> dict[str, str]:
     """{speaker: set}, by the trials and by chance."""
     held_out = {k: v for k, v in recipe.prepare.held_out.items() if k in sets}
-    tested = _speakers_of(lists, directory, utt2spk)
+    tested = _speakers_of(given, utt2spk)
     if tested:
         held_out.pop("eval", None)
     others = set(utt2spk.values()) - tested
@@ -205,9 +220,9 @@ def warn_of_no_sessions(directory: Path) -> None:
     )  # fmt: skip
 
 
-def _speakers_of(lists: Iterable[Path], directory: Path, utt2spk: Mapping[str, str]) -> set[str]:
+def _speakers_of(given: GivenTrials, utt2spk: Mapping[str, str]) -> set[str]:
     found: set[str] = set()
-    for path in lists:
-        with about(path, directory):
-            found.update(*trial_speakers(Trials.read(path), utt2spk))
+    for path, trials in given.lists.items():
+        with about(path, given.directory):
+            found.update(*trial_speakers(trials, utt2spk, given.profiles))
     return found

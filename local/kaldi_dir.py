@@ -6,7 +6,8 @@ corpus.paths names a directory for all sets or one per set, see local/division.p
 - a Kaldi data directory: utt2spk, and wav.scp (with or without segments) or feats.scp;
 - or Lhotse's: a folder with one *cuts* manifest, or one of recordings and one of supervisions.
 
-Beside them may lie spk2gender, utt2session, trials and trials_<name>. Without utt2session, the
+Beside them may lie spk2gender, utt2session, text, trials and trials_<name>, and enroll_map or
+spk2utt with the profiles that trials name. Without utt2session, the
 recording of a segment is its session, and otherwise every utterance is one of its own.
 
 The speakers of corpus.paths.align_also, one more such directory, are added to align; utt2source
@@ -47,7 +48,7 @@ def main() -> None:
 
     @functools.cache
     def source(path: Path) -> Source:
-        return open_source(path, recipe)
+        return open_source(path, recipe, arguments.skip_bad)
 
     def speakers(path: Path) -> dict[str, str]:
         return source(path).utt2spk
@@ -67,8 +68,13 @@ def needed_sets(recipe: Recipe) -> tuple[str, ...]:
     return SETS if trains else SETS[1:]
 
 
-def open_source(path: Path, recipe: Recipe) -> Source:
+def open_source(path: Path, recipe: Recipe, skip_bad: bool) -> Source:
     """Read the tables or manifests of a directory.
+
+    Args:
+        path: the directory.
+        recipe: its encoders, and whether commands are run.
+        skip_bad: utterances that cannot be used are left out.
 
     Raises:
         InputError: it is neither Kaldi's nor Lhotse's, or something in it is wrong.
@@ -80,7 +86,7 @@ def open_source(path: Path, recipe: Recipe) -> Source:
         raise InputError("encoders: given features have one frame_shift, not several")
     if (path / "utt2spk").is_file():
         shift = given.pop() if given else None
-        return KaldiDir(path, shift, recipe.corpus.allow_pipes)
+        return KaldiDir(path, shift, recipe.corpus.allow_pipes, skip_bad)
     return LhotseDir(path, recipe.corpus.allow_pipes)
 
 
@@ -113,8 +119,9 @@ def write_part(
     cuts: Iterable[MonoCut] = heapq.merge(*streams, key=lambda cut: cut.id.encode())
     if arguments.skip_bad:
         cuts = usable_cuts(cuts, skipped, arguments.nj)
-    lists = {path.name: TrialList.read(path) for path in parts[0].lists}
-    write_cuts(arguments, name, cuts, skipped, lists, segmented.pop())
+    lists = {path.name: TrialList(path, trials) for path, trials in parts[0].lists.items()}
+    profiles = parts[0].profiles
+    write_cuts(arguments, name, cuts, skipped, lists, segmented.pop(), profiles)
 
 
 def mark_additional(cuts: Iterable[MonoCut], domains: bool) -> Iterator[MonoCut]:

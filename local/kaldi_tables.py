@@ -1,11 +1,12 @@
 """A Kaldi data directory of audio, of segments, or of features alone, as Lhotse cuts."""
 
 import io
+import logging
+import math
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-import kaldi_native_io
 import soundfile
 from division import warn_of_no_sessions
 from lhotse import AudioSource, Features, Recording, SupervisionSegment
@@ -13,9 +14,13 @@ from lhotse.cut import MonoCut
 from lhotse.utils import fastcopy
 from sources import Source
 
-from nessa.corpus.utterances import make_cut, read_recording
-from nessa.errors import InputError
+from nessa.corpus.listed import GivenMatrix, read_listed
+from nessa.corpus.tables import parse_segment, validate_order, validate_tables
+from nessa.corpus.utterances import make_cut
+from nessa.errors import InputError, about
 from nessa.kaldi.datadir import read_optional, read_utt2spk
+
+log = logging.getLogger(__name__)
 
 
 class KaldiDir(Source):
@@ -25,13 +30,22 @@ class KaldiDir(Source):
         directory: with utt2spk, and wav.scp or feats.scp.
         frame_shift: of the given features, in seconds; None where none are wanted.
         allow_pipes: run the commands of wav.scp.
+        skip_bad: leave it to `cuts` to refuse or skip utterances that a table lacks.
 
     Raises:
-        InputError: a table is missing or unreadable, or an utterance is not in it.
+        InputError: what `nessa validate` finds wrong with the tables.
     """
 
-    def __init__(self, directory: Path, frame_shift: float | None, allow_pipes: bool) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        frame_shift: float | None,
+        allow_pipes: bool,
+        skip_bad: bool = False,
+    ) -> None:
         self.directory, self._allow_pipes = directory, allow_pipes
+        if problems := (validate_order if skip_bad else validate_tables)(directory):
+            raise InputError("\n".join(problems))
         self.utt2spk = read_utt2spk(directory)
         self._audio = read_optional(directory, "wav.scp")
         self._features = read_optional(directory, "feats.scp") if frame_shift else {}
@@ -41,6 +55,7 @@ class KaldiDir(Source):
         self._sessions = read_optional(directory, "utt2session")
         self._domains = read_optional(directory, "utt2domain")
         self._genders = read_optional(directory, "spk2gender")
+        self._text = read_optional(directory, "text", empty=True)
         self.segmented, self.has_domains = bool(self._segments), bool(self._domains)
         if frame_shift and not (directory / "feats.scp").exists():
             raise InputError(
@@ -54,6 +69,11 @@ class KaldiDir(Source):
             )
         if not self._sessions and not self.segmented:
             warn_of_no_sessions(directory)
+        if self._features and (directory / "vad.scp").exists():
+            log.warning(
+                "%s: vad.scp is not applied, all frames of feats.scp are used; Kaldi's recipes "
+                "drop those without voice (select-voiced-frames)", directory,
+            )  # fmt: skip
         self._last: Recording | None = None  # segments of a recording follow each other
 
     def _cut(self, utterance: str) -> MonoCut:
@@ -71,6 +91,7 @@ class KaldiDir(Source):
             duration=duration,
             speaker=speaker,
             gender=self._genders.get(speaker),
+            text=self._text.get(utterance),
             custom=self._custom(utterance),
         )
         return make_cut(recording, supervision, features)
@@ -97,16 +118,15 @@ class KaldiDir(Source):
             return recording, 0.0, recording.duration
         line = self._line(self._segments, "segments", utterance)
         try:
-            name, start_text, end_text = line.split()
-            start, end = float(start_text), float(end_text)
+            name, start, end = parse_segment(line)
         except ValueError:
             raise InputError(
                 f"{self.directory}/segments: {utterance!r}: expected `recording start end` in "
-                f"seconds, got {line!r}"
+                f"seconds, start < end, or -1 for the end, got {line!r}"
             ) from None
         recording = self._open(name)
-        end = recording.duration if end < 0 else end  # Kaldi's -1: to the end
-        if not 0 <= start < end <= recording.duration + 0.05:
+        end = recording.duration if math.isinf(end) else end
+        if not start < end <= recording.duration + 0.05:
             raise InputError(
                 f"{self.directory}/segments: {utterance!r}: from {start} to {end} s does not lie "
                 f"in recording {name!r} of {recording.duration:.2f} s; correct it"
@@ -119,7 +139,9 @@ class KaldiDir(Source):
             if place.endswith("|"):
                 self._last = self._by_pipe(name, place[:-1].strip())
             else:
-                self._last = read_recording(name, self._find(place, "wav.scp", name))
+                table = self.directory / "wav.scp"
+                with about(f"{table}: {name!r}"):
+                    self._last = read_listed(name, place, table)
         return self._last
 
     def _by_pipe(self, name: str, command: str) -> Recording:
@@ -146,42 +168,22 @@ class KaldiDir(Source):
 
     def _features_of(self, utterance: str) -> Features:
         place = self._line(self._features, "feats.scp", utterance)
-        where = f"{self.directory}/feats.scp: {utterance!r}"
-        file, colon, offset = place.rpartition(":")
-        if place.endswith(("|", "]")):
-            raise InputError(f"{where}: {place!r} is a command or a range; copy-feats makes arks")
-        if not (colon and offset.isdigit()):
-            file, offset = place, ""
-        path = self._find(file, "feats.scp", utterance)
-        located = f"{path}:{offset}" if offset else str(path)
-        try:
-            shape = kaldi_native_io.MatrixShape.read(located)
-        except Exception as error:  # its C++ errors
-            raise InputError(f"{where}: {located} is no Kaldi matrix; make it again") from error
+        table = self.directory / "feats.scp"
+        with about(f"{table}: {utterance!r}"):
+            matrix = GivenMatrix.find(place, table)
         return Features(
             type="kaldiio",
-            num_frames=shape.num_rows,
-            num_features=shape.num_cols,
+            num_frames=matrix.rows,
+            num_features=matrix.columns,
             frame_shift=self._frame_shift,
             sampling_rate=16000,  # required by Lhotse, and not used: there is no audio
             start=0.0,
-            duration=shape.num_rows * self._frame_shift,
+            duration=matrix.rows * self._frame_shift,
             storage_type="kaldiio",
-            storage_path=located,
+            storage_path=matrix.place,
             storage_key=utterance,
             recording_id=utterance,
             channels=0,
-        )
-
-    def _find(self, place: str, table: str, name: str) -> Path:
-        """Relative paths are relative to the working directory, or to a folder above the table."""
-        directory = self.directory.absolute()
-        for folder in (Path(), directory, *directory.parents):
-            if (folder / place).is_file():
-                return (folder / place).absolute()
-        raise InputError(
-            f"{self.directory}/{table}: {name!r}: no such file {place!r}, from here or from any "
-            "folder above the table; restore it, or write an absolute path"
         )
 
     def _line(self, table: Mapping[str, str], name: str, key: str) -> str:

@@ -7,7 +7,7 @@ A new corpus is one file beside this one: it lists the `Utterance`s of each set 
 import argparse
 import logging
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -24,7 +24,8 @@ from nessa.corpus.manifests import read_background
 from nessa.corpus.sets import SetCounts, write_set, write_skipped
 from nessa.corpus.utterances import Utterance, make_cuts, read_recording
 from nessa.errors import explained
-from nessa.kaldi.datadir import read_utt2spk
+from nessa.files import write_table
+from nessa.kaldi.datadir import GIVEN_MAP, read_utt2spk
 from nessa.recipe.config import Recipe
 from nessa.recipe.resolve import load_recipe
 from nessa.synth.acoustics import SAMPLE_RATE
@@ -93,6 +94,7 @@ def write_cuts(
     skipped: dict[str, str],
     lists: Mapping[str, TrialList],
     segmented: bool = False,
+    profiles: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> int:
     """Write a set's manifests, data directory and trial lists, and what was left out of it.
 
@@ -103,6 +105,7 @@ def write_cuts(
         skipped: {item: why}, filled while cuts are read; receives the trials of these utterances.
         lists: {name of the file in the data directory: trial list}.
         segmented: see `write_set`.
+        profiles: {profile: utterances}, of those that the lists name.
 
     Returns:
         The number of utterances, including those that were left out.
@@ -119,8 +122,12 @@ def write_cuts(
             counts = make_copies(arguments, skipped)
     if lists:
         known = read_utt2spk(directory)
+        kept = profiles_among(profiles, known, skipped)
+        if kept:
+            table = {profile: " ".join(utterances) for profile, utterances in kept.items()}
+            write_table(directory / GIVEN_MAP, table)
         for file, given in lists.items():
-            trials = given.among(known, skipped)
+            trials = given.among(known, skipped, kept)
             trials.write(directory / file)
             log.info("%s: %d trials of %s", directory / file, len(trials), given.path)
     write_skipped(arguments.output, name, skipped)
@@ -129,6 +136,18 @@ def write_cuts(
         directory, counts.speakers, counts.utterances, counts.hours, len(skipped),
     )  # fmt: skip
     return found
+
+
+def profiles_among(
+    profiles: Mapping[str, Sequence[str]], known: Container[str], skipped: dict[str, str]
+) -> dict[str, list[str]]:
+    """The profiles of the utterances that a set has; `skipped` receives what others lose."""
+    kept = {}
+    for profile, utterances in profiles.items():
+        kept[profile] = [utterance for utterance in utterances if utterance in known]
+        if lost := len(utterances) - len(kept[profile]):
+            skipped[profile] = f"profile, {lost} of whose {len(utterances)} utterances were skipped"
+    return {profile: utterances for profile, utterances in kept.items() if utterances}
 
 
 def make_copies(arguments: Arguments, skipped: dict[str, str]) -> SetCounts:

@@ -43,11 +43,17 @@ class TrialList:
             enroll, test = ([ids[file] for file in side] for side in (trials.enroll, trials.test))
             return cls(path, Trials(enroll, test, trials.labels))
 
-    def among(self, known: Container[str], skipped: dict[str, str]) -> Trials:
-        """The trials of utterances that the set has.
+    def among(
+        self,
+        known: Container[str],
+        skipped: dict[str, str],
+        profiles: Container[str] = (),
+    ) -> Trials:
+        """The trials of utterances and profiles that the set has.
 
         Args:
             known: its utterances.
+            profiles: that the enrollment side may name.
             skipped: those that were left out; receives their trials, {file:line: why}.
 
         Raises:
@@ -55,9 +61,11 @@ class TrialList:
         """
         kept = np.ones(len(self.trials), dtype=bool)
         for row, pair in enumerate(zip(self.trials.enroll, self.trials.test, strict=True)):
-            for name in pair:
+            for side, name in enumerate(pair):
+                if side == 0 and name in profiles:
+                    continue
                 if name in skipped:
-                    skipped[f"{self.path.name}:{row + 1}"] = f"trial of a skipped utterance, {name}"
+                    skipped[f"{self.path.name}:{row + 1}"] = f"trial of what was skipped, {name}"
                     kept[row] = False
                 elif name not in known:
                     raise InputError(

@@ -303,7 +303,7 @@ def read_columns(
         if parsed is None:
             row = _first_unlike(block, layout)
             raise InputError(
-                f"{path}: line {start + row}: {block[row]!r} is not {what} as those before it, "
+                f"{path}: line {start + row}: {block[row]!r} is not {what} in the format of line 1, "
                 f"`{layout}`; write all lines alike"
             )
         yield parsed

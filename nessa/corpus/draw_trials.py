@@ -116,6 +116,29 @@ def make_trials(
     )
 
 
+def count_possible_trials(
+    utt2spk: Mapping[str, str], utt2session: Mapping[str, str]
+) -> tuple[int, int]:
+    """How many target and non-target trials `make_trials` can draw.
+
+    Raises:
+        InputError: an utterance without a session, or fewer than 2 speakers.
+    """
+    corpus = _Corpus(utt2spk, utt2session, None)
+    starts, ends, _ = corpus.speaker_runs
+    firsts = _first_pairs(corpus)
+    sizes = ends - starts
+    nontargets = (len(corpus.utterances) - sizes) * sizes
+    return 2 * int((firsts[ends] - firsts[starts]).sum()), int(nontargets.sum())
+
+
+def _first_pairs(corpus: _Corpus) -> NDArray[np.int64]:
+    """The number of each row's first pair with a later session of its speaker, and of all pairs."""
+    session_end = corpus.session_runs.ends[corpus.session_runs.run_of]
+    partners = corpus.speaker_runs.ends[corpus.speaker_runs.run_of] - session_end
+    return np.concatenate([[0], np.cumsum(partners)])
+
+
 def _sorted_trials(enroll: list[str], test: list[str], labels: NDArray[np.bool_]) -> Trials:
     # Python orders strings by code point, which is the byte order of their UTF-8 (C order).
     rows = sorted(zip(enroll, test, labels.tolist(), strict=True))
@@ -129,8 +152,7 @@ def _draw_targets(corpus: _Corpus, total: int, rng: np.random.Generator) -> NDAr
     rows = np.arange(len(corpus.utterances))
     # Each row is paired with the later sessions of its speaker: every pair once, undirected.
     session_end = corpus.session_runs.ends[corpus.session_runs.run_of]
-    partners = corpus.speaker_runs.ends[corpus.speaker_runs.run_of] - session_end
-    firsts = np.concatenate([[0], np.cumsum(partners)])  # number of each row's first pair
+    firsts = _first_pairs(corpus)
     starts, ends, _ = corpus.speaker_runs
     pairs = firsts[ends] - firsts[starts]  # per speaker
     if total > 2 * pairs.sum():

@@ -8,14 +8,26 @@ from typing import Literal
 
 from nessa.corpus.config import PrepareConfig
 from nessa.corpus.domains import ordered_domains, read_domains
-from nessa.corpus.draw_trials import largest_profile, make_profile_trials, make_trials
+from nessa.corpus.draw_trials import (
+    count_possible_trials,
+    largest_profile,
+    make_profile_trials,
+    make_trials,
+)
 from nessa.corpus.durations import warn_of_durations
 from nessa.corpus.sets import COPIES
 from nessa.corpus.speakers import SETS, check_disjoint
-from nessa.corpus.validation import validate_tables
-from nessa.errors import InputError, about
+from nessa.corpus.tables import validate_tables
+from nessa.errors import InputError, about, named
 from nessa.files import read_table, write_table
-from nessa.kaldi.datadir import MAIN_LIST, PROFILE_LIST, read_optional, read_utt2spk
+from nessa.kaldi.datadir import (
+    ENROLL_MAP,
+    GIVEN_MAP,
+    MAIN_LIST,
+    PROFILE_LIST,
+    read_optional,
+    read_utt2spk,
+)
 from nessa.trials import Trials, concatenated
 
 TestSet = Literal["dev", "eval"]
@@ -27,7 +39,8 @@ log = logging.getLogger(__name__)
 def finish_sets(data: Path, config: PrepareConfig, seed: int, has_audio: bool = True) -> None:
     """Check the sets that a corpus program wrote, and make the trials that it did not write.
 
-    A set of `config.trials` without a list gets single-utterance trials. Each set with trials also
+    A set of `config.trials` without a list gets single-utterance trials, as many of those wanted as
+    there are. Each set with trials also
     gets some with profiles of several utterances (trials_profile and enroll_map). Where a set has
     domains, trials stay within one: those of the first are the main list, `trials`, and those of
     each other one `trials_<domain>`.
@@ -59,6 +72,8 @@ def finish_sets(data: Path, config: PrepareConfig, seed: int, has_audio: bool = 
     for name in TESTED:
         if name in config.trials or (data / name / "trials").exists():
             _make_trials(data, name, config, seed)
+    if "align" in names:
+        read_domains(data / "align", config.domains)
     warn_of_durations(data)
     problems = [problem for name in names for problem in validate_tables(data / name, has_audio)]
     if problems:
@@ -79,24 +94,59 @@ def _make_trials(data: Path, name: TestSet, config: PrepareConfig, seed: int) ->
         lists += [f"{MAIN_LIST}_{domain}" for domain in names[1:]]
     for own, list_name in zip(parts, lists, strict=True):
         if name in config.trials and not (directory / list_name).exists():
-            count = config.trials[name]
             with about(directory):
                 trials = make_trials(
-                    own, utt2session, spk2gender, count.targets, count.nontargets, seed
+                    own,
+                    utt2session,
+                    spk2gender,
+                    *_possible_counts(name, config, own, utt2session),
+                    seed,
                 )
             trials.write(directory / list_name)
             log.info("%s: %d trials made", directory / list_name, len(trials))
-    for stale in (PROFILE_LIST, "enroll_map"):
+    for stale in (PROFILE_LIST, ENROLL_MAP):
         (directory / stale).unlink(missing_ok=True)
+    given = read_optional(directory, GIVEN_MAP)
     drawn = [_draw_profiles(directory, own, utt2session, spk2gender, config, seed) for own in parts]
-    enroll_map = {profile: utts for profiles, _ in drawn for profile, utts in profiles.items()}
+    enroll_map = {name: " ".join(utts) for profiles, _ in drawn for name, utts in profiles.items()}
+    if clash := sorted(given.keys() & enroll_map.keys()):
+        raise InputError(
+            f"{directory / GIVEN_MAP}: {named(clash)} is called as one that is drawn; rename it"
+        )
+    if given or enroll_map:
+        write_table(directory / ENROLL_MAP, enroll_map | given)
     if enroll_map:
         trials = concatenated([trials for _, trials in drawn if trials is not None])
-        write_table(
-            directory / "enroll_map", {name: " ".join(utts) for name, utts in enroll_map.items()}
-        )
         trials.write(directory / PROFILE_LIST)
         log.info("%s: %d profiles, %d trials with them", directory, len(enroll_map), len(trials))
+
+
+def _possible_counts(
+    name: TestSet,
+    config: PrepareConfig,
+    utt2spk: dict[str, str],
+    utt2session: dict[str, str],
+) -> tuple[int, int]:
+    """How many target and non-target trials to draw: as configured, or what there is.
+
+    Raises:
+        InputError: there are none at all.
+    """
+    wanted = config.trials[name].targets, config.trials[name].nontargets
+    possible = count_possible_trials(utt2spk, utt2session)
+    for kind, asked, most in zip(("targets", "nontargets"), wanted, possible, strict=True):
+        key = f"prepare.trials.{name}.{kind}"
+        if most == 0:
+            raise InputError(
+                f"no {kind} can be drawn ({key}): they pair utterances of one speaker from "
+                "different sessions (utt2session); add some, or give trials"
+            )
+        if most < asked:
+            log.warning(
+                "%s: %d %s drawn instead of %d (%s), for there are no more pairs of utterances",
+                name, most, kind, asked, key,
+            )  # fmt: skip
+    return min(wanted[0], possible[0]), min(wanted[1], possible[1])
 
 
 def _draw_profiles(

@@ -13,6 +13,7 @@ from lhotse.utils import fastcopy
 from nessa.corpus.manifests import Write, manifest_path, open_manifest
 from nessa.errors import InputError
 from nessa.files import atomic_open, write_table
+from nessa.kaldi.datadir import ENROLL_MAP, GIVEN_MAP
 
 # Tables of the utterances that are perturbed copies (`utterance copy original`), and of those that
 # come from elsewhere than the other ones (`utterance source`): what their supervisions have in
@@ -20,13 +21,14 @@ from nessa.files import atomic_open, write_table
 COPIES, SOURCES = "utt2copy", "utt2source"
 _MARKS = {COPIES: ("copy", "copy_of"), SOURCES: ("added_from",)}
 # What other steps add to a data directory; utt2spk because it marks the directory as complete.
-_GENERATED = ("utt2spk", "enroll_map", "skipped", *_MARKS)
+_GENERATED = ("utt2spk", ENROLL_MAP, GIVEN_MAP, "skipped", *_MARKS)
 _TABLES = (
     "wav.scp",
     "segments",
     "feats.scp",
     "utt2domain",
     "spk2gender",
+    "text",
 )  # that a set may have, or not
 
 
@@ -50,10 +52,10 @@ def write_set(
     Args:
         data: receives manifests/<name>_{recordings,supervisions,cuts}.jsonl.gz and <name>/.
         name: train, align, dev or eval.
-        cuts: sorted by id as `LC_ALL=C sort` sorts; one supervision each, with speaker, gender if
-            known, session and, in all or none, domain in `custom`; all of them with a recording,
-            or all with features. Marks of copies (copy, copy_of) and of additional speakers
-            (added_from) in `custom` become tables.
+        cuts: sorted by id as `LC_ALL=C sort` sorts; one supervision each, with speaker, gender and
+            text if known, session and, in all or none, domain in `custom`; all of them with a
+            recording, or all with features. Marks of copies (copy, copy_of) and of additional
+            speakers (added_from) in `custom` become tables.
         segmented: the cuts are parts of longer recordings, as in Kaldi's `segments`.
 
     Raises:
@@ -69,6 +71,7 @@ def write_set(
         stale.unlink(missing_ok=True)
     tables = ["utt2spk", "spk2utt", "utt2dur", "utt2session"]  # the first becomes visible last
     tables += ["utt2domain"] if "domain" in first.supervisions[0].custom else []
+    tables += ["text"] if first.supervisions[0].text is not None else []
     tables += ["feats.scp"] if first.has_features and _is_kaldis(first.features) else []
     tables += ["segments"] if segmented else ["wav.scp"] if first.has_recording else []
     kinds = ("recordings", "supervisions", "cuts")[0 if first.has_recording else 1 :]
@@ -142,6 +145,8 @@ class _SetWriter:
         self._table("utt2dur", cut.id, f"{cut.duration:.4f}")
         self._table("utt2session", cut.id, segment.custom["session"])
         self._add_domain(cut)
+        if "text" in self._files:
+            self._table("text", cut.id, " ".join((segment.text or "").split()))
         for table, fields in _MARKS.items():
             if segment.custom.keys() >= set(fields):
                 if table not in self._files:
@@ -183,7 +188,7 @@ class _SetWriter:
         self._manifests["recordings"](cut.recording)
 
     def _table(self, table: str, key: str, value: str) -> None:
-        self._files[table].write(f"{key} {value}\n")
+        self._files[table].write(f"{key} {value}\n" if value else f"{key}\n")
 
     def _check_order(self, utterance: str, speaker: str) -> None:
         last_utterance, last_speaker = self._last

@@ -10,26 +10,20 @@ from collections.abc import Iterator, Mapping
 from operator import itemgetter
 from pathlib import Path
 
-import kaldi_native_io
 import numpy as np
 
-from nessa.corpus.audio import read_audio_header
-from nessa.corpus.copies import read_copies
-from nessa.corpus.sets import COPIES, SOURCES
+from nessa.corpus.listed import GivenMatrix, read_listed_header
 from nessa.corpus.speakers import SETS
+from nessa.corpus.tables import has_contents, parse_segment, unsorted, validate_tables
 from nessa.errors import InputError, named
 from nessa.files import read_table
-from nessa.kaldi.datadir import PROFILE_LIST, read_optional, read_utt2spk, spk2utt_of
+from nessa.kaldi.datadir import read_optional, read_utt2spk
 from nessa.kaldi.directions import without_direction
 from nessa.kaldi.embeddings import Embeddings, speaker_means
-from nessa.trials import Trials, read_enroll_map
 
 DURATION_TOLERANCE = 0.05  # seconds between utt2dur and the audio
+FAULTS_TOLD = 3  # of those that may differ from file to file
 MEAN_TOLERANCE = 1e-3  # largest difference of a speaker's mean from that of its utterances
-UTTERANCE_TABLES = (
-    "feats.scp", "vad.scp", "utt2dur", "utt2num_frames", "utt2lang", "utt2session",
-    "utt2domain", "text", "segments",
-)  # fmt: skip
 
 
 def directories_of(folder: Path) -> list[Path]:
@@ -61,166 +55,12 @@ def validate(directory: Path) -> list[str]:
         ]
     problems: list[str] = []
     if not has_embeddings or has_data:
-        has_audio = any((directory / name).exists() for name in ("wav.scp", "feats.scp"))
-        problems += validate_tables(directory, has_audio or not has_embeddings)
+        problems += validate_tables(directory, has_contents(directory))
         if not problems:  # broken tables would only repeat themselves
             problems += [*_audio_problems(directory), *_feature_problems(directory)]
     if has_embeddings:
         problems += _embedding_problems(directory)
     return problems
-
-
-def validate_tables(directory: Path, has_audio: bool = True) -> list[str]:
-    """Find what is wrong with the tables of a data directory.
-
-    Checks what Kaldi's validate_data_dir.sh checks (tables present, sorted, consistent with each
-    other, speaker a prefix of the utterance), and besides that audio files exist and that trials
-    and profiles name utterances of the set.
-
-    Args:
-        directory: with utt2spk, spk2utt, and wav.scp or feats.scp.
-        has_audio: whether it must hold audio or features, and ids that Kaldi's tools for them
-            accept; False for sets of which there are only embeddings.
-
-    Returns:
-        One sentence per problem, each with its remedy; empty where there is none.
-    """
-    if not directory.is_dir():
-        return [f"{directory}: no such folder; has stage prepare been run?"]
-    try:
-        return list(_table_problems(directory, has_audio))
-    except InputError as error:  # a table that cannot be read hides what is behind it
-        return [str(error)]
-
-
-# --- tables ---------------------------------------------------------------------------------------
-
-
-def _table_problems(directory: Path, has_audio: bool) -> Iterator[str]:
-    utt2spk = read_utt2spk(directory)
-    if not utt2spk:
-        yield f"{directory}/utt2spk: empty; a set needs utterances"
-        return
-    if has_audio:
-        yield from _id_problems(directory, utt2spk)
-        if not (directory / "wav.scp").exists() and not (directory / "feats.scp").exists():
-            yield f"{directory}: neither wav.scp nor feats.scp; make one of them"
-    yield from _speaker_problems(directory, utt2spk)
-    audio = read_optional(directory, "wav.scp")
-    segments = read_optional(directory, "segments")
-    if segments:
-        yield from _segment_problems(directory / "segments", segments, audio)
-    for name in UTTERANCE_TABLES if segments else (*UTTERANCE_TABLES, "wav.scp"):
-        if (directory / name).exists():
-            path = directory / name
-            yield from _key_problems(path, read_table(path), utt2spk, "utterance")
-    for name in ("reco2dur", "reco2file_and_channel"):
-        if (directory / name).exists():
-            table = read_table(directory / name)
-            yield from _key_problems(directory / name, table, audio or utt2spk, "recording")
-    yield from _missing_audio(directory / "wav.scp", audio)
-    yield from _trial_problems(directory, utt2spk)
-    yield from _added_problems(directory, utt2spk)
-
-
-def _id_problems(directory: Path, utt2spk: Mapping[str, str]) -> Iterator[str]:
-    strays = [utt for utt, speaker in utt2spk.items() if not utt.startswith(speaker)]
-    if strays:
-        yield (
-            f"{directory}/utt2spk: the speaker is no prefix of {named(strays)}; "
-            "put the speaker first in utterance ids"
-        )
-    if list(utt2spk.values()) != sorted(utt2spk.values(), key=str.encode):
-        yield (
-            f"{directory}/utt2spk: sorted by utterance, the speakers are not sorted; "
-            "separate the speaker by a dash in utterance ids"
-        )
-
-
-def _speaker_problems(directory: Path, utt2spk: Mapping[str, str]) -> Iterator[str]:
-    yield from _order_problems(directory / "utt2spk", list(utt2spk))
-    spk2utt = read_table(directory / "spk2utt")
-    if spk2utt != spk2utt_of(utt2spk):
-        yield f"{directory}/spk2utt: not the inverse of utt2spk; make it again from utt2spk"
-    genders = read_optional(directory, "spk2gender")
-    if genders:
-        yield from _key_problems(directory / "spk2gender", genders, spk2utt, "speaker")
-        wrong = [speaker for speaker, gender in genders.items() if gender not in ("m", "f")]
-        if wrong:
-            yield f"{directory}/spk2gender: neither m nor f: {named(wrong)}; write m or f"
-
-
-def _order_problems(path: Path, keys: list[str]) -> Iterator[str]:
-    if keys != sorted(keys, key=str.encode):
-        yield f"{path}: not sorted; run `LC_ALL=C sort -o {path} {path}`"
-
-
-def _key_problems(
-    path: Path, table: Mapping[str, str], expected: Mapping[str, str], what: str
-) -> Iterator[str]:
-    yield from _order_problems(path, list(table))
-    missing = sorted(expected.keys() - table.keys())
-    if missing:
-        yield f"{path}: no line for {what} {named(missing)}; add it, or remove the {what}"
-    unknown = sorted(table.keys() - expected.keys())
-    if unknown:
-        yield f"{path}: {what} {named(unknown)} is not in the set; remove its line"
-
-
-def _segment_problems(
-    path: Path, segments: Mapping[str, str], audio: Mapping[str, str]
-) -> Iterator[str]:
-    for utterance, fields in segments.items():
-        try:
-            recording, start, end = fields.split()
-            valid = 0 <= float(start) < float(end)
-        except ValueError:
-            valid = False
-        if not valid:
-            yield f"{path}: {utterance!r}: expected `recording start end` in seconds, start < end"
-        elif recording not in audio:
-            yield f"{path}: {utterance!r}: recording {recording!r} is not in wav.scp; add it"
-
-
-def _missing_audio(path: Path, audio: Mapping[str, str]) -> Iterator[str]:
-    # What a pipe would give cannot be known without running it, which is not ours to do.
-    files = {name: Path(file) for name, file in audio.items() if not file.endswith("|")}
-    missing = [name for name, file in files.items() if not file.is_file()]
-    if missing:
-        yield (
-            f"{path}: no such file {files[missing[0]]} (audio of {named(missing)}); "
-            "restore it, or correct the path"
-        )
-
-
-def _trial_problems(directory: Path, utt2spk: Mapping[str, str]) -> Iterator[str]:
-    path = directory / "enroll_map"
-    profiles = read_enroll_map(path) if path.exists() else {}
-    members = {utterance for utterances in profiles.values() for utterance in utterances}
-    unknown = sorted(members - utt2spk.keys())
-    if unknown:
-        yield f"{path}: utterance {named(unknown)} is not in the set; remove the profile"
-    for path in sorted(directory.glob("trials*")):
-        enrolled = profiles if path.name == PROFILE_LIST else utt2spk
-        trials = Trials.read(path)
-        unknown = sorted(
-            (set(trials.enroll_index.names) - enrolled.keys())
-            | (set(trials.test_index.names) - utt2spk.keys())
-        )
-        if unknown:
-            yield f"{path}: {named(unknown)} is not in the set; remove its trials"
-
-
-def _added_problems(directory: Path, utt2spk: Mapping[str, str]) -> Iterator[str]:
-    """Of the tables that tell copies and additional speakers apart."""
-    copies = read_copies(directory)
-    added = {
-        COPIES: copies.keys() | {original for _, original in copies.values()},
-        SOURCES: read_optional(directory, SOURCES).keys(),
-    }
-    for table, utterances in added.items():
-        if unknown := sorted(utterances - utt2spk.keys()):
-            yield f"{directory / table}: utterance {named(unknown)} is not in the set; remove it"
 
 
 # --- contents -------------------------------------------------------------------------------------
@@ -230,15 +70,17 @@ def _audio_problems(directory: Path) -> Iterator[str]:
     path = directory / "wav.scp"
     durations: dict[str, float] = {}
     rates: dict[str, int] = {}
+    unreadable: dict[str, str] = {}  # recording -> why
     for name, place in read_optional(directory, "wav.scp").items():
         if place.endswith("|"):
             continue  # what a command gives is not known without running it
         try:
-            rates[name], samples = read_audio_header(Path(place))
+            rates[name], samples = read_listed_header(place, path)
         except InputError as error:
-            yield f"{path}: {name!r}: {error}"
+            unreadable[name] = str(error)
         else:
             durations[name] = samples / rates[name]
+    yield from _by_reason(path, unreadable)
     usual, others = _unlike_most(rates)
     if others:
         yield f"{path}: most audio has {usual} Hz, but not {named(others)}; resample it"
@@ -247,6 +89,14 @@ def _audio_problems(directory: Path) -> Iterator[str]:
         yield from _late_segments(directory / "segments", segments, durations)
     else:
         yield from _wrong_durations(directory, durations)
+
+
+def _by_reason(path: Path, faults: Mapping[str, str]) -> Iterator[str]:
+    """A line for each of the first faults, and one for all others."""
+    for name in list(faults)[:FAULTS_TOLD]:
+        yield f"{path}: {name!r}: {faults[name]}"
+    if len(faults) > FAULTS_TOLD:
+        yield f"{path}: and {len(faults) - FAULTS_TOLD} more that cannot be read"
 
 
 def _unlike_most(values: Mapping[str, int]) -> tuple[int, list[str]]:
@@ -260,11 +110,12 @@ def _late_segments(
 ) -> Iterator[str]:
     late = []
     for utterance, line in segments.items():
-        recording, _, end = line.split()
-        if float(end) > durations.get(recording, np.inf) + DURATION_TOLERANCE:
+        recording, start, end = parse_segment(line)
+        length = durations.get(recording, np.inf)
+        if start >= length or (np.isfinite(end) and end > length + DURATION_TOLERANCE):
             late.append(utterance)
     if late:
-        yield f"{path}: {named(late)} ends after its recording; correct the times"
+        yield f"{path}: {named(late)} does not lie in its recording; correct the times"
 
 
 def _wrong_durations(directory: Path, durations: Mapping[str, float]) -> Iterator[str]:
@@ -288,13 +139,13 @@ def _number(text: str) -> float:
 def _feature_problems(directory: Path) -> Iterator[str]:
     path = directory / "feats.scp"
     dims: dict[str, int] = {}
+    unreadable: dict[str, str] = {}  # utterance -> why
     for name, place in read_optional(directory, "feats.scp").items():
-        if place.endswith(("|", "]")):
-            continue
         try:
-            dims[name] = kaldi_native_io.MatrixShape.read(place).num_cols
-        except Exception:  # its C++ errors
-            yield f"{path}: {name!r}: {place} is no Kaldi matrix; make it again"
+            dims[name] = GivenMatrix.find(place, path).columns
+        except InputError as error:
+            unreadable[name] = str(error)
+    yield from _by_reason(path, unreadable)
     usual, others = _unlike_most(dims)
     if others:
         yield f"{path}: most features have {usual} dimensions, but not {named(others)}"
@@ -307,7 +158,7 @@ def _embedding_problems(directory: Path) -> Iterator[str]:
     except InputError as error:
         yield str(error)
         return
-    yield from _order_problems(path, embeddings.keys)
+    yield from unsorted(path, embeddings.keys)
     if bad := [embeddings.keys[row] for row in without_direction(embeddings.matrix)]:
         yield (
             f"{path}: {named(bad)} is zero, or beyond 1e-36 to 1e36, and has no direction; "

@@ -7,7 +7,14 @@ from pathlib import Path
 import numpy as np
 
 from nessa.errors import InputError, about
-from nessa.kaldi.datadir import MAIN_LIST, PROFILE_LIST, read_optional, read_utt2spk
+from nessa.kaldi.datadir import (
+    ENROLL_MAP,
+    MAIN_LIST,
+    PROFILE_LIST,
+    map_of_list,
+    read_optional,
+    read_utt2spk,
+)
 from nessa.trials import Trials, read_enroll_map, read_labeled, trial_speakers
 
 SINGLE = "single"  # the main list
@@ -23,12 +30,14 @@ class Condition:
         list_name: the file in the set's directory: "trials", "trials_profile", "trials_<name>".
         trials: those of that list that are of this kind.
         speakers: of their enrollment and their test sides.
+        enroll_map: of the profiles that the trials name; None where they name utterances alone.
     """
 
     name: str
     list_name: str
     trials: Trials
     speakers: tuple[list[str], list[str]]
+    enroll_map: Path | None = None
 
 
 def utterance_lists(set_dir: Path) -> list[Path]:
@@ -46,13 +55,17 @@ def read_conditions(set_dir: Path) -> Iterator[Condition]:
     utt2spk = read_utt2spk(set_dir)
     for path in utterance_lists(set_dir):
         trials = read_labeled(path)
+        enroll_map = map_of_list(path, trials.enroll_index.names)
+        given = read_enroll_map(enroll_map) if enroll_map is not None else None
         with about(path):
-            speakers = trial_speakers(trials, utt2spk)
-        yield Condition(path.name.partition("_")[2] or SINGLE, path.name, trials, speakers)
+            speakers = trial_speakers(trials, utt2spk, given)
+        name = path.name.partition("_")[2] or SINGLE
+        yield Condition(name, path.name, trials, speakers, enroll_map)
     if not (set_dir / PROFILE_LIST).is_file():
         return
     trials = read_labeled(set_dir / PROFILE_LIST)
-    profiles = read_enroll_map(set_dir / "enroll_map")
+    enroll_map = set_dir / ENROLL_MAP
+    profiles = read_enroll_map(enroll_map)
     for profile in trials.enroll_index.names:
         if profile not in profiles:
             raise InputError(
@@ -60,15 +73,16 @@ def read_conditions(set_dir: Path) -> Iterator[Condition]:
                 f"add it there, or remove its trials"
             )
     sizes = np.array([len(profiles[profile]) for profile in trials.enroll])
-    lists = _lists_of_profiles(set_dir, profiles)
+    drawn = {name: profiles[name] for name in trials.enroll_index.names}
+    lists = _lists_of_profiles(set_dir, drawn)
     kinds = np.array([lists[profile] for profile in trials.enroll])
     for kind in dict.fromkeys(lists.values()):
         for size in np.unique(sizes[kinds == kind]):
             chosen = trials.select((sizes == size) & (kinds == kind))
-            with about(set_dir / PROFILE_LIST, set_dir / "enroll_map"):
+            with about(set_dir / PROFILE_LIST, enroll_map):
                 speakers = trial_speakers(chosen, utt2spk, profiles)
             prefix = "" if kind == SINGLE else f"{kind}."
-            yield Condition(f"{prefix}profile{size}", PROFILE_LIST, chosen, speakers)
+            yield Condition(f"{prefix}profile{size}", PROFILE_LIST, chosen, speakers, enroll_map)
 
 
 def _lists_of_profiles(set_dir: Path, profiles: Mapping[str, Sequence[str]]) -> dict[str, str]:
@@ -76,6 +90,6 @@ def _lists_of_profiles(set_dir: Path, profiles: Mapping[str, Sequence[str]]) -> 
     domains = read_optional(set_dir, "utt2domain")
     if not domains:
         return dict.fromkeys(profiles, SINGLE)
-    main = domains[Trials.read(set_dir / MAIN_LIST).enroll[0]]
+    main = domains[Trials.read(set_dir / MAIN_LIST).test[0]]
     found = {profile: domains[utterances[0]] for profile, utterances in profiles.items()}
     return {profile: SINGLE if own == main else own for profile, own in found.items()}

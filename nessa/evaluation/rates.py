@@ -15,7 +15,7 @@ from nessa.evaluation.households import (
 from nessa.evaluation.identification import FPIRS, Search, bootstrap_search, search
 from nessa.evaluation.protocol import Protocol, draw_protocol, protocol_of
 from nessa.files import Record, read_table
-from nessa.kaldi.datadir import read_utt2spk
+from nessa.kaldi.datadir import ENROLL_MAP, GIVEN_MAP, read_optional, read_utt2spk
 from nessa.kaldi.embeddings import Embeddings, profile_means
 from nessa.scoring.sides import Sides
 from nessa.trials import read_enroll_map
@@ -94,10 +94,13 @@ class Comparison(NamedTuple):
             InputError: a file or an embedding is missing, or too few speakers have profiles.
         """
         utt2spk, utt2session = read_utt2spk(set_dir), read_table(set_dir / "utt2session")
-        enroll_map = set_dir / "enroll_map"
+        enroll_map, profiles = set_dir / ENROLL_MAP, {}
+        if enroll_map.is_file():  # but for those of given trials, which may be of any size
+            given = read_optional(set_dir, GIVEN_MAP)
+            everything = read_enroll_map(enroll_map)
+            profiles = {name: everything[name] for name in everything if name not in given}
         with about(set_dir):
-            if enroll_map.is_file():
-                profiles = read_enroll_map(enroll_map)
+            if profiles:
                 protocol = protocol_of(profiles, utt2spk, utt2session, seed=seed)
             else:
                 protocol = draw_protocol(utt2spk, utt2session, seed=seed)

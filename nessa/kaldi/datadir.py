@@ -1,7 +1,7 @@
 """Reading the tables of Kaldi data directories."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from nessa.errors import InputError
@@ -9,6 +9,8 @@ from nessa.files import read_table
 
 MAIN_LIST = "trials"
 PROFILE_LIST = "trials_profile"
+ENROLL_MAP = "enroll_map"  # {profile: utterances}, of all lists of a set
+GIVEN_MAP = "enroll_map_given"  # of those that came with the corpus, which other lists name
 
 
 def read_utt2spk(directory: Path | str) -> dict[str, str]:
@@ -28,10 +30,25 @@ def read_utt2spk(directory: Path | str) -> dict[str, str]:
     return utt2spk
 
 
-def read_optional(directory: Path | str, name: str) -> dict[str, str]:
-    """A table of a data directory, or {} where there is none."""
+def map_of_list(path: Path, enrolled: Iterable[str]) -> Path | None:
+    """The enrollment map of a set's trial list; None where that names utterances alone.
+
+    Args:
+        path: of the list, in the set's directory.
+        enrolled: its enrollment ids.
+    """
+    if path.name == PROFILE_LIST:
+        return path.with_name(ENROLL_MAP)
+    given = path.with_name(GIVEN_MAP)
+    if given.is_file() and not read_table(given).keys().isdisjoint(enrolled):
+        return given
+    return None
+
+
+def read_optional(directory: Path | str, name: str, empty: bool = False) -> dict[str, str]:
+    """A table of a data directory, see `read_table`, or {} where there is none."""
     path = Path(directory) / name
-    return read_table(path) if path.exists() else {}
+    return read_table(path, empty) if path.exists() else {}
 
 
 def spk2utt_of(utt2spk: Mapping[str, str]) -> dict[str, str]:

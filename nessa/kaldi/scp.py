@@ -4,6 +4,7 @@ A line is `key ark:offset`, the offset being that of a vector in an ark; `key fi
 bare vector; or `key command |`.
 """
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, starmap
@@ -15,7 +16,7 @@ import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
 from nessa.errors import InputError
-from nessa.files import atomic_open, read_blocks, split_lines
+from nessa.files import atomic_open, find_listed, read_blocks, split_lines
 
 LINES_PER_BLOCK = 16384  # written at once
 _OFFSET_DIGITS = 18  # what an int64 holds; no file is as long
@@ -200,6 +201,22 @@ def _parse_each(block: bytes, path: Path, first: int) -> Lines:
         sources.append(source)
         offsets.append(offset)
     return Lines(keys, sources, np.arange(len(keys)), np.array(offsets, np.int64), first)
+
+
+def find_place(place: str, table: Path) -> tuple[Path, int | None]:
+    """The file that a line of wav.scp or feats.scp names, and the offset there, None for none.
+
+    Args:
+        place: a file, or a place in an ark, as `x.ark:123`.
+        table: that names it; see `nessa.files.find_listed`.
+
+    Raises:
+        InputError: there is no such file.
+    """
+    source, offset = split_location(place)
+    if source != place and not os.path.exists(place):  # a name may end in a colon and digits
+        return find_listed(source, table), offset
+    return find_listed(place, table), None
 
 
 def split_location(location: str) -> tuple[str, int]:

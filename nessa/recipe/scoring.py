@@ -7,7 +7,7 @@ import numpy as np
 
 from nessa.errors import about
 from nessa.evaluation.conditions import Condition, utterance_lists
-from nessa.kaldi.datadir import PROFILE_LIST
+from nessa.kaldi.datadir import PROFILE_LIST, map_of_list
 from nessa.kaldi.embeddings import Embeddings
 from nessa.recipe.config import Recipe
 from nessa.recipe.layout import (
@@ -86,7 +86,7 @@ def score_system(recipe: Recipe, data: Path, exp: Path, system: System) -> Itera
             score = _by_cosine(exp, system, set_name, cohort, settings.top_n)
         for path in _lists(data / set_name):
             trials = Trials.read(path)
-            enroll_map = path.with_name("enroll_map") if path.name == PROFILE_LIST else None
+            enroll_map = map_of_list(path, trials.enroll_index.names)
             with about(path):
                 scores = score(trials, enroll_map)
             for kind, values in scores.items():
@@ -111,7 +111,9 @@ def _by_cosine(
     as_norm = utterances.as_norm(cohort, top_n) if cohort is not None else None
 
     def score(trials: Trials, enroll_map: Path | None) -> dict[Kind, Scores]:
-        sides = utterances if enroll_map is None else utterances.with_profiles(enroll_map)
+        sides = utterances
+        if enroll_map is not None:
+            sides = utterances.with_profiles(enroll_map, trials.enroll_index.names)
         with about(*sides.paths):
             cosine = cosine_scores(sides.enroll, sides.runtime, trials)
         scores: dict[Kind, Scores] = {COSINE: cosine}

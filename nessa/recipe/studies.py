@@ -21,7 +21,7 @@ from nessa.corpus.copies import read_additions, read_copies
 from nessa.errors import InputError
 from nessa.evaluation.conditions import Condition, read_conditions, utterance_lists
 from nessa.files import Record, digest, read_json, write_json
-from nessa.kaldi.datadir import PROFILE_LIST, read_utt2spk
+from nessa.kaldi.datadir import read_utt2spk
 from nessa.kaldi.embeddings import Embeddings
 from nessa.metrics.bootstrap import bootstrap, mean_estimate, recovered_gain
 from nessa.metrics.table import EER
@@ -119,8 +119,13 @@ class StudyRunner:
         self.speakers = read_utt2spk(data / "align")
         self.dev_lists = [Trials.read(path) for path in utterance_lists(data / "dev")]
         self.conditions = [  # the main list first
-            c for c in read_conditions(data / "eval") if c.list_name != PROFILE_LIST
+            c for c in read_conditions(data / "eval") if c.enroll_map is None
         ]
+        if not self.conditions:
+            raise InputError(
+                f"{data / 'eval'}: all trials name profiles, and studies compare single "
+                "utterances; add trials_<name> of utterances"
+            )
 
     def fit(
         self,

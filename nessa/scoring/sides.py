@@ -1,5 +1,6 @@
 """Trial lists on disk -> score files: cosine, AS-norm and calibration of two embeddings folders."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,11 +44,15 @@ class Sides:
         _check_same_model(enroll, enrolled, runtime, tested)
         return cls(enrolled, tested, (enroll, runtime))
 
-    def with_profiles(self, enroll_map: Path) -> "Sides":
+    def with_profiles(self, enroll_map: Path, enrolled: Sequence[str] = ()) -> "Sides":
         """The sides with the profiles of an enrollment map instead of its utterances.
 
         Profiles that are among the enrollment embeddings already, as those of a shared space
         are, stay as they are.
+
+        Args:
+            enroll_map: {profile: utterances}.
+            enrolled: enrollment ids of the trials, of which some may be utterances.
 
         Raises:
             InputError: the map is unreadable, or names an utterance without an embedding.
@@ -55,6 +60,7 @@ class Sides:
         profiles = read_enroll_map(enroll_map)
         if profiles.keys() <= set(self.enroll.keys):
             return self
+        profiles |= {name: [name] for name in enrolled if name not in profiles}
         with about(enroll_map, self.paths[0]):
             means = profile_means(self.enroll, profiles)
         return Sides(means, self.runtime, (enroll_map, self.paths[1]))
@@ -109,7 +115,7 @@ def score_trials(
     wanted = Trials.read(trials)
     sides = Sides.read(enroll, runtime)
     if enroll_map is not None:
-        sides = sides.with_profiles(enroll_map)
+        sides = sides.with_profiles(enroll_map, wanted.enroll_index.names)
     with about(trials, *sides.paths):
         scores = cosine_scores(sides.enroll, sides.runtime, wanted)
     if cohort is not None:

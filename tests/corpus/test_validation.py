@@ -70,13 +70,12 @@ FAULTS: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     ),
     "an unknown tested utterance": (
         lambda d: (d / "trials").write_text("spk000_rec0_0 nobody target\n"),
-        ("'nobody' is not in the set", "remove its trials"),
+        ("trials (1): 'nobody' is not in the set", "fix_data_dir.sh", "remove these lines"),
     ),
     "frames of others": (
         lambda d: (d / "utt2num_frames").write_text("nobody 3\n"),
         ("utt2num_frames", "'nobody'"),
     ),
-    "no speaker table": (lambda d: (d / "spk2utt").unlink(), ("spk2utt: no such file",)),
     "speakers of others": (
         lambda d: change(d / "spk2utt", "spk000_rec0_0 ", ""),
         ("spk2utt: not the inverse", "make it again"),
@@ -109,7 +108,7 @@ def test_copies_and_sources_of_no_utterance(audio: Path, nessa: Command) -> None
 def test_segments(segmented: Path, nessa: Command) -> None:
     assert nessa("validate", segmented).status == 0
     change(segmented / "segments", "0.70 1.40", "0.70 1.90")
-    nessa("validate", segmented).refused("'spk000_rec0_1' ends after its recording")
+    nessa("validate", segmented).refused("'spk000_rec0_1' does not lie in its recording")
 
 
 def test_features(tmp_path: Path, nessa: Command) -> None:
@@ -172,7 +171,7 @@ def test_a_data_folder_is_checked_set_by_set(tmp_path: Path, nessa: Command) -> 
     ]
     wav(tmp_path / "align").unlink()
     append(tmp_path / "dev/utt2lang", "nobody en\n")
-    nessa("validate", tmp_path).refused("align/wav.scp", "dev/utt2lang")
+    nessa("validate", tmp_path).refused("align/wav.scp", "dev/utt2lang (1): 'nobody'")
 
 
 def test_sets_that_differ_in_duration_are_warned_about(tmp_path: Path, nessa: Command) -> None:

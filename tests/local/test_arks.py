@@ -146,7 +146,7 @@ def test_pipes_in_a_table_are_not_run(tmp_path: Path) -> None:
     save_pretrained(tmp_path / "old", config)
     model = load_model(tmp_path / "old")
     assert isinstance(model, GivenEmbeddings)
-    with pytest.raises(InputError, match="pipe"):
+    with pytest.raises(InputError, match="is a command, which is not run"):
         model.read_set("eval", {"a": "a"})
     assert not mark.exists()
 
@@ -221,7 +221,7 @@ def test_faults_of_a_directory_are_named(
     refuse(
         run(programs, recipe, tmp_path / "data"),
         "corpus/utt2session",
-        "no line for 'id000",
+        "no line for utterance 'id000",
         "more; add it",
     )
     (corpus / "utt2session").unlink()

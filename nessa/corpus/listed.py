@@ -1,0 +1,176 @@
+"""What wav.scp and feats.scp name: files, places in arks, and ranges of frames."""
+
+import io
+import re
+import shlex
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import kaldi_native_io
+import soundfile
+from lhotse import AudioSource, Recording
+
+from nessa.corpus.audio import AudioHeader, read_audio_header
+from nessa.corpus.utterances import read_recording
+from nessa.errors import InputError
+from nessa.kaldi.scp import find_place
+
+RANGE = re.compile(
+    r"^(?P<place>.*)\[(?P<rows>[0-9]{1,9}:[0-9]{1,9})?(,(?P<columns>[0-9]{1,9}:[0-9]{1,9}))?\]$"
+)
+LATE = 3  # frames
+RIFF, KALDIIO_AUDIO = b"RIFF", b"AUDIO"  # what a recording in an ark begins with
+
+
+@dataclass(frozen=True)
+class ArkAudio:
+    """A recording in an ark, as kaldiio and Kaldi's wav-copy write it.
+
+    Attributes:
+        ark: the file.
+        start, size: where its bytes lie.
+    """
+
+    ark: Path
+    start: int
+    size: int
+
+    @classmethod
+    def at(cls, ark: Path, offset: int) -> "ArkAudio":
+        """The recording whose record has its content at `offset`.
+
+        Raises:
+            InputError: something else is there.
+        """
+        with open(ark, "rb") as file:
+            file.seek(offset)
+            head = file.read(32)
+            file.seek(0, io.SEEK_END)
+            end = file.tell()
+        start, size = offset, 0
+        if head.startswith(RIFF) and len(head) >= 8:
+            size = struct.unpack("<I", head[4:8])[0] + 8
+        elif head.startswith(KALDIIO_AUDIO) and len(head) > 6:
+            width = head[5]  # of the length, which follows
+            start += 6 + width
+            size = int.from_bytes(head[6 : 6 + width], "little")
+        if not 0 < size <= end - start:
+            raise InputError(
+                f"{ark}:{offset}: no recording (wav, or kaldiio's AUDIO) at this place in the ark; "
+                "write the scp again, or the recordings to files"
+            )
+        return cls(ark, start, size)
+
+    @property
+    def command(self) -> str:
+        """What prints it, for readers that take a command."""
+        return f"tail -c +{self.start + 1} {shlex.quote(str(self.ark))} | head -c {self.size}"
+
+    def header(self) -> AudioHeader:
+        """Sampling rate and number of samples.
+
+        Raises:
+            InputError: unreadable, empty, or more than one channel.
+        """
+        with open(self.ark, "rb") as file:
+            file.seek(self.start)
+            content = file.read(self.size)
+        place = f"{self.ark}: byte {self.start}"
+        try:
+            found = soundfile.info(io.BytesIO(content))
+        except soundfile.LibsndfileError as error:
+            raise InputError(f"{place}: is not readable audio; write it again") from error
+        if found.frames == 0:
+            raise InputError(f"{place}: has no samples; write it again")
+        if found.channels != 1:
+            raise InputError(f"{place}: has {found.channels} channels; mix it down to one")
+        return AudioHeader(found.samplerate, found.frames)
+
+
+def read_listed_header(place: str, table: Path) -> AudioHeader:
+    """The header of what a line of wav.scp names, other than a command.
+
+    Raises:
+        InputError: there is none, or see `nessa.corpus.audio.read_audio_header`.
+    """
+    path, offset = find_place(place, table)
+    return read_audio_header(path) if offset is None else ArkAudio.at(path, offset).header()
+
+
+def read_listed(name: str, place: str, table: Path) -> Recording:
+    """The Lhotse recording of what a line of wav.scp names, other than a command.
+
+    Args:
+        name: its id.
+        place: `file`, or `ark:offset`.
+        table: the wav.scp.
+
+    Raises:
+        InputError: see `read_listed_header`.
+    """
+    path, offset = find_place(place, table)
+    if offset is None:
+        return read_recording(name, path)
+    audio = ArkAudio.at(path, offset)
+    header = audio.header()
+    return Recording(
+        id=name,
+        sources=[AudioSource(type="command", channels=[0], source=audio.command)],
+        sampling_rate=header.sampling_rate,
+        num_samples=header.num_samples,
+        duration=header.num_samples / header.sampling_rate,
+    )
+
+
+@dataclass(frozen=True)
+class GivenMatrix:
+    """Features that a line of feats.scp names.
+
+    Attributes:
+        place: what Kaldi's readers take: the file, the offset in it, and the range.
+        rows, columns: of what is there.
+    """
+
+    place: str
+    rows: int
+    columns: int
+
+    @classmethod
+    def find(cls, place: str, table: Path) -> "GivenMatrix":
+        """Find and measure it.
+
+        Args:
+            place: `file` or `ark:offset`, and maybe a range of rows, or of rows and columns, as
+                Kaldi has it: `[0:49]` are 50 rows, `[0:49,0:12]` of 13 columns.
+            table: the feats.scp.
+
+        Raises:
+            InputError: a command, no matrix, or a range beyond it.
+        """
+        if place.endswith("|"):
+            raise InputError(f"{place!r} is a command, which is not run; copy-feats makes arks")
+        found = RANGE.match(place)
+        if place.endswith("]") and not found:
+            raise InputError(f"{place!r}: expected a range as [0:49]; correct it")
+        file, offset = find_place(found["place"] if found else place, table)
+        path = str(file) if offset is None else f"{file}:{offset}"
+        try:
+            shape = kaldi_native_io.MatrixShape.read(path)
+        except Exception as error:  # its C++ errors
+            raise InputError(f"{path} is no Kaldi matrix; make it again") from error
+        if not found:
+            return cls(path, shape.num_rows, shape.num_cols)
+        ranges = []
+        for part, size in ((found["rows"], shape.num_rows), (found["columns"], shape.num_cols)):
+            first, last = map(int, (part or f"0:{size - 1}").split(":"))
+            # Kaldi's tools let a range end a few frames late, and cut it.
+            if not 0 <= first <= last < size + LATE or first >= size:
+                raise InputError(
+                    f"{place!r}: the matrix has {shape.num_rows} rows and {shape.num_cols} "
+                    "columns; correct the range"
+                )
+            ranges.append((first, min(last, size - 1)))
+        sizes = [last - first + 1 for first, last in ranges]
+        inside = ",".join(f"{first}:{last}" for first, last in ranges)
+        return cls(f"{path}[{inside}]", *sizes)

@@ -1,0 +1,121 @@
+"""The trial lists that come with a corpus, and the profiles of several utterances that they name.
+
+The enrollment side of a trial is an utterance of the set, or a profile: of the enroll_map beside
+the list, or else a speaker of spk2utt, as the models of Kaldi's egs/sre16 are.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nessa.errors import InputError, named
+from nessa.kaldi.datadir import ENROLL_MAP, PROFILE_LIST, spk2utt_of
+from nessa.trials import Trials, read_enroll_map
+
+
+def lists_in(directory: Path) -> tuple[Path, ...]:
+    """The trial lists of a directory: `trials`, and others as `trials_<name>`."""
+    if not directory.is_dir():
+        return ()
+    return tuple(p for p in sorted(directory.glob("trials*")) if p.name != PROFILE_LIST)
+
+
+@dataclass(frozen=True)
+class GivenTrials:
+    """Trial lists of a directory.
+
+    Attributes:
+        directory: that holds them.
+        lists: {file: its trials}.
+        profiles: {profile: utterances}, of those that the lists name.
+        stale: {name of a file: what it names, and neither the set nor the profiles have}.
+    """
+
+    directory: Path
+    lists: dict[Path, Trials]
+    profiles: dict[str, list[str]]
+    stale: dict[str, list[str]]
+
+    @classmethod
+    def read(
+        cls, directory: Path, utt2spk: Mapping[str, str], lists: Sequence[Path]
+    ) -> "GivenTrials":
+        """Read lists, and the profiles that they name.
+
+        Args:
+            directory: with enroll_map or spk2utt, where they name profiles.
+            utt2spk: {utterance: speaker}, of the directory.
+            lists: of the directory.
+
+        Raises:
+            InputError: a list or a map is unreadable.
+        """
+        read = {path: Trials.read(path) for path in lists}
+        enrolled = {name for trials in read.values() for name in trials.enroll_index.names}
+        known = _profiles_in(directory, utt2spk)
+        profiles = {name: known[name] for name in sorted(enrolled - utt2spk.keys() & known.keys())}
+        stale = {}
+        if (directory / ENROLL_MAP).exists():
+            members = {utterance for utterances in known.values() for utterance in utterances}
+            stale[ENROLL_MAP] = sorted(members - utt2spk.keys())
+        for path, trials in read.items():
+            unknown = set(trials.enroll_index.names) - utt2spk.keys() - profiles.keys()
+            stale[path.name] = sorted(unknown | set(trials.test_index.names) - utt2spk.keys())
+        return cls(
+            directory, read, profiles, {file: names for file, names in stale.items() if names}
+        )
+
+    def problems(self, utt2spk: Mapping[str, str]) -> Iterator[str]:
+        """What is wrong with the profiles of lists that are not stale, a sentence each."""
+        known = _profiles_in(self.directory, utt2spk)
+        for path, trials in self.lists.items():
+            both = [
+                n for n in trials.enroll_index.names if n in utt2spk and known.get(n, [n]) != [n]
+            ]
+            if both and (self.directory / ENROLL_MAP).exists():
+                yield (
+                    f"{path}: {named(both)} is an utterance, and a profile of others in "
+                    f"{ENROLL_MAP}; rename the profile"
+                )
+            if own := self._trials_of_their_own(trials):
+                yield (
+                    f"{path}: {named(own)}: the test utterance is one of the profile; write an "
+                    f"{ENROLL_MAP} without it"
+                )
+        for name, utterances in self.profiles.items():
+            speakers = sorted({utt2spk[utterance] for utterance in utterances})
+            if len(speakers) != 1:
+                yield (
+                    f"{self.directory / ENROLL_MAP}: profile {name!r} holds utterances of "
+                    f"{len(speakers)} speakers ({', '.join(speakers[:3])}); correct it"
+                )
+
+    def _trials_of_their_own(self, trials: Trials) -> list[str]:
+        """Target trials whose test utterance is in the profile: these would be too easy."""
+        targets = [True] * len(trials) if trials.labels is None else trials.labels.tolist()
+        rows = zip(trials.enroll, trials.test, targets, strict=True)
+        return [f"{e} {t}" for e, t, target in rows if target and t in self.profiles.get(e, ())]
+
+    def check(self, utt2spk: Mapping[str, str]) -> None:
+        """Refuse stale lists, and profiles that are not what they should be."""
+        if self.stale:
+            raise InputError(stale_problem(self.directory, self.stale))
+        if problems := list(self.problems(utt2spk)):
+            raise InputError("\n".join(problems))
+
+
+def stale_problem(directory: Path, stale: Mapping[str, Sequence[str]]) -> str:
+    """One sentence about all files that name what is not in the set."""
+    files = ", ".join(f"{directory / file} ({len(names)})" for file, names in stale.items())
+    names = sorted({name for names in stale.values() for name in names})
+    return (
+        f"{files}: {named(names)} is not in the set (utt2spk), as fix_data_dir.sh and "
+        "subset_data_dir.sh leave it; remove these lines, or bring the utterances back"
+    )
+
+
+def _profiles_in(directory: Path, utt2spk: Mapping[str, str]) -> dict[str, list[str]]:
+    for name in (ENROLL_MAP, "spk2utt"):
+        if (directory / name).is_file():
+            return read_enroll_map(directory / name)
+    return {speaker: names.split() for speaker, names in spk2utt_of(utt2spk).items()}

@@ -1,0 +1,220 @@
+"""What can be wrong with the tables of a data directory, of ours or of a user's.
+
+Data preparation checks the directories that it reads and the sets that it made, `nessa validate`
+any directory: by the same rules.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+
+from nessa.corpus.copies import read_copies
+from nessa.corpus.profiles import GivenTrials, stale_problem
+from nessa.corpus.sets import COPIES, SOURCES
+from nessa.errors import InputError, named
+from nessa.files import read_table
+from nessa.kaldi.datadir import read_optional, read_utt2spk, spk2utt_of
+from nessa.kaldi.scp import find_place
+
+UTTERANCE_TABLES = (
+    "feats.scp", "vad.scp", "utt2dur", "utt2num_frames", "utt2lang", "utt2session",
+    "utt2domain", "text", "segments",
+)  # fmt: skip
+
+
+def has_contents(directory: Path) -> bool:
+    """Whether a data directory has audio or features; without, it is about given embeddings."""
+    return any((directory / name).exists() for name in ("wav.scp", "feats.scp"))
+
+
+def validate_tables(directory: Path, has_audio: bool = True) -> list[str]:
+    """Find what is wrong with the tables of a data directory.
+
+    Checks what Kaldi's validate_data_dir.sh checks (tables sorted and consistent with each other,
+    speaker a prefix of the utterance), and besides that audio files exist and that trials and
+    profiles name utterances of the set. There may be no spk2utt: utt2spk says the same.
+
+    Args:
+        directory: with utt2spk, and wav.scp or feats.scp.
+        has_audio: whether it must hold audio or features, and be in the order that Kaldi's tools
+            for them need; False for sets of which there are only embeddings.
+
+    Returns:
+        One sentence per problem, each with its remedy; empty where there is none.
+    """
+    return _all(directory, lambda: _table_problems(directory, has_audio))
+
+
+def validate_order(directory: Path) -> list[str]:
+    """As `validate_tables`, but only what is wrong with a table as a whole, not with its items."""
+    return _all(directory, lambda: _order_problems(directory, read_utt2spk(directory)))
+
+
+def _all(directory: Path, find: Callable[[], Iterator[str]]) -> list[str]:
+    if not directory.is_dir():
+        return [f"{directory}: no such folder; has stage prepare been run?"]
+    try:
+        return list(find())
+    except InputError as error:  # a table that cannot be read hides what is behind it
+        return [str(error)]
+
+
+def _table_problems(directory: Path, has_audio: bool) -> Iterator[str]:
+    utt2spk = read_utt2spk(directory)
+    if not utt2spk:
+        yield f"{directory}/utt2spk: empty; a set needs utterances"
+        return
+    if has_audio:
+        yield from _order_problems(directory, utt2spk)
+        if not has_contents(directory):
+            yield f"{directory}: neither wav.scp nor feats.scp; make one of them"
+    yield from _speaker_problems(directory, utt2spk, has_audio)
+    audio = read_optional(directory, "wav.scp")
+    segments = read_optional(directory, "segments")
+    if segments:
+        yield from _segment_problems(directory / "segments", segments, audio)
+    stale: dict[str, list[str]] = {}  # table -> the utterances that the set has not
+    for name in UTTERANCE_TABLES if segments else (*UTTERANCE_TABLES, "wav.scp"):
+        path = directory / name
+        if path.exists():
+            table = read_table(path, empty=name == "text")
+            if unknown := sorted(table.keys() - utt2spk.keys()):
+                stale[name] = unknown
+            yield from _lacking(path, table, utt2spk, "utterance")
+            if has_audio:
+                yield from unsorted(path, table)
+    for name in ("reco2dur", "reco2file_and_channel"):
+        if (directory / name).exists():
+            table = read_table(directory / name)
+            yield from _lacking(directory / name, table, audio or utt2spk, "recording")
+            yield from _beyond(directory / name, table, audio or utt2spk, "recording")
+    yield from _missing_audio(directory / "wav.scp", audio)
+    trials = GivenTrials.read(directory, utt2spk, sorted(directory.glob("trials*")))
+    if stale := stale | trials.stale:
+        yield stale_problem(directory, stale)
+    else:
+        yield from trials.problems(utt2spk)
+    yield from _added_problems(directory, utt2spk)
+
+
+def _order_problems(directory: Path, utt2spk: Mapping[str, str]) -> Iterator[str]:
+    """Of the ids, as Kaldi's tools need them, which sort by utterance and by speaker alike."""
+    yield from unsorted(directory / "utt2spk", utt2spk)
+    if strays := [utt for utt, speaker in utt2spk.items() if not utt.startswith(speaker)]:
+        yield (
+            f"{directory}/utt2spk: the speaker is no prefix of {named(strays)}; "
+            "put the speaker first in utterance ids"
+        )
+        return
+    speakers = [utt2spk[utterance] for utterance in sorted(utt2spk, key=str.encode)]
+    falls = [k for k in range(1, len(speakers)) if speakers[k].encode() < speakers[k - 1].encode()]
+    if falls:
+        yield (
+            f"{directory}/utt2spk: sorted by utterance, speaker {speakers[falls[0]]!r} comes after "
+            f"{speakers[falls[0] - 1]!r}; separate the speaker by a dash in utterance ids, or give "
+            "all speakers ids of one length"
+        )
+
+
+def unsorted(path: Path, keys: Iterable[str]) -> Iterator[str]:
+    """A sentence if the keys of a table are not sorted as `LC_ALL=C sort` sorts."""
+    keys = list(keys)
+    if keys != sorted(keys, key=str.encode):
+        yield f"{path}: not sorted; run `LC_ALL=C sort -o {path} {path}`"
+
+
+def _speaker_problems(
+    directory: Path, utt2spk: Mapping[str, str], has_audio: bool
+) -> Iterator[str]:
+    inverse = spk2utt_of(utt2spk)
+    if (directory / "spk2utt").exists():
+        spk2utt = read_table(directory / "spk2utt")
+        if {s: sorted(u.split(), key=str.encode) for s, u in spk2utt.items()} != {
+            s: u.split() for s, u in inverse.items()
+        }:
+            yield f"{directory}/spk2utt: not the inverse of utt2spk; make it again from utt2spk"
+        elif has_audio:
+            yield from unsorted(directory / "spk2utt", spk2utt)
+    path = directory / "spk2gender"
+    if genders := read_optional(directory, "spk2gender"):
+        yield from _lacking(path, genders, inverse, "speaker")
+        yield from _beyond(path, genders, inverse, "speaker")
+        if has_audio:
+            yield from unsorted(path, genders)
+        if wrong := [speaker for speaker, gender in genders.items() if gender not in ("m", "f")]:
+            yield f"{path}: neither m nor f: {named(wrong)}; write m or f"
+
+
+def _lacking(
+    path: Path, table: Mapping[str, str], expected: Mapping[str, str], what: str
+) -> Iterator[str]:
+    if missing := sorted(expected.keys() - table.keys()):
+        yield f"{path}: no line for {what} {named(missing)}; add it, or remove the {what}"
+
+
+def _beyond(
+    path: Path, table: Mapping[str, str], expected: Mapping[str, str], what: str
+) -> Iterator[str]:
+    if unknown := sorted(table.keys() - expected.keys()):
+        yield f"{path}: {what} {named(unknown)} is not in the set; remove its line"
+
+
+def parse_segment(line: str) -> tuple[str, float, float]:
+    """`recording start end` in seconds; Kaldi's end of -1, to the end, is infinite.
+
+    Raises:
+        ValueError: something else.
+    """
+    recording, start_text, end_text = line.split()
+    start, end = float(start_text), float(end_text)
+    end = math.inf if end == -1 else end
+    if not 0 <= start < end:
+        raise ValueError(line)
+    return recording, start, end
+
+
+def _segment_problems(
+    path: Path, segments: Mapping[str, str], audio: Mapping[str, str]
+) -> Iterator[str]:
+    wrong, lost = [], []
+    for utterance, line in segments.items():
+        try:
+            recording, _, _ = parse_segment(line)
+        except ValueError:
+            wrong.append(utterance)
+        else:
+            if recording not in audio:
+                lost.append(recording)
+    if wrong:
+        yield (
+            f"{path}: {named(wrong)}: expected `recording start end` in seconds, start < end, or "
+            "-1 for the end"
+        )
+    if lost:
+        yield f"{path}: recording {named(list(dict.fromkeys(lost)))} is not in wav.scp; add it"
+
+
+def _missing_audio(path: Path, audio: Mapping[str, str]) -> Iterator[str]:
+    # What a pipe would give cannot be known without running it, which is not ours to do.
+    missing, first = [], ""
+    for name, place in audio.items():
+        if not place.endswith("|"):
+            try:
+                find_place(place, path)
+            except InputError as error:
+                missing.append(name)
+                first = first or str(error)
+    if missing:
+        yield f"{path}: audio of {named(missing)}: {first}"
+
+
+def _added_problems(directory: Path, utt2spk: Mapping[str, str]) -> Iterator[str]:
+    """Of the tables that tell copies and additional speakers apart."""
+    copies = read_copies(directory)
+    added = {
+        COPIES: copies.keys() | {original for _, original in copies.values()},
+        SOURCES: read_optional(directory, SOURCES).keys(),
+    }
+    for table, utterances in added.items():
+        if unknown := sorted(utterances - utt2spk.keys()):
+            yield f"{directory / table}: utterance {named(unknown)} is not in the set; remove it"
