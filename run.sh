@@ -54,7 +54,8 @@ stages=("${stages[@]%%[[:space:]]*}") # the names
 main() {
   read_options "$@"
   setup_environment mini onnx
-  cd "$root" # programs, and relative paths in a recipe, are found from here
+  export NESSA_STARTED_IN=$PWD # where relative paths are looked for as well
+  cd "$root"                   # programs, and relative paths in a recipe, are found from here
   lock_work_dir
   check_queue
   remove_leftovers

@@ -229,6 +229,28 @@ def find_listed(place: str, table: Path) -> Path:
     return found
 
 
+def find_given(place: str) -> str:
+    """A path of a recipe, absolute if it is one from where the user called run.sh.
+
+    Args:
+        place: it may have more parts in braces, as {set}, from which on nothing is looked for.
+
+    Raises:
+        InputError: there is one here, and another one there.
+    """
+    started, start = os.environ.get(STARTED_IN), place.partition("{")[0]
+    if not started or os.path.isabs(place) or not start:
+        return place
+    there = os.path.join(started, start)
+    if not os.path.exists(there):
+        return place
+    if os.path.exists(start) and not os.path.samefile(start, there):
+        raise InputError(
+            f"{place}: is both in {os.getcwd()} and in {started}; write absolute paths"
+        )
+    return os.path.join(started, place)
+
+
 def _first_with(place: str, folders: Iterable[Path]) -> Path | None:
     # os.path.exists, unlike Path.exists, takes a name that is too long for one that is not there.
     return next((folder / place for folder in folders if os.path.exists(folder / place)), None)
@@ -303,8 +325,8 @@ def read_columns(
         if parsed is None:
             row = _first_unlike(block, layout)
             raise InputError(
-                f"{path}: line {start + row}: {block[row]!r} is not {what} in the format of line 1, "
-                f"`{layout}`; write all lines alike"
+                f"{path}: line {start + row}: {block[row]!r} is not {what} in the format of line "
+                f"1, `{layout}`; write all lines alike"
             )
         yield parsed
         start += len(block)

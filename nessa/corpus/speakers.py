@@ -17,7 +17,8 @@ def split_speakers(
 
     Args:
         speakers: all of them; their order does not matter.
-        held_out: {set: number of its speakers, or, below 1, their share}; all others are `train`.
+        held_out: {set: number of its speakers, or, below 1, their share, which is 2 at least}; all
+            others are `train`.
         seed: of the draw.
         where: the corpus, for messages.
 
@@ -31,7 +32,7 @@ def split_speakers(
     shuffled = [ordered[i] for i in np.random.default_rng(seed).permutation(len(ordered))]
     sets: dict[str, list[str]] = {}
     for name, amount in held_out.items():
-        count = round(amount * len(ordered)) if amount < 1 else round(amount)
+        count = max(2, round(amount * len(ordered))) if amount < 1 else round(amount)
         sets[name], shuffled = shuffled[:count], shuffled[count:]
     sets["train"] = shuffled
     short = [name for name in sets if len(sets[name]) < 2]

@@ -73,6 +73,7 @@ def _table_problems(directory: Path, has_audio: bool) -> Iterator[str]:
     segments = read_optional(directory, "segments")
     if segments:
         yield from _segment_problems(directory / "segments", segments, audio)
+        yield from unsorted(directory / "wav.scp", audio)
     stale: dict[str, list[str]] = {}  # table -> the utterances that the set has not
     for name in UTTERANCE_TABLES if segments else (*UTTERANCE_TABLES, "wav.scp"):
         path = directory / name

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from nessa.encoders.kinds import parse_settings
 from nessa.errors import InputError, about
+from nessa.files import find_given
 from nessa.recipe.config import Recipe
 from nessa.schema import check_depth, explain, nearest, read_yaml
 
@@ -50,13 +51,20 @@ def resolve(path: Path | str, size: str | None = None, overrides: Iterable[str] 
     try:
         recipe = _parse(settings)
         _check_programs(recipe)
-        encoders = {
-            name: parse_settings(model, f"encoders.{name}").model_dump(mode="json")
-            for name, model in recipe.encoders.items()
-        }
+        encoders = {name: _encoder_settings(model, name) for name, model in recipe.encoders.items()}
+        paths = {name: find_given(path) for name, path in recipe.corpus.paths.items()}
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
-    return recipe.model_copy(update={"encoders": encoders})
+    corpus = recipe.corpus.model_copy(update={"paths": paths})
+    return recipe.model_copy(update={"encoders": encoders, "corpus": corpus})
+
+
+def _encoder_settings(model: dict[str, Any], name: str) -> dict[str, Any]:
+    """All settings of a model, with its defaults."""
+    settings = parse_settings(model, f"encoders.{name}")
+    found = settings.model_dump(mode="json")
+    paths = ("path", *getattr(settings, "paths", ()))  # of arks, and of exported networks
+    return found | {key: find_given(found[key]) for key in paths if found.get(key)}
 
 
 def _read(path: Path | str) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from nessa.errors import InputError
+from nessa.files import STARTED_IN
 from nessa.recipe.plan import plan
 from nessa.recipe.resolve import load_recipe, resolve
 from nessa.recipe.stages import stage_digest
@@ -114,6 +115,33 @@ def test_a_recipe_that_cannot_be_is_refused(override: str, message: str) -> None
     with pytest.raises(InputError) as error:
         resolve(MINI, overrides=[override])
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["mine", "mine/data", "a b"])
+def test_relative_paths_are_found_where_run_sh_was_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / name / "old").mkdir(parents=True)
+    path = ROOT / "recipes/arks/recipe.yaml"
+    overrides = [
+        f"corpus.paths.data={name}",
+        f"encoders.old.path={name}/old",
+        f"encoders.new.path={name}/{{set}}/x.scp",
+    ]
+    monkeypatch.chdir(ROOT)
+    assert resolve(path, None, overrides).corpus.paths == {"data": name}
+    monkeypatch.setenv(STARTED_IN, str(tmp_path))
+    found = resolve(path, None, overrides)
+    assert found.corpus.paths == {"data": f"{tmp_path}/{name}"}
+    assert found.encoders["old"]["path"] == f"{tmp_path}/{name}/old"
+    assert found.encoders["new"]["path"] == f"{tmp_path}/{name}/{{set}}/x.scp"
+    assert resolve(path, None, ["corpus.paths.data=gone"]).corpus.paths == {"data": "gone"}
+    monkeypatch.chdir(tmp_path)
+    assert resolve(path, None, overrides).corpus.paths == {"data": f"{tmp_path}/{name}"}
+    (tmp_path / "elsewhere" / name).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match=r"is both in .*elsewhere and in .*; write absolute paths"):
+        resolve(path, None, overrides)
 
 
 def test_given_features_may_have_any_dimension() -> None:
