@@ -19,7 +19,7 @@ def bench_prepare(workload: Workload, machine: Machine) -> Iterator[Measurement]
     """Describing utterances by one process, beside reading the headers of their audio."""
     root = workload.folder / "tree"
     root.mkdir()
-    soundfile.write(root / "sound.wav", np.zeros(16000), 16000)
+    soundfile.write(root / "sound.wav", 0.1 * np.cos(np.arange(16000)), 16000)
     utterances = []
     for number in range(workload.size.recordings):
         speaker, row = f"id{number // PER_SPEAKER:05d}", number % PER_SPEAKER

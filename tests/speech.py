@@ -13,6 +13,11 @@ from nessa.corpus.utterances import Utterance, make_cuts
 RATE = 16000
 
 
+def hum(samples: int, size: float = 0.1) -> np.ndarray:
+    """A sound without a voice: (samples,)."""
+    return size * np.cos(0.3 * np.arange(samples))
+
+
 def tone(speaker: int, seconds: float, rng: np.random.Generator) -> np.ndarray:
     """A buzz whose pitch and spectrum belong to the speaker."""
     voice = np.random.default_rng(speaker)

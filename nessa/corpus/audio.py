@@ -1,49 +1,54 @@
 """One utterance's audio: its header, and its samples, decoded by Lhotse."""
 
+import contextlib
+import functools
+import io
 import os
 import re
+import shutil
+import subprocess
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import soundfile
 import torch
+from lhotse import AudioSource
 from lhotse.audio.backend import (
     AudioBackend,
     CompositeAudioBackend,
+    get_current_audio_backend,
     get_default_audio_backend,
     set_current_audio_backend,
 )
-from lhotse.cut import MonoCut
+from lhotse.cut import Cut, MixedCut, MonoCut
+from lhotse.utils import fastcopy
+from numpy.typing import NDArray
 from torch import Tensor
 
+from nessa.corpus.lengths import missing_of_wav, repaired, samples_of_mp3
 from nessa.corpus.mp4 import read_mp4_header
 from nessa.errors import InputError
 
 SHORTEST = 5  # frames that an utterance must have
+MP4 = (".m4a", ".m4b", ".mp4")  # read by ffmpeg
+HEAD_BYTES = 2**16  # that hold a WAV's chunks before its samples
+HEADERLESS = (".raw", ".pcm")
+# More than this of a file must not be missing, nor be beyond what its header says.
+TOLERANCE = 0.05  # seconds; of MP3, whose encoders add some frames, twice as much
+BROKEN_PIPE = 128 + 13  # how a command ends whose reader, `head` for one, had enough
 # Lhotse tries one decoder after the other, and lists what became of them.
 DECODER_SAID = re.compile(r"^Exception #\d+ .*: <class '[^']*'>: (.*)$", re.MULTILINE)
+Samples = NDArray[np.float32]
 
 
-def _choose_backend() -> None:
-    """Leave out decoders that are not installed: Lhotse looks for them again with every file.
-
-    That takes as long as decoding a short file does.
-    """
-    if "LHOTSE_AUDIO_BACKEND" in os.environ:  # the user's choice
-        return
-    libraries = {"Torchcodec": "torchcodec", "Torchaudio": "torchaudio"}
-
-    def installed(backend: AudioBackend) -> bool:
-        name = type(backend).__name__
-        needed = (library for start, library in libraries.items() if name.startswith(start))
-        return all(find_spec(library) for library in needed)
-
-    backends = [b for b in get_default_audio_backend().backends if installed(b)]
-    set_current_audio_backend(CompositeAudioBackend(backends))
+class NoDecoderError(InputError):
+    """What is wrong is this machine, not the file: it must not be skipped."""
 
 
-_choose_backend()
+# --- samples --------------------------------------------------------------------------------------
 
 
 def read_audio(cut: MonoCut, sampling_rate: int, model: str) -> Tensor:
@@ -55,19 +60,120 @@ def read_audio(cut: MonoCut, sampling_rate: int, model: str) -> Tensor:
         model: its name, for messages.
 
     Raises:
-        InputError: no audio, unreadable, another sampling rate, several channels, or under 5
-            frames (of 10 ms) long.
+        InputError: no audio, unreadable, another sampling rate, several channels, under 5 frames
+            (of 10 ms) long, a sample that is not finite, or one value throughout, as silence has.
     """
     where = check_recording(cut, sampling_rate, model)
+    check_decoder(cut)
     try:
-        samples = cut.load_audio()
+        samples = load_audio(cut)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
     except Exception as error:  # Lhotse's audio backends raise many types
         raise InputError(f"{where}: cannot be read: {reason(error)}; repair or remove it") from None
     if samples.shape[0] != 1:
         raise InputError(f"{where}: {samples.shape[0]} channels; make it mono")
     if samples.shape[1] < SHORTEST * 0.01 * sampling_rate:
         raise InputError(f"{where}: only {samples.shape[1]} samples; too short for an embedding")
+    if fault := _fault(iter([samples.T]), sampling_rate):
+        raise InputError(f"{where}: {fault}")
     return torch.from_numpy(samples[0])
+
+
+def load_audio(cut: Cut) -> Samples:
+    """Decode a cut: float32 (channels, samples).
+
+    Commands run here, as Lhotse takes the output of one that failed; so are files of which the
+    header lacks the length.
+
+    Raises:
+        InputError: a command failed.
+        Exception: Lhotse's audio backends raise many types.
+    """
+    cut = _with_sources(cut, _run_source)
+    with _decoders():
+        try:
+            return cut.load_audio()
+        except Exception:
+            again = _with_sources(cut, _repaired_source)
+            if again is cut:
+                raise
+            return again.load_audio()
+
+
+def _with_sources(cut: Cut, change: Any) -> Cut:
+    """A cut whose audio comes from other places; the same one where all stay."""
+    if isinstance(cut, MixedCut):
+        tracks = [fastcopy(t, cut=_with_sources(t.cut, change)) for t in cut.tracks]
+        same = all(new.cut is old.cut for new, old in zip(tracks, cut.tracks, strict=True))
+        return cut if same else fastcopy(cut, tracks=tracks)
+    if not getattr(cut, "has_recording", False):
+        return cut
+    sources = [change(source) for source in cut.recording.sources]
+    if all(new is old for new, old in zip(sources, cut.recording.sources, strict=True)):
+        return cut
+    return fastcopy(cut, recording=fastcopy(cut.recording, sources=sources))
+
+
+def _run_source(source: AudioSource) -> AudioSource:
+    if source.type != "command":
+        return source
+    return fastcopy(source, type="memory", source=run_command(source.source))
+
+
+def _repaired_source(source: AudioSource) -> AudioSource:
+    if source.type not in ("file", "memory"):
+        return source
+    content = source.source if source.type == "memory" else Path(source.source).read_bytes()
+    better = repaired(content)
+    return source if better is None else fastcopy(source, type="memory", source=better)
+
+
+def run_command(command: str) -> bytes:
+    """What a command of a table writes; only ever called where the user allows commands.
+
+    Raises:
+        InputError: it fails, at its end or inside of its pipe.
+    """
+    bash = shutil.which("bash")
+    words = [bash, "-o", "pipefail", "-c", command] if bash else ["sh", "-c", command]
+    done = subprocess.run(words, capture_output=True, check=False)
+    if done.returncode not in (0, BROKEN_PIPE):
+        said = done.stderr.decode(errors="replace").strip().splitlines()
+        more = f" ({said[-1]})" if said else ""
+        raise InputError(f"{command!r} ended with status {done.returncode}{more}; correct it")
+    return done.stdout
+
+
+@contextlib.contextmanager
+def _decoders() -> Iterator[None]:
+    """Decode with ours meanwhile, unless the user has chosen decoders of Lhotse's."""
+    before = get_current_audio_backend()
+    if before is not get_default_audio_backend() or "LHOTSE_AUDIO_BACKEND" in os.environ:
+        yield
+        return
+    set_current_audio_backend(_our_decoders())
+    try:
+        yield
+    finally:
+        set_current_audio_backend(before)
+
+
+@functools.cache
+def _our_decoders() -> CompositeAudioBackend:
+    """Those of Lhotse's that are installed: it looks for the others again with every file.
+
+    That takes as long as decoding a short file does. libsndfile reads NIST's files; sph2pipe,
+    where there is one, only those that it cannot read.
+    """
+    libraries = {"Torchcodec": "torchcodec", "Torchaudio": "torchaudio"}
+
+    def installed(backend: AudioBackend) -> bool:
+        name = type(backend).__name__
+        needed = (library for start, library in libraries.items() if name.startswith(start))
+        return not name.startswith("Sph2pipe") and all(find_spec(library) for library in needed)
+
+    return CompositeAudioBackend([b for b in get_default_audio_backend().backends if installed(b)])
 
 
 def check_recording(cut: MonoCut, sampling_rate: int, model: str) -> str:
@@ -81,13 +187,35 @@ def check_recording(cut: MonoCut, sampling_rate: int, model: str) -> str:
             f"utterance {cut.id!r} has no audio, which model {model!r} takes; "
             "add wav.scp, or set features.type to given"
         )
-    where = f"utterance {cut.id!r} ({cut.recording.sources[0].source})"
+    where = f"utterance {cut.id!r} ({_place_of(cut.recording.sources[0])})"
     if cut.sampling_rate != sampling_rate:
         raise InputError(
             f"{where}: sampled at {cut.sampling_rate} Hz, model {model!r} takes "
             f"{sampling_rate} Hz; resample it"
         )
     return where
+
+
+def _place_of(source: AudioSource) -> str:
+    return source.source if isinstance(source.source, str) else f"in {source.type}"
+
+
+def check_decoder(cut: MonoCut) -> None:
+    """Refuse audio that no program here decodes.
+
+    Raises:
+        NoDecoderError: it is MP4, and there is no ffmpeg.
+    """
+    for source in cut.recording.sources if cut.has_recording else ():
+        if source.type == "file":
+            _check_decoder(Path(source.source))
+
+
+def _check_decoder(path: Path) -> None:
+    if path.suffix.lower() in MP4 and not (shutil.which("ffmpeg") or find_spec("torchcodec")):
+        raise NoDecoderError(
+            f"{path}: ffmpeg is not in PATH, and {path.suffix} is read by it; install ffmpeg"
+        )
 
 
 def reason(error: Exception) -> str:
@@ -99,6 +227,32 @@ def reason(error: Exception) -> str:
     return text.splitlines()[0] if text else type(error).__name__
 
 
+def _fault(blocks: Iterator[Samples], sampling_rate: int, all_of_it: bool = True) -> str | None:
+    """What is wrong with samples (S, channels), in blocks; without `all_of_it`, to the first sound.
+
+    A signal of one value throughout has no voice in it, and all such get one embedding.
+    """
+    first: Samples | None = None
+    varied, position = False, 0
+    for block in blocks:
+        if not np.isfinite(block).all():
+            row = position + int(np.flatnonzero(~np.isfinite(block).all(axis=1))[0])
+            at = f"{row / sampling_rate:.2f} s"
+            return f"sample {row} (at {at}) is not finite; repair or remove it"
+        first = block[0] if first is None else first
+        varied = varied or bool((block != first).any())
+        if varied and not all_of_it:
+            return None
+        position += len(block)
+    if first is None or varied:
+        return None
+    what = "is silent" if not first.any() else "is constant"
+    return f"{what}: all samples are {float(first[0]):g}; restore or remove it"
+
+
+# --- headers --------------------------------------------------------------------------------------
+
+
 class AudioHeader(NamedTuple):
     """What preparation needs to know of an audio file."""
 
@@ -106,26 +260,120 @@ class AudioHeader(NamedTuple):
     num_samples: int
 
 
-def read_audio_header(path: Path) -> AudioHeader:
-    """Read the header of an audio file; the samples are not read.
+def read_audio_header(path: Path, channels: int | None = 1) -> AudioHeader:
+    """Read the header of an audio file, and the first samples; all where they may be not finite.
+
+    The length is counted where the header does not say it.
 
     Args:
-        path: wav, flac and whatever else libsndfile reads, or m4a.
+        path: wav, flac, NIST sph and whatever else libsndfile reads, or m4a.
+        channels: that it must have; None: any number.
 
     Raises:
-        InputError: missing, unreadable, empty, or more than one channel.
+        NoDecoderError: a program that is needed to decode it is missing.
+        InputError: missing, unreadable, cut off, empty, silent or constant, not finite, of another
+            length than its header says, or with other channels.
     """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; restore or remove it")
+    if path.suffix.lower() in HEADERLESS:
+        raise InputError(
+            f"{path}: is not readable audio: {path.suffix} has no header that tells its sampling "
+            "rate; write it as wav (sox -t raw -r 16000 -e signed -b 16 -c 1 in.raw out.wav)"
+        )
+    if path.suffix.lower() in MP4:
+        try:
+            rate, samples, found = read_mp4_header(path)
+        except (OSError, InputError) as error:
+            raise InputError(f"{path}: is not readable audio; restore or remove it") from error
+        if samples == 0:
+            raise InputError(f"{path}: has no samples; restore or remove it")
+        _check_channels(path, found, channels)
+        _check_decoder(path)
+        return AudioHeader(rate, samples)
+    return header_of(path, str(path), channels)
+
+
+def header_of(file: Path | io.BytesIO, name: str, channels: int | None = 1) -> AudioHeader:
+    """The header of what libsndfile reads; see `read_audio_header`.
+
+    Args:
+        file: a path, or the content of a file.
+        name: what messages call it.
+        channels: as there.
+    """
+    opened: Any = str(file) if isinstance(file, Path) else file
     try:
-        if path.suffix == ".m4a":
-            rate, samples, channels = read_mp4_header(path)
-        else:
-            header = soundfile.info(str(path))
-            rate, samples, channels = header.samplerate, header.frames, header.channels
-    except (soundfile.LibsndfileError, OSError, InputError) as error:
-        what = "is not readable audio" if path.exists() else "no such file"
-        raise InputError(f"{path}: {what}; restore or remove it") from error
-    if samples == 0:
-        raise InputError(f"{path}: has no samples; restore or remove it")
-    if channels != 1:
-        raise InputError(f"{path}: has {channels} channels; mix it down to one")
+        with soundfile.SoundFile(opened) as sound:
+            lengthless = sound.frames == 0 or sound.frames > 2**48
+            if not lengthless:
+                return _checked_header(sound, file, name, channels)
+        better = repaired(_content(file))
+        if better is None:
+            raise InputError(f"{name}: has no samples; restore or remove it")
+        with soundfile.SoundFile(io.BytesIO(better)) as sound:
+            if sound.frames == 0:
+                raise InputError(f"{name}: has no samples; restore or remove it")
+            return _checked_header(sound, io.BytesIO(better), name, channels)
+    except (soundfile.LibsndfileError, OSError, TypeError) as error:
+        raise InputError(f"{name}: is not readable audio; restore or remove it") from error
+
+
+def _head_and_size(file: Path | io.BytesIO) -> tuple[bytes, int]:
+    if isinstance(file, io.BytesIO):  # its place in it is libsndfile's
+        return bytes(file.getbuffer()[:HEAD_BYTES]), len(file.getbuffer())
+    with open(file, "rb") as opened:
+        return opened.read(HEAD_BYTES), opened.seek(0, 2)
+
+
+def _content(file: Path | io.BytesIO) -> bytes:
+    return file.getvalue() if isinstance(file, io.BytesIO) else file.read_bytes()
+
+
+def _checked_header(
+    sound: soundfile.SoundFile, file: Path | io.BytesIO, name: str, channels: int | None
+) -> AudioHeader:
+    rate, samples = sound.samplerate, sound.frames
+    _check_channels(name, sound.channels, channels)
+    _check_length(sound, file, name)
+    floats = sound.subtype in ("FLOAT", "DOUBLE")  # others hold nothing that is not finite
+    sound.seek(0)
+    if fault := _fault(_blocks(sound), rate, all_of_it=floats):
+        raise InputError(f"{name}: {fault}")
     return AudioHeader(rate, samples)
+
+
+def _blocks(sound: soundfile.SoundFile) -> Iterator[Samples]:
+    while len(block := sound.read(sound.samplerate, dtype="float32", always_2d=True)):
+        yield block
+
+
+def _check_channels(name: Path | str, found: int, wanted: int | None) -> None:
+    if wanted is not None and found != wanted:
+        raise InputError(f"{name}: has {found} channels; mix it down to one")
+
+
+def _check_length(sound: soundfile.SoundFile, file: Path | io.BytesIO, name: str) -> None:
+    """Refuse a file that is cut off, and an MP3 of which only a part would be read."""
+    cut_off = f"{name}: is cut off, or its header is wrong; restore or remove it"
+    if sound.format in ("WAV", "WAVEX"):
+        missing = missing_of_wav(*_head_and_size(file))
+        if missing * sound.frames / sound.samplerate > TOLERANCE:
+            raise InputError(cut_off)
+    elif sound.format == "MP3":
+        frames = samples_of_mp3(_content(file))
+        allowed = 2 * TOLERANCE * sound.samplerate
+        if frames is not None and abs(frames - sound.frames) > max(allowed, 4 * 1152):
+            said, there = sound.frames / sound.samplerate, frames / sound.samplerate
+            raise InputError(
+                f"{name}: MP3 of {there:.1f} s, of which libsndfile reads {said:.1f} s, as the file "
+                "does not say its length (VBR without Xing header), or another; write it as wav"
+            )
+    elif sound.format in ("FLAC", "OGG"):
+        try:
+            sound.seek(sound.frames - 1)
+            last = len(sound.read(1, dtype="float32"))
+        except soundfile.LibsndfileError:
+            last = 0
+        if not last:
+            raise InputError(cut_off)

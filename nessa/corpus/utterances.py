@@ -14,7 +14,7 @@ from lhotse import AudioSource, Features, Recording, SupervisionSegment
 from lhotse.cut import MonoCut
 from lhotse.utils import fastcopy
 
-from nessa.corpus.audio import AudioHeader, read_audio, read_audio_header
+from nessa.corpus.audio import AudioHeader, NoDecoderError, read_audio, read_audio_header
 from nessa.corpus.manifests import manifest_path, write_manifest
 from nessa.errors import InputError
 
@@ -126,6 +126,8 @@ def _read_header(utterance: Utterance) -> AudioHeader | str:
     """The header of an utterance's file, or what is wrong with the file."""
     try:
         return read_audio_header(utterance.path)
+    except NoDecoderError:
+        raise
     except InputError as error:
         return str(error)
 
@@ -149,6 +151,8 @@ def _find_problem(cut: MonoCut) -> str | None:
     if cut.has_recording:
         try:
             read_audio(cut, cut.sampling_rate, "any")
+        except NoDecoderError:
+            raise
         except InputError as error:
             return str(error)
     return None

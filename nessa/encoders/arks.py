@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from nessa.corpus.speakers import SETS
 from nessa.encoders.config import PretrainedConfig
 from nessa.errors import InputError, about
 from nessa.files import digest, find_listed
@@ -31,6 +32,7 @@ class GivenEmbeddings:
 
     Attributes:
         name: as the recipe names it.
+        fingerprint: of the files.
     """
 
     settings, extra = ArksConfig, None
@@ -89,16 +91,19 @@ class GivenEmbeddings:
         content = hashlib.sha256(vectors.tobytes()).hexdigest()
         return digest(["arks", len(keys), sample, table.dim, content])
 
-    def files(self, sets: Iterable[str]) -> list[tuple[str, int, int]]:
-        """Path, size and time of change (ns) of all files that hold the embeddings of some sets."""
-        places = dict.fromkeys(map(self.place, sets))
+    @property
+    def fingerprint(self) -> str:
+        """sha256 over path, size and time of all files: tells whether one of them has changed.
+
+        It is cheap, and not what the embeddings are stamped with; see `read_set`.
+        """
         found = {}
-        for place in places:
+        for place in dict.fromkeys(map(self.place, SETS)):
             for file in _files_of(place):
                 with contextlib.suppress(OSError):  # what is missing is said where it is read
                     status = file.stat()
                     found[str(file)] = status.st_size, status.st_mtime_ns
-        return [(name, *facts) for name, facts in sorted(found.items())]
+        return digest([self._path, found])
 
 
 def _files_of(place: Path) -> list[Path]:

@@ -44,7 +44,7 @@ def plan(recipe: Recipe) -> Iterator[tuple[str, str]]:
     yield "systems", " ".join(map(str, scored_systems(recipe)))
     exported = [system for system in aligned if system.aligner == NESSA]
     yield "exported", " ".join(str(s) for s in exported if s.enroll != s.runtime)
-    given = given_files(recipe)
+    given = given_embeddings(recipe)
     for stage in STAGES:
         key = stage_digest(recipe, stage)
         if given and STAGES.index(stage) >= STAGES.index("extract"):
@@ -52,11 +52,11 @@ def plan(recipe: Recipe) -> Iterator[tuple[str, str]]:
         yield "digest", f"{stage} {key}"
 
 
-def given_files(recipe: Recipe) -> dict[str, list[tuple[str, int, int]]]:
-    """{model: its files} of the models of which only the embeddings are there."""
+def given_embeddings(recipe: Recipe) -> dict[str, str]:
+    """{model: fingerprint of its files} of the models of which only the embeddings are there."""
     found = {}
     for name, settings in recipe.encoders.items():
         if settings.get("pretrained") == "arks":
             config = ArksConfig.model_validate(settings)
-            found[name] = GivenEmbeddings(name, config).files(recipe.extraction.sets)
+            found[name] = GivenEmbeddings(name, config).fingerprint
     return found

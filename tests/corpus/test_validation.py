@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import soundfile
 
@@ -12,6 +11,7 @@ from nessa.kaldi.embeddings import Embeddings
 from tests.conftest import Command
 from tests.kaldi_corpora import write_audio_dir, write_feature_dir
 from tests.pairs import two_views
+from tests.speech import hum
 
 
 def change(path: Path, old: str, new: str) -> None:
@@ -45,11 +45,11 @@ FAULTS: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     "audio is gone": (lambda d: wav(d).unlink(), ("spk000_rec0_0.wav", "restore it")),
     "audio is empty": (lambda d: wav(d).write_bytes(b""), ("spk000_rec0_0.wav", "not readable")),
     "two channels": (
-        lambda d: soundfile.write(wav(d), np.zeros((800, 2)), 16000),
+        lambda d: soundfile.write(wav(d), hum(1600).reshape(800, 2), 16000),
         ("2 channels", "mix it down"),
     ),
     "another rate": (
-        lambda d: soundfile.write(wav(d), np.zeros(5600), 8000),
+        lambda d: soundfile.write(wav(d), hum(5600), 8000),
         ("16000 Hz", "'spk000_rec0_0'", "resample"),
     ),
     "another duration": (
@@ -93,7 +93,7 @@ def test_faults_of_audio_directories(fault: str, audio: Path, nessa: Command) ->
 
 def test_all_problems_are_told_at_once(audio: Path, nessa: Command) -> None:
     wav(audio).write_bytes(b"")
-    soundfile.write(audio / "audio/spk001_rec0_0.wav", np.zeros(5600), 8000)
+    soundfile.write(audio / "audio/spk001_rec0_0.wav", hum(5600), 8000)
     nessa("validate", audio).refused("spk000_rec0_0", "spk001_rec0_0")
 
 

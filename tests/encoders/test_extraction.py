@@ -226,10 +226,16 @@ def test_a_reader_that_is_killed_is_told_without_a_traceback(
     assert not list(tmp_path.glob("out/*/*.ark"))
 
 
-def test_digital_silence_still_gives_a_finite_embedding(model, data: Path) -> None:
+@pytest.mark.parametrize("level", [0.0, 0.25, -0.5])
+def test_what_is_silent_or_constant_is_refused_or_left_out(model, data: Path, level: float) -> None:
     path = audio_of(data, 0)
-    soundfile.write(path, np.zeros(soundfile.info(path).frames), 16000)
-    assert np.isfinite(extract(model, cuts_of(data)[:1]).matrix).all()
+    soundfile.write(path, np.full(soundfile.info(path).frames, level), 16000)
+    cuts = cuts_of(data)[:3]
+    with pytest.raises(InputError, match=rf"{path.name}.*: is (silent|constant): all samples are"):
+        extract(model, cuts)
+    skipped: dict[str, str] = {}
+    assert extract(model, cuts, skipped=skipped).keys == [cut.id for cut in cuts[1:]]
+    assert list(skipped) == [cuts[0].id]
 
 
 def test_another_sampling_rate_is_refused(model, data: Path) -> None:

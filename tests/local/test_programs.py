@@ -20,6 +20,7 @@ from nessa.files import read_table
 from nessa.kaldi.datadir import read_utt2spk
 from nessa.trials import Trials
 from tests.conftest import ROOT
+from tests.speech import hum
 
 ENCODER = {
     "architecture": "tdnn", "channels": 8, "dim": 8, "steps": 1, "loss": {"type": "ge2e"}
@@ -136,12 +137,12 @@ def voxceleb(tmp_path: Path) -> Path:
             for utterance in ("00001", "00002"):
                 path = corpus / "wav" / speaker / session / f"{utterance}.wav"
                 path.parent.mkdir(parents=True, exist_ok=True)
-                soundfile.write(path, np.full(800, 0.1), 16000)
+                soundfile.write(path, hum(800), 16000)
     rows = [f"{s}\tname\t{g}\tUK\teval\n" for s, g in speakers.items()]
     rows.append("id10001\tname\tf\tUK\ttrain\n")
     path = corpus / "wav/id10001/a/00001.wav"
     path.parent.mkdir(parents=True)
-    soundfile.write(path, np.full(800, 0.1), 16000)
+    soundfile.write(path, hum(800), 16000)
     (corpus / "meta.csv").write_text(HEADER + "".join(rows))
     (corpus / "trials").mkdir()
     (corpus / "trials/eval.txt").write_text(
@@ -209,7 +210,10 @@ def test_a_malformed_list_is_refused(
     programs: Programs, tmp_path: Path, recipe: Path, voxceleb: Path, line: str
 ) -> None:
     (voxceleb / "trials/eval.txt").write_text(line + "\n")
-    refuse(programs.tree(recipe, voxceleb, tmp_path / "data"), "eval.txt: " + ("line 1" if line else "empty"))
+    refuse(
+        programs.tree(recipe, voxceleb, tmp_path / "data"),
+        "eval.txt: " + ("line 1" if line else "empty"),
+    )
 
 
 def test_bad_audio_stops_or_is_skipped_with_its_trials(
@@ -246,12 +250,12 @@ def test_noises_and_rooms_become_manifests(
     for name in ("b", "a-1", "a/1"):
         path = voxceleb / "noise" / f"{name}.wav"
         path.parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(path, np.full(800, 0.1), 16000)
+        soundfile.write(path, hum(800), 16000)
     assert programs.tree(recipe, voxceleb, data).status == 0
     first = noise.read_bytes()
     recordings = list(RecordingSet.from_jsonl(noise))
     assert [recording.id for recording in recordings] == ["noise/a-1", "noise/a/1", "noise/b"]
-    assert recordings[0].load_audio() == pytest.approx(np.full((1, 800), 0.1), abs=1e-4)
+    assert recordings[0].load_audio() == pytest.approx(hum(800)[None], abs=1e-4)
     assert not rir.exists()
     assert programs.tree(recipe, voxceleb, data).status == 0
     assert noise.read_bytes() == first
@@ -315,7 +319,7 @@ def librispeech(tmp_path: Path) -> Path:
             for number in range(3):
                 path = corpus / f"{part}/{speaker}/{chapter}/{speaker}-{chapter}-{number:04d}.flac"
                 path.parent.mkdir(parents=True, exist_ok=True)
-                soundfile.write(path, np.full(800, 0.1), 16000)
+                soundfile.write(path, hum(800), 16000)
         lines.append(f"{speaker} | {'FM'[speaker % 2]} | {part} | 1 | A")
     (corpus / "SPEAKERS.TXT").write_text("\n".join(lines) + "\n")
     return corpus

@@ -25,7 +25,7 @@ from nessa.kaldi.datadir import read_utt2spk
 from nessa.trials import Trials
 from tests.conftest import ROOT, run_recipe
 from tests.local.test_programs import ENCODER, Done, Programs, programs, refuse  # noqa: F401
-from tests.speech import RATE, read_cuts, tone
+from tests.speech import RATE, hum, read_cuts, tone
 
 LISTS = ROOT.parent / "shared/data/voxceleb_trials"
 SESSIONS = ("x6uYqmx31kE", "-5r0dWxy17C", "_p-aWxy17C8")
@@ -301,7 +301,7 @@ def test_noises_and_rooms(
         rirs / "real_rirs_isotropic_noises/air_type1_air_binaural_aula_carolina.wav",
     ):
         path.parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(path, np.full(1600, 0.1), RATE)
+        soundfile.write(path, hum(1600), RATE)
     data = tmp_path / "data"
     assert prepare(programs, made, data, musan=musan, rirs=rirs).status == 0
     names = {}
@@ -356,7 +356,7 @@ def test_the_header_of_an_m4a_says_what_ffmpeg_decodes(
 
 
 def test_what_is_no_m4a_is_refused(tmp_path: Path, ffmpeg: None) -> None:
-    soundfile.write(tmp_path / "a.wav", np.full(16000, 0.1), RATE)
+    soundfile.write(tmp_path / "a.wav", hum(16000), RATE)
     to_m4a(tmp_path)
     whole = (tmp_path / "a.m4a").read_bytes()
     for content in (b"", b"RIFF junk" * 50, whole[: len(whole) // 2], whole[:20]):
