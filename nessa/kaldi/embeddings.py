@@ -105,7 +105,8 @@ class Embeddings:
     def read(cls, path: Path | str, allow_pipes: bool = False) -> "Embeddings":
         """Read an ark, an scp, or an embeddings directory.
 
-        A directory is read through its `xvector.scp`. Tables of the embeddings directory carry
+        A directory is read through its `xvector.scp`, or through all `xvector_NN.scp` that
+        3D-Speaker's processes write, if there is none. Tables of the embeddings directory carry
         the stamp of the `info.json` beside them. Relative paths inside an scp are found as
         `nessa.files.find_listed` says. Memory: 4 N D bytes and the largest ark's share.
 
@@ -122,6 +123,9 @@ class Embeddings:
         """
         path = Path(path)
         if path.is_dir():
+            if parts := scps_of_ranks(path):
+                listing = merge_scps(f"{path}/xvector_NN.scp", [read_scp(part) for part in parts])
+                return _read_listed(listing, allow_pipes)
             path = path / "xvector.scp"
         if path.suffix == ".ark":
             embeddings = _read_ark(path)
@@ -211,6 +215,13 @@ class Embeddings:
         """
         listed = Path(scp) if scp is not None else None
         write_tables(Path(ark), listed, [(self.keys, self.matrix)], relative)
+
+
+def scps_of_ranks(directory: Path) -> list[Path]:
+    """The tables of a directory that 3D-Speaker wrote: one for each process, and none of all."""
+    if (directory / "xvector.scp").exists():
+        return []
+    return sorted(directory.glob("xvector_[0-9]*.scp"))
 
 
 def _read_ark(path: Path) -> Embeddings:
