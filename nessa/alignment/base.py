@@ -17,12 +17,13 @@ from safetensors.numpy import save
 from torch import nn
 
 from nessa.alignment.dev import DevSet, calibrate_on, judge
+from nessa.alignment.domains import Shifted, domain_shifts, shifted
 from nessa.alignment.outliers import OutlierDetector
 from nessa.alignment.table import AlignTable
 from nessa.alignment.views import SIDES, Labels, Mapped, Matrix, Rows, Side, blocks
 from nessa.errors import InputError
 from nessa.files import atomic_open, digest, write_json
-from nessa.kaldi.directions import well_scaled
+from nessa.kaldi.directions import checked_lengths, well_scaled
 from nessa.kaldi.embeddings import Embeddings
 from nessa.kaldi.stamps import ModelStamp
 from nessa.metrics.roc import eer
@@ -32,7 +33,7 @@ from nessa.scoring.cosine import cosine_scores
 DESCRIPTION = "aligner.json"
 ARRAYS = "aligner.safetensors"
 CALIBRATION = "calibration.json"
-DETECTOR = "detector"  # begins the names of arrays that are not of the maps
+DETECTOR, SHIFT = "detector", "domain"  # begin the names of arrays that are not of the maps
 
 
 class Aligner(ABC):
@@ -48,6 +49,7 @@ class Aligner(ABC):
         detectors: of each side; they find embeddings unlike the align data.
         fitting: what the fit found, for people to read in aligner.json; it decides nothing.
         calibration: from its cosines to natural-log likelihood ratios, by the dev set; or None.
+        shifts: of each side, {domain of the align set: what moves its mean to that of all}.
     """
 
     kind: ClassVar[str]
@@ -59,6 +61,7 @@ class Aligner(ABC):
         self.detectors: dict[Side, OutlierDetector] = {}
         self.fitting: dict[str, Any] = {}
         self.calibration: Calibration | None = None
+        self.shifts: dict[Side, dict[str, Matrix]] = {side: {} for side in SIDES}
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -101,16 +104,32 @@ class Aligner(ABC):
         views = replace(
             views, enroll=self._fittable(views, "enroll"), runtime=self._fittable(views, "runtime")
         )
-        self._fit(views.enroll, views.runtime, views.labels, dev)
-        if dev is not None:
-            sides = self.map_views(dev.enroll, dev.runtime)
-            other = self.mirrored().map_views(dev.runtime, dev.enroll)
+        for side, view in zip(SIDES, (views.enroll, views.runtime), strict=True):
+            if not self.keeps(side):
+                known = views.domains
+                self.shifts[side] = domain_shifts(view, known) if known else {}
+        fitted = self._centered_table(views)
+        moved = dev and dev.moved(self.center_domains)
+        self._fit(fitted.enroll, fitted.runtime, fitted.labels, moved)
+        if dev is not None and moved is not None:
+            sides = self.map_views(moved.enroll, moved.runtime)
+            other = self.mirrored().map_views(moved.runtime, moved.enroll)
             self.fitting |= judge(dev, [sides, other])
             self.calibration = calibrate_on(dev, [sides, other])
         for side, view in zip(SIDES, (views.enroll, views.runtime), strict=True):
             if not self.keeps(side):
                 self.detectors[side] = OutlierDetector.fit(view, views.labels)
         return self
+
+    def _centered_table(self, table: AlignTable) -> AlignTable:
+        """The same with both views centered by their domains; see `center_domains`."""
+        if table.domains is None:
+            return table
+        x = Shifted(table.enroll, table.domains, self.shifts["enroll"])
+        y = Shifted(table.runtime, table.domains, self.shifts["runtime"])
+        moved = replace(table, enroll=x, runtime=y)
+        in_memory = isinstance(table.enroll, np.ndarray)
+        return replace(moved, enroll=x[:], runtime=y[:]) if in_memory else moved
 
     def _fittable(self, table: AlignTable, side: Side) -> Rows:
         """A view whose rows can be squared; refuses one without direction by its id."""
@@ -184,6 +203,28 @@ class Aligner(ABC):
             Embeddings(runtime.keys, self.map_side(runtime.matrix, "runtime", runtime.keys)),
         )
 
+    def center_domains(
+        self, embeddings: Embeddings, side: Side, domains: Mapping[str, str]
+    ) -> Embeddings:
+        """Embeddings of one side, to be mapped, whose domains' means are moved to the align set's.
+
+        Args:
+            embeddings: as the model made them.
+            side: enroll or runtime.
+            domains: {utterance or profile: domain}; what is not there, or of a domain that the
+                align set lacks, stays as it is.
+
+        Raises:
+            InputError: a vector without direction.
+        """
+        shifts, keys = self.shifts[side], embeddings.keys
+        # Of another dimension they are refused when they are mapped.
+        if not domains or not any(len(shift) == embeddings.dim for shift in shifts.values()):
+            return embeddings
+        checked_lengths(embeddings.matrix, lambda row: f"{side} embedding of {keys[row]!r}")
+        matrix = shifted(embeddings.matrix, [domains.get(key) for key in keys], shifts)
+        return Embeddings(keys, matrix, embeddings.stamp)
+
     def dev_eer(self, dev: DevSet) -> float:
         """EER of the cosine scores of `dev`'s trials after mapping, as a fraction."""
         assert dev.trials.labels is not None
@@ -245,13 +286,18 @@ class Aligner(ABC):
         write_json(directory / DESCRIPTION, description)
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
-        """All arrays that `restore` takes: of the maps and of the outlier detectors."""
+        """All arrays that `restore` takes: of the maps, the outlier detectors and the domains."""
         detectors = {
             f"{DETECTOR}.{side}.{name}": getattr(detector, name)
             for side, detector in self.detectors.items()
             for name in ("mean", "whitening")
         }
-        return self.arrays | detectors
+        shifts = {
+            f"{SHIFT}.{side}.{domain}": shift
+            for side, own in self.shifts.items()
+            for domain, shift in own.items()
+        }
+        return self.arrays | detectors | shifts
 
     def restore(
         self, arrays: dict[str, npt.NDArray[Any]], fingerprints: Sequence[str | None]
@@ -263,6 +309,14 @@ class Aligner(ABC):
             side: OutlierDetector(*(arrays[name] for name in own))
             for side, own in names.items()
             if arrays.keys() >= set(own)
+        }
+        self.shifts = {
+            side: {
+                name.removeprefix(f"{SHIFT}.{side}."): array
+                for name, array in arrays.items()
+                if name.startswith(f"{SHIFT}.{side}.")
+            }
+            for side in SIDES
         }
         self.fingerprints = (fingerprints[0], fingerprints[1])
 

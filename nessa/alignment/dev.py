@@ -1,13 +1,14 @@
 """Held-out speakers: on them an aligner is chosen, and judged against not updating a model."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from nessa.alignment.views import Side
 from nessa.errors import InputError
 from nessa.kaldi.embeddings import Embeddings
 from nessa.metrics.bootstrap import Estimate, bootstrap, difference, mean_estimate
@@ -28,6 +29,7 @@ class DevSet:
         enroll, runtime: their embeddings by the two models.
         trials: labeled pairs of an enrollment and a runtime utterance; the main list.
         others: further lists of their own, such as of other domains; NESSA heeds all alike.
+        domains: {utterance: domain}, of those whose domain is known.
 
     Raises:
         InputError: trials without labels, or of utterances that one of the models has no
@@ -38,6 +40,7 @@ class DevSet:
     runtime: Embeddings
     trials: Trials
     others: tuple[Trials, ...] = ()
+    domains: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for trials in self.lists:
@@ -52,6 +55,16 @@ class DevSet:
     def lists(self) -> tuple[Trials, ...]:
         """All lists, the main one first."""
         return self.trials, *self.others
+
+    def moved(
+        self, center: Callable[[Embeddings, Side, Mapping[str, str]], Embeddings]
+    ) -> "DevSet":
+        """The same with both views centered by their domains; see `Aligner.center_domains`."""
+        return replace(
+            self,
+            enroll=center(self.enroll, "enroll", self.domains),
+            runtime=center(self.runtime, "runtime", self.domains),
+        )
 
 
 def dev_errors(trials: Trials, systems: Sequence[Any], draws: int = DRAWS) -> list[Estimate]:

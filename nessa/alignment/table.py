@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from nessa.alignment.domains import Domains
 from nessa.alignment.views import Labels, Matrix, Rows
 from nessa.errors import InputError, about
 from nessa.files import read_lines
@@ -28,6 +29,7 @@ class AlignTable:
         labels: speaker 0..S-1 of each, (N,), numbered in the order of their names.
         stamps: of the two models, None where unknown.
         utterances: gives their ids, in order.
+        domains: of each; None where none is known.
     """
 
     enroll: Rows
@@ -35,6 +37,7 @@ class AlignTable:
     labels: Labels
     stamps: tuple[ModelStamp | None, ModelStamp | None]
     utterances: Callable[[], Iterable[str]]
+    domains: Domains | None = None
 
     @classmethod
     def of(
@@ -129,6 +132,16 @@ class AlignTable:
     def loaded(self) -> "AlignTable":
         """The same, in memory."""
         return replace(self, enroll=_as_matrix(self.enroll), runtime=_as_matrix(self.runtime))
+
+    def with_domains(self, utt2domain: Mapping[str, str]) -> "AlignTable":
+        """The same, with the domains of its utterances.
+
+        Args:
+            utt2domain: {utterance: domain}; empty: no domains.
+        """
+        if not utt2domain:
+            return self
+        return replace(self, domains=Domains.of([utt2domain.get(u, "") for u in self.utterances()]))
 
     @property
     def fingerprints(self) -> tuple[str | None, str | None]:

@@ -58,7 +58,7 @@ def align(
     from nessa.alignment.store import load_to_update
     from nessa.alignment.table import AlignTable
     from nessa.evaluation.conditions import utterance_lists
-    from nessa.kaldi.datadir import read_utt2spk
+    from nessa.kaldi.datadir import read_optional, read_utt2spk
     from nessa.kaldi.embeddings import Embeddings
     from nessa.recipe.aligners import make_aligner
     from nessa.recipe.resolve import load_recipe
@@ -75,7 +75,7 @@ def align(
     main, *others = map(Trials.read, utterance_lists(data / "dev"))
     dev_sides = Embeddings.read(enroll / "dev"), Embeddings.read(runtime / "dev")
     with about(data / "dev" / "trials", enroll / "dev", runtime / "dev"):
-        dev = DevSet(*dev_sides, main, tuple(others))
+        dev = DevSet(*dev_sides, main, tuple(others), read_optional(data / "dev", "utt2domain"))
     places = enroll / "align", runtime / "align", data / "align"
     if by_speaker:
         x, y = map(Embeddings.read, places[:2])
@@ -83,6 +83,7 @@ def align(
             table = AlignTable.by_speaker(x, y, read_utt2spk(places[2]))
     else:
         table = AlignTable.open(*places)
+    table = table.with_domains(read_optional(data / "align", "utt2domain"))
     with about(*places):
         made.fit_table(table, dev, **options)
     made.save(output)
@@ -95,6 +96,7 @@ def align(
 @optional_path("--enroll", "Embeddings or store of the enrollment model.")
 @optional_path("--runtime", "Embeddings or store of the runtime model.")
 @optional_path("--enroll-map", "Also map the profiles of this map (`profile utterance ...`).")
+@optional_path("--utt2domain", "Domains (`utterance domain`), centered as those of the align set.")
 @click.option("--nj", default=1, type=COUNT, show_default=True, help="Number of processes.")
 @click.option("--dry-run", is_flag=True, help="Check everything; write nothing.")
 @click.option(
@@ -106,6 +108,7 @@ def map_embeddings(
     enroll: Path | None,
     runtime: Path | None,
     enroll_map: Path | None,
+    utt2domain: Path | None,
     nj: int,
     dry_run: bool,
     allow_outliers: bool,
@@ -118,7 +121,8 @@ def map_embeddings(
     was interrupted resumes. Memory for Parquet: 500 MB, two row groups of the file, 8 times 50,000
     embeddings, and 8 bytes per id.
 
-    A profile is averaged in the enrollment model's own space, then mapped.
+    A profile is averaged in the enrollment model's own space, then mapped. Where the align set had
+    domains, --utt2domain moves the mean of those named there to that of the align set.
 
     Outliers, embeddings unlike the align data, are listed in OUTPUT/enroll_outliers.csv and
     OUTPUT/runtime_outliers.csv, the farthest first; 99.9 % of the align data lie within
@@ -132,6 +136,7 @@ def map_embeddings(
     from nessa.alignment.dev import verdict_sentence
     from nessa.alignment.store import load
     from nessa.alignment.views import Side
+    from nessa.files import read_table
     from nessa.production.mapping import check_sides, map_sides
     from nessa.production.stores import is_store, map_stores
 
@@ -146,16 +151,19 @@ def map_embeddings(
     stores = {side: path for side, path in given.items() if path and is_store(path)}
     if enroll_map is not None and "enroll" in stores:
         raise click.UsageError("--enroll-map is for arks; a store holds profiles")
+    if utt2domain is not None and stores:
+        raise click.UsageError("--utt2domain is for arks; a store is mapped without domains")
     for line in map_stores(fitted, stores, output, dry_run, allow_outliers):
         click.echo(line)
     arks = given | dict.fromkeys(stores)
     if not any(arks.values()):
         return
     places = arks["enroll"], arks["runtime"], enroll_map, output
+    domains = read_table(utt2domain) if utt2domain else None
     lines = (
         check_sides(fitted, *places, allow_outliers)
         if dry_run
-        else map_sides(fitted, *places, nj, allow_outliers)
+        else map_sides(fitted, *places, nj, allow_outliers, domains)
     )
     for line in lines:
         click.echo(line)

@@ -5,6 +5,8 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
+from nessa.corpus.copies import read_copies
+from nessa.corpus.sets import SOURCES
 from nessa.errors import InputError
 from nessa.files import write_table
 from nessa.kaldi.datadir import read_optional, read_utt2spk
@@ -18,7 +20,8 @@ def read_domains(directory: Path, patterns: Mapping[str, str]) -> dict[str, str]
         patterns: {domain: regular expression that a speaker's id matches as a whole}.
 
     Returns:
-        {utterance: domain}; empty where the set has no domains.
+        {utterance: domain}; empty where the set has no domains. A copy has its original's, and
+        what was added from elsewhere the name of its source.
 
     Raises:
         InputError: a speaker matches no pattern, or several.
@@ -27,8 +30,9 @@ def read_domains(directory: Path, patterns: Mapping[str, str]) -> dict[str, str]
     if given or not patterns:
         return given
     utt2spk = read_utt2spk(directory)
-    domain_of = {speaker: _match(speaker, patterns) for speaker in set(utt2spk.values())}
-    found = {utterance: domain_of[speaker] for utterance, speaker in utt2spk.items()}
+    copies, added = read_copies(directory), read_optional(directory, SOURCES)
+    originals = {u: copies[u][1] if u in copies else u for u in utt2spk}
+    found = {u: added.get(o) or _match(utt2spk[o], patterns) for u, o in originals.items()}
     write_table(directory / "utt2domain", found)
     return found
 

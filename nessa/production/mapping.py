@@ -1,7 +1,7 @@
 """Embeddings of both models -> the shared space of an aligner, as embeddings directories."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -35,6 +35,7 @@ def map_sides(
     output: Path,
     nj: int = 1,
     allow_outliers: bool = False,
+    domains: Mapping[str, str] | None = None,
 ) -> list[str]:
     """Map one set of embeddings of each model; writes `output`/enroll and `output`/runtime.
 
@@ -52,6 +53,8 @@ def map_sides(
         output: the folder that receives both sides.
         nj: processes; two sides are then mapped at the same time, in half as many arks each.
         allow_outliers: take embeddings most of which are unlike the align data.
+        domains: {utterance or profile: domain}; see `Aligner.center_domains`. A profile that is
+            not there is of the domain of its first utterance.
 
     Returns:
         A line per side.
@@ -60,7 +63,7 @@ def map_sides(
         InputError: unreadable embeddings, or without direction, or of another model or dimension
             than the aligner's, or that seem to be; or no side at all.
     """
-    sides = _sides(aligner, enroll, runtime, enroll_map, output, allow_outliers)
+    sides = _sides(aligner, enroll, runtime, enroll_map, output, allow_outliers, domains)
     for side in sides:
         side.check_info()
     parts = max(1, nj // len(sides))
@@ -111,12 +114,14 @@ def _sides(
     enroll_map: Path | None,
     output: Path,
     allow_outliers: bool,
+    domains: Mapping[str, str] | None = None,
 ) -> list["_Side"]:
+    common = output, allow_outliers, domains or {}
     sides = []
     if enroll is not None:
-        sides.append(_Side(aligner, "enroll", enroll, enroll_map, output, allow_outliers))
+        sides.append(_Side(aligner, "enroll", enroll, enroll_map, *common))
     if runtime is not None:
-        sides.append(_Side(aligner, "runtime", runtime, None, output, allow_outliers))
+        sides.append(_Side(aligner, "runtime", runtime, None, *common))
     if not sides:
         raise InputError("nothing to map; name the embeddings of a side, or of both")
     return sides
@@ -146,6 +151,7 @@ class _Side:
     enroll_map: Path | None
     folder: Path
     allow_outliers: bool
+    domains: Mapping[str, str]
 
     @property
     def output(self) -> Path:
@@ -162,7 +168,7 @@ class _Side:
         """Read and check everything; a line that says what would be mapped."""
         embeddings = self._read()
         with about(self.source):
-            dim = self._map(embeddings, slice(1)).shape[1]
+            dim = self._map(embeddings, slice(1), self.domains).shape[1]
             outliers = self._outliers(embeddings)
             outliers.check(embeddings.keys, embeddings.matrix)
         return (
@@ -184,9 +190,9 @@ class _Side:
 
     def map_part(self, part: int, parts: int, alone: bool) -> _Part:
         """Map and write one part."""
-        embeddings = self._read()
+        embeddings, domains = self._read(), self._domains()
         with about(self.source):
-            dim = self._map(embeddings, slice(1)).shape[1]
+            dim = self._map(embeddings, slice(1), domains).shape[1]
         first, last = (round(k * len(embeddings) / parts) for k in (part - 1, part))
         outliers = self._outliers(embeddings)
 
@@ -195,14 +201,25 @@ class _Side:
                 rows = slice(start, min(start + ROWS_PER_BLOCK, last))
                 with about(self.source):
                     outliers.check(embeddings.keys[rows], embeddings.matrix[rows])
-                yield embeddings.keys[rows], self._map(embeddings, rows)
+                yield embeddings.keys[rows], self._map(embeddings, rows, domains)
 
         listing = write_part(self.output, part, blocks())
         stamp = _shared_space(self.aligner, embeddings.stamp)
         return _Part(listing if alone else None, dim, stamp, outliers)
 
-    def _map(self, embeddings: Embeddings, rows: slice) -> Matrix:
-        return self.aligner.map_side(embeddings.matrix[rows], self.name, embeddings.keys[rows])
+    def _map(self, embeddings: Embeddings, rows: slice, domains: Mapping[str, str]) -> Matrix:
+        block = Embeddings(embeddings.keys[rows], embeddings.matrix[rows])
+        moved = self.aligner.center_domains(block, self.name, domains)
+        return self.aligner.map_side(moved.matrix, self.name, moved.keys)
+
+    def _domains(self) -> Mapping[str, str]:
+        """{utterance or profile: domain}."""
+        if self.enroll_map is None or not self.domains:
+            return self.domains
+        profiles = read_enroll_map(self.enroll_map)
+        firsts = {profile: utterances[0] for profile, utterances in profiles.items()}
+        known = {p: self.domains[u] for p, u in firsts.items() if u in self.domains}
+        return known | dict(self.domains)
 
     def _read(self) -> Embeddings:
         """The embeddings, of the aligner's model, with the profiles that are to be mapped."""

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from nessa.alignment.store import load
+from nessa.kaldi.datadir import read_optional, read_utt2spk
 from nessa.production.mapping import map_sides
 from nessa.recipe.config import Recipe
 from nessa.recipe.layout import COHORT, SCORED_SETS, aligner_dir, mapped_dir, raw_cohort, raw_sides
@@ -35,7 +36,16 @@ def map_system(recipe: Recipe, data: Path, exp: Path, system: System) -> Iterato
         enroll_map = data / name / "enroll_map"
         profiles = enroll_map if enroll_map.is_file() else None
         raw = raw_sides(exp, system, name)
-        yield from mapped(*raw, profiles, mapped_dir(exp, system, name))
+        domains = read_optional(data / name, "utt2domain")
+        yield from mapped(*raw, profiles, mapped_dir(exp, system, name), domains=domains)
     if has_as_norm(system):
         cohort = raw_cohort(exp, system, recipe.scoring.cohort)
-        yield from mapped(*cohort, None, mapped_dir(exp, system, COHORT))
+        domains = speaker_domains(data / recipe.scoring.cohort)
+        yield from mapped(*cohort, None, mapped_dir(exp, system, COHORT), domains=domains)
+
+
+def speaker_domains(set_dir: Path) -> dict[str, str]:
+    """{speaker: the domain of one of its utterances}; empty where the set has no domains."""
+    domains = read_optional(set_dir, "utt2domain")
+    utt2spk = read_utt2spk(set_dir) if domains else {}
+    return {utt2spk[utterance]: domain for utterance, domain in domains.items()}

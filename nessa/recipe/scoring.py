@@ -7,7 +7,7 @@ import numpy as np
 
 from nessa.errors import about
 from nessa.evaluation.conditions import Condition, utterance_lists
-from nessa.kaldi.datadir import PROFILE_LIST, map_of_list
+from nessa.kaldi.datadir import PROFILE_LIST, map_of_list, read_optional
 from nessa.kaldi.embeddings import Embeddings
 from nessa.recipe.config import Recipe
 from nessa.recipe.layout import (
@@ -79,7 +79,7 @@ def score_system(recipe: Recipe, data: Path, exp: Path, system: System) -> Itera
     calibrations: dict[Kind, Calibration] = {}
     for set_name in SCORED_SETS:
         if system.aligner == PLDA_LLR:
-            score = _by_likelihood_ratio(exp, system, set_name)
+            score = _by_likelihood_ratio(data, exp, system, set_name)
         elif system.aligner == LDA_PLDA:
             score = _by_lda_plda(exp, system.enroll, set_name)
         else:
@@ -126,14 +126,19 @@ def _by_cosine(
     return score
 
 
-def _by_likelihood_ratio(exp: Path, system: System, set_name: str) -> Scorer:
-    """By PLDA itself, of the raw embeddings."""
+def _by_likelihood_ratio(data: Path, exp: Path, system: System, set_name: str) -> Scorer:
+    """By PLDA itself, of the raw embeddings, centered by their domains as all that are mapped."""
     from nessa.alignment.plda import PLDAAligner  # torch, which other systems do without
     from nessa.alignment.store import load
+    from nessa.alignment.views import SIDES
 
     aligner = load(aligner_dir(exp, system._replace(aligner=PLDA)))
     assert isinstance(aligner, PLDAAligner)
-    enroll, runtime = map(Embeddings.read, raw_sides(exp, system, set_name))
+    sides = map(Embeddings.read, raw_sides(exp, system, set_name))
+    domains = read_optional(data / set_name, "utt2domain")
+    enroll, runtime = (
+        aligner.center_domains(own, side, domains) for own, side in zip(sides, SIDES, strict=True)
+    )
     aligner.check_models(enroll, runtime)
 
     def score(trials: Trials, enroll_map: Path | None) -> dict[Kind, Scores]:

@@ -17,11 +17,13 @@ import numpy as np
 from nessa.alignment.base import Aligner
 from nessa.alignment.dev import DevSet
 from nessa.alignment.neural import NeuralAligner
+from nessa.alignment.table import AlignTable
+from nessa.alignment.views import SIDES
 from nessa.corpus.copies import read_additions, read_copies
 from nessa.errors import InputError
 from nessa.evaluation.conditions import Condition, read_conditions, utterance_lists
 from nessa.files import Record, digest, read_json, write_json
-from nessa.kaldi.datadir import read_utt2spk
+from nessa.kaldi.datadir import read_optional, read_utt2spk
 from nessa.kaldi.embeddings import Embeddings
 from nessa.metrics.bootstrap import bootstrap, mean_estimate, recovered_gain
 from nessa.metrics.table import EER
@@ -117,6 +119,9 @@ class StudyRunner:
             for part in ("align", "dev", "eval")
         }
         self.speakers = read_utt2spk(data / "align")
+        self.domains = {
+            name: read_optional(data / name, "utt2domain") for name in ("align", "dev", "eval")
+        }
         self.dev_lists = [Trials.read(path) for path in utterance_lists(data / "dev")]
         self.conditions = [  # the main list first
             c for c in read_conditions(data / "eval") if c.enroll_map is None
@@ -149,12 +154,19 @@ class StudyRunner:
         aligner = base or NeuralAligner(seed=seed, **settings)
         enroll, runtime = pair
         main, *others = self.dev_lists
-        dev = DevSet(self.sets[enroll, "dev"], self.sets[runtime, "dev"], main, tuple(others))
+        dev = DevSet(
+            self.sets[enroll, "dev"],
+            self.sets[runtime, "dev"],
+            main,
+            tuple(others),
+            self.domains["dev"],
+        )
         x, y = self.sets[enroll, "align"], self.sets[runtime, "align"]
         if keys is not None:
             x, y = x.select(keys), y.select(keys)
         log.info("fit %s-%s: %d utterances %s", enroll, runtime, len(x), changes or "")
-        return aligner.fit(x, y, self.speakers, dev, freeze="enroll" if base else None)
+        table = AlignTable.of(x, y, self.speakers).with_domains(self.domains["align"])
+        return aligner.fit_table(table, dev, freeze="enroll" if base else None)
 
     def both_ways(self, **options: Any) -> dict[Pair, list[Aligner]]:
         """One fit, which serves both update directions; see `fit`."""
@@ -219,7 +231,10 @@ class StudyRunner:
         return cosine_scores(embeddings, embeddings, trials)
 
     def _scores(self, aligner: Aligner, pair: Pair, trials: Trials) -> Scores:
-        enroll, runtime = (self.sets[model, "eval"] for model in pair)
+        enroll, runtime = (
+            aligner.center_domains(self.sets[model, "eval"], side, self.domains["eval"])
+            for model, side in zip(pair, SIDES, strict=True)
+        )
         return cosine_scores(*aligner.map_views(enroll, runtime), trials)
 
 

@@ -1,0 +1,86 @@
+"""Domains, kinds of speech such as words and sentences, each with a mean of its own.
+
+Embeddings of one kind of speech lie to one side, and not to the same side in both models. Moving
+each domain's mean to that of all align utterances takes this away; see docs/concepts.md.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from nessa.alignment.views import Floats, Labels, Matrix, Rows, blocks, length_normalize
+
+FEWEST = 100  # align utterances of a domain, whose mean is known well enough
+
+
+class Domains(NamedTuple):
+    """Which domain each align utterance is of.
+
+    Attributes:
+        names: of the K domains.
+        codes: place of each row's domain among them, (N,).
+
+    A row of unknown domain is of one without a name.
+    """
+
+    names: Sequence[str]
+    codes: Labels
+
+    @classmethod
+    def of(cls, domains: Sequence[str]) -> "Domains":
+        """Of the domain of each row, (N,)."""
+        names, codes = np.unique(domains, return_inverse=True)
+        return cls(names.tolist(), codes)
+
+
+def domain_shifts(view: Rows, domains: Domains) -> dict[str, Matrix]:
+    """{domain: the mean of all rows, of unit length, minus that of its own (D,)}.
+
+    Domains of fewer than `FEWEST` rows are left out.
+
+    Args:
+        view: embeddings, (N, D).
+        domains: of its rows.
+    """
+    sums: Floats = np.zeros((len(domains.names), view.shape[1]))
+    for rows in blocks(len(view)):
+        np.add.at(sums, domains.codes[rows], length_normalize(view[rows]))
+    counts = np.bincount(domains.codes, minlength=len(domains.names))
+    mean = sums.sum(axis=0) / len(view)
+    return {
+        name: (mean - own / count).astype(np.float32)
+        for name, own, count in zip(domains.names, sums, counts, strict=True)
+        if name and count >= FEWEST
+    }
+
+
+class Shifted:
+    """Rows of a view, moved by the shift of their domain when they are asked for.
+
+    Args:
+        view: (N, D).
+        domains: of its rows.
+        shifts: {domain: shift (D,)}.
+    """
+
+    def __init__(self, view: Rows, domains: Domains, shifts: Mapping[str, Matrix]) -> None:
+        self._view, self._domains, self._shifts = view, domains, shifts
+        self.shape = view.shape
+
+    def __len__(self) -> int:
+        return len(self._view)
+
+    def __getitem__(self, rows: Any) -> Matrix:
+        names = np.array(self._domains.names)[self._domains.codes[rows]]
+        return shifted(self._view[rows], names.tolist(), self._shifts)
+
+
+def shifted(matrix: Matrix, domains: Sequence[str | None], shifts: Mapping[str, Matrix]) -> Matrix:
+    """Rows (N, D) of unit length plus the shift of their domain; others stay as they are."""
+    moved = matrix.copy()
+    names = np.array([name or "" for name in domains])
+    for name, shift in shifts.items():
+        rows = names == name
+        moved[rows] = length_normalize(matrix[rows]) + shift
+    return moved

@@ -1,0 +1,124 @@
+"""Domains: each one's mean is moved to that of the align set."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nessa.alignment import AlignTable, DevSet, load
+from nessa.alignment.domains import FEWEST, Domains, domain_shifts, shifted
+from nessa.kaldi.embeddings import Embeddings
+from nessa.metrics.roc import eer
+from nessa.production.mapping import map_sides
+from nessa.scoring.cosine import cosine_scores
+from nessa.trials import Trials
+from tests.aligners import small
+from tests.pairs import all_trials, two_views
+
+Views = tuple[Embeddings, Embeddings, dict[str, str]]
+
+
+def of_two_domains(speakers: int, first_speaker: int = 0) -> tuple[Views, dict[str, str]]:
+    """Speakers of words, and speakers of sentences, who lie elsewhere in each of the models."""
+    x, y, names = two_views(speakers, 4, first_speaker=first_speaker)
+    order = sorted(set(names.values()))
+    domains = {u: ("word", "sentence")[order.index(s) % 2] for u, s in names.items()}
+    moved = []
+    for view, seed in ((x, 1), (y, 2)):
+        away = np.random.default_rng(seed).standard_normal(view.dim).astype(np.float32)
+        length = np.linalg.norm(view.matrix, axis=1).mean()
+        where = np.array([domains[key] == "sentence" for key in view.keys])[:, None]
+        moved.append(Embeddings(view.keys, view.matrix + 1.0 * length * away * where))
+    return (moved[0], moved[1], names), domains
+
+
+def within(names: dict[str, str], domains: dict[str, str]) -> Trials:
+    """All trials of one domain on both sides; across domains the domain would tell."""
+    trials = all_trials(names)
+    sides = zip(trials.enroll, trials.test, strict=True)
+    return trials.select(np.array([domains[a] == domains[b] for a, b in sides]))
+
+
+@pytest.fixture(scope="module")
+def align() -> tuple[Views, dict[str, str]]:
+    return of_two_domains(120)
+
+
+def test_the_means_of_all_domains_fall_together(align) -> None:
+    (x, _, _), domains = align
+    own = [domains[key] for key in x.keys]
+    shifts = domain_shifts(x.matrix, Domains.of(own))
+    moved = shifted(x.matrix, own, shifts)
+    sentences = np.array(own) == "sentence"
+    np.testing.assert_allclose(
+        moved[sentences].mean(axis=0), moved[~sentences].mean(axis=0), atol=1e-5
+    )
+    raw = x.matrix / np.linalg.norm(x.matrix, axis=1, keepdims=True)
+    assert np.abs(raw[sentences].mean(axis=0) - raw[~sentences].mean(axis=0)).max() > 0.05
+
+
+def test_a_domain_of_few_and_rows_of_none_stay_as_they_are() -> None:
+    rng = np.random.default_rng(0)
+    matrix = rng.standard_normal((3 * FEWEST, 5)).astype(np.float32)
+    names = ["many"] * (2 * FEWEST) + ["few"] * (FEWEST - 1) + [""]
+    shifts = domain_shifts(matrix, Domains.of(names))
+    assert shifts.keys() == {"many"}
+    found = shifted(matrix, [*names[:-1], None], shifts)
+    np.testing.assert_array_equal(found[2 * FEWEST :], matrix[2 * FEWEST :])
+
+
+@pytest.mark.parametrize("kind", ["neural", "cca", "plda", "ridge"])
+def test_domains_that_lie_apart_are_told_apart_no_more(align, kind: str, tmp_path: Path) -> None:
+    """With domains fewer errors than without; the same after loading, and for the mirror."""
+    views, domains = align
+    (dx, dy, names), dev_domains = of_two_domains(30, first_speaker=5000)
+    trials = within(names, dev_domains)
+    plain = small(kind).fit(*views, DevSet(dx, dy, trials))
+    table = AlignTable.of(*views).with_domains(domains)
+    centered = small(kind).fit_table(table, DevSet(dx, dy, trials, domains=dev_domains))
+    (x, y, names), own = of_two_domains(40, first_speaker=9000)
+    trials = within(names, own)
+    assert trials.labels is not None
+
+    def error(aligner, known) -> float:
+        sides = (
+            aligner.center_domains(x, "enroll", known),
+            aligner.center_domains(y, "runtime", known),
+        )
+        return eer(cosine_scores(*aligner.map_views(*sides), trials), trials.labels)
+
+    assert error(centered, own) < error(plain, {})
+    centered.save(tmp_path)
+    again = load(tmp_path)
+    assert error(again, own) == error(centered, own)
+    other = again.mirrored().center_domains(x, "runtime", own)
+    np.testing.assert_array_equal(other.matrix, centered.center_domains(x, "enroll", own).matrix)
+
+
+def test_arks_are_centered_and_profiles_with_their_utterances(align, tmp_path: Path) -> None:
+    views, domains = align
+    aligner = small("cca").fit_table(AlignTable.of(*views).with_domains(domains))
+    (x, y, _), own = of_two_domains(4, first_speaker=9000)
+    x.write(tmp_path / "x")
+    y.write(tmp_path / "y")
+    profile = {"p": x.keys[:3]}
+    (tmp_path / "map").write_text("p " + " ".join(profile["p"]) + "\n")
+    for known in (own, {}):
+        map_sides(
+            aligner,
+            tmp_path / "x",
+            tmp_path / "y",
+            tmp_path / "map",
+            tmp_path / "to",
+            domains=known,
+        )
+        mapped = Embeddings.read(tmp_path / "to/enroll")
+        mean = Embeddings(["p"], x.select(x.keys[:3]).matrix.mean(axis=0, keepdims=True))
+        moved = aligner.center_domains(mean, "enroll", {"p": own[x.keys[0]]} if known else {})
+        np.testing.assert_allclose(
+            mapped.select(["p"]).matrix, aligner.map_enroll(moved.matrix), atol=1e-6
+        )
+        several = aligner.center_domains(x, "enroll", known)
+        np.testing.assert_allclose(
+            mapped.select(x.keys).matrix, aligner.map_enroll(several.matrix), atol=1e-6
+        )
