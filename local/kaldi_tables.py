@@ -3,17 +3,16 @@
 import io
 import logging
 import math
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-import soundfile
 from division import warn_of_no_sessions
 from lhotse import AudioSource, Features, Recording, SupervisionSegment
 from lhotse.cut import MonoCut
 from lhotse.utils import fastcopy
-from sources import Source
+from sources import Source, check_span
 
+from nessa.corpus.audio import header_of, run_command
 from nessa.corpus.listed import GivenMatrix, read_listed
 from nessa.corpus.tables import parse_segment, validate_order, validate_tables
 from nessa.corpus.utterances import make_cut
@@ -126,12 +125,8 @@ class KaldiDir(Source):
             ) from None
         recording = self._open(name)
         end = recording.duration if math.isinf(end) else end
-        if not start < end <= recording.duration + 0.05:
-            raise InputError(
-                f"{self.directory}/segments: {utterance!r}: from {start} to {end} s does not lie "
-                f"in recording {name!r} of {recording.duration:.2f} s; correct it"
-            )
-        return recording, start, min(end, recording.duration)
+        with about(f"{self.directory}/segments: {utterance!r}"):
+            return recording, start, check_span(start, end, recording)
 
     def _open(self, name: str) -> Recording:
         if self._last is None or self._last.id != name:
@@ -150,20 +145,14 @@ class KaldiDir(Source):
                 f"{self.directory}/wav.scp: {name!r} is a command, which is not run unless you "
                 "allow it: --set corpus.allow_pipes=true, or write its output to a file"
             )
-        done = subprocess.run(command, shell=True, capture_output=True, check=False)
-        try:
-            header = soundfile.info(io.BytesIO(done.stdout))
-        except soundfile.LibsndfileError:
-            said = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
-            raise InputError(
-                f"{self.directory}/wav.scp: {name!r}: {command!r} gives no audio {said}; correct it"
-            ) from None
+        with about(f"{self.directory}/wav.scp: {name!r}"):
+            header = header_of(io.BytesIO(run_command(command)), repr(command))
         return Recording(
             id=name,
             sources=[AudioSource(type="command", channels=[0], source=command)],
-            sampling_rate=header.samplerate,
-            num_samples=header.frames,
-            duration=header.frames / header.samplerate,
+            sampling_rate=header.sampling_rate,
+            num_samples=header.num_samples,
+            duration=header.num_samples / header.sampling_rate,
         )
 
     def _features_of(self, utterance: str) -> Features:

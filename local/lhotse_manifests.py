@@ -1,54 +1,62 @@
 """A folder of Lhotse manifests as cuts of one supervision each."""
 
+import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from lhotse import CutSet, Features, load_manifest
-from lhotse.cut import MonoCut
+from lhotse import CutSet, Features, Recording, load_manifest
+from lhotse.cut import MonoCut, MultiCut
 from lhotse.utils import fastcopy
-from sources import Source
+from sources import Source, check_span
 
-from nessa.errors import InputError
+from nessa.corpus.audio import read_audio_header, reason
+from nessa.errors import InputError, about, named
+from nessa.files import find_listed
 from nessa.kaldi.datadir import read_optional
 
+log = logging.getLogger(__name__)
 SUFFIXES = (".jsonl", ".jsonl.gz")
+TOLERANCE = 0.05  # seconds between a recording's manifest and its file
 
 
 class LhotseDir(Source):
     """The manifests of a folder.
+
+    Supervisions that cannot be used are among `utt2spk`, and refused or skipped by `cuts`.
 
     Args:
         directory: holds one manifest of cuts, or one of recordings and one of supervisions.
         allow_pipes: run the commands of recordings, and load from addresses.
 
     Raises:
-        InputError: no such manifests, or a supervision without a speaker.
+        InputError: no such manifests, or a supervision without a speaker, or one that is there
+            twice.
     """
 
     def __init__(self, directory: Path, allow_pipes: bool) -> None:
         self.directory, self._allow_pipes = directory, allow_pipes
         self._sessions = read_optional(directory, "utt2session")
-        self._cuts: dict[str, MonoCut] = {}
-        for cut in _read(directory):
-            for own in _of_one_supervision(cut):
-                if own.id in self._cuts:
-                    raise InputError(f"{directory}: supervision {own.id!r} is there twice")
-                if not own.supervisions[0].speaker:
-                    raise InputError(f"{directory}: supervision {own.id!r} has no speaker; add it")
-                self._cuts[own.id] = own
-        self.has_domains = any(
-            "domain" in (cut.supervisions[0].custom or {}) for cut in self._cuts.values()
-        )
-        self.utt2spk = {name: cut.supervisions[0].speaker for name, cut in self._cuts.items()}
-        self.segmented = any(
-            cut.has_recording and (cut.start > 0 or cut.recording_id != name)
-            for name, cut in self._cuts.items()
-        )
+        self._found: dict[str, MonoCut | str] = {}  # the cut, or what is wrong with it
+        self.utt2spk = {}
+        for segment, cut in _read(directory):
+            if segment.id in self._found:
+                raise InputError(f"{directory}: supervision {segment.id!r} is there twice")
+            if not segment.speaker:
+                raise InputError(f"{directory}: supervision {segment.id!r} has no speaker; add it")
+            self._found[segment.id] = cut
+            self.utt2spk[segment.id] = segment.speaker
+        valid = [cut for cut in self._found.values() if not isinstance(cut, str)]
+        self.has_domains = any("domain" in (cut.supervisions[0].custom or {}) for cut in valid)
+        self.segmented = any(map(_is_part, valid))
+        self._last: Recording | None = None  # parts of a recording follow each other
 
     def _cut(self, utterance: str) -> MonoCut:
-        cut = self._cuts[utterance]
+        cut = self._found[utterance]
         where = f"{self.directory}: utterance {utterance!r}"
+        if isinstance(cut, str):
+            raise InputError(f"{where}: {cut}")
         if cut.has_features and not _file_of(cut.features).exists():
             raise InputError(  # Lhotse's readers would run what looks like a command
                 f"{where}: features in {cut.features.storage_path!r}, which is no file; "
@@ -62,9 +70,34 @@ class LhotseDir(Source):
                 "not run or loaded unless you allow it: --set corpus.allow_pipes=true, or write "
                 "it to a file"
             )
+        if cut.has_recording:
+            with about(where):
+                cut = fastcopy(cut, recording=self._located(cut.recording))
         segment = cut.supervisions[0]
         custom = {**(segment.custom or {}), "session": self._session(cut)}
         return fastcopy(cut, supervisions=[fastcopy(segment, custom=custom)])
+
+    def _located(self, recording: Recording) -> Recording:
+        """A recording whose files are there, are audio, and as long as its manifest says."""
+        if self._last is not None and self._last.id == recording.id:
+            return self._last
+        sources = []
+        for source in recording.sources:
+            if source.type == "file":
+                path = find_listed(source.source, self.directory / "recordings")
+                header = read_audio_header(path, channels=None)
+                said = recording.sampling_rate, recording.num_samples
+                slack = TOLERANCE * header.sampling_rate
+                other = abs(header.num_samples - recording.num_samples) > slack
+                if not recording.transforms and (other or header.sampling_rate != said[0]):
+                    raise InputError(
+                        f"{path}: {header.num_samples} samples at {header.sampling_rate} Hz, but "
+                        f"the manifest says {said[1]} at {said[0]} Hz; make the manifest again"
+                    )
+                source = fastcopy(source, source=str(path))
+            sources.append(source)
+        self._last = fastcopy(recording, sources=sources)
+        return self._last
 
     def _session(self, cut: MonoCut) -> str:
         own = (cut.supervisions[0].custom or {}).get("session")
@@ -72,34 +105,128 @@ class LhotseDir(Source):
         return str(self._sessions.get(cut.id) or own or recording)
 
 
-def _read(directory: Path) -> CutSet:
+Found = tuple[Any, MonoCut | str]  # a supervision, and its cut or what is wrong with it
+
+
+def _read(directory: Path) -> Iterator[Found]:
     if directory.is_file():
-        return load_manifest(directory, CutSet)
+        return _of_cuts(_load(directory, "cuts"), directory)
     manifests = [p for p in sorted(directory.glob("*")) if p.name.endswith(SUFFIXES)]
     found = {
         kind: [path for path in manifests if kind in path.name]
         for kind in ("cuts", "recordings", "supervisions")
     }
     if len(found["cuts"]) == 1:
-        return load_manifest(found["cuts"][0], CutSet)
+        return _of_cuts(_load(found["cuts"][0], "cuts"), found["cuts"][0])
     if len(found["recordings"]) == len(found["supervisions"]) == 1:
-        return CutSet.from_manifests(
-            recordings=load_manifest(found["recordings"][0]),
-            supervisions=load_manifest(found["supervisions"][0]),
+        recordings, supervisions = (
+            _load(found[kind][0], kind) for kind in ("recordings", "supervisions")
         )
+        return _of_supervisions({one.id: one for one in recordings}, supervisions)
     raise InputError(
         f"{directory}: neither a Kaldi data directory (no utt2spk) nor Lhotse's: expected one "
         "*cuts*.jsonl.gz, or one *recordings*.jsonl.gz and one *supervisions*.jsonl.gz"
     )
 
 
+def _load(path: Path, kind: str) -> Iterator[Any]:
+    """The items of a manifest, which Lhotse reads as they come."""
+    try:
+        yield from load_manifest(path, CutSet) if kind == "cuts" else load_manifest(path)
+    except InputError:
+        raise
+    except Exception as error:  # Lhotse checks nothing before it uses it
+        raise InputError(f"{path}: not a manifest of {kind} ({reason(error)})") from None
+
+
+def _of_supervisions(
+    recordings: dict[str, Recording], supervisions: Iterator[Any]
+) -> Iterator[Found]:
+    """What Lhotse would drop or cut short in silence is named."""
+    for segment in supervisions:
+        recording = recordings.get(segment.recording_id)
+        if recording is None:
+            yield (
+                segment,
+                (
+                    f"of recording {segment.recording_id!r}, which the recordings manifest lacks; "
+                    "add the recording, or remove the supervision"
+                ),
+            )
+        else:
+            yield segment, _part_of(recording, segment, segment.start)
+
+
+def _part_of(recording: Recording, segment: Any, start: float) -> MonoCut | str:
+    """A supervision that starts at a second of a recording, as a cut."""
+    try:
+        end = check_span(start, start + segment.duration, recording)
+        channel = _channel(segment, recording.channel_ids, recording.id)
+    except InputError as error:
+        return str(error)
+    return MonoCut(
+        id=segment.id,
+        start=start,
+        duration=end - start,
+        channel=channel,
+        supervisions=[fastcopy(segment, start=0.0, duration=end - start, channel=channel)],
+        recording=recording,
+    )
+
+
+def _channel(segment: Any, there: list[int], recording: str) -> int:
+    wanted = segment.channel if isinstance(segment.channel, list) else [segment.channel]
+    if len(wanted) != 1:
+        raise InputError(f"is of channels {wanted}; a supervision here is of one: name it")
+    if wanted[0] not in there:
+        raise InputError(
+            f"is of channel {wanted[0]}, but recording {recording!r} has {there}; correct it"
+        )
+    return wanted[0]
+
+
+def _of_cuts(cuts: Iterator[Any], path: Path) -> Iterator[Found]:
+    alone = []
+    for cut in cuts:
+        if not cut.supervisions:
+            alone.append(cut.id)
+        for segment in cut.supervisions:
+            yield segment, _part_of_cut(cut, segment)
+    if alone:
+        log.warning("%s: no supervision, so no speaker: %s; left out", path, named(alone))
+
+
+def _part_of_cut(cut: Any, segment: Any) -> MonoCut | str:
+    if not isinstance(cut, MonoCut | MultiCut):
+        return (
+            f"in cut {cut.id!r}, which is mixed or padded ({type(cut).__name__}); give the cuts "
+            "before that, or save the audio (cut.save_audio)"
+        )
+    if cut.has_recording and not cut.has_features:
+        part = _part_of(cut.recording, segment, cut.start + segment.start)
+        inside = segment.start >= -TOLERANCE and segment.end <= cut.duration + TOLERANCE
+        if isinstance(part, str) or inside:
+            return part
+    if not (
+        segment.start >= 0 and 0 < segment.duration <= cut.duration - segment.start + TOLERANCE
+    ):
+        return (
+            f"from {segment.start:g} to {segment.end:g} s does not lie in cut {cut.id!r} of "
+            f"{cut.duration:.2f} s; correct it"
+        )
+    length = min(segment.duration, cut.duration - segment.start)
+    part = cut.truncate(offset=segment.start, duration=length, preserve_id=True)
+    return fastcopy(part, id=segment.id, supervisions=[fastcopy(segment, start=0.0)])
+
+
+def _is_part(cut: MonoCut) -> bool:
+    """Whether a cut is not all of the recording of its name."""
+    if not cut.has_recording:
+        return False
+    shorter = cut.duration < cut.recording.duration - TOLERANCE
+    return cut.start > 0 or shorter or cut.recording_id != cut.id
+
+
 def _file_of(features: Features) -> Path:
     """The file, without the `:offset` of Kaldi's arks."""
     return Path(re.sub(r":\d+$", "", features.storage_path))
-
-
-def _of_one_supervision(cut: MonoCut) -> Iterator[MonoCut]:
-    for segment in cut.supervisions:
-        part = cut.truncate(offset=segment.start, duration=segment.duration, preserve_id=True)
-        supervision = fastcopy(segment, start=0.0)
-        yield fastcopy(part, id=segment.id, supervisions=[supervision])

@@ -4,9 +4,31 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from lhotse import Recording
 from lhotse.cut import MonoCut
 
+from nessa.corpus.audio import NoDecoderError
 from nessa.errors import InputError
+
+LATE = 0.05  # seconds that an utterance may end after its recording
+
+
+def check_span(start: float, end: float, recording: Recording) -> float:
+    """The end of an utterance in a recording, at most that of the recording.
+
+    Args:
+        start, end: in seconds.
+        recording: that it is a part of.
+
+    Raises:
+        InputError: it does not lie in the recording.
+    """
+    if not 0 <= start < end <= recording.duration + LATE:
+        raise InputError(
+            f"from {start:g} to {end:g} s does not lie in recording {recording.id!r} of "
+            f"{recording.duration:.2f} s; correct it"
+        )
+    return min(end, recording.duration)
 
 
 class Source(ABC):
@@ -36,7 +58,7 @@ class Source(ABC):
                     )
                 yield self._cut(utterance)
             except InputError as error:
-                if skipped is None:
+                if skipped is None or isinstance(error, NoDecoderError):
                     raise
                 skipped[utterance] = str(error)
 

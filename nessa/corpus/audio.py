@@ -366,8 +366,9 @@ def _check_length(sound: soundfile.SoundFile, file: Path | io.BytesIO, name: str
         if frames is not None and abs(frames - sound.frames) > max(allowed, 4 * 1152):
             said, there = sound.frames / sound.samplerate, frames / sound.samplerate
             raise InputError(
-                f"{name}: MP3 of {there:.1f} s, of which libsndfile reads {said:.1f} s, as the file "
-                "does not say its length (VBR without Xing header), or another; write it as wav"
+                f"{name}: MP3 of {there:.1f} s, of which libsndfile reads {said:.1f} s, as the "
+                "file does not say its length (VBR without Xing header), or another; write it as "
+                "wav"
             )
     elif sound.format in ("FLAC", "OGG"):
         try:

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import kaldi_native_io
-import soundfile
 from lhotse import AudioSource, Recording
 
-from nessa.corpus.audio import AudioHeader, read_audio_header
+from nessa.corpus.audio import AudioHeader, header_of, read_audio_header
 from nessa.corpus.utterances import read_recording
 from nessa.errors import InputError
 from nessa.kaldi.scp import find_place
@@ -71,21 +70,12 @@ class ArkAudio:
         """Sampling rate and number of samples.
 
         Raises:
-            InputError: unreadable, empty, or more than one channel.
+            InputError: see `nessa.corpus.audio.read_audio_header`.
         """
         with open(self.ark, "rb") as file:
             file.seek(self.start)
             content = file.read(self.size)
-        place = f"{self.ark}: byte {self.start}"
-        try:
-            found = soundfile.info(io.BytesIO(content))
-        except soundfile.LibsndfileError as error:
-            raise InputError(f"{place}: is not readable audio; write it again") from error
-        if found.frames == 0:
-            raise InputError(f"{place}: has no samples; write it again")
-        if found.channels != 1:
-            raise InputError(f"{place}: has {found.channels} channels; mix it down to one")
-        return AudioHeader(found.samplerate, found.frames)
+        return header_of(io.BytesIO(content), f"{self.ark}: byte {self.start}")
 
 
 def read_listed_header(place: str, table: Path) -> AudioHeader:

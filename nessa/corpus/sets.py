@@ -1,6 +1,7 @@
 """Sets on disk: one pass over a set's cuts writes its manifests and its Kaldi data directory."""
 
 import contextlib
+import shlex
 from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 from pathlib import Path
@@ -125,6 +126,7 @@ class _SetWriter:
         self.utterances, self.seconds = 0, 0.0
         self.genders: dict[str, str | None] = {}
         self.audio: dict[str, str] = {}
+        self._recordings: set[str] = set()  # those of `audio`, which may have several channels
         self._name, self._files, self._manifests = name, files, manifests
         self._open_table = open_table  # for one that not every set has
         self._last = ("", "")  # utterance and speaker
@@ -177,14 +179,21 @@ class _SetWriter:
 
     def _add_audio(self, cut: MonoCut) -> None:
         source = cut.recording.sources[0]
-        place = f"{source.source} |" if source.type == "command" else source.source
+        name, place = cut.recording_id, source.source
+        if source.type == "command":
+            place = f"{source.source} |"
+        elif len(source.channels) > 1:  # Kaldi's recordings have one
+            name = f"{name}-{cut.channel}"
+            number = source.channels.index(cut.channel) + 1
+            place = f"sox {shlex.quote(source.source)} -t wav - remix {number} |"
         if "segments" not in self._files:
             self._table("wav.scp", cut.id, place)
         else:
-            self._table("segments", cut.id, f"{cut.recording_id} {cut.start:.4f} {cut.end:.4f}")
-            if cut.recording_id in self.audio:
+            self._table("segments", cut.id, f"{name} {cut.start:.4f} {cut.end:.4f}")
+            self.audio[name] = place
+            if cut.recording_id in self._recordings:
                 return
-            self.audio[cut.recording_id] = place
+            self._recordings.add(cut.recording_id)
         self._manifests["recordings"](cut.recording)
 
     def _table(self, table: str, key: str, value: str) -> None:

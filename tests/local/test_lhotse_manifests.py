@@ -1,0 +1,186 @@
+"""Lhotse manifests: what cannot be used is refused or listed, as of a Kaldi directory."""
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from lhotse import CutSet, Recording, RecordingSet, SupervisionSegment, SupervisionSet
+from lhotse.cut import MonoCut, MultiCut
+from lhotse.utils import fastcopy
+
+from nessa.corpus.audio import read_audio
+from nessa.corpus.sets import write_set
+from nessa.corpus.validation import validate
+from nessa.errors import InputError
+from nessa.files import read_table
+from tests.conftest import ROOT
+
+sys.path.insert(0, str(ROOT / "local"))
+
+RATE = 16000
+NOISE = (0.1 * np.random.default_rng(0).standard_normal((2 * RATE, 2))).astype(np.float32)
+
+
+@pytest.fixture(autouse=True)
+def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "m").mkdir()
+    yield tmp_path
+
+
+def recording(name: str, channels: int = 1) -> Recording:
+    soundfile.write(f"{name}.wav", NOISE[:, :channels], RATE, subtype="FLOAT")
+    return Recording.from_file(f"{name}.wav", recording_id=name)
+
+
+def segment(name: str, of: str, start: float, duration: float, **more: Any) -> SupervisionSegment:
+    return SupervisionSegment(name, of, start, duration, **{"speaker": name[0], **more})
+
+
+def write(recordings: list[Recording], segments: list[SupervisionSegment]) -> None:
+    RecordingSet.from_recordings(recordings).to_file("m/x_recordings.jsonl.gz")
+    SupervisionSet.from_segments(segments).to_file("m/x_supervisions.jsonl.gz")
+
+
+def write_cuts(*cuts: Any) -> None:
+    CutSet.from_cuts(cuts).to_file("m/cuts.jsonl.gz")
+
+
+def read(skipped: dict[str, str] | None = None) -> list[MonoCut]:
+    from lhotse_manifests import LhotseDir
+
+    found = LhotseDir(Path("m"), False)
+    return list(found.cuts(found.utt2spk, skipped))
+
+
+def mono(name: str, of: Recording, *segments: SupervisionSegment, **more: Any) -> MonoCut:
+    shape = {"start": 0.0, "duration": 2.0, "channel": 0} | more
+    return MonoCut(id=name, recording=of, supervisions=list(segments), **shape)
+
+
+def supervised(*segments: SupervisionSegment) -> Callable[[], None]:
+    return lambda: write(
+        [recording("a"), recording("s", 2)], [segment("A-1", "a", 0, 1), *segments]
+    )
+
+
+def cut(make: Callable[[Recording], Any]) -> Callable[[], None]:
+    def write_both() -> None:
+        a = recording("a")
+        write_cuts(mono("good", a, segment("A-1", "a", 0, 1)), make(a))
+
+    return write_both
+
+
+def gone() -> None:
+    write(
+        [recording("a"), recording("b")], [segment(n, n[0].lower(), 0, 1) for n in ("A-1", "B-1")]
+    )
+    Path("b.wav").unlink()
+
+
+def shorter() -> None:
+    write(
+        [recording("a"), recording("b")], [segment(n, n[0].lower(), 0, 1) for n in ("A-1", "B-1")]
+    )
+    soundfile.write("b.wav", NOISE[: RATE // 2, 0], RATE)
+
+
+BAD: dict[str, tuple[Callable[[], None], str]] = {
+    "recording missing": (supervised(segment("B-1", "b", 0, 1)), "'b', which the recordings man"),
+    "negative start": (supervised(segment("B-1", "a", -0.5, 1)), "from -0.5 to 0.5 s does not lie"),
+    "beyond the end": (supervised(segment("B-1", "a", 1.7, 5)), "from 1.7 to 6.7 s does not lie"),
+    "after the end": (supervised(segment("B-1", "a", 3.0, 1)), "from 3 to 4 s does not lie in rec"),
+    "no duration": (supervised(segment("B-1", "a", 1.0, 0)), "from 1 to 1 s does not lie"),
+    "channel missing": (supervised(segment("B-1", "a", 0, 1, channel=1)), "is of channel 1, but"),
+    "two channels": (supervised(segment("B-1", "s", 0, 1, channel=[0, 1])), "is of channels"),
+    "mixed": (
+        cut(lambda a: mono("c", a, segment("B-1", "a", 0, 1)).mix(mono("d", a), snr=10)),
+        "mixed or padded",
+    ),
+    "padded": (cut(lambda a: mono("c", a, segment("B-1", "a", 0, 1)).pad(5.0)), "mixed or padded"),
+    "outside of its cut": (
+        cut(lambda a: mono("c", a, segment("B-1", "a", 0.8, 1), duration=1.0)),
+        "does not lie in cut 'c'",
+    ),
+    "begins before its cut": (
+        cut(lambda a: mono("c", a, segment("B-1", "a", -0.3, 1), start=0.5, duration=1.0)),
+        "does not lie in cut 'c'",
+    ),
+    "cut beyond its recording": (
+        cut(lambda a: mono("c", a, segment("B-1", "a", 0, 2), start=1.0)),
+        "does not lie in recording 'a'",
+    ),
+    "file gone": (gone, "no such file"),
+    "file of another length": (shorter, "the manifest says 32000"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", BAD)
+def test_what_lhotse_drops_or_cuts_short_is_refused_or_listed(fault: str) -> None:
+    make, told = BAD[fault]
+    make()
+    with pytest.raises(InputError, match=rf"utterance 'B-1'.*{told}"):
+        read()
+    skipped: dict[str, str] = {}
+    assert [cut.id for cut in read(skipped)] == ["A-1"]
+    assert list(skipped) == ["B-1"] and told in skipped["B-1"]
+
+
+def stereo() -> None:
+    write(
+        [recording("a", 2), recording("b", 2)],
+        [
+            segment("A-1", "a", 0.5, 1, channel=0),
+            segment("B-1", "a", 0.5, 1, channel=1),
+            segment("C-1", "b", 0.5, 1, channel=[1]),
+        ],
+    )
+
+
+def stereo_cuts() -> None:
+    a, b = recording("a", 2), recording("b", 2)
+    both = [segment("A-1", "a", 0.5, 1, channel=0), segment("B-1", "a", 0.5, 1, channel=1)]
+    write_cuts(
+        MultiCut("ab", 0.0, 2.0, [0, 1], recording=a, supervisions=both),
+        mono("c", b, segment("C-1", "b", 0.2, 1, channel=1), start=0.3, duration=1.5, channel=1),
+    )
+
+
+@pytest.mark.parametrize("make", [stereo, stereo_cuts])
+def test_a_supervision_has_the_samples_of_its_channel(make: Callable[[], None]) -> None:
+    make()
+    cuts = read()
+    assert [cut.id for cut in cuts] == ["A-1", "B-1", "C-1"]
+    for found, channel in zip(cuts, (0, 1, 1), strict=True):
+        expected = NOISE[RATE // 2 : RATE // 2 + RATE, channel]
+        np.testing.assert_allclose(read_audio(found, RATE, "m"), expected, atol=1e-6)
+    write_set(Path("data"), "eval", [_with_session(cut) for cut in cuts], segmented=True)
+    assert validate(Path("data/eval")) == []
+    audio = read_table("data/eval/wav.scp")
+    assert list(audio) == ["a-0", "a-1", "b-1"]
+    assert audio["a-1"].startswith("sox ") and audio["a-1"].endswith(" remix 2 |")
+    assert len(list(RecordingSet.from_file("data/manifests/eval_recordings.jsonl.gz"))) == 2
+
+
+def _with_session(found: MonoCut) -> MonoCut:
+    (own,) = found.supervisions
+    return fastcopy(found, supervisions=[fastcopy(own, custom={"session": "s"})])
+
+
+@pytest.mark.parametrize("content", ["{", '{"id": "x"}', "[1, 2]", '{"type": "MonoCut"}'])
+def test_what_is_no_manifest_is_refused(content: str) -> None:
+    Path("m/cuts.jsonl").write_text(content + "\n")
+    with pytest.raises(InputError, match=r"cuts\.jsonl"):
+        read()
+
+
+def test_cuts_without_a_supervision_are_said(caplog: pytest.LogCaptureFixture) -> None:
+    a = recording("a")
+    write_cuts(mono("good", a, segment("A-1", "a", 0, 1)), mono("bare", a))
+    assert [cut.id for cut in read()] == ["A-1"]
+    assert "'bare'" in caplog.text
