@@ -211,7 +211,9 @@ def find_listed(place: str, table: Path) -> Path:
     """
     if os.path.isabs(place):
         if not os.path.exists(place):
-            raise InputError(f"{place}: no such file; restore it, or correct the path")
+            raise InputError(
+                f"{place}: no such file; restore it, correct the path, or run the stage that makes it"
+            )
         return Path(place)
     own = table.absolute().parent
     called = [os.getcwd(), *filter(None, [os.environ.get(STARTED_IN)])]
@@ -308,7 +310,7 @@ def read_columns(
         path: the file.
         layouts: that it may have.
         what: a line is, for messages.
-        remedy: for messages about lines that have none of them.
+        remedy: for messages about lines of another layout.
 
     Yields:
         Blocks of lines.
@@ -326,7 +328,7 @@ def read_columns(
             row = _first_unlike(block, layout)
             raise InputError(
                 f"{path}: line {start + row}: {block[row]!r} is not {what} in the format of line "
-                f"1, `{layout}`; write all lines alike"
+                f"1, `{layout}`; {remedy}"
             )
         yield parsed
         start += len(block)

@@ -187,7 +187,7 @@ class Trials:
             InputError: unreadable, empty, a line of another format than the first, a file that may
                 be of two formats, or a trial listed with both labels.
         """
-        columns = AllColumns(path, LISTS, "a trial", f"expected {FORMATS}")
+        columns = AllColumns(path, LISTS, "a trial", f"write all lines as {FORMATS}")
         if not columns.enroll:
             raise InputError(f"{path}: empty; a trial list has lines {FORMATS}")
         try:
@@ -342,7 +342,8 @@ def read_scores(path: Path | str) -> tuple[Trials, NDArray[np.float32]]:
 
 def read_score_columns(path: Path | str) -> tuple[AllColumns, NDArray[np.float32]]:
     """The columns of a score file, with or without ids, and its scores; see `read_scores`."""
-    columns = AllColumns(path, SCORES, "a score", f"expected {SCORE_FORMATS}")
+    remedy = f"write all lines as {SCORE_FORMATS}, or score the list again"
+    columns = AllColumns(path, SCORES, "a score", remedy)
     if columns.scores is None:
         raise InputError(f"{path}: empty; a score file has lines `enroll test score`")
     return columns, columns.scores
