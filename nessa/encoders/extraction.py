@@ -16,12 +16,14 @@ from lhotse.cut import MonoCut
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from nessa.corpus.audio import check_decoder, reason
 from nessa.corpus.manifests import CutTable
 from nessa.encoders.arks import GivenEmbeddings
 from nessa.encoders.base import SpeakerModel
-from nessa.errors import InputError, watched_readers
+from nessa.errors import InputError, named, watched_readers
 from nessa.files import digest, read_json, write_json, write_table
 from nessa.kaldi.datadir import read_utt2spk
+from nessa.kaldi.directions import without_direction
 from nessa.kaldi.embeddings import Embeddings, merge_parts
 from nessa.kaldi.stamps import ModelStamp
 from nessa.progress import progress
@@ -31,6 +33,8 @@ BUCKET = 0.16  # seconds that the longest utterances of batches of one size may 
 BATCH_SECONDS = 60.0  # of audio; more would not fit a CPU's cache
 ALIGN = "align"  # the set by whose vectors given embeddings are told apart
 SKIPPED = "skipped"  # what was left out of an embeddings directory, and why
+FEWEST_ALIKE = 3  # utterances that one recording under several names does not explain
+OUT_OF_MEMORY = (MemoryError, torch.cuda.OutOfMemoryError)
 LITTLE = 0.2  # of the time for computing: a reader that takes less leaves all cores to the encoder
 
 
@@ -200,8 +204,11 @@ def extract(
 
     Raises:
         InputError: utterances are unreadable, of another sampling rate, too short, or their
-            embeddings are not finite; names the first, and says how many.
+            embeddings are not finite or zero; names the first, and says how many. Or, whether or
+            not they are skipped, what decodes them is missing, or all embeddings are the same.
     """
+    for cut in cuts:
+        check_decoder(cut)
     batches = _batches(cuts, batch_seconds)
     inputs = _Inputs(model, cuts, batches)
     matrix = np.zeros((len(cuts), model.dim), dtype=np.float32)
@@ -212,23 +219,51 @@ def extract(
             bad |= read.bad
             good = [index for index in indices if index not in read.bad]
             if good and (skipped is not None or not bad):  # else all that is wanted is their number
-                matrix[good] = _embed(model, [cuts[i] for i in good], read)
+                rows, failed = _embed(model, [cuts[i] for i in good], _split(read), skipped is None)
+                bad |= {good[place]: why for place, why in failed.items()}
+                matrix[good] = rows
             bar.update(len(indices))
-    for index in np.flatnonzero(~np.isfinite(matrix).all(axis=1)).tolist():
-        bad[index] = f"utterance {cuts[index].id!r}: embedding is not finite; is it silence?"
+    if skipped is not None or not bad:
+        embedded = [index for index in range(len(cuts)) if index not in bad]
+        _check_differ(model, matrix, embedded)
+        for index in embedded:
+            if fault := fault_of(matrix[index]):
+                bad[index] = f"utterance {cuts[index].id!r}: the embedding {fault}"
     if bad and skipped is None:
-        raise InputError(_refusal(bad, len(cuts)))
+        raise InputError(_refusal(bad, cuts))
     if bad and skipped is not None:
         skipped |= {cuts[index].id: bad[index] for index in sorted(bad)}
     kept = [index for index in range(len(cuts)) if index not in bad]
     return Embeddings([cuts[index].id for index in kept], matrix[kept] if bad else matrix)
 
 
-def _refusal(bad: Mapping[int, str], count: int) -> str:
-    if len(bad) == 1:
-        return f"{bad[min(bad)]}, or use --skip-bad"
-    others = f"{len(bad)} of {count} utterances cannot be used; the first: "
-    return f"{others}{bad[min(bad)]}, or use --skip-bad"
+def fault_of(embedding: np.ndarray) -> str | None:
+    """Why an embedding (D,) can be compared with none; None where it can."""
+    if not np.isfinite(embedding).all():
+        return "is not finite"
+    if len(without_direction(embedding[None])):
+        return "is zero, or beyond 1e-36 to 1e36, and has no direction"
+    if len(embedding) > 1 and (embedding == embedding[0]).all():
+        return f"has one value throughout ({embedding[0]:g})"
+    return None
+
+
+def _check_differ(model: SpeakerModel, matrix: np.ndarray, rows: list[int]) -> None:
+    """Refuse a model that gives all utterances one embedding, even where bad ones are skipped."""
+    if len(rows) >= FEWEST_ALIKE and (matrix[rows] == matrix[rows[0]]).all():
+        what = fault_of(matrix[rows[0]])
+        raise InputError(
+            f"model {model.name!r} gives one and the same embedding for all {len(rows)} utterances"
+            f"{f' ({what})' if what else ''}; is it the right model, and the right output of it?"
+        )
+
+
+def _refusal(bad: Mapping[int, str], cuts: list[MonoCut]) -> str:
+    first = bad[min(bad)]
+    if len(bad) > 1:
+        ids = named([cuts[index].id for index in sorted(bad)])
+        first = f"{len(bad)} of {len(cuts)} utterances cannot be used: {ids}; the first: {first}"
+    return f"{first}; mend or remove it, or leave it out by `nessa extract --skip-bad`"
 
 
 @contextmanager
@@ -310,16 +345,32 @@ def _split(read: _Read) -> list[Tensor]:
     return list(read.inputs.split(read.lengths))
 
 
-def _embed(model: SpeakerModel, cuts: list[MonoCut], read: _Read) -> np.ndarray:
-    """The embeddings (B, D) of a batch; whatever error that raises names its utterances."""
+def _embed(
+    model: SpeakerModel, cuts: list[MonoCut], inputs: list[Tensor], strict: bool
+) -> tuple[np.ndarray, dict[int, str]]:
+    """The embeddings (B, D) of a batch, and what is wrong with some of its utterances.
+
+    A batch that fails is embedded utterance by utterance, to find those that make it fail.
+
+    Raises:
+        Exception: of any library, where memory ends, or, if `strict`, where a model fails other
+            than by an InputError; a note names the utterances.
+    """
     try:
-        return model.embed(_split(read)).numpy()
-    except Exception as error:  # of any library
-        batch = f"utterances {', '.join(cut.id for cut in cuts)}"
-        if isinstance(error, InputError):
-            raise InputError(f"{batch}: {error}") from error
-        error.add_note(f"raised by model {model.name!r} for {batch}")
+        return model.embed(inputs).numpy(), {}
+    except OUT_OF_MEMORY:
         raise
+    except Exception as error:  # of any library
+        if strict and not isinstance(error, InputError):
+            batch = ", ".join(cut.id for cut in cuts)
+            error.add_note(f"raised by model {model.name!r} for utterances {batch}")
+            raise
+        if len(cuts) > 1:
+            parts = [_embed(model, [c], [i], strict) for c, i in zip(cuts, inputs, strict=True)]
+            failed = {row: part[1][0] for row, part in enumerate(parts) if part[1]}
+            return np.concatenate([part[0] for part in parts]), failed
+        why = f"utterance {cuts[0].id!r}: {reason(error)}"
+        return np.zeros((1, model.dim), np.float32), {0: why}
 
 
 def _batches(cuts: list[MonoCut], batch_seconds: float) -> list[list[int]]:

@@ -32,6 +32,7 @@ class OnnxConfig(PretrainedConfig):
 
     file: str
     features: FeatureConfig = WESPEAKER_FEATURES
+    output: str | None = None  # that holds the embeddings, of a file with several
 
 
 class OnnxModel(SpeakerModel):
@@ -56,13 +57,14 @@ class OnnxModel(SpeakerModel):
         self._session = _open(self._path)
         self._input = self._check_input(config.features.num_filters)
         self._one_by_one = self._input.shape[0] == 1
+        outputs = [output.name for output in self._session.get_outputs()]
+        self._output = self._choose_output(outputs, config.output)
         self.dim = self._find_dim(config.features.num_filters)
-        self.fingerprint = digest(
-            [
-                hashlib.sha256(self._path.read_bytes()).hexdigest(),
-                config.features.model_dump(mode="json"),
-            ]
-        )
+        described = [
+            hashlib.sha256(self._path.read_bytes()).hexdigest(),
+            config.features.model_dump(mode="json"),
+        ]
+        self.fingerprint = digest([*described, *([self._output] if len(outputs) > 1 else [])])
 
     def read(self, cut: MonoCut) -> Tensor:
         """Features, shape (T, F)."""
@@ -81,9 +83,10 @@ class OnnxModel(SpeakerModel):
         return torch.cat([torch.from_numpy(self._run(part.numpy())) for part in parts])
 
     def _run(self, features: np.ndarray) -> np.ndarray:
-        """(B, T, F) -> (B, D), by the model's first output."""
+        """(B, T, F) -> (B, D)."""
+        given = {self._input.name: features.astype(np.float32)}
         try:
-            return self._session.run(None, {self._input.name: features.astype(np.float32)})[0]
+            return self._session.run([self._output], given)[0]
         except Exception as error:  # onnxruntime's own types
             raise InputError(
                 f"{self._path}: fails on features of shape {_as_text(features.shape)}: "
@@ -113,13 +116,33 @@ class OnnxModel(SpeakerModel):
             )
         return first
 
+    def _choose_output(self, names: list[str], wanted: str | None) -> str:
+        if wanted is None and len(names) == 1:
+            return names[0]
+        if wanted not in names:
+            lacking = "name one" if wanted is None else f"none is {wanted!r}"
+            raise InputError(
+                f"{self._path}: has {len(names)} outputs ({', '.join(names)}), {lacking}: key "
+                "`output` of the encoder"
+            )
+        return wanted
+
     def _find_dim(self, num_filters: int) -> int:
-        noise = np.random.default_rng(0).standard_normal((1, PROBE_FRAMES, num_filters))
-        shape = self._run(noise).shape
+        rng = np.random.default_rng(0)
+        first, second = (
+            self._run(rng.standard_normal((1, PROBE_FRAMES, num_filters))) for _ in range(2)
+        )
+        shape = first.shape
         if len(shape) != 2 or shape[0] != 1:
             raise InputError(
-                f"{self._path}: expected embeddings (batch, dimension) as the first output, found "
-                f"shape {_as_text(shape)} for one utterance; export the model so"
+                f"{self._path}: expected embeddings (batch, dimension) as output "
+                f"{self._output!r}, found shape {_as_text(shape)} for one utterance; export the "
+                "model so"
+            )
+        if np.array_equal(first, second):
+            raise InputError(
+                f"{self._path}: output {self._output!r} is the same for different features; name "
+                "another one (key `output` of the encoder), or export the model again"
             )
         return shape[1]
 

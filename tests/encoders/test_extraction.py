@@ -4,15 +4,18 @@ import os
 import shutil
 import signal
 from pathlib import Path
+from typing import Any
 
 import kaldi_native_io
 import numpy as np
 import pytest
 import soundfile
 import torch
+from lhotse.cut import MonoCut
 
 from nessa.corpus.audio import read_audio
 from nessa.encoders import build, load_model, parse_settings, save_model
+from nessa.encoders.base import SpeakerModel
 from nessa.encoders.extraction import extract, extract_shard, merge_shards
 from nessa.errors import InputError
 from nessa.files import read_table
@@ -248,3 +251,63 @@ def test_another_sampling_rate_is_refused(model, data: Path) -> None:
 def test_a_missing_manifest_is_named(model, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"eval_cuts\.jsonl\.gz: no such manifest"):
         extract_shard(model, tmp_path, "eval", tmp_path / "out", 1, 1, 20.0)
+
+
+class Whimsical(SpeakerModel):
+    """Embeds noise; fails on some utterances, alone and in batches."""
+
+    name, fingerprint, dim = "whimsical", "f" * 64, 4
+
+    def __init__(self, faults: dict[int, Any]) -> None:
+        self.faults = faults  # number of samples of an utterance -> what becomes of it
+
+    def read(self, cut: MonoCut) -> torch.Tensor:
+        return read_audio(cut, 16000, self.name)
+
+    def embed(self, inputs: list[torch.Tensor]) -> torch.Tensor:
+        rows = []
+        for samples in inputs:
+            fault = self.faults.get(len(samples), samples[:4])
+            if isinstance(fault, Exception):
+                raise fault
+            rows.append(torch.as_tensor(fault, dtype=torch.float32))
+        return torch.stack(rows)
+
+
+FAULTS = {
+    "nan": ([1, float("nan"), 0, 0], "is not finite"),
+    "zero": ([0, 0, 0, 0], "is zero"),
+    "tiny": ([1e-38, 0, 0, 1e-39], "has no direction"),
+    "huge": ([3e38, 1, 1, 1], "has no direction"),
+    "constant": ([0.5, 0.5, 0.5, 0.5], "has one value throughout"),
+    "refused": (InputError("28 frames, the network needs 50"), "28 frames"),
+    "failed": (RuntimeError("kernel size can't be greater"), "kernel size"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_one_bad_utterance_never_fails_a_batch(data: Path, fault: str) -> None:
+    cuts, (what, told) = cuts_of(data), FAULTS[fault]
+    model = Whimsical({cuts[2].num_samples: what})
+    skipped: dict[str, str] = {}
+    found = extract(model, cuts, batch_seconds=1000.0, skipped=skipped)
+    assert found.keys == [cut.id for cut in cuts if cut is not cuts[2]]
+    assert list(skipped) == [cuts[2].id] and told in skipped[cuts[2].id]
+    if fault != "failed":
+        with pytest.raises(InputError, match=rf"^utterance '{cuts[2].id}': .*{told}"):
+            extract(model, cuts, batch_seconds=1000.0)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), torch.cuda.OutOfMemoryError("out of memory")])
+def test_where_memory_ends_no_utterance_is_called_bad(data: Path, error: Exception) -> None:
+    cuts = cuts_of(data)
+    with pytest.raises(type(error)):
+        extract(Whimsical({cuts[2].num_samples: error}), cuts, skipped={})
+
+
+@pytest.mark.parametrize("value", [[0, 0, 0, 0], [1, 2, 3, 4], [0.5, 0.5, 0.5, 0.5]])
+def test_a_model_that_gives_one_embedding_is_refused(data: Path, value: list[float]) -> None:
+    cuts = cuts_of(data)
+    model = Whimsical({cut.num_samples: value for cut in cuts})
+    with pytest.raises(InputError, match="'whimsical' gives one and the same embedding for all 12"):
+        extract(model, cuts, skipped={})

@@ -341,6 +341,57 @@ def test_onnx_models_of_another_shape_are_refused(
     assert not (tmp_path / "m").exists()
 
 
+def many_outputs(path: Path, operators: dict[str, list[str]]) -> Path:
+    """A network whose outputs are made of its mean over time, `mean`."""
+    axes = helper.make_tensor("axes", TensorProto.INT64, [1], [1])
+    zero = helper.make_tensor("zero", TensorProto.FLOAT, [1], [0.0])
+    nodes = [helper.make_node("ReduceMean", ["feats", "axes"], ["mean"], keepdims=0)]
+    nodes += [helper.make_node(kind, own, [name]) for name, (kind, *own) in operators.items()]
+    feats = helper.make_tensor_value_info(*FEATS)
+    outputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [None, None]) for n in operators]
+    graph = helper.make_graph(nodes, "g", [feats], outputs, initializer=[axes, zero])
+    opset = [helper.make_opsetid("", 18)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), path)
+    return path
+
+
+OUTPUTS = {
+    "emb_a": ["Mul", "mean", "zero"],
+    "emb": ["Neg", "mean"],
+    "logits": ["Abs", "mean"],
+}
+
+
+@pytest.mark.parametrize("names", [["emb_a", "emb"], ["logits", "emb"], ["emb", "logits", "emb_a"]])
+def test_one_of_several_onnx_outputs_is_named(
+    cuts: list[MonoCut], tmp_path: Path, names: list[str]
+) -> None:
+    path = many_outputs(tmp_path / "m.onnx", {name: OUTPUTS[name] for name in names})
+
+    def config(output: str | None) -> OnnxConfig:
+        return OnnxConfig(pretrained="onnx", file=str(path), output=output)
+
+    for wanted, told in ((None, "name one"), ("embs", "none is 'embs'")):
+        with pytest.raises(InputError, match=rf"{len(names)} outputs .*{told}.*key `output`"):
+            save_pretrained(tmp_path / "m", config(wanted))
+    model = loaded(tmp_path / "m", config("emb"))
+    features = [model.read(cut) for cut in cuts[:2]]
+    expected = -np.stack([f.mean(dim=0).numpy() for f in features])
+    np.testing.assert_allclose(model.embed(features).numpy(), expected, atol=1e-4)
+    if "logits" in names:
+        other = loaded(tmp_path / "other", config("logits"))
+        assert other.fingerprint != model.fingerprint
+
+
+@pytest.mark.parametrize("operator", [["Mul", "mean", "zero"], ["Sign", "zeros"], ["Exp", "zeros"]])
+def test_an_onnx_output_that_never_changes_is_refused(tmp_path: Path, operator: list[str]) -> None:
+    both = {"zeros": ["Mul", "mean", "zero"], "emb": operator}
+    path = many_outputs(tmp_path / "m.onnx", both)
+    with pytest.raises(InputError, match="'emb' is the same for different features"):
+        config = OnnxConfig(pretrained="onnx", file=str(path), output="emb")
+        save_pretrained(tmp_path / "m", config)
+
+
 def test_onnx_features_that_a_model_fails_on_are_named(tmp_path: Path) -> None:
     path = onnx_model(tmp_path / "m.onnx", [FEATS])
     model = loaded(tmp_path / "m", OnnxConfig(pretrained="onnx", file=str(path)))
