@@ -212,7 +212,8 @@ def find_listed(place: str, table: Path) -> Path:
     if os.path.isabs(place):
         if not os.path.exists(place):
             raise InputError(
-                f"{place}: no such file; restore it, correct the path, or run the stage that makes it"
+                f"{place}: no such file; restore it, correct the path, or run the stage that "
+                "makes it"
             )
         return Path(place)
     own = table.absolute().parent

@@ -9,6 +9,7 @@ within a second and 200 MB. The same KIND, SEED and number always give the same 
 
 import contextlib
 import gzip
+import io
 import json
 import os
 import re
@@ -25,6 +26,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import kaldi_native_io
+import kaldiio
 import numpy as np
 import soundfile
 import torch
@@ -32,7 +35,10 @@ from lhotse.cut import MonoCut
 
 from nessa.alignment import ProcrustesAligner, load
 from nessa.corpus.audio import read_audio, read_audio_header
+from nessa.corpus.listed import GivenMatrix, read_listed_header
 from nessa.corpus.manifests import CutTable
+from nessa.corpus.profiles import GivenTrials
+from nessa.corpus.tables import validate_tables
 from nessa.encoders import build, load_model, save_model
 from nessa.encoders.config import FeatureConfig, LossConfig
 from nessa.encoders.distributed import Processes
@@ -40,7 +46,7 @@ from nessa.encoders.onnx import OnnxConfig, OnnxModel
 from nessa.encoders.tdnn import XVectorConfig
 from nessa.encoders.training import CHECKPOINT, Training
 from nessa.errors import InputError
-from nessa.files import read_json, write_json
+from nessa.files import read_json, read_table, write_json, write_table
 from nessa.kaldi.datadir import read_utt2spk
 from nessa.kaldi.embeddings import Embeddings
 from nessa.kaldi.lazy import NotStorableError, StoredVectors
@@ -369,6 +375,94 @@ class MapKind(Kind):
         assert found == {words[0]: words[1:] for words in lines if words}
 
 
+class SegmentsKind(Kind):
+    """A data directory of which one table is damaged."""
+
+    tokens = (b" -1", b" nan ", b" inf", b"1e5", b"rec 0 1", b"-0", b"u1 rec 0 0.5\n")
+    name = "segments"
+
+    def make(self) -> list[bytes]:
+        utt2spk = {f"s-u{n}": "s" for n in range(4)}
+        write_table(self.folder / "utt2spk", utt2spk)
+        write_table(self.folder / "text", dict.fromkeys(utt2spk, "hello there"))
+        (self.folder / "rec.wav").touch()
+        (self.folder / "wav.scp").write_text("rec rec.wav\n")
+        lines = [f"s-u{n} rec {n / 2} {n / 2 + 1}\n" for n in range(4)]
+        return ["".join(lines).encode(), "".join(lines).replace(" 2.5\n", " -1\n").encode()]
+
+    def read(self) -> None:
+        if problems := validate_tables(self.folder):
+            raise InputError("\n".join(problems))
+        for utterance, recording, start, end in plain_lines(self.path):
+            assert utterance in ("s-u0", "s-u1", "s-u2", "s-u3") and recording == "rec"
+            assert 0 <= float(start) < float(end) or float(end) == -1
+
+
+class ProfilesKind(Kind):
+    """Trials of profiles; the enrollment map is damaged."""
+
+    tokens = (b"m1 s-0\n", b" s-0", b" t-0", b"s-0 s-0\n", b"m1", b"m2")
+    name = "enroll_map"
+
+    def make(self) -> list[bytes]:
+        self.utt2spk = {f"{s}-{n}": s for s in "st" for n in range(4)}
+        (self.folder / "trials").write_text("m1 s-3 1\nm2 s-3 0\ns-0 t-2 0\n")
+        return [b"m1 s-0 s-1\nm2 t-0\n", b"m1 s-0\nm2 t-0 t-1\ns-0 s-0\nm3 t-1 t-2\n"]
+
+    def read(self) -> None:
+        given = GivenTrials.read(self.folder, self.utt2spk, [self.folder / "trials"])
+        given.check(self.utt2spk)
+        members = {name: utterances for name, *utterances in plain_lines(self.path)}
+        assert given.profiles == {name: members[name] for name in ("m1", "m2")}
+        assert {u[0] for u in members["m1"]} | {u[0] for u in members["m2"]} <= {"s", "t"}
+        assert "s-3" not in members["m1"]
+
+
+class FeaturesKind(Kind):
+    tokens = (b"[0:4]", b"[0:0]", b"[4:0]", b"[0:99]", b"[,0:1]", b"[0:4,0:2]", b":0",
+              b":2", b"/dev/zero", b"/dev/zero:4", b"/proc/self/mem:99", b" |", b"[0:1]|", b"-")  # fmt: skip
+    name = "feats.scp"
+
+    def make(self) -> list[bytes]:
+        ark = self.folder / "f.ark"
+        matrix = np.arange(40, dtype=np.float32).reshape(10, 4)
+        kaldiio.save_ark(str(ark), {"a": matrix, "b": matrix}, scp=str(self.folder / "f.scp"))
+        lines = (self.folder / "f.scp").read_text()
+        return [lines.encode(), lines.replace(f"{self.folder}/", "").encode(),
+                lines.replace("\n", "[2:5]\n").encode()]  # fmt: skip
+
+    def read(self) -> None:
+        for place in read_table(self.path).values():
+            found = GivenMatrix.find(place, self.path)
+            matrix = kaldi_native_io.FloatMatrix.read(found.place).numpy()
+            assert matrix.shape == (found.rows, found.columns)
+
+
+class WavArkKind(Kind):
+    tokens = (b"RIFF", b"AUDIO\4", b"AUDIO\xff", b"\xff\xff\xff\x7f", b"fLaC", *HEADERS)
+    name = "w.ark"
+
+    def make(self) -> list[bytes]:
+        sound = (8000 * np.sin(np.arange(1600) / 9)).astype(np.int16)
+        contents = []
+        for options in ({}, {"write_function": "soundfile", "write_kwargs": {"format": "flac"}}):
+            kaldiio.save_ark(str(self.path), {"a": (16000, sound), "b": (8000, sound)}, **options)
+            contents.append(self.path.read_bytes())
+        return contents
+
+    def read(self) -> None:
+        header = read_listed_header("w.ark:2", self.folder / "wav.scp")
+        data = self.path.read_bytes()[2:]
+        if data.startswith(b"AUDIO"):
+            width = data[5]
+            start, size = 6 + width, int.from_bytes(data[6 : 6 + width], "little")
+        else:
+            start, size = 0, 8 + int.from_bytes(data[4:8], "little")
+        data = data[start : start + size]
+        plain = soundfile.info(io.BytesIO(data))
+        assert (plain.samplerate, plain.channels) == (header.sampling_rate, 1)
+
+
 class SpeakersKind(Kind):
     name = "utt2spk"
 
@@ -585,6 +679,10 @@ KINDS: dict[str, type[Kind]] = {
     "trials": TrialsKind,
     "scores": ScoresKind,
     "enroll_map": MapKind,
+    "segments": SegmentsKind,
+    "profiles": ProfilesKind,
+    "features": FeaturesKind,
+    "wav-ark": WavArkKind,
     "utt2spk": SpeakersKind,
     "recipe": RecipeKind,
     "json": JsonKind,
