@@ -419,8 +419,8 @@ class ProfilesKind(Kind):
 
 
 class FeaturesKind(Kind):
-    tokens = (b"[0:4]", b"[0:0]", b"[4:0]", b"[0:99]", b"[,0:1]", b"[0:4,0:2]", b":0",
-              b":2", b"/dev/zero", b"/dev/zero:4", b"/proc/self/mem:99", b" |", b"[0:1]|", b"-")  # fmt: skip
+    tokens = (b"[0:4]", b"[0:0]", b"[4:0]", b"[0:99]", b"[,0:1]", b"[0:4,0:2]", b":0", b":2",
+              b"/dev/zero", b"/dev/zero:4", b"/proc/self/mem:99", b" |", b"-")  # fmt: skip
     name = "feats.scp"
 
     def make(self) -> list[bytes]:

@@ -22,6 +22,7 @@ def validate(directory: Path) -> None:
     Example: nessa validate recipes/mini/data
     """
     from nessa.corpus.durations import warn_of_durations
+    from nessa.corpus.tables import has_contents
     from nessa.corpus.validation import directories_of, validate
 
     directories = directories_of(directory)
@@ -30,7 +31,10 @@ def validate(directory: Path) -> None:
         raise InputError("\n".join(problems))
     warn_of_durations(directory)
     for each in directories:
-        click.echo(f"{each}: valid")
+        valid = "valid"
+        if (each / "utt2spk").exists() and not has_contents(each):
+            valid += ", for given embeddings (recipe arks): there is no wav.scp and no feats.scp"
+        click.echo(f"{each}: {valid}")
 
 
 @click.command()

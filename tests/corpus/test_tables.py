@@ -1,15 +1,22 @@
 """Tables as Kaldi's users have them: `nessa validate` and stage prepare give the same verdict."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import kaldiio
+import numpy as np
 import pytest
+import soundfile
+from lhotse.kaldi import load_kaldi_data_dir
 
 from nessa.corpus.tables import parse_segment, validate_tables
 from nessa.corpus.validation import validate
 from nessa.files import read_table, write_table
-from tests.kaldi_corpora import write_audio_dir
-from tests.local.test_kaldi_dir import Own, own, programs  # noqa: F401
+from tests.conftest import Command
+from tests.kaldi_corpora import write_audio_dir, write_feature_dir
+from tests.local.test_kaldi_dir import GIVEN, Own, own, programs  # noqa: F401
+from tests.speech import read_cuts
 
 Change = Callable[[Path], object]
 
@@ -201,10 +208,82 @@ def test_segments_are_parsed() -> None:
             parse_segment(line)
 
 
-def test_a_directory_of_given_embeddings_needs_speakers_alone(tmp_path: Path) -> None:
+def test_text_is_kept_for_lhotse(own: Own, kaldi: Path) -> None:  # noqa: F811
+    words = {u: f"word {n}" if n % 3 else "" for n, u in enumerate(read_table(kaldi / "utt2spk"))}
+    (kaldi / "text").write_text("".join(f"{u}\t{text}\n" for u, text in words.items()))
+    done = own.prepare(data=kaldi)
+    assert done.status == 0, done
+    made = read_table(own.data / "eval/text", empty=True)
+    assert made and made.items() <= words.items()
+    assert validate(own.data / "eval") == []
+    _, supervisions, _ = load_kaldi_data_dir(own.data / "eval", 16000)
+    assert supervisions is not None
+    assert {segment.id: segment.text for segment in supervisions} == made
+    (kaldi / "text").unlink()
+    assert own.prepare(data=kaldi).status == 0
+    assert not (own.data / "eval/text").exists()
+
+
+@pytest.mark.parametrize("vad", [True, False])
+def test_that_a_vad_is_not_applied_is_said(own: Own, vad: bool) -> None:  # noqa: F811
+    write_feature_dir(own.folder / "mine", 12, 4, frames=50, dim=7)
+    if vad:
+        shutil.copy(own.folder / "mine/feats.scp", own.folder / "mine/vad.scp")
+    done = own.prepare(data=own.folder / "mine", encoder=GIVEN)
+    assert done.status == 0, done
+    assert ("vad.scp is not applied" in done.out) == vad
+
+
+RANGES = {
+    "absolute": lambda place: place + "[0:29]",
+    "beside the table": lambda place: Path(place).name + "[5:34]",
+    "by another way": lambda place: place.replace("feats.ark", "../mine/feats.ark") + "[20:49]",
+}
+
+
+@pytest.mark.parametrize("kind", RANGES)
+def test_ranges_and_relative_places_of_features_are_prepared(
+    own: Own,  # noqa: F811
+    kind: str,
+) -> None:
+    mine, place = own.folder / "mine", RANGES[kind]
+    utt2spk = write_feature_dir(mine, 12, 4, frames=50, dim=7)
+    whole = read_table(mine / "feats.scp")
+    write_table(mine / "feats.scp", {utt: place(where) for utt, where in whole.items()})
+    assert validate(mine) == []
+    done = own.prepare(data=mine, encoder=GIVEN)
+    assert done.status == 0, done
+    assert own.table("utt2spk") == utt2spk
+    first = int(place("x").partition("[")[2].partition(":")[0])
+    for cut in read_cuts(own.data, "eval"):
+        expected = kaldiio.load_mat(whole[cut.id])[first : first + 30]
+        np.testing.assert_array_equal(cut.load_features(), expected)
+        assert cut.duration == pytest.approx(0.3)
+    assert validate(own.data / "eval") == []
+
+
+def test_recordings_in_arks_are_prepared_and_read(own: Own) -> None:  # noqa: F811
+    mine = own.folder / "mine"
+    utt2spk = write_audio_dir(mine, range(12))
+    wav = read_table(mine / "wav.scp")
+    sounds = {utt: (16000, soundfile.read(place, dtype="int16")[0]) for utt, place in wav.items()}
+    kaldiio.save_ark(str(mine / "w.ark"), sounds, scp=str(mine / "wav.scp"))
+    text = (mine / "wav.scp").read_text()
+    (mine / "wav.scp").write_text(text.replace(f"{mine}/", ""))
+    assert validate(mine) == []
+    done = own.prepare(data=mine)
+    assert done.status == 0, done
+    assert own.table("utt2spk") == utt2spk
+    for cut in read_cuts(own.data, "eval"):
+        np.testing.assert_array_equal(cut.load_audio()[0] * 32768, sounds[cut.id][1])
+
+
+def test_a_directory_of_given_embeddings_needs_speakers_alone(
+    tmp_path: Path, nessa: Command
+) -> None:
     (tmp_path / "utt2spk").write_text("b/2.wav bob\na/1.wav ann\nann_2 ann\n")
     (tmp_path / "trials").write_text("1 a/1.wav ann_2\n0 b/2.wav ann_2\n")
-    assert validate(tmp_path) == []
+    assert "valid, for given embeddings (recipe arks)" in nessa("validate", tmp_path).out
     (tmp_path / "spk2utt").write_text("ann a/1.wav\n")
     (problem,) = validate(tmp_path)
     assert problem.startswith(f"{tmp_path}/spk2utt: not the inverse of utt2spk")
