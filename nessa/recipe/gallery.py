@@ -7,7 +7,9 @@ from numpy.typing import NDArray
 
 from nessa.alignment.base import Aligner
 from nessa.alignment.store import load
+from nessa.errors import about
 from nessa.files import Record
+from nessa.kaldi.datadir import map_of_list
 from nessa.kaldi.embeddings import Embeddings
 from nessa.metrics.roc import eer
 from nessa.recipe.config import Recipe
@@ -15,7 +17,8 @@ from nessa.recipe.layout import DEV, aligner_dir, embeddings_dir
 from nessa.recipe.systems import NESSA, System
 from nessa.scoring.calibration import Calibration
 from nessa.scoring.cosine import cosine_scores
-from nessa.trials import Trials, read_labeled
+from nessa.scoring.sides import enrolled_means
+from nessa.trials import Trials, read_enroll_map, read_labeled
 
 SHARES = np.linspace(0, 1, 11)  # of the profiles that are still the old model's
 DRAWS = 5  # random choices of those profiles; their mean EER is reported
@@ -64,9 +67,16 @@ def _scores(
     trials = read_labeled(set_dir / "trials")
     raw = {m: Embeddings.read(embeddings_dir(exp, m, set_dir.name)) for m in (new, old)}
     aligner.check_models(raw[new], raw[old])
+    enrolled, enroll_map = raw, map_of_list(set_dir / "trials", trials.enroll_index.names)
+    if enroll_map is not None:
+        own = read_enroll_map(enroll_map)
+        with about(enroll_map):
+            enrolled = {
+                model: enrolled_means(raw[model], own, trials.enroll_index.names) for model in raw
+            }
     profiles, tests = {}, {}
     for one, (enroll, runtime) in ((aligner, (new, old)), (aligner.mirrored(), (old, new))):
-        profiles[enroll], tests[runtime] = one.map_views(raw[enroll], raw[runtime])
+        profiles[enroll], tests[runtime] = one.map_views(enrolled[enroll], raw[runtime])
     return trials, {(e, r): cosine_scores(profiles[e], tests[r], trials) for e in raw for r in raw}
 
 

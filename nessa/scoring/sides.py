@@ -1,6 +1,6 @@
 """Trial lists on disk -> score files: cosine, AS-norm and calibration of two embeddings folders."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,9 +60,8 @@ class Sides:
         profiles = read_enroll_map(enroll_map)
         if profiles.keys() <= set(self.enroll.keys):
             return self
-        profiles |= {name: [name] for name in enrolled if name not in profiles}
         with about(enroll_map, self.paths[0]):
-            means = profile_means(self.enroll, profiles)
+            means = enrolled_means(self.enroll, profiles, enrolled)
         return Sides(means, self.runtime, (enroll_map, self.paths[1]))
 
     def as_norm(self, cohort: "Sides", top_n: int) -> AsNorm:
@@ -70,6 +69,18 @@ class Sides:
         _check_same_model(self.paths[1], self.runtime, cohort.paths[1], cohort.runtime)
         with about(*cohort.paths):
             return AsNorm(self.enroll, self.runtime, cohort.enroll, cohort.runtime, top_n)
+
+
+def enrolled_means(
+    embeddings: Embeddings, profiles: Mapping[str, Sequence[str]], enrolled: Sequence[str]
+) -> Embeddings:
+    """The means of profiles, and the embeddings of enrollment ids that are utterances.
+
+    Raises:
+        InputError: an utterance without an embedding.
+    """
+    alone = {name: [name] for name in enrolled if name not in profiles}
+    return profile_means(embeddings, {**profiles, **alone})
 
 
 def _check_same_model(path: Path, one: Embeddings, other_path: Path, other: Embeddings) -> None:

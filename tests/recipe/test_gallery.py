@@ -7,12 +7,15 @@ import pytest
 
 from nessa.alignment import NeuralAligner
 from nessa.errors import InputError
+from nessa.files import write_table
+from nessa.kaldi.datadir import GIVEN_MAP
 from nessa.kaldi.embeddings import Embeddings
 from nessa.metrics.roc import eer
 from nessa.recipe.config import Recipe
 from nessa.recipe.gallery import SHARES, mixed_gallery
 from nessa.report.plots import gallery_plot
 from nessa.scoring.cosine import cosine_scores
+from nessa.trials import Trials
 from tests.pairs import all_trials, two_views
 
 ENCODER = {"architecture": "tdnn", "channels": 8, "dim": 8, "steps": 1, "loss": {"type": "aam"}}
@@ -69,6 +72,19 @@ def test_the_ends_are_the_cells_and_the_middle_lies_between(recipe: Recipe, exp:
         assert curve[0] == pytest.approx(ends[0]) and curve[-1] == pytest.approx(ends[1])
         assert min(ends) - 0.03 <= min(curve) and max(curve) <= max(ends) + 0.03
     assert [r["old_share"] for r in records[: len(SHARES)]] == pytest.approx(list(SHARES))
+
+
+def test_profiles_of_given_trials_are_averaged_before_they_are_mapped(
+    recipe: Recipe, exp: Path
+) -> None:
+    """Profiles of one utterance each, under other names, change nothing."""
+    plain = mixed_gallery(recipe, exp, exp / "eval")
+    trials = Trials.read(exp / "eval/trials")
+    names = {name: f"profile-of-{name}" for name in trials.enroll_index.names}
+    renamed = Trials([names[e] for e in trials.enroll], trials.test, trials.labels)
+    renamed.write(exp / "eval/trials")
+    write_table(exp / "eval" / GIVEN_MAP, {profile: utt for utt, profile in names.items()})
+    assert mixed_gallery(recipe, exp, exp / "eval") == plain
 
 
 def test_the_curve_is_drawn_alike_twice(tmp_path: Path) -> None:
