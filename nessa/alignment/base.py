@@ -33,6 +33,7 @@ from nessa.scoring.cosine import cosine_scores
 DESCRIPTION = "aligner.json"
 ARRAYS = "aligner.safetensors"
 CALIBRATION = "calibration.json"
+SEAL = "sha256"  # of the description and the arrays: tells whether they belong together
 DETECTOR, SHIFT = "detector", "domain"  # begin the names of arrays that are not of the maps
 
 
@@ -273,17 +274,18 @@ class Aligner(ABC):
         arrays = {name: np.ascontiguousarray(array) for name, array in self.state().items()}
         for name in (DESCRIPTION, CALIBRATION):  # they do not describe the new arrays
             (directory / name).unlink(missing_ok=True)
+        content = save(arrays)
         with atomic_open(directory / ARRAYS, "wb") as file:
-            file.write(save(arrays))
+            file.write(content)
         if self.calibration is not None:
             write_json(directory / CALIBRATION, self.calibration.to_dict())
         description = {
             "kind": self.kind,
             "settings": self.settings,
             "fingerprints": list(self.fingerprints),
-            "fitting": self.fitting,
         }
-        write_json(directory / DESCRIPTION, description)
+        seal = {SEAL: seal_of(description, content)}
+        write_json(directory / DESCRIPTION, description | seal | {"fitting": self.fitting})
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """All arrays that `restore` takes: of the maps, the outlier detectors and the domains."""
@@ -368,6 +370,12 @@ class Aligner(ABC):
                 f"but the aligner was fitted on model {expected[:12]}; extract them with "
                 f"that model, or fit an aligner for this one"
             )
+
+
+def seal_of(description: Mapping[str, Any], arrays: bytes) -> str:
+    """sha256 (hex) of what an aligner is: kind, settings, fingerprints and its arrays."""
+    own = {name: description[name] for name in ("kind", "settings", "fingerprints")}
+    return digest([own, hashlib.sha256(arrays).hexdigest()])
 
 
 def _row_name(side: Side, row: int, keys: Sequence[str] | None) -> str:

@@ -4,8 +4,19 @@ import numpy as np
 import numpy.typing as npt
 from scipy.linalg import eigh, lstsq
 
-from nessa.alignment.views import Floats, Labels, Matrix, Rows, add_by_speaker, blocks
+from nessa.alignment.views import (
+    SIDES,
+    Floats,
+    Labels,
+    Matrix,
+    Rows,
+    Stacked,
+    add_by_speaker,
+    blocks,
+)
 from nessa.errors import InputError
+
+LEAST_WITHIN = 1e-5  # scatter within speakers, relative to that between them
 
 
 def cross_product(a: Rows, b: Rows) -> Floats:
@@ -61,7 +72,7 @@ def within_speakers(z: Rows, labels: Labels) -> tuple[Floats, Floats, npt.NDArra
         The scatter, a sum over rows, (D, D); the means, (S, D); rows per speaker, (S,).
 
     Raises:
-        InputError: no speaker has two utterances.
+        InputError: no speaker has two utterances, or none has two that differ.
     """
     counts = np.bincount(labels)
     if len(labels) == len(counts):
@@ -70,7 +81,22 @@ def within_speakers(z: Rows, labels: Labels) -> tuple[Floats, Floats, npt.NDArra
     for rows in blocks(len(z)):
         add_by_speaker(z[rows], labels[rows], sums)
     means = sums / counts[:, None]
-    return cross_product(z, z) - sums.T @ means, means, counts
+    between = sums.T @ means
+    scatter = cross_product(z, z) - between
+    _check_differ(scatter, between, "")
+    if isinstance(z, Stacked):
+        for view, side in zip(z.parts, SIDES, strict=True):
+            _check_differ(scatter[view, view], between[view, view], f" of the {side} model")
+    return scatter, means, counts
+
+
+def _check_differ(scatter: Floats, between: Floats, whose: str) -> None:
+    """Refuse a scatter (D, D) within speakers that is none, beside what rounding leaves."""
+    if not np.trace(scatter) > LEAST_WITHIN * np.trace(between):
+        raise InputError(
+            f"the embeddings{whose} of each align speaker are all the same; PLDA needs utterances "
+            "that differ: is one recording there under several names?"
+        )
 
 
 def shrunk(covariance: Floats, shrinkage: float) -> Floats:

@@ -4,15 +4,20 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file
+from safetensors.numpy import load as load_arrays
 
 from nessa.alignment import ALIGNERS
-from nessa.alignment.base import ARRAYS, CALIBRATION, DESCRIPTION, Aligner
+from nessa.alignment.base import ARRAYS, CALIBRATION, DESCRIPTION, SEAL, Aligner, seal_of
 from nessa.alignment.neural import NeuralAligner
+from nessa.alignment.views import SIDES
 from nessa.errors import InputError
 from nessa.files import read_json
 from nessa.scoring.calibration import read_calibration
+
+# What aligners raise where arrays are missing, or not of the shapes that belong together.
+UNFIT = (AttributeError, LookupError, RuntimeError, StopIteration, TypeError, ValueError)
 
 
 def aligner_class(kind: str) -> type[Aligner]:
@@ -38,27 +43,48 @@ def load(directory: Path | str) -> Aligner:
         )
     description = read_json(path)
     try:
-        arrays = load_file(arrays_path)
+        content = arrays_path.read_bytes()
+        arrays = load_arrays(content)
     except (SafetensorError, OSError) as error:
         raise InputError(f"{arrays_path}: cannot be read: {error}") from None
     if not _describes_an_aligner(description):
         raise InputError(f"{path}: does not describe an aligner; fit it again")
     if description["kind"] not in ALIGNERS:
         raise InputError(f"{path}: unknown kind of aligner {description['kind']!r}")
+    # Aligners of older versions have no seal.
+    if description.get(SEAL, seal := seal_of(description, content)) != seal:
+        raise InputError(
+            f"{path}: was changed since it was saved, or {ARRAYS} is another aligner's; restore "
+            "both, or fit it again"
+        )
     try:
         aligner = aligner_class(description["kind"])(**description["settings"])
     except (TypeError, InputError) as error:
         raise InputError(f"{path}: {error}; fit it again") from None
     try:
         aligner.restore(arrays, description["fingerprints"])
-    except (IndexError, KeyError, RuntimeError):
-        raise InputError(
-            f"{arrays_path}: not the arrays of such an aligner; fit it again"
-        ) from None
+        maps = _maps(aligner)
+    except UNFIT:
+        maps = False
+    if not maps:
+        raise InputError(f"{arrays_path}: not the arrays of such an aligner; fit it again")
     aligner.fitting = description.get("fitting", {})
     if (calibration := Path(directory) / CALIBRATION).is_file():
         aligner.calibration = read_calibration(calibration)
     return aligner
+
+
+def _maps(aligner: Aligner) -> bool:
+    """Whether both sides map something into one space."""
+    rng = np.random.default_rng(0)
+    dims = set()
+    for side in SIDES:
+        vectors = rng.standard_normal((2, aligner.input_dim(side))).astype(np.float32)
+        mapped = aligner.map_side(vectors, side)
+        if mapped.ndim != 2 or not np.isfinite(mapped).all():
+            return False
+        dims.add(mapped.shape[1])
+    return len(dims) == 1
 
 
 def _describes_an_aligner(description: Any) -> bool:
@@ -73,6 +99,7 @@ def _describes_an_aligner(description: Any) -> bool:
         and isinstance(fingerprints, list)
         and len(fingerprints) == 2
         and all(isinstance(one, str | None) for one in fingerprints)
+        and isinstance(description.get("fitting", {}), dict)
     )
 
 

@@ -85,6 +85,8 @@ class Stacked:
     def __init__(self, first: Rows, second: Rows) -> None:
         self._views = first, second
         self.shape = (len(first), first.shape[1] + second.shape[1])
+        border = first.shape[1]
+        self.parts = slice(border), slice(border, None)  # columns of the two
 
     def __len__(self) -> int:
         return self.shape[0]
