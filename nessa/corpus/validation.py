@@ -5,6 +5,7 @@ the features and the embeddings as well.
 """
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from operator import itemgetter
@@ -22,7 +23,7 @@ from nessa.kaldi.directions import without_direction
 from nessa.kaldi.embeddings import Embeddings, speaker_means
 
 DURATION_TOLERANCE = 0.05  # seconds between utt2dur and the audio
-FAULTS_TOLD = 3  # of those that may differ from file to file
+FIGURES = re.compile(r"[0-9.]+")
 MEAN_TOLERANCE = 1e-3  # largest difference of a speaker's mean from that of its utterances
 
 
@@ -92,11 +93,12 @@ def _audio_problems(directory: Path) -> Iterator[str]:
 
 
 def _by_reason(path: Path, faults: Mapping[str, str]) -> Iterator[str]:
-    """A line for each of the first faults, and one for all others."""
-    for name in list(faults)[:FAULTS_TOLD]:
-        yield f"{path}: {name!r}: {faults[name]}"
-    if len(faults) > FAULTS_TOLD:
-        yield f"{path}: and {len(faults) - FAULTS_TOLD} more that cannot be read"
+    """A line for each kind of fault, whatever its file and its figures."""
+    kinds: dict[str, list[str]] = {}
+    for name, fault in faults.items():
+        kinds.setdefault(FIGURES.sub("", fault.partition(": ")[2]), []).append(name)
+    for names in kinds.values():
+        yield f"{path}: {named(names)}: {faults[names[0]]}"
 
 
 def _unlike_most(values: Mapping[str, int]) -> tuple[int, list[str]]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 
@@ -95,6 +96,31 @@ def test_all_problems_are_told_at_once(audio: Path, nessa: Command) -> None:
     wav(audio).write_bytes(b"")
     soundfile.write(audio / "audio/spk001_rec0_0.wav", hum(5600), 8000)
     nessa("validate", audio).refused("spk000_rec0_0", "spk001_rec0_0")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(b"", "not readable"), (b"RIFF", "not readable"), (None, "no such file")],
+)
+def test_a_fault_of_all_recordings_is_one_line(
+    audio: Path, nessa: Command, content: bytes | None, said: str
+) -> None:
+    for place in (audio / "audio").iterdir():
+        place.unlink() if content is None else place.write_bytes(content)
+    done = nessa("validate", audio)
+    done.refused(said, "'spk000_rec0_0', 'spk000_rec0_1', 'spk000_rec1_0' and 9 more: ")
+    assert len(done.err.splitlines()) == 1
+
+
+def test_faults_of_two_kinds_are_two_lines(audio: Path, nessa: Command) -> None:
+    for number, place in enumerate(sorted((audio / "audio").iterdir())):
+        if number % 3 == 0:
+            place.write_bytes(b"")
+        elif number % 3 == 1:
+            soundfile.write(place, np.random.default_rng(1).random((800 + number, 2)), 16000)
+    done = nessa("validate", audio)
+    done.refused("and 1 more: ", "2 channels")
+    assert len(done.err.splitlines()) == 2
 
 
 def test_copies_and_sources_of_no_utterance(audio: Path, nessa: Command) -> None:
