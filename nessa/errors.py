@@ -68,6 +68,11 @@ def explained(program: str) -> Iterator[None]:
     except (MemoryError, BrokenExecutor) as error:
         what = "no memory left" if isinstance(error, MemoryError) else "a process was killed"
         _leave(EXIT_REFUSED, f"{program}: error: {what}{MEMORY_REMEDY}")
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's, of a GPU
+            raise
+        what = str(error).splitlines()[0]
+        _leave(EXIT_REFUSED, f"{program}: error: {what}; free the GPU, or use smaller batches")
 
 
 @contextlib.contextmanager

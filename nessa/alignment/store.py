@@ -51,12 +51,6 @@ def load(directory: Path | str) -> Aligner:
         raise InputError(f"{path}: does not describe an aligner; fit it again")
     if description["kind"] not in ALIGNERS:
         raise InputError(f"{path}: unknown kind of aligner {description['kind']!r}")
-    # Aligners of older versions have no seal.
-    if description.get(SEAL, seal := seal_of(description, content)) != seal:
-        raise InputError(
-            f"{path}: was changed since it was saved, or {ARRAYS} is another aligner's; restore "
-            "both, or fit it again"
-        )
     try:
         aligner = aligner_class(description["kind"])(**description["settings"])
     except (TypeError, InputError) as error:
@@ -68,6 +62,12 @@ def load(directory: Path | str) -> Aligner:
         maps = False
     if not maps:
         raise InputError(f"{arrays_path}: not the arrays of such an aligner; fit it again")
+    # Aligners of older versions have no seal.
+    if description.get(SEAL, seal := seal_of(description, content)) != seal:
+        raise InputError(
+            f"{path}: was changed since it was saved, or {ARRAYS} is another aligner's; restore "
+            "both, or fit it again"
+        )
     aligner.fitting = description.get("fitting", {})
     if (calibration := Path(directory) / CALIBRATION).is_file():
         aligner.calibration = read_calibration(calibration)

@@ -21,7 +21,7 @@ import soundfile
 from lhotse import CutSet, Recording, SupervisionSegment
 from lhotse.cut import Cut, MonoCut, append_cuts
 
-from nessa.corpus.audio import SHORTEST, reason
+from nessa.corpus.audio import SHORTEST, load_audio, reason
 from nessa.corpus.config import CopyConfig
 from nessa.corpus.manifests import CutTable, open_manifest
 from nessa.corpus.sets import COPIES, SOURCES, SetCounts, write_set
@@ -246,11 +246,13 @@ def _write(task: _Task) -> Recording | str:
     """Write a copy's audio; its recording, or why there is none."""
     rate = task.audio.sampling_rate
     try:
-        samples = task.audio.load_audio()[0]
+        samples = load_audio(task.audio)[0]
     except Exception as error:  # Lhotse's audio backends raise many types
         return reason(error)
     if len(samples) < SHORTEST * 0.01 * rate:
         return f"only {len(samples)} samples; too short for an embedding"
+    if not np.isfinite(samples).all():
+        return "samples are not finite"
     # Softer rather than clipped; models do not hear the level.
     samples = samples / max(1.0, np.abs(samples).max())
     encoded = io.BytesIO()
@@ -259,7 +261,10 @@ def _write(task: _Task) -> Recording | str:
     # Neither renamed nor fsynced: no table names it before all are written.
     with open(task.path, "wb") as file:
         file.write(encoded.getvalue())
-    return read_recording(task.name, task.path)
+    try:
+        return read_recording(task.name, task.path)
+    except InputError as error:  # of a part that is silent
+        return str(error)
 
 
 def _perturbed(

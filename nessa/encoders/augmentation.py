@@ -9,7 +9,13 @@ import numpy as np
 from lhotse import Recording, RecordingSet
 from lhotse.cut import Cut, MonoCut
 
-from nessa.corpus.audio import check_recording
+from nessa.corpus.audio import (
+    check_decoder,
+    check_recording,
+    load_audio,
+    read_audio,
+    reason,
+)
 from nessa.corpus.copies import random_part
 from nessa.encoders.config import AugmentationConfig
 from nessa.errors import InputError
@@ -102,10 +108,15 @@ class Augmenter:
 
 
 def _load(augmented: Cut, samples: int, cut: MonoCut) -> np.ndarray:
+    where = f"utterance {cut.id!r} ({cut.recording.sources[0].source}), or the noise or room drawn"
+    check_decoder(cut)
     try:
-        return np.resize(augmented.load_audio()[0], samples)
+        found = load_audio(augmented)[0]
     except Exception as error:  # Lhotse's audio backends raise many types
         raise InputError(
-            f"utterance {cut.id!r} ({cut.recording.sources[0].source}), or the noise or room drawn "
-            f"for it, cannot be read: {error}; repair or remove it"
+            f"{where} for it, cannot be read: {reason(error)}; repair or remove it"
         ) from None
+    if not np.isfinite(found).all():
+        read_audio(cut, cut.sampling_rate, "in training")  # says where in the file
+        raise InputError(f"{where} for it, has samples that are not finite; repair or remove it")
+    return np.resize(found, samples)

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
-from nessa.corpus.audio import reason
 from nessa.encoders.batches import Batch, TrainBatches, TrainSpeakers
+from nessa.encoders.checkpoints import damaged, fits, read_checkpoint
 from nessa.encoders.config import EncoderConfig
 from nessa.encoders.distributed import Processes, join_processes
 from nessa.encoders.features import FeatureExtractor
@@ -215,28 +215,20 @@ class Training:
         """
         if not path.is_file():
             return
-        try:
-            checkpoint = torch.load(path, weights_only=True, map_location=self.processes.device)
-            if checkpoint["identity"] != self._identity:
-                log.info("%s: of a training with other settings; starting anew", path)
-                return
-            self._restore(checkpoint)
-        except Exception as error:  # torch raises many types for files that are damaged
-            raise InputError(
-                f"{path}: damaged, or no checkpoint of ours ({reason(error)}); remove it, and the "
-                "training starts anew"
-            ) from None
-        log.info("%s: going on after step %d", path, len(self.losses))
-
-    def _restore(self, checkpoint: dict[str, Any]) -> None:
-        losses = checkpoint["losses"]
-        if not isinstance(losses, list) or not all(isinstance(loss, float) for loss in losses):
-            raise TypeError("losses are not numbers")
-        self.losses = losses
+        checkpoint = read_checkpoint(path)
+        if checkpoint["identity"] != self._identity:
+            log.info("%s: of a training with other settings; starting anew", path)
+            return
+        self.losses = checkpoint["losses"]
         if len(self.losses) > self._phases[0].steps:
             self._enter(1)
-        for name, part in self._parts().items():
+        parts = self._parts()
+        for name, part in parts.items():
+            if not fits(part, checkpoint.get(name)):
+                raise damaged(path, f"{name} is not that of this training")
+        for name, part in parts.items():  # what is raised now is not the file's fault
             part.load_state_dict(checkpoint[name])
+        log.info("%s: going on after step %d", path, len(self.losses))
 
     def write_losses(self, path: Path) -> None:
         """Write the loss of every step: `step loss`, tab-separated."""
