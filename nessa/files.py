@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import json
 import os
-import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,7 +24,6 @@ from nessa.errors import InputError
 BLOCK_BYTES = 2**22  # of a text file, read at once
 LONGEST_LINE = 2**25  # bytes
 _BLANKS = b" \t\r"
-_COLUMN = re.compile("[ \t]+")  # what Kaldi's tables have between their columns
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # of UTF-8, as some editors write it
 STARTED_IN = "NESSA_STARTED_IN"  # environment: where the user called run.sh, which goes elsewhere
 Record = dict[str, Any]  # one line of a table of results, as JSON has it
@@ -174,8 +172,11 @@ def read_table(path: Path | str, empty: bool = False) -> dict[str, str]:
     """
     table: dict[str, str] = {}
     for number, line in read_lines(path):
-        key, *rest = _COLUMN.split(line.strip(), maxsplit=1)
-        value = "".join(rest).strip()
+        line = line.strip()
+        key, _, value = line.partition(" ")
+        if "\t" in key:
+            key, _, value = line.partition("\t")
+        value = value.strip()
         if not key or not (value or empty):
             raise InputError(f"{path}: line {number}: expected `key value`, got {line!r}")
         if key.split() != [key]:
