@@ -13,8 +13,10 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from safetensors.numpy import save
 from torch import nn
+from torch.random import fork_rng
 
 from nessa.alignment.dev import DevSet, calibrate_on, judge
 from nessa.alignment.domains import Shifted, domain_shifts, shifted
@@ -111,7 +113,9 @@ class Aligner(ABC):
                 self.shifts[side] = domain_shifts(view, known) if known else {}
         fitted = self._centered_table(views)
         moved = dev and dev.moved(self.center_domains)
-        self._fit(fitted.enroll, fitted.runtime, fitted.labels, moved)
+        # Aligners seed torch's generators; the caller's go on as if nothing had been drawn.
+        with fork_rng(range(torch.cuda.device_count())):
+            self._fit(fitted.enroll, fitted.runtime, fitted.labels, moved)
         if dev is not None and moved is not None:
             sides = self.map_views(moved.enroll, moved.runtime)
             other = self.mirrored().map_views(moved.runtime, moved.enroll)

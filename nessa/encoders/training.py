@@ -8,12 +8,14 @@ with what the checkpoint holds a run that was killed ends with the same weights.
 import io
 import logging
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
+from torch.random import fork_rng
 from torch.utils.data import DataLoader
 
 from nessa.encoders.batches import Batch, TrainBatches, TrainSpeakers
@@ -132,13 +134,13 @@ class Training:
         self._phases = phases(config)
         self.steps = sum(phase.steps for phase in self._phases)
         self._features = FeatureExtractor(config.features).to(processes.device)
-        torch.manual_seed(config.seed)
-        encoder = build(config)
-        parameters = sum(weight.numel() for weight in encoder.parameters())
-        self._encoder = processes.synchronize_norms(encoder.to(processes.device))
-        # Buffers as well, or batch normalization would have other statistics than the weights.
-        self._average = AveragedModel(self._encoder, use_buffers=True)
-        self._phase = _Phase(self._phases[0], self._encoder, speakers, processes)
+        with _seeded(config.seed):
+            encoder = build(config)
+            parameters = sum(weight.numel() for weight in encoder.parameters())
+            self._encoder = processes.synchronize_norms(encoder.to(processes.device))
+            # Buffers as well, or batch normalization would have other statistics than the weights.
+            self._average = AveragedModel(self._encoder, use_buffers=True)
+            self._phase = _Phase(self._phases[0], self._encoder, speakers, processes)
         classes = self._phase.batches.classes
         log.info("%d speakers, %d classes, %d parameters", len(speakers), classes, parameters)
         self._bf16 = config.precision == "bf16" and processes.device.type == "cuda"
@@ -159,7 +161,8 @@ class Training:
     def _enter(self, index: int) -> None:
         if self._phase.config != self._phases[index]:
             log.info("fine-tuning for %d steps", self._phases[index].steps)
-            self._phase = self._phase.followed_by(self._phases[index])
+            with _seeded(self.config.seed):
+                self._phase = self._phase.followed_by(self._phases[index])
 
     def _load(self, steps: range, workers: int) -> Iterable[Batch]:
         loader = DataLoader(
@@ -298,6 +301,14 @@ class _Objective(nn.Module):
         # A margin of a few hundredths is lost in the digits of bf16.
         with torch.autocast(embeddings.device.type, enabled=False):
             return self.criterion(embeddings, labels, done)
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seed torch's generators meanwhile; the caller's go on as if nothing had been drawn."""
+    with fork_rng(range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        yield
 
 
 def _already_trained(output: Path, stamp: dict[str, Any]) -> bool:
