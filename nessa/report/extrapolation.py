@@ -45,7 +45,7 @@ def speakers_needed(records: Sequence[Record]) -> str | None:
     for what, gain in wanted.items():
         if gains[-1] >= gain:
             first = next(v for v, g in zip(values, gains, strict=True) if g >= gain)
-            reached.append(f"{what}: reached by {first:,.0f}")
+            reached.append(f"{what}: reached with {first:,.0f}")
             continue
         error = without + per_gain * gain
         counts = [float(np.exp((np.log(error) - b) / a)) for a, b in lines] if error > 0 else []

@@ -31,7 +31,7 @@ def test_a_power_law_is_followed_to_where_it_meets_not_updating_and_the_claim() 
 def test_what_was_reached_is_not_extrapolated() -> None:
     found = speakers_needed(curve(lambda n: 0.6 * n**-0.35, [500, 1000, 2000, 4000]))
     assert found is not None
-    assert "not updating: reached by 1,000" in found and "gain: reached by 2,000" in found
+    assert "not updating: reached with 1,000" in found and "gain: reached with 2,000" in found
 
 
 def test_a_curve_that_bends_gives_a_range() -> None:
