@@ -23,7 +23,8 @@ from nessa.corpus.copies import FOLDER, Background, add_copies, remove_copies
 from nessa.corpus.manifests import read_background
 from nessa.corpus.sets import SetCounts, write_set, write_skipped
 from nessa.corpus.utterances import Utterance, make_cuts, read_recording
-from nessa.errors import explained
+from nessa.encoders.kinds import sampling_rates
+from nessa.errors import InputError, explained
 from nessa.files import write_table
 from nessa.kaldi.datadir import GIVEN_MAP, read_utt2spk
 from nessa.recipe.config import Recipe
@@ -114,6 +115,7 @@ def write_cuts(
         InputError: see `write_set` and `TrialList.among`.
     """
     directory = arguments.output / name
+    cuts = of_models_rate(cuts, arguments, skipped)
     counts = write_set(arguments.output, name, cuts, segmented=segmented)
     found = counts.utterances + len(skipped)
     if name == "align":
@@ -148,6 +150,27 @@ def profiles_among(
         if lost := len(utterances) - len(kept[profile]):
             skipped[profile] = f"profile, {lost} of whose {len(utterances)} utterances were skipped"
     return {profile: utterances for profile, utterances in kept.items() if utterances}
+
+
+def of_models_rate(
+    cuts: Iterable[MonoCut], arguments: Arguments, skipped: dict[str, str]
+) -> Iterator[MonoCut]:
+    """Refuse or leave out what no model takes, rather than stop at it in a later stage.
+
+    Models that take different rates are not judged here.
+    """
+    rates = sampling_rates(arguments.recipe.encoders)
+    for cut in cuts:
+        if len(rates) == 1 and cut.has_recording and cut.sampling_rate not in rates:
+            told = (
+                f"utterance {cut.id!r}: sampled at {cut.sampling_rate} Hz, the recipe's models "
+                f"take {min(rates)} Hz; resample it"
+            )
+            if not arguments.skip_bad:
+                raise InputError(f"{told}, or use --skip-bad")
+            skipped[cut.id] = told
+        else:
+            yield cut
 
 
 def make_copies(arguments: Arguments, skipped: dict[str, str]) -> SetCounts:

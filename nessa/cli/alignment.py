@@ -46,8 +46,8 @@ def align(
     With --by-speaker, utterances of a speaker that only one model has are paired with those that
     only the other has. They teach less than utterances that both models have.
 
-    Memory: 1.5 times the embeddings; for NESSA on embeddings larger than half of the memory,
-    60 bytes per utterance and 6 kB per speaker.
+    Memory: twice the embeddings, for PLDA five times; for NESSA on embeddings larger than half of
+    the memory, 60 bytes per utterance and 6 kB per speaker.
 
     Example: nessa align --recipe recipes/mini/exp/recipe.yaml --aligner nessa
     --enroll recipes/mini/exp/embeddings/new --runtime recipes/mini/exp/embeddings/old

@@ -109,7 +109,8 @@ def extract(
 
     Given embeddings (a model of kind arks) are imported by --merge. With --skip-bad,
     OUTPUT/<set>/skipped lists the skipped utterances with their reasons.
-    Memory: one batch of audio and the embeddings of a shard; with --merge, those of a set.
+    Memory: one batch of audio and the embeddings of a shard; with --merge, those of a set. An
+    utterance is embedded as a whole: one of two hours takes 6 GB.
 
     Example: nessa extract --encoder recipes/mini/exp/encoders/old --data recipes/mini/data
     --set eval --output embeddings

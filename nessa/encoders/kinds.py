@@ -52,6 +52,23 @@ def class_of(settings: Mapping[str, Any], place: str = "") -> Any:
     return getattr(import_module(module), found)
 
 
+def sampling_rates(encoders: Mapping[str, Mapping[str, Any]]) -> set[int]:
+    """The sampling rates (Hz) of the audio that some models take, as far as settings say them.
+
+    Args:
+        encoders: settings of models by their names; see `class_of`.
+    """
+    rates: set[int] = set()
+    for name, settings in encoders.items():
+        config = parse_settings(settings, f"encoders.{name}")
+        features = getattr(config, "features", None)
+        if features is None:
+            rates |= {getattr(config, "sampling_rate", 0)}
+        elif features.type == "fbank":
+            rates.add(features.sampling_rate)
+    return rates - {0}
+
+
 def parse_settings(
     settings: Mapping[str, Any], place: str = ""
 ) -> EncoderConfig | PretrainedConfig:
