@@ -36,7 +36,7 @@ class Centering(nn.Module):
     def statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(N, D) -> z (N, D), of unit length, and u = 0 (N,); see `Fusion`."""
         z = self(x)
-        return z, z.new_zeros(len(z))
+        return z, torch.zeros_like(z[:, 0])
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, D) -> (N, D), unit length."""
@@ -105,7 +105,7 @@ class SideNetwork(nn.Module):
     def statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(N, D_in) -> z (N, D), of unit length, and u = 0 (N,); see `Fusion`."""
         z = self(x)
-        return z, z.new_zeros(len(z))
+        return z, torch.zeros_like(z[:, 0])
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, D_in) -> (N, D), unit length."""

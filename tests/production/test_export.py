@@ -66,6 +66,17 @@ def run(path: Path, batch: np.ndarray) -> np.ndarray:
     return session.run(["mapped"], {"embedding": batch})[0]
 
 
+@pytest.mark.parametrize("start", ["cca", "ridge"])
+def test_a_fused_cosine_maps_batches_of_any_size(start: str, tmp_path: Path) -> None:
+    aligner = fitted("neural", start=start)
+    list(export_aligner(aligner, tmp_path))
+    for side, dim in DIMS.items():
+        for count in (1, 7):
+            batch = np.random.default_rng(count).standard_normal((count, dim)).astype(np.float32)
+            wanted = aligner.map_side(batch, side)  # type: ignore[arg-type]
+            np.testing.assert_allclose(run(tmp_path / f"{side}.onnx", batch), wanted, atol=1e-5)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("side", DIMS)
 def test_files_map_as_the_aligner_does(
