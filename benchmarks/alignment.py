@@ -13,8 +13,8 @@ from benchmarks.machine import Machine
 from benchmarks.measurement import Bound, Comparison, Measurement, in_turns, peak_memory, scaled
 from benchmarks.workload import Workload
 from nessa.alignment.neural import NeuralAligner
-from nessa.alignment.training import Training
 from nessa.alignment.table import AlignTable
+from nessa.alignment.training import Training
 from nessa.files import write_table
 from nessa.production.mapping import map_sides
 from nessa.threads import thread_count

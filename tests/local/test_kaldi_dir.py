@@ -398,9 +398,7 @@ def test_faults_are_named(own: Own) -> None:
     refuse(spoil("segments", "0.00 0.70", "now 0.70"), "expected `recording start end`")
     refuse(spoil("wav.scp", "spk000_rec0.wav", "gone.wav"), "gone.wav")
     first = sorted(utt2spk)[0]
-    refuse(
-        spoil("utt2spk", f"{first} spk000", f"{first} spk0001"), "the speaker is no prefix of"
-    )
+    refuse(spoil("utt2spk", f"{first} spk000", f"{first} spk0001"), "the speaker is no prefix of")
     (mine / "audio/spk000_rec0.wav").write_bytes(b"")
     refuse(own.prepare(data=mine), "spk000_rec0")
     done = own.prepare("--skip-bad", data=mine)
