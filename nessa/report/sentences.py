@@ -36,9 +36,10 @@ def verdicts(recipe: Recipe, exp: Path) -> Iterator[str]:
         if sentence := verdict_sentence(fitting):
             yield f"{_direction(pair)}: {sentence}"
         if fitting.get("step") == 0 and "start" in fitting:
+            parts = " and ".join(fitting.get("weights", [fitting["start"]]))
             yield (
-                f"{_direction(pair)}: NESSA is its start, {fitting['start']}: training did not "
-                "lower the dev EER beyond noise"
+                f"{_direction(pair)}: NESSA is as it starts, {parts}: training did not lower the "
+                "dev EER beyond noise"
             )
 
 
