@@ -639,7 +639,7 @@ class CheckpointKind(Kind):
         speakers = TrainSpeakers(self.folder / "data", config.train_part)
         self.training = Training(config, speakers, Processes(), "identity")
         self.training.save(self.path)
-        torch.save({"identity": "of another training"}, self.folder / "other")
+        torch.save({"identity": "of another training", "losses": []}, self.folder / "other")
         return [self.path.read_bytes(), (self.folder / "other").read_bytes(), PICKLE]
 
     def read(self) -> None:

@@ -74,6 +74,17 @@ def within_speakers(z: Rows, labels: Labels) -> tuple[Floats, Floats, npt.NDArra
     Raises:
         InputError: no speaker has two utterances, or none has two that differ.
     """
+    scatter, means, counts = scatter_within(z, labels)
+    between = (means.T * counts) @ means
+    _check_differ(scatter, between, "")
+    if isinstance(z, Stacked):
+        for view, side in zip(z.parts, SIDES, strict=True):
+            _check_differ(scatter[view, view], between[view, view], f" of the {side} model")
+    return scatter, means, counts
+
+
+def scatter_within(z: Rows, labels: Labels) -> tuple[Floats, Floats, npt.NDArray[np.int64]]:
+    """The same of rows that may differ too little to tell, as few do once LDA has chosen."""
     counts = np.bincount(labels)
     if len(labels) == len(counts):
         raise InputError("no align speaker has two utterances; PLDA needs several of each")
@@ -81,13 +92,7 @@ def within_speakers(z: Rows, labels: Labels) -> tuple[Floats, Floats, npt.NDArra
     for rows in blocks(len(z)):
         add_by_speaker(z[rows], labels[rows], sums)
     means = sums / counts[:, None]
-    between = sums.T @ means
-    scatter = cross_product(z, z) - between
-    _check_differ(scatter, between, "")
-    if isinstance(z, Stacked):
-        for view, side in zip(z.parts, SIDES, strict=True):
-            _check_differ(scatter[view, view], between[view, view], f" of the {side} model")
-    return scatter, means, counts
+    return cross_product(z, z) - sums.T @ means, means, counts
 
 
 def _check_differ(scatter: Floats, between: Floats, whose: str) -> None:

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save
 from scipy.linalg import eigh
 
-from nessa.alignment.covariance import within_speakers
+from nessa.alignment.covariance import scatter_within, within_speakers
 from nessa.alignment.dev import DevSet
 from nessa.alignment.plda import factor_llr, trial_vectors
 from nessa.alignment.table import AlignTable
@@ -196,7 +196,7 @@ def _two_covariances(y: Rows, labels: Labels) -> tuple[Floats, Floats, Floats]:
     C = (B^-1 + n W^-1)^-1 and the mean n C W^-1 (y - m). Speakers count alike in B. See
     `PldaEstimator` in Kaldi's ivector/plda.cc.
     """
-    scatter, means, counts = within_speakers(y, labels)
+    scatter, means, counts = scatter_within(y, labels)
     mean = means.mean(axis=0)
     means -= mean
     between = within = np.eye(len(mean))
