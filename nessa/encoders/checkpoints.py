@@ -1,7 +1,9 @@
 """Checkpoints of a training: what is damaged is told from what fails for another reason."""
 
+import errno
 import pickle
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         checkpoint = torch.load(path, weights_only=True, map_location="cpu")
     except Exception as error:  # torch raises many types for files that are damaged
-        if isinstance(error, FOREIGN) or not _is_whole(path):
+        unread = "PytorchStreamReader" in str(error)  # stricter with archives than zipfile
+        if isinstance(error, FOREIGN) or unread or not _is_whole(path):
             raise damaged(path, reason(error)) from None
         raise
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("identity"), str):
@@ -52,7 +55,11 @@ def _is_whole(path: Path) -> bool:
         with zipfile.ZipFile(path) as archive:
             ours = any(name.endswith("/version") for name in archive.namelist())
             return ours and archive.testzip() is None
-    except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, RuntimeError):
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a place before the file's beginning
+            raise
+        return False
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError):
         return False
 
 
