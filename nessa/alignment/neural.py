@@ -246,10 +246,10 @@ class NeuralAligner(NetworkAligner):
             return [random_start(enroll.shape[1], runtime.shape[1], self.config)]
         found = find_starts(enroll, runtime, labels, self.config)
         if self.config.score == "cosine":  # one space, of one aligner
-            found = {"best": chain(*found.values())}
+            found = [chain(*found)]
         statistics = None
         if dev is None:
-            found = dict([next(iter(found.items()))])
+            found = found[:1]
         else:
             x = center(dev.enroll.matrix, means["enroll"])
             y = center(dev.runtime.matrix, means["runtime"])
@@ -257,7 +257,7 @@ class NeuralAligner(NetworkAligner):
             def statistics(start: Start) -> tuple[Statistics, Statistics]:
                 return start.statistics(x, 0), start.statistics(y, 1)
 
-        return [choose_start(candidates, statistics, dev) for candidates in found.values()]
+        return [choose_start(candidates, statistics, dev) for candidates in found]
 
     def _started(
         self, centered: Rows, mean: Matrix, white: Matrix, start: Start, place: int, hidden_dim: int

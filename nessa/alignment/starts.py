@@ -52,9 +52,7 @@ class Start(NamedTuple):
         return Start(f"{self.label}, times {scale}", maps, quadratics)
 
 
-def find_starts(
-    a: Rows, b: Rows, labels: Labels, config: NeuralConfig
-) -> dict[str, Iterator[Start]]:
+def find_starts(a: Rows, b: Rows, labels: Labels, config: NeuralConfig) -> list[Iterator[Start]]:
     """The candidates of each linear aligner that takes part, the best guess first.
 
     Args:
@@ -65,16 +63,14 @@ def find_starts(
     Raises:
         InputError: no speaker has two utterances.
     """
-    makers: dict[str, Callable[[], Iterator[Start]]] = {
-        "plda": lambda: _ratios(a, b, labels, config.dim),
-        "cca": lambda: _correlations(a, b, labels, config.dim),
-        "ridge": lambda: _regressions(a, b, 0),
-        "ridge back": lambda: _regressions(a, b, 1),
-    }
-    if config.score == "cosine":
-        del makers["plda"]
-    wanted = {n for n in makers if config.start in ("best", n.split()[0])}
-    return {name: make() for name, make in makers.items() if name in wanted}
+    makers: list[tuple[str, Callable[[], Iterator[Start]]]] = [
+        ("cca", lambda: _correlations(a, b, labels, config.dim)),
+        ("ridge", lambda: _regressions(a, b, onto=0)),
+        ("ridge", lambda: _regressions(a, b, onto=1)),
+    ]
+    if config.score == "ratio":
+        makers.insert(0, ("plda", lambda: _ratios(a, b, labels, config.dim)))
+    return [make() for name, make in makers if config.start in ("best", name)]
 
 
 def _ratios(a: Rows, b: Rows, labels: Labels, dim: int) -> Iterator[Start]:
