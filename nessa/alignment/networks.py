@@ -21,6 +21,7 @@ from nessa.alignment.views import SIDES, Matrix, Side
 log = logging.getLogger(__name__)
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")  # of training
+PATIENCE = 4  # evaluations without a lower dev EER, after which training ends
 ROWS_PER_BLOCK = 2048  # of a matrix mapped at once: the hidden layer stays in the cache
 
 
@@ -271,7 +272,7 @@ class NetworkAligner(Aligner):
         """Train, and keep the weights of the lowest dev EER; without a dev set, the last.
 
         The start is among those that are compared: where training makes it worse, as on few
-        speakers, it is kept.
+        speakers, it is kept. Training ends early once `PATIENCE` evaluations are no better.
 
         Args:
             modules: the two sides at their start; `step` changes them.
@@ -295,6 +296,9 @@ class NetworkAligner(Aligner):
             log.info("step %d: loss %.4f, dev EER %.4f", number, loss, error)
             if dev is None or error < lowest:
                 kept, best, lowest = number, copy.deepcopy(modules), error
+            elif number - kept >= PATIENCE * evaluate_every:
+                log.info("no lower dev EER for %d evaluations: training ends", PATIENCE)
+                break
         self._set_modules({side: module.cpu() for side, module in best.items()})
         return kept
 

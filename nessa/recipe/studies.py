@@ -36,6 +36,7 @@ from nessa.trials import Trials
 
 log = logging.getLogger(__name__)
 SPEAKERS = (50, 100, 200, 500, 1000, 2000, 5000)
+UTTERANCES = (2, 3, 4, 6, 8, 12, 16, 24, 32)
 WIDTHS = (0, 16, 64, 256, 1024)
 
 # The sections of the recipe that a study's outcome does not depend on.
@@ -256,7 +257,8 @@ def _by_utterances(runner: StudyRunner) -> Iterator[Point]:
     """The first utterances of every align speaker."""
     utterances = runner.utterances_by_speaker()
     most = max(map(len, utterances.values()))
-    for count in _watched(range(2, most + 1), "utterances per speaker"):
+    counts = [count for count in UTTERANCES if count < most]
+    for count in _watched([*counts, most], "utterances per speaker"):
         keys = [key for own in utterances.values() for key in own[:count]]
         yield Point(f"{count} utterances", count, runner.both_ways(keys=keys))
 
