@@ -117,8 +117,8 @@ def write_part(
         domains = any(source(directory).has_domains for directory in utterances)
         streams.append(mark_additional(given, domains))
     cuts: Iterable[MonoCut] = heapq.merge(*streams, key=lambda cut: cut.id.encode())
-    if arguments.skip_bad:
-        cuts = usable_cuts(cuts, skipped, arguments.nj)
+    if arguments.skip_bad or arguments.recipe.prepare.decode:
+        cuts = usable_cuts(cuts, left_out, arguments.nj)
     lists = {path.name: TrialList(path, trials) for path, trials in parts[0].lists.items()}
     profiles = parts[0].profiles
     write_cuts(arguments, name, cuts, skipped, lists, segmented.pop(), profiles)

@@ -1,20 +1,18 @@
 """A Kaldi data directory of audio, of segments, or of features alone, as Lhotse cuts."""
 
-import io
 import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
 
 from division import warn_of_no_sessions
-from lhotse import AudioSource, Features, Recording, SupervisionSegment
+from lhotse import Features, Recording, SupervisionSegment
 from lhotse.cut import MonoCut
 from lhotse.utils import fastcopy
 from sources import Source, check_span
 
-from nessa.corpus.audio import header_of, run_command
 from nessa.corpus.listed import GivenMatrix, read_listed
-from nessa.corpus.tables import parse_segment, validate_order, validate_tables
+from nessa.corpus.tables import parse_segment, validate_order, validate_tables, wrong_duration
 from nessa.corpus.utterances import make_cut
 from nessa.errors import InputError, about
 from nessa.kaldi.datadir import read_optional, read_utt2spk
@@ -50,7 +48,7 @@ class KaldiDir(Source):
         self._features = read_optional(directory, "feats.scp") if frame_shift else {}
         self._frame_shift = frame_shift or 0.0
         self._segments = read_optional(directory, "segments") if self._audio else {}
-        self._frames = read_optional(directory, "utt2num_frames")
+        self._durations = read_optional(directory, "utt2dur")
         self._sessions = read_optional(directory, "utt2session")
         self._domains = read_optional(directory, "utt2domain")
         self._genders = read_optional(directory, "spk2gender")
@@ -114,6 +112,8 @@ class KaldiDir(Source):
             return None, 0.0, 0.0
         if not self.segmented:
             recording = self._open(utterance)
+            if wrong := wrong_duration(self._durations.get(utterance), recording.duration):
+                raise InputError(f"{self.directory}/utt2dur: {utterance!r}: {wrong}; make it again")
             return recording, 0.0, recording.duration
         line = self._line(self._segments, "segments", utterance)
         try:
@@ -131,29 +131,10 @@ class KaldiDir(Source):
     def _open(self, name: str) -> Recording:
         if self._last is None or self._last.id != name:
             place = self._line(self._audio, "wav.scp", name)
-            if place.endswith("|"):
-                self._last = self._by_pipe(name, place[:-1].strip())
-            else:
-                table = self.directory / "wav.scp"
-                with about(f"{table}: {name!r}"):
-                    self._last = read_listed(name, place, table)
+            table = self.directory / "wav.scp"
+            with about(f"{table}: {name!r}"):
+                self._last = read_listed(name, place, table, self._allow_pipes)
         return self._last
-
-    def _by_pipe(self, name: str, command: str) -> Recording:
-        if not self._allow_pipes:
-            raise InputError(
-                f"{self.directory}/wav.scp: {name!r} is a command, which is not run unless you "
-                "allow it: --set corpus.allow_pipes=true, or write its output to a file"
-            )
-        with about(f"{self.directory}/wav.scp: {name!r}"):
-            header = header_of(io.BytesIO(run_command(command)), repr(command))
-        return Recording(
-            id=name,
-            sources=[AudioSource(type="command", channels=[0], source=command)],
-            sampling_rate=header.sampling_rate,
-            num_samples=header.num_samples,
-            duration=header.num_samples / header.sampling_rate,
-        )
 
     def _features_of(self, utterance: str) -> Features:
         place = self._line(self._features, "feats.scp", utterance)

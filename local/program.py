@@ -19,12 +19,14 @@ from lhotse.cut import MonoCut
 from numpy.typing import NDArray
 from trial_lists import TrialList
 
+from nessa.corpus.audio import check_length
 from nessa.corpus.copies import FOLDER, Background, add_copies, remove_copies
+from nessa.corpus.features import check_frames
 from nessa.corpus.manifests import read_background
 from nessa.corpus.sets import SetCounts, write_set, write_skipped
 from nessa.corpus.utterances import Utterance, make_cuts, read_recording
-from nessa.encoders.kinds import sampling_rates
-from nessa.errors import InputError, explained
+from nessa.encoders.kinds import given_dimensions, sampling_rates
+from nessa.errors import InputError, about, explained
 from nessa.files import write_table
 from nessa.kaldi.datadir import GIVEN_MAP, read_utt2spk
 from nessa.recipe.config import Recipe
@@ -115,7 +117,7 @@ def write_cuts(
         InputError: see `write_set` and `TrialList.among`.
     """
     directory = arguments.output / name
-    cuts = of_models_rate(cuts, arguments, skipped)
+    cuts = fit_for_models(cuts, arguments, skipped)
     counts = write_set(arguments.output, name, cuts, segmented=segmented)
     found = counts.utterances + len(skipped)
     if name == "align":
@@ -152,25 +154,42 @@ def profiles_among(
     return {profile: utterances for profile, utterances in kept.items() if utterances}
 
 
-def of_models_rate(
+def fit_for_models(
     cuts: Iterable[MonoCut], arguments: Arguments, skipped: dict[str, str]
 ) -> Iterator[MonoCut]:
     """Refuse or leave out what no model takes, rather than stop at it in a later stage.
 
-    Models that take different rates are not judged here.
+    Models that take different rates, or features of different dimensions, are not judged here.
     """
-    rates = sampling_rates(arguments.recipe.encoders)
+    encoders = arguments.recipe.encoders
+    rates, dims = sampling_rates(encoders), given_dimensions(encoders)
     for cut in cuts:
-        if len(rates) == 1 and cut.has_recording and cut.sampling_rate not in rates:
-            told = (
-                f"utterance {cut.id!r}: sampled at {cut.sampling_rate} Hz, the recipe's models "
-                f"take {min(rates)} Hz; resample it"
-            )
+        try:
+            with about(f"utterance {cut.id!r}"):
+                _check_fit(cut, rates, dims)
+        except InputError as error:
             if not arguments.skip_bad:
-                raise InputError(f"{told}, or use --skip-bad")
-            skipped[cut.id] = told
+                raise InputError(f"{error}, or use --skip-bad") from None
+            skipped[cut.id] = str(error)
         else:
             yield cut
+
+
+def _check_fit(cut: MonoCut, rates: set[int], dims: set[int]) -> None:
+    if cut.has_recording:
+        if len(rates) == 1 and cut.sampling_rate not in rates:
+            raise InputError(
+                f"sampled at {cut.sampling_rate} Hz, the recipe's models take {min(rates)} Hz; "
+                "resample it"
+            )
+        check_length(cut.num_samples, cut.sampling_rate)
+    if cut.has_features and dims:
+        check_frames(cut.num_frames)
+        if len(dims) == 1 and cut.num_features not in dims:
+            raise InputError(
+                f"features of dimension {cut.num_features}, the recipe's models take {min(dims)}; "
+                "set features.num_filters, or make them again"
+            )
 
 
 def make_copies(arguments: Arguments, skipped: dict[str, str]) -> SetCounts:

@@ -35,7 +35,7 @@ from lhotse.cut import MonoCut
 
 from nessa.alignment import ProcrustesAligner, load
 from nessa.corpus.audio import read_audio, read_audio_header
-from nessa.corpus.listed import GivenMatrix, read_listed_header
+from nessa.corpus.listed import GivenMatrix, read_listed
 from nessa.corpus.manifests import CutTable
 from nessa.corpus.profiles import GivenTrials
 from nessa.corpus.tables import validate_tables
@@ -451,7 +451,7 @@ class WavArkKind(Kind):
         return contents
 
     def read(self) -> None:
-        header = read_listed_header("w.ark:2", self.folder / "wav.scp")
+        header = read_listed("a", "w.ark:2", self.folder / "wav.scp")
         data = self.path.read_bytes()[2:]
         if data.startswith(b"AUDIO"):
             width = data[5]

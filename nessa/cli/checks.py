@@ -4,16 +4,19 @@ from pathlib import Path
 
 import click
 
-from nessa.cli.options import PathType
+from nessa.cli.options import COUNT, PathType
 from nessa.errors import InputError
 
 
 @click.command()
 @click.argument("directory", type=PathType)
-def validate(directory: Path) -> None:
+@click.option("--headers-only", is_flag=True, help="Do not read audio and features to their end.")
+@click.option("--allow-pipes", is_flag=True, help="Run the commands of wav.scp.")
+@click.option("--nj", default=1, type=COUNT, show_default=True, help="Number of processes.")
+def validate(directory: Path, headers_only: bool, allow_pipes: bool, nj: int) -> None:
     """Check a Kaldi data directory or an embeddings directory; report problems and their fixes.
 
-    Beyond Kaldi's own validation: trials and profiles, audio and feature headers, and every
+    Beyond Kaldi's own validation: trials and profiles, all audio and features, and every
     embedding. A folder of sets (train, align, dev, eval) is checked set by set, with a warning
     where the median durations of align, dev and eval differ by a factor of two.
 
@@ -26,7 +29,12 @@ def validate(directory: Path) -> None:
     from nessa.corpus.validation import directories_of, validate
 
     directories = directories_of(directory)
-    problems = [problem for each in directories for problem in validate(each)]
+    decode = not headers_only
+    problems = [
+        problem
+        for each in directories
+        for problem in validate(each, decode=decode, allow_pipes=allow_pipes, nj=nj)
+    ]
     if problems:
         raise InputError("\n".join(problems))
     warn_of_durations(directory)

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from nessa.corpus.lengths import missing_of_wav, repaired, samples_of_mp3
 from nessa.corpus.mp4 import read_mp4_header
-from nessa.errors import InputError
+from nessa.errors import InputError, about
 
 SHORTEST = 5  # frames that an utterance must have
 MP4 = (".m4a", ".m4b", ".mp4")  # read by ffmpeg
@@ -38,6 +38,7 @@ HEAD_BYTES = 2**16  # that hold a WAV's chunks before its samples
 HEADERLESS = (".raw", ".pcm")
 # More than this of a file must not be missing, nor be beyond what its header says.
 TOLERANCE = 0.05  # seconds; of MP3, whose encoders add some frames, twice as much
+LHOTSES_TOLERANCE = "LHOTSE_AUDIO_DURATION_MISMATCH_TOLERANCE"  # environment: seconds
 BROKEN_PIPE = 128 + 13  # how a command ends whose reader, `head` for one, had enough
 # Lhotse tries one decoder after the other, and lists what became of them.
 DECODER_SAID = re.compile(r"^Exception #\d+ .*: <class '[^']*'>: (.*)$", re.MULTILINE)
@@ -73,11 +74,17 @@ def read_audio(cut: MonoCut, sampling_rate: int, model: str) -> Tensor:
         raise InputError(f"{where}: cannot be read: {reason(error)}; repair or remove it") from None
     if samples.shape[0] != 1:
         raise InputError(f"{where}: {samples.shape[0]} channels; make it mono")
-    if samples.shape[1] < SHORTEST * 0.01 * sampling_rate:
-        raise InputError(f"{where}: only {samples.shape[1]} samples; too short for an embedding")
+    with about(where):
+        check_length(samples.shape[1], sampling_rate)
     if fault := _fault(iter([samples.T]), sampling_rate):
         raise InputError(f"{where}: {fault}")
     return torch.from_numpy(samples[0])
+
+
+def check_length(samples: int, sampling_rate: int) -> None:
+    """Refuse an utterance of under 5 frames (of 10 ms)."""
+    if samples < SHORTEST * 0.01 * sampling_rate:
+        raise InputError(f"only {samples} samples; too short for an embedding, remove it")
 
 
 def load_audio(cut: Cut) -> Samples:
@@ -91,7 +98,7 @@ def load_audio(cut: Cut) -> Samples:
         Exception: Lhotse's audio backends raise many types.
     """
     cut = _with_sources(cut, _run_source)
-    with _decoders():
+    with _decoders(), _strict_lengths(cut):
         try:
             return cut.load_audio()
         except Exception:
@@ -157,6 +164,24 @@ def _decoders() -> Iterator[None]:
         yield
     finally:
         set_current_audio_backend(before)
+
+
+@contextlib.contextmanager
+def _strict_lengths(cut: Cut) -> Iterator[None]:
+    """Refuse audio that has become shorter, unless the user has chosen what Lhotse tolerates.
+
+    It would fill up half a second by a mirror image. Of MP4, ffmpeg's decoder drops some frames.
+    """
+    sources = cut.recording.sources if isinstance(cut, MonoCut) and cut.recording else []
+    places = [source.source.lower() for source in sources if isinstance(source.source, str)]
+    if LHOTSES_TOLERANCE in os.environ or any(place.endswith(MP4) for place in places):
+        yield
+        return
+    os.environ[LHOTSES_TOLERANCE] = str(2 * TOLERANCE)
+    try:
+        yield
+    finally:
+        del os.environ[LHOTSES_TOLERANCE]
 
 
 @functools.cache

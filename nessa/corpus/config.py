@@ -63,6 +63,9 @@ class PrepareConfig(Section):
     # For a corpus that is not divided into sets: number of speakers of these sets, or, below 1,
     # their share of all speakers; the remaining speakers train the encoders.
     held_out: dict[Literal["align", "dev", "eval"], Annotated[float, Field(gt=0)]] = {}
+    # kaldi_dir reads all audio and features to their end, not only their headers: about as long as
+    # one model's extraction reads. Without, what is damaged inside stops stage extract.
+    decode: bool = True
     # {domain: pattern of its speakers' ids}, where the corpus brings no utt2domain. The first one's
     # trials are the main list. Trials are drawn, and results reported, for each by itself.
     domains: dict[Name, str] = {}

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import kaldi_native_io
+import numpy as np
 from lhotse import AudioSource, Recording
+from numpy.typing import NDArray
 
-from nessa.corpus.audio import AudioHeader, header_of, read_audio_header
+from nessa.corpus.audio import AudioHeader, header_of, run_command
 from nessa.corpus.utterances import read_recording
 from nessa.errors import InputError
 from nessa.kaldi.scp import find_place
@@ -78,35 +80,41 @@ class ArkAudio:
         return header_of(io.BytesIO(content), f"{self.ark}: byte {self.start}")
 
 
-def read_listed_header(place: str, table: Path) -> AudioHeader:
-    """The header of what a line of wav.scp names, other than a command.
-
-    Raises:
-        InputError: there is none, or see `nessa.corpus.audio.read_audio_header`.
-    """
-    path, offset = find_place(place, table)
-    return read_audio_header(path) if offset is None else ArkAudio.at(path, offset).header()
-
-
-def read_listed(name: str, place: str, table: Path) -> Recording:
-    """The Lhotse recording of what a line of wav.scp names, other than a command.
+def read_listed(name: str, place: str, table: Path, allow_pipes: bool = False) -> Recording:
+    """The Lhotse recording of what a line of wav.scp names.
 
     Args:
         name: its id.
-        place: `file`, or `ark:offset`.
+        place: `file`, `ark:offset`, or `command |`.
         table: the wav.scp.
+        allow_pipes: run the command.
 
     Raises:
-        InputError: see `read_listed_header`.
+        InputError: see `nessa.corpus.audio.read_audio_header`; or a command that is not allowed, or
+            fails.
     """
+    if place.endswith("|"):
+        command = place[:-1].strip()
+        if not allow_pipes:
+            raise InputError(
+                f"{command!r}: is a command, which is not run unless you allow it: --set "
+                "corpus.allow_pipes=true, or --allow-pipes of nessa validate; or write its output "
+                "to a file"
+            )
+        return _by_command(
+            name, command, header_of(io.BytesIO(run_command(command)), repr(command))
+        )
     path, offset = find_place(place, table)
     if offset is None:
         return read_recording(name, path)
     audio = ArkAudio.at(path, offset)
-    header = audio.header()
+    return _by_command(name, audio.command, audio.header())
+
+
+def _by_command(name: str, command: str, header: AudioHeader) -> Recording:
     return Recording(
         id=name,
-        sources=[AudioSource(type="command", channels=[0], source=audio.command)],
+        sources=[AudioSource(type="command", channels=[0], source=command)],
         sampling_rate=header.sampling_rate,
         num_samples=header.num_samples,
         duration=header.num_samples / header.sampling_rate,
@@ -164,3 +172,14 @@ class GivenMatrix:
         sizes = [last - first + 1 for first, last in ranges]
         inside = ",".join(f"{first}:{last}" for first, last in ranges)
         return cls(f"{path}[{inside}]", *sizes)
+
+    def read(self) -> NDArray[np.float32]:
+        """All of it, (rows, columns).
+
+        Raises:
+            InputError: it ends too early.
+        """
+        try:
+            return kaldi_native_io.FloatMatrix.read(self.place).numpy()
+        except Exception as error:  # its C++ errors
+            raise InputError(f"{self.place}: cannot be read; make it again") from error

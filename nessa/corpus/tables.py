@@ -16,6 +16,7 @@ from nessa.files import read_table
 from nessa.kaldi.datadir import read_optional, read_utt2spk, spk2utt_of
 from nessa.kaldi.scp import find_place
 
+DURATION_TOLERANCE = 0.05  # seconds between utt2dur and the audio
 UTTERANCE_TABLES = (
     "feats.scp", "vad.scp", "utt2dur", "utt2num_frames", "utt2lang", "utt2session",
     "utt2domain", "text", "segments",
@@ -172,6 +173,18 @@ def parse_segment(line: str) -> tuple[str, float, float]:
     if not 0 <= start < end:
         raise ValueError(line)
     return recording, start, end
+
+
+def wrong_duration(claimed: str | None, seconds: float) -> str | None:
+    """What is wrong with an entry of utt2dur, where there is one; None where nothing is."""
+    if claimed is None:
+        return None
+    try:
+        if abs(float(claimed) - seconds) <= DURATION_TOLERANCE:
+            return None
+    except ValueError:
+        pass
+    return f"{claimed!r} s is not the duration of the audio, {seconds:.2f} s"
 
 
 def _segment_problems(

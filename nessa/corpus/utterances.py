@@ -15,11 +15,13 @@ from lhotse.cut import MonoCut
 from lhotse.utils import fastcopy
 
 from nessa.corpus.audio import AudioHeader, NoDecoderError, read_audio, read_audio_header
+from nessa.corpus.features import load_features
 from nessa.corpus.manifests import manifest_path, write_manifest
 from nessa.errors import InputError
 
 log = logging.getLogger(__name__)
 ITEMS_PER_JOB = 2000  # audio files that a process looks at before it reports them
+DECODED_PER_JOB = 200  # that it decodes
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -132,29 +134,39 @@ def _read_header(utterance: Utterance) -> AudioHeader | str:
         return str(error)
 
 
-def usable_cuts(cuts: Iterable[MonoCut], skipped: dict[str, str], nj: int = 1) -> Iterator[MonoCut]:
-    """Leave out the cuts whose audio cannot be decoded to its end, or is too short to embed.
+def usable_cuts(
+    cuts: Iterable[MonoCut], skipped: dict[str, str] | None, nj: int = 1
+) -> Iterator[MonoCut]:
+    """Leave out the cuts whose audio or features cannot be read to their end, or not be embedded.
 
     Args:
-        cuts: with a recording, or with features, which are not checked.
-        skipped: receives those that are left out, {id: why}.
-        nj: processes that decode; does not change the result.
+        cuts: with a recording, with features, or with both.
+        skipped: receives those that are left out, {id: why}; None refuses them.
+        nj: processes that read; does not change the result.
+
+    Raises:
+        InputError: a cut is refused.
     """
-    for cut, problem in with_results(_find_problem, cuts, nj):
+    for cut, problem in with_results(find_problem, cuts, nj, DECODED_PER_JOB):
         if problem is None:
             yield cut
+        elif skipped is None:
+            raise InputError(f"{problem}, or use --skip-bad")
         else:
             skipped[cut.id] = problem
 
 
-def _find_problem(cut: MonoCut) -> str | None:
-    if cut.has_recording:
-        try:
+def find_problem(cut: MonoCut) -> str | None:
+    """Read a cut to its end; what is wrong with it, or None."""
+    try:
+        if cut.has_recording:
             read_audio(cut, cut.sampling_rate, "any")
-        except NoDecoderError:
-            raise
-        except InputError as error:
-            return str(error)
+        if cut.has_features:
+            load_features(cut)
+    except NoDecoderError:
+        raise
+    except InputError as error:
+        return str(error)
     return None
 
 
@@ -172,13 +184,16 @@ def with_results(
     batches = iter(lambda: list(islice(items, items_per_job)), [])
     with ProcessPoolExecutor(nj) as pool:
         jobs: deque[tuple[list[T], Future[list[R]]]] = deque()
-        for batch in batches:
-            jobs.append((batch, pool.submit(_apply, function, batch)))
-            if len(jobs) > 2 * nj:  # bounds the memory, and keeps every process busy
-                done, job = jobs.popleft()
+        try:
+            for batch in batches:
+                jobs.append((batch, pool.submit(_apply, function, batch)))
+                if len(jobs) > 2 * nj:  # bounds the memory, and keeps every process busy
+                    done, job = jobs.popleft()
+                    yield from zip(done, job.result(), strict=True)
+            for done, job in jobs:
                 yield from zip(done, job.result(), strict=True)
-        for done, job in jobs:
-            yield from zip(done, job.result(), strict=True)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # where one is refused, so is all
 
 
 def _apply(function: Callable[[T], R], items: list[T]) -> list[R]:

@@ -1,28 +1,43 @@
 """What can be wrong with a data directory or an embeddings directory, down to its files.
 
-Data preparation checks the tables of the sets that it made; `nessa validate` opens the audio,
+Data preparation checks the tables of the sets that it made; `nessa validate` reads the audio,
 the features and the embeddings as well.
 """
 
 import math
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from functools import partial
 from operator import itemgetter
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+from lhotse import SupervisionSegment
 
-from nessa.corpus.listed import GivenMatrix, read_listed_header
+from nessa.corpus.audio import check_length, read_audio
+from nessa.corpus.features import check_features, check_frames
+from nessa.corpus.listed import GivenMatrix, read_listed
+from nessa.corpus.manifests import manifest_path
 from nessa.corpus.speakers import SETS
-from nessa.corpus.tables import has_contents, parse_segment, unsorted, validate_tables
-from nessa.errors import InputError, named
+from nessa.corpus.tables import (
+    DURATION_TOLERANCE,
+    has_contents,
+    parse_segment,
+    unsorted,
+    validate_tables,
+    wrong_duration,
+)
+from nessa.corpus.utterances import DECODED_PER_JOB, ITEMS_PER_JOB, make_cut, with_results
+from nessa.errors import InputError, about, named
 from nessa.files import read_table
 from nessa.kaldi.datadir import read_optional, read_utt2spk
 from nessa.kaldi.directions import without_direction
 from nessa.kaldi.embeddings import Embeddings, speaker_means
+from nessa.progress import progress
 
-DURATION_TOLERANCE = 0.05  # seconds between utt2dur and the audio
 FIGURES = re.compile(r"[0-9.]+")
 MEAN_TOLERANCE = 1e-3  # largest difference of a speaker's mean from that of its utterances
 
@@ -38,11 +53,16 @@ def _is_set(directory: Path) -> bool:
     return any((directory / name).exists() for name in ("utt2spk", "xvector.scp"))
 
 
-def validate(directory: Path) -> list[str]:
+def validate(
+    directory: Path, *, decode: bool = True, allow_pipes: bool = False, nj: int = 1
+) -> list[str]:
     """Find what is wrong with a directory: its tables, and, where they are right, all contents.
 
     Args:
         directory: a Kaldi data directory (utt2spk), an embeddings directory (xvector.scp), or both.
+        decode: read audio and features to their end, as extraction does; else their headers.
+        allow_pipes: run the commands of wav.scp.
+        nj: processes that read; does not change the result.
 
     Returns:
         One sentence per problem, each with its remedy; empty where there is none.
@@ -58,7 +78,8 @@ def validate(directory: Path) -> list[str]:
     if not has_embeddings or has_data:
         problems += validate_tables(directory, has_contents(directory))
         if not problems:  # broken tables would only repeat themselves
-            problems += [*_audio_problems(directory), *_feature_problems(directory)]
+            problems += _audio_problems(directory, decode, allow_pipes, nj)
+            problems += _feature_problems(directory, decode, nj)
     if has_embeddings:
         problems += _embedding_problems(directory)
     return problems
@@ -67,29 +88,82 @@ def validate(directory: Path) -> list[str]:
 # --- contents -------------------------------------------------------------------------------------
 
 
-def _audio_problems(directory: Path) -> Iterator[str]:
+class _Listed(NamedTuple):
+    """A recording of wav.scp."""
+
+    name: str
+    place: str
+    utterances: list[tuple[str, float, float]]  # with their start and end, which may be infinite
+
+
+class _Found(NamedTuple):
+    """What was found in a recording."""
+
+    sampling_rate: int  # Hz; 0 where it cannot be used
+    duration: float  # seconds
+    faults: dict[str, str]  # utterance, or the recording -> why it cannot be used
+
+
+def _audio_problems(directory: Path, decode: bool, allow_pipes: bool, nj: int) -> Iterator[str]:
     path = directory / "wav.scp"
     durations: dict[str, float] = {}
     rates: dict[str, int] = {}
-    unreadable: dict[str, str] = {}  # recording -> why
-    for name, place in read_optional(directory, "wav.scp").items():
-        if place.endswith("|"):
-            continue  # what a command gives is not known without running it
-        try:
-            rates[name], samples = read_listed_header(place, path)
-        except InputError as error:
-            unreadable[name] = str(error)
-        else:
-            durations[name] = samples / rates[name]
-    yield from _by_reason(path, unreadable)
+    faults: dict[str, str] = {}
+    segments = read_optional(directory, "segments")
+    listed = _used_recordings(directory, segments, allow_pipes)
+    look = partial(_look_at, table=path, decode=decode, allow_pipes=allow_pipes)
+    results = with_results(look, listed, nj, DECODED_PER_JOB if decode else ITEMS_PER_JOB)
+    silent = not sys.stderr.isatty()
+    for recording, found in progress(results, total=len(listed), what=str(path), silent=silent):
+        faults |= found.faults
+        if found.sampling_rate:
+            rates[recording.name], durations[recording.name] = found[:2]
+    yield from _by_reason(path, faults)
     usual, others = _unlike_most(rates)
     if others:
         yield f"{path}: most audio has {usual} Hz, but not {named(others)}; resample it"
-    segments = read_optional(directory, "segments")
     if segments:
         yield from _late_segments(directory / "segments", segments, durations)
     else:
         yield from _wrong_durations(directory, durations)
+
+
+def _used_recordings(
+    directory: Path, segments: Mapping[str, str], allow_pipes: bool
+) -> list[_Listed]:
+    """The recordings that have utterances."""
+    places = read_optional(directory, "wav.scp")
+    if not allow_pipes and manifest_path(directory.parent, directory.name, "cuts").is_file():
+        # Of a set that stage prepare wrote, commands were allowed, or are its own.
+        places = {name: place for name, place in places.items() if not place.endswith("|")}
+    if not segments:
+        return [_Listed(name, place, [(name, 0.0, math.inf)]) for name, place in places.items()]
+    utterances: dict[str, list[tuple[str, float, float]]] = {}
+    for utterance, line in segments.items():
+        recording, start, end = parse_segment(line)
+        utterances.setdefault(recording, []).append((utterance, start, end))
+    return [_Listed(n, place, utterances[n]) for n, place in places.items() if n in utterances]
+
+
+def _look_at(listed: _Listed, table: Path, decode: bool, allow_pipes: bool) -> _Found:
+    try:
+        recording = read_listed(listed.name, listed.place, table, allow_pipes)
+    except InputError as error:
+        return _Found(0, 0.0, {listed.name: str(error)})
+    duration, faults = recording.duration, {}
+    for utterance, start, end in listed.utterances:
+        end = min(end, duration)
+        if start < end:  # others are late
+            segment = SupervisionSegment(utterance, listed.name, start, end - start)
+            cut = make_cut(recording, segment)
+            try:
+                with about(f"utterance {utterance!r}"):
+                    check_length(cut.num_samples, cut.sampling_rate)
+                if decode:
+                    read_audio(cut, cut.sampling_rate, "any")
+            except InputError as error:
+                faults[utterance] = str(error)
+    return _Found(recording.sampling_rate, duration, faults)
 
 
 def _by_reason(path: Path, faults: Mapping[str, str]) -> Iterator[str]:
@@ -122,35 +196,40 @@ def _late_segments(
 
 def _wrong_durations(directory: Path, durations: Mapping[str, float]) -> Iterator[str]:
     claimed = read_optional(directory, "utt2dur")
-    wrong = [
-        name
-        for name, seconds in durations.items()
-        if name in claimed and not abs(_number(claimed[name]) - seconds) <= DURATION_TOLERANCE
-    ]
+    wrong = [n for n, seconds in durations.items() if wrong_duration(claimed.get(n), seconds)]
     if wrong:
         yield f"{directory}/utt2dur: not the duration of the audio of {named(wrong)}; make it again"
 
 
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
-
-
-def _feature_problems(directory: Path) -> Iterator[str]:
+def _feature_problems(directory: Path, decode: bool, nj: int) -> Iterator[str]:
     path = directory / "feats.scp"
     dims: dict[str, int] = {}
-    unreadable: dict[str, str] = {}  # utterance -> why
-    for name, place in read_optional(directory, "feats.scp").items():
-        try:
-            dims[name] = GivenMatrix.find(place, path).columns
-        except InputError as error:
-            unreadable[name] = str(error)
-    yield from _by_reason(path, unreadable)
+    unusable: dict[str, str] = {}  # utterance -> why
+    places = read_optional(directory, "feats.scp")
+    look = partial(_look_at_features, table=path, decode=decode)
+    for name, (_, found) in zip(places, with_results(look, places.values(), nj), strict=True):
+        if isinstance(found, int):
+            dims[name] = found
+        else:
+            unusable[name] = found
+    yield from _by_reason(path, unusable)
     usual, others = _unlike_most(dims)
     if others:
         yield f"{path}: most features have {usual} dimensions, but not {named(others)}"
+
+
+def _look_at_features(place: str, table: Path, decode: bool) -> int | str:
+    """The dimension of features, or why they cannot be used."""
+    try:
+        matrix = GivenMatrix.find(place, table)
+        with about(matrix.place):
+            if decode:
+                check_features(matrix.read())
+            else:
+                check_frames(matrix.rows)
+    except InputError as error:
+        return str(error)
+    return matrix.columns
 
 
 def _embedding_problems(directory: Path) -> Iterator[str]:

@@ -6,13 +6,16 @@ import numpy as np
 import torch
 from lhotse import Fbank, FbankConfig
 from lhotse.cut import MonoCut
+from lhotse.features.kaldi.layers import _get_strided_batch
 from torch import Tensor, nn
 
-from nessa.corpus.audio import SHORTEST, read_audio, reason
+from nessa.corpus.audio import read_audio
+from nessa.corpus.features import load_features
 from nessa.encoders.config import FeatureConfig
 from nessa.errors import InputError
 
 SAMPLES_PER_BLOCK = 2**16  # on a CPU, whose cache the frames of a whole batch would not fit
+LONG = 2**20  # samples of an utterance that goes in blocks; about a minute
 
 
 class FeatureExtractor(nn.Module):
@@ -51,7 +54,20 @@ class FeatureExtractor(nn.Module):
         rows = len(samples)
         if samples.device.type == "cpu":
             rows = max(1, SAMPLES_PER_BLOCK // samples.shape[1])
-        return self.normalize(torch.cat([self.fbank(part) for part in samples.split(rows)]))
+        return self.normalize(torch.cat([self._log_mel(part) for part in samples.split(rows)]))
+
+    def _log_mel(self, samples: Tensor) -> Tensor:
+        """Waveforms (B, samples) -> (B, frames, num_filters).
+
+        Spectra take ten times the memory of the samples: those of long ones are made in blocks.
+        """
+        if samples.shape[1] <= LONG:
+            return self.fbank(samples)
+        cutter = self.fbank.wav2win
+        frames = _get_strided_batch(samples, cutter._length, cutter._shift, cutter.snip_edges)
+        blocks = frames.split(LONG // cutter._shift, dim=1)
+        spectra = [self.fbank._forward_strided(*cutter._forward_strided(part)) for part in blocks]
+        return torch.cat(spectra, dim=1)
 
     def normalize(self, features: Tensor) -> Tensor:
         """Subtract each utterance's mean over time, if the configuration says so: (B, T, F)."""
@@ -111,18 +127,11 @@ def _given_features(cut: MonoCut, config: FeatureConfig, model: str) -> Tensor:
             f"utterance {cut.id!r} has no features, but those of model {model!r} are of type given;"
             f" make feats.scp, or set features.type to fbank"
         )
-    where = f"utterance {cut.id!r} ({cut.features.storage_path})"
-    try:
-        matrix = torch.from_numpy(cut.load_features()).float()
-    except Exception as error:  # Lhotse's and kaldiio's readers raise many types
-        raise InputError(f"{where}: cannot be read: {reason(error)}; make it again") from None
+    matrix = load_features(cut)
     if matrix.shape[1] != config.num_filters:
         raise InputError(
-            f"{where}: features of dimension {matrix.shape[1]}, model {model!r} takes "
-            f"{config.num_filters}; set features.num_filters"
+            f"utterance {cut.id!r} ({cut.features.storage_path}): features of dimension "
+            f"{matrix.shape[1]}, model {model!r} takes {config.num_filters}; set "
+            "features.num_filters"
         )
-    if len(matrix) < SHORTEST:
-        raise InputError(f"{where}: only {len(matrix)} frames; too short for an embedding")
-    if not torch.isfinite(matrix).all():
-        raise InputError(f"{where}: features are not finite; make them again")
-    return matrix
+    return torch.from_numpy(matrix)

@@ -69,6 +69,13 @@ def sampling_rates(encoders: Mapping[str, Mapping[str, Any]]) -> set[int]:
     return rates - {0}
 
 
+def given_dimensions(encoders: Mapping[str, Mapping[str, Any]]) -> set[int]:
+    """The dimensions of the given features that some models take; see `sampling_rates`."""
+    configs = [parse_settings(each, f"encoders.{name}") for name, each in encoders.items()]
+    features = [getattr(config, "features", None) for config in configs]
+    return {each.num_filters for each in features if each is not None and each.type == "given"}
+
+
 def parse_settings(
     settings: Mapping[str, Any], place: str = ""
 ) -> EncoderConfig | PretrainedConfig:

@@ -219,3 +219,14 @@ def test_reading_leaves_lhotses_decoders_as_they_were(tmp_path: Path) -> None:
         (tmp_path / "a.wav").write_bytes(b"")
         read_audio(fastcopy(cut_of(write(tmp_path / "b.wav")), duration=9.0), RATE, "m")
     assert lhotse.audio.backend.get_current_audio_backend() is before
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.flac"])
+def test_a_file_that_has_become_shorter_is_not_filled_up(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path / name)
+    cut = cut_of(path)
+    write(path, SOUND[:-800])  # 50 ms less may be rounding
+    assert len(read_audio(cut, RATE, "m")) == len(SOUND)
+    write(path, SOUND[:-3200])
+    with pytest.raises(InputError, match=rf"{name}.*diverged|{name}.*cannot be read"):
+        read_audio(cut, RATE, "m")

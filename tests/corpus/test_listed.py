@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from nessa.corpus.listed import GivenMatrix, read_listed, read_listed_header
+from nessa.corpus.listed import GivenMatrix, read_listed
 from nessa.errors import InputError
 
 RATE = 16000
@@ -47,9 +47,9 @@ def test_recordings_in_arks_and_files(tmp_path: Path, write, relative: bool) -> 
     for k, place in enumerate(write(tmp_path), start=1):
         named = place.replace(f"{tmp_path}/", "") if relative else place
         table = tmp_path / "data/eval/wav.scp"
-        assert read_listed_header(named, table) == (RATE, len(SOUND))
         recording = read_listed("rec", named, table)
         assert (recording.id, recording.num_samples) == ("rec", len(SOUND))
+        assert recording.sampling_rate == RATE
         samples = recording.load_audio()[0] * 32768
         np.testing.assert_array_equal(samples, (SOUND * k * 8000).astype(np.int16))
 
@@ -71,7 +71,7 @@ def test_what_is_no_recording_is_refused_with_its_place(
 ) -> None:
     (tmp_path / "x.ark").write_bytes(content)
     with pytest.raises(InputError, match=r"x.ark:? ?(byte )?[0-9]+: (no recording|is not read)"):
-        read_listed_header(f"x.ark:{offset}", tmp_path / "wav.scp")
+        read_listed("a", f"x.ark:{offset}", tmp_path / "wav.scp")
 
 
 def test_channels_in_arks_are_counted(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_channels_in_arks_are_counted(tmp_path: Path) -> None:
     soundfile.write(buffer, np.zeros((100, 2)), RATE, format="wav")
     (tmp_path / "x.ark").write_bytes(b"a " + buffer.getvalue())
     with pytest.raises(InputError, match=r"x.ark: byte 2: has 2 channels; mix it down"):
-        read_listed_header("x.ark:2", tmp_path / "wav.scp")
+        read_listed("a", "x.ark:2", tmp_path / "wav.scp")
 
 
 def matrices(folder: Path, **options) -> str:

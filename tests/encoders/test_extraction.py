@@ -16,7 +16,9 @@ from lhotse.cut import MonoCut
 from nessa.corpus.audio import read_audio
 from nessa.encoders import build, load_model, parse_settings, save_model
 from nessa.encoders.base import SpeakerModel
+from nessa.encoders.config import FeatureConfig
 from nessa.encoders.extraction import extract, extract_shard, merge_shards
+from nessa.encoders.features import FeatureExtractor
 from nessa.errors import InputError
 from nessa.files import read_table
 from nessa.kaldi.datadir import read_utt2spk
@@ -251,6 +253,18 @@ def test_another_sampling_rate_is_refused(model, data: Path) -> None:
 def test_a_missing_manifest_is_named(model, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"eval_cuts\.jsonl\.gz: no such manifest"):
         extract_shard(model, tmp_path, "eval", tmp_path / "out", 1, 1, 20.0)
+
+
+@pytest.mark.parametrize("snip_edges", [False, True])
+@pytest.mark.parametrize("samples", [16001, 48000, 80160])
+def test_features_of_long_utterances_are_made_in_blocks(
+    monkeypatch: pytest.MonkeyPatch, snip_edges: bool, samples: int
+) -> None:
+    extractor = FeatureExtractor(FeatureConfig(snip_edges=snip_edges, scale=3.0))
+    audio = torch.randn(2, samples, generator=torch.Generator().manual_seed(1))
+    whole = extractor(audio)
+    monkeypatch.setattr("nessa.encoders.features.LONG", 16000)
+    np.testing.assert_allclose(extractor(audio).numpy(), whole.numpy(), atol=1e-5)
 
 
 class Whimsical(SpeakerModel):

@@ -39,7 +39,7 @@ def test_rates_of_models(models: list[dict[str, Any]], rates: set[int]) -> None:
 
 @pytest.mark.parametrize("rate", [8000, 22050, 48000])
 def test_another_rate_is_refused_or_skipped(tmp_path: Path, rate: int) -> None:
-    from program import of_models_rate
+    from program import fit_for_models
 
     prepare_set(tmp_path, "eval", range(2), sessions=1, utterances=2)
     cuts = list(read_cuts(tmp_path, "eval"))
@@ -49,7 +49,7 @@ def test_another_rate_is_refused_or_skipped(tmp_path: Path, rate: int) -> None:
     skipped: dict[str, str] = {}
     strict: Any = SimpleNamespace(recipe=recipe, skip_bad=False)
     with pytest.raises(InputError, match=rf"{cuts[1].id}.*{rate} Hz.*16000 Hz.*--skip-bad"):
-        list(of_models_rate(cuts, strict, skipped))
+        list(fit_for_models(cuts, strict, skipped))
     lenient: Any = SimpleNamespace(recipe=recipe, skip_bad=True)
-    assert list(of_models_rate(cuts, lenient, skipped)) == [cuts[0], *cuts[2:]]
+    assert list(fit_for_models(cuts, lenient, skipped)) == [cuts[0], *cuts[2:]]
     assert list(skipped) == [cuts[1].id]
