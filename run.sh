@@ -21,7 +21,8 @@
 #   --sbatch=OPTION     one more option of sbatch, as --sbatch=--account=speech; may be given often
 #   --max-jobs-run N    at most so many jobs at once, should --nj ask for more
 #   --allow-pipes true  run the commands that a wav.scp has in the place of files
-#   --skip-bad true     leave out utterances whose audio cannot be used, and list them
+#   --skip-bad true     leave out utterances that cannot be read (stage prepare) or that one of the
+#                       models cannot embed (stage extract), with their trials, and list them
 #   --size NAME         a size that the recipe offers, e.g. tiny, default, large
 #   --work-dir DIR      where data/ and exp/ grow (default: the recipe's folder)
 #   --set KEY=VALUE     change a value of recipe.yaml; may be given many times
@@ -106,12 +107,16 @@ stage_encoders() {
 }
 
 stage_extract() {
-  local part sets=()
+  local part sets=() skip_alike=("${skip[@]}")
   for part in ${plan[extract_sets]}; do sets+=(--set "$part"); done
   local extract=("${nessa[@]}" extract --encoder "$exp/encoders/{1}" --data "$data" "${sets[@]}"
     --shards "${plan[shards]}" --output "$exp/embeddings/{1}")
-  run_jobs '{1}.{2}' "$(each_shard_of "${plan[models]}")" "${extract[@]}" --shard '{2}'
-  run_jobs '{1}.merge' "${plan[models]}" "${extract[@]}" --merge
+  run_jobs '{1}.{2}' "$(each_shard_of "${plan[models]}")" "${extract[@]}" --shard '{2}' "${skip[@]}"
+  if ((${#skip[@]})); then # what one model skips, all systems do without
+    for part in ${plan[models]}; do skip_alike+=(--beside "$exp/embeddings/$part"); done
+  fi
+  run_jobs '{1}.merge' "${plan[models]}" "${extract[@]}" --merge "${skip_alike[@]}"
+  ((${#skip[@]} == 0)) || run_one "${nessa[@]}" recipe leave-out "${of_recipe[@]}"
 }
 
 stage_symmetric() {
@@ -342,9 +347,9 @@ check_queue() {
   rm "$exp/.slurm"
 }
 
-# What killed jobs were writing; none of them runs now.
+# What killed jobs were writing. What is locked, a training that was started by hand writes.
 remove_leftovers() {
-  find "$exp" -type f -name '.*.tmp' -delete
+  find "$exp" -type f -name '.*.tmp' -exec flock --nonblock {} rm -f {} \;
   rm -rf "$exp"/.jobs.*
 }
 

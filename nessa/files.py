@@ -6,6 +6,7 @@ refused.
 """
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -39,7 +40,8 @@ def atomic_open(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
     """Open `path` for writing so that it appears complete or not at all.
 
     The bytes go to a temporary file in the same folder, which is flushed, fsynced and renamed
-    over `path` when the block ends without an exception, and removed otherwise.
+    over `path` when the block ends without an exception, and removed otherwise. It is locked
+    (flock) meanwhile: run.sh removes those that nobody writes any more.
 
     Args:
         path: the final name; missing parent folders are made.
@@ -54,11 +56,13 @@ def atomic_open(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
         with open(handle, mode, **text) as file:  # type: ignore[call-overload]
+            with contextlib.suppress(OSError):  # of a file system without locks
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
+            os.chmod(temporary, 0o666 & ~_umask())
+            os.replace(temporary, path)
     except BaseException as error:
         if isinstance(error, OSError) and error.filename is None:
             error.filename = str(path)  # a full disk does not say where it is

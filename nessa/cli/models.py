@@ -86,6 +86,13 @@ def train(
 @click.option("--shards", default=1, type=COUNT, show_default=True, help="Number of shards.")
 @click.option("--merge", is_flag=True, help="Merge the extracted shards.")
 @click.option("--skip-bad", is_flag=True, help="Skip utterances that cannot be used.")
+@click.option(
+    "--beside",
+    multiple=True,
+    type=PathType,
+    help="OUTPUT of another model; with --merge and --skip-bad, leave out what it skipped; "
+    "repeatable.",
+)
 @click.option("--batch-seconds", default=60.0, show_default=True, help="Audio per batch.")
 @click.option(
     "--workers",
@@ -101,6 +108,7 @@ def extract(
     shards: int,
     merge: bool,
     skip_bad: bool,
+    beside: tuple[Path, ...],
     batch_seconds: float,
     workers: int | None,
     output: Path,
@@ -119,7 +127,12 @@ def extract(
     --set eval --output embeddings --merge
     """
     from nessa.encoders.arks import GivenEmbeddings
-    from nessa.encoders.extraction import extract_shard, import_embeddings, merge_shards
+    from nessa.encoders.extraction import (
+        extract_shard,
+        import_embeddings,
+        merge_shards,
+        skipped_in,
+    )
     from nessa.encoders.models import load_model
 
     if shard > shards:
@@ -131,9 +144,11 @@ def extract(
             if not isinstance(model, GivenEmbeddings):
                 extract_shard(model, *place, shard, shards, batch_seconds, workers, skip_bad)
             continue
+        others = [other / name for other in beside if other != output]
         if isinstance(model, GivenEmbeddings):
-            whole, skipped = import_embeddings(model, *place), 0
+            left = {u: why for o in others for u, why in skipped_in(o, shards).items()}
+            whole, skipped = import_embeddings(model, *place, left), 0
         else:
-            whole, skipped = merge_shards(model, *place, shards, skip_bad)
+            whole, skipped = merge_shards(model, *place, shards, skip_bad, others)
         left_out = f"; {skipped} skipped, see {output / name / 'skipped'}" if skipped else ""
         click.echo(f"{output / name}: {len(whole)} embeddings of dimension {whole.dim}{left_out}")

@@ -52,6 +52,33 @@ def slurm(conf: Path) -> None:
         click.echo(f"{key} {value}")
 
 
+@recipe.command("leave-out")
+@recipe_option
+@data_option
+@exp_option
+def leave_out_skipped(recipe: Path, data: Path, exp: Path) -> None:
+    """Stage extract with --skip-bad: take what a model skipped out of the sets in DATA.
+
+    So all systems are compared on the same trials. DATA/<set>/skipped lists the utterances.
+
+    Example: nessa recipe leave-out --recipe recipes/mini/exp/recipe.yaml --data recipes/mini/data
+    --exp recipes/mini/exp
+    """
+    from nessa.corpus.leaving_out import leave_out
+    from nessa.recipe.layout import skipped_by_models
+    from nessa.recipe.resolve import load_recipe
+
+    settings = load_recipe(recipe)
+    for name in settings.extraction.sets:
+        skipped = skipped_by_models(exp, settings.encoders, name)
+        utterances, trials = leave_out(data / name, skipped)
+        if skipped:
+            click.echo(
+                f"{data / name}: {len(skipped)} utterances that a model cannot embed, "
+                f"{utterances} of them and {trials} trials taken out now"
+            )
+
+
 @recipe.command("map")
 @recipe_option
 @data_option
@@ -122,6 +149,7 @@ def evaluate(recipe: Path, data: Path, exp: Path, system: tuple[str, ...], outpu
     --exp recipes/mini/exp --system raw:old:old --system raw:new:new --output metrics.json
     """
     from nessa.files import write_json
+    from nessa.recipe.circumstances import write_circumstances
     from nessa.recipe.evaluation import evaluate_systems
     from nessa.recipe.resolve import load_recipe
     from nessa.recipe.systems import System
@@ -129,6 +157,7 @@ def evaluate(recipe: Path, data: Path, exp: Path, system: tuple[str, ...], outpu
 
     systems = [System.parse(name) for name in system]
     records = evaluate_systems(load_recipe(recipe), data / "eval", exp / "scores", systems)
+    write_circumstances(output)
     write_json(output, records)
     click.echo(format_records(records))
 

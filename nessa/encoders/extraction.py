@@ -4,10 +4,11 @@ import logging
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -98,6 +99,7 @@ def merge_shards(
     output: Path,
     shards: int,
     skip_bad: bool = False,
+    beside: Sequence[Path] = (),
 ) -> tuple[Embeddings, int]:
     """Complete an embeddings directory once all of its shards are extracted.
 
@@ -105,6 +107,8 @@ def merge_shards(
 
     Args:
         model, data, set_name, output, shards, skip_bad: as for `extract_shard`.
+        beside: directories of the set by other models, all of whose shards are there; what they
+            skipped is left out as well.
 
     Returns:
         The embeddings of the set, sorted by key, and how many utterances were left out.
@@ -126,14 +130,25 @@ def merge_shards(
                 f"or lacks utterances that were skipped; extract it again"
             )
         skipped |= left_out
+    own = set(skipped)
+    for other in beside:
+        skipped = skipped_in(other, shards) | skipped
     stamp = ModelStamp(model.name, model.fingerprint, set_name)
     (output / SKIPPED).unlink(missing_ok=True)
     for utterance in skipped:
-        del utt2spk[utterance]
-    merged = merge_parts(output, shards, utt2spk, stamp)
+        utt2spk.pop(utterance, None)
+    merged = merge_parts(output, shards, utt2spk, stamp, skipped.keys() - own)
     if skipped:
         write_table(output / SKIPPED, skipped)
     return merged, len(skipped)
+
+
+def skipped_in(output: Path, shards: int) -> dict[str, str]:
+    """What a model skipped in the shards of an embeddings directory, {utterance: why}."""
+    paths = [_stamp_path(output, shard) for shard in range(1, shards + 1)]
+    found = [read_json(path).get(SKIPPED, {}) for path in paths if path.is_file()]  # not of arks
+    model = output.parent.name
+    return {u: f"model {model!r}: {why}" for skipped in found for u, why in skipped.items()}
 
 
 def _left_out(stamp_path: Path, stamp: Mapping[str, Any]) -> dict[str, str] | None:
@@ -159,7 +174,11 @@ def _stamp_path(output: Path, shard: int) -> Path:
 
 
 def import_embeddings(
-    given: GivenEmbeddings, data: Path, set_name: str, output: Path
+    given: GivenEmbeddings,
+    data: Path,
+    set_name: str,
+    output: Path,
+    left_out: Mapping[str, str] = MappingProxyType({}),
 ) -> Embeddings:
     """Make an embeddings directory of a set of embeddings that another toolkit extracted.
 
@@ -168,11 +187,13 @@ def import_embeddings(
         data: the recipe's data folder; the set's utt2spk names the utterances.
         set_name: train, align, dev or eval.
         output: receives the embeddings directory.
+        left_out: utterances that are not imported, {id: why}, as other models skipped them.
 
     Raises:
         InputError: see `GivenEmbeddings.read_set`.
     """
     utt2spk = read_utt2spk(data / set_name)
+    utt2spk = {u: speaker for u, speaker in utt2spk.items() if u not in left_out}
     align = data / ALIGN / "utt2spk"
     reference = (ALIGN, read_utt2spk(align.parent)) if align.is_file() else None
     embeddings = given.read_set(set_name, utt2spk, reference)
@@ -263,7 +284,7 @@ def _refusal(bad: Mapping[int, str], cuts: list[MonoCut]) -> str:
     if len(bad) > 1:
         ids = named([cuts[index].id for index in sorted(bad)])
         first = f"{len(bad)} of {len(cuts)} utterances cannot be used: {ids}; the first: {first}"
-    return f"{first}; mend or remove it, or leave it out by `nessa extract --skip-bad`"
+    return f"{first}; mend or remove it, or leave it out: --skip-bad (./run.sh --skip-bad true)"
 
 
 @contextmanager

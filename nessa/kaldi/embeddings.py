@@ -7,7 +7,7 @@ refused with its file and place. Nothing read is executed: no pickles, and no pi
 """
 
 import subprocess
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import repeat
 from pathlib import Path
@@ -21,7 +21,7 @@ from nessa.files import find_listed, write_table
 from nessa.kaldi.ark import Ark, Matrix
 from nessa.kaldi.checks import as_float32, check_finite, check_ids, check_unique
 from nessa.kaldi.directory import clear, complete, read_parts, write_part, write_tables
-from nessa.kaldi.scp import Listing, are_sorted, merge_scps, read_scp
+from nessa.kaldi.scp import Listing, are_sorted, merge_scps, read_scp, without_keys
 from nessa.kaldi.stamps import XVECTOR_TABLES, ModelStamp, read_stamp
 
 _COLUMNS_PER_SUM = 16  # one cache line of float32; bounds the float64 copy that a mean needs
@@ -283,6 +283,7 @@ def merge_parts(
     jobs: int,
     utt2spk: Mapping[str, str] | None = None,
     stamp: ModelStamp | None = None,
+    left_out: Container[str] = (),
 ) -> Embeddings:
     """Complete an embeddings directory whose parts 1 to `jobs` are written.
 
@@ -292,9 +293,10 @@ def merge_parts(
     Args:
         directory: holds `xvector.JOB.{ark,scp}`.
         jobs: number of parts.
-        utt2spk: {utterance: speaker}, of exactly the utterances in the parts; None leaves out
+        utt2spk: {utterance: speaker}, of exactly the utterances to merge; None leaves out
             the per-speaker files.
         stamp: the model that made the vectors; None leaves out `info.json`.
+        left_out: utterances of the parts that are not merged.
 
     Returns:
         The merged embeddings, C-sorted by key.
@@ -305,7 +307,7 @@ def merge_parts(
     """
     directory = Path(directory)
     parts = read_parts(directory, [None] * jobs)
-    listing = merge_scps(str(directory), parts)
+    listing = without_keys(merge_scps(str(directory), parts), left_out)
     merged = _read_listed(listing, allow_pipes=False)
     _complete(directory, parts, listing, merged, utt2spk, stamp)
     merged.stamp = stamp

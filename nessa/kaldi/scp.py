@@ -5,8 +5,8 @@ bare vector; or `key command |`.
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise, starmap
 from operator import lt
 from pathlib import Path
@@ -125,6 +125,20 @@ def merge_scps(name: str, parts: Sequence[Listing]) -> Listing:
     sorted_keys = [keys[row] for row in order]
     return Listing(
         name, sorted_keys, list(rows), np.concatenate(codes)[order], offsets[order], where
+    )
+
+
+def without_keys(listing: Listing, left_out: Container[str]) -> Listing:
+    """The lines of other keys than some."""
+    rows = [row for row, key in enumerate(listing.keys) if key not in left_out]
+    if len(rows) == len(listing.keys):
+        return listing
+    return replace(
+        listing,
+        keys=[listing.keys[row] for row in rows],
+        source_of=listing.source_of[rows],
+        offsets=listing.offsets[rows],
+        where=lambda row: listing.where(rows[row]),
     )
 
 

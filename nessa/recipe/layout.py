@@ -10,9 +10,11 @@ exp/scores/<aligner>/<enroll>-<runtime>/
     eval/<list>.llr, <list>.asnorm.llr                natural-log likelihood ratios
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
+from nessa.kaldi.datadir import read_optional
 from nessa.recipe.systems import LDA_PLDA, RAW, System
 
 Kind = Literal["", ".asnorm"]  # of scores, as their files are named
@@ -40,6 +42,14 @@ def backend_file(exp: Path, model: str) -> Path:
 def embeddings_dir(exp: Path, model: str, set_name: str) -> Path:
     """The embeddings of a set, as a model extracted them."""
     return exp / "embeddings" / model / set_name
+
+
+def skipped_by_models(exp: Path, models: Iterable[str], set_name: str) -> dict[str, str]:
+    """{utterance: why} of a set, what one of the models could not embed (--skip-bad)."""
+    skipped: dict[str, str] = {}
+    for model in models:
+        skipped |= read_optional(embeddings_dir(exp, model, set_name), "skipped")
+    return skipped
 
 
 def raw_sides(exp: Path, system: System, set_name: str) -> tuple[Path, Path]:

@@ -1,10 +1,7 @@
 """All metrics of a run: results.json, a page in Markdown and HTML, and figures."""
 
-import os
-import platform
 import re
-from collections.abc import Sequence
-from importlib.metadata import version
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +11,10 @@ from nessa.errors import InputError
 from nessa.evaluation.conditions import Condition, read_conditions
 from nessa.files import Record, atomic_open, read_json, write_json
 from nessa.metrics import table
+from nessa.recipe.circumstances import read_circumstances
 from nessa.recipe.config import Recipe
 from nessa.recipe.gallery import mixed_gallery
+from nessa.recipe.layout import skipped_by_models
 from nessa.recipe.scoring import read_condition_scores
 from nessa.recipe.stages import stage_digest
 from nessa.recipe.studies import read_studies
@@ -34,6 +33,7 @@ from nessa.text import Row, markdown_columns, percent
 
 __all__ = ["write_report"]
 
+LEFT_OUT = "Left out"  # by --skip-bad
 METRICS = ("symmetric", "asymmetric")  # files in exp/metrics, each by the stage of its name
 FIELDS = {
     "recipe", "aligner", "enroll", "runtime", "trials", "seed", "targets", "nontargets",
@@ -94,7 +94,8 @@ def write_report(recipe: Recipe, exp: Path, data: Path, results_page: Path | Non
         *_gallery_section(gallery),
         *study_sections(studies),
     ]
-    text = _markdown(recipe, records, comparisons, sections)
+    circumstances = _circumstances(recipe, exp)
+    text = _markdown(recipe, records, comparisons, sections, circumstances)
     _write_text(folder / "results.md", text)
     if results_page is not None:
         _write_text(results_page, without_figures(text))
@@ -106,7 +107,7 @@ def write_report(recipe: Recipe, exp: Path, data: Path, results_page: Path | Non
         figures,
         list(read_stage_logs(exp / "log")),
         yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False),
-        _circumstances(recipe),
+        circumstances,
     )
     paths = [exp / "results.json", folder / "results.md", folder / "index.html", *figure_paths]
     return "\n".join([format_records(records), "", *comparisons, "", *map(str, paths)])
@@ -157,15 +158,23 @@ def _det_panels(recipe: Recipe, exp: Path, condition: Condition) -> dict[str, di
     }
 
 
-def _circumstances(recipe: Recipe) -> dict[str, str]:
-    """What a figure depends on beside the settings: seed, machine and versions."""
-    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "lhotse", "numpy"))
+def _circumstances(recipe: Recipe, exp: Path) -> dict[str, str]:
+    """What a figure depends on beside the settings: seed, machine, versions, what is left out."""
     return {
         "Seed": str(recipe.seed),
-        "Machine": f"{platform.machine()} with {os.cpu_count()} cores",
-        "Versions": f"Python {platform.python_version()}, {versions}",
+        **read_circumstances([exp / "metrics" / f"{name}.json" for name in METRICS]),
         "Settings": f"digest {stage_digest(recipe, 'report')[:12]}",
+        **_left_out(recipe, exp),
     }
+
+
+def _left_out(recipe: Recipe, exp: Path) -> dict[str, str]:
+    """How many utterances all systems do without, as a model cannot embed them."""
+    counts = {}
+    for name in recipe.extraction.sets:
+        counts[name] = len(skipped_by_models(exp, recipe.encoders, name))
+    text = ", ".join(f"{count} utterances of {name}" for name, count in counts.items() if count)
+    return {LEFT_OUT: text} if text else {}
 
 
 def _gallery_section(gallery: Sequence[Record]) -> list[str]:
@@ -206,14 +215,17 @@ def _markdown(
     records: Sequence[dict[str, Any]],
     comparisons: Sequence[str],
     sections: Sequence[str],
+    circumstances: Mapping[str, str],
 ) -> str:
+    shown = [circumstances["Machine"], circumstances["Versions"]]
+    shown += [f"left out: {circumstances[key]}" for key in (LEFT_OUT,) if key in circumstances]
     seeds = f"NESSA: seed {recipe.aligner.seeds[0]}."
     lines = [
         f"# Results of recipe {recipe.name}",
         "",
         f"Made by `./run.sh --recipe {recipe.name}`; settings in `exp/recipe.yaml`, "
         f"digest `{stage_digest(recipe, 'report')[:12]}`. Seed {recipe.seed}; "
-        f"{', '.join(list(_circumstances(recipe).values())[1:3])}.",
+        f"{', '.join(shown)}.",
         "",
         markdown_table(records),
         "",

@@ -1,5 +1,6 @@
 """The report: tables that say what was measured, curves that can be drawn again, clear refusals."""
 
+import platform
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from nessa.encoders.tdnn import XVectorConfig
 from nessa.errors import InputError
 from nessa.files import read_json, write_json, write_table
 from nessa.metrics.roc import eer
+from nessa.recipe.circumstances import read_circumstances, write_circumstances
 from nessa.recipe.config import Recipe
 from nessa.recipe.evaluation import evaluate_systems
 from nessa.recipe.layout import score_file
@@ -556,3 +558,17 @@ def test_runs_stand_side_by_side(nessa: Command, tmp_path: Path) -> None:
     assert nessa("report", tmp_path / "one", "--exp", tmp_path).status == 2
     write_json(tmp_path / "bad/results.json", [{"eer": 1}])
     nessa("report", tmp_path / "bad").refused("bad/results.json: not the results")
+
+
+def test_the_machine_is_that_of_the_metrics(exp: Path, data: Path) -> None:
+    for name, machine in (("symmetric", "alpha with 3 cores"), ("asymmetric", "beta with 5 cores")):
+        where = {"Machine": machine, "Versions": "Python 2"}
+        write_json(exp / "metrics" / f"{name}.machine.json", where)
+    write_report(make_recipe(), exp, data)
+    for page in ("results.md", "index.html"):
+        text = (exp / "report" / page).read_text()
+        assert "alpha with 3 cores; beta with 5 cores" in text and "Python 2" in text
+        assert platform.python_version() not in text
+    write_circumstances(exp / "metrics/symmetric.json")
+    here = read_circumstances([exp / "metrics/symmetric.json"])
+    assert platform.machine() in here["Machine"] and "torch" in here["Versions"]

@@ -1,5 +1,6 @@
 """run.sh: which stages run, what is remembered, what is refused. The tool itself is a stand-in."""
 
+import fcntl
 import os
 import re
 import shutil
@@ -271,14 +272,31 @@ def test_a_second_run_at_once_is_refused_and_names_the_first(tree):
     first.communicate(timeout=30)
 
 
-def test_what_is_left_out_is_decided_in_stage_prepare_even_after_a_finished_run(finished):
+def test_what_is_left_out_is_decided_from_stage_prepare_on_even_after_a_finished_run(finished):
     assert finished.run("--skip-bad", "true").returncode == 0
-    (prepare,) = (line for line in finished.lines() if line.startswith("local/voxceleb.py"))
+    lines = finished.lines()
+    (prepare,) = (line for line in lines if line.startswith("local/voxceleb.py"))
     assert "--skip-bad" in prepare.split("\t")
+    extract = [line.split("\t") for line in lines if line.startswith("extract\t")]
+    assert len(extract) == 6 and all("--skip-bad" in words for words in extract)
+    beside = [words.count("--beside") for words in extract if "--merge" in words]
+    assert beside == [2, 2]
+    names = [line.split("\t")[0] for line in lines]
+    assert names.index("leave-out") == names.index("fit-backend") - 1
     assert "all done before" in finished.run("--skip-bad", "true").stdout
     assert finished.run().returncode == 0
-    (prepare,) = (line for line in finished.lines() if line.startswith("local/voxceleb.py"))
-    assert "--skip-bad" not in prepare.split("\t")
+    assert "--skip-bad" not in "".join(finished.lines())
+
+
+def test_what_somebody_is_writing_stays(finished):
+    old, locked = (finished.exp / name for name in (".a.1.tmp", ".b.2.tmp"))
+    old.touch()
+    with open(locked, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert finished.run().returncode == 0
+    assert locked.exists() and not old.exists()
+    assert finished.run().returncode == 0
+    assert not locked.exists()
 
 
 def test_work_dir_is_relative_to_the_caller(tree):

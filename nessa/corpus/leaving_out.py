@@ -1,0 +1,82 @@
+"""Taking utterances that a model cannot embed out of a prepared set, with all that names them."""
+
+from collections.abc import Container, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from nessa.corpus.sets import COPIES, SOURCES, write_skipped
+from nessa.errors import InputError
+from nessa.files import read_table, write_table
+from nessa.kaldi.datadir import ENROLL_MAP, GIVEN_MAP, read_optional, read_utt2spk, spk2utt_of
+from nessa.trials import Trials, read_enroll_map
+
+TABLES = ("segments", "feats.scp", "utt2dur", "utt2session", "utt2domain", "text", COPIES, SOURCES)
+
+
+def leave_out(directory: Path, utterances: Mapping[str, str]) -> tuple[int, int]:
+    """Take utterances out of a set's tables, and the trials and profiles that name them.
+
+    `skipped` lists them. A call that was killed may be repeated: utt2spk changes last.
+
+    Args:
+        directory: of a set that stage prepare wrote.
+        utterances: {utterance: why}; those that the set does not have are passed over.
+
+    Returns:
+        How many utterances and how many trials went.
+
+    Raises:
+        InputError: nothing is left of the set, or of a trial list.
+    """
+    utt2spk = read_utt2spk(directory)
+    lost = utterances.keys() & utt2spk.keys()
+    if not lost:
+        return 0, 0
+    kept = {utterance: spk for utterance, spk in utt2spk.items() if utterance not in lost}
+    if not kept:
+        raise InputError(f"{directory}: there is no utterance that all models can embed")
+    skipped = {utterance: utterances[utterance] for utterance in lost}
+    for name in (ENROLL_MAP, GIVEN_MAP):
+        if (directory / name).exists():
+            skipped |= _take_profiles(directory / name, lost)
+    trials = sum(_take_trials(path, skipped) for path in sorted(directory.glob("trials*")))
+    for name in TABLES if (directory / "segments").exists() else (*TABLES, "wav.scp"):
+        if (directory / name).exists():
+            table = read_table(directory / name, empty=name == "text")
+            rows = {key: row for key, row in table.items() if key not in lost}
+            if name == COPIES:  # a copy whose original is lost is an utterance as others are
+                rows = {key: row for key, row in rows.items() if row.split()[-1] not in lost}
+            write_table(directory / name, rows)
+    speakers = set(kept.values())
+    if genders := read_optional(directory, "spk2gender"):
+        write_table(directory / "spk2gender", {s: g for s, g in genders.items() if s in speakers})
+    write_table(directory / "spk2utt", spk2utt_of(kept))
+    before = read_optional(directory, "skipped")
+    write_skipped(directory.parent, directory.name, before | skipped)
+    write_table(directory / "utt2spk", kept)
+    return len(lost), trials
+
+
+def _take_profiles(path: Path, lost: set[str]) -> dict[str, str]:
+    """Take those out that lose an utterance, for their size would be another; {profile: why}."""
+    profiles = read_enroll_map(path)
+    whole = {name: " ".join(own) for name, own in profiles.items() if lost.isdisjoint(own)}
+    if whole:
+        write_table(path, whole)
+    else:
+        path.unlink()
+    return dict.fromkeys(profiles.keys() - whole.keys(), "profile of what was skipped")
+
+
+def _take_trials(path: Path, gone: Container[str]) -> int:
+    """Take the trials out that name one of some ids; how many there were."""
+    trials = Trials.read(path)
+    pairs = zip(trials.enroll, trials.test, strict=True)
+    keep = np.array([enroll not in gone and test not in gone for enroll, test in pairs])
+    if keep.all():
+        return 0
+    if not keep.any():
+        raise InputError(f"{path}: all trials are of utterances that a model cannot embed")
+    trials.select(keep).write(path)
+    return int((~keep).sum())

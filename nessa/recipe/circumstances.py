@@ -1,0 +1,44 @@
+"""On which machine, and with which versions, a run's metrics were made."""
+
+import os
+import platform
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from nessa.errors import InputError
+from nessa.files import read_json, write_json
+
+LIBRARIES = ("torch", "lhotse", "numpy")
+UNKNOWN = "not recorded"
+KEYS = ("Machine", "Versions")
+
+
+def write_circumstances(metrics: Path) -> None:
+    """Write this machine and its versions beside a file of metrics."""
+    versions = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
+    here = {
+        "Machine": f"{platform.machine()} with {os.cpu_count()} cores",
+        "Versions": f"Python {platform.python_version()}, {versions}",
+    }
+    write_json(_place(metrics), here)
+
+
+def read_circumstances(metrics: Sequence[Path]) -> dict[str, str]:
+    """The machines and versions of some files of metrics: {"Machine", "Versions"}.
+
+    Raises:
+        InputError: a file that says something else.
+    """
+    found = []
+    for place in filter(Path.is_file, map(_place, metrics)):
+        found.append(read_json(place))
+        if not isinstance(found[-1], dict) or not all(
+            isinstance(found[-1].get(key), str) for key in KEYS
+        ):
+            raise InputError(f"{place}: expected {' and '.join(KEYS)}; remove it")
+    return {key: "; ".join(dict.fromkeys(one[key] for one in found)) or UNKNOWN for key in KEYS}
+
+
+def _place(metrics: Path) -> Path:
+    return metrics.with_suffix(".machine.json")
