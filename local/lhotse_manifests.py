@@ -228,5 +228,5 @@ def _is_part(cut: MonoCut) -> bool:
 
 
 def _file_of(features: Features) -> Path:
-    """The file, without the `:offset` of Kaldi's arks."""
-    return Path(re.sub(r":\d+$", "", features.storage_path))
+    """The file, without the `:offset` of Kaldi's arks and the `[range]` of their frames."""
+    return Path(re.sub(r"(:\d+)?(\[[\d:,]*\])?$", "", features.storage_path))

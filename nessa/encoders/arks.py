@@ -10,7 +10,7 @@ from nessa.corpus.speakers import SETS
 from nessa.encoders.config import PretrainedConfig
 from nessa.errors import InputError, about
 from nessa.files import digest, find_listed
-from nessa.kaldi.embeddings import Embeddings
+from nessa.kaldi.embeddings import Embeddings, scps_of_ranks
 from nessa.kaldi.scp import read_scp
 from nessa.kaldi.stamps import ModelStamp
 
@@ -107,10 +107,13 @@ class GivenEmbeddings:
 
 
 def _files_of(place: Path) -> list[Path]:
-    """A table, and the arks that it lists."""
-    table = place / "xvector.scp" if place.is_dir() else place
-    files = [table, table.with_name("info.json")]
-    if table.suffix == ".scp":
-        with contextlib.suppress(InputError):
-            files += [find_listed(source, table) for source in read_scp(table).sources]
+    """A table, or those of a folder, and the arks that they list."""
+    tables = [place]
+    if place.is_dir():
+        tables = scps_of_ranks(place) or [place / "xvector.scp"]
+    files = [*tables, tables[0].with_name("info.json")]
+    for table in tables:
+        if table.suffix == ".scp":
+            with contextlib.suppress(InputError):
+                files += [find_listed(source, table) for source in read_scp(table).sources]
     return files

@@ -109,7 +109,8 @@ class EncoderConfig(Section):
     weight_decay: NonNegativeFloat = 1e-4
     fine_tuning: FineTuningConfig | None = None
     average: Positive = 1  # the weights are the mean of those at the last so many checkpoints
-    precision: Literal["float32", "bf16"] = "float32"  # bf16: autocast, on a GPU only
+    # Of training; bf16: autocast, on a GPU only. Embeddings are always extracted in float32.
+    precision: Literal["float32", "bf16"] = "float32"
     checkpoint_every: Positive = 100  # steps
     seed: int = 1
 

@@ -64,7 +64,9 @@ class TrainedModel(SpeakerModel):
             row[: len(features)] = features
         full = min(lengths) == longest
         mask = None if full else torch.tensor(lengths, device=self.device)
-        with torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"):
+        # In float32, whatever the precision of training, and not in the TF32 that cuDNN would take:
+        # embeddings of a GPU are those of a CPU, and of the model's ONNX, under one fingerprint.
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             return self.encoder(padded, mask).float().cpu()
 
     def _features_of(self, samples: list[Tensor]) -> list[Tensor]:

@@ -92,6 +92,20 @@ def test_a_changed_file_is_seen(tmp_path: Path, file: str) -> None:
     assert given(tmp_path / "x.scp").fingerprint != before
 
 
+@pytest.mark.parametrize("file", ["xvector_01.ark", "xvector_00.scp"])
+def test_a_changed_file_of_3d_speakers_processes_is_seen(tmp_path: Path, file: str) -> None:
+    data, x = sets_of(tmp_path)
+    for rank in range(2):
+        part = tmp_path / f"embs/xvector_{rank:02d}"
+        x.select(x.keys[rank::2]).write_ark(part.with_suffix(".ark"), part.with_suffix(".scp"))
+    assert import_embeddings(given(tmp_path / "embs"), data, "eval", tmp_path / "out").stamp
+    before = given(tmp_path / "embs").fingerprint
+    assert before == given(tmp_path / "embs").fingerprint
+    path = tmp_path / "embs" / file
+    path.write_bytes(path.read_bytes() + b"\n")
+    assert given(tmp_path / "embs").fingerprint != before
+
+
 @pytest.mark.parametrize("share", [0.0, 0.6, 1.0])
 def test_a_stamp_does_not_hide_that_nearly_all_is_unlike(
     nessa: Command, tmp_path: Path, share: float

@@ -332,11 +332,14 @@ def test_features_of_lhotse_manifests_are_files(own: Own, place: str) -> None:
     assert not mark.exists()
 
 
-def test_features_of_lhotse_manifests(own: Own) -> None:
-    write_lhotse_features(own, "{path}")
+@pytest.mark.parametrize("range_", ["", "[0:69]", "[0:69,0:6]"])
+def test_features_of_lhotse_manifests(own: Own, range_: str) -> None:
+    write_lhotse_features(own, "{path}" + range_)
     assert own.prepare(data=own.folder / "mine", encoder=GIVEN).status == 0
     cut = next(iter(read_cuts(own.data, "eval")))
-    assert np.array_equal(cut.load_features(), kaldiio.load_mat(cut.features.storage_path))
+    place = cut.features.storage_path
+    assert place.endswith(range_)
+    assert np.array_equal(cut.load_features(), kaldiio.load_mat(place.removesuffix(range_)))
 
 
 def write_lhotse_features(own: Own, place: str) -> None:

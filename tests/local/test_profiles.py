@@ -129,6 +129,15 @@ def test_faults_of_profiles_are_named(
         read(tmp_path, UTT2SPK).check(UTT2SPK)
 
 
+def test_profiles_in_trials_of_dev_are_refused_by_name(own: Own) -> None:  # noqa: F811
+    write_audio_dir(own.folder / "mine", range(10))
+    write_audio_dir(own.folder / "tuned", range(10, 12))
+    profiles(own.folder / "tuned", "enroll_map")
+    paths = {"data": own.folder / "mine", "dev": own.folder / "tuned"}
+    done = own.prepare(**paths, held_out={"align": 3, "eval": 3})
+    assert done.status == 2 and "'m1', 'm2'" in done.err and "single utterances" in done.err, done
+
+
 def test_models_of_spk2utt_are_profiles(tmp_path: Path) -> None:
     utt2spk = {"m1-a": "m1", "m1-b": "m1", "m2-a": "m2", "t1": "t1", "t2": "t2"}
     (tmp_path / "trials").write_text("m1 t1 target\nm2 t1 nontarget\nm1 t2 nontarget\n")
