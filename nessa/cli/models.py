@@ -118,7 +118,7 @@ def extract(
     Given embeddings (a model of kind arks) are imported by --merge. With --skip-bad,
     OUTPUT/<set>/skipped lists the skipped utterances with their reasons.
     Memory: one batch of audio and the embeddings of a shard; with --merge, those of a set. An
-    utterance is embedded as a whole: one of two hours takes 6 GB.
+    utterance is embedded as a whole: one of two hours takes 3 to 4 GB with 64 channels.
 
     Example: nessa extract --encoder recipes/mini/exp/encoders/old --data recipes/mini/data
     --set eval --output embeddings
