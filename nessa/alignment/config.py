@@ -27,6 +27,7 @@ class NeuralConfig(Section):
     utterances_per_speaker: Annotated[int, Field(ge=2)] = 2
     learning_rate: PositiveFloat = 3e-3
     weight_decay: NonNegativeFloat = 0.3
+    distillation: NonNegativeFloat = 1.0  # weight of what the better model's own ratio teaches
     evaluate_every: Positive = 50  # steps between two evaluations of the dev EER
 
     @model_validator(mode="after")

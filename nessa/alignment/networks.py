@@ -21,7 +21,8 @@ from nessa.alignment.views import SIDES, Matrix, Side
 log = logging.getLogger(__name__)
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")  # of training
-PATIENCE = 4  # evaluations without a lower dev EER, after which training ends
+ALIKE = 0.02  # relative differences of dev EERs that chance makes
+PATIENCE = 4  # evaluations with a higher dev EER, after which training ends
 ROWS_PER_BLOCK = 2048  # of a matrix mapped at once: the hidden layer stays in the cache
 
 
@@ -255,11 +256,18 @@ class NetworkAligner(Aligner):
         return SideNetwork(m, w, p, hidden, self.dropout)
 
     def new_ratio_network(
-        self, mean: Matrix, whitening: Matrix, start: Matrix, quadratic: Matrix, spread: float
+        self,
+        mean: Matrix,
+        whitening: Matrix,
+        start: Matrix,
+        quadratic: Matrix,
+        spread: float,
+        hidden_dim: int | None = None,
     ) -> RatioNetwork:
         """The same of a network that gives ratios; see `RatioNetwork`."""
         m, w, p, q = map(torch.from_numpy, (mean, whitening, start, quadratic))
-        return RatioNetwork(m, w, p, q, spread, self.hidden_dim, self.dropout)
+        hidden = self.hidden_dim if hidden_dim is None else hidden_dim
+        return RatioNetwork(m, w, p, q, spread, hidden, self.dropout)
 
     def train_modules(
         self,
@@ -269,10 +277,12 @@ class NetworkAligner(Aligner):
         evaluate_every: int,
         dev: DevSet | None,
     ) -> int:
-        """Train, and keep the weights of the lowest dev EER; without a dev set, the last.
+        """Train, and keep the last weights whose dev EER is the lowest, or less than `ALIKE` above.
 
-        The start is among those that are compared: where training makes it worse, as on few
-        speakers, it is kept. Training ends early once `PATIENCE` evaluations are no better.
+        The learning rate falls: of weights that are alike on dev, the later are the better ones.
+        Without a dev set, the last are kept. The start is among those that are compared: where
+        training makes it worse, as on few speakers, it is kept. Training ends early
+        once it was higher `PATIENCE` times in a row.
 
         Args:
             modules: the two sides at their start; `step` changes them.
@@ -294,10 +304,11 @@ class NetworkAligner(Aligner):
                 continue
             error = self.dev_eer(dev) if dev else np.nan
             log.info("step %d: loss %.4f, dev EER %.4f", number, loss, error)
-            if dev is None or error < lowest:
-                kept, best, lowest = number, copy.deepcopy(modules), error
+            if dev is None or error <= (1 + ALIKE) * lowest:
+                kept, best = number, copy.deepcopy(modules)
+                lowest = min(lowest, error)
             elif number - kept >= PATIENCE * evaluate_every:
-                log.info("no lower dev EER for %d evaluations: training ends", PATIENCE)
+                log.info("the dev EER was higher %d times in a row: training ends", PATIENCE)
                 break
         self._set_modules({side: module.cpu() for side, module in best.items()})
         return kept

@@ -18,11 +18,15 @@ averaged to a profile in its own model's space, and a runtime part, so that an u
 both sides. The loss is supervised contrastive, both ways. Which model gives the profiles is drawn
 for every batch: the space serves both update directions, and galleries in which both models'
 profiles meet.
+
+A second loss distills: the scores of a batch come close to those of the better model with itself by
+PLDA's ratio, which is fitted beside and stays as it is; see `training.distillation`.
 """
 
 import copy
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import Any, ClassVar, Self
 
@@ -53,7 +57,7 @@ from nessa.alignment.starts import (
     random_start,
 )
 from nessa.alignment.table import AlignTable
-from nessa.alignment.training import Training
+from nessa.alignment.training import Teacher, Training
 from nessa.alignment.views import (
     SIDES,
     Floats,
@@ -70,7 +74,9 @@ from nessa.alignment.views import (
 from nessa.errors import InputError
 from nessa.kaldi.embeddings import Embeddings
 from nessa.metrics.bootstrap import difference, mean_estimate
+from nessa.metrics.roc import eer
 from nessa.schema import explain
+from nessa.scoring.cosine import cosine_scores
 
 log = logging.getLogger(__name__)
 
@@ -152,7 +158,9 @@ class NeuralAligner(NetworkAligner):
         self.dropout = dropout_for(int(labels.max()) + 1) if given is None else given
         trained, *others = self.initial_modules(enroll, runtime, labels, dev)
         start = copy.deepcopy(trained)
-        training = Training(self.config, trained, (enroll, runtime), labels, self.seed)
+        views = enroll, runtime
+        teacher = self._teacher(views, labels, dev)
+        training = Training(self.config, trained, views, labels, self.seed, teacher)
         steps, interval = self.config.steps, self.config.evaluate_every
         kept = self.train_modules(trained, training.step, steps, interval, dev)
         if dev is not None and kept and not self._improves_on(start, dev):
@@ -207,6 +215,41 @@ class NeuralAligner(NetworkAligner):
             joined = self.new_network(*given, least_squares(around[side], given[1], target))
         modules: dict[Side, nn.Module] = {kept: module, side: joined}
         return [{side: modules[side] for side in SIDES}]
+
+    def _teacher(
+        self, views: tuple[Rows, Rows], labels: Labels, dev: DevSet | None
+    ) -> Teacher | None:
+        """PLDA's ratio of the better model with itself, by the dev EER of its cosines.
+
+        None where both models are alike, as a model with itself is, or nothing tells the better
+        one, or the score is no ratio, or a side stays as it is.
+        """
+        free = self._frozen is None and self._gives_ratios()
+        if not self.config.distillation or dev is None or not free:
+            return None
+        errors = [
+            np.mean([eer(cosine_scores(own, own, t), labels_of(t)) for t in dev.lists])
+            for own in (dev.enroll, dev.runtime)
+        ]
+        if errors[0] == errors[1]:
+            return None
+        place = int(np.argmin(errors))
+        own, view = (dev.enroll, dev.runtime)[place], views[place]
+        mean = fit_mean(view)
+        around = centered(view, mean)
+        white = whitening(around, self.config.whitening_shrinkage)
+        x = center(own.matrix, mean)
+
+        def statistics(start: Start) -> tuple[Statistics, Statistics]:
+            return start.statistics(x, 0), start.statistics(x, 1)
+
+        ratios = self.config.model_copy(update={"start": "plda"})
+        (candidates,) = find_starts(around, around, labels, ratios)
+        alone = replace(dev, enroll=own, runtime=own)
+        start = choose_start(candidates, statistics, alone)
+        log.info("teacher: the %s model with itself", SIDES[place])
+        modules = {s: self._started(around, mean, white, start, n, 0) for n, s in enumerate(SIDES)}
+        return Teacher(modules, place)
 
     def _join(
         self,
@@ -270,7 +313,9 @@ class NeuralAligner(NetworkAligner):
         covariance = cross_product(centered, centered) / len(centered)
         powers = np.einsum("id,ij,jd->d", start.maps[place], covariance, start.maps[place])
         arrays = (projection.astype(np.float32), start.quadratics[place].astype(np.float32))
-        return self.new_ratio_network(mean, white, *arrays, float(np.sqrt(powers.mean())))
+        return self.new_ratio_network(
+            mean, white, *arrays, float(np.sqrt(powers.mean())), hidden_dim
+        )
 
     def _improves_on(self, start: dict[Side, nn.Module], dev: DevSet) -> bool:
         """Whether the dev EER is lower than the start's in nearly all draws of dev speakers."""

@@ -1,7 +1,7 @@
-"""One step of NESSA's training: batches of speakers, and the contrastive loss."""
+"""One step of NESSA's training: batches of speakers, and the losses."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,20 @@ INITIAL_SCALE = 15.0  # of the cosines in the loss; learned
 # Of the learning rate, for P and Q of a ratio, which start where they are nearly right.
 START_RATE = 0.1
 STARTED = ("linear.weight", "quadratic")
+Gather = Callable[[npt.NDArray[np.int64]], Tensor]  # rows (K,) -> their vectors (K, D)
+TEMPERATURE = 2.0  # of the scores by which a teacher is imitated
+
+
+class Teacher(NamedTuple):
+    """The better model with itself, whose scores the two models together come close to.
+
+    Attributes:
+        modules: its two sides, as they stay.
+        place: of the better model among the views, 0 (enroll) or 1 (runtime).
+    """
+
+    modules: dict[Side, nn.Module]
+    place: int
 
 
 class Training:
@@ -28,6 +42,7 @@ class Training:
         views: of the align set, (N, Dx), (N, Dy).
         labels: speaker of each row.
         seed: of the batches.
+        teacher: None where there is nothing to learn from.
     """
 
     def __init__(
@@ -37,8 +52,12 @@ class Training:
         views: tuple[Rows, Rows],
         labels: Labels,
         seed: int,
+        teacher: Teacher | None = None,
     ) -> None:
-        self.config = config
+        self.config, self.teacher = config, teacher
+        if teacher is not None:
+            for module in teacher.modules.values():
+                module.to(DEVICE).eval().requires_grad_(False)
         self.sides = [
             (modules[side].to(DEVICE), _gathering(view))
             for side, view in zip(SIDES, views, strict=True)
@@ -78,19 +97,35 @@ class Training:
 
     def _loss(self, rows: npt.NDArray[np.int64]) -> Tensor:
         """Profiles of one side against utterances of the other; `rows` (P, K)."""
-        speakers, k = rows.shape
-        size = profile_size(k, self.rng)
+        size = profile_size(rows.shape[1], self.rng)
         order = self.rng.integers(2)
-        (enroll, x), (runtime, y) = self.sides[order], self.sides[1 - order]
-        means = x(rows[:, :size].ravel()).unflatten(0, (speakers, size)).mean(dim=1)
-        profiles, u = enroll.statistics(means)  # (P, D), (P,)
-        tests, v = runtime.statistics(y(rows[:, size:].ravel()))  # (P * R, D), (P * R,)
-        scores = profiles @ tests.T + u[:, None] + v  # (5), (P, P * R)
+        parts = rows[:, :size], rows[:, size:]
+        scores = _scores(self.sides[order], self.sides[1 - order], *parts)
         similarity = self.log_scale.exp() * scores
-        return supervised_contrastive(similarity.unflatten(1, (speakers, -1)))
+        loss = supervised_contrastive(similarity.unflatten(1, (len(rows), -1)))
+        if self.teacher is not None:
+            _, view = self.sides[self.teacher.place]
+            with torch.no_grad():
+                taught = _scores(*((self.teacher.modules[s], view) for s in SIDES), *parts)
+            loss = loss + self.config.distillation * distillation(similarity, taught)
+        return loss
 
 
-def _gathering(view: Rows) -> Callable[[npt.NDArray[np.int64]], Tensor]:
+def _scores(
+    enroll: tuple[nn.Module, Gather],
+    runtime: tuple[nn.Module, Gather],
+    enrolled: npt.NDArray[np.int64],
+    tested: npt.NDArray[np.int64],
+) -> Tensor:
+    """Scores of profiles of some rows (P, K) with utterances (P, R), each (P, P * R)."""
+    (f, x), (g, y) = enroll, runtime
+    means = x(enrolled.ravel()).unflatten(0, enrolled.shape).mean(dim=1)
+    profiles, u = f.statistics(means)  # (P, D), (P,)
+    tests, v = g.statistics(y(tested.ravel()))  # (P * R, D), (P * R,)
+    return profiles @ tests.T + u[:, None] + v  # (5)
+
+
+def _gathering(view: Rows) -> Gather:
     """Rows (K,) -> their vectors (K, D) on the device, where the whole matrix is if it is one."""
     if isinstance(view, np.ndarray):
         table = torch.from_numpy(view).to(DEVICE)
@@ -150,3 +185,21 @@ def supervised_contrastive(similarity: Tensor) -> Tensor:
     among_profiles = similarity.log_softmax(dim=0)
     own = [p.diagonal(dim1=0, dim2=1).mean() for p in (among_utterances, among_profiles)]
     return -(own[0] + own[1])
+
+
+def distillation(similarity: Tensor, taught: Tensor) -> Tensor:
+    """How far scores are from a teacher's: Kullback-Leibler divergences (Hinton et al. 2015).
+
+    Args:
+        similarity: scaled scores of profiles with utterances, (P, T).
+        taught: a teacher's scores, likelihood ratios, of the same.
+
+    Returns:
+        The mean divergence from the teacher's distribution over the utterances of a profile, plus
+        that over the profiles of an utterance, both at `TEMPERATURE`.
+    """
+    divergences = []
+    for dim in (0, 1):
+        own, wanted = ((s / TEMPERATURE).log_softmax(dim=dim) for s in (similarity, taught))
+        divergences.append((wanted.exp() * (wanted - own)).sum(dim=dim).mean())
+    return divergences[0] + divergences[1]

@@ -54,6 +54,7 @@ PARTS: dict[str, dict[str, Any]] = {
     "random start": {"start": "random"},
     "no dropout": {"dropout": 0.0},
     "no weight decay": {"weight_decay": 0.0},
+    "no distillation": {"distillation": 0.0},
     "64 speakers a batch": {"speakers_per_batch": 64},
     "profiles of up to 3 utterances in training": {"utterances_per_speaker": 4},
     "new model's space kept, old model mapped": {"mode": "to-enroll"},
