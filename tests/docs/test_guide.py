@@ -37,7 +37,11 @@ def test_a_corpus_of_ones_own(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_store_mapped_and_networks_verified(tiny: Path, tmp_path: Path) -> None:
-    places = {"recipes/mini/exp": tiny / "exp", "/tmp/nessa-migration": tmp_path / "work"}
+    places = {
+        "recipes/mini/exp": tiny / "exp",
+        "recipes/mini/data": tiny / "data",
+        "/tmp/nessa-migration": tmp_path / "work",
+    }
     out = walk("migration.md", places)
     assert "16 profiles would be mapped" in out
     assert "enroll: 16 profiles in the order of" in out and "id,distance" in out
