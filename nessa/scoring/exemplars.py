@@ -1,4 +1,4 @@
-"""Profiles kept as several vectors instead of their mean: the largest or the mean of the cosines."""
+"""Profiles kept as several vectors, not averaged: the largest or the mean of the cosines."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal

@@ -34,7 +34,7 @@ def test_profiles_of_one_utterance_are_that_utterance(
 
 
 def test_each_profile_is_combined_by_itself(view: tuple[Embeddings, dict[str, str]]) -> None:
-    table, speakers = view
+    table, _ = view
     profiles = {"a": table.keys[:3], "b": table.keys[4:6], "c": table.keys[8:9]}
     tests = table.keys[10:14]
     trials = Trials([name for name in profiles for _ in tests], tests * 3)
