@@ -352,7 +352,8 @@ def read_studies(exp: Path, recipe: Recipe) -> dict[str, list[Record]]:
     return found
 
 
-def _digest(recipe: Recipe) -> str:
+def study_digest(recipe: Recipe) -> str:
+    """What a study was made of, by which a stale one is known."""
     return digest(recipe.model_dump(mode="json", exclude=OTHER_SECTIONS))
 
 

@@ -7,8 +7,8 @@ from nessa.recipe.rollout import FALSE_ACCEPTS, USE
 from nessa.text import Row, markdown_columns, percent, plain_columns
 
 NOTE = (
-    f"Misses among the attempts of a day, every cell at {FALSE_ACCEPTS:.0%} false accepts on dev; a "
-    f"user comes on a day with a chance of {USE:.0%}. By `nessa study rollout`."
+    f"Misses among the attempts of a day, every cell at {FALSE_ACCEPTS:.0%} false accepts on dev; "
+    f"a user comes on a day with a chance of {USE:.0%}. By `nessa study rollout`."
 )
 
 

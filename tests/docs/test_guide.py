@@ -51,6 +51,13 @@ def test_a_store_mapped_and_networks_verified(tiny: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
+def test_a_rollout(tiny: Path) -> None:
+    out = walk("rollout.md", {"recipes/mini": tiny})
+    assert "aligned, re-enroll on use" in out and "day 90" in out
+    (tiny / "exp/studies/rollout.json").unlink()
+
+
+@pytest.mark.slow
 def test_the_readme_in_python(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(), re.M | re.S)

@@ -8,6 +8,7 @@ import pytest
 from nessa.files import read_json, write_table
 from nessa.kaldi.datadir import spk2utt_of
 from nessa.recipe.layout import DEV, EVAL, score_file
+from nessa.recipe.resolve import load_recipe
 from nessa.recipe.rollout import DAYS, USE, write_rollout
 from nessa.recipe.systems import NESSA, RAW, System
 from nessa.trials import write_scores
@@ -16,9 +17,9 @@ from tests.pairs import all_trials
 from tests.toy import Toy
 
 SHIFTS = {  # how far targets lie above impostors
-    System(RAW, "old", "old"): 2.0,
-    System(NESSA, "old", "new"): 2.6,
-    System(RAW, "new", "new"): 3.5,
+    System(RAW, "x", "x"): 2.0,
+    System(NESSA, "x", "y"): 2.6,
+    System(RAW, "y", "y"): 3.5,
 }
 
 
@@ -43,7 +44,9 @@ def scored(tmp_path: Path) -> Toy:
 
 
 def test_every_strategy_ends_where_it_should(scored: Toy, tmp_path: Path) -> None:
-    records = write_rollout(scored.recipe, scored.data, scored.exp, tmp_path / "out.json")
+    records = write_rollout(
+        load_recipe(scored.recipe), scored.data, scored.exp, tmp_path / "out.json"
+    )
     assert read_json(tmp_path / "out.json")["records"] == records
     misses = {(r["strategy"], r["day"]): r["miss"] for r in records}
     runs = {(r["strategy"], r["day"]): r["runs"] for r in records}
@@ -69,9 +72,9 @@ def test_every_strategy_ends_where_it_should(scored: Toy, tmp_path: Path) -> Non
 
 
 def test_the_command(scored: Toy, nessa: Command) -> None:
-    given = "--recipe", scored.config, "--data", scored.data, "--exp", scored.exp
+    given = "--recipe", scored.recipe, "--data", scored.data, "--exp", scored.exp
     done = nessa("study", "rollout", *given)
     assert done.status == 0, done
     assert "double version" in done.out
-    (scored.exp / "scores/raw/new-new/dev/trials.scores").unlink()
+    (scored.exp / "scores/raw/y-y/dev/trials.scores").unlink()
     nessa("study", "rollout", *given).refused("trials.scores")
