@@ -32,6 +32,7 @@ BETTER = 0.5  # by how many standard deviations other settings must tell speaker
 SECONDS = (0.1, 0.2, 0.3, 0.5, 0.75, 1.0)  # of pieces, of which the shortest that works is told
 SPEAKERS, UTTERANCES = 12, 4  # of the reference, at most
 SCALES = (1.0, 32768.0)
+NOT_FINITE = "not finite"  # what models say of embeddings that they refuse
 WINDOWS = ("povey", "hamming", "hanning")
 Matrix = np.ndarray
 
@@ -250,17 +251,20 @@ def _silence(
     else:
         quiet = torch.zeros_like(inputs[0])
     try:
-        found = _embed(model, [quiet])
+        if np.isfinite(_embed(model, [quiet])).all():
+            return Finding("silence")
     except Exception as error:  # of any library
-        lines = str(error).splitlines() or [type(error).__name__]
-        return Finding("silence", fact=f"refused: {lines[0]}")
-    if np.isfinite(found).all():
-        return Finding("silence")
+        if NOT_FINITE not in str(error):
+            return Finding("silence", fact=f"refused: {_first_line(error)}")
     return Finding(
         "silence",
         "NaN or infinite values for silence",
         "let its pooling bound the variance from below before the square root, or cut silence away",
     )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _dimensions(embedded: Matrix) -> Finding:
@@ -283,7 +287,7 @@ def _shortest(model: SpeakerModel, cuts: Sequence[MonoCut]) -> Finding:
         try:
             found = _embed(model, [model.read(longest.truncate(duration=seconds))])
         except Exception as error:  # of any library
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            reason = _first_line(error)
             continue
         if np.isfinite(found).all():
             return Finding("shortest speech", fact=f"{seconds:g} s")
@@ -328,6 +332,8 @@ def _agreement(
 
 
 def _agree(a: Matrix, b: Matrix) -> float:
+    """Mean cosine about the original's mean: what all utterances share would hide differences."""
+    a, b = a - b.mean(axis=0), b - b.mean(axis=0)
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     return float(((a * b).sum(axis=1) / norms).mean())
 
@@ -357,11 +363,14 @@ def _separation(
 def separation(embedded: Matrix, speakers: Sequence[str]) -> float:
     """How far cosines of one speaker and of two lie apart, in their pooled standard deviation.
 
+    The cosines are those about the mean of all utterances.
+
     Args:
         embedded: (N, D).
         speakers: of each row.
     """
-    unit = embedded / np.linalg.norm(embedded, axis=1, keepdims=True)
+    centered = embedded - embedded.mean(axis=0)
+    unit = centered / np.linalg.norm(centered, axis=1, keepdims=True)
     first, second = np.triu_indices(len(unit), 1)
     cosines = (unit[first] * unit[second]).sum(axis=1)
     names = np.asarray(speakers)

@@ -29,7 +29,7 @@ class Spoilt(nn.Module):
         self.norm.train(fault == "batch_norm")
 
     def forward(self, utterances: list[Tensor]) -> Tensor:
-        matrices = [self.layer(self.features(samples[None])[0]) for samples in utterances]
+        matrices = [self.layer(self.features(s[None])[0]).relu() for s in utterances]
         if self.fault == "padding":
             matrices = list(pad_sequence(matrices, batch_first=True))
         pooled = torch.stack([self._pool(matrix) for matrix in matrices])

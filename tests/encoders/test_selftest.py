@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 
 from nessa.encoders import build, parse_settings, save_model
@@ -96,7 +98,14 @@ def test_settings_that_the_original_does_not_have(
 def test_no_mean_normalization_shows_without_the_original(
     tmp_path: Path, nessa: Command, data: Path
 ) -> None:
-    done = nessa("check-encoder", trained(tmp_path, "used", mean_norm=False), "--data", data)
+    rng = np.random.default_rng(2)
+    for wav in (data / "audio").iterdir():  # each as loud as its microphone was near
+        speaker, session, _ = wav.stem.split("-")
+        place = tmp_path / "speech" / speaker / session / wav.name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(place, 10 ** rng.uniform(-2, 0) * soundfile.read(wav)[0], 16000, "FLOAT")
+    encoder = trained(tmp_path, "used", mean_norm=False)
+    done = nessa("check-encoder", encoder, "--audio", tmp_path / "speech")
     assert "set features.mean_norm=true, with which it is" in done.out
 
 

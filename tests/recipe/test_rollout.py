@@ -64,7 +64,7 @@ def test_every_strategy_ends_where_it_should(scored: Toy, tmp_path: Path) -> Non
         assert own == sorted(own, reverse=True)
         assert own[-1] == pytest.approx(new, abs=0.02)
     assert (runs["double version", 0], runs["aligned", 0]) == (2, 1)
-    assert 1 < runs["double version", last] < 1.01
+    assert 1 < runs["double version", last] < 1.05
     assert asked["re-enroll at once", 0] == 1
     assert asked["re-enroll on use", 1] == pytest.approx(USE)
     assert asked["re-enroll on use", last] == pytest.approx(1 - (1 - USE) ** last)
