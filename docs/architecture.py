@@ -17,8 +17,8 @@ DRAWN = re.compile(r"(?<=<!-- drawn by docs/architecture.py -->\n).*?(?=<!-- end
 # From the ground up: a module imports from its own layer and from those before it, never up.
 BASE = ("errors", "files", "lazy", "progress", "threads", "schedule", "schema", "text", "trials")
 PACKAGES = (
-    "metrics", "kaldi", "corpus", "synth", "encoders", "scoring", "alignment", "evaluation",
-    "production", "recipe", "report", "cli",
+    "metrics", "kaldi", "stores", "corpus", "synth", "encoders", "scoring", "alignment",
+    "evaluation", "production", "recipe", "report", "cli",
 )  # fmt: skip
 LAYERS = (*BASE, *PACKAGES)
 

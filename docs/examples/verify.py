@@ -4,7 +4,8 @@
 
 EXPORT holds enroll.onnx and runtime.onnx; the .npz files hold raw embeddings: an array (N, D) for
 each speaker to be enrolled, and one for each test utterance; and model_fingerprint, a string that
-names their model. Prints a natural-log likelihood ratio for each pair.
+names their model. Prints a natural-log likelihood ratio for each pair, and, where a threshold was
+exported, the decision.
 """
 
 import sys
@@ -39,6 +40,15 @@ def mapped(side, name, embeddings):
     return vector
 
 
+def decided(score, facts):
+    """By the threshold that was carried over, where the export has one (`nessa threshold`)."""
+    if "threshold" not in facts:
+        return ""
+    if float(facts.get("unsure_from", "inf")) <= score < float(facts.get("unsure_to", "-inf")):
+        return "unsure"
+    return "accept" if score >= float(facts["threshold"]) else "reject"
+
+
 export, profiles, tests = sys.argv[1:]
 enroll, runtime = (open_side(f"{export}/{name}.onnx") for name in ("enroll", "runtime"))
 if enroll[1]["space"] != runtime[1]["space"]:
@@ -47,4 +57,4 @@ scale, offset = (float(enroll[1][f"calibration_{name}"]) for name in ("scale", "
 for speaker, enrolled in read(profiles, enroll).items():
     for utterance, embedding in read(tests, runtime).items():
         score = mapped(enroll, speaker, enrolled) @ mapped(runtime, utterance, embedding)
-        print(speaker, utterance, f"{scale * score + offset:.4f}")
+        print(speaker, utterance, f"{scale * score + offset:.4f}", decided(score, enroll[1]))

@@ -1,12 +1,11 @@
-"""Alignment: align, map."""
+"""Alignment: assess, align, map."""
 
 from pathlib import Path
 from typing import Any
 
 import click
 
-from nessa.cli.options import COUNT, PathType, data_option, optional_path, path_option
-from nessa.errors import about
+from nessa.cli.options import COUNT, PathType, optional_path, path_option, refuse_given
 
 
 @click.command()
@@ -14,7 +13,9 @@ from nessa.errors import about
 @click.option("--aligner", help="Aligner of the recipe: logit, procrustes, nessa, nessa.seed2 ...")
 @path_option("--enroll", "Embeddings of the enrollment model: a folder with align and dev.")
 @path_option("--runtime", "Embeddings of the runtime model: a folder with align and dev.")
-@data_option
+@optional_path("--data", "Data folder of the recipe; without it, the two sides are tables.")
+@optional_path("--utt2spk", "Speakers (`utterance speaker`) of two tables.")
+@optional_path("--utt2session", "Sessions (`utterance session`) of two tables.")
 @path_option("--output", "Receives the aligner.")
 @optional_path("--mirror", "Also save the aligner for the opposite direction.")
 @click.option(
@@ -31,7 +32,9 @@ def align(
     aligner: str | None,
     enroll: Path,
     runtime: Path,
-    data: Path,
+    data: Path | None,
+    utt2spk: Path | None,
+    utt2session: Path | None,
     output: Path,
     mirror: Path | None,
     freeze: str | None,
@@ -42,6 +45,10 @@ def align(
 
     With --freeze enroll --from DIR, instead of --recipe and --aligner, a new runtime model joins
     the shared space of the aligner in DIR: profiles that were mapped with it stay valid.
+
+    Without --data, --enroll and --runtime are tables of embeddings: ark, scp, .npz (ids,
+    embeddings, speakers, sessions) or Parquet (id, embedding, speaker, session). A tenth of the
+    speakers are the dev set; without --recipe, NESSA is fitted with its defaults.
 
     With --by-speaker, utterances of a speaker that only one model has are paired with those that
     only the other has. They teach less than utterances that both models have.
@@ -54,15 +61,11 @@ def align(
     --data recipes/mini/data --output aligner
     """
     from nessa.alignment.base import Aligner
-    from nessa.alignment.dev import DevSet
+    from nessa.alignment.neural import NeuralAligner
     from nessa.alignment.store import load_to_update
-    from nessa.alignment.table import AlignTable
-    from nessa.evaluation.conditions import utterance_lists
-    from nessa.kaldi.datadir import read_optional, read_utt2spk
-    from nessa.kaldi.embeddings import Embeddings
     from nessa.recipe.aligners import make_aligner
+    from nessa.recipe.fitting import Tables, fit_to_sets, fit_to_tables
     from nessa.recipe.resolve import load_recipe
-    from nessa.trials import Trials
 
     made: Aligner
     options: dict[str, Any] = {}
@@ -70,25 +73,68 @@ def align(
         made = make_aligner(aligner, load_recipe(recipe))
     elif freeze and start and not (recipe or aligner):
         made, options = load_to_update(start), {"freeze": freeze}
+    elif not (data or recipe or aligner or freeze or start):
+        made = NeuralAligner()
     else:
         raise click.UsageError("give --recipe and --aligner, or --freeze and --from")
-    main, *others = map(Trials.read, utterance_lists(data / "dev"))
-    dev_sides = Embeddings.read(enroll / "dev"), Embeddings.read(runtime / "dev")
-    with about(data / "dev" / "trials", enroll / "dev", runtime / "dev"):
-        dev = DevSet(*dev_sides, main, tuple(others), read_optional(data / "dev", "utt2domain"))
-    places = enroll / "align", runtime / "align", data / "align"
-    if by_speaker:
-        x, y = map(Embeddings.read, places[:2])
-        with about(*places):
-            table = AlignTable.by_speaker(x, y, read_utt2spk(places[2]))
+    if data:
+        refuse_given("goes with tables, without --data", "utt2spk", "utt2session")
+        fit_to_sets(made, enroll, runtime, data, by_speaker, **options)
     else:
-        table = AlignTable.open(*places)
-    table = table.with_domains(read_optional(data / "align", "utt2domain"))
-    with about(*places):
-        made.fit_table(table, dev, **options)
+        tables = Tables.read(enroll, runtime, utt2spk, utt2session)
+        fit_to_tables(made, tables, by_speaker, **options)
     made.save(output)
     if mirror not in (None, output):
         made.mirrored().save(mirror)
+
+
+@click.command()
+@click.argument("old", type=PathType)
+@click.argument("new", type=PathType)
+@optional_path("--utt2spk", "Speakers (`utterance speaker`), where no column tells them.")
+@optional_path("--utt2session", "Sessions (`utterance session`), where no column tells them.")
+@optional_path("--trials", "Labeled trials of utterances; their speakers are held out to test on.")
+@click.option("--seed", default=1, show_default=True, help="Of the division, and the trials drawn.")
+@path_option("--output", "Receives the decision, the report, and the aligner.")
+def assess(
+    old: Path,
+    new: Path,
+    utt2spk: Path | None,
+    utt2session: Path | None,
+    trials: Path | None,
+    seed: int,
+    output: Path,
+) -> None:
+    """From embeddings of two models to a decision: update by alignment, or not.
+
+    OLD and NEW are tables of the same utterances by the model in use and by the one to come: ark,
+    scp, .npz (ids, embeddings, speakers, sessions) or Parquet (id, embedding, speaker, session).
+    A fifth of the speakers, or those of --trials, are held out to test on, a tenth to choose on;
+    the others are the align set.
+
+    Prints GO or NO-GO for the new runtime model beside the old profiles, with intervals, what else
+    could be done, and how many align speakers a better result would take. The page is
+    OUTPUT/exp/report/index.html, the aligner OUTPUT/exp/aligners/nessa/old-new. The exit status is
+    0 either way.
+
+    Example: nessa assess recipes/mini/exp/embeddings/old/eval/xvector.scp
+    recipes/mini/exp/embeddings/new/eval/xvector.scp --utt2spk recipes/mini/data/eval/utt2spk
+    --output assessment
+    """
+    from nessa.files import read_json, write_json
+    from nessa.recipe.assessment import STUDY, prepare, run
+    from nessa.recipe.fitting import Tables
+    from nessa.report import write_report
+    from nessa.report.decision import decide
+
+    recipe = prepare(Tables.read(old, new, utt2spk, utt2session), trials, output, seed)
+    exp = output / "exp"
+    records = run(recipe, output)
+    curve = read_json(exp / "studies" / f"{STUDY}.json")["records"]
+    decision = decide(recipe, records, curve)
+    write_json(output / "decision.json", decision._asdict())
+    click.echo(write_report(recipe, exp, output / "data"))
+    click.echo(f"\n{decision}")
 
 
 @click.command("map")
@@ -138,7 +184,8 @@ def map_embeddings(
     from nessa.alignment.views import Side
     from nessa.files import read_table
     from nessa.production.mapping import check_sides, map_sides
-    from nessa.production.stores import is_store, map_stores
+    from nessa.production.stores import map_stores
+    from nessa.stores.tables import is_store
 
     if enroll is None and runtime is None:
         raise click.UsageError("give --enroll, --runtime, or both")

@@ -16,11 +16,11 @@ from nessa.errors import explained
 LOG_FORMAT = "%(asctime)s (%(filename)s:%(lineno)d) %(message)s"
 SECTIONS = {
     "Corpus and models": (models.synth, models.prepare, models.train, models.extract),
-    "Alignment": (alignment.align, alignment.map_embeddings),
-    "Scores": (scores.score, scores.calibrate, scores.evaluate),
+    "Alignment": (alignment.assess, alignment.align, alignment.map_embeddings),
+    "Scores": (scores.score, scores.calibrate, scores.threshold, scores.evaluate),
     "Results": (results.report, results.study),
     "Production": (production.export, production.verify),
-    "Checks": (checks.validate, checks.doctor),
+    "Checks": (checks.validate, checks.check_encoder, checks.doctor),
     "For run.sh": (recipe.recipe,),
 }
 

@@ -12,6 +12,7 @@ from nessa.errors import InputError
 @optional_path("--aligner", "Folder of a fitted aligner.")
 @optional_path("--encoder", "Folder of a trained encoder.")
 @optional_path("--calibration", "Calibration of the aligner's scores to store.")
+@optional_path("--threshold", "Threshold of the aligner's scores to store; see nessa threshold.")
 @click.option("--license", help="License, for the metadata and the model card.")
 @click.option("--training-data", help="Training data, for the metadata and the model card.")
 @path_option("--output", "Receives enroll.onnx and runtime.onnx, or encoder.onnx; and README.md.")
@@ -19,6 +20,7 @@ def export(
     aligner: Path | None,
     encoder: Path | None,
     calibration: Path | None,
+    threshold: Path | None,
     license: str | None,
     training_data: str | None,
     output: Path,
@@ -33,6 +35,7 @@ def export(
     from nessa.alignment.store import load
     from nessa.encoders.models import load_model
     from nessa.encoders.trained import TrainedModel
+    from nessa.evaluation.threshold import threshold_facts
     from nessa.production import export_aligner, export_encoder
     from nessa.scoring.calibration import read_calibration
 
@@ -40,9 +43,11 @@ def export(
     known = {name: text for name, text in facts.items() if text}
     if aligner and not encoder:
         fitted = read_calibration(calibration) if calibration else None
+        if threshold:
+            known |= threshold_facts(threshold)
         for line in export_aligner(load(aligner), output, fitted, known):
             click.echo(line)
-    elif encoder and not (aligner or calibration):
+    elif encoder and not (aligner or calibration or threshold):
         model = load_model(encoder)
         if not isinstance(model, TrainedModel):
             raise InputError(f"{encoder}: only an encoder trained by nessa can be exported")

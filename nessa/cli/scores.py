@@ -1,6 +1,7 @@
-"""Scores: score, calibrate, evaluate."""
+"""Scores: score, calibrate, threshold, evaluate."""
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -19,6 +20,11 @@ from nessa.cli.options import (
 @path_option("--runtime", "Embeddings of the runtime side.")
 @path_option("--trials", "Trial list, with or without labels, as any toolkit writes it.")
 @optional_path("--enroll-map", "Profiles to average (`profile utterance ...`).")
+@click.option(
+    "--exemplars",
+    type=click.Choice(["max", "mean"]),
+    help="Combine the cosines with each utterance of a profile, instead of averaging it.",
+)
 @optional_path("--enroll-cohort", "AS-norm: cohort of the enrollment side.")
 @optional_path("--runtime-cohort", "AS-norm: cohort of the runtime side.")
 @click.option(
@@ -32,6 +38,7 @@ def score(
     runtime: Path,
     trials: Path,
     enroll_map: Path | None,
+    exemplars: Literal["max", "mean"] | None,
     enroll_cohort: Path | None,
     runtime_cohort: Path | None,
     top_n: int,
@@ -52,6 +59,8 @@ def score(
 
     if (enroll_cohort is None) != (runtime_cohort is None):
         raise click.UsageError("--enroll-cohort and --runtime-cohort go together")
+    if exemplars is not None and (enroll_map is None or enroll_cohort is not None):
+        raise click.UsageError("--exemplars goes with --enroll-map, and without cohorts")
     if utt2dur is not None and calibration is None:
         raise click.UsageError("--utt2dur is for --calibration")
     if enroll_cohort is None:
@@ -66,6 +75,7 @@ def score(
         top_n=top_n,
         calibration=calibration,
         utt2dur=utt2dur,
+        exemplars=exemplars,
     )
     click.echo(line)
 
@@ -99,6 +109,71 @@ def calibrate(
 
     fitted = fit_calibration(trials, scores, output, p_target, utt2dur, enroll_map)
     click.echo(f"{output}: {fitted}")
+
+
+@click.command()
+@click.argument("value", type=float, metavar="THRESHOLD")
+@click.option(
+    "--convention",
+    type=click.Choice(["cosine", "distance", "half", "score"]),
+    default="cosine",
+    show_default=True,
+    help="Of THRESHOLD: cosine; distance, 1 - cosine; half, (1 + cosine) / 2; another score.",
+)
+@path_option("--trials", "Labeled trials.")
+@path_option("--old", "Scores of these trials by the system in use; higher is more alike.")
+@path_option("--new", "Their scores by the new system.")
+@path_option("--utt2spk", "Speakers (`utterance speaker`), for the intervals.")
+@optional_path("--enroll-map", "Profiles of the trials (`profile utterance ...`).")
+@optional_path("--utt2dur", "Durations (`utterance seconds`): a threshold for each class of them.")
+@click.option("--unsure", type=click.FloatRange(1, min_open=True), help="Factor of false accepts.")
+@click.option("--draws", default=1000, type=COUNT, show_default=True, help="Bootstrap draws.")
+@click.option("--seed", default=1, show_default=True, help="Seed of the draws.")
+@optional_path("--output", "Threshold file (JSON), for nessa export --threshold.")
+def threshold(
+    value: float,
+    convention: str,
+    trials: Path,
+    old: Path,
+    new: Path,
+    utt2spk: Path,
+    enroll_map: Path | None,
+    utt2dur: Path | None,
+    unsure: float | None,
+    draws: int,
+    seed: int,
+    output: Path | None,
+) -> None:
+    """Carry a threshold over to a new system: the one with the same false-accept rate.
+
+    With --unsure F, also the band of scores between the thresholds of F times that rate and of
+    its F-th part. With --utt2dur, thirds of the test durations get thresholds of that rate, too.
+
+    Example: nessa threshold 0.4 --trials recipes/mini/data/dev/trials
+    --old recipes/mini/exp/scores/raw/old-old/dev/trials.scores
+    --new recipes/mini/exp/scores/nessa/old-new/dev/trials.scores
+    --utt2spk recipes/mini/data/dev/utt2spk --output threshold.json
+    """
+    from nessa.evaluation.threshold import as_record, carry_over_files
+    from nessa.files import write_json
+
+    found = carry_over_files(
+        value,
+        convention,
+        trials,
+        old,
+        new,
+        utt2spk,
+        enroll_map=enroll_map,
+        utt2dur=utt2dur,
+        unsure=unsure,
+        draws=draws,
+        seed=seed,
+    )
+    if output is not None:
+        write_json(output, as_record(found))
+    for one in found:
+        click.echo(one)
 
 
 @click.command()

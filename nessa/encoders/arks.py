@@ -13,6 +13,7 @@ from nessa.files import digest, find_listed
 from nessa.kaldi.embeddings import Embeddings, scps_of_ranks
 from nessa.kaldi.scp import read_scp
 from nessa.kaldi.stamps import ModelStamp
+from nessa.stores.tables import read_table
 
 SET = "{set}"  # in a path: the name of the set
 SAMPLE = 1000  # vectors by which a model is known
@@ -21,7 +22,7 @@ SAMPLE = 1000  # vectors by which a model is known
 class ArksConfig(PretrainedConfig):
     """A table for all sets, or one per set."""
 
-    path: str  # an scp, an ark or an embeddings directory; {set} stands for the set's name
+    path: str  # an scp, an ark, an embeddings directory, .npz or Parquet; {set}: the set's name
 
 
 class GivenEmbeddings:
@@ -66,7 +67,7 @@ class GivenEmbeddings:
             InputError: the table is unreadable, or an utterance has no vector in it.
         """
         place = self.place(set_name)
-        table = Embeddings.read(place)
+        table = read_table(place)
         with about(place):
             chosen = table.select(utt2spk)
         stamp = table.stamp
@@ -83,7 +84,7 @@ class GivenEmbeddings:
         set_name, utterances = reference
         if self.place(set_name) != place:
             place = self.place(set_name)
-            table = Embeddings.read(place)
+            table = read_table(place)
         keys = sorted(utterances)
         sample = keys[:: -(-len(keys) // SAMPLE)]
         with about(place):

@@ -77,6 +77,25 @@ def bootstrap(
     return estimates
 
 
+def drawn_weights(
+    labels: ArrayLike,
+    enroll_speakers: Sequence[str],
+    test_speakers: Sequence[str],
+    draws: int,
+    seed: int = 0,
+) -> Iterator[NDArray[np.int64]]:
+    """The weight of every trial, (T,), in each draw of `bootstrap`, for what has no curve.
+
+    Raises:
+        InputError: as there.
+    """
+    labels = as_labels(labels)
+    check_classes(labels)
+    enroll, test = _speaker_codes(labels, enroll_speakers, test_speakers)
+    for drawn in _count_draws(labels, enroll, test, draws, np.random.default_rng(seed)):
+        yield np.where(labels, drawn[enroll], drawn[enroll] * drawn[test])
+
+
 def draw_counts(speakers: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """How often each of S speakers is drawn, (S,), in S draws with replacement."""
     return np.bincount(rng.integers(speakers, size=speakers), minlength=speakers)

@@ -9,8 +9,8 @@ from nessa import Embeddings, InputError, Trials
 from nessa.alignment import PLDAAligner, ProcrustesAligner
 from nessa.alignment.outliers import OutlierDetector
 from nessa.kaldi.ark import Matrix
-from nessa.production.stores import read_store
 from nessa.scoring.cosine import cosine_matrix, cosine_scores
+from nessa.stores.tables import read_store
 from tests.conftest import Command
 from tests.pairs import two_views
 

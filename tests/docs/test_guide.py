@@ -37,13 +37,24 @@ def test_a_corpus_of_ones_own(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_store_mapped_and_networks_verified(tiny: Path, tmp_path: Path) -> None:
-    places = {"recipes/mini/exp": tiny / "exp", "/tmp/nessa-migration": tmp_path / "work"}
+    places = {
+        "recipes/mini/exp": tiny / "exp",
+        "recipes/mini/data": tiny / "data",
+        "/tmp/nessa-migration": tmp_path / "work",
+    }
     out = walk("migration.md", places)
     assert "16 profiles would be mapped" in out
     assert "enroll: 16 profiles in the order of" in out and "id,distance" in out
     assert out.count("of the aligner on 10,000 embeddings") == 2
     assert list((tmp_path / "work/mapped/enroll").glob("part-*.parquet"))
     assert len(re.findall(r"^\S+ \S+ -?\d+\.\d{4}$", out, re.M)) == 9
+
+
+@pytest.mark.slow
+def test_a_rollout(tiny: Path) -> None:
+    out = walk("rollout.md", {"recipes/mini": tiny})
+    assert "aligned, re-enroll on use" in out and "day 90" in out
+    (tiny / "exp/studies/rollout.json").unlink()
 
 
 @pytest.mark.slow

@@ -8,12 +8,13 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-import nessa.production.stores
+import nessa.stores.tables
 from nessa.alignment import Aligner, ProcrustesAligner
 from nessa.alignment.outliers import Outliers
 from nessa.errors import InputError
 from nessa.kaldi.embeddings import Embeddings
-from nessa.production.stores import map_store, read_store
+from nessa.production.stores import map_store
+from nessa.stores.tables import read_store
 from tests.conftest import Command
 from tests.pairs import two_views
 
@@ -32,7 +33,7 @@ def profiles() -> Embeddings:
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nessa.production.stores, "ROWS_PER_PART", 40)  # of 150
+    monkeypatch.setattr(nessa.stores.tables, "ROWS_PER_PART", 40)  # of 150
 
 
 def write(path: Path, keys: list, matrix: np.ndarray, fixed: bool = False, rows: int = 25) -> Path:

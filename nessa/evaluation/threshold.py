@@ -1,0 +1,248 @@
+"""A threshold that carries over: the same false-accept rate under another system's scores.
+
+The threshold of the new system is the score that as large a share of impostor trials reaches as
+reached the old threshold in the old system. Speakers are drawn as for the metrics; each draw gives
+a threshold, and the rate that this threshold has on the speakers of another draw: what a product
+will see of other people.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nessa.errors import InputError
+from nessa.files import read_json, read_table
+from nessa.metrics.bootstrap import drawn_weights
+from nessa.scoring.matching import read_scores_of
+from nessa.scoring.quality import TEST_DURATION, quality_measures
+from nessa.text import percent
+from nessa.trials import read_enroll_map, read_labeled, trial_speakers
+
+# A threshold as people write it down -> the score that it stands for, higher being more alike.
+CONVENTIONS = {
+    "cosine": lambda threshold: threshold,
+    "distance": lambda threshold: 1 - threshold,
+    "half": lambda threshold: 2 * threshold - 1,  # (1 + cosine) / 2
+    "score": lambda threshold: threshold,  # of any other scale
+}
+COSINES = ("cosine", "distance", "half")
+FEWEST = 10  # false accepts that a rate is told from
+Floats = NDArray[np.float64]
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Carried:
+    """A threshold of the new system, and what it does.
+
+    Attributes:
+        threshold: accept a score that is not below it.
+        threshold_ci: 95 %, by draws of speakers.
+        far: false-accept rate, of the old system at the old threshold and of the new one at this.
+        far_ci: where 95 % of the rates lie that it has with other speakers.
+        miss_old, miss: miss rates of the two systems at their thresholds; None without targets.
+        unsure: scores between which a decision is unsure; None where not asked for.
+        seconds: durations of test speech that it is for, from and below; None: all.
+    """
+
+    threshold: float
+    threshold_ci: Interval
+    far: float
+    far_ci: Interval
+    miss_old: float | None
+    miss: float | None
+    unsure: Interval | None = None
+    seconds: Interval | None = None
+
+    def __str__(self) -> str:
+        low, high = self.far_ci
+        text = (
+            f"threshold {self.threshold:.4f} [{self.threshold_ci[0]:.4f}, "
+            f"{self.threshold_ci[1]:.4f}]: false accepts {percent(self.far)} % as before, with "
+            f"other speakers {percent(low)} to {percent(high)} %"
+        )
+        if self.miss is not None and self.miss_old is not None:
+            text += f"; misses {percent(self.miss)} % instead of {percent(self.miss_old)} %"
+        if self.unsure:
+            text += f"; unsure from {self.unsure[0]:.4f} to {self.unsure[1]:.4f}"
+        if self.seconds:
+            text = f"test speech of {self.seconds[0]:.2f} to {self.seconds[1]:.2f} s: {text}"
+        return text
+
+
+def carry_over(
+    threshold: float,
+    old: Floats,
+    new: Floats,
+    labels: NDArray[np.bool_],
+    weights: Iterable[NDArray[np.int64]],
+    unsure: float | None = None,
+) -> Carried:
+    """The threshold of new scores with the false-accept rate of one of old scores.
+
+    Args:
+        threshold: of the old scores.
+        old, new: scores (T,) of the same trials, higher being more alike.
+        labels: (T,), True for a target trial.
+        weights: of the trials (T,) in each draw of speakers.
+        unsure: a factor above 1: a decision is unsure between the thresholds of so many times the
+            rate, and of its so manieth part.
+
+    Raises:
+        InputError: fewer than `FEWEST` false accepts or true rejects, which tell no rate.
+    """
+    accepted = old >= threshold
+    count, total = int(accepted[~labels].sum()), int((~labels).sum())
+    if not FEWEST <= count <= total - FEWEST:
+        raise InputError(
+            f"{count} of {total} impostor trials reach the threshold {threshold:g}, and a rate is "
+            f"told from {FEWEST} and more on both sides of it; give more impostor trials, or check "
+            "the convention of the threshold"
+        )
+    far = count / total
+    order = np.argsort(-new[~labels], kind="stable")
+    impostors = new[~labels][order]
+    found: list[float] = []
+    rates: list[float] = []
+    for weight in weights:
+        own = weight[~labels]
+        if found:  # the last draw's threshold, on these speakers
+            rates.append(float(own @ (new[~labels] >= found[-1]) / own.sum()))
+        rate = float(own @ accepted[~labels] / own.sum())
+        found.append(_reached_by(rate, impostors, own[order]))
+    equal = np.ones(total)
+    carried = _reached_by(far, impostors, equal)
+    band = None
+    if unsure is not None:
+        many, few = min(far * unsure, 1 - FEWEST / total), max(far / unsure, FEWEST / total)
+        band = _reached_by(many, impostors, equal), _reached_by(few, impostors, equal)
+    return Carried(
+        threshold=carried,
+        threshold_ci=_middle(found, carried),
+        far=far,
+        far_ci=_middle(rates, far),
+        miss_old=_share(~accepted[labels]),
+        miss=_share(new[labels] < carried),
+        unsure=band,
+    )
+
+
+def _share(chosen: NDArray[np.bool_]) -> float | None:
+    return float(chosen.mean()) if len(chosen) else None
+
+
+def _reached_by(rate: float, descending: Floats, weights: Floats) -> float:
+    """The score that so large a share of the trials reaches; between two scores, their middle."""
+    reached = np.cumsum(weights)
+    place = int(np.searchsorted(reached, rate * reached[-1] * (1 + 1e-12), side="right"))
+    place = min(max(place, 1), len(descending) - 1)
+    return float((descending[place - 1] + descending[place]) / 2)
+
+
+def _middle(draws: Sequence[float], value: float) -> Interval:
+    if not draws:
+        return value, value
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def carry_over_files(
+    threshold: float,
+    convention: str,
+    trials: Path,
+    old: Path,
+    new: Path,
+    utt2spk: Path,
+    enroll_map: Path | None = None,
+    utt2dur: Path | None = None,
+    classes: int = 3,
+    unsure: float | None = None,
+    draws: int = 1000,
+    seed: int = 1,
+) -> list[Carried]:
+    """The same from score files, for all trials, and for classes of test durations beside.
+
+    Args:
+        threshold: as it is in use.
+        convention: of the threshold, a key of `CONVENTIONS`.
+        trials: labeled.
+        old, new: scores of these trials by the two systems, higher being more alike.
+        utt2spk: {utterance: speaker}, for the intervals.
+        enroll_map: of the profiles that the trials name.
+        utt2dur: {utterance: seconds}; each class of test durations gets a threshold with the rate
+            of all trials at the old one.
+        classes: of durations, equally large.
+        unsure: see `carry_over`.
+        draws, seed: of the speakers.
+
+    Raises:
+        InputError: as `carry_over`; or a threshold that its convention does not know, or files
+            that do not fit the trials.
+    """
+    value = float(CONVENTIONS[convention](threshold))
+    if convention in COSINES and not -1 <= value <= 1:
+        raise InputError(
+            f"threshold {threshold:g} as {convention} is a cosine of {value:g}; check the "
+            "convention: cosine, distance (1 - cosine), half ((1 + cosine) / 2), or score"
+        )
+    wanted = read_labeled(trials)
+    labels = wanted.labels
+    assert labels is not None
+    scores = [read_scores_of(wanted, path)[0].astype(np.float64) for path in (old, new)]
+    profiles = read_enroll_map(enroll_map) if enroll_map else None
+    speakers = trial_speakers(wanted, read_table(utt2spk), profiles)
+
+    def weights() -> Iterator[NDArray[np.int64]]:
+        return drawn_weights(labels, *speakers, draws, seed)
+
+    carried = [carry_over(value, *scores, labels, weights(), unsure)]
+    if utt2dur is not None:
+        seconds = np.exp(quality_measures(wanted, utt2dur, enroll_map)[TEST_DURATION])
+        for mask, span in _classes(seconds, classes):
+            own = (w[mask] for w in weights() if w[mask & ~labels].any())
+            # The rate of all trials, whatever that of the class was at the old threshold.
+            level = _level(scores[0][mask & ~labels], carried[0].far)
+            found = carry_over(level, *(s[mask] for s in scores), labels[mask], own, unsure)
+            carried.append(replace(found, seconds=span))
+    return carried
+
+
+def _level(impostors: Floats, rate: float) -> float:
+    """The old threshold that gives a class the rate of all trials."""
+    return _reached_by(rate, np.sort(impostors)[::-1], np.ones(len(impostors)))
+
+
+def _classes(seconds: Floats, count: int) -> Iterator[tuple[NDArray[np.bool_], Interval]]:
+    edges = np.unique(np.quantile(seconds, np.linspace(0, 1, count + 1)))
+    for low, high in pairwise(edges.tolist()):
+        last = high == edges[-1]
+        yield (seconds >= low) & (seconds <= high if last else seconds < high), (low, high)
+
+
+def as_record(carried: Sequence[Carried]) -> dict[str, Any]:
+    """For JSON: the threshold of all trials, and `by_duration` where there are classes."""
+    first, *classes = (asdict(one) for one in carried)
+    first.pop("seconds")
+    return first | ({"by_duration": classes} if classes else {})
+
+
+def threshold_facts(path: Path) -> dict[str, str]:
+    """What the metadata of an exported network say of a threshold file.
+
+    Raises:
+        InputError: not a file of `nessa threshold`.
+    """
+    record = read_json(path)
+    try:
+        facts = {"threshold": repr(float(record["threshold"])), "far": repr(float(record["far"]))}
+        if record["unsure"]:
+            low, high = map(float, record["unsure"])
+            facts |= {"unsure_from": repr(low), "unsure_to": repr(high)}
+    except (KeyError, TypeError, ValueError):
+        raise InputError(f"{path}: not a threshold file; make it by nessa threshold") from None
+    return facts

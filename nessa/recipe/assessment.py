@@ -1,0 +1,148 @@
+"""From two tables of embeddings to a decision: update a model by alignment, or re-enroll?
+
+The speakers are divided into align, dev and eval; not updating, CCA, PLDA, NESSA and re-enrolling
+are compared on the eval speakers as in any recipe, and a curve shows what more align speakers give.
+"""
+
+from pathlib import Path
+
+from nessa.corpus.config import CorpusConfig, PrepareConfig, TrialCount
+from nessa.corpus.finishing import finish_sets
+from nessa.corpus.speakers import split_speakers
+from nessa.errors import InputError, named
+from nessa.files import Record, write_json, write_table
+from nessa.kaldi.datadir import spk2utt_of
+from nessa.recipe.aligners import make_aligner
+from nessa.recipe.backends import fit_backend
+from nessa.recipe.config import Recipe, ScoringConfig
+from nessa.recipe.evaluation import evaluate_systems
+from nessa.recipe.fitting import Tables, fit_to_sets
+from nessa.recipe.layout import aligner_dir, embeddings_dir
+from nessa.recipe.mapping import map_system
+from nessa.recipe.scoring import score_system
+from nessa.recipe.studies import run_study
+from nessa.recipe.systems import (
+    aligned_systems,
+    fitted_systems,
+    scored_systems,
+    symmetric_systems,
+)
+from nessa.schema import save_yaml
+from nessa.trials import Trials, trial_speakers
+
+HELD_OUT = {"dev": 0.1, "eval": 0.2}  # shares of the speakers
+COHORT = 300  # speakers of AS-norm, at most
+SETS = ("align", "dev", "eval")
+STUDY = "speakers"
+
+
+def prepare(tables: Tables, trials: Path | None, folder: Path, seed: int) -> Recipe:
+    """Divide two tables into the sets of a recipe.
+
+    Args:
+        tables: of the old model (enroll) and the new one (runtime); the utterances that both have
+            are used.
+        trials: labeled trials of utterances, whose speakers are eval; None: a fifth of the
+            speakers are, and trials are drawn.
+        folder: receives data/ and exp/embeddings/, exp/recipe.yaml.
+        seed: of the division and of the trials.
+
+    Raises:
+        InputError: too few speakers, or trials of utterances that are not there.
+    """
+    utt2spk = {key: tables.speakers[key] for key in tables.shared}
+    old, new = tables.names
+    if not utt2spk:
+        raise InputError(f"{old} and {new} share no utterance; embed the same ones by both models")
+    given = _given_trials(trials, utt2spk)
+    tested = set().union(*trial_speakers(given, utt2spk)) if given else set()
+    others = set(utt2spk.values()) - tested
+    held_out = {k: v for k, v in HELD_OUT.items() if k != "eval" or not tested}
+    sets = split_speakers(others, held_out, seed, old)
+    sets["align"] = sets.pop("train")
+    sets["eval"] = sorted(tested) or sets["eval"]
+    recipe = _recipe(tables.names, len(sets["align"]), seed)
+    for name in SETS:
+        own = set(sets[name])
+        keys = {key: speaker for key, speaker in utt2spk.items() if speaker in own}
+        directory = folder / "data" / name
+        write_table(directory / "utt2session", {key: tables.sessions[key] for key in keys})
+        write_table(directory / "spk2utt", spk2utt_of(keys))
+        (directory / "trials").unlink(missing_ok=True)
+        if given and name == "eval":
+            given.write(directory / "trials")
+        write_table(directory / "utt2spk", keys)
+        for model, view in zip(recipe.update, (tables.enroll, tables.runtime), strict=True):
+            view.select(keys).write(embeddings_dir(folder / "exp", model, name), keys)
+    finish_sets(folder / "data", recipe.prepare, seed, has_audio=False)
+    save_yaml(folder / "exp" / "recipe.yaml", recipe)
+    return recipe
+
+
+def _given_trials(path: Path | None, utt2spk: dict[str, str]) -> Trials | None:
+    if path is None:
+        return None
+    trials = Trials.read(path)
+    names = dict.fromkeys([*trials.enroll_index.names, *trials.test_index.names])
+    if unknown := [name for name in names if name not in utt2spk]:
+        raise InputError(
+            f"{path}: {named(unknown)} is no utterance of both tables; embed it, or remove its "
+            "trials"
+        )
+    return trials
+
+
+def _recipe(tables: tuple[Path, Path], align_speakers: int, seed: int) -> Recipe:
+    old, new = ({"pretrained": "arks", "path": str(path.absolute())} for path in tables)
+    counts = {"dev": (4000, 20000), "eval": (15000, 60000)}
+    return Recipe(
+        name="assess",
+        seed=seed,
+        corpus=CorpusConfig(),
+        prepare=PrepareConfig(
+            program="arks",
+            trials={s: TrialCount(targets=t, nontargets=n) for s, (t, n) in counts.items()},
+            profile_sizes=(),
+        ),
+        encoders={"old": old, "new": new},
+        update=("old", "new"),
+        controls=False,
+        baselines=("cca", "plda"),
+        scoring=ScoringConfig(top_n=min(COHORT, align_speakers)),
+    )
+
+
+def run(recipe: Recipe, folder: Path) -> list[Record]:
+    """Fit, map, score and evaluate all systems, and study the number of align speakers.
+
+    Args:
+        recipe: of `prepare`.
+        folder: as for `prepare`; receives what the stages of a recipe make, in exp/.
+
+    Returns:
+        The records of all systems; see `evaluate_systems`.
+    """
+    data, exp = folder / "data", folder / "exp"
+    for system in fitted_systems(recipe):
+        sides = exp / "embeddings" / system.enroll, exp / "embeddings" / system.runtime
+        fitted = fit_to_sets(make_aligner(system.aligner, recipe), *sides, data)
+        fitted.save(aligner_dir(exp, system))
+        mirror = system._replace(enroll=system.runtime, runtime=system.enroll)
+        fitted.mirrored().save(aligner_dir(exp, mirror))
+    for system in aligned_systems(recipe):
+        for _ in map_system(recipe, data, exp, system):
+            pass
+    for model in recipe.update:
+        fit_backend(data, exp, model)
+    groups = {"symmetric": symmetric_systems(recipe), "asymmetric": scored_systems(recipe)}
+    everything: list[Record] = []
+    for name, systems in groups.items():
+        for system in systems:
+            for _ in score_system(recipe, data, exp, system):
+                pass
+        records = evaluate_systems(recipe, data / "eval", exp / "scores", systems)
+        write_json(exp / "metrics" / f"{name}.json", records)
+        everything += records
+    write_json(exp / "metrics" / "identification.json", [])  # has no profiles
+    run_study(STUDY, recipe, data, exp, exp / "studies" / f"{STUDY}.json")
+    return everything

@@ -1,0 +1,204 @@
+"""Fitting an aligner to files: the sets of a recipe, or two tables that tell the speakers."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nessa.alignment.base import Aligner
+from nessa.alignment.dev import DevSet
+from nessa.alignment.table import AlignTable
+from nessa.corpus.draw_trials import count_possible_trials, make_trials
+from nessa.corpus.speakers import split_speakers
+from nessa.errors import InputError, about, named
+from nessa.evaluation.conditions import utterance_lists
+from nessa.files import read_table as read_text_table
+from nessa.kaldi.datadir import read_optional, read_utt2spk
+from nessa.kaldi.embeddings import Embeddings
+from nessa.stores.tables import read_labels, read_table
+from nessa.trials import Trials
+
+log = logging.getLogger(__name__)
+DEV_SHARE = 0.1  # of the speakers of two tables
+DEV_TRIALS = 4000, 20000  # targets and non-targets, at most
+
+
+def fit_to_sets(
+    aligner: Aligner,
+    enroll: Path,
+    runtime: Path,
+    data: Path,
+    by_speaker: bool = False,
+    **options: Any,
+) -> Aligner:
+    """Fit to the align set of a recipe; the dev set chooses.
+
+    Args:
+        aligner: to fit.
+        enroll, runtime: a model's embeddings each: a folder with align and dev.
+        data: holds the data directories of align and dev.
+        by_speaker: the two models' align sets share speakers; see `AlignTable.by_speaker`.
+        options: of `Aligner.fit_table`.
+
+    Raises:
+        InputError: unreadable, or what does not fit together; names the files.
+    """
+    main, *others = map(Trials.read, utterance_lists(data / "dev"))
+    sides = Embeddings.read(enroll / "dev"), Embeddings.read(runtime / "dev")
+    with about(data / "dev" / "trials", enroll / "dev", runtime / "dev"):
+        dev = DevSet(*sides, main, tuple(others), read_optional(data / "dev", "utt2domain"))
+    places = enroll / "align", runtime / "align", data / "align"
+    if by_speaker:
+        x, y = map(Embeddings.read, places[:2])
+        with about(*places):
+            table = AlignTable.by_speaker(x, y, read_utt2spk(places[2]))
+    else:
+        table = AlignTable.open(*places)
+    table = table.with_domains(read_optional(data / "align", "utt2domain"))
+    with about(*places):
+        return aligner.fit_table(table, dev, **options)
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Embeddings of two models, and who speaks in them.
+
+    Attributes:
+        enroll, runtime: embeddings.
+        speakers: {utterance: speaker}, of both.
+        sessions: {utterance: session}; where unknown, every utterance is one of its own.
+        names: of the two files, for messages.
+    """
+
+    enroll: Embeddings
+    runtime: Embeddings
+    speakers: Mapping[str, str]
+    sessions: Mapping[str, str]
+    names: tuple[Path, Path]
+
+    @classmethod
+    def read(
+        cls,
+        enroll: Path,
+        runtime: Path,
+        utt2spk: Path | None = None,
+        utt2session: Path | None = None,
+    ) -> "Tables":
+        """Read two tables; their columns tell speakers and sessions where no files do.
+
+        Args:
+            enroll, runtime: see `nessa.stores.tables.read_table`.
+            utt2spk: `utterance speaker` lines.
+            utt2session: `utterance session` lines.
+
+        Raises:
+            InputError: unreadable, an utterance without a speaker, or one of which the two tables
+                tell different speakers.
+        """
+        tables = read_table(enroll), read_table(runtime)
+        names = enroll, runtime
+        speakers = _labels(names, "speaker", utt2spk)
+        if not speakers:
+            raise InputError(
+                f"{enroll}: nothing tells the speakers; give --utt2spk, or a column speaker (of "
+                ".npz, an array speakers)"
+            )
+        keys = dict.fromkeys([*tables[0].keys, *tables[1].keys])
+        if lacking := [key for key in keys if key not in speakers]:
+            place = utt2spk or enroll
+            raise InputError(f"{place}: no speaker for {named(lacking)}; add a line for each")
+        sessions = _labels(names, "session", utt2session)
+        if not sessions:
+            log.warning(
+                "%s: no sessions: every utterance counts as a session of its own, and targets of "
+                "one recording session are easier", enroll,
+            )  # fmt: skip
+        return cls(*tables, speakers, {key: sessions.get(key, key) for key in keys}, names)
+
+    @property
+    def shared(self) -> list[str]:
+        """The utterances that both models have, sorted."""
+        return sorted(set(self.enroll.keys) & set(self.runtime.keys))
+
+    def of_speakers(self, speakers: set[str]) -> "Tables":
+        """The part of some speakers."""
+        views = (
+            view.select([key for key in view.keys if self.speakers[key] in speakers])
+            for view in (self.enroll, self.runtime)
+        )
+        return Tables(*views, self.speakers, self.sessions, self.names)
+
+
+def fit_to_tables(
+    aligner: Aligner,
+    tables: Tables,
+    by_speaker: bool = False,
+    seed: int = 1,
+    **options: Any,
+) -> Aligner:
+    """Fit to two tables; a tenth of the speakers, drawn by chance, are the dev set.
+
+    Args:
+        aligner: to fit.
+        tables: of two models.
+        by_speaker: they share speakers, if not utterances; see `AlignTable.by_speaker`. Without
+            utterances that both models have, there is no dev set.
+        seed: of the draw.
+        options: of `Aligner.fit_table`.
+
+    Raises:
+        InputError: too few speakers, or the tables do not fit together.
+    """
+    shared = {key: tables.speakers[key] for key in tables.shared}
+    dev = None
+    if shared:
+        names = split_speakers(set(shared.values()), {"dev": DEV_SHARE}, seed, tables.names[0])
+        held_out = set(names["dev"])
+        dev = _dev_set(tables, {k: s for k, s in shared.items() if s in held_out}, seed)
+        tables = tables.of_speakers(set(tables.speakers.values()) - held_out)
+    elif not by_speaker:
+        raise InputError(
+            f"{tables.names[0]} and {tables.names[1]} share no utterance; embed the same ones by "
+            "both models, or give --by-speaker"
+        )
+    else:
+        log.warning(
+            "no utterance that both models have: nothing is held out to choose and judge by"
+        )
+    pairing = AlignTable.by_speaker if by_speaker else AlignTable.of
+    with about(*tables.names):
+        table = pairing(tables.enroll, tables.runtime, tables.speakers)
+        return aligner.fit_table(table, dev, **options)
+
+
+def _dev_set(tables: Tables, speakers: Mapping[str, str], seed: int) -> DevSet:
+    sessions = {key: tables.sessions[key] for key in speakers}
+    with about(*tables.names):
+        possible = count_possible_trials(speakers, sessions)
+        counts = [min(pair) for pair in zip(DEV_TRIALS, possible, strict=True)]
+        if not all(counts):
+            raise InputError(
+                "no target trials can be drawn of the speakers held out; they need utterances of "
+                "several sessions"
+            )
+        trials = make_trials(speakers, sessions, None, *counts, seed)
+    views = (view.select(speakers) for view in (tables.enroll, tables.runtime))
+    return DevSet(*views, trials)
+
+
+def _labels(tables: tuple[Path, Path], column: str, given: Path | None) -> dict[str, str]:
+    """What a file says, or a column of both tables, which must agree."""
+    if given is not None:
+        return read_text_table(given)
+    found: dict[str, str] = {}
+    for path in tables:
+        labels = read_labels(path, column) or {}
+        if differing := [k for k, label in labels.items() if found.get(k, label) != label]:
+            raise InputError(
+                f"{path}: another {column} of {named(differing)} than in {tables[0]}; correct it"
+            )
+        found |= labels
+    if spaced := [label for label in found.values() if len(label.split()) != 1]:
+        raise InputError(f"{tables[0]}: {column} {spaced[0]!r}: write one word")
+    return found

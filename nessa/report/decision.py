@@ -1,0 +1,80 @@
+"""Whether to update a model by alignment, in words, from the results of a recipe."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from nessa.files import Record
+from nessa.metrics.table import EER
+from nessa.recipe.config import Recipe
+from nessa.recipe.systems import LDA_PLDA, NESSA, RAW, is_nessa
+from nessa.report.extrapolation import speakers_needed
+from nessa.report.tables import by_system
+from nessa.text import percent, share, with_interval
+
+
+class Decision(NamedTuple):
+    """Go or no-go.
+
+    Attributes:
+        go: whether the new runtime model, beside the old one's profiles, lowers the EER for sure.
+        sentences: why, and what would change it.
+    """
+
+    go: bool
+    sentences: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return "\n".join(self.sentences)
+
+
+def decide(recipe: Recipe, records: Sequence[Record], curve: Sequence[Record]) -> Decision:
+    """Judge the update of the runtime model alone, by the 95 % interval of its recovered gain.
+
+    Args:
+        recipe: names the models.
+        records: of `evaluate_systems`, of all systems; the trials of the first one count.
+        curve: of the study `speakers`.
+    """
+    own = [record for record in records if record["trials"] == records[0]["trials"]]
+    systems = by_system(own)
+    old, new = recipe.update
+    before, after = systems[RAW, old, old], systems[RAW, new, new]
+    updated = systems[NESSA, old, new]
+    gain, interval = updated["gain"], updated["gain_ci"]
+    if gain is None:
+        go = False
+        first = (
+            f"NO-GO: the new model is not significantly better than the old one here (EER "
+            f"{_rate(after)} and {_rate(before)} %): there is nothing to gain"
+        )
+    else:
+        go = interval[0] > 0
+        word = "GO" if go else "NO-GO"
+        what = "lowers" if go else "raises" if interval[1] < 0 else "may not lower"
+        first = (
+            f"{word}: the new runtime model beside the old profiles {what} the EER: "
+            f"{_rate(updated)} % instead of {_rate(before)} % without an update, "
+            f"{with_interval(gain, interval, share)} % of the gain of re-enrolling "
+            f"({_rate(after)} %)"
+        )
+    lines = [first, *_others(old, new, own)]
+    if needed := speakers_needed(curve):
+        lines.append(needed)
+    elif curve and not go:
+        lines.append("The curve of align speakers does not tell how many would be enough.")
+    return Decision(go, tuple(lines))
+
+
+def _others(old: str, new: str, records: Sequence[Record]) -> list[str]:
+    """What else could be done with the same tables."""
+    rows = [r for r in records if (r["enroll"], r["runtime"]) == (old, new)]
+    rivals = [f"{r['aligner']} {_rate(r)} %" for r in rows if not is_nessa(r["aligner"])]
+    plda = [r for r in records if r["aligner"] == LDA_PLDA and r["enroll"] == old == r["runtime"]]
+    return [
+        f"Other maps: {', '.join(rivals)}.",
+        *(f"The old model alone, scored by LDA and PLDA: {_rate(r)} %." for r in plda),
+    ]
+
+
+def _rate(record: Record) -> str:
+    return with_interval(record[EER.key], record[f"{EER.key}_ci"], percent)

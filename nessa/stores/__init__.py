@@ -1,0 +1,1 @@
+"""Tables of embeddings that products keep."""

@@ -1,0 +1,136 @@
+"""nessa threshold: the same false-accept rate under another system, and what cannot be told."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nessa.evaluation.threshold import CONVENTIONS, carry_over
+from nessa.files import read_json, write_table
+from nessa.trials import Trials, write_scores
+from tests.conftest import Command
+
+SPEAKERS, UTTERANCES = 40, 5
+BACK = {  # a score as each convention writes a threshold of it
+    "cosine": lambda score: score,
+    "distance": lambda score: 1 - score,
+    "half": lambda score: (1 + score) / 2,
+    "score": lambda score: score,
+}
+
+
+def drawn(seed: int) -> tuple[Trials, dict[str, str], np.ndarray, np.ndarray]:
+    """Trials with their speakers, and scores by an old and a new system, each with speaker effects.
+
+    The new system's scores lie elsewhere, and its impostors have another spread.
+    """
+    rng = np.random.default_rng(seed)
+    speaker_of = {f"s{s:02d}-{u}": f"s{s:02d}" for s in range(SPEAKERS) for u in range(UTTERANCES)}
+    names = list(speaker_of)
+    effect = rng.normal(0, 0.05, SPEAKERS)
+    codes = np.arange(len(names)) // UTTERANCES
+    first, second = np.triu_indices(len(names), 1)
+    labels = codes[first] == codes[second]
+    common = effect[codes[first]] + effect[codes[second]] + rng.normal(0, 0.1, len(labels))
+    old = 0.5 * labels + common
+    new = 0.3 + 0.45 * labels + 0.6 * common + rng.normal(0, 0.03, len(labels))
+    trials = Trials([names[i] for i in first], [names[i] for i in second], labels)
+    return trials, speaker_of, old, new
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[object]:
+    trials, speakers, old, new = drawn(1)
+    trials.write(tmp_path / "trials")
+    write_table(tmp_path / "utt2spk", speakers)
+    write_table(tmp_path / "utt2dur", {key: f"{1 + int(key[-1])}" for key in speakers})
+    write_scores(tmp_path / "old", trials, old)
+    write_scores(tmp_path / "new", trials, new)
+    given: list[object] = []
+    for name in ("trials", "old", "new", "utt2spk"):
+        given += [f"--{name}", tmp_path / name]
+    return given
+
+
+@pytest.mark.parametrize("convention", CONVENTIONS)
+@pytest.mark.parametrize("score", [0.15, 0.2, 0.25, 0.3, 0.35])
+def test_the_rate_carries_over_to_other_speakers(
+    tmp_path: Path, nessa: Command, files: list[object], convention: str, score: float
+) -> None:
+    given = BACK[convention](score)
+    output = tmp_path / "threshold.json"
+    more = "--convention", convention, "--draws", 200, "--output", output
+    done = nessa("threshold", given, *files, *more)
+    assert done.status == 0, done
+    found = read_json(output)
+    assert found["threshold_ci"][0] <= found["threshold"] <= found["threshold_ci"][1]
+    trials, _, old, new = drawn(1)
+    impostors = ~np.asarray(trials.labels)
+    before = np.mean(old[impostors] >= score)
+    assert found["far"] == pytest.approx(before, abs=1e-3)  # of scores as files have them
+    assert np.mean(new[impostors] >= found["threshold"]) == pytest.approx(before, abs=1e-3)
+    trials, _, _, new = drawn(2)  # other speakers
+    after = np.mean(new[~np.asarray(trials.labels)] >= found["threshold"])
+    assert found["far_ci"][0] <= after <= found["far_ci"][1]
+
+
+def test_a_scale_of_the_new_scores_changes_nothing() -> None:
+    trials, _, old, new = drawn(1)
+    labels = np.asarray(trials.labels)
+    one = carry_over(0.3, old, new, labels, [])
+    other = carry_over(0.3, old, 7 * new - 3, labels, [])
+    assert other.threshold == pytest.approx(7 * one.threshold - 3)
+    assert (other.far, other.miss) == (one.far, one.miss)
+
+
+def test_a_system_that_stays_keeps_its_threshold() -> None:
+    trials, _, old, _ = drawn(1)
+    impostors = np.sort(old[~np.asarray(trials.labels)])
+    found = carry_over(0.3, old, old, np.asarray(trials.labels), [])
+    place = np.searchsorted(impostors, 0.3)
+    assert impostors[place - 1] <= found.threshold <= impostors[place]
+    assert found.miss == pytest.approx(found.miss_old, abs=0.01)
+
+
+def test_the_unsure_band_lies_around_the_threshold() -> None:
+    trials, _, old, new = drawn(1)
+    impostors = new[~np.asarray(trials.labels)]
+    found = carry_over(0.25, old, new, np.asarray(trials.labels), [], unsure=2)
+    assert found.unsure is not None
+    low, high = found.unsure
+    assert low < found.threshold < high
+    assert np.mean(impostors >= low) == pytest.approx(2 * found.far, rel=0.02)
+    assert np.mean(impostors >= high) == pytest.approx(found.far / 2, rel=0.02)
+
+
+def test_classes_of_duration_have_the_same_rate(
+    tmp_path: Path, nessa: Command, files: list[object]
+) -> None:
+    more = "--utt2dur", tmp_path / "utt2dur", "--draws", 20, "--output", tmp_path / "out.json"
+    assert nessa("threshold", 0.25, *files, *more).status == 0
+    found = read_json(tmp_path / "out.json")
+    trials, _, _, new = drawn(1)
+    seconds = np.array([1 + int(name[-1]) for name in trials.test])
+    assert len(found["by_duration"]) >= 2
+    for one in found["by_duration"]:
+        low, high = one["seconds"]
+        last = high == seconds.max()
+        own = (seconds >= low) & ((seconds <= high) if last else (seconds < high))
+        impostors = new[own & ~np.asarray(trials.labels)]
+        assert np.mean(impostors >= one["threshold"]) == pytest.approx(found["far"], abs=0.005)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "convention", "said"),
+    [
+        (0.99, "cosine", "0 of 19500 impostor trials reach the threshold 0.99"),
+        (-0.99, "cosine", "19500 of 19500 impostor trials"),
+        (1.4, "half", "is a cosine of 1.8; check the convention"),
+        (2.5, "distance", "is a cosine of -1.5"),
+    ],
+)
+def test_what_tells_no_rate_is_refused(
+    nessa: Command, files: list[object], threshold: float, convention: str, said: str
+) -> None:
+    words = "threshold", "--convention", convention, *files, "--draws", 5, "--", threshold
+    nessa(*words).refused(said)

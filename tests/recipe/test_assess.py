@@ -1,0 +1,159 @@
+"""nessa assess, and align, from tables: the division, the decision, and what is refused."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from nessa.alignment.store import load
+from nessa.files import read_json, read_table, write_table
+from nessa.kaldi.embeddings import Embeddings
+from tests.conftest import Command
+from tests.pairs import two_views
+
+
+def write_npz(path: Path, table: Embeddings, speakers: dict[str, str] | None = None) -> Path:
+    columns = {"speakers": np.array([speakers[key] for key in table.keys])} if speakers else {}
+    np.savez(path, ids=np.array(table.keys), embeddings=table.matrix, **columns)
+    return path
+
+
+def write_parquet(path: Path, table: Embeddings, speakers: dict[str, str], **more: list) -> Path:
+    columns = {
+        "id": table.keys,
+        "embedding": pa.array(table.matrix.tolist(), pa.list_(pa.float32())),
+    }
+    columns |= {"speaker": [speakers[key] for key in table.keys]} | more
+    parquet.write_table(pa.table(columns), path)
+    return path
+
+
+def write_scp(path: Path, table: Embeddings) -> Path:
+    Embeddings(table.keys, table.matrix).write_ark(path.with_suffix(".ark"), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def views() -> tuple[Embeddings, Embeddings, dict[str, str]]:
+    return two_views(150, 4, noise=(0.8, 0.3))
+
+
+def test_strong_views_are_a_go(
+    tmp_path: Path, nessa: Command, views: tuple[Embeddings, Embeddings, dict[str, str]]
+) -> None:
+    old, new, speakers = views
+    tables = (
+        write_parquet(tmp_path / "old.parquet", old, speakers),
+        write_npz(tmp_path / "new.npz", new),
+    )
+    done = nessa("assess", *tables, "--output", tmp_path / "out")
+    assert done.status == 0, done
+    decision = read_json(tmp_path / "out/decision.json")
+    assert decision["go"] is True
+    assert "GO: the new runtime model beside the old profiles lowers the EER" in done.out
+    assert (tmp_path / "out/exp/report/index.html").is_file()
+    assert load(tmp_path / "out/exp/aligners/nessa/old-new").fitting["verdict"] == "helps"
+    sets = [
+        read_table(tmp_path / "out/data" / name / "utt2spk") for name in ("align", "dev", "eval")
+    ]
+    named = [set(table.values()) for table in sets]
+    assert list(map(len, named)) == [105, 15, 30]
+    assert len(set.union(*named)) == 150
+
+
+def test_views_that_share_nothing_are_a_no_go(tmp_path: Path, nessa: Command) -> None:
+    old, new, speakers = two_views(60, 4, noise=(0.8, 0.3))
+    shuffled = np.random.default_rng(1).permutation(60).repeat(4) * 4 + np.tile(np.arange(4), 60)
+    other = Embeddings(new.keys, new.matrix[shuffled])  # speakers of whom old knows nothing
+    write_table(tmp_path / "utt2spk", speakers)
+    tables = write_scp(tmp_path / "old.scp", old), write_scp(tmp_path / "new.scp", other)
+    given = "--utt2spk", tmp_path / "utt2spk"
+    done = nessa("assess", *tables, *given, "--output", tmp_path / "out")
+    assert done.status == 0, done
+    assert read_json(tmp_path / "out/decision.json")["go"] is False
+    assert "NO-GO: " in done.out
+
+
+def test_the_speakers_of_given_trials_are_held_out(
+    tmp_path: Path, nessa: Command, views: tuple[Embeddings, Embeddings, dict[str, str]]
+) -> None:
+    old, new, speakers = views
+    keys = old.keys[:40]  # of 10 speakers
+    lines = [
+        f"{a} {b} {'target' if speakers[a] == speakers[b] else 'nontarget'}\n"
+        for a in keys
+        for b in keys
+        if a != b
+    ]
+    (tmp_path / "list").write_text("".join(lines))
+    tables = write_npz(tmp_path / "old.npz", old, speakers), write_npz(tmp_path / "new.npz", new)
+    given = "--trials", tmp_path / "list", "--output", tmp_path / "out"
+    assert nessa("assess", *tables, *given).status == 0
+    tested = read_table(tmp_path / "out/data/eval/utt2spk")
+    assert sorted(tested) == sorted(keys)
+    (tmp_path / "list").write_text(f"{keys[0]} stranger nontarget\n")
+    nessa("assess", *tables, *given).refused("list: 'stranger' is no utterance of both tables")
+
+
+def test_align_takes_tables(
+    tmp_path: Path, nessa: Command, views: tuple[Embeddings, Embeddings, dict[str, str]]
+) -> None:
+    old, new, speakers = views
+    enroll = write_parquet(tmp_path / "old.parquet", old, speakers)
+    runtime = write_npz(tmp_path / "new.npz", new)
+    given = "--enroll", enroll, "--runtime", runtime, "--output", tmp_path / "aligner"
+    assert nessa("align", *given).status == 0
+    assert load(tmp_path / "aligner").fitting["verdict"] == "helps"
+
+
+@pytest.mark.parametrize("shared", [30, 0])
+def test_a_fleet_of_profiles_and_other_utterances(
+    tmp_path: Path,
+    nessa: Command,
+    caplog: pytest.LogCaptureFixture,
+    views: tuple[Embeddings, Embeddings, dict[str, str]],
+    shared: int,
+) -> None:
+    """Stored profiles of the old model; of utterances heard since, the first are by both models."""
+    old, new, speakers = views
+    halves = old.keys[::2], old.keys[1::2]
+    both = [key for key in halves[1] if int(speakers[key][2:]) < shared]
+    enroll = write_npz(tmp_path / "old.npz", old.select(sorted([*halves[0], *both])), speakers)
+    runtime = write_npz(tmp_path / "new.npz", new.select(halves[1]), speakers)
+    given = "--enroll", enroll, "--runtime", runtime, "--output", tmp_path / "aligner"
+    nessa("align", *given).refused(str(enroll))
+    assert nessa("align", *given, "--by-speaker").status == 0
+    if shared:
+        assert "verdict" in load(tmp_path / "aligner").fitting
+    else:
+        assert "verdict" not in load(tmp_path / "aligner").fitting
+        assert "no utterance that both models have" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({}, "nothing tells the speakers"),
+        ({"speakers": np.array(["ann lee"] * 8)}, "'ann lee': write one word"),
+        ({"speakers": np.ones(8)}, "expected speakers (8,), text or integers"),
+        ({"speakers": np.array(["ann"] * 7)}, "expected speakers (8,)"),
+    ],
+)
+def test_speakers_are_asked_for(
+    tmp_path: Path, nessa: Command, change: dict[str, np.ndarray], said: str
+) -> None:
+    old, new, _ = two_views(4, 2)
+    for name, view in (("old", old), ("new", new)):
+        np.savez(tmp_path / f"{name}.npz", ids=view.keys, embeddings=view.matrix, **change)
+    tables = tmp_path / "old.npz", tmp_path / "new.npz"
+    nessa("assess", *tables, "--output", tmp_path / "out").refused("old.npz", said)
+
+
+def test_tables_must_tell_the_same_speakers(tmp_path: Path, nessa: Command) -> None:
+    old, new, speakers = two_views(4, 2)
+    write_npz(tmp_path / "old.npz", old, speakers)
+    write_npz(tmp_path / "new.npz", new, speakers | {new.keys[0]: "somebody"})
+    done = nessa("assess", tmp_path / "old.npz", tmp_path / "new.npz", "--output", tmp_path / "out")
+    done.refused("new.npz: another speaker of 'id00000-s0-00000'")
