@@ -1,5 +1,6 @@
 """Production: export, verify, store."""
 
+import logging
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -200,4 +201,6 @@ def _database(url: str, to: str) -> Any:
     """Open it for a `with` block."""
     from nessa.stores.urls import open_database
 
+    for name in ("faiss", "grpc", "milvus_lite"):  # what Milvus Lite says of its own affairs
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     return closing(open_database(url, to))

@@ -28,14 +28,14 @@ AGAIN = "map it again"
 class Migrated(NamedTuple):
     """What a run did, or would do: rows of the source, and what became of them."""
 
-    count: int
+    rows: int
     mapped: int
     deleted: int
 
     def __str__(self) -> str:
-        kept = self.count - self.mapped
+        kept = self.rows - self.mapped
         return (
-            f"{self.count:,} profiles: {self.mapped:,} mapped, {kept:,} as they were, "
+            f"{self.rows:,} profiles: {self.mapped:,} mapped, {kept:,} as they were, "
             f"{self.deleted:,} deleted"
         )
 

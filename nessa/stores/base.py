@@ -54,8 +54,13 @@ class Rows(NamedTuple):
 
     def take(self, rows: Sequence[int]) -> "Rows":
         """Some of the rows, by their places."""
-        stamps, more = ([column[row] for row in rows if column] for column in self[2:])
-        return Rows([self.keys[row] for row in rows], self.matrix[rows], stamps, more)
+        stamps, more = self.stamps, self.more
+        return Rows(
+            [self.keys[row] for row in rows],
+            self.matrix[rows],
+            [stamps[row] for row in rows if stamps],
+            [more[row] for row in rows if more],
+        )
 
 
 class ProfileStore(Protocol):

@@ -21,6 +21,8 @@ from nessa.stores.base import SOURCE, SPACE, Matrix, ProfileStore, Rows, Stamp, 
 
 ROWS_PER_BLOCK = 2_000  # some megabytes in a message
 STAMP_LENGTH = 64  # characters
+KEPT = ("is_primary", "is_partition_key", "nullable")  # of a field
+VECTORS = [kind for kind in DataType if kind.name.endswith("VECTOR")]
 DEFAULTS = {"collection": "", "embedding": "embedding", "live": ""}
 
 
@@ -112,20 +114,11 @@ class Collection:
         mapped: bool,
     ) -> None:
         self.name = name
-        self._client, self._embedding, self._schema, self._mapped = (
-            client,
-            embedding,
-            schema,
-            mapped,
-        )
+        self._client, self._schema = client, schema
+        self._embedding, self._mapped = embedding, mapped
         key = next(field for field in schema["fields"] if field.get("is_primary"))
         self._id: str = key["name"]
         self._id_type = int if key["type"] == DataType.INT64 else str
-        self._more = [
-            field["name"]
-            for field in schema["fields"]
-            if field["name"] not in (self._id, embedding)
-        ]
 
     def __str__(self) -> str:
         return f"collection {self.name!r}"
@@ -141,11 +134,7 @@ class Collection:
         """See `ProfileStore.read`."""
         if not self._is_there():
             return
-        fields = [self._id]
-        if vectors:
-            fields += [self._embedding, *self._more]
-        if self._mapped:
-            fields += [SPACE, SOURCE]
+        fields = ["*"] if vectors else [self._id, *([SPACE, SOURCE] if self._mapped else [])]
         with _explained(self.name):
             self._client.load_collection(self.name)
             if keys is not None:
@@ -186,39 +175,40 @@ class Collection:
         return [[str(hit[self._id]) for hit in hits] for hits in found]
 
     def _is_there(self) -> bool:
+        """Whether it can be read; a mapped one without index was interrupted while it was made."""
         with _explained(self.name):
-            return self._client.has_collection(self.name)
+            return self._client.has_collection(self.name) and (
+                not self._mapped or bool(self._client.list_indexes(self.name))
+            )
 
     def _rows(self, found: list[dict[str, Any]], vectors: bool) -> Rows:
         keys = [str(row[self._id]) for row in found]
-        matrix = stacked(
-            [row[self._embedding] for row in found] if vectors else [()] * len(keys),
-            keys,
-            str(self),
-        )
+        vectors_found = [row[self._embedding] if vectors else () for row in found]
         stamps = [Stamp(row[SPACE], row[SOURCE]) for row in found] if self._mapped else []
-        more = [{name: row.get(name) for name in self._more} for row in found] if vectors else []
-        return Rows(keys, matrix, stamps, more)
+        own = {self._id, self._embedding, SPACE, SOURCE}
+        more = [{name: row[name] for name in row.keys() - own} for row in found]
+        return Rows(keys, stacked(vectors_found, keys, str(self)), stamps, more)
 
     def _record(self, rows: Rows, place: int) -> dict[str, Any]:
         own = {self._id: self._id_type(rows.keys[place]), self._embedding: rows.matrix[place]}
         return rows.more[place] | own | dict(zip((SPACE, SOURCE), rows.stamps[place], strict=True))
 
     def _create(self, dim: int) -> None:
-        schema = self._client.create_schema(auto_id=False, enable_dynamic_field=False)
+        dynamic = self._schema["enable_dynamic_field"]
+        schema = self._client.create_schema(auto_id=False, enable_dynamic_field=dynamic)
         for field in self._schema["fields"]:
             own = {"dim": dim} if field["name"] == self._embedding else field.get("params", {})
-            more = {name: field[name] for name in ("is_primary", "nullable") if field.get(name)}
+            more = {name: field[name] for name in KEPT if field.get(name)}
             if "element_type" in field:
                 more["element_type"] = DataType(field["element_type"])
             schema.add_field(field["name"], DataType(field["type"]), **own, **more)
         for name in (SPACE, SOURCE):
             schema.add_field(name, DataType.VARCHAR, max_length=STAMP_LENGTH)
+        if not self._client.has_collection(self.name):
+            self._client.create_collection(self.name, schema=schema, consistency_level="Strong")
         index = self._client.prepare_index_params()
         index.add_index(self._embedding, index_type="AUTOINDEX", metric_type="COSINE")
-        self._client.create_collection(
-            self.name, schema=schema, index_params=index, consistency_level="Strong"
-        )
+        self._client.create_index(self.name, index)
 
 
 def _fields(client: MilvusClient, name: str) -> list[str]:
@@ -233,9 +223,9 @@ def _check_raw(name: str, embedding: str, schema: dict[str, Any]) -> None:
         raise InputError(f"collection {name!r}: field {embedding!r} is no FLOAT_VECTOR")
     if SPACE in types:
         raise InputError(f"collection {name!r}: is mapped already; name that of raw profiles")
-    if schema.get("enable_dynamic_field"):
+    if more := [field for field, kind in types.items() if kind in VECTORS and field != embedding]:
         raise InputError(
-            f"collection {name!r}: has dynamic fields, which would be lost; give it a schema"
+            f"collection {name!r}: has further vectors, {more[0]!r}; one can be mapped"
         )
 
 

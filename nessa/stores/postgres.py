@@ -223,9 +223,8 @@ class Table:
         keys = [row[0] for row in found]
         if None in keys:
             raise InputError(f"{self}: a row has a null id; fill it or remove the row")
-        matrix = stacked(
-            [row[1] for row in found] if vectors else [()] * len(keys), keys, str(self)
-        )
+        vectors_found = [row[1] and row[1].to_numpy() if vectors else () for row in found]
+        matrix = stacked(vectors_found, keys, str(self))
         return Rows(keys, matrix, [Stamp(*row[2:]) for row in found] if self._mapped else [])
 
     def _check_unique(self) -> None:

@@ -25,6 +25,8 @@ psycopg = pytest.importorskip("psycopg", reason="pip install 'nessa[postgres,tes
 pymilvus = pytest.importorskip("pymilvus", reason="pip install 'nessa[milvus,test]'")
 qdrant_client = pytest.importorskip("qdrant_client", reason="pip install 'nessa[test]'")
 
+from milvus_lite.server_manager import server_manager_instance  # noqa: E402
+
 from nessa.stores import milvus, postgres  # noqa: E402
 
 COUNT = 150
@@ -260,6 +262,7 @@ main()
 
 
 def kill(words: list[object], **places: object) -> None:
+    server_manager_instance.release_all()  # of Milvus Lite: one process has a file
     code = KILLED.format(**places)
     done = subprocess.run([sys.executable, "-c", code, *map(str, words)], capture_output=True)
     assert done.returncode == -9, done
@@ -285,7 +288,8 @@ def test_a_killed_run_goes_on_in_milvus(
     url = fill_milvus(tmp_path / "p.db", profiles)
     words = ["store", "map", url, "--to", "mapped", "--aligner", saved]
     owner = "milvus.Collection"
-    kill(words, module="milvus", owner=owner, method="_create", call=1)
+    maker = "milvus.MilvusClient"  # killed with a collection that has no index yet
+    kill(words, module="milvus", owner=maker, method="create_index", call=1)
     kill(words, module="milvus", owner=owner, method="write", call=3)
     done = nessa(*words)
     assert "150 profiles: 70 mapped, 80 as they were, 0 deleted" in done.out
