@@ -114,7 +114,7 @@ to_option = click.option("--to", required=True, help="The table that receives ma
 @url_argument
 @to_option
 @path_option("--aligner", "Folder of a fitted aligner; the profiles are of its enrollment model.")
-@click.option("--dry-run", is_flag=True, help="Check everything; write nothing.")
+@click.option("--dry-run", is_flag=True, help="Check everything; leave the database as it is.")
 @click.option(
     "--allow-outliers", is_flag=True, help="Accept profiles mostly unlike the align data."
 )
@@ -181,7 +181,8 @@ def switch(url: str, to: str) -> None:
     """
     with _database(url, to) as database:
         database.serve(database.target)
-        click.echo(f"now read: {database.target}")
+        both = f"{len(database.target):,} profiles, of {len(database.source):,}"
+        click.echo(f"now read: {database.target}, {both} in {database.source}")
 
 
 @store.command()

@@ -56,6 +56,7 @@ def test_a_database_migrated_and_switched(tiny: Path, tmp_path: Path, database: 
     out = walk("stores.md", places)
     assert "16 profiles: 16 mapped, 0 as they were, 0 deleted" in out
     assert "table 'profiles_new': 16 profiles, the ids of table 'profiles', within" in out
+    assert "now read: table 'profiles_new', 16 profiles, of 16 in table 'profiles'" in out
     assert out.count("now read: table 'profiles'\n") == 2
     assert (tmp_path / "outliers.csv").is_file()
 
