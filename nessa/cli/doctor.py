@@ -21,6 +21,8 @@ EXTRAS = {
     "tensorboard": "nessa train --tensorboard",
     "bench": "python -m benchmarks",
     "parquet": "nessa map of Parquet and .npz stores",
+    "postgres": "nessa store on PostgreSQL with pgvector",
+    "milvus": "nessa store on Milvus",
     "test": "tests/run.sh",
 }
 

@@ -19,7 +19,7 @@ SECTIONS = {
     "Alignment": (alignment.assess, alignment.align, alignment.map_embeddings),
     "Scores": (scores.score, scores.calibrate, scores.threshold, scores.evaluate),
     "Results": (results.report, results.study),
-    "Production": (production.export, production.verify),
+    "Production": (production.export, production.verify, production.store),
     "Checks": (checks.validate, checks.check_encoder, checks.doctor),
     "For run.sh": (recipe.recipe,),
 }

@@ -1,10 +1,13 @@
-"""Production: export, verify."""
+"""Production: export, verify, store."""
 
+import logging
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import click
 
-from nessa.cli.options import PathType, optional_path, path_option
+from nessa.cli.options import PathType, PipelineOrder, optional_path, path_option
 from nessa.errors import InputError
 
 
@@ -88,3 +91,117 @@ def verify(
     for model in models:
         for line in verify_model(model, original, encoder):
             click.echo(line)
+
+
+@click.group(cls=PipelineOrder)
+def store() -> None:
+    """Migrate the profiles of a database: map, verify, switch, roll back.
+
+    URL names the table of raw profiles, which is never changed; the mapped profiles go into a new
+    table of the same database. The application reads one of them by a third name, `live`.
+
+    \b
+    postgresql://USER@HOST/DB?table=NAME[&id=id][&embedding=embedding][&live=NAME_live]
+    milvus:FILE_OR_URI?collection=NAME[&embedding=embedding][&live=NAME_live]
+    """
+
+
+url_argument = click.argument("url")
+to_option = click.option("--to", required=True, help="The table that receives mapped profiles.")
+
+
+@store.command("map")
+@url_argument
+@to_option
+@path_option("--aligner", "Folder of a fitted aligner; the profiles are of its enrollment model.")
+@click.option("--dry-run", is_flag=True, help="Check everything; leave the database as it is.")
+@click.option(
+    "--allow-outliers", is_flag=True, help="Accept profiles mostly unlike the align data."
+)
+@optional_path("--outliers", "Receives the profiles unlike the align data (`id,distance`).")
+def store_map(
+    url: str, to: str, aligner: Path, dry_run: bool, allow_outliers: bool, outliers: Path | None
+) -> None:
+    """Map the profiles that the new table lacks, or that have changed since, and index them.
+
+    Run it again after an interruption, or to follow rows that were changed, added or deleted
+    meanwhile. Memory: 600 MB, however many profiles there are.
+
+    Example: nessa store map "postgresql:///voices?table=profiles" --to profiles_new
+    --aligner recipes/mini/exp/aligners/nessa/old-new --dry-run
+    """
+    from nessa.alignment.dev import verdict_sentence
+    from nessa.alignment.outliers import Outliers
+    from nessa.alignment.store import load
+    from nessa.production.migration import migrate
+
+    fitted = load(aligner)
+    if sentence := verdict_sentence(fitted.fitting):
+        click.echo(f"{aligner}: {sentence}")
+    found = Outliers(fitted.detectors.get("enroll"), allowed=allow_outliers)
+    with _database(url, to) as database:
+        done = migrate(database.source, database.target, fitted, found, dry_run)
+        if not dry_run:
+            database.index()
+        if outliers:
+            found.write(outliers)
+        state = " (dry run)" if dry_run else ""
+        click.echo(f"{database.source} to {database.target}{state}: {done}; {found}")
+
+
+@store.command("verify")
+@url_argument
+@to_option
+@path_option("--aligner", "Folder of the aligner that it was mapped with.")
+def store_verify(url: str, to: str, aligner: Path) -> None:
+    """Compare every mapped profile with its source mapped anew, and search with and without index.
+
+    Prints the statements that switch the application to the new table and back.
+
+    Example: nessa store verify "postgresql:///voices?table=profiles" --to profiles_new
+    --aligner recipes/mini/exp/aligners/nessa/old-new
+    """
+    from nessa.alignment.store import load
+    from nessa.production.migration import verify_migration
+
+    with _database(url, to) as database:
+        for line in verify_migration(database.source, database.target, load(aligner)):
+            click.echo(line)
+        click.echo(f"to switch: {database.statement(database.target)}")
+        click.echo(f"to roll back: {database.statement(database.source)}")
+
+
+@store.command()
+@url_argument
+@to_option
+def switch(url: str, to: str) -> None:
+    """Let the application read the mapped profiles.
+
+    Example: nessa store switch "postgresql:///voices?table=profiles" --to profiles_new
+    """
+    with _database(url, to) as database:
+        database.serve(database.target)
+        both = f"{len(database.target):,} profiles, of {len(database.source):,}"
+        click.echo(f"now read: {database.target}, {both} in {database.source}")
+
+
+@store.command()
+@url_argument
+@to_option
+def rollback(url: str, to: str) -> None:
+    """Let the application read the raw profiles again.
+
+    Example: nessa store rollback "postgresql:///voices?table=profiles" --to profiles_new
+    """
+    with _database(url, to) as database:
+        database.serve(database.source)
+        click.echo(f"now read: {database.source}")
+
+
+def _database(url: str, to: str) -> Any:
+    """Open it for a `with` block."""
+    from nessa.stores.urls import open_database
+
+    for name in ("faiss", "grpc", "milvus_lite"):  # what Milvus Lite says of its own affairs
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    return closing(open_database(url, to))

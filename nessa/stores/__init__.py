@@ -1,1 +1,1 @@
-"""Tables of embeddings that products keep."""
+"""Tables and databases of embeddings that products keep."""

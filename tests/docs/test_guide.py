@@ -58,6 +58,21 @@ def test_a_rollout(tiny: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_database_migrated_and_switched(tiny: Path, tmp_path: Path, database: str) -> None:
+    places = {
+        "recipes/mini/exp": tiny / "exp",
+        "postgresql:///voices?host=/var/run/postgresql": database,
+        "/tmp/nessa-outliers.csv": tmp_path / "outliers.csv",
+    }
+    out = walk("stores.md", places)
+    assert "16 profiles: 16 mapped, 0 as they were, 0 deleted" in out
+    assert "table 'profiles_new': 16 profiles, the ids of table 'profiles', within" in out
+    assert "now read: table 'profiles_new', 16 profiles, of 16 in table 'profiles'" in out
+    assert out.count("now read: table 'profiles'\n") == 2
+    assert (tmp_path / "outliers.csv").is_file()
+
+
+@pytest.mark.slow
 def test_the_readme_in_python(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(), re.M | re.S)

@@ -1,0 +1,226 @@
+"""Profiles of a database -> the shared space of an aligner, in a new table of the same database.
+
+The raw table is only read. Every mapped row carries the fingerprint of its space and a digest of
+the raw row that it was made of, so that a run needs no memory of an earlier one: it maps the rows
+whose digest is not there, and deletes those whose raw row is gone. To go on after an interruption,
+and to follow rows that were changed, added or deleted since, are thus the same.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from nessa.alignment.base import Aligner
+from nessa.alignment.outliers import Outliers
+from nessa.errors import InputError, about, named
+from nessa.kaldi.checks import check_finite
+from nessa.kaldi.directions import checked_lengths
+from nessa.production.stores import TOLERANCE
+from nessa.progress import progress
+from nessa.stores.base import Matrix, ProfileStore, Rows, Stamp
+
+QUERIES, NEAREST = 200, 10  # of the search that an index is judged by
+AGAIN = "map it again"
+
+
+class Migrated(NamedTuple):
+    """What a run did, or would do: rows of the source, and what became of them."""
+
+    rows: int
+    mapped: int
+    deleted: int
+
+    def __str__(self) -> str:
+        kept = self.rows - self.mapped
+        return (
+            f"{self.rows:,} profiles: {self.mapped:,} mapped, {kept:,} as they were, "
+            f"{self.deleted:,} deleted"
+        )
+
+
+def migrate(
+    source: ProfileStore,
+    target: ProfileStore,
+    aligner: Aligner,
+    outliers: Outliers,
+    dry_run: bool = False,
+) -> Migrated:
+    """Map the rows of a store that another one lacks, or has from an older state of the row.
+
+    Memory: two blocks of rows, as they are and mapped, and 100 bytes per outlier.
+
+    Args:
+        source: raw profiles.
+        target: mapped ones; made where there are none.
+        aligner: fitted with the model of the profiles as enrollment model.
+        outliers: gathers what is unlike the align data.
+        dry_run: check everything, and write nothing.
+
+    Raises:
+        InputError: no profiles, or a row that the aligner cannot map; or the target has rows of
+            another aligner.
+    """
+    space = aligner.space()
+    deleted = _delete_gone(source, target, space, dry_run)
+    count = mapped = 0
+    for rows in _shown(source, "map"):
+        _check(rows, source, aligner, outliers)
+        sources = rows.digests()
+        known = _stamps(target, rows.keys)
+        changed = [
+            row
+            for row, key in enumerate(rows.keys)
+            if key not in known or known[key].source != sources[row]
+        ]
+        if changed:
+            part = rows.take(changed)
+            matrix = aligner.map_side(part.matrix, "enroll", part.keys)
+            stamps = [Stamp(space, sources[row]) for row in changed]
+            if not dry_run:
+                target.write(part._replace(matrix=matrix, stamps=stamps))
+        count, mapped = count + len(rows.keys), mapped + len(changed)
+    if not count:
+        raise InputError(f"{source}: holds no profiles")
+    return Migrated(count, mapped, deleted)
+
+
+def _delete_gone(source: ProfileStore, target: ProfileStore, space: str, dry_run: bool) -> int:
+    """Delete the rows of the target that the source lacks; all are of the aligner's space."""
+    deleted = 0
+    for rows in target.read(vectors=False):
+        _check_space(target, rows, space)
+        there = {key for found in source.read(rows.keys, vectors=False) for key in found.keys}
+        gone = [key for key in rows.keys if key not in there]
+        deleted += len(gone)
+        if gone and not dry_run:
+            target.delete(gone)
+    return deleted
+
+
+def verify_migration(source: ProfileStore, target: ProfileStore, aligner: Aligner) -> Iterator[str]:
+    """Hold every row of a mapped store against its source mapped anew, and its index against all.
+
+    The index is judged by queries made of some profiles: each with noise of its own length added,
+    which leaves a cosine of 0.7 as another utterance of the speaker might.
+
+    Memory: two blocks of rows.
+
+    Args:
+        source, target, aligner: as given to `migrate`.
+
+    Yields:
+        Lines that say what was found.
+
+    Raises:
+        InputError: a row is missing, or differs, or was made of another state of its source or by
+            another aligner, or has no source; names some.
+    """
+    space, count, largest = aligner.space(), 0, 0.0
+    sample = _Sample(QUERIES)
+    for rows in _shown(source, "verify"):
+        found = {key: row for part in target.read(rows.keys) for key, row in _by_key(part)}
+        if missing := [key for key in rows.keys if key not in found]:
+            raise InputError(f"{target}: lacks {named(missing)} of {source}; {AGAIN}")
+        stamps = [Stamp(space, digest) for digest in rows.digests()]
+        pairs = zip(rows.keys, stamps, strict=True)
+        if stale := [key for key, stamp in pairs if found[key][1] != stamp]:
+            raise InputError(
+                f"{target}: {named(stale)} were made by another aligner, or of rows of {source} "
+                f"that have changed since; {AGAIN}"
+            )
+        mapped = aligner.map_side(rows.matrix, "enroll", rows.keys)
+        difference = np.abs(mapped - np.stack([found[key][0] for key in rows.keys])).max(axis=1)
+        if wrong := [rows.keys[row] for row in np.flatnonzero(~(difference <= TOLERANCE))]:
+            raise InputError(
+                f"{target}: vectors of {named(wrong)} differ by {difference.max():.1e}; delete "
+                f"them, and {AGAIN}"
+            )
+        sample.add(mapped)
+        count, largest = count + len(rows.keys), max(largest, float(difference.max()))
+    if len(target) != count:
+        raise InputError(f"{target}: {len(target)} rows, but {count} in {source}; {AGAIN}")
+    yield f"{target}: {count:,} profiles, the ids of {source}, within {largest:.1e}"
+    yield _recall(target, sample.queries())
+
+
+def _shown(store: ProfileStore, what: str) -> Iterator[Rows]:
+    """All rows of a store, with progress."""
+    with progress(total=len(store), what=what) as bar:
+        for rows in store.read():
+            yield rows
+            bar.update(len(rows.keys))
+
+
+def _recall(target: ProfileStore, queries: Matrix) -> str:
+    """How many of the nearest rows the index finds."""
+    nearest = _exact(target, queries)
+    found = target.search(queries, NEAREST)
+    pairs = list(zip(nearest, found, strict=True))
+    rates = {k: np.mean([len({*a[:k]} & {*b[:k]}) / len(a[:k]) for a, b in pairs]) for k in (1, 10)}
+    return (
+        f"  index against exact search, {len(queries)} queries: recall@1 {rates[1]:.3f}, "
+        f"recall@10 {rates[10]:.3f}"
+    )
+
+
+def _exact(target: ProfileStore, queries: Matrix) -> list[list[str]]:
+    """The ids nearest to each query (Q, D), by comparing with all rows."""
+    keys = np.empty((len(queries), 0), object)
+    cosines = np.empty((len(queries), 0), np.float32)
+    for rows in _shown(target, "search"):
+        cosines = np.hstack([cosines, queries @ rows.matrix.T])
+        keys = np.hstack([keys, np.tile(np.array(rows.keys, object), (len(queries), 1))])
+        order = np.argsort(-cosines, axis=1)[:, :NEAREST]
+        cosines, keys = (np.take_along_axis(table, order, axis=1) for table in (cosines, keys))
+    return keys.tolist()
+
+
+class _Sample:
+    """Some of the vectors that pass by, each with the same probability."""
+
+    def __init__(self, size: int) -> None:
+        self._size, self._rng = size, np.random.default_rng(0)
+        self._matrix: Matrix | None = None
+        self._draws: npt.NDArray[np.float64] = np.empty(0)
+
+    def add(self, matrix: Matrix) -> None:
+        """Vectors (N, D) of unit length."""
+        drawn = np.concatenate([self._draws, self._rng.random(len(matrix))])
+        both = matrix if self._matrix is None else np.concatenate([self._matrix, matrix])
+        order = np.argsort(drawn)[: self._size]
+        self._draws, self._matrix = drawn[order], both[order]
+
+    def queries(self) -> Matrix:
+        """Those kept, with noise of unit length added, at unit length."""
+        assert self._matrix is not None
+        noise = self._rng.standard_normal(self._matrix.shape)
+        noisy = self._matrix + noise / np.linalg.norm(noise, axis=1, keepdims=True)
+        return (noisy / np.linalg.norm(noisy, axis=1, keepdims=True)).astype(np.float32)
+
+
+def _check(rows: Rows, source: ProfileStore, aligner: Aligner, outliers: Outliers) -> None:
+    with about(str(source)):
+        check_finite(rows.keys, rows.matrix, lambda row: f"id {rows.keys[row]!r}")
+        checked_lengths(rows.matrix, lambda row: f"id {rows.keys[row]!r}")
+        aligner.map_enroll(rows.matrix[:1])  # which refuses another dimension
+        outliers.check(rows.keys, rows.matrix)
+
+
+def _stamps(target: ProfileStore, keys: list[str]) -> dict[str, Stamp]:
+    parts = target.read(keys, vectors=False)
+    return {key: stamp for rows in parts for key, stamp in zip(rows.keys, rows.stamps, strict=True)}
+
+
+def _by_key(rows: Rows) -> Iterator[tuple[str, tuple[Matrix, Stamp]]]:
+    return zip(rows.keys, zip(rows.matrix, rows.stamps, strict=True), strict=True)
+
+
+def _check_space(target: ProfileStore, rows: Rows, space: str) -> None:
+    for key, stamp in zip(rows.keys, rows.stamps, strict=True):
+        if stamp.space != space:
+            raise InputError(
+                f"{target}: {key!r} is of space {stamp.space[:12]}, the aligner's is "
+                f"{space[:12]}; name a new table for this aligner"
+            )

@@ -1,0 +1,279 @@
+"""PostgreSQL with pgvector: a table of raw profiles, and one of mapped ones beside it.
+
+    postgresql://user@host/database?table=profiles&id=id&embedding=embedding&live=profiles_live
+
+What is not ours in a URL is libpq's, `sslmode` or `options=-c hnsw.ef_search=100` for instance;
+passwords are best left to its PGPASSWORD or ~/.pgpass. The application reads the view `live`, which
+has the columns of the raw table. The mapped table holds ids, vectors and stamps alone, so that
+whatever else is known of a profile stays in one place.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from urllib.parse import parse_qsl, quote, urlencode
+
+import psycopg
+from pgvector.psycopg import register_vector
+from psycopg import sql
+
+from nessa.errors import InputError
+from nessa.stores.base import SOURCE, SPACE, Matrix, ProfileStore, Rows, Stamp, stacked
+
+ROWS_PER_BLOCK = 10_000
+DEFAULTS = {"table": "", "id": "id", "embedding": "embedding", "live": ""}
+VECTORS = ("vector", "halfvec", "real[]", "double precision[]")  # what can be cast to vector
+STAGING = sql.Identifier("nessa_staging")
+
+
+class Postgres:
+    """The raw and the mapped table of a database, and the view that the application reads.
+
+    Args:
+        url: see the module.
+        to: name of the mapped table; with its schema, if it is in another than the first.
+
+    Raises:
+        InputError: no connection, table, column or extension; the raw table is a mapped one, or
+            the mapped one is not.
+    """
+
+    def __init__(self, url: str, to: str) -> None:
+        place, _, query = url.partition("?")
+        given = dict(parse_qsl(query))
+        own = DEFAULTS | {name: given.pop(name) for name in DEFAULTS if name in given}
+        if not own["table"]:
+            raise InputError("the URL names no table; add ?table=NAME")
+        if to == own["table"]:
+            raise InputError(f"table {to!r} holds the raw profiles; name a new table")
+        server = f"{place}?{urlencode(given, quote_via=quote)}"
+        self._connection = _connect(server, own["table"], autocommit=True)
+        self._columns = _columns(self._connection, own["table"])
+        _check_raw(own["table"], own["id"], own["embedding"], self._columns)
+        found = _columns(self._connection, to)
+        if found and not {SPACE, SOURCE} <= found.keys():
+            raise InputError(f"table {to!r}: is there, and not made by nessa; name a new table")
+        fields = self._connection, server, own["id"], own["embedding"], self._columns[own["id"]]
+        self.source = Table(own["table"], *fields, mapped=False)
+        self.target = Table(to, *fields, mapped=True)
+        self._live = own["live"] or f"{own['table']}_live"
+
+    def index(self) -> None:
+        """HNSW by cosine; see `Database.index`."""
+        table, vector = self.target, self.target.vector
+        name = sql.Identifier(f"{table.name.rpartition('.')[2]}_hnsw")
+        statement = "CREATE INDEX IF NOT EXISTS {} ON {} USING hnsw ({} vector_cosine_ops)"
+        with _explained(table.name):
+            self._connection.execute(sql.SQL(statement).format(name, table.identifier, vector))
+
+    def statement(self, store: ProfileStore) -> str:
+        """SQL; see `Database.statement`."""
+        return self._view(store).as_string(self._connection)
+
+    def serve(self, store: ProfileStore) -> None:
+        """See `Database.serve`."""
+        with _explained(str(store)):
+            self._connection.execute(self._view(store))
+
+    def close(self) -> None:
+        """See `Database.close`."""
+        self._connection.close()
+
+    def _view(self, store: ProfileStore) -> sql.Composed:
+        """The columns of the raw table, with the vectors of one of the two.
+
+        The cast leaves their dimension open, which a view could not change otherwise.
+        """
+        raw = self.source
+        vectors = sql.SQL("mapped" if store is self.target else "raw")
+        columns = [
+            sql.SQL("{}.{}::vector AS {}").format(vectors, raw.vector, raw.vector)
+            if name == raw.embedding
+            else sql.SQL("raw.{}").format(sql.Identifier(name))
+            for name in self._columns
+        ]
+        join = sql.SQL(" JOIN {} mapped USING ({})").format(self.target.identifier, raw.id)
+        return sql.SQL("CREATE OR REPLACE VIEW {} AS SELECT {} FROM {} raw{}").format(
+            _identifier(self._live),
+            sql.SQL(", ").join(columns),
+            raw.identifier,
+            join if store is self.target else sql.SQL(""),
+        )
+
+
+class Table:
+    """A table of profiles; see `ProfileStore`.
+
+    Args:
+        name: of the table, with or without its schema.
+        connection: commits each statement.
+        server: URL of further connections.
+        key, embedding: its columns.
+        key_type: of the ids, as PostgreSQL writes it.
+        mapped: whether the rows are stamped.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        connection: psycopg.Connection,
+        server: str,
+        key: str,
+        embedding: str,
+        key_type: str,
+        mapped: bool,
+    ) -> None:
+        self.name, self.embedding = name, embedding
+        self.identifier = _identifier(name)
+        self.id, self.vector = sql.Identifier(key), sql.Identifier(embedding)
+        self._connection, self._server, self._mapped = connection, server, mapped
+        self._type = sql.SQL(key_type)
+
+    def __str__(self) -> str:
+        return f"table {self.name!r}"
+
+    def __len__(self) -> int:
+        if not self._is_there():
+            return 0
+        row = self._connection.execute(self._sql("SELECT count(*) FROM {table}")).fetchone()
+        return row[0] if row else 0
+
+    def read(self, keys: Sequence[str] | None = None, vectors: bool = True) -> Iterator[Rows]:
+        """See `ProfileStore.read`; all rows are those at the time of the call."""
+        if not self._is_there():
+            return
+        columns = ["{id}::text", "{vector}::vector" if vectors else "NULL"]
+        columns += [SPACE, SOURCE] if self._mapped else []
+        query = self._sql(f"SELECT {', '.join(columns)} FROM {{table}}")
+        with _explained(self.name):
+            if keys is not None:
+                query += self._sql(" WHERE {id} = ANY(%s::text[]::{type}[])")
+                cursor = self._connection.cursor(binary=True).execute(query, [list(keys)])
+                yield self._rows(cursor.fetchall(), vectors)
+                return
+            if not self._mapped:
+                self._check_unique()
+            # A connection of its own: what is written meanwhile ends no transaction of this one.
+            with (
+                _connect(self._server, self.name) as stream,
+                stream.cursor("nessa", binary=True) as cursor,
+            ):
+                cursor.execute(query)
+                while found := cursor.fetchmany(ROWS_PER_BLOCK):
+                    yield self._rows(found, vectors)
+
+    def write(self, rows: Rows) -> None:
+        """See `ProfileStore.write`; all rows or none."""
+        create = "CREATE TABLE IF NOT EXISTS {table} ({id} {type} PRIMARY KEY, {columns})"
+        staging = "CREATE TEMP TABLE IF NOT EXISTS {staging} (key text, {columns})"
+        insert = """
+            INSERT INTO {table} ({id}, {names}) SELECT key::{type}, {names} FROM {staging}
+            ON CONFLICT ({id}) DO UPDATE SET ({names}) = ROW({changed})"""
+        values = zip(rows.keys, rows.matrix, *zip(*rows.stamps, strict=True), strict=True)
+        with _explained(self.name), self._connection.transaction():
+            cursor = self._connection.cursor()
+            for statement in (create, f"{staging} ON COMMIT DELETE ROWS"):
+                cursor.execute(self._sql(statement, rows.matrix.shape[1]))
+            with cursor.copy(self._sql("COPY {staging} FROM STDIN (FORMAT BINARY)")) as copy:
+                copy.set_types(["text", "vector", "text", "text"])
+                for value in values:
+                    copy.write_row(value)
+            cursor.execute(self._sql(insert))
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """See `ProfileStore.delete`."""
+        statement = self._sql("DELETE FROM {table} WHERE {id} = ANY(%s::text[]::{type}[])")
+        with _explained(self.name):
+            self._connection.execute(statement, [list(keys)])
+
+    def search(self, queries: Matrix, count: int) -> list[list[str]]:
+        """See `ProfileStore.search`."""
+        query = self._sql("SELECT {id}::text FROM {table} ORDER BY {vector} <=> %s LIMIT %s")
+        found = []
+        with _explained(self.name), self._connection.transaction():
+            # A small table would be read as a whole, and its index never be asked.
+            self._connection.execute("SET LOCAL enable_seqscan = off")
+            for vector in queries:
+                rows = self._connection.execute(query, [vector, count]).fetchall()
+                found.append([row[0] for row in rows])
+        return found
+
+    def _sql(self, template: str, dim: int = 0) -> sql.Composed:
+        names = [self.vector, sql.Identifier(SPACE), sql.Identifier(SOURCE)]
+        types = [f"vector({dim})", "text", "text"]
+        columns = [
+            sql.SQL("{} {} NOT NULL").format(name, sql.SQL(kind))
+            for name, kind in zip(names, types, strict=True)
+        ]
+        changed = [sql.SQL("excluded.{}").format(name) for name in names]
+        return sql.SQL(template).format(
+            table=self.identifier,
+            staging=STAGING,
+            id=self.id,
+            vector=self.vector,
+            type=self._type,
+            columns=sql.SQL(", ").join(columns),
+            names=sql.SQL(", ").join(names),
+            changed=sql.SQL(", ").join(changed),
+        )
+
+    def _is_there(self) -> bool:
+        return bool(_columns(self._connection, self.name))
+
+    def _rows(self, found: list[tuple], vectors: bool) -> Rows:
+        keys = [row[0] for row in found]
+        if None in keys:
+            raise InputError(f"{self}: a row has a null id; fill it or remove the row")
+        vectors_found = [row[1] and row[1].to_numpy() if vectors else () for row in found]
+        matrix = stacked(vectors_found, keys, str(self))
+        return Rows(keys, matrix, [Stamp(*row[2:]) for row in found] if self._mapped else [])
+
+    def _check_unique(self) -> None:
+        """Refuse an id that is there twice, as it may be where no unique index forbids it."""
+        query = "SELECT {id}::text FROM {table} GROUP BY {id} HAVING count(*) > 1 LIMIT 1"
+        if row := self._connection.execute(self._sql(query)).fetchone():
+            raise InputError(f"{self}: duplicate id {row[0]!r}; remove one")
+
+
+def _connect(server: str, table: str, autocommit: bool = False) -> psycopg.Connection:
+    with _explained(table):
+        connection = psycopg.connect(server, autocommit=autocommit)
+        register_vector(connection)
+    return connection
+
+
+def _identifier(name: str) -> sql.Identifier:
+    return sql.Identifier(*name.split("."))
+
+
+def _columns(connection: psycopg.Connection, table: str) -> dict[str, str]:
+    """{column: its type} of a table, in order; empty where there is none."""
+    query = """
+        SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute
+        WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped ORDER BY attnum"""
+    name = _identifier(table).as_string(connection)
+    return dict(connection.execute(query, [name]).fetchall())
+
+
+def _check_raw(table: str, key: str, embedding: str, columns: dict[str, str]) -> None:
+    if not columns:
+        raise InputError(f"table {table!r}: no such table")
+    for name in (key, embedding):
+        if name not in columns:
+            raise InputError(f"table {table!r}: no column {name!r}; there are {list(columns)}")
+    if {SPACE, SOURCE} & columns.keys():
+        raise InputError(f"table {table!r}: is mapped already; name the table of raw profiles")
+    if not columns[embedding].startswith(VECTORS):
+        raise InputError(
+            f"table {table!r}: column {embedding!r} is of type {columns[embedding]}; it must be "
+            f"{', '.join(VECTORS)}"
+        )
+
+
+@contextmanager
+def _explained(table: str) -> Iterator[None]:
+    """What the server refuses, as bad input that names the table."""
+    try:
+        yield
+    except psycopg.Error as error:
+        what = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(f"table {table!r}: PostgreSQL: {what}") from None

@@ -1,0 +1,433 @@
+"""Profiles of databases: mapped into a new table, interrupted, followed, verified, switched."""
+
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from nessa.alignment import Aligner, ProcrustesAligner
+from nessa.alignment.outliers import Outliers
+from nessa.errors import InputError
+from nessa.kaldi.embeddings import Embeddings
+from nessa.production.migration import migrate, verify_migration
+from nessa.stores.base import ProfileStore, Rows
+from nessa.stores.urls import open_database
+from tests.conftest import ROOT, Command
+from tests.pairs import two_views
+
+psycopg = pytest.importorskip("psycopg", reason="pip install 'nessa[postgres,test]'")
+pymilvus = pytest.importorskip("pymilvus", reason="pip install 'nessa[milvus,test]'")
+qdrant_client = pytest.importorskip("qdrant_client", reason="pip install 'nessa[test]'")
+
+from milvus_lite.server_manager import server_manager_instance  # noqa: E402
+
+from nessa.stores import milvus, postgres  # noqa: E402
+
+COUNT = 150
+
+
+@pytest.fixture(scope="module")
+def aligner() -> Aligner:
+    return ProcrustesAligner().fit(*two_views(40, 2))
+
+
+@pytest.fixture(scope="module")
+def saved(aligner: Aligner, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("aligners") / "aligner"
+    aligner.save(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def profiles() -> Embeddings:
+    return two_views(30, 5, first_speaker=200)[0]
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (postgres, milvus):
+        monkeypatch.setattr(module, "ROWS_PER_BLOCK", 40)
+
+
+class Kept(NamedTuple):
+    """A database under test, and how others change its raw rows."""
+
+    source: ProfileStore
+    target: ProfileStore
+    put: Callable[[int, np.ndarray], None]
+    drop: Callable[[int], None]
+
+
+def fill_postgres(url: str, profiles: Embeddings, table: str = "profiles") -> str:
+    """A table of raw profiles with ids from 1 and names; nessa's URL of it."""
+    with psycopg.connect(url) as connection:
+        connection.execute(
+            f"CREATE TABLE {table} (id bigint PRIMARY KEY, name text, embedding vector)"
+        )
+        cursor = connection.cursor()
+        rows = zip(range(1, COUNT + 1), profiles.keys, profiles.matrix.tolist(), strict=True)
+        cursor.executemany(f"INSERT INTO {table} VALUES (%s, %s, %s::real[])", list(rows))
+    return f"{url}&table={table}"
+
+
+def fill_milvus(path: Path, profiles: Embeddings) -> str:
+    """The same in a collection with a dynamic field."""
+    with closing(pymilvus.MilvusClient(str(path))) as client:
+        client.create_collection(
+            "profiles", dimension=12, vector_field_name="embedding", metric_type="COSINE"
+        )
+        client.insert(
+            "profiles",
+            [
+                {"id": row + 1, "name": key, "embedding": vector}
+                for row, (key, vector) in enumerate(
+                    zip(profiles.keys, profiles.matrix, strict=True)
+                )
+            ],
+        )
+    return f"milvus:{path}?collection=profiles"
+
+
+@pytest.fixture(params=["postgres", "milvus", "qdrant"])
+def kept(request: pytest.FixtureRequest, profiles: Embeddings, tmp_path: Path) -> Iterator[Kept]:
+    """Every kind of database, filled."""
+    yield from globals()[f"kept_in_{request.param}"](request, profiles, tmp_path)
+
+
+def kept_in_postgres(
+    request: pytest.FixtureRequest, profiles: Embeddings, tmp_path: Path
+) -> Iterator[Kept]:
+    url = request.getfixturevalue("database")
+    opened = open_database(fill_postgres(url, profiles), "mapped")
+
+    def run(statement: str, *values: object) -> None:
+        with psycopg.connect(url) as connection:
+            connection.execute(statement, values)
+
+    put = "INSERT INTO profiles VALUES (%s, 'new', %s::real[]) ON CONFLICT (id) DO UPDATE SET"
+    put += " embedding = excluded.embedding"
+    with closing(opened):
+        yield Kept(
+            opened.source,
+            opened.target,
+            lambda key, vector: run(put, key, vector.tolist()),
+            lambda key: run("DELETE FROM profiles WHERE id = %s", key),
+        )
+
+
+def kept_in_milvus(
+    request: pytest.FixtureRequest, profiles: Embeddings, tmp_path: Path
+) -> Iterator[Kept]:
+    url = fill_milvus(tmp_path / "profiles.db", profiles)
+    opened = open_database(url, "mapped")
+    with closing(opened), closing(pymilvus.MilvusClient(str(tmp_path / "profiles.db"))) as client:
+        yield Kept(
+            opened.source,
+            opened.target,
+            lambda key, vector: client.upsert(
+                "profiles", [{"id": key, "name": "new", "embedding": vector}]
+            ),
+            lambda key: client.delete("profiles", ids=[key]),
+        )
+
+
+def kept_in_qdrant(
+    request: pytest.FixtureRequest, profiles: Embeddings, tmp_path: Path
+) -> Iterator[Kept]:
+    place = ROOT / "docs/examples/qdrant_store.py"
+    spec = importlib.util.spec_from_file_location("qdrant_store", place)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.ROWS_PER_BLOCK = 40
+    models, client = qdrant_client.models, qdrant_client.QdrantClient(":memory:")
+    size = models.VectorParams(size=12, distance=models.Distance.COSINE)
+    client.create_collection("profiles", vectors_config=size)
+
+    def put(key: int, vector: np.ndarray, name: str = "new") -> None:
+        point = models.PointStruct(id=key, vector=vector.tolist(), payload={"name": name})
+        client.upsert("profiles", [point])
+
+    for row, (key, vector) in enumerate(zip(profiles.keys, profiles.matrix, strict=True)):
+        put(row + 1, vector, key)
+    yield Kept(
+        module.QdrantStore(client, "profiles"),
+        module.QdrantStore(client, "mapped"),
+        put,
+        lambda key: client.delete("profiles", points_selector=[key]),
+    )
+
+
+def contents(store: ProfileStore) -> dict[str, np.ndarray]:
+    return {
+        key: vector
+        for rows in store.read()
+        for key, vector in zip(rows.keys, rows.matrix, strict=True)
+    }
+
+
+def agrees(store: ProfileStore, aligner: Aligner, raw: np.ndarray, keys: list[str]) -> None:
+    found = contents(store)
+    assert sorted(found) == sorted(keys)
+    mapped = np.stack([found[key] for key in keys])
+    np.testing.assert_allclose(mapped, aligner.map_enroll(raw), atol=1e-5)
+
+
+# --- every kind of database ---------------------------------------------------------------------
+
+
+def test_rows_are_mapped_and_those_that_change_are_followed(
+    kept: Kept, aligner: Aligner, profiles: Embeddings
+) -> None:
+    source, target, put, drop = kept
+    matrix, keys = profiles.matrix.copy(), [str(row + 1) for row in range(COUNT)]
+    assert migrate(source, target, aligner, Outliers(), dry_run=True) == (COUNT, COUNT, 0)
+    assert len(target) == 0
+    assert migrate(source, target, aligner, Outliers()) == (COUNT, COUNT, 0)
+    agrees(target, aligner, matrix, keys)
+    assert migrate(source, target, aligner, Outliers()) == (COUNT, 0, 0)
+    lines = list(verify_migration(source, target, aligner))
+    assert f"{target}: 150 profiles, the ids of {source}, within" in lines[0]
+    assert "150 queries: recall@1 " in lines[1]
+
+    matrix[4], matrix[0] = matrix[5], 0
+    put(5, matrix[4])
+    drop(1)
+    put(1000, matrix[7])
+    changed = np.concatenate([matrix[1:], matrix[7:8]])
+    with pytest.raises(InputError, match=r"'5' were made .* changed since|lacks '1000'"):
+        list(verify_migration(source, target, aligner))
+    assert migrate(source, target, aligner, Outliers(), dry_run=True) == (COUNT, 2, 1)
+    assert migrate(source, target, aligner, Outliers()) == (COUNT, 2, 1)
+    agrees(target, aligner, changed, [*keys[1:], "1000"])
+    assert len(list(verify_migration(source, target, aligner))) == 2
+
+
+def test_what_is_no_profile_is_named(kept: Kept, aligner: Aligner) -> None:
+    source, target, put, _ = kept
+    put(99, np.zeros(12, np.float32))
+    with pytest.raises(InputError, match=f"{source}: id '99' is zero, which has no direction"):
+        migrate(source, target, aligner, Outliers())
+
+
+def test_rows_that_differ_are_found(kept: Kept, aligner: Aligner, profiles: Embeddings) -> None:
+    source, target, _, drop = kept
+    migrate(source, target, aligner, Outliers())
+    other = ProcrustesAligner().fit(*two_views(50, 2))
+    with pytest.raises(InputError, match=f"{target}: .* name a new table for this aligner"):
+        migrate(source, target, other, Outliers())
+    with pytest.raises(InputError, match="made by another aligner"):
+        list(verify_migration(source, target, other))
+    (row,) = target.read(["7"])
+    target.write(row._replace(matrix=np.roll(row.matrix, 1, axis=1), more=raw_of(source, "7").more))
+    with pytest.raises(InputError, match=f"{target}: vectors of '7' differ by"):
+        list(verify_migration(source, target, aligner))
+    target.delete(["7"])
+    with pytest.raises(InputError, match=f"{target}: lacks '7' of {source}"):
+        list(verify_migration(source, target, aligner))
+    assert migrate(source, target, aligner, Outliers()).mapped == 1
+    drop(8)
+    with pytest.raises(InputError, match=f"{target}: 150 rows, but 149 in {source}"):
+        list(verify_migration(source, target, aligner))
+
+
+def raw_of(source: ProfileStore, key: str) -> Rows:
+    (row,) = source.read([key])
+    return row
+
+
+# --- the commands, and a kill -------------------------------------------------------------------
+
+# Kills itself in the middle of what it writes: of a block for PostgreSQL, between two for Milvus.
+KILLED = """
+import os, signal, sys
+from nessa.cli.main import main
+from nessa.stores import {module}
+{module}.ROWS_PER_BLOCK = 40
+calls, inner = [], {owner}.{method}
+def killed(self, *arguments, **more):
+    calls.append(1)
+    if len(calls) == {call}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return inner(self, *arguments, **more)
+{owner}.{method} = killed
+sys.argv = ["nessa", *sys.argv[1:]]
+main()
+"""
+
+
+def kill(words: list[object], **places: object) -> None:
+    server_manager_instance.release_all()  # of Milvus Lite: one process has a file
+    code = KILLED.format(**places)
+    done = subprocess.run([sys.executable, "-c", code, *map(str, words)], capture_output=True)
+    assert done.returncode == -9, done
+
+
+def test_a_killed_run_goes_on(
+    nessa: Command, database: str, aligner: Aligner, saved: Path, profiles: Embeddings
+) -> None:
+    url = fill_postgres(database, profiles)
+    words = ["store", "map", url, "--to", "mapped", "--aligner", saved]
+    for call in (5, 60):  # rows, the second of them in the second block that is left
+        kill(words, module="postgres", owner="postgres.psycopg.Copy", method="write_row", call=call)
+    with psycopg.connect(database) as connection:
+        assert connection.execute("SELECT count(*) FROM mapped").fetchone() == (40,)
+    done = nessa(*words)
+    assert done.status == 0 and "150 profiles: 110 mapped, 40 as they were, 0 deleted" in done.out
+    assert nessa(*words[:1], "verify", *words[2:]).status == 0
+
+
+def test_a_killed_run_goes_on_in_milvus(
+    nessa: Command, tmp_path: Path, saved: Path, profiles: Embeddings
+) -> None:
+    url = fill_milvus(tmp_path / "p.db", profiles)
+    words = ["store", "map", url, "--to", "mapped", "--aligner", saved]
+    owner = "milvus.Collection"
+    maker = "milvus.MilvusClient"  # killed with a collection that has no index yet
+    kill(words, module="milvus", owner=maker, method="create_index", call=1)
+    kill(words, module="milvus", owner=owner, method="write", call=3)
+    done = nessa(*words)
+    assert "150 profiles: 70 mapped, 80 as they were, 0 deleted" in done.out
+    done = nessa(*words[:1], "verify", *words[2:])
+    assert "collection 'mapped': 150 profiles" in done.out
+    assert "to switch: MilvusClient(...).create_alias(collection_name='mapped'" in done.out
+    for command, name in (("switch", "mapped"), ("rollback", "profiles"), ("switch", "mapped")):
+        assert nessa("store", command, *words[2:5]).status == 0
+        with closing(pymilvus.MilvusClient(str(tmp_path / "p.db"))) as client:
+            assert client.describe_alias("profiles_live")["collection_name"] == name
+    with closing(pymilvus.MilvusClient(str(tmp_path / "p.db"))) as client:
+        (row,) = client.get("profiles_live", ids=[3], output_fields=["name"])
+        assert row["name"] == profiles.keys[2]
+
+
+def test_the_application_reads_the_view(
+    nessa: Command, database: str, aligner: Aligner, saved: Path, profiles: Embeddings
+) -> None:
+    url = fill_postgres(database, profiles)
+    words = [url, "--to", "mapped"]
+    done = nessa("store", "map", *words, "--aligner", saved, "--dry-run")
+    assert "table 'profiles' to table 'mapped' (dry run): 150 profiles: 150 mapped" in done.out
+    nessa("store", "switch", *words).refused("table 'mapped'", "does not exist")
+    assert nessa("store", "map", *words, "--aligner", saved).status == 0
+    done = nessa("store", "verify", *words, "--aligner", saved)
+    switch, back = (
+        line.partition(": ")[2] for line in done.out.splitlines() if line.startswith("to ")
+    )
+    mapped = aligner.map_enroll(profiles.matrix)
+    with psycopg.connect(database, autocommit=True) as connection:
+        postgres.register_vector(connection)
+
+        def third() -> tuple:
+            query = "SELECT id, name, embedding::real[] FROM profiles_live WHERE id = 3"
+            return connection.execute(query).fetchone()
+
+        for command, statement, matrix in (
+            ("switch", switch, mapped),
+            ("rollback", back, profiles.matrix),
+        ):
+            for change in (
+                lambda c=command: nessa("store", c, *words),
+                lambda s=statement: connection.execute(s),
+            ):
+                change()
+                key, name, vector = third()
+                assert (key, name) == (3, profiles.keys[2])
+                np.testing.assert_allclose(vector, matrix[2], atol=1e-5)
+        connection.execute(switch)
+        connection.execute("SET enable_seqscan = off")
+        query = "EXPLAIN SELECT name FROM profiles_live ORDER BY embedding <=> %s LIMIT 5"
+        plan = "\n".join(row[0] for row in connection.execute(query, [mapped[0]]))
+        assert "Index Scan using mapped_hnsw" in plan
+
+
+@pytest.mark.parametrize(
+    ("kind", "make"),
+    [("uuid", "gen_random_uuid()"), ("text", "'Ann, ' || id || ' \"x\"'"), ("varchar(9)", "id")],
+)
+def test_ids_and_vectors_of_other_types(
+    nessa: Command, database: str, saved: Path, profiles: Embeddings, kind: str, make: str
+) -> None:
+    fill_postgres(database, profiles)
+    with psycopg.connect(database) as connection:
+        connection.execute("CREATE SCHEMA app")
+        columns = f'({make})::{kind} AS "Key", embedding::real[] AS x'
+        connection.execute(f'CREATE TABLE app."Voices" AS SELECT {columns} FROM profiles')
+    words = [f"{database}&table=app.Voices&id=Key&embedding=x&live=app.current", "--to", "app.new"]
+    assert nessa("store", "map", *words, "--aligner", saved).status == 0
+    done = nessa("store", "verify", *words, "--aligner", saved)
+    assert "table 'app.new': 150 profiles, the ids of table 'app.Voices'" in done.out
+    assert nessa("store", "switch", *words).status == 0
+    with psycopg.connect(database) as connection:
+        query = 'SELECT count(*) FROM app.current JOIN app.new USING ("Key")'
+        assert connection.execute(query).fetchone() == (COUNT,)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("UPDATE profiles SET embedding = NULL WHERE id = 3", "'3': the embedding is null"),
+        (
+            "ALTER TABLE profiles DROP CONSTRAINT profiles_pkey; ALTER TABLE profiles ALTER id"
+            " DROP NOT NULL; UPDATE profiles SET id = NULL WHERE id = 3",
+            "a row has a null id",
+        ),
+        (
+            "ALTER TABLE profiles DROP CONSTRAINT profiles_pkey;"
+            " UPDATE profiles SET id = 4 WHERE id = 3",
+            "duplicate id '4'",
+        ),
+        ("UPDATE profiles SET embedding = '[1,2]' WHERE id = 3", "has dimension"),
+        ("UPDATE profiles SET embedding = '[1,2]'", "have dimension 2; this aligner takes 12"),
+        ("DELETE FROM profiles", "holds no profiles"),
+        ("DROP TABLE profiles", "no such table"),
+        ("ALTER TABLE profiles RENAME id TO key", "no column 'id'"),
+        ("ALTER TABLE profiles ALTER embedding TYPE text", "'embedding' is of type text"),
+        ("ALTER TABLE profiles ADD nessa_space text", "is mapped already"),
+        ("CREATE TABLE mapped (id int)", "table 'mapped': is there, and not made by nessa"),
+    ],
+)
+def test_what_cannot_be_migrated_is_named(
+    nessa: Command, database: str, saved: Path, profiles: Embeddings, change: str, told: str
+) -> None:
+    url = fill_postgres(database, profiles)
+    with psycopg.connect(database) as connection:
+        connection.execute(change)
+    done = nessa("store", "map", url, "--to", "mapped", "--aligner", saved, "--dry-run")
+    done.refused("nessa: error: table '", told)
+
+
+def test_urls_that_name_no_store(
+    nessa: Command, database: str, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(url: str, *parts: str, to: str = "new") -> None:
+        nessa("store", "map", url, "--to", to, "--aligner", saved).refused(*parts)
+
+    refused("mysql://host/db?table=t", "'mysql' is no database", "postgresql: or milvus:")
+    refused(database, "names no table", "?table=NAME")
+    refused(f"{database}&table=t", "table 't' holds the raw profiles", to="t")
+    refused("postgresql:///db?host=/nowhere&table=t", "table 't': PostgreSQL: ")
+    file = tmp_path / "m.db"
+    refused(f"milvus:{file}", "names no collection")
+    refused(f"milvus:{file}?collection=c", "collection 'c': no such collection")
+    refused(f"milvus:{file}?collection=c&table=t", "unknown 'table'")
+    monkeypatch.setitem(sys.modules, "nessa.stores.postgres", None)
+    refused(f"{database}&table=t", "pip install 'nessa[postgres]'")
+
+
+def test_another_models_profiles_are_refused(
+    nessa: Command, database: str, profiles: Embeddings, tmp_path: Path
+) -> None:
+    clean = {"noise": (0.1, 0.1)}
+    ProcrustesAligner().fit(*two_views(400, 5, **clean)).save(tmp_path / "aligner")
+    others = two_views(30, 5, first_speaker=1000, **clean)[0]
+    turned = Embeddings(others.keys, np.roll(others.matrix, 3, axis=1))
+    words = ["store", "map", fill_postgres(database, turned), "--to", "mapped"]
+    words += ["--aligner", tmp_path / "aligner", "--outliers", tmp_path / "outliers.csv"]
+    nessa(*words).refused("table 'profiles': ", " of 40 embeddings are unlike", "another model")
+    assert nessa(*words, "--allow-outliers").status == 0
+    assert (tmp_path / "outliers.csv").read_text().startswith("id,distance\n")
