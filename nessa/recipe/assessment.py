@@ -14,6 +14,7 @@ from nessa.files import Record, write_json, write_table
 from nessa.kaldi.datadir import spk2utt_of
 from nessa.recipe.aligners import make_aligner
 from nessa.recipe.backends import fit_backend
+from nessa.recipe.circumstances import write_circumstances
 from nessa.recipe.config import Recipe, ScoringConfig
 from nessa.recipe.evaluation import evaluate_systems
 from nessa.recipe.fitting import Tables, fit_to_sets
@@ -141,6 +142,7 @@ def run(recipe: Recipe, folder: Path) -> list[Record]:
             for _ in score_system(recipe, data, exp, system):
                 pass
         records = evaluate_systems(recipe, data / "eval", exp / "scores", systems)
+        write_circumstances(exp / "metrics" / f"{name}.json")
         write_json(exp / "metrics" / f"{name}.json", records)
         everything += records
     write_json(exp / "metrics" / "identification.json", [])  # has no profiles
