@@ -106,7 +106,8 @@ class Training:
         if self.teacher is not None:
             _, view = self.sides[self.teacher.place]
             with torch.no_grad():
-                taught = _scores(*((self.teacher.modules[s], view) for s in SIDES), *parts)
+                f, g = ((self.teacher.modules[side], view) for side in SIDES)
+                taught = _scores(f, g, *parts)
             loss = loss + self.config.distillation * distillation(similarity, taught)
         return loss
 

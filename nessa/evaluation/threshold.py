@@ -136,7 +136,7 @@ def _share(chosen: NDArray[np.bool_]) -> float | None:
     return float(chosen.mean()) if len(chosen) else None
 
 
-def _reached_by(rate: float, descending: Floats, weights: Floats) -> float:
+def _reached_by(rate: float, descending: Floats, weights: NDArray[Any]) -> float:
     """The score that so large a share of the trials reaches; between two scores, their middle."""
     reached = np.cumsum(weights)
     place = int(np.searchsorted(reached, rate * reached[-1] * (1 + 1e-12), side="right"))
@@ -200,14 +200,16 @@ def carry_over_files(
     def weights() -> Iterator[NDArray[np.int64]]:
         return drawn_weights(labels, *speakers, draws, seed)
 
-    carried = [carry_over(value, *scores, labels, weights(), unsure)]
+    first, second = scores
+    carried = [carry_over(value, first, second, labels, weights(), unsure)]
     if utt2dur is not None:
-        seconds = np.exp(quality_measures(wanted, utt2dur, enroll_map)[TEST_DURATION])
+        seconds: Floats = np.exp(quality_measures(wanted, utt2dur, enroll_map)[TEST_DURATION])
         for mask, span in _classes(seconds, classes):
             own = (w[mask] for w in weights() if w[mask & ~labels].any())
             # The rate of all trials, whatever that of the class was at the old threshold.
             level = _level(scores[0][mask & ~labels], carried[0].far)
-            found = carry_over(level, *(s[mask] for s in scores), labels[mask], own, unsure)
+            before, after = (one[mask] for one in scores)
+            found = carry_over(level, before, after, labels[mask], own, unsure)
             carried.append(replace(found, seconds=span))
     return carried
 

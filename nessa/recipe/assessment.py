@@ -95,14 +95,16 @@ def _given_trials(path: Path | None, utt2spk: dict[str, str]) -> Trials | None:
 
 def _recipe(tables: tuple[Path, Path], align_speakers: int, seed: int) -> Recipe:
     old, new = ({"pretrained": "arks", "path": str(path.absolute())} for path in tables)
-    counts = {"dev": (4000, 20000), "eval": (15000, 60000)}
     return Recipe(
         name="assess",
         seed=seed,
         corpus=CorpusConfig(),
         prepare=PrepareConfig(
             program="arks",
-            trials={s: TrialCount(targets=t, nontargets=n) for s, (t, n) in counts.items()},
+            trials={
+                "dev": TrialCount(targets=4000, nontargets=20000),
+                "eval": TrialCount(targets=15000, nontargets=60000),
+            },
             profile_sizes=(),
         ),
         encoders={"old": old, "new": new},

@@ -123,11 +123,11 @@ class Tables:
 
     def of_speakers(self, speakers: set[str]) -> "Tables":
         """The part of some speakers."""
-        views = (
+        enroll, runtime = (
             view.select([key for key in view.keys if self.speakers[key] in speakers])
             for view in (self.enroll, self.runtime)
         )
-        return Tables(*views, self.speakers, self.sessions, self.names)
+        return Tables(enroll, runtime, self.speakers, self.sessions, self.names)
 
 
 def fit_to_tables(
@@ -176,15 +176,14 @@ def _dev_set(tables: Tables, speakers: Mapping[str, str], seed: int) -> DevSet:
     sessions = {key: tables.sessions[key] for key in speakers}
     with about(*tables.names):
         possible = count_possible_trials(speakers, sessions)
-        counts = [min(pair) for pair in zip(DEV_TRIALS, possible, strict=True)]
-        if not all(counts):
+        targets, nontargets = (min(pair) for pair in zip(DEV_TRIALS, possible, strict=True))
+        if not targets or not nontargets:
             raise InputError(
                 "no target trials can be drawn of the speakers held out; they need utterances of "
                 "several sessions"
             )
-        trials = make_trials(speakers, sessions, None, *counts, seed)
-    views = (view.select(speakers) for view in (tables.enroll, tables.runtime))
-    return DevSet(*views, trials)
+        trials = make_trials(speakers, sessions, None, targets, nontargets, seed)
+    return DevSet(tables.enroll.select(speakers), tables.runtime.select(speakers), trials)
 
 
 def _labels(tables: tuple[Path, Path], column: str, given: Path | None) -> dict[str, str]:
