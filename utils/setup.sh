@@ -11,7 +11,8 @@
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 venv=$repository/.venv
 readonly oldest_python=3.11
-readonly space_needed=3 # GiB: the packages, and pip's copies while it installs them
+# GiB, of the packages and pip's copies while it installs them; more where pip takes PyTorch with CUDA
+readonly space_needed=3 space_with_cuda=8
 
 setup_environment() {
   if [[ -n ${NESSA_PYTHON:-} ]]; then
@@ -140,6 +141,9 @@ check_space() {
   ((free >= space_needed)) ||
     fail 1 "$repository has $free GiB of free disk space; set-up needs $space_needed." \
       "Free some, or set NESSA_PYTHON=/path/to/python to use an environment elsewhere"
+  ((free >= space_with_cuda)) ||
+    log "$repository has $free GiB of free disk space: enough, unless pip takes PyTorch with CUDA," \
+      "which needs $space_with_cuda"
 }
 
 explain_pip_failure() {
