@@ -207,8 +207,16 @@ class Collection:
         if not self._client.has_collection(self.name):
             self._client.create_collection(self.name, schema=schema, consistency_level="Strong")
         index = self._client.prepare_index_params()
-        index.add_index(self._embedding, index_type="AUTOINDEX", metric_type="COSINE")
+        index.add_index(self._embedding, metric_type="COSINE", **self._raw_index())
         self._client.create_index(self.name, index)
+
+    def _raw_index(self) -> dict[str, Any]:
+        """The kind of index that the raw collection has, and its settings where Milvus tells."""
+        raw = self._schema["collection_name"]
+        own: dict[str, Any] = {}
+        for name in self._client.list_indexes(raw, self._embedding):
+            own = self._client.describe_index(raw, name)
+        return {"index_type": own.get("index_type", "AUTOINDEX"), "params": own.get("params", {})}
 
 
 def _fields(client: MilvusClient, name: str) -> list[str]:

@@ -24,8 +24,7 @@ from tests.pairs import two_views
 psycopg = pytest.importorskip("psycopg", reason="pip install 'nessa[postgres,test]'")
 pymilvus = pytest.importorskip("pymilvus", reason="pip install 'nessa[milvus,test]'")
 qdrant_client = pytest.importorskip("qdrant_client", reason="pip install 'nessa[test]'")
-
-from milvus_lite.server_manager import server_manager_instance  # noqa: E402
+lite = pytest.importorskip("milvus_lite.server_manager", reason="pip install 'nessa[test]'")
 
 from nessa.stores import milvus, postgres  # noqa: E402
 
@@ -262,7 +261,7 @@ main()
 
 
 def kill(words: list[object], **places: object) -> None:
-    server_manager_instance.release_all()  # of Milvus Lite: one process has a file
+    lite.server_manager_instance.release_all()  # of Milvus Lite: one process has a file
     code = KILLED.format(**places)
     done = subprocess.run([sys.executable, "-c", code, *map(str, words)], capture_output=True)
     assert done.returncode == -9, done
