@@ -12,6 +12,9 @@ from nessa.report.tables import by_system
 from nessa.text import percent, share, with_interval
 
 
+ENOUGH = 1000  # align speakers with whom weak models' updates were seen to win
+
+
 class Decision(NamedTuple):
     """Go or no-go.
 
@@ -61,7 +64,11 @@ def decide(recipe: Recipe, records: Sequence[Record], curve: Sequence[Record]) -
     if needed := speakers_needed(curve):
         lines.append(needed)
     elif curve and not go:
-        lines.append("The curve of align speakers does not tell how many would be enough.")
+        here = max(record["value"] for record in curve)
+        lines.append(
+            f"The curve of the {here:g} align speakers does not tell how many would be enough: give "
+            f"some hundreds, better {ENOUGH:,} or more."
+        )
     return Decision(go, tuple(lines))
 
 
