@@ -11,7 +11,6 @@ from nessa.report.extrapolation import speakers_needed
 from nessa.report.tables import by_system
 from nessa.text import percent, share, with_interval
 
-
 ENOUGH = 1000  # align speakers with whom weak models' updates were seen to win
 
 
@@ -66,8 +65,8 @@ def decide(recipe: Recipe, records: Sequence[Record], curve: Sequence[Record]) -
     elif curve and not go:
         here = max(record["value"] for record in curve)
         lines.append(
-            f"The curve of the {here:g} align speakers does not tell how many would be enough: give "
-            f"some hundreds, better {ENOUGH:,} or more."
+            f"The curve of the {here:g} align speakers does not tell how many would be enough: "
+            f"give some hundreds, better {ENOUGH:,} or more."
         )
     return Decision(go, tuple(lines))
 
