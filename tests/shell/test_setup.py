@@ -214,7 +214,9 @@ def test_space_for_cuda_is_told(tree):
     tree.set_free_space(kib=5 * 2**20)
     run = tree.setup()
     assert run.returncode == 0, run.stderr
-    assert "has 5 GiB of free disk space: enough, unless pip takes PyTorch" in run.stdout + run.stderr
+    assert (
+        "has 5 GiB of free disk space: enough, unless pip takes PyTorch" in run.stdout + run.stderr
+    )
 
 
 def test_too_little_disk_space_is_told_before_anything_is_done(tree):

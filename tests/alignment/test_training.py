@@ -1,0 +1,103 @@
+"""How NESSA is trained: what a teacher teaches, and which weights are kept."""
+
+import logging
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import softmax
+from scipy.stats import entropy
+from torch import nn
+
+from nessa.alignment import DevSet, NeuralAligner
+from nessa.alignment.networks import ALIKE, PATIENCE, NetworkAligner
+from nessa.alignment.training import TEMPERATURE, distillation
+from tests.aligners import NEURAL, dev_for, fit
+from tests.pairs import two_views
+
+
+def test_distillation_is_the_divergence_of_rows_and_of_columns() -> None:
+    rng = np.random.default_rng(1)
+    own, taught = rng.normal(size=(2, 5, 7)) * 3
+    found = distillation(torch.from_numpy(own), torch.from_numpy(taught)).item()
+    wanted = 0.0
+    for axis in (0, 1):
+        p, q = (softmax(scores / TEMPERATURE, axis=axis) for scores in (taught, own))
+        wanted += entropy(p, q, axis=axis).mean()
+    assert found == pytest.approx(wanted)
+
+
+def test_a_pupil_that_agrees_with_the_teacher_has_nothing_to_learn() -> None:
+    scores = 50 * torch.randn(20, 20, generator=torch.Generator().manual_seed(1))
+    pupil = (scores + 3).requires_grad_()  # a constant changes no distribution
+    loss = distillation(pupil, scores)
+    loss.backward()
+    assert loss.item() == pytest.approx(0, abs=1e-4)
+    assert pupil.grad is not None and pupil.grad.abs().max() < 1e-6
+
+
+def test_the_better_model_teaches(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    fit(NeuralAligner(**NEURAL))  # x is the noisier view
+    assert "teacher: the runtime model with itself" in caplog.text
+
+
+@pytest.mark.parametrize("settings", [{"distillation": 0.0}, {"score": "cosine"}])
+def test_without_a_teacher(caplog: pytest.LogCaptureFixture, settings: dict[str, object]) -> None:
+    caplog.set_level(logging.INFO)
+    fit(NeuralAligner(**{**NEURAL, **settings}))
+    assert "teacher" not in caplog.text
+
+
+def test_a_model_does_not_teach_itself(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    x, _, speakers = two_views(60, 4)
+    dev = dev_for("neural")
+    alone = DevSet(dev.enroll, dev.enroll, dev.trials)
+    NeuralAligner(**{**NEURAL, "steps": 1}).fit(x, x, speakers, alone)
+    assert "teacher" not in caplog.text
+
+
+class Told(NetworkAligner):
+    """Dev EERs as told, one for the start and one for each evaluation."""
+
+    kind = "told"
+
+    def __init__(self, errors: list[float]) -> None:
+        super().__init__()
+        self._errors: Iterator[float] = iter(errors)
+
+    def _fit(self, *views: object) -> None:
+        raise NotImplementedError
+
+    def dev_eer(self, dev: DevSet) -> float:
+        return next(self._errors)
+
+
+@pytest.mark.parametrize(
+    ("errors", "kept", "taken"),
+    [
+        ([0.5, 0.4, 0.3], 2, 2),
+        ([0.2, 0.4, 0.3], 0, 2),  # the start was better
+        ([0.5, 0.3, 0.3 * (1 + ALIKE / 2)], 2, 2),  # alike: the later one
+        ([0.5, 0.3, 0.3 * (1 + 2 * ALIKE)], 1, 2),
+        ([0.5, 0.3, 0.3 * (1 + ALIKE / 2), 0.3 * (1 + 1.5 * ALIKE)], 2, 3),  # than the lowest
+        ([0.2] + [0.4] * 9, 0, PATIENCE),  # higher so often: the rest is not trained
+    ],
+)
+def test_the_last_of_the_lowest_is_kept(errors: list[float], kept: int, taken: int) -> None:
+    module = nn.Linear(1, 1, bias=False)
+    module.weight.data[:] = 0
+    steps = []
+
+    def step(number: int) -> float:
+        steps.append(number)
+        module.weight.data += 1
+        return 0.0
+
+    aligner = Told(errors)
+    modules = {"enroll": module, "runtime": nn.Linear(1, 1)}
+    assert aligner.train_modules(modules, step, len(errors) - 1, 1, dev_for("neural")) == kept
+    assert len(steps) == taken
+    assert aligner.modules["enroll"].weight.item() == kept
