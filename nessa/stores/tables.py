@@ -263,6 +263,7 @@ def read_ids(source: Path) -> Iterator[list[str]]:
 
 
 def need_parquet() -> None:
+    """Refuse to go on without pyarrow."""
     try:
         import pyarrow  # noqa: F401
     except ImportError:

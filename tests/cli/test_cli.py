@@ -57,7 +57,7 @@ def test_every_command_has_help_with_an_example(nessa: Command, words: tuple[str
 
 def test_commands_are_listed_in_the_order_of_the_pipeline(nessa: Command) -> None:
     text = nessa("--help").out.partition("Corpus and models:\n")[2]
-    listed = re.findall(r"^  ([a-z]+)  ", text, re.M)
+    listed = re.findall(r"^  ([a-z-]+)  ", text, re.M)
     assert sorted(listed) == sorted(cli.commands)
     assert " ".join(name for name in listed if name in PIPELINE.split()) == PIPELINE
 
