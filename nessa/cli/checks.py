@@ -1,10 +1,10 @@
-"""Checks: validate, doctor."""
+"""Checks: validate, check-encoder, doctor."""
 
 from pathlib import Path
 
 import click
 
-from nessa.cli.options import PathType
+from nessa.cli.options import PathType, optional_path
 from nessa.errors import InputError
 
 
@@ -35,6 +35,49 @@ def validate(directory: Path) -> None:
         if (each / "utt2spk").exists() and not has_contents(each):
             valid += ", for given embeddings (recipe arks): there is no wav.scp and no feats.scp"
         click.echo(f"{each}: {valid}")
+
+
+@click.command("check-encoder")
+@click.argument("encoder", type=PathType)
+@optional_path("--data", "Data folder of a recipe, whose utterances are the reference.")
+@click.option("--set", "set_name", default="eval", show_default=True, help="Set of --data.")
+@optional_path("--audio", "Reference speech: <speaker>/**/*.wav, two speakers or more.")
+@optional_path("--original", "Folder of the model that ENCODER should equal, as before its export.")
+def check_encoder(
+    encoder: Path, data: Path | None, set_name: str, audio: Path | None, original: Path | None
+) -> None:
+    """Check that an encoder is used as it was trained, before anything is fitted to it.
+
+    ENCODER is a folder with config.yaml, as exp/encoders/<model>. The same audio must give the same
+    embedding, whatever is beside it; silence must not give NaN; no dimension may be dead; and no
+    other scale, mean normalization or window of `features` may tell speakers apart much better, or
+    agree with --original. Each fault comes with the setting that mends it. Reference speech is made
+    by espeak-ng where none is given. Exit status 2 where there are faults.
+
+    Example: nessa check-encoder recipes/mini/exp/encoders/new --data recipes/mini/data
+    """
+    from tempfile import TemporaryDirectory
+
+    from nessa.corpus.config import SetSize
+    from nessa.encoders import selftest
+    from nessa.synth import synthesize_corpus
+
+    if data is not None and audio is not None:
+        raise click.UsageError("give --data or --audio")
+    with TemporaryDirectory() as folder:
+        if data is not None:
+            cuts = selftest.reference_of(data, set_name)
+        else:
+            if audio is None:
+                size = SetSize(speakers=selftest.SPEAKERS, sessions=2, utterances=2)
+                synthesize_corpus(Path(folder) / "corpus", {"eval": size})
+            cuts = selftest.reference_in(audio or Path(folder) / "corpus/wav")
+        faults = 0
+        for finding in selftest.check_encoder(encoder, cuts, original):
+            click.echo(finding)
+            faults += finding.fault is not None
+    if faults:
+        raise InputError(f"{encoder}: {faults} faults, see above")
 
 
 @click.command()

@@ -20,7 +20,7 @@ SECTIONS = {
     "Scores": (scores.score, scores.calibrate, scores.threshold, scores.evaluate),
     "Results": (results.report, results.study),
     "Production": (production.export, production.verify, production.store),
-    "Checks": (checks.validate, checks.doctor),
+    "Checks": (checks.validate, checks.check_encoder, checks.doctor),
     "For run.sh": (recipe.recipe,),
 }
 

@@ -52,7 +52,9 @@ def report(
 @click.command()
 @click.argument(
     "name",
-    type=click.Choice(["speakers", "utterances", "width", "parts", "freeze", "augmentation"]),
+    type=click.Choice(
+        ["speakers", "utterances", "width", "parts", "freeze", "augmentation", "rollout"]
+    ),
 )
 @recipe_option
 @data_option
@@ -62,7 +64,8 @@ def study(name: str, recipe: Path, data: Path, exp: Path) -> None:
 
     Curves over the number of align speakers, the utterances per speaker, or the width of the MLP;
     tables of the method's parts, of updates with a frozen side, and of what was added to the align
-    set (prepare.align_copies, corpus.paths.align_also). Writes EXP/studies/NAME.json, which `nessa
+    set (prepare.align_copies, corpus.paths.align_also). The study rollout trains nothing: it shows
+    the errors of strategies of an update over its days. Writes EXP/studies/NAME.json, which `nessa
     report` shows. Takes minutes per setting. It evaluates on all eval trials: run it
     after the recipe, never to choose settings.
 
@@ -70,9 +73,15 @@ def study(name: str, recipe: Path, data: Path, exp: Path) -> None:
     --exp recipes/mini/exp
     """
     from nessa.recipe.resolve import load_recipe
-    from nessa.recipe.studies import run_study
+    from nessa.recipe.rollout import write_rollout
+    from nessa.recipe.studies import ROLLOUT, run_study
+    from nessa.report.rollout import format_rollout
     from nessa.report.studies import format_study
 
     output = exp / "studies" / f"{name}.json"
+    if name == ROLLOUT:
+        records = write_rollout(load_recipe(recipe), data, exp, output)
+        click.echo(format_rollout(records))
+        return
     records = run_study(name, load_recipe(recipe), data, exp, output)
     click.echo(format_study(name, records))

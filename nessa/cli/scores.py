@@ -1,6 +1,7 @@
 """Scores: score, calibrate, threshold, evaluate."""
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -19,6 +20,11 @@ from nessa.cli.options import (
 @path_option("--runtime", "Embeddings of the runtime side.")
 @path_option("--trials", "Trial list, with or without labels, as any toolkit writes it.")
 @optional_path("--enroll-map", "Profiles to average (`profile utterance ...`).")
+@click.option(
+    "--exemplars",
+    type=click.Choice(["max", "mean"]),
+    help="Combine the cosines with each utterance of a profile, instead of averaging it.",
+)
 @optional_path("--enroll-cohort", "AS-norm: cohort of the enrollment side.")
 @optional_path("--runtime-cohort", "AS-norm: cohort of the runtime side.")
 @click.option(
@@ -32,6 +38,7 @@ def score(
     runtime: Path,
     trials: Path,
     enroll_map: Path | None,
+    exemplars: Literal["max", "mean"] | None,
     enroll_cohort: Path | None,
     runtime_cohort: Path | None,
     top_n: int,
@@ -52,6 +59,8 @@ def score(
 
     if (enroll_cohort is None) != (runtime_cohort is None):
         raise click.UsageError("--enroll-cohort and --runtime-cohort go together")
+    if exemplars is not None and (enroll_map is None or enroll_cohort is not None):
+        raise click.UsageError("--exemplars goes with --enroll-map, and without cohorts")
     if utt2dur is not None and calibration is None:
         raise click.UsageError("--utt2dur is for --calibration")
     if enroll_cohort is None:
@@ -66,6 +75,7 @@ def score(
         top_n=top_n,
         calibration=calibration,
         utt2dur=utt2dur,
+        exemplars=exemplars,
     )
     click.echo(line)
 

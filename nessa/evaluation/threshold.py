@@ -45,7 +45,7 @@ class Carried:
         threshold_ci: 95 %, by draws of speakers.
         far: false-accept rate, of the old system at the old threshold and of the new one at this.
         far_ci: where 95 % of the rates lie that it has with other speakers.
-        miss_old, miss: miss rates of the two systems at their thresholds.
+        miss_old, miss: miss rates of the two systems at their thresholds; None without targets.
         unsure: scores between which a decision is unsure; None where not asked for.
         seconds: durations of test speech that it is for, from and below; None: all.
     """
@@ -54,8 +54,8 @@ class Carried:
     threshold_ci: Interval
     far: float
     far_ci: Interval
-    miss_old: float
-    miss: float
+    miss_old: float | None
+    miss: float | None
     unsure: Interval | None = None
     seconds: Interval | None = None
 
@@ -64,9 +64,10 @@ class Carried:
         text = (
             f"threshold {self.threshold:.4f} [{self.threshold_ci[0]:.4f}, "
             f"{self.threshold_ci[1]:.4f}]: false accepts {percent(self.far)} % as before, with "
-            f"other speakers {percent(low)} to {percent(high)} %; misses {percent(self.miss)} % "
-            f"instead of {percent(self.miss_old)} %"
+            f"other speakers {percent(low)} to {percent(high)} %"
         )
+        if self.miss is not None and self.miss_old is not None:
+            text += f"; misses {percent(self.miss)} % instead of {percent(self.miss_old)} %"
         if self.unsure:
             text += f"; unsure from {self.unsure[0]:.4f} to {self.unsure[1]:.4f}"
         if self.seconds:
@@ -125,10 +126,14 @@ def carry_over(
         threshold_ci=_middle(found, carried),
         far=far,
         far_ci=_middle(rates, far),
-        miss_old=float((~accepted[labels]).mean()),
-        miss=float((new[labels] < carried).mean()),
+        miss_old=_share(~accepted[labels]),
+        miss=_share(new[labels] < carried),
         unsure=band,
     )
+
+
+def _share(chosen: NDArray[np.bool_]) -> float | None:
+    return float(chosen.mean()) if len(chosen) else None
 
 
 def _reached_by(rate: float, descending: Floats, weights: Floats) -> float:

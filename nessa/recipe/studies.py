@@ -104,7 +104,7 @@ def run_study(name: str, recipe: Recipe, data: Path, exp: Path, output: Path) ->
         ]
     else:
         records = runner.evaluate(points, runner.conditions[0])
-    write_json(output, {"study": name, "digest": _digest(recipe), "records": records})
+    write_json(output, {"study": name, "digest": study_digest(recipe), "records": records})
     return records
 
 
@@ -329,6 +329,7 @@ STUDIES: dict[str, Callable[[StudyRunner], Iterator[Point]]] = {
     "freeze": _by_freezing,
     "augmentation": _by_augmentation,
 }
+ROLLOUT = "rollout"  # of `nessa.recipe.rollout`, which trains nothing
 ON_EVERY_LIST = {"augmentation"}  # what helps one kind of speech may harm another
 
 
@@ -339,19 +340,20 @@ def read_studies(exp: Path, recipe: Recipe) -> dict[str, list[Record]]:
         InputError: a file there is no study.
     """
     found: dict[str, list[Record]] = {}
-    for name in STUDIES:
+    for name in (*STUDIES, ROLLOUT):
         path = exp / "studies" / f"{name}.json"
         if not path.is_file():
             continue
         study = _read(path)
-        if study["digest"] == _digest(recipe):
+        if study["digest"] == study_digest(recipe):
             found[name] = study["records"]
         else:
             log.warning("%s: made with other settings; run `nessa study %s` again", path, name)
     return found
 
 
-def _digest(recipe: Recipe) -> str:
+def study_digest(recipe: Recipe) -> str:
+    """What a study was made of, by which a stale one is known."""
     return digest(recipe.model_dump(mode="json", exclude=OTHER_SECTIONS))
 
 

@@ -18,7 +18,7 @@ from nessa.recipe.config import Recipe
 from nessa.recipe.gallery import mixed_gallery
 from nessa.recipe.scoring import read_condition_scores
 from nessa.recipe.stages import stage_digest
-from nessa.recipe.studies import read_studies
+from nessa.recipe.studies import ROLLOUT, read_studies
 from nessa.recipe.systems import NESSA, RAW, System
 from nessa.recipe.thresholds import read_cells, threshold_costs
 from nessa.report.calibration import calibration_plots, calibration_section
@@ -26,6 +26,7 @@ from nessa.report.identification import identification_section
 from nessa.report.logs import read_stage_logs
 from nessa.report.page import write_page
 from nessa.report.plots import Plot, det_plot, gains_plot, gallery_plot, spaces_plot
+from nessa.report.rollout import rollout_section
 from nessa.report.sentences import compare_systems, nessa_cost, verdicts
 from nessa.report.studies import study_plots, study_sections
 from nessa.report.tables import format_records, legend, markdown_table, normalization_section
@@ -61,6 +62,7 @@ def write_report(recipe: Recipe, exp: Path, data: Path, results_page: Path | Non
     records = [record for name in METRICS for record in read_metrics(exp, name)]
     identification = _read_identification(exp)
     studies = read_studies(exp, recipe)
+    rollout = studies.pop(ROLLOUT, [])
     has_nessa = (exp / "aligners" / NESSA).is_dir()
     comparisons = list(verdicts(recipe, exp)) if has_nessa else []
     comparisons += compare_systems(recipe, records)
@@ -93,6 +95,7 @@ def write_report(recipe: Recipe, exp: Path, data: Path, results_page: Path | Non
         *identification_section(identification),
         *_gallery_section(gallery),
         *study_sections(studies),
+        *rollout_section(rollout),
     ]
     text = _markdown(recipe, records, comparisons, sections)
     _write_text(folder / "results.md", text)

@@ -12,6 +12,7 @@ from nessa.kaldi.embeddings import Embeddings, profile_means
 from nessa.metrics.roc import eer, min_dcf
 from nessa.scoring.calibration import calibrate, read_calibration
 from nessa.scoring.cosine import check_dimensions, cosine_scores
+from nessa.scoring.exemplars import Combine, exemplar_scores
 from nessa.scoring.normalization import AsNorm
 from nessa.trials import Trials, read_enroll_map, write_scores
 
@@ -101,6 +102,7 @@ def score_trials(
     top_n: int = TOP_N,
     calibration: Path | None = None,
     utt2dur: Path | None = None,
+    exemplars: Combine | None = None,
 ) -> str:
     """Score a trial list by cosine and write the scores.
 
@@ -115,6 +117,8 @@ def score_trials(
         calibration: of `nessa.scoring.calibration.fit_calibration`; natural-log likelihood
             ratios are written then. It asks for the files that it was fitted with.
         utt2dur: {utterance: seconds}, for a calibration with durations.
+        exemplars: do not average the profiles of `enroll_map`, but combine the cosines with each
+            of their utterances.
 
     Returns:
         What `score_summary` says of them.
@@ -125,10 +129,14 @@ def score_trials(
     """
     wanted = Trials.read(trials)
     sides = Sides.read(enroll, runtime)
-    if enroll_map is not None:
+    if enroll_map is not None and exemplars is None:
         sides = sides.with_profiles(enroll_map, wanted.enroll_index.names)
+    profiles = read_enroll_map(enroll_map) if enroll_map is not None and exemplars else {}
     with about(trials, *sides.paths):
-        scores = cosine_scores(sides.enroll, sides.runtime, wanted)
+        if exemplars is None:
+            scores = cosine_scores(sides.enroll, sides.runtime, wanted)
+        else:
+            scores = exemplar_scores(sides.enroll, sides.runtime, wanted, profiles, exemplars)
     if cohort is not None:
         as_norm = sides.as_norm(Sides.read(*cohort), top_n)
         with about(trials, *cohort):

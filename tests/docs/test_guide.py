@@ -37,7 +37,11 @@ def test_a_corpus_of_ones_own(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_store_mapped_and_networks_verified(tiny: Path, tmp_path: Path) -> None:
-    places = {"recipes/mini/exp": tiny / "exp", "/tmp/nessa-migration": tmp_path / "work"}
+    places = {
+        "recipes/mini/exp": tiny / "exp",
+        "recipes/mini/data": tiny / "data",
+        "/tmp/nessa-migration": tmp_path / "work",
+    }
     out = walk("migration.md", places)
     assert "16 profiles would be mapped" in out
     assert "enroll: 16 profiles in the order of" in out and "id,distance" in out
@@ -59,6 +63,13 @@ def test_a_database_migrated_and_switched(tiny: Path, tmp_path: Path, database: 
     assert "now read: table 'profiles_new', 16 profiles, of 16 in table 'profiles'" in out
     assert out.count("now read: table 'profiles'\n") == 2
     assert (tmp_path / "outliers.csv").is_file()
+
+
+@pytest.mark.slow
+def test_a_rollout(tiny: Path) -> None:
+    out = walk("rollout.md", {"recipes/mini": tiny})
+    assert "aligned, re-enroll on use" in out and "day 90" in out
+    (tiny / "exp/studies/rollout.json").unlink()
 
 
 @pytest.mark.slow

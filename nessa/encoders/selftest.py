@@ -1,0 +1,380 @@
+"""Is an encoder used as it was trained? Faults show before anything is fitted to its embeddings.
+
+Reference speech is embedded twice, alone and beside others, in silence and in short pieces; and
+with other settings of its features, of which the right ones tell speakers apart best, or agree
+with the original where that is at hand.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from lhotse.cut import MonoCut
+from torch import Tensor
+
+from nessa.corpus.manifests import CutTable
+from nessa.corpus.utterances import Utterance, make_cuts, sort_utterances
+from nessa.encoders.arks import GivenEmbeddings
+from nessa.encoders.base import SpeakerModel
+from nessa.encoders.config import EncoderConfig, FeatureConfig
+from nessa.encoders.features import FeatureExtractor
+from nessa.encoders.kinds import class_of, parse_settings
+from nessa.encoders.models import load_model
+from nessa.encoders.trained import CONFIG, TrainedModel
+from nessa.errors import InputError
+from nessa.schema import read_yaml
+
+SAME = 1e-4  # largest cosine distance of two embeddings of the same audio
+AGREES = 0.999  # lowest mean cosine with the original
+BETTER = 0.5  # by how many standard deviations other settings must tell speakers apart better
+SECONDS = (0.1, 0.2, 0.3, 0.5, 0.75, 1.0)  # of pieces, of which the shortest that works is told
+SPEAKERS, UTTERANCES = 12, 4  # of the reference, at most
+SCALES = (1.0, 32768.0)
+NOT_FINITE = "not finite"  # what models say of embeddings that they refuse
+WINDOWS = ("povey", "hamming", "hanning")
+Matrix = np.ndarray
+
+
+class Finding(NamedTuple):
+    """What a check found.
+
+    Attributes:
+        check: its name.
+        fault: what is wrong; None where nothing is.
+        remedy: what would mend it.
+        fact: what was measured.
+    """
+
+    check: str
+    fault: str | None = None
+    remedy: str = ""
+    fact: str = ""
+
+    def __str__(self) -> str:
+        if self.fault is None:
+            return f"{self.check}: ok{f' ({self.fact})' if self.fact else ''}"
+        return f"{self.check}: FAULT: {self.fault}; {self.remedy}"
+
+
+def reference_of(data: Path, set_name: str) -> list[MonoCut]:
+    """Some utterances of a recipe's set: of a dozen speakers, four of each.
+
+    Args:
+        data: the recipe's data folder.
+        set_name: train, align, dev or eval.
+
+    Raises:
+        InputError: there is no such set.
+    """
+    table = CutTable(data, set_name)
+    rows = [row for own in table.of_speaker()[:SPEAKERS] for row in own[:UTTERANCES]]
+    return [table[row] for row in rows]
+
+
+def reference_in(folder: Path) -> list[MonoCut]:
+    """Utterances in files FOLDER/<speaker>/**/*.wav, as `nessa synth` makes them."""
+    found = [
+        Utterance(
+            f"{speaker.name}-{file.parent.name}-{file.stem}", speaker.name, file.parent.name, file
+        )
+        for speaker in sorted(folder.iterdir())
+        if speaker.is_dir()
+        for file in sorted(speaker.rglob("*.wav"))
+    ]
+    if len({one.speaker for one in found}) < 2:
+        raise InputError(f"{folder}: expected <speaker>/**/*.wav of two speakers or more")
+    return list(make_cuts(sort_utterances(found)))
+
+
+def check_encoder(
+    encoder: Path, cuts: Sequence[MonoCut], original: Path | None = None
+) -> Iterator[Finding]:
+    """Yield what each check finds, the cheap ones first.
+
+    Args:
+        encoder: folder of the model, with config.yaml.
+        cuts: reference utterances of several speakers, two or more of each.
+        original: folder of the model that the encoder was exported from, or that it should equal.
+
+    Raises:
+        InputError: a model cannot be loaded, or embeddings are given without one.
+    """
+    model = _load(encoder)
+    features = _features(encoder)
+    rate = _rate(encoder)
+    cuts = [cut if cut.sampling_rate == rate else cut.resample(rate) for cut in cuts]
+    inputs = [model.read(cut) for cut in cuts]
+    yield _repeats(model, inputs)
+    yield _neighbors(model, inputs)
+    yield _padding(model, inputs)
+    yield _silence(model, inputs, features)
+    embedded = _embed(model, inputs)
+    finite = np.isfinite(embedded).all(axis=1)
+    if not finite.all():
+        bad = [cuts[row].id for row in np.flatnonzero(~finite)]
+        yield Finding(
+            "speech",
+            f"not finite for {len(bad)} of {len(cuts)} utterances, first {bad[0]}",
+            "check its weights and its features",
+        )
+        return
+    yield _dimensions(embedded)
+    yield _shortest(model, cuts)
+    speakers = [cut.supervisions[0].speaker for cut in cuts]
+    if original is not None:
+        known = _load(original)
+        wanted = _embed(known, [known.read(cut) for cut in cuts])
+        yield _agreement(encoder, cuts, embedded, wanted, features)
+    yield _separation(encoder, cuts, embedded, speakers, features)
+
+
+# --- models and settings --------------------------------------------------------------------------
+
+
+def _load(encoder: Path) -> SpeakerModel:
+    model = load_model(encoder)
+    if isinstance(model, GivenEmbeddings):
+        raise InputError(f"{encoder}: embeddings without a model, which cannot be checked")
+    return model
+
+
+def _config(encoder: Path) -> Any:
+    return parse_settings(read_yaml(encoder / CONFIG))
+
+
+def _features(encoder: Path) -> FeatureConfig | None:
+    """The settings of the features; None where the model makes its own."""
+    found = getattr(_config(encoder), "features", None)
+    return found if found is not None and found.type == "fbank" else None
+
+
+def _rate(encoder: Path) -> int:
+    features = _features(encoder)
+    return features.sampling_rate if features else getattr(_config(encoder), "sampling_rate", 16000)
+
+
+def _with_features(encoder: Path, features: FeatureConfig) -> SpeakerModel:
+    """The model with other features."""
+    changed = _config(encoder).model_copy(update={"features": features})
+    model = _load(encoder)
+    if isinstance(changed, EncoderConfig):
+        assert isinstance(model, TrainedModel)
+        return TrainedModel(model.name, changed, model.encoder)
+    return class_of(dict(changed))(model.name, changed)
+
+
+def _variants(features: FeatureConfig) -> Iterator[tuple[str, FeatureConfig]]:
+    """Each other value of the settings that people get wrong, one at a time."""
+    values: dict[str, Sequence[Any]] = {
+        "scale": SCALES,
+        "mean_norm": (True, False),
+        "window": WINDOWS,
+    }
+    for name, choices in values.items():
+        for value in choices:
+            if value != getattr(features, name):
+                said = str(value).lower() if isinstance(value, bool) else f"{value}"
+                yield f"features.{name}={said}", features.model_copy(update={name: value})
+
+
+# --- checks ---------------------------------------------------------------------------------------
+
+
+def _embed(model: SpeakerModel, inputs: Sequence[Tensor]) -> Matrix:
+    """One by one, (N, D)."""
+    return torch.cat([model.embed([one]) for one in inputs]).numpy().astype(np.float64)
+
+
+def _distance(a: Matrix, b: Matrix) -> float:
+    """The largest cosine distance of two rows (N, D)."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        cosines = (a * b).sum(1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
+    return float(1 - cosines.min()) if np.isfinite(cosines).all() else np.inf
+
+
+def _judged(check: str, distance: float, fault: str, remedy: str) -> Finding:
+    fact = f"cosine distance {distance:.0e}"
+    if distance <= SAME:
+        return Finding(check, fact=fact)
+    return Finding(check, f"{fault} ({fact})", remedy)
+
+
+def _repeats(model: SpeakerModel, inputs: Sequence[Tensor]) -> Finding:
+    one = inputs[:4]
+    return _judged(
+        "repetition",
+        _distance(_embed(model, one), _embed(model, one)),
+        "another embedding of the same audio each time: dropout is on, or chance takes part",
+        "put the network into evaluation mode (`model.eval()`) before it is used or exported",
+    )
+
+
+def _neighbors(model: SpeakerModel, inputs: Sequence[Tensor]) -> Finding:
+    length = min(map(len, inputs))
+    equal = [one[:length] for one in inputs[:8]]
+    together = model.embed(equal).numpy().astype(np.float64)
+    return _judged(
+        "batch",
+        _distance(together, _embed(model, equal)),
+        "an embedding changes with the others of its batch: batch normalization is in training "
+        "mode",
+        "put the network into evaluation mode (`model.eval()`) before it is used or exported",
+    )
+
+
+def _padding(model: SpeakerModel, inputs: Sequence[Tensor]) -> Finding:
+    chosen = sorted(inputs, key=len)[:: max(1, len(inputs) // 8)]
+    short = [one[: max(1, int(len(one) * share))] for one, share in _shares(chosen)]
+    together = model.embed(short).numpy().astype(np.float64)
+    return _judged(
+        "padding",
+        _distance(together, _embed(model, short)),
+        "an embedding changes with the lengths beside it: padding is not masked",
+        "mask it, or embed batches of one length",
+    )
+
+
+def _shares(inputs: Sequence[Tensor]) -> Iterator[tuple[Tensor, float]]:
+    """Lengths that differ, also where all utterances are equally long."""
+    for number, one in enumerate(inputs):
+        yield one, 1 - 0.4 * (number % 3) / 2
+
+
+def _silence(
+    model: SpeakerModel, inputs: Sequence[Tensor], features: FeatureConfig | None
+) -> Finding:
+    if features is not None and inputs[0].ndim == 2:
+        samples = torch.zeros(1, 2 * features.sampling_rate)
+        quiet = FeatureExtractor(features)(samples)[0]
+    else:
+        quiet = torch.zeros_like(inputs[0])
+    try:
+        if np.isfinite(_embed(model, [quiet])).all():
+            return Finding("silence")
+    except Exception as error:  # of any library
+        if NOT_FINITE not in str(error):
+            return Finding("silence", fact=f"refused: {_first_line(error)}")
+    return Finding(
+        "silence",
+        "NaN or infinite values for silence",
+        "let its pooling bound the variance from below before the square root, or cut silence away",
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _dimensions(embedded: Matrix) -> Finding:
+    spread, size = embedded.std(axis=0), np.sqrt((embedded**2).mean())
+    dead = np.flatnonzero(spread <= 1e-5 * size)
+    if not len(dead):
+        return Finding("dimensions", fact=f"{embedded.shape[1]}")
+    places = ", ".join(map(str, dead[:5].tolist())) + (", ..." if len(dead) > 5 else "")
+    return Finding(
+        "dimensions",
+        f"{len(dead)} of {embedded.shape[1]} have one value for all utterances ({places})",
+        "check that it is the right output, with its weights loaded; leave such dimensions out",
+    )
+
+
+def _shortest(model: SpeakerModel, cuts: Sequence[MonoCut]) -> Finding:
+    longest = max(cuts, key=lambda cut: cut.duration)
+    reason = ""
+    for seconds in SECONDS:
+        try:
+            found = _embed(model, [model.read(longest.truncate(duration=seconds))])
+        except Exception as error:  # of any library
+            reason = _first_line(error)
+            continue
+        if np.isfinite(found).all():
+            return Finding("shortest speech", fact=f"{seconds:g} s")
+    return Finding(
+        "shortest speech",
+        f"none of {SECONDS[-1]:g} s is embedded ({reason})",
+        "check its input, and leave shorter utterances out (--skip-bad)",
+    )
+
+
+def _agreement(
+    encoder: Path,
+    cuts: Sequence[MonoCut],
+    embedded: Matrix,
+    wanted: Matrix,
+    features: FeatureConfig | None,
+) -> Finding:
+    """Whether the embeddings are the original's, and with which settings they would be."""
+    check = "original"
+    if embedded.shape != wanted.shape:
+        return Finding(
+            check,
+            f"{embedded.shape[1]} dimensions, and {wanted.shape[1]} of the original",
+            "export the same output",
+        )
+    cosine = _agree(embedded, wanted)
+    if cosine >= AGREES:
+        return Finding(check, fact=f"mean cosine {cosine:.5f}")
+    best, name = cosine, ""
+    for label, changed in _variants(features) if features else ():
+        model = _with_features(encoder, changed)
+        found = _agree(_embed(model, [model.read(cut) for cut in cuts]), wanted)
+        if found > best:
+            best, name = found, label
+    fault = f"mean cosine with the original {cosine:.3f}"
+    if name and best >= AGREES:
+        return Finding(check, fault, f"set {name}, which gives {best:.5f}")
+    nearest = f" (nearest: {name}, {best:.3f})" if name else ""
+    return Finding(
+        check, fault, f"no single setting of scale, mean_norm or window gives it{nearest}"
+    )
+
+
+def _agree(a: Matrix, b: Matrix) -> float:
+    """Mean cosine about the original's mean: what all utterances share would hide differences."""
+    a, b = a - b.mean(axis=0), b - b.mean(axis=0)
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return float(((a * b).sum(axis=1) / norms).mean())
+
+
+def _separation(
+    encoder: Path,
+    cuts: Sequence[MonoCut],
+    embedded: Matrix,
+    speakers: Sequence[str],
+    features: FeatureConfig | None,
+) -> Finding:
+    """Whether other features tell the speakers apart better."""
+    check = "speakers"
+    own = separation(embedded, speakers)
+    fact = f"cosines of one speaker and of two lie {own:.2f} standard deviations apart"
+    best, name = own, ""
+    for label, changed in _variants(features) if features else ():
+        model = _with_features(encoder, changed)
+        found = separation(_embed(model, [model.read(cut) for cut in cuts]), speakers)
+        if found > best:
+            best, name = found, label
+    if best > own + BETTER:
+        return Finding(check, fact, f"set {name}, with which it is {best:.2f}")
+    return Finding(check, fact=fact)
+
+
+def separation(embedded: Matrix, speakers: Sequence[str]) -> float:
+    """How far cosines of one speaker and of two lie apart, in their pooled standard deviation.
+
+    The cosines are those about the mean of all utterances.
+
+    Args:
+        embedded: (N, D).
+        speakers: of each row.
+    """
+    centered = embedded - embedded.mean(axis=0)
+    unit = centered / np.linalg.norm(centered, axis=1, keepdims=True)
+    first, second = np.triu_indices(len(unit), 1)
+    cosines = (unit[first] * unit[second]).sum(axis=1)
+    names = np.asarray(speakers)
+    same = names[first] == names[second]
+    of_one, of_two = cosines[same], cosines[~same]
+    pooled = np.sqrt((of_one.var() + of_two.var()) / 2)
+    return float((of_one.mean() - of_two.mean()) / max(pooled, 1e-12))

@@ -1,0 +1,122 @@
+"""nessa check-encoder: eight encoders spoilt on purpose, each named with what mends it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from nessa.encoders import build, parse_settings, save_model
+from nessa.encoders.config import EncoderConfig
+from nessa.encoders.models import save_pretrained
+from tests.conftest import Command
+from tests.speech import prepare_set
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("reference")
+    prepare_set(folder, "eval", range(6))
+    return folder
+
+
+def spoilt(folder: Path, fault: str) -> Path:
+    settings = {
+        "pretrained": "python",
+        "factory": "tests.encoders.spoilt:make",
+        "arguments": {"fault": fault},
+    }
+    config = parse_settings(settings)
+    assert not isinstance(config, EncoderConfig)
+    save_pretrained(folder / fault, config)
+    return folder / fault
+
+
+def trained(folder: Path, name: str, **features: object) -> Path:
+    """A network of ours, the same weights each time, with given features."""
+    settings = {
+        "architecture": "tdnn",
+        "channels": 16,
+        "dim": 24,
+        "features": {"num_filters": 24, **features},
+        "loss": {"type": "ge2e"},
+        "steps": 1,
+    }
+    config = parse_settings(settings)
+    assert isinstance(config, EncoderConfig)
+    torch.manual_seed(3)
+    save_model(folder / name, config, build(config))
+    return folder / name
+
+
+def test_a_sound_encoder_passes(tmp_path: Path, nessa: Command, data: Path) -> None:
+    done = nessa("check-encoder", spoilt(tmp_path, "none"), "--data", data)
+    assert done.status == 0, done
+    for check in ("repetition", "batch", "padding", "silence", "dimensions", "shortest speech"):
+        assert f"{check}: ok" in done.out
+
+
+@pytest.mark.parametrize(
+    ("fault", "check", "remedy"),
+    [
+        ("dropout", "repetition", "evaluation mode"),
+        ("batch_norm", "batch", "evaluation mode"),
+        ("padding", "padding", "mask it"),
+        ("nan", "silence", "bound the variance"),
+        ("dead", "dimensions", "4 of 32"),
+    ],
+)
+def test_faults_of_a_network(
+    tmp_path: Path, nessa: Command, data: Path, fault: str, check: str, remedy: str
+) -> None:
+    done = nessa("check-encoder", spoilt(tmp_path, fault), "--data", data)
+    done.refused("faults, see above")
+    (line,) = [line for line in done.out.splitlines() if line.startswith(f"{check}: FAULT")]
+    assert remedy in line
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "setting"),
+    [
+        ({"mean_norm": False, "scale": 32768.0}, {"mean_norm": False}, "features.scale=32768.0"),
+        ({}, {"mean_norm": False}, "features.mean_norm=true"),
+        ({"window": "hamming"}, {"window": "povey"}, "features.window=hamming"),
+    ],
+)
+def test_settings_that_the_original_does_not_have(
+    tmp_path: Path, nessa: Command, data: Path, right: dict, wrong: dict, setting: str
+) -> None:
+    original, used = trained(tmp_path, "original", **right), trained(tmp_path, "used", **wrong)
+    given = "--data", data, "--original", original
+    assert "original: ok" in nessa("check-encoder", original, *given).out
+    done = nessa("check-encoder", used, *given)
+    done.refused("faults, see above")
+    assert f"set {setting}, which gives" in done.out
+
+
+def test_no_mean_normalization_shows_without_the_original(
+    tmp_path: Path, nessa: Command, data: Path
+) -> None:
+    rng = np.random.default_rng(2)
+    for wav in (data / "audio").iterdir():  # each as loud as its microphone was near
+        speaker, session, _ = wav.stem.split("-")
+        place = tmp_path / "speech" / speaker / session / wav.name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(place, 10 ** rng.uniform(-2, 0) * soundfile.read(wav)[0], 16000, "FLOAT")
+    encoder = trained(tmp_path, "used", mean_norm=False)
+    done = nessa("check-encoder", encoder, "--audio", tmp_path / "speech")
+    assert "set features.mean_norm=true, with which it is" in done.out
+
+
+def test_files_of_ones_own_are_the_reference(tmp_path: Path, nessa: Command, data: Path) -> None:
+    encoder = spoilt(tmp_path, "none")
+    for wav in (data / "audio").iterdir():
+        speaker, session, number = wav.stem.split("-")
+        place = tmp_path / "speech" / speaker / session / f"{number}.wav"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.symlink_to(wav)
+    assert nessa("check-encoder", encoder, "--audio", tmp_path / "speech").status == 0
+    (tmp_path / "empty").mkdir()
+    done = nessa("check-encoder", encoder, "--audio", tmp_path / "empty")
+    done.refused("empty: expected <speaker>/**/*.wav of two speakers or more")
