@@ -202,6 +202,6 @@ def _database(url: str, to: str) -> Any:
     """Open it for a `with` block."""
     from nessa.stores.urls import open_database
 
-    for name in ("faiss", "grpc", "milvus_lite"):  # what Milvus Lite says of its own affairs
+    for name in ("faiss", "grpc", "milvus_lite", "pymilvus"):  # errors are raised as well
         logging.getLogger(name).setLevel(logging.CRITICAL)
     return closing(open_database(url, to))
