@@ -125,7 +125,7 @@ def store_map(
     """Map the profiles that the new table lacks, or that have changed since, and index them.
 
     Run it again after an interruption, or to follow rows that were changed, added or deleted
-    meanwhile. Memory: 600 MB, however many profiles there are.
+    meanwhile. Memory: 600 MB, however many profiles there are, and what Milvus Lite takes.
 
     Example: nessa store map "postgresql:///voices?table=profiles" --to profiles_new
     --aligner recipes/mini/exp/aligners/nessa/old-new --dry-run
@@ -202,6 +202,6 @@ def _database(url: str, to: str) -> Any:
     """Open it for a `with` block."""
     from nessa.stores.urls import open_database
 
-    for name in ("faiss", "grpc", "milvus_lite"):  # what Milvus Lite says of its own affairs
+    for name in ("faiss", "grpc", "milvus_lite", "pymilvus"):  # errors are raised as well
         logging.getLogger(name).setLevel(logging.CRITICAL)
     return closing(open_database(url, to))

@@ -9,6 +9,8 @@ from pathlib import Path
 from nessa.corpus.config import CorpusConfig, PrepareConfig, TrialCount
 from nessa.corpus.finishing import finish_sets
 from nessa.corpus.speakers import split_speakers
+from nessa.encoders.arks import ArksConfig, GivenEmbeddings
+from nessa.encoders.extraction import import_embeddings
 from nessa.errors import InputError, named
 from nessa.files import Record, write_json, write_table
 from nessa.kaldi.datadir import spk2utt_of
@@ -73,8 +75,11 @@ def prepare(tables: Tables, trials: Path | None, folder: Path, seed: int) -> Rec
         if given and name == "eval":
             given.write(directory / "trials")
         write_table(directory / "utt2spk", keys)
-        for model, view in zip(recipe.update, (tables.enroll, tables.runtime), strict=True):
-            view.select(keys).write(embeddings_dir(folder / "exp", model, name), keys)
+    for model in recipe.update:
+        given = GivenEmbeddings(model, ArksConfig.model_validate(recipe.encoders[model]))
+        for name in SETS:
+            place = embeddings_dir(folder / "exp", model, name)
+            import_embeddings(given, folder / "data", name, place)
     finish_sets(folder / "data", recipe.prepare, seed, has_audio=False)
     save_yaml(folder / "exp" / "recipe.yaml", recipe)
     return recipe

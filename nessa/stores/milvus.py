@@ -78,6 +78,7 @@ class Milvus:
         """See `Database.serve`."""
         name = self._collection(store)
         with _explained(name):
+            self._client.load_collection(name)  # which the application may not do itself
             change = self._client.alter_alias if self._has_alias() else self._client.create_alias
             change(name, self._live)
 
