@@ -76,10 +76,10 @@ def prepare(tables: Tables, trials: Path | None, folder: Path, seed: int) -> Rec
             given.write(directory / "trials")
         write_table(directory / "utt2spk", keys)
     for model in recipe.update:
-        given = GivenEmbeddings(model, ArksConfig.model_validate(recipe.encoders[model]))
+        embedded = GivenEmbeddings(model, ArksConfig.model_validate(recipe.encoders[model]))
         for name in SETS:
             place = embeddings_dir(folder / "exp", model, name)
-            import_embeddings(given, folder / "data", name, place)
+            import_embeddings(embedded, folder / "data", name, place)
     finish_sets(folder / "data", recipe.prepare, seed, has_audio=False)
     save_yaml(folder / "exp" / "recipe.yaml", recipe)
     return recipe

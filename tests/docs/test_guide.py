@@ -51,7 +51,6 @@ def test_a_store_mapped_and_networks_verified(tiny: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-<<<<<<< HEAD
 def test_a_rollout(tiny: Path) -> None:
     out = walk("rollout.md", {"recipes/mini": tiny})
     assert "aligned, re-enroll on use" in out and "day 90" in out
@@ -59,8 +58,6 @@ def test_a_rollout(tiny: Path) -> None:
 
 
 @pytest.mark.slow
-=======
->>>>>>> 0b5f0aeecd47bd9a48fe78a3bf904cd038607d37
 def test_a_database_migrated_and_switched(tiny: Path, tmp_path: Path, database: str) -> None:
     places = {
         "recipes/mini/exp": tiny / "exp",
@@ -73,16 +70,6 @@ def test_a_database_migrated_and_switched(tiny: Path, tmp_path: Path, database: 
     assert "now read: table 'profiles_new', 16 profiles, of 16 in table 'profiles'" in out
     assert out.count("now read: table 'profiles'\n") == 2
     assert (tmp_path / "outliers.csv").is_file()
-<<<<<<< HEAD
-=======
-
-
-@pytest.mark.slow
-def test_a_rollout(tiny: Path) -> None:
-    out = walk("rollout.md", {"recipes/mini": tiny})
-    assert "aligned, re-enroll on use" in out and "day 90" in out
-    (tiny / "exp/studies/rollout.json").unlink()
->>>>>>> 0b5f0aeecd47bd9a48fe78a3bf904cd038607d37
 
 
 @pytest.mark.slow
