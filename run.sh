@@ -161,7 +161,7 @@ score() {
   run_jobs '{1}.{2}-{3}' "$1" "${nessa[@]}" recipe score "${of_recipe[@]}" --system '{1}:{2}:{3}'
   for system in $1; do systems+=(--system "$system"); done
   run_one "${nessa[@]}" recipe evaluate "${of_recipe[@]}" "${systems[@]}" \
-    --output "$exp/metrics/$name.json"
+    --nj "$(processes_of_a_job)" --output "$exp/metrics/$name.json"
 }
 
 # "old new" -> "old:1 old:2 ... new:1 new:2 ..."

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from nessa.cli.options import (
+    COUNT,
     PipelineOrder,
     data_option,
     exp_option,
@@ -141,8 +142,11 @@ def score(recipe: Path, data: Path, exp: Path, system: str) -> None:
 @data_option
 @exp_option
 @system_option(multiple=True)
+@click.option("--nj", default=1, type=COUNT, show_default=True, help="Number of processes.")
 @path_option("--output", "Metrics file (JSON): one record per system and trial list.")
-def evaluate(recipe: Path, data: Path, exp: Path, system: tuple[str, ...], output: Path) -> None:
+def evaluate(
+    recipe: Path, data: Path, exp: Path, system: tuple[str, ...], nj: int, output: Path
+) -> None:
     """Stages symmetric and asymmetric: metrics and recovered gain, with paired intervals.
 
     Example: nessa recipe evaluate --recipe recipes/mini/exp/recipe.yaml --data recipes/mini/data
@@ -156,7 +160,7 @@ def evaluate(recipe: Path, data: Path, exp: Path, system: tuple[str, ...], outpu
     from nessa.report.tables import format_records
 
     systems = [System.parse(name) for name in system]
-    records = evaluate_systems(load_recipe(recipe), data / "eval", exp / "scores", systems)
+    records = evaluate_systems(load_recipe(recipe), data / "eval", exp / "scores", systems, nj)
     write_circumstances(output)
     write_json(output, records)
     click.echo(format_records(records))

@@ -1,7 +1,10 @@
 """Metrics of a recipe's systems, on the same trials and the same bootstrap draws."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -21,9 +24,11 @@ from nessa.recipe.layout import AS_NORM, COSINE, Kind
 from nessa.recipe.scoring import read_condition_scores
 from nessa.recipe.systems import NESSA, RAW, SEED, System, has_as_norm, is_nessa, seed_of
 
+Result = TypeVar("Result")
+
 
 def evaluate_systems(
-    recipe: Recipe, set_dir: Path, scores_dir: Path, systems: Sequence[System]
+    recipe: Recipe, set_dir: Path, scores_dir: Path, systems: Sequence[System], nj: int = 1
 ) -> list[Record]:
     """Metrics, recovered gain and calibration of each system on each kind of trials.
 
@@ -36,6 +41,7 @@ def evaluate_systems(
         set_dir: data directory with trials.
         scores_dir: holds the score files; see `nessa.recipe.layout.score_file`.
         systems: what to evaluate.
+        nj: processes; does not change the result.
 
     Returns:
         One record per system and condition: fractions, intervals as [low, high]. "gain" is None
@@ -55,10 +61,10 @@ def evaluate_systems(
     controls = [System(NESSA, model, model) for model in recipe.update]
     everything = list(dict.fromkeys([*references, *systems]))
     for condition in read_conditions(set_dir):
-        drawn = _draw(recipe, scores_dir, condition, everything, COSINE)
+        drawn = _draw(recipe, scores_dir, condition, everything, COSINE, nj)
         eers = {system: estimates[table.EER.key] for system, estimates in drawn.items()}
-        calibrated = {s: _calibrated(scores_dir, condition, s, COSINE) for s in systems}
-        normalized = _with_as_norm(recipe, scores_dir, condition, systems)
+        calibrated = _calibrated(scores_dir, condition, systems, COSINE, nj)
+        normalized = _with_as_norm(recipe, scores_dir, condition, systems, nj)
         groups = _with_means(systems)
         for system, members in groups.items():
             rivals = [] if is_nessa(system.aligner) else _nessa_beside(system, groups)
@@ -84,37 +90,74 @@ def evaluate_systems(
 
 
 def _draw(
-    recipe: Recipe, scores_dir: Path, condition: Condition, systems: Sequence[System], kind: Kind
+    recipe: Recipe,
+    scores_dir: Path,
+    condition: Condition,
+    systems: Sequence[System],
+    kind: Kind,
+    nj: int,
 ) -> dict[System, Estimates]:
+    """The estimates of each system, from the same draws in every process."""
+    settings = recipe.evaluation.bootstrap_draws, recipe.evaluation.seed
+    return _in_processes(partial(_draw_some, scores_dir, condition, kind, *settings), systems, nj)
+
+
+def _draw_some(
+    scores_dir: Path,
+    condition: Condition,
+    kind: Kind,
+    draws: int,
+    seed: int,
+    systems: Sequence[System],
+) -> list[Estimates]:
     assert condition.trials.labels is not None
-    drawn = bootstrap(
-        [read_condition_scores(scores_dir, system, condition, kind) for system in systems],
-        condition.trials.labels,
-        *condition.speakers,
-        draws=recipe.evaluation.bootstrap_draws,
-        seed=recipe.evaluation.seed,
-    )
-    return dict(zip(systems, drawn, strict=True))
+    scores = [read_condition_scores(scores_dir, system, condition, kind) for system in systems]
+    labels, speakers = condition.trials.labels, condition.speakers
+    return bootstrap(scores, labels, *speakers, draws=draws, seed=seed)
 
 
 def _with_as_norm(
-    recipe: Recipe, scores_dir: Path, condition: Condition, systems: Sequence[System]
+    recipe: Recipe, scores_dir: Path, condition: Condition, systems: Sequence[System], nj: int
 ) -> Mapping[System, Record]:
     """The figures of each system that has AS-norm scores, from those."""
     chosen = [system for system in systems if has_as_norm(system)]
-    drawn = _draw(recipe, scores_dir, condition, chosen, AS_NORM)
-    return {
-        system: _figures(estimates) | _calibrated(scores_dir, condition, system, AS_NORM)
-        for system, estimates in drawn.items()
-    }
+    drawn = _draw(recipe, scores_dir, condition, chosen, AS_NORM, nj)
+    calibrated = _calibrated(scores_dir, condition, chosen, AS_NORM, nj)
+    return {system: _figures(drawn[system]) | calibrated[system] for system in chosen}
 
 
-def _calibrated(scores_dir: Path, condition: Condition, system: System, kind: Kind) -> Record:
+def _calibrated(
+    scores_dir: Path, condition: Condition, systems: Sequence[System], kind: Kind, nj: int
+) -> dict[System, Record]:
     """How good the likelihood ratios are, and how good the best monotone map would make them."""
-    llrs = read_condition_scores(scores_dir, system, condition, kind, calibrated=True)
+    return _in_processes(partial(_calibrated_some, scores_dir, condition, kind), systems, nj)
+
+
+def _calibrated_some(
+    scores_dir: Path, condition: Condition, kind: Kind, systems: Sequence[System]
+) -> list[Record]:
     labels = condition.trials.labels
     assert labels is not None
-    return {key: metric(llrs, labels) for key, metric in table.LLR_METRICS.items()}
+    found = []
+    for system in systems:
+        llrs = read_condition_scores(scores_dir, system, condition, kind, calibrated=True)
+        found.append({key: metric(llrs, labels) for key, metric in table.LLR_METRICS.items()})
+    return found
+
+
+def _in_processes(
+    work: Callable[[Sequence[System]], list[Result]], systems: Sequence[System], nj: int
+) -> dict[System, Result]:
+    """What `work` gives for each system, a part of them in each of `nj` processes."""
+    parts = [systems[first::nj] for first in range(min(nj, len(systems)))]
+    if len(parts) < 2:
+        return dict(zip(systems, work(systems), strict=True))
+    with ProcessPoolExecutor(len(parts)) as pool:
+        done = list(pool.map(work, parts))
+    found = {
+        s: r for part, own in zip(parts, done, strict=True) for s, r in zip(part, own, strict=True)
+    }
+    return {system: found[system] for system in systems}
 
 
 def _mean_figures(figures: Sequence[Record]) -> Record:
