@@ -45,8 +45,8 @@ def decided(score, facts):
     if "threshold" not in facts:
         return ""
     if float(facts.get("unsure_from", "inf")) <= score < float(facts.get("unsure_to", "-inf")):
-        return "unsure"
-    return "accept" if score >= float(facts["threshold"]) else "reject"
+        return " unsure"
+    return " accept" if score >= float(facts["threshold"]) else " reject"
 
 
 export, profiles, tests = sys.argv[1:]
@@ -57,4 +57,4 @@ scale, offset = (float(enroll[1][f"calibration_{name}"]) for name in ("scale", "
 for speaker, enrolled in read(profiles, enroll).items():
     for utterance, embedding in read(tests, runtime).items():
         score = mapped(enroll, speaker, enrolled) @ mapped(runtime, utterance, embedding)
-        print(speaker, utterance, f"{scale * score + offset:.4f}", decided(score, enroll[1]))
+        print(speaker, utterance, f"{scale * score + offset:.4f}" + decided(score, enroll[1]))

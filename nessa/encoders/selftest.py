@@ -29,6 +29,7 @@ from nessa.schema import read_yaml
 SAME = 1e-4  # largest cosine distance of two embeddings of the same audio
 AGREES = 0.999  # lowest mean cosine with the original
 BETTER = 0.5  # by how many standard deviations other settings must tell speakers apart better
+USEFUL = 1.5  # and how well at least: of a network that knows no speakers, chance decides
 SECONDS = (0.1, 0.2, 0.3, 0.5, 0.75, 1.0)  # of pieces, of which the shortest that works is told
 SPEAKERS, UTTERANCES = 12, 4  # of the reference, at most
 SCALES = (1.0, 32768.0)
@@ -355,7 +356,7 @@ def _separation(
         found = separation(_embed(model, [model.read(cut) for cut in cuts]), speakers)
         if found > best:
             best, name = found, label
-    if best > own + BETTER:
+    if best > max(own + BETTER, USEFUL):
         return Finding(check, fact, f"set {name}, with which it is {best:.2f}")
     return Finding(check, fact=fact)
 

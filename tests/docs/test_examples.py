@@ -11,9 +11,11 @@ import click
 import pytest
 
 from nessa.cli.main import cli
+from nessa.kaldi.embeddings import Embeddings
 from tests.conftest import ROOT, Command
 
 pytestmark = pytest.mark.slow
+PROFILES = "postgresql:///voices?table=profiles"
 
 
 def examples(group: click.Group = cli) -> Iterator[str]:
@@ -34,12 +36,37 @@ def checkout(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def profiles(checkout: Path, database: str) -> str:
+    """A database as the examples have it: a table of the old model's profiles, and its map."""
+    import psycopg
+
+    means = Embeddings.read(checkout / "recipes/mini/exp/embeddings/old/eval/spk_xvector.scp")
+    with psycopg.connect(database) as connection:
+        form = f"vector({means.dim})"
+        connection.execute(f"CREATE TABLE profiles (id text PRIMARY KEY, embedding {form})")
+        connection.cursor().executemany(
+            "INSERT INTO profiles VALUES (%s, %s::real[])",
+            zip(means.keys, means.matrix.tolist(), strict=True),
+        )
+    return f"{database}&table=profiles"
+
+
 @pytest.mark.parametrize("example", list(examples()))
 def test_the_example_works(
-    example: str, checkout: Path, nessa: Command, monkeypatch: pytest.MonkeyPatch
+    example: str,
+    checkout: Path,
+    nessa: Command,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
     monkeypatch.chdir(checkout)
     program, *words = shlex.split(example)
+    if PROFILES in words:
+        url = request.getfixturevalue("profiles")
+        words = [url if word == PROFILES else word for word in words]
+        aligner = "recipes/mini/exp/aligners/nessa/old-new"
+        assert nessa("store", "map", url, "--to", "profiles_new", "--aligner", aligner).status == 0
     done = nessa(*words)
     logging.getLogger("nessa").setLevel(logging.NOTSET)
     assert program == "nessa" and done.status == 0, done
