@@ -281,8 +281,8 @@ class NetworkAligner(Aligner):
 
         The learning rate falls: of weights that are alike on dev, the later are the better ones.
         Without a dev set, the last are kept. The start is among those that are compared: where
-        training makes it worse, as on few speakers, it is kept. Training ends early
-        once it was higher `PATIENCE` times in a row.
+        training makes it worse by more than that, as on few speakers, it is kept. Training ends
+        early once the dev EER was higher `PATIENCE` times in a row.
 
         Args:
             modules: the two sides at their start; `step` changes them.

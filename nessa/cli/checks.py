@@ -85,7 +85,7 @@ def check_encoder(
             click.echo(finding)
             faults += finding.fault is not None
     if faults:
-        raise InputError(f"{encoder}: {faults} faults, see above")
+        raise InputError(f"{encoder}: {faults} fault{'s' * (faults > 1)}, see above")
 
 
 @click.command()

@@ -180,6 +180,12 @@ def switch(url: str, to: str) -> None:
     Example: nessa store switch "postgresql:///voices?table=profiles" --to profiles_new
     """
     with _database(url, to) as database:
+        counts = len(database.target), len(database.source)
+        if counts[0] != counts[1]:
+            raise InputError(
+                f"{database.target}: {counts[0]:,} profiles, but {counts[1]:,} in "
+                f"{database.source}; run nessa store map again"
+            )
         database.serve(database.target)
         both = f"{len(database.target):,} profiles, of {len(database.source):,}"
         click.echo(f"now read: {database.target}, {both} in {database.source}")

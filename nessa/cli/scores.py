@@ -111,7 +111,7 @@ def calibrate(
     click.echo(f"{output}: {fitted}")
 
 
-@click.command()
+@click.command(context_settings={"ignore_unknown_options": True})  # a negative number
 @click.argument("value", type=float, metavar="THRESHOLD")
 @click.option(
     "--convention",

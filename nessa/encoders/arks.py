@@ -13,7 +13,7 @@ from nessa.files import digest, find_listed
 from nessa.kaldi.embeddings import Embeddings, scps_of_ranks
 from nessa.kaldi.scp import read_scp
 from nessa.kaldi.stamps import ModelStamp
-from nessa.stores.tables import read_table
+from nessa.stores.tables import is_store, read_table
 
 SET = "{set}"  # in a path: the name of the set
 SAMPLE = 1000  # vectors by which a model is known
@@ -109,6 +109,8 @@ class GivenEmbeddings:
 
 def _files_of(place: Path) -> list[Path]:
     """A table, or those of a folder, and the arks that they list."""
+    if place.is_dir() and is_store(place):
+        return sorted(place.iterdir())
     tables = [place]
     if place.is_dir():
         tables = scps_of_ranks(place) or [place / "xvector.scp"]

@@ -5,6 +5,7 @@ with other settings of its features, of which the right ones tell speakers apart
 with the original where that is at hand.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -75,17 +76,19 @@ def reference_of(data: Path, set_name: str) -> list[MonoCut]:
 
 
 def reference_in(folder: Path) -> list[MonoCut]:
-    """Utterances in files FOLDER/<speaker>/**/*.wav, as `nessa synth` makes them."""
+    """Some utterances in files FOLDER/<speaker>/**/*.wav, as `nessa synth` makes them."""
     found = [
         Utterance(
             f"{speaker.name}-{file.parent.name}-{file.stem}", speaker.name, file.parent.name, file
         )
-        for speaker in sorted(folder.iterdir())
-        if speaker.is_dir()
-        for file in sorted(speaker.rglob("*.wav"))
+        for speaker in sorted(path for path in folder.iterdir() if path.is_dir())[:SPEAKERS]
+        for file in sorted(speaker.rglob("*.wav"))[:UTTERANCES]
     ]
-    if len({one.speaker for one in found}) < 2:
-        raise InputError(f"{folder}: expected <speaker>/**/*.wav of two speakers or more")
+    counts = Counter(one.speaker for one in found)
+    if len(counts) < 2 or max(counts.values()) < 2:
+        raise InputError(
+            f"{folder}: expected <speaker>/**/*.wav of two speakers or more, with two files or more"
+        )
     return list(make_cuts(sort_utterances(found)))
 
 
@@ -292,6 +295,7 @@ def _shortest(model: SpeakerModel, cuts: Sequence[MonoCut]) -> Finding:
             continue
         if np.isfinite(found).all():
             return Finding("shortest speech", fact=f"{seconds:g} s")
+        reason = NOT_FINITE
     return Finding(
         "shortest speech",
         f"none of {SECONDS[-1]:g} s is embedded ({reason})",

@@ -6,6 +6,7 @@ a threshold, and the rate that this threshold has on the speakers of another dra
 will see of other people.
 """
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
@@ -23,6 +24,7 @@ from nessa.scoring.quality import TEST_DURATION, quality_measures
 from nessa.text import percent
 from nessa.trials import read_enroll_map, read_labeled, trial_speakers
 
+log = logging.getLogger(__name__)
 # A threshold as people write it down -> the score that it stands for, higher being more alike.
 CONVENTIONS = {
     "cosine": lambda threshold: threshold,
@@ -43,7 +45,8 @@ class Carried:
     Attributes:
         threshold: accept a score that is not below it.
         threshold_ci: 95 %, by draws of speakers.
-        far: false-accept rate, of the old system at the old threshold and of the new one at this.
+        far: false-accept rate, of the old system at the old threshold.
+        far_new: of the new system at this one; lower where many of its scores are equal.
         far_ci: where 95 % of the rates lie that it has with other speakers.
         miss_old, miss: miss rates of the two systems at their thresholds; None without targets.
         unsure: scores between which a decision is unsure; None where not asked for.
@@ -53,6 +56,7 @@ class Carried:
     threshold: float
     threshold_ci: Interval
     far: float
+    far_new: float
     far_ci: Interval
     miss_old: float | None
     miss: float | None
@@ -63,7 +67,8 @@ class Carried:
         low, high = self.far_ci
         text = (
             f"threshold {self.threshold:.4f} [{self.threshold_ci[0]:.4f}, "
-            f"{self.threshold_ci[1]:.4f}]: false accepts {percent(self.far)} % as before, with "
+            f"{self.threshold_ci[1]:.4f}]: false accepts {percent(self.far_new)} % (wanted: "
+            f"{percent(self.far)}), with "
             f"other speakers {percent(low)} to {percent(high)} %"
         )
         if self.miss is not None and self.miss_old is not None:
@@ -125,6 +130,7 @@ def carry_over(
         threshold=carried,
         threshold_ci=_middle(found, carried),
         far=far,
+        far_new=float((impostors >= carried).mean()),
         far_ci=_middle(rates, far),
         miss_old=_share(~accepted[labels]),
         miss=_share(new[labels] < carried),
@@ -137,11 +143,17 @@ def _share(chosen: NDArray[np.bool_]) -> float | None:
 
 
 def _reached_by(rate: float, descending: Floats, weights: NDArray[Any]) -> float:
-    """The score that so large a share of the trials reaches; between two scores, their middle."""
+    """The score that so large a share of the trials reaches; between two scores, their middle.
+
+    Of equal scores, none reaches it.
+    """
     reached = np.cumsum(weights)
     place = int(np.searchsorted(reached, rate * reached[-1] * (1 + 1e-12), side="right"))
     place = min(max(place, 1), len(descending) - 1)
-    return float((descending[place - 1] + descending[place]) / 2)
+    above, below = descending[place - 1], descending[place]
+    if above == below:  # one more would be all that are equal
+        return float(np.nextafter(above, np.inf))
+    return float((above + below) / 2)
 
 
 def _middle(draws: Sequence[float], value: float) -> Interval:
@@ -207,10 +219,19 @@ def carry_over_files(
         for mask, span in _classes(seconds, classes):
             own = (w[mask] for w in weights() if w[mask & ~labels].any())
             # The rate of all trials, whatever that of the class was at the old threshold.
-            level = _level(scores[0][mask & ~labels], carried[0].far)
+            impostors = scores[0][mask & ~labels]
+            if len(impostors) < 2 * FEWEST:
+                log.warning("test speech of %.2f to %.2f s: too few impostors", *span)
+                continue
+            level = _level(impostors, carried[0].far)
             before, after = (one[mask] for one in scores)
-            found = carry_over(level, before, after, labels[mask], own, unsure)
-            carried.append(replace(found, seconds=span))
+            try:
+                found = carry_over(level, before, after, labels[mask], own, unsure)
+            except InputError as error:
+                log.warning("test speech of %.2f to %.2f s has no threshold: %s", *span, error)
+                continue
+            missed = _share(before[labels[mask]] < value)
+            carried.append(replace(found, seconds=span, miss_old=missed))
     return carried
 
 

@@ -22,6 +22,7 @@ from nessa.progress import progress
 from nessa.stores.base import Matrix, ProfileStore, Rows, Stamp
 
 QUERIES, NEAREST = 200, 10  # of the search that an index is judged by
+MOST_GONE = 0.5  # of the mapped rows may have lost their raw row; more tells of a wrong table
 AGAIN = "map it again"
 
 
@@ -60,13 +61,14 @@ def migrate(
 
     Raises:
         InputError: no profiles, or a row that the aligner cannot map; or the target has rows of
-            another aligner.
+            another aligner, or for the most part of another source.
     """
     space = aligner.space()
-    deleted = _delete_gone(source, target, space, dry_run)
+    gone = _gone(source, target, space)
     count = mapped = 0
     for rows in _shown(source, "map"):
         _check(rows, source, aligner, outliers)
+        gone -= set(rows.keys)  # of those that came back meanwhile
         sources = rows.digests()
         known = _stamps(target, rows.keys)
         changed = [
@@ -83,20 +85,26 @@ def migrate(
         count, mapped = count + len(rows.keys), mapped + len(changed)
     if not count:
         raise InputError(f"{source}: holds no profiles")
-    return Migrated(count, mapped, deleted)
+    if gone and not dry_run:
+        target.delete(sorted(gone))
+    return Migrated(count, mapped, len(gone))
 
 
-def _delete_gone(source: ProfileStore, target: ProfileStore, space: str, dry_run: bool) -> int:
-    """Delete the rows of the target that the source lacks; all are of the aligner's space."""
-    deleted = 0
+def _gone(source: ProfileStore, target: ProfileStore, space: str) -> set[str]:
+    """The rows of the target that the source lacks; all are of the aligner's space."""
+    gone: set[str] = set()
+    total = 0
     for rows in target.read(vectors=False):
         _check_space(target, rows, space)
         there = {key for found in source.read(rows.keys, vectors=False) for key in found.keys}
-        gone = [key for key in rows.keys if key not in there]
-        deleted += len(gone)
-        if gone and not dry_run:
-            target.delete(gone)
-    return deleted
+        gone |= set(rows.keys) - there
+        total += len(rows.keys)
+    if len(gone) > MOST_GONE * total:
+        raise InputError(
+            f"{target}: {len(gone):,} of {total:,} profiles, such as {named(sorted(gone))}, are "
+            f"not in {source}: is it the table that they were made of? If so, drop {target} first"
+        )
+    return gone
 
 
 def verify_migration(source: ProfileStore, target: ProfileStore, aligner: Aligner) -> Iterator[str]:

@@ -6,20 +6,23 @@ are compared on the eval speakers as in any recipe, and a curve shows what more 
 
 from pathlib import Path
 
+import numpy as np
+
 from nessa.corpus.config import CorpusConfig, PrepareConfig, TrialCount
 from nessa.corpus.finishing import finish_sets
 from nessa.corpus.speakers import split_speakers
 from nessa.encoders.arks import ArksConfig, GivenEmbeddings
 from nessa.encoders.extraction import import_embeddings
-from nessa.errors import InputError, named
+from nessa.errors import InputError, about, named
 from nessa.files import Record, write_json, write_table
 from nessa.kaldi.datadir import spk2utt_of
+from nessa.metrics.roc import check_classes
 from nessa.recipe.aligners import make_aligner
 from nessa.recipe.backends import fit_backend
 from nessa.recipe.circumstances import write_circumstances
 from nessa.recipe.config import Recipe, ScoringConfig
 from nessa.recipe.evaluation import evaluate_systems
-from nessa.recipe.fitting import Tables, fit_to_sets
+from nessa.recipe.fitting import Tables, fit_to_sets, remedy
 from nessa.recipe.layout import aligner_dir, embeddings_dir
 from nessa.recipe.mapping import map_system
 from nessa.recipe.scoring import score_system
@@ -31,7 +34,7 @@ from nessa.recipe.systems import (
     symmetric_systems,
 )
 from nessa.schema import save_yaml
-from nessa.trials import Trials, trial_speakers
+from nessa.trials import Trials, read_labeled, trial_speakers
 
 HELD_OUT = {"dev": 0.1, "eval": 0.2}  # shares of the speakers
 COHORT = 300  # speakers of AS-norm, at most
@@ -61,7 +64,8 @@ def prepare(tables: Tables, trials: Path | None, folder: Path, seed: int) -> Rec
     tested = set().union(*trial_speakers(given, utt2spk)) if given else set()
     others = set(utt2spk.values()) - tested
     held_out = {k: v for k, v in HELD_OUT.items() if k != "eval" or not tested}
-    sets = split_speakers(others, held_out, seed, old)
+    with remedy("add speakers, or leave --trials out, whose speakers are held out"):
+        sets = split_speakers(others, held_out, seed, old)
     sets["align"] = sets.pop("train")
     sets["eval"] = sorted(tested) or sets["eval"]
     recipe = _recipe(tables.names, len(sets["align"]), seed)
@@ -88,13 +92,23 @@ def prepare(tables: Tables, trials: Path | None, folder: Path, seed: int) -> Rec
 def _given_trials(path: Path | None, utt2spk: dict[str, str]) -> Trials | None:
     if path is None:
         return None
-    trials = Trials.read(path)
+    trials = read_labeled(path)
     names = dict.fromkeys([*trials.enroll_index.names, *trials.test_index.names])
     if unknown := [name for name in names if name not in utt2spk]:
         raise InputError(
             f"{path}: {named(unknown)} is no utterance of both tables; embed it, or remove its "
             "trials"
         )
+    with about(path):
+        enroll, test = trial_speakers(trials, utt2spk)
+        check_classes(np.asarray(trials.labels))
+    rows = zip(enroll, test, np.asarray(trials.labels).tolist(), strict=True)
+    for row, (first, second, target) in enumerate(rows):
+        if target != (first == second):
+            raise InputError(
+                f"{path}: trial {row + 1} ({trials.enroll[row]} {trials.test[row]}) is of speakers "
+                f"{first!r} and {second!r}; correct its label"
+            )
     return trials
 
 

@@ -1,7 +1,8 @@
 """Fitting an aligner to files: the sets of a recipe, or two tables that tell the speakers."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from nessa.trials import Trials
 
 log = logging.getLogger(__name__)
 DEV_SHARE = 0.1  # of the speakers of two tables
+FEWEST_SHARED = 20  # speakers of shared utterances, below whom none are held out by speaker
 DEV_TRIALS = 4000, 20000  # targets and non-targets, at most
 
 
@@ -109,6 +111,9 @@ class Tables:
             place = utt2spk or enroll
             raise InputError(f"{place}: no speaker for {named(lacking)}; add a line for each")
         sessions = _labels(names, "session", utt2session)
+        if sessions and (lacking := [key for key in keys if key not in sessions]):
+            place = utt2session or enroll
+            raise InputError(f"{place}: no session for {named(lacking)}; add a line for each")
         if not sessions:
             log.warning(
                 "%s: no sessions: every utterance counts as a session of its own, and targets of "
@@ -152,24 +157,42 @@ def fit_to_tables(
     """
     shared = {key: tables.speakers[key] for key in tables.shared}
     dev = None
-    if shared:
-        names = split_speakers(set(shared.values()), {"dev": DEV_SHARE}, seed, tables.names[0])
+    if shared and (not by_speaker or _can_be_divided(tables, shared)):
+        with remedy("add speakers, or take --by-speaker where the tables share these alone"):
+            names = split_speakers(set(shared.values()), {"dev": DEV_SHARE}, seed, tables.names[0])
         held_out = set(names["dev"])
         dev = _dev_set(tables, {k: s for k, s in shared.items() if s in held_out}, seed)
         tables = tables.of_speakers(set(tables.speakers.values()) - held_out)
-    elif not by_speaker:
+    elif not shared and not by_speaker:
         raise InputError(
             f"{tables.names[0]} and {tables.names[1]} share no utterance; embed the same ones by "
             "both models, or give --by-speaker"
         )
     else:
         log.warning(
-            "no utterance that both models have: nothing is held out to choose and judge by"
+            "too few utterances that both models have: nothing is held out to choose and judge by"
         )
     pairing = AlignTable.by_speaker if by_speaker else AlignTable.of
     with about(*tables.names):
         table = pairing(tables.enroll, tables.runtime, tables.speakers)
         return aligner.fit_table(table, dev, **options)
+
+
+def _can_be_divided(tables: Tables, shared: Mapping[str, str]) -> bool:
+    """Whether the speakers of shared utterances are enough for a dev set beside the others."""
+    sessions = {key: tables.sessions[key] for key in shared}
+    return len(set(shared.values())) >= FEWEST_SHARED and all(
+        count_possible_trials(shared, sessions)
+    )
+
+
+@contextmanager
+def remedy(advice: str) -> Iterator[None]:
+    """Replace the advice of a refusal of `split_speakers`, which is for recipes."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(str(error).replace("change prepare.held_out", advice)) from None
 
 
 def _dev_set(tables: Tables, speakers: Mapping[str, str], seed: int) -> DevSet:
@@ -188,10 +211,11 @@ def _dev_set(tables: Tables, speakers: Mapping[str, str], seed: int) -> DevSet:
 
 def _labels(tables: tuple[Path, Path], column: str, given: Path | None) -> dict[str, str]:
     """What a file says, or a column of both tables, which must agree."""
-    if given is not None:
-        return read_text_table(given)
     found: dict[str, str] = {}
-    for path in tables:
+    if given is not None:
+        found = read_text_table(given)
+        tables = (given, given)
+    for path in tables if given is None else ():
         labels = read_labels(path, column) or {}
         if differing := [k for k, label in labels.items() if found.get(k, label) != label]:
             raise InputError(
@@ -199,5 +223,6 @@ def _labels(tables: tuple[Path, Path], column: str, given: Path | None) -> dict[
             )
         found |= labels
     if spaced := [label for label in found.values() if len(label.split()) != 1]:
-        raise InputError(f"{tables[0]}: {column} {spaced[0]!r}: write one word")
+        where = " and ".join(map(str, dict.fromkeys(tables)))
+        raise InputError(f"{where}: {column} {spaced[0]!r}: write one word")
     return found

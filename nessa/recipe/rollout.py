@@ -65,7 +65,8 @@ def write_rollout(recipe: Recipe, data: Path, exp: Path, output: Path) -> list[R
     Returns:
         A record per strategy and day: {"strategy", "day", "miss", "false_accepts"}, rates among
         that day's attempts; "runs", the encoders run for an attempt, on average; "asked", the
-        share of all users that were asked to enroll anew until then.
+        share of all users that were asked to enroll anew until then; "old_profiles", that of users
+        who have no profile of the new model.
 
     Raises:
         InputError: scores or trials are missing.
@@ -128,6 +129,7 @@ def _days(strategy: Strategy) -> list[Record]:
                     "false_accepts": rates[1],
                     "runs": float(np.dot(shares, strategy.runs)),
                     "asked": asked,
+                    "old_profiles": 0.0 if strategy.asks[1] else waiting,
                 }
             )
         asked += asks_first * waiting * USE

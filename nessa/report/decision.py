@@ -60,6 +60,7 @@ def decide(recipe: Recipe, records: Sequence[Record], curve: Sequence[Record]) -
             f"({_rate(after)} %)"
         )
     lines = [first, *_others(old, new, own)]
+    curve = [record for record in curve if (record["enroll"], record["runtime"]) == (old, new)]
     if needed := speakers_needed(curve):
         lines.append(needed)
     elif curve and not go:

@@ -14,7 +14,7 @@ FARTHEST = 1000  # times as many speakers as were tried; what lies beyond is not
 def speakers_needed(records: Sequence[Record]) -> str | None:
     """A sentence: what the EER does with each doubling, and where two gains would be reached.
 
-    Lines are fitted to log EER over log speakers, of the mean of both update directions, at the
+    Lines are fitted to log EER over log speakers, the mean of the update directions given, at the
     largest 3, 4 and 5 points. The range is that of these fits; it says nothing of other speakers.
 
     Args:

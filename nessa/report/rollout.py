@@ -28,10 +28,17 @@ def rollout_section(records: Sequence[Record]) -> list[str]:
 def _table(records: Sequence[Record]) -> list[Row]:
     days = list(dict.fromkeys(record["day"] for record in records))
     last = days[-1]
-    header = ("strategy", *(f"day {day}" for day in days), "encoder runs, day 0", "asked to enroll")
+    header = (
+        "strategy",
+        *(f"day {day}" for day in days),
+        "encoder runs, day 0",
+        "asked to enroll",
+        f"old profiles, day {last}",
+    )
     rows: list[Row] = [header]
     for strategy in dict.fromkeys(record["strategy"] for record in records):
         own = {record["day"]: record for record in records if record["strategy"] == strategy}
         misses = (percent(own[day]["miss"]) for day in days)
-        rows.append((strategy, *misses, f"{own[0]['runs']:.1f}", f"{own[last]['asked']:.0%}"))
+        shares = f"{own[last]['asked']:.0%}", f"{own[last]['old_profiles']:.0%}"
+        rows.append((strategy, *misses, f"{own[0]['runs']:.1f}", *shares))
     return rows

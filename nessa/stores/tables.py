@@ -13,6 +13,7 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,7 @@ from nessa.kaldi.embeddings import Embeddings
 ROWS_PER_PART = 50_000
 SUFFIXES = (".npz", ".parquet")
 ID, EMBEDDING = "id", "embedding"
+ARRAYS = ("ids", "embeddings", "speakers", "sessions")  # of an .npz, the first two always
 Matrix = npt.NDArray[np.float32]
 
 
@@ -63,7 +65,8 @@ def read_table(path: Path) -> Embeddings:
     """
     if not is_store(path):
         return Embeddings.read(path)
-    need_parquet()
+    if path.suffix != ".npz":
+        need_parquet()
     parts = list(read_store(path))
     if not parts:
         raise InputError(f"{path}: holds no embeddings")
@@ -100,10 +103,10 @@ def read_labels(path: Path, column: str) -> dict[str, str] | None:
 
 
 def _labels_of_npz(path: Path, name: str) -> dict[str, str] | None:
-    with np.load(path, allow_pickle=False) as arrays:
-        if name not in arrays:
-            return None
-        keys, labels = arrays["ids"], arrays[name]
+    arrays = _load_npz(path)
+    if name not in arrays:
+        return None
+    keys, labels = arrays["ids"], arrays[name]
     if labels.shape != keys.shape or labels.dtype.kind not in "USiu":
         raise InputError(
             f"{path}: expected {name} {keys.shape}, text or integers; found {labels.dtype} "
@@ -117,12 +120,21 @@ def _row_name(path: Path, first: int, keys: list[str], row: int) -> str:
     return f"{path}: row {first + row} ({keys[row]!r})"
 
 
-def _read_npz(path: Path) -> Iterator[Block]:
+def _load_npz(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """The arrays of a file that has `ids` and `embeddings`."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            keys, matrix = arrays["ids"], arrays["embeddings"]
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise InputError(f"{path}: not an .npz with `ids` and `embeddings` ({error})") from None
+            found = {name: arrays[name] for name in arrays.files if name in ARRAYS}
+        return found | {name: found[name] for name in ARRAYS[:2]}
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+        raise InputError(
+            f"{path}: not an .npz with `ids` and `embeddings`, text saved by .astype(str) ({error})"
+        ) from None
+
+
+def _read_npz(path: Path) -> Iterator[Block]:
+    arrays = _load_npz(path)
+    keys, matrix = arrays["ids"], arrays["embeddings"]
     shapes = keys.ndim == 1 and matrix.ndim == 2 and len(keys) == len(matrix)
     if not shapes or keys.dtype.kind not in "USiu" or matrix.dtype.kind not in "fiu":
         raise InputError(

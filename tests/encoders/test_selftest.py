@@ -71,7 +71,7 @@ def test_faults_of_a_network(
     tmp_path: Path, nessa: Command, data: Path, fault: str, check: str, remedy: str
 ) -> None:
     done = nessa("check-encoder", spoilt(tmp_path, fault), "--data", data)
-    done.refused("faults, see above")
+    done.refused("see above")
     (line,) = [line for line in done.out.splitlines() if line.startswith(f"{check}: FAULT")]
     assert remedy in line
 
@@ -91,7 +91,7 @@ def test_settings_that_the_original_does_not_have(
     given = "--data", data, "--original", original
     assert "original: ok" in nessa("check-encoder", original, *given).out
     done = nessa("check-encoder", used, *given)
-    done.refused("faults, see above")
+    done.refused("see above")
     assert f"set {setting}, which gives" in done.out
 
 

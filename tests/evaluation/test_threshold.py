@@ -92,6 +92,14 @@ def test_a_system_that_stays_keeps_its_threshold() -> None:
     assert found.miss == pytest.approx(found.miss_old, abs=0.01)
 
 
+def test_equal_scores_are_not_accepted_beyond_the_rate() -> None:
+    trials, _, old, new = drawn(1)
+    labels = np.asarray(trials.labels)
+    found = carry_over(0.25, old, new.round(1), labels, [])
+    assert found.far_new == np.mean(new.round(1)[~labels] >= found.threshold)
+    assert found.far_new <= found.far
+
+
 def test_the_unsure_band_lies_around_the_threshold() -> None:
     trials, _, old, new = drawn(1)
     impostors = new[~np.asarray(trials.labels)]
@@ -132,5 +140,5 @@ def test_classes_of_duration_have_the_same_rate(
 def test_what_tells_no_rate_is_refused(
     nessa: Command, files: list[object], threshold: float, convention: str, said: str
 ) -> None:
-    words = "threshold", "--convention", convention, *files, "--draws", 5, "--", threshold
+    words = "threshold", threshold, "--convention", convention, *files, "--draws", 5
     nessa(*words).refused(said)

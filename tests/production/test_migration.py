@@ -207,6 +207,15 @@ def test_rows_are_mapped_and_those_that_change_are_followed(
     assert len(list(verify_migration(source, target, aligner))) == 2
 
 
+def test_another_table_deletes_nothing(kept: Kept, aligner: Aligner) -> None:
+    migrate(kept.source, kept.target, aligner, Outliers(None))
+    for key in range(1, COUNT // 2 + 2):  # more than half
+        kept.drop(key)
+    with pytest.raises(InputError, match=r"76 of 150 profiles, such as .* is it the table"):
+        migrate(kept.source, kept.target, aligner, Outliers(None))
+    assert len(kept.target) == COUNT
+
+
 def test_what_is_no_profile_is_named(kept: Kept, aligner: Aligner) -> None:
     source, target, put, _ = kept
     put(99, np.zeros(12, np.float32))
@@ -311,7 +320,9 @@ def test_the_application_reads_the_view(
     words = [url, "--to", "mapped"]
     done = nessa("store", "map", *words, "--aligner", saved, "--dry-run")
     assert "table 'profiles' to table 'mapped' (dry run): 150 profiles: 150 mapped" in done.out
-    nessa("store", "switch", *words).refused("table 'mapped'", "does not exist")
+    nessa("store", "switch", *words).refused(
+        "table 'mapped': 0 profiles, but 150", "nessa store map again"
+    )
     assert nessa("store", "map", *words, "--aligner", saved).status == 0
     done = nessa("store", "verify", *words, "--aligner", saved)
     switch, back = (

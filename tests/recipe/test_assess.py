@@ -95,6 +95,10 @@ def test_the_speakers_of_given_trials_are_held_out(
     assert sorted(tested) == sorted(keys)
     (tmp_path / "list").write_text(f"{keys[0]} stranger nontarget\n")
     nessa("assess", *tables, *given).refused("list: 'stranger' is no utterance of both tables")
+    (tmp_path / "list").write_text(f"{keys[0]} {keys[9]}\n")
+    nessa("assess", *tables, *given).refused("list")
+    (tmp_path / "list").write_text(f"{keys[0]} {keys[1]} nontarget\n{keys[0]} {keys[2]} target\n")
+    nessa("assess", *tables, *given).refused("list: trial 1 (", "correct its label")
 
 
 def test_align_takes_tables(
@@ -129,7 +133,7 @@ def test_a_fleet_of_profiles_and_other_utterances(
         assert "verdict" in load(tmp_path / "aligner").fitting
     else:
         assert "verdict" not in load(tmp_path / "aligner").fitting
-        assert "no utterance that both models have" in caplog.text
+        assert "utterances that both models have: nothing is held out" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -139,6 +143,7 @@ def test_a_fleet_of_profiles_and_other_utterances(
         ({"speakers": np.array(["ann lee"] * 8)}, "'ann lee': write one word"),
         ({"speakers": np.ones(8)}, "expected speakers (8,), text or integers"),
         ({"speakers": np.array(["ann"] * 7)}, "expected speakers (8,)"),
+        ({"speakers": np.array(["ann"] * 8, object)}, "text saved by .astype(str)"),
     ],
 )
 def test_speakers_are_asked_for(
@@ -149,6 +154,14 @@ def test_speakers_are_asked_for(
         np.savez(tmp_path / f"{name}.npz", ids=view.keys, embeddings=view.matrix, **change)
     tables = tmp_path / "old.npz", tmp_path / "new.npz"
     nessa("assess", *tables, "--output", tmp_path / "out").refused("old.npz", said)
+
+
+def test_sessions_are_of_all_or_of_none(tmp_path: Path, nessa: Command) -> None:
+    old, new, speakers = two_views(4, 2)
+    tables = write_npz(tmp_path / "old.npz", old, speakers), write_npz(tmp_path / "new.npz", new)
+    write_table(tmp_path / "utt2session", dict.fromkeys(old.keys[1:], "s1"))
+    given = "--utt2session", tmp_path / "utt2session", "--output", tmp_path / "out"
+    nessa("assess", *tables, *given).refused("utt2session: no session for 'id00000-s0-00000'")
 
 
 def test_tables_must_tell_the_same_speakers(tmp_path: Path, nessa: Command) -> None:
