@@ -149,7 +149,7 @@ def threshold(
     With --unsure F, also the band of scores between the thresholds of F times that rate and of
     its F-th part. With --utt2dur, thirds of the test durations get thresholds of that rate, too.
 
-    Example: nessa threshold 0.4 --trials recipes/mini/data/dev/trials
+    Example: nessa threshold 0.7 --trials recipes/mini/data/dev/trials
     --old recipes/mini/exp/scores/raw/old-old/dev/trials.scores
     --new recipes/mini/exp/scores/nessa/old-new/dev/trials.scores
     --utt2spk recipes/mini/data/dev/utt2spk --output threshold.json
