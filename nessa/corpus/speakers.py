@@ -11,7 +11,11 @@ SETS = ("train", "align", "dev", "eval")
 
 
 def split_speakers(
-    speakers: Iterable[str], held_out: Mapping[str, float], seed: int, where: Path | str
+    speakers: Iterable[str],
+    held_out: Mapping[str, float],
+    seed: int,
+    where: Path | str,
+    remedy: str = "change prepare.held_out",
 ) -> dict[str, list[str]]:
     """Divide the speakers of a corpus into sets.
 
@@ -21,6 +25,7 @@ def split_speakers(
             others are `train`.
         seed: of the draw.
         where: the corpus, for messages.
+        remedy: of too few speakers, for messages.
 
     Returns:
         {set: sorted speakers}.
@@ -39,7 +44,7 @@ def split_speakers(
     if short:
         raise InputError(
             f"{where}: {len(ordered)} speakers leave {len(sets[short[0]])} for set {short[0]!r}, "
-            "which needs two or more; change prepare.held_out"
+            f"which needs two or more; {remedy}"
         )
     return {name: sorted(sets[name], key=str.encode) for name in SETS if name in sets}
 

@@ -6,7 +6,8 @@ with the original where that is at hand.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -127,11 +128,12 @@ def check_encoder(
     yield _dimensions(embedded)
     yield _shortest(model, cuts)
     speakers = [cut.supervisions[0].speaker for cut in cuts]
+    variants = _embed_variants(encoder, cuts, features)
     if original is not None:
         known = _load(original)
         wanted = _embed(known, [known.read(cut) for cut in cuts])
-        yield _agreement(encoder, cuts, embedded, wanted, features)
-    yield _separation(encoder, cuts, embedded, speakers, features)
+        yield _agreement(embedded, wanted, variants)
+    yield _separation(embedded, speakers, variants)
 
 
 # --- models and settings --------------------------------------------------------------------------
@@ -181,6 +183,17 @@ def _variants(features: FeatureConfig) -> Iterator[tuple[str, FeatureConfig]]:
             if value != getattr(features, name):
                 said = str(value).lower() if isinstance(value, bool) else f"{value}"
                 yield f"features.{name}={said}", features.model_copy(update={name: value})
+
+
+def _embed_variants(
+    encoder: Path, cuts: Sequence[MonoCut], features: FeatureConfig | None
+) -> dict[str, Matrix]:
+    """{setting: embeddings with it}; empty where the model makes its own features."""
+    embedded = {}
+    for label, changed in _variants(features) if features else ():
+        model = _with_features(encoder, changed)
+        embedded[label] = _embed(model, [model.read(cut) for cut in cuts])
+    return embedded
 
 
 # --- checks ---------------------------------------------------------------------------------------
@@ -303,13 +316,7 @@ def _shortest(model: SpeakerModel, cuts: Sequence[MonoCut]) -> Finding:
     )
 
 
-def _agreement(
-    encoder: Path,
-    cuts: Sequence[MonoCut],
-    embedded: Matrix,
-    wanted: Matrix,
-    features: FeatureConfig | None,
-) -> Finding:
+def _agreement(embedded: Matrix, wanted: Matrix, variants: Mapping[str, Matrix]) -> Finding:
     """Whether the embeddings are the original's, and with which settings they would be."""
     check = "original"
     if embedded.shape != wanted.shape:
@@ -321,12 +328,7 @@ def _agreement(
     cosine = _agree(embedded, wanted)
     if cosine >= AGREES:
         return Finding(check, fact=f"mean cosine {cosine:.5f}")
-    best, name = cosine, ""
-    for label, changed in _variants(features) if features else ():
-        model = _with_features(encoder, changed)
-        found = _agree(_embed(model, [model.read(cut) for cut in cuts]), wanted)
-        if found > best:
-            best, name = found, label
+    best, name = _best(variants, lambda found: _agree(found, wanted), cosine)
     fault = f"mean cosine with the original {cosine:.3f}"
     if name and best >= AGREES:
         return Finding(check, fault, f"set {name}, which gives {best:.5f}")
@@ -334,6 +336,14 @@ def _agreement(
     return Finding(
         check, fault, f"no single setting of scale, mean_norm or window gives it{nearest}"
     )
+
+
+def _best(
+    variants: Mapping[str, Matrix], measure: Callable[[Matrix], float], own: float
+) -> tuple[float, str]:
+    """The highest measure of other settings, and which; `own` and "" where none is above that."""
+    measured = [(measure(found), label) for label, found in variants.items()]
+    return max([(own, ""), *measured], key=itemgetter(0))
 
 
 def _agree(a: Matrix, b: Matrix) -> float:
@@ -344,22 +354,13 @@ def _agree(a: Matrix, b: Matrix) -> float:
 
 
 def _separation(
-    encoder: Path,
-    cuts: Sequence[MonoCut],
-    embedded: Matrix,
-    speakers: Sequence[str],
-    features: FeatureConfig | None,
+    embedded: Matrix, speakers: Sequence[str], variants: Mapping[str, Matrix]
 ) -> Finding:
     """Whether other features tell the speakers apart better."""
     check = "speakers"
     own = separation(embedded, speakers)
     fact = f"cosines of one speaker and of two lie {own:.2f} standard deviations apart"
-    best, name = own, ""
-    for label, changed in _variants(features) if features else ():
-        model = _with_features(encoder, changed)
-        found = separation(_embed(model, [model.read(cut) for cut in cuts]), speakers)
-        if found > best:
-            best, name = found, label
+    best, name = _best(variants, lambda found: separation(found, speakers), own)
     if best > max(own + BETTER, USEFUL):
         return Finding(check, fact, f"set {name}, with which it is {best:.2f}")
     return Finding(check, fact=fact)

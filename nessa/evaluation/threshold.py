@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from nessa.errors import InputError
 from nessa.files import read_json, read_table
-from nessa.metrics.bootstrap import drawn_weights
+from nessa.metrics.bootstrap import Estimate, drawn_weights
 from nessa.scoring.matching import read_scores_of
 from nessa.scoring.quality import TEST_DURATION, quality_measures
 from nessa.text import percent
@@ -128,10 +128,10 @@ def carry_over(
         band = _reached_by(many, impostors, equal), _reached_by(few, impostors, equal)
     return Carried(
         threshold=carried,
-        threshold_ci=_middle(found, carried),
+        threshold_ci=Estimate(carried, np.array(found or [carried])).interval,
         far=far,
         far_new=float((impostors >= carried).mean()),
-        far_ci=_middle(rates, far),
+        far_ci=Estimate(far, np.array(rates or [far])).interval,
         miss_old=_share(~accepted[labels]),
         miss=_share(new[labels] < carried),
         unsure=band,
@@ -154,13 +154,6 @@ def _reached_by(rate: float, descending: Floats, weights: NDArray[Any]) -> float
     if above == below:  # one more would be all that are equal
         return float(np.nextafter(above, np.inf))
     return float((above + below) / 2)
-
-
-def _middle(draws: Sequence[float], value: float) -> Interval:
-    if not draws:
-        return value, value
-    low, high = np.percentile(draws, [2.5, 97.5])
-    return float(low), float(high)
 
 
 def carry_over_files(

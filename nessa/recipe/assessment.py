@@ -22,7 +22,7 @@ from nessa.recipe.backends import fit_backend
 from nessa.recipe.circumstances import write_circumstances
 from nessa.recipe.config import Recipe, ScoringConfig
 from nessa.recipe.evaluation import evaluate_systems
-from nessa.recipe.fitting import Tables, fit_to_sets, remedy
+from nessa.recipe.fitting import Tables, fit_to_sets
 from nessa.recipe.layout import aligner_dir, embeddings_dir
 from nessa.recipe.mapping import map_system
 from nessa.recipe.scoring import score_system
@@ -64,8 +64,8 @@ def prepare(tables: Tables, trials: Path | None, folder: Path, seed: int) -> Rec
     tested = set().union(*trial_speakers(given, utt2spk)) if given else set()
     others = set(utt2spk.values()) - tested
     held_out = {k: v for k, v in HELD_OUT.items() if k != "eval" or not tested}
-    with remedy("add speakers, or leave --trials out, whose speakers are held out"):
-        sets = split_speakers(others, held_out, seed, old)
+    remedy = "add speakers, or leave --trials out, whose speakers are held out"
+    sets = split_speakers(others, held_out, seed, old, remedy)
     sets["align"] = sets.pop("train")
     sets["eval"] = sorted(tested) or sets["eval"]
     recipe = _recipe(tables.names, len(sets["align"]), seed)

@@ -1,8 +1,7 @@
 """Fitting an aligner to files: the sets of a recipe, or two tables that tell the speakers."""
 
 import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -158,8 +157,9 @@ def fit_to_tables(
     shared = {key: tables.speakers[key] for key in tables.shared}
     dev = None
     if shared and (not by_speaker or _can_be_divided(tables, shared)):
-        with remedy("add speakers, or take --by-speaker where the tables share these alone"):
-            names = split_speakers(set(shared.values()), {"dev": DEV_SHARE}, seed, tables.names[0])
+        remedy = "add speakers, or take --by-speaker where the tables share these alone"
+        place = tables.names[0]
+        names = split_speakers(set(shared.values()), {"dev": DEV_SHARE}, seed, place, remedy)
         held_out = set(names["dev"])
         dev = _dev_set(tables, {k: s for k, s in shared.items() if s in held_out}, seed)
         tables = tables.of_speakers(set(tables.speakers.values()) - held_out)
@@ -184,15 +184,6 @@ def _can_be_divided(tables: Tables, shared: Mapping[str, str]) -> bool:
     return len(set(shared.values())) >= FEWEST_SHARED and all(
         count_possible_trials(shared, sessions)
     )
-
-
-@contextmanager
-def remedy(advice: str) -> Iterator[None]:
-    """Replace the advice of a refusal of `split_speakers`, which is for recipes."""
-    try:
-        yield
-    except InputError as error:
-        raise InputError(str(error).replace("change prepare.held_out", advice)) from None
 
 
 def _dev_set(tables: Tables, speakers: Mapping[str, str], seed: int) -> DevSet:

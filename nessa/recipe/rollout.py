@@ -12,14 +12,14 @@ from typing import NamedTuple
 import numpy as np
 
 from nessa.errors import InputError
-from nessa.evaluation.conditions import SINGLE, read_conditions
+from nessa.evaluation.conditions import SINGLE, Condition, read_conditions
 from nessa.files import Record, write_json
 from nessa.recipe.config import Recipe
 from nessa.recipe.layout import DEV, score_file
 from nessa.recipe.scoring import read_condition_scores
 from nessa.recipe.studies import ROLLOUT, study_digest
 from nessa.recipe.systems import NESSA, RAW, System
-from nessa.trials import join_scores, read_labeled, read_scores
+from nessa.trials import Trials, join_scores, read_labeled, read_scores
 
 USE = 0.1  # chance that a user comes on a day
 FALSE_ACCEPTS = 0.01  # on dev, of every cell
@@ -78,8 +78,9 @@ def write_rollout(recipe: Recipe, data: Path, exp: Path, output: Path) -> list[R
 
 def _strategies(recipe: Recipe, data: Path, exp: Path) -> list[Strategy]:
     old, new = recipe.update
+    dev, condition = read_labeled(data / DEV / "trials"), _single(data)
     before, aligned, after = (
-        _rates(data, exp, system)
+        _rates(exp / "scores", dev, condition, system)
         for system in (System(RAW, old, old), System(NESSA, old, new), System(RAW, new, new))
     )
     refused = Rates(1.0, 0.0)  # an old profile says nothing to the new model
@@ -93,20 +94,20 @@ def _strategies(recipe: Recipe, data: Path, exp: Path) -> list[Strategy]:
     ]
 
 
-def _rates(data: Path, exp: Path, system: System) -> Rates:
-    """Of a cell on eval, at the threshold that dev gives."""
-    path = score_file(exp / "scores", system, "trials", DEV)
-    wanted = read_labeled(data / DEV / "trials")
-    scores = join_scores(wanted, *read_scores(path))
-    impostors = np.sort(scores[~np.asarray(wanted.labels)])
-    threshold = np.quantile(impostors, 1 - FALSE_ACCEPTS)
+def _single(data: Path) -> Condition:
     for condition in read_conditions(data / "eval"):
         if condition.name == SINGLE:
-            tested = read_condition_scores(exp / "scores", system, condition)
-            labels = np.asarray(condition.trials.labels)
-            accepted = tested >= threshold
-            return Rates(float((~accepted[labels]).mean()), float(accepted[~labels].mean()))
+            return condition
     raise InputError(f"{data / 'eval'}: no trials of single utterances; add some")
+
+
+def _rates(scores_dir: Path, dev: Trials, condition: Condition, system: System) -> Rates:
+    """Of a cell on eval, at the threshold that dev gives."""
+    scores = join_scores(dev, *read_scores(score_file(scores_dir, system, "trials", DEV)))
+    threshold = np.quantile(scores[~np.asarray(dev.labels)], 1 - FALSE_ACCEPTS)
+    labels = np.asarray(condition.trials.labels)
+    accepted = read_condition_scores(scores_dir, system, condition) >= threshold
+    return Rates(float((~accepted[labels]).mean()), float(accepted[~labels].mean()))
 
 
 def _days(strategy: Strategy) -> list[Record]:
