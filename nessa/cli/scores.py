@@ -111,14 +111,14 @@ def calibrate(
     click.echo(f"{output}: {fitted}")
 
 
-@click.command(context_settings={"ignore_unknown_options": True})  # a negative number
-@click.argument("value", type=float, metavar="THRESHOLD")
+@click.command()
+@click.option("--threshold", "value", type=float, required=True, help="The threshold in use.")
 @click.option(
     "--convention",
     type=click.Choice(["cosine", "distance", "half", "score"]),
     default="cosine",
     show_default=True,
-    help="Of THRESHOLD: cosine; distance, 1 - cosine; half, (1 + cosine) / 2; another score.",
+    help="Of --threshold: cosine; distance, 1 - cosine; half, (1 + cosine) / 2; another score.",
 )
 @path_option("--trials", "Labeled trials.")
 @path_option("--old", "Scores of these trials by the system in use; higher is more alike.")
@@ -149,7 +149,7 @@ def threshold(
     With --unsure F, also the band of scores between the thresholds of F times that rate and of
     its F-th part. With --utt2dur, thirds of the test durations get thresholds of that rate, too.
 
-    Example: nessa threshold 0.7 --trials recipes/mini/data/dev/trials
+    Example: nessa threshold --threshold 0.7 --trials recipes/mini/data/dev/trials
     --old recipes/mini/exp/scores/raw/old-old/dev/trials.scores
     --new recipes/mini/exp/scores/nessa/old-new/dev/trials.scores
     --utt2spk recipes/mini/data/dev/utt2spk --output threshold.json

@@ -77,7 +77,13 @@ def reference_of(data: Path, set_name: str) -> list[MonoCut]:
 
 
 def reference_in(folder: Path) -> list[MonoCut]:
-    """Some utterances in files FOLDER/<speaker>/**/*.wav, as `nessa synth` makes them."""
+    """Some utterances in files FOLDER/<speaker>/**/*.wav, as `nessa synth` makes them.
+
+    Raises:
+        InputError: no such folder, or no two speakers with two files or more.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; name one with <speaker>/**/*.wav")
     found = [
         Utterance(
             f"{speaker.name}-{file.parent.name}-{file.stem}", speaker.name, file.parent.name, file

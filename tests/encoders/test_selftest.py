@@ -121,3 +121,4 @@ def test_files_of_ones_own_are_the_reference(tmp_path: Path, nessa: Command, dat
     (tmp_path / "empty").mkdir()
     done = nessa("check-encoder", encoder, "--audio", tmp_path / "empty")
     done.refused("empty: expected <speaker>/**/*.wav of two speakers or more")
+    nessa("check-encoder", encoder, "--audio", tmp_path / "gone").refused("gone: no such folder")

@@ -60,7 +60,7 @@ def test_the_rate_carries_over_to_other_speakers(
     given = BACK[convention](score)
     output = tmp_path / "threshold.json"
     more = "--convention", convention, "--draws", 200, "--output", output
-    done = nessa("threshold", given, *files, *more)
+    done = nessa("threshold", "--threshold", given, *files, *more)
     assert done.status == 0, done
     found = read_json(output)
     assert found["threshold_ci"][0] <= found["threshold"] <= found["threshold_ci"][1]
@@ -115,7 +115,7 @@ def test_classes_of_duration_have_the_same_rate(
     tmp_path: Path, nessa: Command, files: list[object]
 ) -> None:
     more = "--utt2dur", tmp_path / "utt2dur", "--draws", 20, "--output", tmp_path / "out.json"
-    assert nessa("threshold", 0.25, *files, *more).status == 0
+    assert nessa("threshold", "--threshold", 0.25, *files, *more).status == 0
     found = read_json(tmp_path / "out.json")
     trials, _, _, new = drawn(1)
     seconds = np.array([1 + int(name[-1]) for name in trials.test])
@@ -140,5 +140,5 @@ def test_classes_of_duration_have_the_same_rate(
 def test_what_tells_no_rate_is_refused(
     nessa: Command, files: list[object], threshold: float, convention: str, said: str
 ) -> None:
-    words = "threshold", threshold, "--convention", convention, *files, "--draws", 5
+    words = "threshold", "--threshold", threshold, "--convention", convention, *files, "--draws", 5
     nessa(*words).refused(said)
