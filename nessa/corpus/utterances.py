@@ -3,9 +3,8 @@
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -113,17 +112,16 @@ def _cuts_by_header(
     utterances: Iterable[Utterance], skipped: dict[str, str] | None, nj: int
 ) -> Iterator[MonoCut]:
     last: Utterance | None = None
-    with closing(with_results(_read_header, utterances, nj)) as headers:
-        for utterance, header in headers:
-            _check_id(utterance, last)
-            last = utterance
-            if isinstance(header, AudioHeader):
-                recording = _recording(utterance.id, utterance.path.absolute(), header)
-                yield make_cut(recording, _supervision(utterance, recording.duration))
-            elif skipped is None:
-                raise InputError(f"{header} (utterance {utterance.id!r}), or use --skip-bad")
-            else:
-                skipped[utterance.id] = header
+    for utterance, header in with_results(_read_header, utterances, nj):
+        _check_id(utterance, last)
+        last = utterance
+        if isinstance(header, AudioHeader):
+            recording = _recording(utterance.id, utterance.path.absolute(), header)
+            yield make_cut(recording, _supervision(utterance, recording.duration))
+        elif skipped is None:
+            raise InputError(f"{header} (utterance {utterance.id!r}), or use --skip-bad")
+        else:
+            skipped[utterance.id] = header
 
 
 def _read_header(utterance: Utterance) -> AudioHeader | str:
@@ -149,14 +147,13 @@ def usable_cuts(
     Raises:
         InputError: a cut is refused.
     """
-    with closing(with_results(find_problem, cuts, nj, DECODED_PER_JOB)) as found:
-        for cut, problem in found:
-            if problem is None:
-                yield cut
-            elif skipped is None:
-                raise InputError(f"{problem}, or use --skip-bad")
-            else:
-                skipped[cut.id] = problem
+    for cut, problem in with_results(find_problem, cuts, nj, DECODED_PER_JOB):
+        if problem is None:
+            yield cut
+        elif skipped is None:
+            raise InputError(f"{problem}, or use --skip-bad")
+        else:
+            skipped[cut.id] = problem
 
 
 def find_problem(cut: MonoCut) -> str | None:
@@ -175,11 +172,8 @@ def find_problem(cut: MonoCut) -> str | None:
 
 def with_results(
     function: Callable[[T], R], items: Iterable[T], nj: int, items_per_job: int = ITEMS_PER_JOB
-) -> Generator[tuple[T, R], None, None]:
+) -> Iterator[tuple[T, R]]:
     """Each item with the function's result, in order, computed by several processes.
-
-    Close it where it is not read to its end: processes that live until Python ends may make its
-    end a traceback.
 
     Memory: some `2 * nj * items_per_job` items and results.
     """
@@ -199,7 +193,9 @@ def with_results(
             for done, job in jobs:
                 yield from zip(done, job.result(), strict=True)
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)  # where one is refused, so is all
+            # Where one is refused, so is all. Waits: a pool that is left to itself while Python
+            # ends may end it with a traceback.
+            pool.shutdown(cancel_futures=True)
 
 
 def _apply(function: Callable[[T], R], items: list[T]) -> list[R]:
