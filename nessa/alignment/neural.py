@@ -31,6 +31,7 @@ from itertools import chain
 from typing import Any, ClassVar, Self
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from pydantic import ValidationError
 from torch import nn
@@ -115,6 +116,7 @@ class NeuralAligner(NetworkAligner):
             raise InputError("; ".join(explain(error, NeuralConfig))) from None
         self.hidden_dim = self.config.hidden_dim
         self._frozen: Side | None = None
+        self._recordings: npt.NDArray[np.int64] | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -149,7 +151,7 @@ class NeuralAligner(NetworkAligner):
             raise InputError(f"freeze={freeze!r}: nothing is fitted yet; load an aligner first")
         if freeze is not None:
             self.check_stamp(freeze, table.stamps[SIDES.index(freeze)])
-        self._frozen = freeze
+        self._frozen, self._recordings = freeze, table.recordings
         return super().fit_table(table, dev)
 
     def _fit(self, enroll: Rows, runtime: Rows, labels: Labels, dev: DevSet | None) -> None:
@@ -160,7 +162,9 @@ class NeuralAligner(NetworkAligner):
         start = copy.deepcopy(trained)
         views = enroll, runtime
         teacher = self._teacher(views, labels, dev)
-        training = Training(self.config, trained, views, labels, self.seed, teacher)
+        training = Training(
+            self.config, trained, views, labels, self.seed, self._recordings, teacher
+        )
         steps, interval = self.config.steps, self.config.evaluate_every
         kept = self.train_modules(trained, training.step, steps, interval, dev)
         if dev is not None and kept and not self._improves_on(start, dev):

@@ -1,11 +1,13 @@
 """The align set as aligners are fitted to it: two views of the same utterances, and who speaks."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, zip_longest
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from nessa.alignment.domains import Domains
 from nessa.alignment.views import Labels, Matrix, Rows
@@ -17,6 +19,7 @@ from nessa.kaldi.lazy import NotStorableError, StoredVectors
 from nessa.kaldi.scp import stream_scp
 from nessa.kaldi.stamps import ModelStamp, read_stamp
 
+log = logging.getLogger(__name__)
 MEMORY_SHARE = 0.5  # of what is available; a larger table stays in its files
 
 
@@ -30,6 +33,8 @@ class AlignTable:
         stamps: of the two models, None where unknown.
         utterances: gives their ids, in order.
         domains: of each; None where none is known.
+        recordings: numbers of the utterances of the two views, (N, 2), where the rows of some
+            share one; None: row n is of utterance n in both.
     """
 
     enroll: Rows
@@ -38,6 +43,7 @@ class AlignTable:
     stamps: tuple[ModelStamp | None, ModelStamp | None]
     utterances: Callable[[], Iterable[str]]
     domains: Domains | None = None
+    recordings: npt.NDArray[np.int64] | None = None
 
     @classmethod
     def of(
@@ -71,34 +77,50 @@ class AlignTable:
     def by_speaker(
         cls, enroll: Embeddings, runtime: Embeddings, speakers: Mapping[str, str]
     ) -> "AlignTable":
-        """Of views that share speakers, whatever their utterances; each utterance is used once.
+        """Of views that share speakers, whatever their utterances.
 
-        Utterances that both have are pairs. The others of a speaker are paired in their order, as
-        many as both have; those left over, and speakers that only one has, are left out.
+        Utterances that both have are pairs. Those of a speaker that only one has are paired with
+        those that only the other has, in their order; those left over, such as stored profiles
+        whose audio is gone, beside another utterance of the speaker, each of them once more in
+        turn. Speakers of whom one view has fewer than two utterances are left out, for an
+        utterance is never compared with itself.
 
         Args:
             enroll, runtime: embeddings.
             speakers: utterance -> speaker, of both.
 
         Raises:
-            InputError: an utterance without a speaker, or fewer than two shared speakers.
+            InputError: an utterance without a speaker, or fewer than two speakers of whom both
+                have two utterances.
         """
-        shared = set(enroll.keys) & set(runtime.keys)
-        keys: tuple[list[str], list[str]] = ([], [])
-        lonely = [_alone(view, shared, speakers) for view in (enroll, runtime)]
-        for speaker in lonely[0].keys() & lonely[1].keys():
-            for first, second in zip(lonely[0][speaker], lonely[1][speaker], strict=False):
-                keys[0].append(first)
-                keys[1].append(second)
-        pairs = sorted([*zip(*keys, strict=True), *((key, key) for key in shared)])
-        names = {speakers[key] for key, _ in pairs}
-        if len(names) < 2:
-            raise InputError(f"the two models' align sets share {len(names)} speakers; give more")
-        views = [
-            view.select([pair[n] for pair in pairs]) for n, view in enumerate((enroll, runtime))
-        ]
-        renamed = Embeddings(views[0].keys, views[1].matrix, stamp=runtime.stamp)
-        return cls.of(views[0], renamed, speakers)
+        x, y = (_by_speaker(view, speakers) for view in (enroll, runtime))
+        shared = sorted(x.keys() & y.keys())
+        pairs = {
+            speaker: _pairs(x[speaker], y[speaker])
+            for speaker in shared
+            if min(len(x[speaker]), len(y[speaker])) >= 2
+        }
+        if len(pairs) < 2:
+            raise InputError(
+                f"the two models share {len(shared)} speakers, of whom {len(pairs)} have two "
+                "utterances or profiles by each; give more"
+            )
+        if lonely := len(shared) - len(pairs):
+            log.warning(
+                "%d of %d shared speakers are left out: one of the models has a single utterance "
+                "or profile of them", lonely, len(shared),
+            )  # fmt: skip
+        names, own, other = zip(*(pair for found in pairs.values() for pair in found), strict=True)
+        codes = {key: code for code, key in enumerate(dict.fromkeys([*own, *other]))}
+        recordings = np.array([[codes[key] for key in side] for side in (own, other)]).T
+        return cls(
+            enroll.matrix[enroll.rows(own)],
+            runtime.matrix[runtime.rows(other)],
+            _numbered(speakers[name] for name in names),
+            (enroll.stamp, runtime.stamp),
+            lambda: names,
+            recordings=recordings,
+        )
 
     @classmethod
     def open(cls, enroll: Path, runtime: Path, data: Path) -> "AlignTable":
@@ -150,14 +172,28 @@ class AlignTable:
         return enroll, runtime
 
 
-def _alone(view: Embeddings, shared: Set[str], speakers: Mapping[str, str]) -> dict[str, list[str]]:
-    """{speaker: utterances} of those that the other view lacks."""
+def _by_speaker(view: Embeddings, speakers: Mapping[str, str]) -> dict[str, list[str]]:
+    """{speaker: utterances of a view}."""
     _check_speakers(view.keys, speakers)
     found: dict[str, list[str]] = {}
     for key in view.keys:
-        if key not in shared:
-            found.setdefault(speakers[key], []).append(key)
+        found.setdefault(speakers[key], []).append(key)
     return found
+
+
+def _pairs(x: Sequence[str], y: Sequence[str]) -> list[tuple[str, str, str]]:
+    """(name, x's utterance, y's utterance) of a speaker's rows; see `AlignTable.by_speaker`."""
+    both = set(x) & set(y)
+    shared = [key for key in x if key in both]
+    alone = [[key for key in own if key not in both] for own in (x, y)]
+    pairs = [(key, key) for key in shared] + list(zip(*alone, strict=False))
+    met = len(pairs)
+    rows = [(first, first, second) for first, second in pairs]
+    for place, own in enumerate(alone):
+        for n, key in enumerate(own[met - len(shared) :]):
+            first, second = pairs[n % met]
+            rows.append((key, key, second) if place == 0 else (key, first, key))
+    return rows
 
 
 def _check_speakers(keys: Sequence[str], speakers: Mapping[str, str]) -> None:

@@ -18,6 +18,8 @@ INITIAL_SCALE = 15.0  # of the cosines in the loss; learned
 START_RATE = 0.1
 STARTED = ("linear.weight", "quadratic")
 Gather = Callable[[npt.NDArray[np.int64]], Tensor]  # rows (K,) -> their vectors (K, D)
+Drawn = npt.NDArray[np.int64]  # row numbers
+TRIES = 5  # to draw rows of a speaker that share no recording
 TEMPERATURE = 2.0  # of the scores by which a teacher is imitated
 
 
@@ -42,6 +44,7 @@ class Training:
         views: of the align set, (N, Dx), (N, Dy).
         labels: speaker of each row.
         seed: of the batches.
+        recordings: of the rows; see `AlignTable`.
         teacher: None where there is nothing to learn from.
     """
 
@@ -52,8 +55,10 @@ class Training:
         views: tuple[Rows, Rows],
         labels: Labels,
         seed: int,
+        recordings: npt.NDArray[np.int64] | None = None,
         teacher: Teacher | None = None,
     ) -> None:
+        self.recordings = recordings
         self.config, self.teacher = config, teacher
         if teacher is not None:
             for module in teacher.modules.values():
@@ -83,31 +88,47 @@ class Training:
         config = self.config
         for group in self.optimizer.param_groups:
             group["lr"] = group["rate"] * learning_rate(step, config.steps, config.learning_rate)
-        rows = self.speakers.draw(
-            config.speakers_per_batch, config.utterances_per_speaker, self.rng
-        )  # (P, K)
         for module, _ in self.sides:
             # A frozen network is trained against as it will be used: without dropout.
             module.train(any(weight.requires_grad for weight in module.parameters()))
-        loss = self._loss(rows)
+        loss = self._loss(*self._draw())
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
         return loss.item()
 
-    def _loss(self, rows: npt.NDArray[np.int64]) -> Tensor:
-        """Profiles of one side against utterances of the other; `rows` (P, K)."""
+    def _draw(self) -> tuple[Drawn, Drawn]:
+        """Rows of a batch's profiles (P, S) and of the utterances that they meet (P, R)."""
+        config = self.config
+        speakers = self.speakers.choose(config.speakers_per_batch, self.rng)
+        rows = self.speakers.draw(speakers, config.utterances_per_speaker, self.rng)
         size = profile_size(rows.shape[1], self.rng)
+        if self.recordings is not None:
+            rows = self._kept_apart(rows, speakers, size)
+        return rows[:, :size], rows[:, size:]
+
+    def _kept_apart(self, rows: Drawn, speakers: Drawn, size: int) -> Drawn:
+        """The same without recordings on both sides: some rows drawn again, or left out."""
+        assert self.recordings is not None
+        meet = _meet(self.recordings[rows], size)
+        for _ in range(TRIES):
+            if not meet.any():
+                break
+            rows[meet] = self.speakers.draw(speakers[meet], rows.shape[1], self.rng)
+            meet = _meet(self.recordings[rows], size)
+        return rows[~meet]
+
+    def _loss(self, enrolled: Drawn, tested: Drawn) -> Tensor:
+        """Profiles (P, S) of one side against utterances (P, R) of the other."""
         order = self.rng.integers(2)
-        parts = rows[:, :size], rows[:, size:]
-        scores = _scores(self.sides[order], self.sides[1 - order], *parts)
+        scores = _scores(self.sides[order], self.sides[1 - order], enrolled, tested)
         similarity = self.log_scale.exp() * scores
-        loss = supervised_contrastive(similarity.unflatten(1, (len(rows), -1)))
+        loss = supervised_contrastive(similarity.unflatten(1, (len(enrolled), -1)))
         if self.teacher is not None:
             _, view = self.sides[self.teacher.place]
             with torch.no_grad():
                 f, g = ((self.teacher.modules[side], view) for side in SIDES)
-                taught = _scores(f, g, *parts)
+                taught = _scores(f, g, enrolled, tested)
             loss = loss + self.config.distillation * distillation(similarity, taught)
         return loss
 
@@ -115,8 +136,8 @@ class Training:
 def _scores(
     enroll: tuple[nn.Module, Gather],
     runtime: tuple[nn.Module, Gather],
-    enrolled: npt.NDArray[np.int64],
-    tested: npt.NDArray[np.int64],
+    enrolled: Drawn,
+    tested: Drawn,
 ) -> Tensor:
     """Scores of profiles of some rows (P, K) with utterances (P, R), each (P, P * R)."""
     (f, x), (g, y) = enroll, runtime
@@ -124,6 +145,12 @@ def _scores(
     profiles, u = f.statistics(means)  # (P, D), (P,)
     tests, v = g.statistics(y(tested.ravel()))  # (P * R, D), (P * R,)
     return profiles @ tests.T + u[:, None] + v  # (5)
+
+
+def _meet(recordings: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.bool_]:
+    """Whose profile of the first `size` rows has an utterance of the others, (P, K, 2) -> (P,)."""
+    profile, others = (part.reshape(len(part), -1) for part in np.split(recordings, [size], axis=1))
+    return (profile[:, :, None] == others[:, None, :]).any(axis=(1, 2))
 
 
 def _gathering(view: Rows) -> Gather:
@@ -153,11 +180,12 @@ class SpeakerBatches:
         self._starts = np.cumsum(self._counts) - self._counts
         self._usable = np.flatnonzero(self._counts >= 2)  # one utterance cannot be on both sides
 
-    def draw(
-        self, speakers: int, utterances: int, rng: np.random.Generator
-    ) -> npt.NDArray[np.int64]:
+    def choose(self, count: int, rng: np.random.Generator) -> Drawn:
+        """So many speakers of two utterances or more, or all."""
+        return rng.choice(self._usable, min(count, len(self._usable)), replace=False)
+
+    def draw(self, chosen: Drawn, utterances: int, rng: np.random.Generator) -> Drawn:
         """Rows of P speakers x K utterances, none twice; K at most the fewest that one has."""
-        chosen = rng.choice(self._usable, min(speakers, len(self._usable)), replace=False)
         counts = self._counts[chosen]
         k = min(utterances, counts.min())
         positions = np.empty((len(chosen), k), np.int64)

@@ -118,7 +118,7 @@ def test_batches_never_repeat_an_utterance_and_keep_to_one_speaker_a_row() -> No
     batches, rng = SpeakerBatches(labels), np.random.default_rng(1)
     seen = set()
     for _ in range(50):
-        rows = batches.draw(3, 4, rng)
+        rows = batches.draw(batches.choose(3, rng), 4, rng)
         assert rows.shape[0] == 3 and rows.shape[1] >= 3
         assert len(np.unique(rows)) == rows.size
         assert (labels[rows] == labels[rows[:, :1]]).all()
@@ -135,7 +135,7 @@ def test_every_group_of_a_speakers_utterances_is_drawn_as_often(k: int) -> None:
     batches, rng = SpeakerBatches(labels), np.random.default_rng(1)
     drawn: dict[tuple[int, ...], int] = {}
     for _ in range(3000):
-        for row in batches.draw(2, k, rng).tolist():
+        for row in batches.draw(batches.choose(2, rng), k, rng).tolist():
             drawn[tuple(row)] = drawn.get(tuple(row), 0) + 1
     ordered = math.perm(5, k)  # the order counts as well: the first ones become the profile
     assert len(drawn) == 2 * ordered

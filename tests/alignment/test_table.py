@@ -180,17 +180,40 @@ def test_without_shared_utterances_nessa_is_nearly_as_good() -> None:
 
 def test_shared_utterances_stay_pairs_and_lonely_speakers_are_left_out() -> None:
     x, y, speakers = two_views(6, 3)
-    first, last = speakers[x.keys[0]], speakers[x.keys[-1]]
+    last, alone = speakers[x.keys[-1]], x.keys[1]
     y = y.select([key for key in y.keys if speakers[key] != last])
-    x = x.select([key for key in x.keys if key != x.keys[1]])  # of the first, one for each view
+    x = x.select([key for key in x.keys if key != alone])
     found = AlignTable.by_speaker(x, y, speakers)
     assert found.labels.max() == 4  # without the last speaker
-    pairs = dict(zip(x.keys, x.matrix, strict=True)), dict(zip(y.keys, y.matrix, strict=True))
-    keys = list(found.utterances())
-    for key, a, b in zip(keys, found.enroll, found.runtime, strict=True):
-        np.testing.assert_array_equal(a, pairs[0][key])
-        np.testing.assert_array_equal(b, pairs[1][key])
-    assert first in {speakers[key] for key in keys}
+    rows = zip(found.utterances(), found.enroll, found.runtime, strict=True)
+    for (key, a, b), recordings in zip(rows, found.recordings, strict=True):
+        np.testing.assert_array_equal(b, y.matrix[y.rows([key])[0]])
+        partner = next(other for other in x.keys if speakers[other] == speakers[key])
+        np.testing.assert_array_equal(a, x.matrix[x.rows([partner if key == alone else key])[0]])
+        assert (recordings[0] != recordings[1]) == (key == alone)
+    assert set(found.utterances()) == set(y.keys)
+
+
+def test_profiles_whose_audio_is_gone_take_part() -> None:
+    """Each of one view alone; every live utterance is of both models."""
+    x, y, speakers = two_views(20, 3)
+    names = sorted({*speakers.values()})
+    profiles = Embeddings([f"{name}-profile" for name in names], x.matrix[: len(names)])
+    stored = Embeddings([*profiles.keys, *x.keys], np.concatenate([profiles.matrix, x.matrix]))
+    speakers = speakers | {f"{name}-profile": name for name in names}
+    found = AlignTable.by_speaker(stored, y, speakers)
+    assert len(found.labels) == len(stored) and set(found.utterances()) == set(stored.keys)
+    assert (np.bincount(found.labels) == 4).all()
+    # A batch has no utterance in a profile and among those that the profile meets.
+    nessa = NeuralAligner(**SETTINGS | {"steps": 5}).fit_table(found)
+    assert nessa.fitting["step"] == 5
+
+
+def test_a_speaker_of_one_profile_and_no_more_teaches_nothing() -> None:
+    x, y, speakers = two_views(6, 3)
+    one = x.select(x.keys[::3])
+    with pytest.raises(InputError, match="share 6 speakers, of whom 0 have two utterances"):
+        AlignTable.by_speaker(one, y, speakers)
 
 
 def test_without_a_shared_speaker_there_is_nothing_to_fit() -> None:
