@@ -47,6 +47,9 @@ export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 # Jobs print into files and pipes; what they say should be there when they are killed.
 export PYTHONUNBUFFERED=1
 
+# What jobs take long to import.
+readonly libraries='nessa.encoders.extraction nessa.recipe.fitting nessa.recipe.aligners
+  nessa.recipe.mapping nessa.recipe.scoring nessa.recipe.backends nessa.alignment.neural'
 corpora=(voxceleb1 voxceleb2 musan rirs librispeech voices)
 stage_list=$root/nessa/recipe/stages.txt # a line each; their numbers are their places
 mapfile -t stages <"$stage_list"
@@ -205,13 +208,15 @@ processes_of_a_job() {
 
 # run_jobs LOG JOBS COMMAND...: the command for each job, its log in exp/log/<stage>/LOG.log.
 run_jobs() {
-  local log_name=$1 jobs=$2
+  local log_name=$1 jobs=$2 preload=()
   shift 2
   if [[ -z $jobs ]]; then
     log "the recipe asks for none; nothing to do"
     return
   fi
-  launch --log "$exp/log/$name/$log_name.log" --jobs "$jobs" -- "$@"
+  # Trainings of encoders may start CUDA and processes of their own, which forks cannot.
+  [[ $name == encoders ]] || preload=(--preload "$libraries")
+  launch --log "$exp/log/$name/$log_name.log" --jobs "$jobs" "${preload[@]}" -- "$@"
 }
 
 # run_one COMMAND...: a single job, named after its program or subcommand, seen on the screen.

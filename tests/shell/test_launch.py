@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -188,3 +189,89 @@ def test_a_kill_of_the_process_group_reaches_the_jobs(tmp_path):
     os.killpg(launcher.pid, signal.SIGKILL)
     launcher.wait()
     wait_for(lambda: not is_alive(int(file.read_text())))
+
+
+@pytest.fixture
+def preloading(launch, tmp_path):
+    """Runs the module `job` in forks of a Python that has imported `slow`."""
+    (tmp_path / "slow.py").write_text(
+        "import pathlib\nwith open('imports', 'a') as file: print('once', file=file)\n"
+    )
+
+    def run(jobs: str, *arguments: str, program: str, modules: str = "slow", nj: int = 2):
+        (tmp_path / "job.py").write_text(program)
+        options = ("--nj", str(nj), "--preload", modules)
+        return launch(jobs, sys.executable, "-m", "job", *arguments, options=options)
+
+    return run
+
+
+def test_jobs_that_are_forks_see_what_jobs_see(preloading, launch, tmp_path, monkeypatch):
+    program = """
+import os, slow, sys
+print(__name__, sys.argv[1:], os.getcwd(), os.environ["COLOR"], sys.stdin.read(), flush=True)
+print("err", file=sys.stderr)
+os.system("echo child")
+sys.exit(int(sys.argv[2]))
+"""
+    monkeypatch.setenv("COLOR", "red")
+    assert preloading("a:0 b:2 c:0", "{1}", "{2}", "x y", program=program).returncode == 2
+    assert (tmp_path / "imports").read_text() == "once\n"
+    forked = {job: (tmp_path / f"log/{job}.log").read_text().splitlines() for job in "abc"}
+    launch("a:0 b:2 c:0", sys.executable, "-m", "job", "{1}", "{2}", "x y")
+    for job, lines in forked.items():
+        alone = (tmp_path / f"log/{job}.log").read_text().splitlines()
+        assert lines[0] == alone[0] and lines[2:-1] == alone[2:-1]
+        assert lines[-1].startswith(f"# exit code {2 if job == 'b' else 0} after")
+
+
+def test_a_fork_that_fails_or_is_killed_says_so(preloading, tmp_path):
+    program = """
+import os, sys
+if sys.argv[1] == "raises": raise ValueError("a reason")
+os.kill(os.getpid(), 9)
+"""
+    assert preloading("raises dies", "{1}", program=program).returncode == 1
+    raised = (tmp_path / "log/raises.log").read_text()
+    assert raised.splitlines()[-2] == "ValueError: a reason"
+    assert "# exit code 1 after" in raised
+    assert "# exit code 137 after" in (tmp_path / "log/dies.log").read_text()
+
+
+def test_without_the_modules_jobs_run_by_themselves(preloading, tmp_path):
+    done = preloading("a b", "{1}", program="import sys; print(*sys.argv[1:])", modules="missing")
+    assert done.returncode == 0 and "No module named 'missing'" in done.stderr
+    assert "\na\n" in (tmp_path / "log/a.log").read_text()
+
+
+def test_forks_are_stopped_with_the_launcher(tmp_path):
+    (tmp_path / "job.py").write_text(
+        "import os, sys, time\nopen(sys.argv[1], 'w').write(str(os.getpid()))\ntime.sleep(60)\n"
+    )
+    command = [LAUNCH, "--log", "log/{1}.log", "--jobs", "a b", "--nj", "2", "--preload", "json"]
+    process = subprocess.Popen(
+        [*command, "--", sys.executable, "-m", "job", "{1}"],
+        cwd=tmp_path, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    pids = [tmp_path / "a", tmp_path / "b"]
+    wait_for(lambda: all(path.exists() and path.read_text() for path in pids))
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 143 and "stopped, with all jobs" in errors
+    assert not any(is_alive(int(path.read_text())) for path in pids)
+    assert "Traceback" not in errors
+
+
+def test_the_server_ends_when_the_launcher_is_killed(tmp_path):
+    (tmp_path / "job.py").write_text(
+        "import os, sys, time\nopen(sys.argv[1], 'w').write(str(os.getppid()))\ntime.sleep(2)\n"
+    )
+    command = [LAUNCH, "--log", "log/{1}.log", "--jobs", "a b", "--nj", "2", "--preload", "json"]
+    process = subprocess.Popen([*command, "--", sys.executable, "-m", "job", "{1}"], cwd=tmp_path)
+    wait_for(lambda: (tmp_path / "a").exists() and (tmp_path / "a").read_text())
+    watcher = int((tmp_path / "a").read_text())
+    server = int(Path(f"/proc/{watcher}/stat").read_text().rpartition(")")[2].split()[1])
+    assert is_alive(server)
+    process.kill()
+    process.wait()
+    wait_for(lambda: not is_alive(server))

@@ -1,0 +1,119 @@
+"""Run `python -m MODULE ARGUMENT ...` in forks of one Python, which has imported what takes long.
+
+    preload.py serve SOCKET MODULE ...         import the modules; then fork for each that asks
+    preload.py run SOCKET MODULE ARGUMENT ...  run a module there, as if it were run here
+
+`run` passes on its arguments, environment, folder, stdin, stdout and stderr, and exits as the
+module does. Where there is no server, it runs the module itself. `serve` ends with the process that
+started it.
+"""
+
+import json
+import os
+import socket
+import sys
+import time
+from contextlib import suppress
+
+LOOK = 0.5  # seconds between two looks at whether the parent is still there
+RETRY, TRIES = (
+    0.05,
+    200,
+)  # seconds between two tries to reach a server that starts, and their number
+STREAMS = (0, 1, 2)
+STARTED = b"s"  # the server's first answer; an exit status follows
+KILLED = 137  # where none does, the fork was killed with what watched it
+
+
+def serve(path: str, modules: list[str]) -> None:
+    """Import the modules, then fork for each job until the parent is gone."""
+    import gc
+    import signal
+    from importlib import import_module
+
+    parent = os.getppid()
+    sys.path[0] = os.getcwd()  # as `python -m` does
+    server = socket.socket(socket.AF_UNIX)
+    _in_folder_of(path, server.bind)
+    server.listen(64)  # jobs wait while modules are imported
+    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # another look at a GPU bars it from forks
+    for module in modules:
+        import_module(module)
+    gc.freeze()  # what is here stays shared with the forks
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # those that end leave no zombies
+    server.settimeout(LOOK)
+    while os.getppid() == parent:
+        try:
+            connection, _ = server.accept()
+        except TimeoutError:
+            continue
+        if os.fork() == 0:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            server.close()
+            connection.setblocking(True)
+            _attend(connection)
+        connection.close()
+
+
+def _attend(connection: socket.socket) -> None:
+    """In a process of its own: run one job in a fork, and tell its exit status."""
+    import runpy
+
+    _, streams, _, _ = socket.recv_fds(connection, 1, len(STREAMS))
+    with connection.makefile("rb") as file:
+        job = json.load(file)
+    connection.send(STARTED)
+    process = os.fork()
+    if process:
+        status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+        connection.send(bytes([status if status >= 0 else 128 - status]))
+        os._exit(0)
+    connection.close()
+    for stream, given in zip(STREAMS, streams, strict=True):
+        os.dup2(given, stream)
+        os.close(given)
+    os.chdir(job["folder"])
+    os.environ.clear()
+    os.environ.update(job["environment"])
+    module, *arguments = job["command"]
+    sys.argv = [module, *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    sys.exit()
+
+
+def run(path: str, command: list[str]) -> None:
+    """Run a module in a fork of the server, or, where there is none, in this process's place."""
+    job = {"command": command, "folder": os.getcwd(), "environment": dict(os.environ)}
+    with suppress(OSError), _connect(path) as connection:
+        socket.send_fds(connection, [b"j"], STREAMS)
+        connection.sendall(json.dumps(job).encode())
+        connection.shutdown(socket.SHUT_WR)
+        if connection.recv(1) == STARTED:
+            status = connection.recv(1)
+            os._exit(status[0] if status else KILLED)
+    os.execv(sys.executable, [sys.executable, "-m", *command])
+
+
+def _connect(path: str) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX)
+    for _ in range(TRIES):
+        with suppress(FileNotFoundError, ConnectionRefusedError):
+            _in_folder_of(path, connection.connect)
+            break
+        time.sleep(RETRY)
+    return connection
+
+
+def _in_folder_of(path, call):  # type: ignore[no-untyped-def]
+    """Call with the name alone: the path of a socket has 107 bytes at most."""
+    folder = os.getcwd()
+    os.chdir(os.path.dirname(path))
+    try:
+        call(os.path.basename(path))
+    finally:
+        os.chdir(folder)
+
+
+if __name__ == "__main__":
+    task, socket_path, *words = sys.argv[1:]
+    {"serve": serve, "run": run}[task](socket_path, words)
