@@ -40,9 +40,12 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source "$root/utils/log.sh"
 source "$root/utils/parse_options.sh"
 source "$root/utils/setup.sh"
+source "$root/utils/instructions.sh"
 
-# Sums of floating-point numbers depend on how many threads share them; with one thread per job
-# the results have the same bytes whatever --nj and the machine.
+# Sums of floating-point numbers depend on how many threads share them, and on the processor's
+# instructions. With one thread per job, and AVX2 wherever it is, results do not depend on --nj nor
+# on the machine.
+pin_instructions
 export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 # Jobs print into files and pipes; what they say should be there when they are killed.
 export PYTHONUNBUFFERED=1
