@@ -117,6 +117,7 @@ stage_extract() {
   for part in ${plan[extract_sets]}; do sets+=(--set "$part"); done
   local extract=("${nessa[@]}" extract --encoder "$exp/encoders/{1}" --data "$data" "${sets[@]}"
     --shards "${plan[shards]}" --output "$exp/embeddings/{1}")
+  run_one "${nessa[@]}" recipe try-encoders "${of_recipe[@]}"
   run_jobs '{1}.{2}' "$(each_shard_of "${plan[models]}")" "${extract[@]}" --shard '{2}' "${skip[@]}"
   if ((${#skip[@]})); then # what one model skips, all systems do without
     for part in ${plan[models]}; do skip_alike+=(--beside "$exp/embeddings/$part"); done

@@ -51,7 +51,7 @@ else:
 """
 
 CHAIN = ["local/mini.py", "local/voxceleb.py", "prepare", "train", "train"]
-CHAIN += ["extract"] * 6 + ["fit-backend"] + ["score"] * 2 + ["evaluate"]
+CHAIN += ["try-encoders"] + ["extract"] * 6 + ["fit-backend"] + ["score"] * 2 + ["evaluate"]
 LATE = ["align", "map", "score", "evaluate", "identify", "report", "export"]  # align and on
 CHAIN += LATE
 
@@ -146,6 +146,7 @@ def test_every_stage_logs_into_its_folder(finished):
         "prepare/prepare.log",
         "encoders/old.log",
         "encoders/new.log",
+        "extract/try-encoders.log",
         *(f"extract/{model}.{job}.log" for model in ("old", "new") for job in (1, 2, "merge")),
         "symmetric/fit.old.log",
         "symmetric/evaluate.log",
