@@ -39,7 +39,8 @@ def export(
     from nessa.encoders.models import load_model
     from nessa.encoders.trained import TrainedModel
     from nessa.evaluation.threshold import threshold_facts
-    from nessa.production import export_aligner, export_encoder
+    from nessa.production.export_aligner import export_aligner
+    from nessa.production.export_encoder import export_encoder
     from nessa.scoring.calibration import read_calibration
 
     facts = {"license": license, "training_data": training_data}

@@ -128,7 +128,7 @@ def test_the_exported_network_takes_every_scale(
     aligner: ProcrustesAligner, tmp_path: Path, scale: float
 ) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
-    from nessa.production import export_aligner
+    from nessa.production.export_aligner import export_aligner
 
     export_aligner(aligner, tmp_path)
     session = onnxruntime.InferenceSession(str(tmp_path / "enroll.onnx"))

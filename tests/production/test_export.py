@@ -12,13 +12,13 @@ import onnx
 import onnxruntime
 import pytest
 
-import nessa.production
+import nessa.production.onnx
 from nessa.alignment import ALIGNERS, Aligner
 from nessa.alignment.views import SIDES, Labels, Matrix, Side
 from nessa.errors import InputError
 from nessa.kaldi.embeddings import Embeddings
 from nessa.kaldi.stamps import ModelStamp
-from nessa.production import export_aligner
+from nessa.production.export_aligner import export_aligner
 from nessa.scoring.calibration import Calibration
 from tests.aligners import small
 from tests.conftest import ROOT, Command
