@@ -804,18 +804,21 @@ def fuzz(name: str, count: int, seed: int) -> dict[str, Any]:
 
 def serve() -> None:
     """Answer the lines of stdin one by one; a process that dies answers how it ended."""
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # onnxruntime prints what it thinks
     for line in sys.stdin:
         name, count, seed = line.split()
         child = os.fork()
         if child == 0:
             try:
-                print(json.dumps(fuzz(name, int(count), int(seed))), flush=True)
+                print(json.dumps(fuzz(name, int(count), int(seed))), file=answers, flush=True)
             except BaseException:
                 traceback.print_exc()
                 os._exit(1)
             os._exit(0)
         if status := os.waitpid(child, 0)[1]:
-            print(json.dumps({"exit": os.waitstatus_to_exitcode(status)}), flush=True)
+            answer = {"exit": os.waitstatus_to_exitcode(status)}
+            print(json.dumps(answer), file=answers, flush=True)
 
 
 if __name__ == "__main__":
