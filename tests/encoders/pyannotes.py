@@ -16,7 +16,7 @@ def skip_without_pyannote() -> None:
         pytest.skip(f"{error}")
 
 
-def save_checkpoint(folder: Path, kind: str, seed: int = 1) -> Path:
+def save_checkpoint(folder: Path, kind: str, seed: int = 1, **settings: int) -> Path:
     """Save a model of a class of pyannote.audio, as its own conversion of WeSpeaker's does."""
     import lightning
     from pyannote.audio.core.task import Problem, Resolution, Specifications
@@ -33,7 +33,7 @@ def save_checkpoint(folder: Path, kind: str, seed: int = 1) -> Path:
         )
         model.build()
     else:
-        model = getattr(embedding, kind)()
+        model = getattr(embedding, kind)(**settings)
         model.specifications = Specifications(
             problem=Problem.REPRESENTATION, resolution=Resolution.CHUNK, duration=5.0
         )

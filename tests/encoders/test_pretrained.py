@@ -40,6 +40,7 @@ from nessa.errors import InputError
 from nessa.metrics.roc import eer
 from nessa.recipe.resolve import load_recipe, resolve
 from tests.conftest import ROOT, Command
+from tests.encoders.exported import save_network
 from tests.encoders.pyannotes import save_checkpoint, skip_without_pyannote
 from tests.pairs import two_views
 from tests.speech import prepare_set, read_cuts, tone
@@ -682,30 +683,6 @@ def test_the_guides_settings_are_a_recipes(tmp_path: Path) -> None:
     assert {"onnx", "speechbrain", "pyannote", "resemblyzer", "python"} <= kinds
 
 
-def exported(path: Path, dim: int, names: tuple[str, str]) -> torch.nn.Module:
-    """A small network from features (B, T, 80) to (B, dim), saved as the toolkits export theirs."""
-    torch.manual_seed(5)
-    network = torch.nn.Sequential(
-        torch.nn.Conv1d(80, 16, 5), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool1d(1),
-        torch.nn.Flatten(), torch.nn.Linear(16, dim),
-    ).eval()  # fmt: skip
-
-    class Transposed(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.network = network
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.network(x.transpose(1, 2))
-
-    axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("frames", min=10)}
-    torch.onnx.export(
-        Transposed(), (torch.randn(2, 200, 80),), path, dynamo=True, dynamic_shapes=(axes,),
-        input_names=[names[0]], output_names=[names[1]], external_data=False,
-    )  # fmt: skip
-    return Transposed().eval()
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "scale", "window", "dim", "names"),
@@ -728,7 +705,7 @@ def test_the_guides_ready_blocks_take_the_features_of_their_toolkits(
 ) -> None:
     blocks = [yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", GUIDE, re.DOTALL)]
     (settings,) = [block["encoders"][name] for block in blocks if name in block["encoders"]]
-    network = exported(tmp_path / "m.onnx", dim, names)
+    network = save_network(tmp_path / "m.onnx", dim, names)
     config = parse_settings({**settings, "file": str(tmp_path / "m.onnx")})
     assert isinstance(config, PretrainedConfig)
     model = loaded(tmp_path / "m", config)
