@@ -21,7 +21,7 @@ main() {
     --help | -h) print_help && exit 0 ;;
     --quick) selection=(-m 'not slow') && shift ;;
   esac
-  setup_environment mini onnx resemblyzer campplus postgres milvus test
+  setup_environment mini onnx resemblyzer campplus postgres milvus docs test
   failed=()
   check "ruff check" "$python" -m ruff check .
   check "ruff format" "$python" -m ruff format --check .

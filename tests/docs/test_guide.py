@@ -30,6 +30,9 @@ from tests.encoders.pyannotes import save_checkpoint, skip_without_pyannote
 from tests.kaldi_corpora import write_audio_dir
 from tests.walks import commands, walk
 
+LINEAR = {"procrustes", "diagonal", "lambda_orthogonal", "low_rank", "ridge", "cca", "plda",
+          "classifier"}  # fmt: skip
+
 
 def test_the_recipe_of_the_page_is_short_and_right(tmp_path: Path) -> None:
     recipe = re.search(r"<<EOF\n(.*?)^EOF$", commands("your-corpus.md", {}), re.M | re.S)
@@ -175,9 +178,78 @@ def test_from_pyannote_to_wespeaker(tmp_path: Path, database: str, nessa: Comman
 
 
 @pytest.mark.slow
-def test_the_readme_in_python(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_readme(tiny: Path, tmp_path: Path) -> None:
+    mini = shutil.copytree(tiny, tmp_path / "mini")
+    places = {
+        "./run.sh    ": f"./run.sh --size tiny --work-dir {mini} ",
+        "/tmp/nessa-tiny": mini,
+        "recipes/mini": mini,
+        "/tmp/nessa-frozen": tmp_path / "frozen",
+    }
+    out = walk("../README.md", places)
+    assert "recovered gain %" in out and "exp/results.json" in out
+    assert (tmp_path / "frozen/aligner.json").is_file()
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().split()) <= 1100
+
+
+def figures(recipe: str, page: str, trials: str) -> dict[tuple[str, ...], str]:
+    """{(system, enroll, runtime): EER} of a page of results."""
+    text = (ROOT / "recipes" / recipe / page).read_text().partition("\n## ")[0]
+    rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in text.splitlines()]
+    return {tuple(row[:3]): row[4].split()[0] for row in rows if row[3:4] == [trials]}
+
+
+def test_the_figures_of_the_readme_are_those_of_the_results() -> None:
+    rows = [
+        [cell.strip() for cell in line.split("|")[2:-1]]
+        for line in (ROOT / "README.md").read_text().splitlines()
+        if re.search(r"\| \d+\.\d\d \|$", line)
+    ]
+    sources = ("mini", "RESULTS.md", "single"), ("voices", "RESULTS-light.md", "single")
+    sources += ("voices", "RESULTS.md", "single"), ("voices", "RESULTS.md", "sentences")
+    for column, source in zip(zip(*rows, strict=True), sources, strict=True):
+        eers = figures(*source)
+        aligned = {key: eer for key, eer in eers.items() if key[1:] == ("old", "new")}
+        linear = [eer for (name, *_), eer in aligned.items() if name in LINEAR]
+        nessa = {
+            key[1:]: eer
+            for key, eer in eers.items()
+            if key[0].startswith("nessa") and key[1] != key[2]
+        }
+        assert column == (
+            eers["raw", "old", "old"],
+            eers["logit", "old", "new"],
+            min(linear, key=float),
+            nessa["old", "new"],
+            nessa["new", "old"],
+            eers["raw", "new", "new"],
+        )
+
+
+@pytest.mark.slow
+def test_metrics_by_hand(tiny: Path, tmp_path: Path) -> None:
+    out = walk("metrics.md", {"recipes/mini": tiny, "/tmp/nessa-llr": tmp_path})
+    assert "FNIR" in out and "actDCF" in out
+
+
+@pytest.mark.slow
+def test_the_report_made_anew(tiny: Path, tmp_path: Path) -> None:
+    mini = shutil.copytree(tiny, tmp_path / "mini")
+    kaldi = {"copy-vector scp:recipes/mini": f"echo {mini}"}  # no Kaldi here
+    places = {"recipes/mini": mini, "/tmp/nessa-RESULTS.md": tmp_path / "RESULTS.md"}
+    out = walk("results.md", kaldi | places)
+    assert "Each cell: EER %" in out
+    assert (tmp_path / "RESULTS.md").read_text().startswith("# Results of recipe mini")
+
+
+@pytest.mark.slow
+def test_the_example_in_python(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(), re.M | re.S)
+    text = (ROOT / "docs/api.md").read_text()
+    blocks = re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S)
     program = "".join(blocks).replace("recipes/mini", str(tiny)).replace("steps=600", "steps=5")
     exec(program, {})
     assert (tmp_path / "my-aligner/aligner.json").is_file()
