@@ -1,6 +1,5 @@
 """All metrics of a run: results.json, a page in Markdown and HTML, and figures."""
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,19 +20,22 @@ from nessa.recipe.studies import ROLLOUT, read_studies
 from nessa.recipe.systems import NESSA, RAW, System
 from nessa.recipe.thresholds import read_cells, threshold_costs
 from nessa.report.calibration import calibration_plots, calibration_section
+from nessa.report.fleet import fleet_plot, fleet_ways
 from nessa.report.identification import identification_section
 from nessa.report.logs import read_stage_logs
 from nessa.report.page import write_page
-from nessa.report.plots import Plot, det_plot, gains_plot, gallery_plot, spaces_plot
+from nessa.report.plots import Plot, det_plot, gains_plot, gallery_plot, save_figure, spaces_plot
 from nessa.report.rollout import rollout_section
 from nessa.report.sentences import compare_systems, nessa_cost, verdicts
 from nessa.report.studies import study_plots, study_sections
+from nessa.report.summary import summary_page
 from nessa.report.tables import format_records, legend, markdown_table, normalization_section
 from nessa.scoring.sides import Scores
 from nessa.text import Row, markdown_columns, percent
 
 __all__ = ["write_report"]
 
+SUMMARY = "RESULTS"  # begins the name of a page of results
 LEFT_OUT = "Left out"  # by --skip-bad
 METRICS = ("symmetric", "asymmetric")  # files in exp/metrics, each by the stage of its name
 FIELDS = {
@@ -51,7 +53,8 @@ def write_report(recipe: Recipe, exp: Path, data: Path, results_page: Path | Non
         recipe: the resolved recipe.
         exp: holds metrics/ and scores/.
         data: the recipe's data folder; the trials of its eval set label the DET curves.
-        results_page: receives report/results.md without its figures, as RESULTS.md of a recipe.
+        results_page: receives the run on one page, as RESULTS.md of a recipe, or RESULTS-<size>.md
+            of another size; its figure lies beside it.
 
     Returns:
         What to print: the table, the comparisons, and where the files are.
@@ -101,7 +104,7 @@ def write_report(recipe: Recipe, exp: Path, data: Path, results_page: Path | Non
     text = _markdown(recipe, records, comparisons, sections, circumstances)
     _write_text(folder / "results.md", text)
     if results_page is not None:
-        _write_text(results_page, without_figures(text))
+        _write_summary(results_page, recipe, records, studies.get("speakers", []), circumstances)
     write_page(
         folder / "index.html",
         recipe,
@@ -201,11 +204,18 @@ def _gallery_section(gallery: Sequence[Record]) -> list[str]:
     ]
 
 
-def without_figures(text: str) -> str:
-    """A page of results (Markdown) less its figures, and headings that have nothing else."""
-    kept = re.sub(r"^!\[.*\n", "", text, flags=re.MULTILINE)
-    kept = re.sub(r"^## .*\n\s*(?=^## |\Z)", "", kept, flags=re.MULTILINE)
-    return re.sub(r"\n{3,}", "\n\n", kept).rstrip("\n") + "\n"
+def _write_summary(
+    page: Path,
+    recipe: Recipe,
+    records: Sequence[Record],
+    curve: Sequence[Record],
+    made: Mapping[str, str],
+) -> None:
+    """The run on one page, with its figure beside it."""
+    size = page.stem.removeprefix(SUMMARY).lstrip("-") if page.stem.startswith(SUMMARY) else ""
+    plot = fleet_plot(list(fleet_ways(recipe, records)))
+    save_figure(plot.figure, page.with_suffix(".svg"))
+    _write_text(page, summary_page(recipe, records, curve, made, size, f"{page.stem}.svg"))
 
 
 def _write_text(path: Path, text: str) -> None:

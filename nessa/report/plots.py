@@ -79,14 +79,18 @@ class Plot(NamedTuple):
         Returns:
             The paths of the two files.
         """
-        # Ids in an SVG are random, and both formats are stamped, unless told otherwise.
-        stamps = {".png": {"Software": None}, ".svg": {"Date": None, "Creator": None}}
-        paths = [folder / f"{self.name}{suffix}" for suffix in stamps]
-        with matplotlib.rc_context({"svg.hashsalt": "nessa"}):
-            for path in paths:
-                with atomic_open(path, "wb") as file:
-                    self.figure.savefig(file, format=path.suffix[1:], metadata=stamps[path.suffix])
+        paths = [folder / f"{self.name}{suffix}" for suffix in (".png", ".svg")]
+        for path in paths:
+            save_figure(self.figure, path)
         return paths
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure in the format of the suffix; the same data give the same bytes."""
+    # Ids in an SVG are random, and both formats are stamped, unless told otherwise.
+    stamps = {".png": {"Software": None}, ".svg": {"Date": None, "Creator": None}}
+    with matplotlib.rc_context({"svg.hashsalt": "nessa"}), atomic_open(path, "wb") as file:
+        figure.savefig(file, format=path.suffix[1:], metadata=stamps[path.suffix])
 
 
 def panels(
