@@ -9,6 +9,7 @@ import yaml
 from nessa.errors import InputError
 from nessa.evaluation.conditions import Condition, read_conditions
 from nessa.files import Record, atomic_open, read_json, write_json
+from nessa.kaldi.datadir import read_utt2spk
 from nessa.metrics import table
 from nessa.recipe.circumstances import read_circumstances
 from nessa.recipe.config import Recipe
@@ -28,8 +29,15 @@ from nessa.report.plots import Plot, det_plot, gains_plot, gallery_plot, save_fi
 from nessa.report.rollout import rollout_section
 from nessa.report.sentences import compare_systems, nessa_cost, verdicts
 from nessa.report.studies import study_plots, study_sections
-from nessa.report.summary import summary_page
-from nessa.report.tables import format_records, legend, markdown_table, normalization_section
+from nessa.report.summary import rivals, summary_page
+from nessa.report.tables import (
+    by_system,
+    format_records,
+    legend,
+    main_records,
+    markdown_table,
+    normalization_section,
+)
 from nessa.scoring.sides import Scores
 from nessa.text import Row, markdown_columns, percent
 
@@ -77,13 +85,15 @@ def write_report(recipe: Recipe, exp: Path, data: Path, results_page: Path | Non
     cells = read_cells(recipe, exp / "scores", condition)
     thresholds = threshold_costs(cells, labels)
     gallery = mixed_gallery(recipe, exp, data / "eval") if has_nessa else []
+    speakers = len(set(read_utt2spk(data / "align").values())) if (data / "align").is_dir() else 0
     plots = [
+        fleet_plot(list(fleet_ways(recipe, records))),
+        det_plot(_det_panels(recipe, exp, condition, records), labels),
+        *calibration_plots(cells, labels),
+        *study_plots(studies, main_records(records), speakers),
+        gallery_plot(gallery) if gallery else None,
         gains_plot(records),
         spaces_plot(recipe, exp, data / "eval") if has_nessa else None,
-        det_plot(_det_panels(recipe, exp, condition), labels),
-        gallery_plot(gallery) if gallery else None,
-        *calibration_plots(cells, labels),
-        *study_plots(studies),
     ]
     figures: list[Plot] = [plot for plot in plots if plot is not None]
     write_json(exp / "metrics" / "thresholds.json", thresholds)
@@ -149,17 +159,22 @@ def _read_identification(exp: Path) -> list[Record]:
     return read_json(path)
 
 
-def _det_panels(recipe: Recipe, exp: Path, condition: Condition) -> dict[str, dict[str, Scores]]:
-    """The curves of one panel per update direction."""
+def _det_panels(
+    recipe: Recipe, exp: Path, condition: Condition, records: Sequence[Record]
+) -> dict[str, dict[str, Scores]]:
+    """The curves of one panel per update direction: raw models, rivals as summarized, NESSA."""
+    systems = by_system(main_records(records))
 
     def read(system: System) -> Scores:
         return read_condition_scores(exp / "scores", system, condition)
 
     raw = {f"{model} with itself": read(System(RAW, model, model)) for model in recipe.update}
-    names = *recipe.baselines, NESSA
     return {
         f"{enroll} enrolls, {runtime} runs": raw
-        | {name: read(System(name, enroll, runtime)) for name in names}
+        | {
+            name: read(System(name, enroll, runtime))
+            for name in (*rivals(systems, (enroll, runtime)), NESSA)
+        }
         for enroll, runtime in recipe.pairs
     }
 

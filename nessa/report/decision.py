@@ -36,11 +36,14 @@ class Verdict(NamedTuple):
 
     Attributes:
         go: whether it lowers the EER for sure.
-        sentence: why.
+        why: the figures, without a period.
     """
 
     go: bool
-    sentence: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{'GO' if self.go else 'NO-GO'}: {self.why}"
 
 
 def judge_update(
@@ -66,16 +69,15 @@ def judge_update(
     if gain is None:
         return Verdict(
             False,
-            f"NO-GO: the new model is not significantly better than the old one here (EER "
+            f"the new model is not significantly better than the old one here (EER "
             f"{_rate(after)} and {_rate(before)} %): there is nothing to gain",
         )
     go = interval[0] > 0
-    word = "GO" if go else "NO-GO"
     what = "lowers" if go else "raises" if interval[1] < 0 else "may not lower"
     update = NEW_RUNS if pair == (old, new) else NEW_ENROLLS
     return Verdict(
         go,
-        f"{word}: {update} {what} the EER: {_rate(updated)} % instead of {_rate(before)} % without "
+        f"{update} {what} the EER: {_rate(updated)} % instead of {_rate(before)} % without "
         f"an update, {with_interval(gain, interval, share)} % of the gain of re-enrolling "
         f"({_rate(after)} %)",
     )
@@ -93,8 +95,8 @@ def decide(recipe: Recipe, records: Sequence[Record], curve: Sequence[Record]) -
     old, new = recipe.update
     verdict = judge_update(recipe, own, (old, new))
     assert verdict is not None
-    go, first = verdict
-    lines = [first, *_others(old, new, own)]
+    go = verdict.go
+    lines = [str(verdict), *_others(old, new, own)]
     curve = [record for record in curve if (record["enroll"], record["runtime"]) == (old, new)]
     if needed := speakers_needed(curve):
         lines.append(needed)

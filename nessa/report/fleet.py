@@ -38,7 +38,7 @@ def fleet_ways(recipe: Recipe, records: Sequence[Record]) -> Iterator[Way]:
         "do not update": (RAW, old, old),
         f"{new} enrolls, {old} runs": (NESSA, new, old),
         f"{old} enrolls, {new} runs": (NESSA, old, new),
-        f"{new} on both sides, mapped": (NESSA, new, new),
+        f"{new} on both sides": (NESSA, new, new),
         "re-enroll all speakers": (RAW, new, new),
     }.items():
         if system in systems:
@@ -57,7 +57,8 @@ def fleet_plot(ways: Sequence[Way]) -> Plot:
         axes.plot(value, row, color=color, marker="o", markersize=7)
         axes.text(1.06 * highest, row, f"{value:.2f}", va="center", color=color)
     axes.axvline(100 * ways[0].record[EER.key], color="0.6", linestyle=":", zorder=0)
-    axes.set_yticks(range(len(ways)), [way.name for way in ways])
+    names = [f"{way.name} (NESSA)" if way.mapped else way.name for way in ways]
+    axes.set_yticks(range(len(ways)), names)
     axes.set_ylim(len(ways) - 0.5, -0.5)
     axes.set_xlim(0, 1.2 * highest)
     axes.set_xlabel("EER (%), with 95 % interval; lower is better")
@@ -67,7 +68,7 @@ def fleet_plot(ways: Sequence[Way]) -> Plot:
         "fleet",
         figure,
         "EER of each way to go",
-        "EER with its interval of every way a fleet can go; those through NESSA in red, and a "
-        "dotted line at the EER without an update.",
+        "EER with its interval of every way a fleet can go; those that NESSA maps "
+        "in orange; a dotted line at the EER without an update.",
         "Single-utterance trials.",
     )

@@ -83,7 +83,7 @@ def _verdicts(recipe: Recipe, records: Sequence[Record]) -> Iterator[str]:
         for pair in recipe.pairs:
             if verdict := judge_update(recipe, own, pair):
                 where = "" if trials == SINGLE else f"{trials}: "
-                yield f"{where}{verdict.sentence}."
+                yield f"{where}{verdict}."
 
 
 def _summarized(recipe: Recipe, records: Sequence[Record]) -> Iterator[Record]:
@@ -92,14 +92,14 @@ def _summarized(recipe: Recipe, records: Sequence[Record]) -> Iterator[Record]:
         systems = by_system(own)
         names = [(RAW, model, model) for model in recipe.update]
         for pair in recipe.pairs:
-            rivals = [] if PROFILES in trials else _rivals(systems, pair)
-            names += [(name, *pair) for name in (*rivals, NESSA)]
+            others = [] if PROFILES in trials else rivals(systems, pair)
+            names += [(name, *pair) for name in (*others, NESSA)]
         if PROFILES not in trials:
             names += [(NESSA, model, model) for model in recipe.update]
         yield from (systems[name] for name in names if name in systems)
 
 
-def _rivals(systems: Mapping[tuple[str, str, str], Record], pair: tuple[str, str]) -> list[str]:
+def rivals(systems: Mapping[tuple[str, str, str], Record], pair: tuple[str, str]) -> list[str]:
     """Of a pair of models the logit space, the best linear map, and the best aligner of all."""
     errors = {
         name: record[EER.key]
