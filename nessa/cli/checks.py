@@ -92,7 +92,7 @@ def check_encoder(
 
 @click.command()
 def doctor() -> None:
-    """Print versions, the machine, and missing optional dependencies.
+    """Print versions, the machine, missing optional dependencies, and what to do next.
 
     Example: nessa doctor
     """

@@ -38,15 +38,18 @@ NOT_INSTALLED = "not installed"
 
 
 def diagnose() -> Iterator[str]:
-    """Lines about versions, the machine, extras and programs."""
+    """Lines about versions, the machine, extras and programs, and what to do next."""
     yield f"{PACKAGE} {_version(PACKAGE)}, Python {platform.python_version()} ({sys.executable})"
     for name in ("torch", "lhotse", "numpy", "scipy", "kaldiio", "soundfile"):
         yield f"  {name} {_version(name)}"
     yield f"machine: {platform.system()} {platform.machine()}, {_cores()}, {_memory()}"
     yield f"  GPU: {_gpus()}"
     yield "extras:"
+    incomplete = set()
     for extra, purpose in EXTRAS.items():
         lacking = [name for name in _needed(extra) if _version(name) == NOT_INSTALLED]
+        if lacking:
+            incomplete.add(extra)
         state = (
             f"lacks {', '.join(lacking)}: pip install '{PACKAGE}[{extra}]'" if lacking else "there"
         )
@@ -54,6 +57,28 @@ def diagnose() -> Iterator[str]:
     yield "programs:"
     for program, purpose in PROGRAMS.items():
         yield f"  {program} ({purpose}): {shutil.which(program) or 'not in PATH'}"
+    yield "next:"
+    yield from (f"  {step}" for step in _next_steps(incomplete))
+
+
+def _next_steps(lacking: set[str]) -> Iterator[str]:
+    """What can be done with what is there, and what is needed first.
+
+    Args:
+        lacking: extras of which a package is not installed.
+    """
+    yield "with embeddings by two models: nessa assess OLD NEW, GO or NO-GO (docs/your-arks.md)"
+    if "mini" in lacking:
+        yield f"for a first run, synthetic: pip install '{PACKAGE}[mini]'"
+    else:
+        yield "a first run, synthetic: ./run.sh --size tiny --work-dir /tmp/nessa-tiny"
+    if "onnx" in lacking:
+        yield f"for ONNX models and the stage export: pip install '{PACKAGE}[onnx]'"
+    if not shutil.which("ffmpeg"):
+        yield "for audio in m4a: install ffmpeg; wav, flac, mp3 and sph are read without it"
+    if shutil.which("sbatch"):
+        yield "on this cluster: ./run.sh --backend slurm (docs/your-cluster.md)"
+    yield "your audio, models or store: docs/choose.md"
 
 
 def _version(package: str) -> str:

@@ -18,7 +18,9 @@ from nessa.cli.options import (
 @optional_path("--recipe", "Recipe file (YAML) of the run.")
 @optional_path("--exp", "Exp folder of the run.")
 @optional_path("--data", "Data folder of the run.")
-@optional_path("--results", "Also write the tables to this file (Markdown).")
+@optional_path(
+    "--results", "Also write the run on one page to this Markdown file, its figure beside it."
+)
 @click.option("--markdown", is_flag=True, help="Print the comparison of RUNS in Markdown.")
 def report(
     runs: tuple[Path, ...],

@@ -8,9 +8,11 @@ from nessa.metrics.table import EER
 from nessa.recipe.config import Recipe
 from nessa.recipe.systems import LDA_PLDA, NESSA, RAW, is_nessa
 from nessa.report.extrapolation import speakers_needed
-from nessa.report.tables import by_system
+from nessa.report.tables import by_system, main_records
 from nessa.text import percent, share, with_interval
 
+NEW_RUNS = "the new runtime model beside the old profiles"
+NEW_ENROLLS = "enrolling by the new model beside the old runtime model"
 ENOUGH = 1000  # align speakers with whom weak models' updates were seen to win
 
 
@@ -29,37 +31,72 @@ class Decision(NamedTuple):
         return "\n".join(self.sentences)
 
 
+class Verdict(NamedTuple):
+    """What updating one side was worth.
+
+    Attributes:
+        go: whether it lowers the EER for sure.
+        why: the figures, without a period.
+    """
+
+    go: bool
+    why: str
+
+    def __str__(self) -> str:
+        return f"{'GO' if self.go else 'NO-GO'}: {self.why}"
+
+
+def judge_update(
+    recipe: Recipe, records: Sequence[Record], pair: tuple[str, str]
+) -> Verdict | None:
+    """Judge an update of one side by the 95 % interval of its recovered gain.
+
+    Args:
+        recipe: names the old and the new model.
+        records: of one kind of trials.
+        pair: the enrollment and the runtime model after the update.
+
+    Returns:
+        None without records of NESSA for the pair, or of one of the models.
+    """
+    systems = by_system(records)
+    old, new = recipe.update
+    needed = (RAW, old, old), (RAW, new, new), (NESSA, *pair)
+    if not all(system in systems for system in needed):
+        return None
+    before, after, updated = (systems[system] for system in needed)
+    gain, interval = updated["gain"], updated["gain_ci"]
+    if gain is None:
+        return Verdict(
+            False,
+            f"the new model is not significantly better than the old one here (EER "
+            f"{_rate(after)} and {_rate(before)} %): there is nothing to gain",
+        )
+    go = interval[0] > 0
+    what = "lowers" if go else "raises" if interval[1] < 0 else "may not lower"
+    update = NEW_RUNS if pair == (old, new) else NEW_ENROLLS
+    return Verdict(
+        go,
+        f"{update} {what} the EER: {_rate(updated)} % instead of {_rate(before)} % without "
+        f"an update, {with_interval(gain, interval, share)} % of the gain of re-enrolling "
+        f"({_rate(after)} %)",
+    )
+
+
 def decide(recipe: Recipe, records: Sequence[Record], curve: Sequence[Record]) -> Decision:
-    """Judge the update of the runtime model alone, by the 95 % interval of its recovered gain.
+    """Judge the update of the runtime model alone, and say what would change the outcome.
 
     Args:
         recipe: names the models.
         records: of `evaluate_systems`, of all systems; the trials of the first one count.
         curve: of the study `speakers`.
     """
-    own = [record for record in records if record["trials"] == records[0]["trials"]]
-    systems = by_system(own)
+    own = main_records(records)
     old, new = recipe.update
-    before, after = systems[RAW, old, old], systems[RAW, new, new]
-    updated = systems[NESSA, old, new]
-    gain, interval = updated["gain"], updated["gain_ci"]
-    if gain is None:
-        go = False
-        first = (
-            f"NO-GO: the new model is not significantly better than the old one here (EER "
-            f"{_rate(after)} and {_rate(before)} %): there is nothing to gain"
-        )
-    else:
-        go = interval[0] > 0
-        word = "GO" if go else "NO-GO"
-        what = "lowers" if go else "raises" if interval[1] < 0 else "may not lower"
-        first = (
-            f"{word}: the new runtime model beside the old profiles {what} the EER: "
-            f"{_rate(updated)} % instead of {_rate(before)} % without an update, "
-            f"{with_interval(gain, interval, share)} % of the gain of re-enrolling "
-            f"({_rate(after)} %)"
-        )
-    lines = [first, *_others(old, new, own)]
+    verdict = judge_update(recipe, own, (old, new))
+    assert verdict is not None
+    go = verdict.go
+    lines = [str(verdict), *_others(old, new, own)]
     curve = [record for record in curve if (record["enroll"], record["runtime"]) == (old, new)]
     if needed := speakers_needed(curve):
         lines.append(needed)

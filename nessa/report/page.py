@@ -13,9 +13,10 @@ from nessa.evaluation.conditions import SINGLE
 from nessa.files import Record, atomic_open
 from nessa.recipe.config import Recipe
 from nessa.recipe.systems import NESSA, RAW
+from nessa.report.decision import Verdict, judge_update
 from nessa.report.logs import StageLog
 from nessa.report.plots import Plot
-from nessa.report.tables import UNDEFINED, by_system, header, legend, table_rows
+from nessa.report.tables import UNDEFINED, by_system, header, legend, main_records, table_rows
 from nessa.text import ABSENT, percent, share
 
 TEMPLATE = "index.html.j2"
@@ -33,6 +34,7 @@ class Headline:
     """One update direction in figures: "new enrolls, old runs"."""
 
     direction: str
+    verdict: Verdict | None
     recovered: Gain
     controlled: Gain
     eer: str
@@ -54,7 +56,8 @@ def headlines(recipe: Recipe, records: Sequence[Record]) -> list[Headline]:
             continue
         gains = _gain(record, "gain"), _gain(record, "controlled_gain")
         direction = f"{enroll} enrolls, {runtime} runs"
-        found.append(Headline(direction, *gains, percent(record["eer"]), *raw))
+        verdict = judge_update(recipe, main_records(records), (enroll, runtime))
+        found.append(Headline(direction, verdict, *gains, percent(record["eer"]), *raw))
     return found
 
 
@@ -82,7 +85,7 @@ def write_page(
         recipe: the resolved recipe.
         records: of `nessa.recipe.evaluation.evaluate_systems`.
         comparisons: sentences about them.
-        figures: in the order of the page; their SVG files lie beside it.
+        figures: in the order of the page, the first one by the verdict; their SVG files lie by it.
         logs: of the stages.
         settings: the resolved recipe as YAML.
         circumstances: seed, machine, versions: what is said of the run beside its settings.

@@ -17,7 +17,7 @@ from nessa.evaluation.conditions import SINGLE
 from nessa.files import Record, atomic_open
 from nessa.kaldi.datadir import read_utt2spk
 from nessa.kaldi.embeddings import Embeddings
-from nessa.metrics.roc import det_points, eer
+from nessa.metrics.roc import Roc, det_points, eer
 from nessa.recipe.config import Recipe
 from nessa.recipe.layout import aligner_dir, embeddings_dir
 from nessa.recipe.systems import NESSA, RAW, System
@@ -51,6 +51,7 @@ MODEL_MARKERS = ("o", "x")  # of the old and of the new model
 
 TICKS = np.array([0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4,
                   0.6, 0.8, 0.9])  # fmt: skip
+P_TARGET = 0.01  # of the detection cost whose minimum is marked
 RESOLUTION = 0.01  # probit units between two points of a curve: about one pixel
 MARGIN = 5.0  # how many times below the lowest and above the highest EER the axes reach
 LOWEST = -50  # % of the gain; a bar that ends lower is cut, and labeled with its value
@@ -79,14 +80,18 @@ class Plot(NamedTuple):
         Returns:
             The paths of the two files.
         """
-        # Ids in an SVG are random, and both formats are stamped, unless told otherwise.
-        stamps = {".png": {"Software": None}, ".svg": {"Date": None, "Creator": None}}
-        paths = [folder / f"{self.name}{suffix}" for suffix in stamps]
-        with matplotlib.rc_context({"svg.hashsalt": "nessa"}):
-            for path in paths:
-                with atomic_open(path, "wb") as file:
-                    self.figure.savefig(file, format=path.suffix[1:], metadata=stamps[path.suffix])
+        paths = [folder / f"{self.name}{suffix}" for suffix in (".png", ".svg")]
+        for path in paths:
+            save_figure(self.figure, path)
         return paths
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure in the format of the suffix; the same data give the same bytes."""
+    # Ids in an SVG are random, and both formats are stamped, unless told otherwise.
+    stamps = {".png": {"Software": None}, ".svg": {"Date": None, "Creator": None}}
+    with matplotlib.rc_context({"svg.hashsalt": "nessa"}), atomic_open(path, "wb") as file:
+        figure.savefig(file, format=path.suffix[1:], metadata=stamps[path.suffix])
 
 
 def panels(
@@ -137,22 +142,36 @@ def det_plot(systems: Mapping[str, Curves], labels: Labels) -> Plot:
         title: {name: eer(scores, labels) for name, scores in curves.items()}
         for title, curves in systems.items()
     }
-    low, high = _limits([rate for panel in rates.values() for rate in panel.values()])
+    marked: dict[str, dict[str, tuple[float, float]]] = {title: {} for title in systems}
+    for title, curves in systems.items():
+        for name, scores in curves.items():
+            point = min_dcf_point(scores, labels)
+            if min(point) > 0 and max(point) < TICKS[-1]:  # not where nearly all are rejected
+                marked[title][name] = point
+    low, high = _limits(
+        [rate for panel in rates.values() for rate in panel.values()],
+        [rate for panel in marked.values() for point in panel.values() for rate in point],
+    )
     names = [f"{100 * tick:g}" for tick in TICKS]
     for axes, (title, curves) in zip(grid.flat, systems.items(), strict=True):
         styles = [*islice(cycle(DET_STYLES), len(curves) - 1), LAST]
         for (name, scores), (color, style) in zip(curves.items(), styles, strict=True):
             label = f"{name}: EER {100 * rates[title][name]:.2f} %"
             axes.plot(*det_curve(scores, labels), color=color, linestyle=style, label=label)
-        axes.set_xticks(ndtri(TICKS), names)
-        axes.set_yticks(ndtri(TICKS), names)
+            if name in marked[title]:
+                axes.plot(*ndtri(marked[title][name]), color=color, marker="o", markersize=6)
+        axes.plot([], [], "ko", markersize=6, label=f"minDCF, p = {P_TARGET:g}")
+        axes.plot([], [], color="0.7", linewidth=0.8, label="miss = false alarm: EER")
+        axes.set_xticks(ndtri(TICKS), names, rotation=90, fontsize="small")
+        axes.set_yticks(ndtri(TICKS), names, fontsize="small")
         limits = ndtri(low), ndtri(high)
         dress_square(axes, title, limits, "false alarm rate (%)", "miss rate (%)", "upper right")
     return Plot(
         "det",
         figure,
         "DET curves",
-        "Miss rate over false alarm rate of every system, one panel per update direction.",
+        "Miss rate over false alarm rate, one panel per update direction: both models with "
+        "themselves, the logit space, the best linear map, the best other aligner, and NESSA.",
         "Single-utterance trials. NESSA: first seed.",
     )
 
@@ -175,11 +194,18 @@ def det_curve(scores: Scores, labels: Labels) -> tuple[Points, Points]:
     return points[0, new], points[1, new]
 
 
-def _limits(rates: list[float]) -> tuple[float, float]:
-    """Ticks between which both axes reach, such that all EERs lie well inside."""
+def min_dcf_point(scores: Scores, labels: Labels) -> tuple[float, float]:
+    """(false alarm rate, miss rate) of the lowest detection cost at P_TARGET and costs of 1."""
+    hull = Roc.of(scores, labels).hull
+    best = int(np.argmin(P_TARGET * hull.p_miss + (1 - P_TARGET) * hull.p_fa))
+    return float(hull.p_fa[best]), float(hull.p_miss[best])
+
+
+def _limits(errors: list[float], marked: list[float]) -> tuple[float, float]:
+    """Ticks between which both axes reach: EERs lie well inside, marked points inside."""
     inner = range(1, len(TICKS) - 1)
-    low = int(np.searchsorted(TICKS, min(rates) / MARGIN, side="right")) - 1
-    high = int(np.searchsorted(TICKS, max(rates) * MARGIN))
+    low = int(np.searchsorted(TICKS, min([min(errors) / MARGIN, *marked]), side="right")) - 1
+    high = int(np.searchsorted(TICKS, max([max(errors) * MARGIN, *marked])))
     return TICKS[min(max(low, 0), inner[-1])], TICKS[min(max(high, inner[0]), len(TICKS) - 1)]
 
 

@@ -1,6 +1,5 @@
 """The report of a run: results.json, and a page in Markdown and HTML with its figures."""
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import yaml
 from nessa.errors import InputError
 from nessa.evaluation.conditions import Condition, read_conditions
 from nessa.files import Record, atomic_open, read_json, write_json
+from nessa.kaldi.datadir import read_utt2spk
 from nessa.metrics import table
 from nessa.recipe.circumstances import read_circumstances
 from nessa.recipe.config import Recipe
@@ -21,17 +21,27 @@ from nessa.recipe.studies import ROLLOUT, read_studies
 from nessa.recipe.systems import NESSA, RAW, System
 from nessa.recipe.thresholds import read_cells, threshold_costs
 from nessa.report.calibration import calibration_plots, calibration_section
+from nessa.report.fleet import fleet_plot, fleet_ways
 from nessa.report.identification import identification_section
 from nessa.report.logs import read_stage_logs
 from nessa.report.page import write_page
-from nessa.report.plots import Plot, det_plot, gains_plot, gallery_plot, spaces_plot
+from nessa.report.plots import Plot, det_plot, gains_plot, gallery_plot, save_figure, spaces_plot
 from nessa.report.rollout import rollout_section
 from nessa.report.sentences import compare_systems, nessa_cost, verdicts
 from nessa.report.studies import study_plots, study_sections
-from nessa.report.tables import format_records, legend, markdown_table, normalization_section
+from nessa.report.summary import rivals, summary_page
+from nessa.report.tables import (
+    by_system,
+    format_records,
+    legend,
+    main_records,
+    markdown_table,
+    normalization_section,
+)
 from nessa.scoring.sides import Scores
 from nessa.text import Row, markdown_columns, percent
 
+SUMMARY = "RESULTS"  # begins the name of a page of results
 LEFT_OUT = "Left out"  # by --skip-bad
 METRICS = ("symmetric", "asymmetric")  # files in exp/metrics, each by the stage of its name
 FIELDS = {
@@ -49,7 +59,8 @@ def write_report(recipe: Recipe, exp: Path, data: Path, results_page: Path | Non
         recipe: the resolved recipe.
         exp: holds metrics/ and scores/.
         data: the recipe's data folder; the trials of its eval set label the DET curves.
-        results_page: receives report/results.md without its figures, as RESULTS.md of a recipe.
+        results_page: receives the run on one page, as RESULTS.md of a recipe, or RESULTS-<size>.md
+            of another size; its figure lies beside it.
 
     Returns:
         What to print: the table, the comparisons, and where the files are.
@@ -72,13 +83,15 @@ def write_report(recipe: Recipe, exp: Path, data: Path, results_page: Path | Non
     cells = read_cells(recipe, exp / "scores", condition)
     thresholds = threshold_costs(cells, labels)
     gallery = mixed_gallery(recipe, exp, data / "eval") if has_nessa else []
+    speakers = len(set(read_utt2spk(data / "align").values())) if (data / "align").is_dir() else 0
     plots = [
+        fleet_plot(list(fleet_ways(recipe, records))),
+        det_plot(_det_panels(recipe, exp, condition, records), labels),
+        *calibration_plots(cells, labels),
+        *study_plots(studies, main_records(records), speakers),
+        gallery_plot(gallery) if gallery else None,
         gains_plot(records),
         spaces_plot(recipe, exp, data / "eval") if has_nessa else None,
-        det_plot(_det_panels(recipe, exp, condition), labels),
-        gallery_plot(gallery) if gallery else None,
-        *calibration_plots(cells, labels),
-        *study_plots(studies),
     ]
     figures: list[Plot] = [plot for plot in plots if plot is not None]
     write_json(exp / "metrics" / "thresholds.json", thresholds)
@@ -99,7 +112,7 @@ def write_report(recipe: Recipe, exp: Path, data: Path, results_page: Path | Non
     text = _markdown(recipe, records, comparisons, sections, circumstances)
     _write_text(folder / "results.md", text)
     if results_page is not None:
-        _write_text(results_page, without_figures(text))
+        _write_summary(results_page, recipe, records, studies.get("speakers", []), circumstances)
     write_page(
         folder / "index.html",
         recipe,
@@ -144,17 +157,22 @@ def _read_identification(exp: Path) -> list[Record]:
     return read_json(path)
 
 
-def _det_panels(recipe: Recipe, exp: Path, condition: Condition) -> dict[str, dict[str, Scores]]:
-    """The curves of one panel per update direction."""
+def _det_panels(
+    recipe: Recipe, exp: Path, condition: Condition, records: Sequence[Record]
+) -> dict[str, dict[str, Scores]]:
+    """The curves of one panel per update direction: raw models, rivals as summarized, NESSA."""
+    systems = by_system(main_records(records))
 
     def read(system: System) -> Scores:
         return read_condition_scores(exp / "scores", system, condition)
 
     raw = {f"{model} with itself": read(System(RAW, model, model)) for model in recipe.update}
-    names = *recipe.baselines, NESSA
     return {
         f"{enroll} enrolls, {runtime} runs": raw
-        | {name: read(System(name, enroll, runtime)) for name in names}
+        | {
+            name: read(System(name, enroll, runtime))
+            for name in (*rivals(systems, (enroll, runtime)), NESSA)
+        }
         for enroll, runtime in recipe.pairs
     }
 
@@ -199,11 +217,18 @@ def _gallery_section(gallery: Sequence[Record]) -> list[str]:
     ]
 
 
-def without_figures(text: str) -> str:
-    """A page of results (Markdown) less its figures, and headings that have nothing else."""
-    kept = re.sub(r"^!\[.*\n", "", text, flags=re.MULTILINE)
-    kept = re.sub(r"^## .*\n\s*(?=^## |\Z)", "", kept, flags=re.MULTILINE)
-    return re.sub(r"\n{3,}", "\n\n", kept).rstrip("\n") + "\n"
+def _write_summary(
+    page: Path,
+    recipe: Recipe,
+    records: Sequence[Record],
+    curve: Sequence[Record],
+    made: Mapping[str, str],
+) -> None:
+    """The run on one page, with its figure beside it."""
+    size = page.stem.removeprefix(SUMMARY).lstrip("-") if page.stem.startswith(SUMMARY) else ""
+    plot = fleet_plot(list(fleet_ways(recipe, records)))
+    save_figure(plot.figure, page.with_suffix(".svg"))
+    _write_text(page, summary_page(recipe, records, curve, made, size, f"{page.stem}.svg"))
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from nessa.files import Record
-from nessa.recipe.systems import RAW
+from nessa.recipe.systems import NESSA, RAW
 from nessa.report.extrapolation import speakers_needed
 from nessa.report.plots import TWO_STYLES, Plot, panels
-from nessa.report.tables import CLAIM, gain_with_interval
+from nessa.report.tables import CLAIM, by_system, gain_with_interval
 from nessa.text import Row, markdown_columns, percent, plain_columns, with_interval
 
 HEADER: Row = ("setting", "enroll", "runtime", "EER %", "recovered gain %")
@@ -63,13 +64,39 @@ def study_sections(studies: Mapping[str, Sequence[Record]]) -> list[str]:
     return lines
 
 
-def study_plots(studies: Mapping[str, Sequence[Record]]) -> Iterator[Plot]:
-    """The curves of the studies that have an axis and a gain that is defined."""
+def study_plots(
+    studies: Mapping[str, Sequence[Record]], run: Sequence[Record], speakers: int
+) -> Iterator[Plot]:
+    """The curves of the studies that have an axis and a gain that is defined.
+
+    Args:
+        studies: of `nessa.recipe.studies.read_studies`.
+        run: the records of the run itself, on the main trials.
+        speakers: of its align set; where it stands on the curve of speakers. 0: unknown.
+    """
     for name, records in studies.items():
         known = [record for record in records if record["gain"] is not None]
         if name in AXES and known:
             alt = f"Recovered gain over {AXES[name]}, both update directions."
-            yield Plot(f"study_{name}", _gain_curves(name, known), TITLES[name], alt)
+            figure = _gain_curves(name, known)
+            if name == "speakers" and speakers:
+                _mark_run(figure.axes[0], known, by_system(run), speakers)
+            yield Plot(f"study_{name}", figure, TITLES[name], alt)
+
+
+def _mark_run(
+    axes: Axes,
+    records: Sequence[Record],
+    systems: Mapping[tuple[str, str, str], Record],
+    speakers: int,
+) -> None:
+    """Mark where the run itself stands, in each update direction of the curve."""
+    pairs = dict.fromkeys((record["enroll"], record["runtime"]) for record in records)
+    gains = [systems[NESSA, *pair]["gain"] for pair in pairs if (NESSA, *pair) in systems]
+    known = [100 * gain for gain in gains if gain is not None]
+    style = {"marker": "*", "markersize": 14, "color": "black", "linestyle": "none"}
+    axes.plot([speakers] * len(known), known, label=f"this run: {speakers:,} speakers", **style)
+    axes.legend()
 
 
 def _gain_curves(name: str, records: Sequence[Record]) -> Figure:

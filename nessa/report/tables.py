@@ -39,8 +39,8 @@ def header() -> Row:
     )
 
 
-def table_rows(records: Sequence[Record]) -> list[Row]:
-    """A row per system and kind of trials; the seeds of a mean share one row below it."""
+def table_rows(records: Sequence[Record], seeds: bool = True) -> list[Row]:
+    """A row per system and kind of trials; with `seeds`, those of a mean share one row below it."""
     rows: list[Row] = []
     averaged: dict[Row, list[Record]] = {
         _cell(record): [] for record in records if record["aligner"] == MEAN
@@ -52,7 +52,7 @@ def table_rows(records: Sequence[Record]) -> list[Row]:
         figures = (_figure(record, metric) for metric in table.METRICS)
         gains = gain_with_interval(record), controlled_gain_with_interval(record)
         rows.append((*system_cells(record), *figures, *gains))
-        if record["aligner"] == MEAN:
+        if seeds and record["aligner"] == MEAN:
             rows.append(_seeds_row(averaged[_cell(record)]))
     return rows
 
@@ -128,6 +128,11 @@ def _as_norm_rows(records: Sequence[Record]) -> Iterator[Row]:
         if normalized := record["as_norm"]:
             figures = ((_figure(record, m), _figure(normalized, m)) for m in table.METRICS)
             yield *system_cells(record), *chain.from_iterable(figures)
+
+
+def main_records(records: Sequence[Record]) -> list[Record]:
+    """Those of the main trial list, which comes first."""
+    return [record for record in records if record["trials"] == records[0]["trials"]]
 
 
 def by_system(records: Iterable[Record]) -> dict[tuple[str, str, str], Record]:

@@ -640,6 +640,19 @@ def test_the_doctor_tells_versions_the_machine_and_what_is_lacking(
     assert re.search(r"\d+ cores.* \d+ GiB of memory", done.out)
     assert "mini (recipe mini: synthetic speech): lacks no-such-package: pip install" in done.out
     assert "ffmpeg (audio in m4a, as VoxCeleb2 is distributed): not in PATH" in done.out
+    steps = done.out.partition("next:\n")[2]
+    assert "nessa assess OLD NEW" in steps and "pip install 'nessa[mini]'" in steps
+    assert "install ffmpeg" in steps and "slurm" not in steps
+
+
+def test_the_doctor_sends_on_to_what_is_there(
+    nessa: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nessa.cli.doctor._needed", lambda extra: ["numpy"])
+    monkeypatch.setattr("nessa.cli.doctor.shutil.which", lambda program: f"/bin/{program}")
+    steps = nessa("doctor").out.partition("next:\n")[2]
+    assert "./run.sh --size tiny" in steps and "--backend slurm" in steps
+    assert "install" not in steps
 
 
 def test_quiet_leaves_errors_alone(nessa: Command, tmp_path: Path) -> None:

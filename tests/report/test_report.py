@@ -26,6 +26,8 @@ from nessa.recipe.layout import score_file
 from nessa.recipe.systems import System, aligned_systems, symmetric_systems, update_cells
 from nessa.report import write_report
 from nessa.report.calibration import histogram_plot, reliability_curve, reliability_plot
+from nessa.report.decision import judge_update
+from nessa.report.fleet import fleet_plot, fleet_ways
 from nessa.report.page import headlines
 from nessa.report.plots import (
     det_curve,
@@ -436,13 +438,8 @@ def rows_of(page: str, heading: str) -> list[list[str]]:
 
 def test_the_page_has_the_four_cells_and_one_threshold_for_them(exp: Path, data: Path) -> None:
     recipe = make_recipe()
-    write_report(recipe, exp, data, exp / "RESULTS.md")
+    write_report(recipe, exp, data)
     page = (exp / "report" / "results.md").read_text()
-    alone = (exp / "RESULTS.md").read_text()
-    assert "![" in page and "![" not in alone and "## DET curves" not in alone
-    assert [line for line in page.splitlines() if line.startswith("|")] == [
-        line for line in alone.splitlines() if line.startswith("|")
-    ]
     results = read_json(exp / "results.json")
     rows = rows_of(page, "Calibration")
     assert [row[:4] for row in rows[2:10]] == [
@@ -472,6 +469,74 @@ def test_the_page_shows_as_norm_beside_cosine(exp: Path, data: Path) -> None:
     assert [row[0] for row in rows[:4]] == ["raw", "raw", "logit", "procrustes"]
 
 
+# ---- verdicts, and the run on one page ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("gain", "interval", "words", "go"),
+    [
+        (
+            0.5,
+            [0.3, 0.7],
+            "GO: enrolling by the new model beside the old runtime model lowers",
+            True,
+        ),
+        (0.1, [-0.1, 0.3], "NO-GO: enrolling by the new model", False),
+        (-0.4, [-0.6, -0.2], "raises the EER: 5.00", False),
+        (None, None, "NO-GO: the new model is not significantly better", False),
+    ],
+)
+def test_one_side_is_updated_only_where_it_helps_for_sure(
+    gain: float | None, interval: list[float] | None, words: str, go: bool
+) -> None:
+    records = [
+        record("raw", "v1", "v1", eer=0.08),
+        record("raw", "v2", "v2", eer=0.02),
+        record("nessa", "v2", "v1", eer=0.05, gain=gain, gain_ci=interval),
+    ]
+    verdict = judge_update(make_recipe(), records, ("v2", "v1"))
+    assert verdict is not None and verdict.go == go and words in str(verdict)
+    assert judge_update(make_recipe(), records, ("v1", "v2")) is None
+
+
+def test_the_ways_of_a_fleet_are_drawn_in_order(tmp_path: Path) -> None:
+    records = [
+        record("nessa", "v2", "v2", eer=0.01),
+        record("nessa", "v1", "v2", eer=0.04),
+        record("raw", "v2", "v2", eer=0.02),
+        record("raw", "v1", "v1", eer=0.08),
+        record("raw", "v1", "v1", eer=0.03, trials="profile3"),
+    ]
+    ways = list(fleet_ways(make_recipe(), records))
+    assert [(way.name, way.record["eer"]) for way in ways] == [
+        ("do not update", 0.08),
+        ("v1 enrolls, v2 runs", 0.04),
+        ("v2 on both sides", 0.01),
+        ("re-enroll all speakers", 0.02),
+    ]
+    svg = fleet_plot(ways).save(tmp_path)[1]
+    assert svg.stat().st_size < 60_000
+
+
+def test_the_run_on_one_page(exp: Path, data: Path) -> None:
+    write_report(make_recipe(), exp, data, exp / "RESULTS-small.md")
+    page = (exp / "RESULTS-small.md").read_text()
+    assert page.startswith("# Results of recipe toy, size small\n") and page.count("\n") <= 60
+    assert "./run.sh --recipe toy --size small" in page
+    assert "(RESULTS-small.svg)" in page and (exp / "RESULTS-small.svg").is_file()
+    whole = (exp / "report" / "results.md").read_text()
+    rows = [re.split(r" *\| *", line)[1:] for line in page.splitlines() if line.startswith("|")]
+    assert rows[0][:5] == ["system", "enroll", "runtime", "trials", "EER %"]
+    for row in rows[2:]:
+        assert re.search(r" *\| *".join(map(re.escape, row[:-1])), whole)
+    single = [row[:3] for row in rows if row[3] == "single"]
+    assert ["logit", "v2", "v1"] in single and ["procrustes", "v1", "v2"] in single
+    assert [row[0] for row in rows if row[3] == "profile3"] == ["raw"] * 2 + [
+        "nessa, mean of 3"
+    ] * 2
+    assert len(re.findall(r"^- (?:NO-)?GO: ", page, re.M)) == 2
+
+
 # ---- the whole report ---------------------------------------------------------------------------
 
 
@@ -493,7 +558,11 @@ def test_report_gathers_everything(exp: Path, data: Path) -> None:
     assert str(exp) not in page  # the page can be copied to another machine
     for comparison in compare_systems(recipe, results):
         assert comparison in page and comparison in text
-    cards = (exp / "report" / "index.html").read_text().split('<div class="card">')[1:]
+    answer, _, below = (exp / "report" / "index.html").read_text().partition('<section id="gain">')
+    cards = answer.split('<div class="card">')[1:]
+    for card, line in zip(cards, headlines(recipe, results), strict=True):
+        assert line.verdict is not None and line.verdict.why in card
+    cards = below.split('<div class="card">')[1:]
     for card, line in zip(cards, headlines(recipe, results), strict=True):
         for gain in (line.recovered, line.controlled):
             assert gain.value in card and gain.interval in card

@@ -1,0 +1,111 @@
+"""A run on one page: RESULTS.md of a recipe, with one table, one figure and the commands."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from nessa.evaluation.conditions import SINGLE
+from nessa.files import Record
+from nessa.metrics.table import EER
+from nessa.recipe.config import Recipe
+from nessa.recipe.systems import NESSA, PLDA_LLR, RAW
+from nessa.report.decision import judge_update
+from nessa.report.extrapolation import speakers_needed
+from nessa.report.sentences import LOGIT
+from nessa.report.tables import by_system, header, table_rows
+from nessa.text import markdown_columns
+
+NOT_LINEAR = {LOGIT, "logit_uncentered", "regression", PLDA_LLR, NESSA}
+PROFILES = "profile"  # in the name of trials whose enrollment side is a mean
+
+LEGEND = (
+    "[low, high]: 95 % interval of a joint speaker bootstrap. minDCF: p_target = 0.01. Recovered "
+    "gain: 0 % is not updating, 100 % re-enrolling all speakers; controlled gain: the same between "
+    "NESSA's controls, where a better back-end counts for nothing. Aligners: the logit space, the "
+    "best linear map, the best of all others, NESSA."
+)
+
+
+def summary_page(
+    recipe: Recipe,
+    records: Sequence[Record],
+    curve: Sequence[Record],
+    made: Mapping[str, str],
+    size: str,
+    figure: str,
+) -> str:
+    """The page (Markdown).
+
+    Args:
+        recipe: the resolved recipe.
+        records: of `nessa.recipe.evaluation.evaluate_systems`.
+        curve: of the study `speakers`, where it has been run.
+        made: what the run was made by and on: name -> value.
+        size: of the recipe; "" for the default one.
+        figure: path of `nessa.report.fleet.fleet_plot`, from the page.
+    """
+    run = f"./run.sh --recipe {recipe.name}" + (f" --size {size}" if size else "")
+    needed = speakers_needed(curve)
+    lines = [
+        f"# Results of recipe {recipe.name}" + (f", size {size}" if size else ""),
+        "",
+        "; ".join(f"{name.lower()}: {value}" for name, value in made.items()) + ".",
+        "",
+        *(f"- {sentence}" for sentence in _verdicts(recipe, records)),
+        *([f"- {needed}"] if needed else []),
+        "",
+        markdown_columns([header(), *table_rows(list(_summarized(recipe, records)), seeds=False)]),
+        "",
+        LEGEND,
+        "",
+        f"![EER of each way to go, with intervals]({figure})",
+        "",
+        "```sh",
+        run,
+        *(["nessa study speakers --recipe E/recipe.yaml --data D --exp E"] if curve else []),
+        "nessa report --recipe E/recipe.yaml --exp E --data D --results FILE",
+        "```",
+        "",
+        "`E` and `D` are `exp` and `data` of the run. Every system, AS-norm, calibration, "
+        "identification, studies and plots: `E/report/index.html` and `E/results.json`.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _by_trials(records: Sequence[Record]) -> Iterator[tuple[str, list[Record]]]:
+    for trials in dict.fromkeys(record["trials"] for record in records):
+        yield trials, [record for record in records if record["trials"] == trials]
+
+
+def _verdicts(recipe: Recipe, records: Sequence[Record]) -> Iterator[str]:
+    """A sentence per list of single utterances and update direction."""
+    for trials, own in _by_trials(records):
+        if PROFILES in trials:
+            continue
+        for pair in recipe.pairs:
+            if verdict := judge_update(recipe, own, pair):
+                where = "" if trials == SINGLE else f"{trials}: "
+                yield f"{where}{verdict}."
+
+
+def _summarized(recipe: Recipe, records: Sequence[Record]) -> Iterator[Record]:
+    """The rows of the table: of profiles the raw models and NESSA; of utterances all kinds."""
+    for trials, own in _by_trials(records):
+        systems = by_system(own)
+        names = [(RAW, model, model) for model in recipe.update]
+        for pair in recipe.pairs:
+            others = [] if PROFILES in trials else rivals(systems, pair)
+            names += [(name, *pair) for name in (*others, NESSA)]
+        if PROFILES not in trials:
+            names += [(NESSA, model, model) for model in recipe.update]
+        yield from (systems[name] for name in names if name in systems)
+
+
+def rivals(systems: Mapping[tuple[str, str, str], Record], pair: tuple[str, str]) -> list[str]:
+    """Of a pair of models the logit space, the best linear map, and the best aligner of all."""
+    errors = {
+        name: record[EER.key]
+        for (name, *models), record in systems.items()
+        if tuple(models) == pair and name != NESSA
+    }
+    linear = [name for name in errors if name not in NOT_LINEAR]
+    best = [min(names, key=errors.__getitem__) for names in (linear, errors) if names]
+    return [name for name in dict.fromkeys([LOGIT, *best]) if name in errors]
