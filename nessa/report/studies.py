@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from nessa.files import Record
 from nessa.recipe.systems import NESSA
 from nessa.report.extrapolation import speakers_needed
-from nessa.report.plots import TWO_STYLES, Plot, panels
+from nessa.report.plots import BLACK, TWO_STYLES, Plot, panels
 from nessa.report.tables import CLAIM, by_system, gain_with_interval
 from nessa.text import Row, markdown_columns, percent, plain_columns, with_interval
 
@@ -90,8 +90,8 @@ def _mark_run(
     pairs = dict.fromkeys((record["enroll"], record["runtime"]) for record in records)
     gains = [systems[NESSA, *pair]["gain"] for pair in pairs if (NESSA, *pair) in systems]
     known = [100 * gain for gain in gains if gain is not None]
-    style = {"marker": "*", "markersize": 14, "color": "black", "linestyle": "none"}
-    axes.plot([speakers] * len(known), known, label=f"this run: {speakers:,} speakers", **style)
+    label = f"this run: {speakers:,} speakers"
+    axes.plot([speakers] * len(known), known, "*", color=BLACK, markersize=14, label=label)
     axes.legend()
 
 
