@@ -18,7 +18,7 @@ from nessa.encoders.config import LossConfig
 from nessa.encoders.tdnn import XVectorConfig
 from nessa.errors import InputError
 from nessa.files import read_json, write_json, write_table
-from nessa.metrics.roc import eer
+from nessa.metrics.roc import eer, min_dcf
 from nessa.recipe.circumstances import read_circumstances, write_circumstances
 from nessa.recipe.config import Recipe
 from nessa.recipe.evaluation import evaluate_systems
@@ -32,8 +32,10 @@ from nessa.report.page import headlines
 from nessa.report.plots import (
     det_curve,
     det_plot,
+    min_dcf_point,
 )
 from nessa.report.sentences import compare_systems, nessa_cost, relative_change
+from nessa.report.studies import study_plots
 from nessa.report.tables import format_records, markdown_table
 from nessa.trials import Trials
 from tests.conftest import Command
@@ -357,6 +359,24 @@ def test_det_curve_of_gaussian_scores_is_a_straight_line_through_the_eer() -> No
     nearest = np.argmin(np.abs(p_fa - p_miss))
     assert p_fa[nearest] == pytest.approx(ndtri(eer(scores, labels)), abs=0.02)
     assert len(p_fa) < 2000
+
+
+def test_the_point_of_min_dcf_costs_as_much() -> None:
+    scores, labels = overlapping(20_000)
+    p_fa, p_miss = min_dcf_point(scores, labels)
+    assert (0.01 * p_miss + 0.99 * p_fa) / 0.01 == pytest.approx(min_dcf(scores, labels))
+
+
+def test_the_run_is_marked_on_the_curve_of_align_speakers() -> None:
+    points = [(50, -0.2), (500, 0.6)]
+    curve = [record("nessa", "v1", "v2", value=value, gain=gain) for value, gain in points]
+    run = [record("nessa", "v1", "v2", gain=0.7, seed=5)]
+    (plot,) = study_plots({"speakers": curve}, run, 800)
+    mark = plot.figure.axes[0].lines[-1]
+    assert mark.get_label() == "this run: 800 speakers"
+    assert mark.get_xdata()[0] == 800 and mark.get_ydata()[0] == pytest.approx(70)
+    (plot,) = study_plots({"speakers": curve}, run, 0)
+    assert "this run" not in str(plot.figure.axes[0].lines[-1].get_label())
 
 
 def test_plots_are_valid_small_and_reproducible(tmp_path: Path) -> None:
