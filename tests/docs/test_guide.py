@@ -182,6 +182,7 @@ def test_the_readme(tiny: Path, tmp_path: Path) -> None:
     mini = shutil.copytree(tiny, tmp_path / "mini")
     places = {
         "./run.sh    ": f"./run.sh --size tiny --work-dir {mini} ",
+        "tests/run.sh": "tests/run.sh --help",  # not all tests within a test
         "/tmp/nessa-tiny": mini,
         "recipes/mini": mini,
         "/tmp/nessa-frozen": tmp_path / "frozen",
