@@ -40,9 +40,12 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source "$root/utils/log.sh"
 source "$root/utils/parse_options.sh"
 source "$root/utils/setup.sh"
+source "$root/utils/instructions.sh"
 
-# Sums of floating-point numbers depend on how many threads share them; with one thread per job
-# the results have the same bytes whatever --nj and the machine.
+# Sums of floating-point numbers depend on how many threads share them, and on the processor's
+# instructions. With one thread per job, and AVX2 wherever it is, results do not depend on --nj nor
+# on the machine.
+pin_instructions
 export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 # Jobs print into files and pipes; what they say should be there when they are killed.
 export PYTHONUNBUFFERED=1
@@ -114,6 +117,7 @@ stage_extract() {
   for part in ${plan[extract_sets]}; do sets+=(--set "$part"); done
   local extract=("${nessa[@]}" extract --encoder "$exp/encoders/{1}" --data "$data" "${sets[@]}"
     --shards "${plan[shards]}" --output "$exp/embeddings/{1}")
+  run_one "${nessa[@]}" recipe try-encoders "${of_recipe[@]}"
   run_jobs '{1}.{2}' "$(each_shard_of "${plan[models]}")" "${extract[@]}" --shard '{2}' "${skip[@]}"
   if ((${#skip[@]})); then # what one model skips, all systems do without
     for part in ${plan[models]}; do skip_alike+=(--beside "$exp/embeddings/$part"); done

@@ -25,6 +25,25 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# They take minutes: started first, for else one worker would be at them when all others are done.
+LONG_FILES = (
+    "tests/shell/test_crashes.py",
+    "tests/shell/test_pipeline.py",
+    "tests/shell/slurm/test_slurm.py",
+    "tests/docs/test_guide.py",
+    "tests/local/test_arks.py",
+    "tests/local/test_voxceleb.py",
+    "tests/production/test_export.py",
+    "tests/encoders/test_distributed.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long files first, and the others as they come."""
+    order = {name: number for number, name in enumerate(LONG_FILES)}
+    items.sort(key=lambda item: order.get(item.nodeid.split("::")[0], len(order)))
+
+
 @dataclass(frozen=True)
 class Done:
     """How a command ended, and what it said."""

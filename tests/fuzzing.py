@@ -1,10 +1,11 @@
 """A mutation fuzzer: valid files of every kind, damaged at random, are read or refused.
 
-    python -m tests.fuzzing KIND COUNT SEED
+    echo KIND COUNT SEED | python -m tests.fuzzing
 
-prints a line of JSON: how many inputs were read and refused, and the story of each that was
-neither. An input is read as an independent, plain parser reads it, or refused with an InputError;
-within a second and 200 MB. The same KIND, SEED and number always give the same input.
+prints a line of JSON for each line read: how many inputs were read and refused, and the story of
+each that was neither. An input is read as an independent, plain parser reads it, or refused with an
+InputError; within a second and 200 MB. The same KIND, SEED and number always give the same input.
+Every line is worked on by a process of its own, forked where all is imported: that takes long.
 """
 
 import contextlib
@@ -801,5 +802,24 @@ def fuzz(name: str, count: int, seed: int) -> dict[str, Any]:
     return report
 
 
+def serve() -> None:
+    """Answer the lines of stdin one by one; a process that dies answers how it ended."""
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # onnxruntime prints what it thinks
+    for line in sys.stdin:
+        name, count, seed = line.split()
+        child = os.fork()
+        if child == 0:
+            try:
+                print(json.dumps(fuzz(name, int(count), int(seed))), file=answers, flush=True)
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+        if status := os.waitpid(child, 0)[1]:
+            answer = {"exit": os.waitstatus_to_exitcode(status)}
+            print(json.dumps(answer), file=answers, flush=True)
+
+
 if __name__ == "__main__":
-    print(json.dumps(fuzz(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))))
+    serve()

@@ -11,7 +11,7 @@ from tests.speech import RATE, tone
 
 
 def write_audio_dir(
-    directory: Path, speakers: range, utterances: int = 4, segmented: bool = False
+    directory: Path, speakers: range, utterances: int = 4, segmented: bool = False, seed: int = 0
 ) -> dict[str, str]:
     """wav.scp (and segments) of short voices, with utt2spk and utt2session.
 
@@ -20,7 +20,7 @@ def write_audio_dir(
     """
     wav, segments, utt2spk, sessions = {}, {}, {}, {}
     for number in speakers:
-        rng = np.random.default_rng(number)
+        rng = np.random.default_rng(number if seed == 0 else (seed, number))
         speaker = f"spk{number:03d}"
         for session in range(2):
             recording = f"{speaker}_rec{session}"

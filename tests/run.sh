@@ -28,9 +28,10 @@ main() {
   check "mypy" "$python" -m mypy
   check_shell
   # A worker per core, with one thread each; the tests of a file share a worker, and with it what
-  # their fixtures made.
+  # their fixtures made. Files start in the order of tests/conftest.py, the long ones first.
   export OMP_NUM_THREADS=1
-  check "pytest" "$python" -m pytest -n auto --dist loadfile "${selection[@]}" "$@"
+  check "pytest" "$python" -m pytest -n auto --dist loadfile --no-loadscope-reorder \
+    "${selection[@]}" "$@"
   ((${#failed[@]} == 0)) || fail 1 "failed: $(printf '%s, ' "${failed[@]}" | sed 's/, $//')"
   log "all checks passed"
 }

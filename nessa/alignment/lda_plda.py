@@ -34,6 +34,7 @@ from nessa.trials import Trials
 
 LDA_DIMS = (200, 150, 100, 64, 32)  # Kaldi's recipes have 200 (voxceleb) and 150 (sre16)
 EM_STEPS = 10  # as ivector-compute-plda takes
+LEAST = 1e-4  # variance within speakers after LDA, relative to all; rounding leaves less
 FLOOR = 1e-6  # of the within-speaker eigenvalues, relative to the largest; Kaldi's too
 ARRAYS = ("mean", "lda", "plda_mean", "plda", "psi")  # of `LDAPLDA`, as a file has them
 
@@ -197,6 +198,8 @@ def _two_covariances(y: Rows, labels: Labels) -> tuple[Floats, Floats, Floats]:
     `PldaEstimator` in Kaldi's ivector/plda.cc.
     """
     scatter, means, counts = scatter_within(y, labels)
+    # Fewer utterances than dimensions leave directions in which LDA finds no variance.
+    scatter += LEAST * len(labels) * np.eye(len(scatter))
     mean = means.mean(axis=0)
     means -= mean
     between = within = np.eye(len(mean))

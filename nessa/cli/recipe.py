@@ -53,6 +53,33 @@ def slurm(conf: Path) -> None:
         click.echo(f"{key} {value}")
 
 
+@recipe.command("try-encoders")
+@recipe_option
+@data_option
+@exp_option
+def try_encoders(recipe: Path, data: Path, exp: Path) -> None:
+    """Stage extract, before it begins: embed a few utterances with each model.
+
+    A model is refused whose embeddings are not finite, all alike, or change by chance or with the
+    others of a batch, as in training mode. Padding that changes them, dead dimensions, and another
+    scale or mean normalization of `features` that tells speakers apart much better, are warnings.
+    `nessa check-encoder` looks closer.
+
+    Example: nessa recipe try-encoders --recipe recipes/mini/exp/recipe.yaml
+    --data recipes/mini/data --exp recipes/mini/exp
+    """
+    from nessa.encoders.arks import GivenEmbeddings
+    from nessa.encoders.kinds import class_of
+    from nessa.encoders.tryout import try_encoder
+    from nessa.recipe.resolve import load_recipe
+
+    settings = load_recipe(recipe)
+    for name, model in settings.encoders.items():
+        if not issubclass(class_of(model), GivenEmbeddings):
+            for line in try_encoder(exp / "encoders" / name, data, settings.extraction.sets[0]):
+                click.echo(line)
+
+
 @recipe.command("leave-out")
 @recipe_option
 @data_option

@@ -55,7 +55,16 @@ def report(
 @click.argument(
     "name",
     type=click.Choice(
-        ["speakers", "utterances", "width", "parts", "freeze", "augmentation", "rollout"]
+        [
+            "speakers",
+            "utterances",
+            "width",
+            "parts",
+            "freeze",
+            "augmentation",
+            "durations",
+            "rollout",
+        ]
     ),
 )
 @recipe_option
@@ -66,17 +75,19 @@ def study(name: str, recipe: Path, data: Path, exp: Path) -> None:
 
     Curves over the number of align speakers, the utterances per speaker, or the width of the MLP;
     tables of the method's parts, of updates with a frozen side, and of what was added to the align
-    set (prepare.align_copies, corpus.paths.align_also). The study rollout trains nothing: it shows
-    the errors of strategies of an update over its days. Writes EXP/studies/NAME.json, which `nessa
+    set (prepare.align_copies, corpus.paths.align_also). Two train nothing: durations cuts the test
+    utterances to 1, 2 and 3 seconds and embeds them again, and rollout shows the errors of
+    strategies of an update over its days. Writes EXP/studies/NAME.json, which `nessa
     report` shows. Takes minutes per setting. It evaluates on all eval trials: run it
     after the recipe, never to choose settings.
 
     Example: nessa study speakers --recipe recipes/mini/exp/recipe.yaml --data recipes/mini/data
     --exp recipes/mini/exp
     """
+    from nessa.recipe.durations import write_durations
     from nessa.recipe.resolve import load_recipe
     from nessa.recipe.rollout import write_rollout
-    from nessa.recipe.studies import ROLLOUT, run_study
+    from nessa.recipe.studies import DURATIONS, ROLLOUT, run_study
     from nessa.report.rollout import format_rollout
     from nessa.report.studies import format_study
 
@@ -85,5 +96,6 @@ def study(name: str, recipe: Path, data: Path, exp: Path) -> None:
         records = write_rollout(load_recipe(recipe), data, exp, output)
         click.echo(format_rollout(records))
         return
-    records = run_study(name, load_recipe(recipe), data, exp, output)
+    made = load_recipe(recipe), data, exp, output
+    records = write_durations(*made) if name == DURATIONS else run_study(name, *made)
     click.echo(format_study(name, records))

@@ -22,6 +22,7 @@ ARCHITECTURES = {
 PRETRAINED = {
     "onnx": "nessa.encoders.onnx.OnnxModel",
     "speechbrain": "nessa.encoders.speechbrain.SpeechBrainModel",
+    "pyannote": "nessa.encoders.pyannote.PyannoteModel",
     "resemblyzer": "nessa.encoders.resemblyzer.ResemblyzerModel",
     "campplus": "nessa.encoders.campplus.CampplusModel",
     "python": "nessa.encoders.factory.PythonModel",

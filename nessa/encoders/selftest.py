@@ -20,7 +20,7 @@ from nessa.corpus.manifests import CutTable
 from nessa.corpus.utterances import Utterance, make_cuts, sort_utterances
 from nessa.encoders.arks import GivenEmbeddings
 from nessa.encoders.base import SpeakerModel
-from nessa.encoders.config import EncoderConfig, FeatureConfig
+from nessa.encoders.config import EncoderConfig, FeatureConfig, PretrainedConfig
 from nessa.encoders.features import FeatureExtractor
 from nessa.encoders.kinds import class_of, parse_settings
 from nessa.encoders.models import load_model
@@ -99,29 +99,71 @@ def reference_in(folder: Path) -> list[MonoCut]:
     return list(make_cuts(sort_utterances(found)))
 
 
+class Subject(NamedTuple):
+    """A model under test.
+
+    Attributes:
+        model: as it is used.
+        config: its settings.
+        features: those of its features; None where it makes its own, or the corpus brings them.
+    """
+
+    model: SpeakerModel
+    config: EncoderConfig | PretrainedConfig
+    features: FeatureConfig | None
+
+    @property
+    def sampling_rate(self) -> int:
+        """Of the audio that it takes, in Hz."""
+        if self.features is not None:
+            return self.features.sampling_rate
+        return getattr(self.config, "sampling_rate", 16000)
+
+    def with_features(self, features: FeatureConfig) -> SpeakerModel:
+        """The model with other features."""
+        changed = self.config.model_copy(update={"features": features})
+        if isinstance(changed, EncoderConfig):
+            assert isinstance(self.model, TrainedModel)
+            return TrainedModel(self.model.name, changed, self.model.encoder)
+        return class_of(dict(changed))(self.model.name, changed)
+
+
+def open_encoder(folder: Path) -> Subject:
+    """Load what is to be tested.
+
+    Args:
+        folder: of the model, with config.yaml.
+
+    Raises:
+        InputError: the model cannot be loaded, or there are embeddings without one.
+    """
+    model = load_model(folder)
+    if isinstance(model, GivenEmbeddings):
+        raise InputError(f"{folder}: embeddings without a model, which cannot be checked")
+    config = parse_settings(read_yaml(folder / CONFIG))
+    features = getattr(config, "features", None)
+    given = features is None or features.type != "fbank"
+    return Subject(model, config, None if given else features)
+
+
 def check_encoder(
-    encoder: Path, cuts: Sequence[MonoCut], original: Path | None = None
+    subject: Subject, cuts: Sequence[MonoCut], original: Subject | None = None
 ) -> Iterator[Finding]:
     """Yield what each check finds, the cheap ones first.
 
     Args:
-        encoder: folder of the model, with config.yaml.
+        subject: the encoder.
         cuts: reference utterances of several speakers, two or more of each.
-        original: folder of the model that the encoder was exported from, or that it should equal.
-
-    Raises:
-        InputError: a model cannot be loaded, or embeddings are given without one.
+        original: the model that the encoder was exported from, or that it should equal.
     """
-    model = _load(encoder)
-    features = _features(encoder)
-    rate = _rate(encoder)
+    model, features, rate = subject.model, subject.features, subject.sampling_rate
     cuts = [cut if cut.sampling_rate == rate else cut.resample(rate) for cut in cuts]
     inputs = [model.read(cut) for cut in cuts]
     yield _repeats(model, inputs)
     yield _neighbors(model, inputs)
     yield _padding(model, inputs)
     yield _silence(model, inputs, features)
-    embedded = _embed(model, inputs)
+    embedded = embed_alone(model, inputs)
     finite = np.isfinite(embedded).all(axis=1)
     if not finite.all():
         bad = [cuts[row].id for row in np.flatnonzero(~finite)]
@@ -131,54 +173,21 @@ def check_encoder(
             "check its weights and its features",
         )
         return
-    yield _dimensions(embedded)
+    yield dead_dimensions(embedded)
     yield _shortest(model, cuts)
     speakers = [cut.supervisions[0].speaker for cut in cuts]
-    variants = _embed_variants(encoder, cuts, features)
+    variants = _embed_variants(subject, cuts)
     if original is not None:
-        known = _load(original)
-        wanted = _embed(known, [known.read(cut) for cut in cuts])
+        wanted = embed_alone(original.model, [original.model.read(cut) for cut in cuts])
         yield _agreement(embedded, wanted, variants)
     yield _separation(embedded, speakers, variants)
 
 
-# --- models and settings --------------------------------------------------------------------------
+# --- other settings -------------------------------------------------------------------------------
 
 
-def _load(encoder: Path) -> SpeakerModel:
-    model = load_model(encoder)
-    if isinstance(model, GivenEmbeddings):
-        raise InputError(f"{encoder}: embeddings without a model, which cannot be checked")
-    return model
-
-
-def _config(encoder: Path) -> Any:
-    return parse_settings(read_yaml(encoder / CONFIG))
-
-
-def _features(encoder: Path) -> FeatureConfig | None:
-    """The settings of the features; None where the model makes its own."""
-    found = getattr(_config(encoder), "features", None)
-    return found if found is not None and found.type == "fbank" else None
-
-
-def _rate(encoder: Path) -> int:
-    features = _features(encoder)
-    return features.sampling_rate if features else getattr(_config(encoder), "sampling_rate", 16000)
-
-
-def _with_features(encoder: Path, features: FeatureConfig) -> SpeakerModel:
-    """The model with other features."""
-    changed = _config(encoder).model_copy(update={"features": features})
-    model = _load(encoder)
-    if isinstance(changed, EncoderConfig):
-        assert isinstance(model, TrainedModel)
-        return TrainedModel(model.name, changed, model.encoder)
-    return class_of(dict(changed))(model.name, changed)
-
-
-def _variants(features: FeatureConfig) -> Iterator[tuple[str, FeatureConfig]]:
-    """Each other value of the settings that people get wrong, one at a time."""
+def variants_of(features: FeatureConfig) -> Iterator[tuple[str, FeatureConfig]]:
+    """Each other value of the settings that people get wrong, one at a time, with its name."""
     values: dict[str, Sequence[Any]] = {
         "scale": SCALES,
         "mean_norm": (True, False),
@@ -191,26 +200,24 @@ def _variants(features: FeatureConfig) -> Iterator[tuple[str, FeatureConfig]]:
                 yield f"features.{name}={said}", features.model_copy(update={name: value})
 
 
-def _embed_variants(
-    encoder: Path, cuts: Sequence[MonoCut], features: FeatureConfig | None
-) -> dict[str, Matrix]:
+def _embed_variants(subject: Subject, cuts: Sequence[MonoCut]) -> dict[str, Matrix]:
     """{setting: embeddings with it}; empty where the model makes its own features."""
     embedded = {}
-    for label, changed in _variants(features) if features else ():
-        model = _with_features(encoder, changed)
-        embedded[label] = _embed(model, [model.read(cut) for cut in cuts])
+    for label, changed in variants_of(subject.features) if subject.features else ():
+        model = subject.with_features(changed)
+        embedded[label] = embed_alone(model, [model.read(cut) for cut in cuts])
     return embedded
 
 
 # --- checks ---------------------------------------------------------------------------------------
 
 
-def _embed(model: SpeakerModel, inputs: Sequence[Tensor]) -> Matrix:
-    """One by one, (N, D)."""
+def embed_alone(model: SpeakerModel, inputs: Sequence[Tensor]) -> Matrix:
+    """Each by itself: (N, D), float64."""
     return torch.cat([model.embed([one]) for one in inputs]).numpy().astype(np.float64)
 
 
-def _distance(a: Matrix, b: Matrix) -> float:
+def largest_distance(a: Matrix, b: Matrix) -> float:
     """The largest cosine distance of two rows (N, D)."""
     with np.errstate(invalid="ignore", divide="ignore"):
         cosines = (a * b).sum(1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
@@ -228,7 +235,7 @@ def _repeats(model: SpeakerModel, inputs: Sequence[Tensor]) -> Finding:
     one = inputs[:4]
     return _judged(
         "repetition",
-        _distance(_embed(model, one), _embed(model, one)),
+        largest_distance(embed_alone(model, one), embed_alone(model, one)),
         "another embedding of the same audio each time: dropout is on, or chance takes part",
         "put the network into evaluation mode (`model.eval()`) before it is used or exported",
     )
@@ -240,7 +247,7 @@ def _neighbors(model: SpeakerModel, inputs: Sequence[Tensor]) -> Finding:
     together = model.embed(equal).numpy().astype(np.float64)
     return _judged(
         "batch",
-        _distance(together, _embed(model, equal)),
+        largest_distance(together, embed_alone(model, equal)),
         "an embedding changes with the others of its batch: batch normalization is in training "
         "mode",
         "put the network into evaluation mode (`model.eval()`) before it is used or exported",
@@ -253,7 +260,7 @@ def _padding(model: SpeakerModel, inputs: Sequence[Tensor]) -> Finding:
     together = model.embed(short).numpy().astype(np.float64)
     return _judged(
         "padding",
-        _distance(together, _embed(model, short)),
+        largest_distance(together, embed_alone(model, short)),
         "an embedding changes with the lengths beside it: padding is not masked",
         "mask it, or embed batches of one length",
     )
@@ -274,7 +281,7 @@ def _silence(
     else:
         quiet = torch.zeros_like(inputs[0])
     try:
-        if np.isfinite(_embed(model, [quiet])).all():
+        if np.isfinite(embed_alone(model, [quiet])).all():
             return Finding("silence")
     except Exception as error:  # of any library
         if NOT_FINITE not in str(error):
@@ -290,7 +297,8 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def _dimensions(embedded: Matrix) -> Finding:
+def dead_dimensions(embedded: Matrix) -> Finding:
+    """Whether some of the dimensions (N, D) never change."""
     spread, size = embedded.std(axis=0), np.sqrt((embedded**2).mean())
     dead = np.flatnonzero(spread <= 1e-5 * size)
     if not len(dead):
@@ -308,7 +316,7 @@ def _shortest(model: SpeakerModel, cuts: Sequence[MonoCut]) -> Finding:
     reason = ""
     for seconds in SECONDS:
         try:
-            found = _embed(model, [model.read(longest.truncate(duration=seconds))])
+            found = embed_alone(model, [model.read(longest.truncate(duration=seconds))])
         except Exception as error:  # of any library
             reason = _first_line(error)
             continue

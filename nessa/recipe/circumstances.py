@@ -18,10 +18,19 @@ def write_circumstances(metrics: Path) -> None:
     """Write this machine and its versions beside a file of metrics."""
     versions = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
     here = {
-        "Machine": f"{platform.machine()} with {os.cpu_count()} cores",
+        "Machine": f"{platform.machine()}{_instructions()} with {os.cpu_count()} cores",
         "Versions": f"Python {platform.python_version()}, {versions}",
     }
     write_json(_place(metrics), here)
+
+
+def _instructions() -> str:
+    """The instruction set on which results depend: the one that run.sh asks for, or the newest."""
+    flags = Path("/proc/cpuinfo").read_text().split() if Path("/proc/cpuinfo").is_file() else []
+    known = [name for name in ("avx512f", "avx2") if name in flags]
+    newest = {"avx512f": "AVX-512", "avx2": "AVX2"}[known[0]] if known else ""
+    pinned = os.environ.get("ATEN_CPU_CAPABILITY", newest)
+    return f" ({pinned.upper()})" if pinned else ""
 
 
 def read_circumstances(metrics: Sequence[Path]) -> dict[str, str]:

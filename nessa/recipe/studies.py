@@ -332,6 +332,7 @@ STUDIES: dict[str, Callable[[StudyRunner], Iterator[Point]]] = {
     "freeze": _by_freezing,
     "augmentation": _by_augmentation,
 }
+DURATIONS = "durations"  # of `nessa.recipe.durations`, which trains nothing
 ROLLOUT = "rollout"  # of `nessa.recipe.rollout`, which trains nothing
 ON_EVERY_LIST = {"augmentation"}  # what helps one kind of speech may harm another
 
@@ -343,7 +344,7 @@ def read_studies(exp: Path, recipe: Recipe) -> dict[str, list[Record]]:
         InputError: a file there is no study.
     """
     found: dict[str, list[Record]] = {}
-    for name in (*STUDIES, ROLLOUT):
+    for name in (*STUDIES, DURATIONS, ROLLOUT):
         path = exp / "studies" / f"{name}.json"
         if not path.is_file():
             continue

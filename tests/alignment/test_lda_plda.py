@@ -174,3 +174,23 @@ def test_files_that_hold_something_else_are_refused(tmp_path: Path) -> None:
         save_file(wrong, path)
         with pytest.raises(InputError, match=r"x.safetensors: not a back-end"):
             LDAPLDA.load(path)
+
+
+@pytest.mark.parametrize("size", [(16, 8), (48, 8), (10, 3), (200, 2)])
+def test_fewer_utterances_than_dimensions_are_enough(size: tuple[int, int]) -> None:
+    """LDA then finds directions in which the utterances of a speaker do not differ at all."""
+    rng = np.random.default_rng(0)
+
+    def drawn(speakers: int, utterances: int, name: str) -> tuple[Embeddings, dict[str, str]]:
+        keys = [f"{name}{s}-{u}" for s in range(speakers) for u in range(utterances)]
+        means = rng.standard_normal((speakers, 512)).repeat(utterances, axis=0)
+        matrix = (means + rng.standard_normal((len(keys), 512))).astype(np.float32)
+        return Embeddings(keys, matrix), {key: key.partition("-")[0] for key in keys}
+
+    align, names = drawn(*size, "a")
+    dev, dev_names = drawn(20, 3, "d")
+    held_out = DevSet(dev, dev, all_trials(dev_names))
+    model = LDAPLDA.fit(AlignTable.of(align, align, names), held_out)
+    scores = model.scores(dev, held_out.trials)
+    assert np.isfinite(scores).all()
+    assert eer(scores, held_out.trials.labels) < 0.3

@@ -15,7 +15,7 @@ from nessa.files import read_table, write_table
 from nessa.kaldi.datadir import read_utt2spk
 from nessa.kaldi.embeddings import Embeddings
 from nessa.recipe.resolve import load_recipe
-from nessa.report import _circumstances
+from nessa.report.results import _circumstances
 from nessa.trials import Trials
 from tests.conftest import Command
 from tests.kaldi_corpora import write_audio_dir

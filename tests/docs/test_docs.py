@@ -15,7 +15,7 @@ import nessa
 from tests.conftest import ROOT
 
 PAGES = sorted(
-    path for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("recipes/*/*.md")]
+    path for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("recipes/*/*.md")]
 )
 
 

@@ -1,13 +1,32 @@
 """Walks of the documentation: the commands on these pages are run, as they stand there."""
 
+import json
 import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
+import torch
 
+from nessa.corpus.utterances import Utterance, make_cuts
+from nessa.encoders import (
+    SpeakerModel,
+    build,
+    load_model,
+    parse_settings,
+    save_model,
+    save_pretrained,
+)
+from nessa.encoders.config import EncoderConfig, PretrainedConfig
+from nessa.encoders.extraction import extract
+from nessa.encoders.onnx import WESPEAKER_FEATURES
+from nessa.files import read_table
 from nessa.recipe.resolve import resolve
-from tests.conftest import ROOT
+from tests.conftest import ROOT, Command
+from tests.encoders.exported import save_network
+from tests.encoders.pyannotes import save_checkpoint, skip_without_pyannote
 from tests.kaldi_corpora import write_audio_dir
 from tests.walks import commands, walk
 
@@ -74,6 +93,88 @@ def test_a_database_migrated_and_switched(tiny: Path, tmp_path: Path, database: 
     assert "now read: table 'profiles_new', 16 profiles, of 16 in table 'profiles'" in out
     assert out.count("now read: table 'profiles'\n") == 2
     assert (tmp_path / "outliers.csv").is_file()
+
+
+# Distances of random networks are far below 0.5; this is one that some impostors reach.
+AMONG_THE_SCORES = (
+    "awk '{print 1 - $3}' $SCORES/raw/old-old/dev/trials.scores | sort -g | sed -n 80p"
+)
+OLD_DIM = 48  # fewer than the few speakers here have utterances
+
+
+def light_resnet(folder: Path, nessa: Command) -> Path:
+    """An ONNX file of WeSpeaker's form: a small ResNet with random weights."""
+    settings = {
+        "architecture": "resnet",
+        "channels": 8,
+        "dim": 40,
+        "features": WESPEAKER_FEATURES,
+        "loss": {"type": "aam"},
+        "steps": 1,
+    }
+    config = parse_settings(settings)
+    assert isinstance(config, EncoderConfig)
+    torch.manual_seed(7)
+    save_model(folder / "resnet", config, build(config))
+    done = nessa("export", "--encoder", folder / "resnet", "--output", folder / "onnx")
+    assert done.status == 0, done
+    return folder / "onnx/encoder.onnx"
+
+
+def pyannotes_settings(folder: Path) -> dict[str, str]:
+    """pyannote/embedding in small, with random weights; where there is no library, a stand-in."""
+    try:
+        skip_without_pyannote()
+    except pytest.skip.Exception:
+        torch.manual_seed(8)
+        save_network(folder / "old.onnx", OLD_DIM, ("feats", "embs"))
+        return {"pretrained": "onnx", "file": str(folder / "old.onnx")}
+    save_checkpoint(folder / "pyannote", "XVectorSincNet", dimension=OLD_DIM)
+    return {"pretrained": "pyannote", "source": str(folder / "pyannote")}
+
+
+@pytest.mark.slow
+def test_from_pyannote_to_wespeaker(tmp_path: Path, database: str, nessa: Command) -> None:
+    """Profiles in the database are of utterances that are gone when the page begins."""
+    import psycopg
+
+    old = pyannotes_settings(tmp_path)
+    utt2spk = write_audio_dir(tmp_path / "enrolled", range(24))
+    config = parse_settings(old)
+    assert isinstance(config, PretrainedConfig)
+    save_pretrained(tmp_path / "old", config)
+    model = load_model(tmp_path / "old")
+    assert isinstance(model, SpeakerModel)
+    wav = read_table(tmp_path / "enrolled/wav.scp")
+    spoken = [Utterance(f"{s}-{u}-0", s, u, Path(wav[u])) for u, s in sorted(utt2spk.items())]
+    embedded = extract(model, list(make_cuts(spoken)))
+    shutil.rmtree(tmp_path / "enrolled")
+    with psycopg.connect(database) as connection:
+        form = f"vector({OLD_DIM})"
+        connection.execute(f"CREATE TABLE profiles (id text PRIMARY KEY, embedding {form})")
+        for speaker in sorted(set(utt2spk.values())):
+            own = [row for row, one in enumerate(spoken) if one.speaker == speaker]
+            profile = embedded.matrix[own].mean(axis=0).tolist()
+            connection.execute("INSERT INTO profiles VALUES (%s, %s::real[])", (speaker, profile))
+    write_audio_dir(tmp_path / "live", range(24), utterances=8, seed=1)
+    rng = np.random.default_rng(2)
+    for path in sorted((tmp_path / "live/audio").iterdir()):  # at some distance each
+        samples, rate = soundfile.read(path)
+        soundfile.write(path, 10 ** rng.uniform(-2, 0) * samples, rate, "FLOAT")
+    places = {
+        "/path/to/live": tmp_path / "live",
+        "/path/to/migration": tmp_path / "work",
+        "postgresql:///voices?host=/var/run/postgresql": database,
+        "{pretrained: pyannote, source: pyannote/embedding}": json.dumps(old),
+        "models/voxceleb_resnet34_LM.onnx": light_resnet(tmp_path, nessa),
+        "--threshold 0.5 ": f"--threshold $({AMONG_THE_SCORES}) ",
+    }
+    out = walk("migrations/pyannote-to-wespeaker.md", places)
+    assert out.count("repetition: ok") == 2 and "FAULT" not in out
+    assert "GO" in out and (tmp_path / "work/by-speaker/aligner.json").is_file()
+    assert "24 profiles: 24 mapped, 0 as they were, 0 deleted" in out
+    assert "now read: table 'profiles_wespeaker', 24 profiles, of 24 in table 'profiles'" in out
+    assert out.count("now read: table 'profiles'\n") == 2
 
 
 @pytest.mark.slow

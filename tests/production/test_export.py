@@ -12,7 +12,7 @@ import onnx
 import onnxruntime
 import pytest
 
-import nessa.production
+import nessa.production.onnx
 from nessa.alignment import ALIGNERS, Aligner
 from nessa.alignment.views import SIDES, Labels, Matrix, Side
 from nessa.errors import InputError

@@ -137,4 +137,4 @@ def test_what_is_no_study_is_named(toy: Toy) -> None:
 
 def test_the_command_knows_every_study() -> None:
     (argument,) = (p for p in cli.commands["study"].params if p.name == "name")
-    assert tuple(argument.type.choices) == (*studies.STUDIES, studies.ROLLOUT)
+    assert tuple(argument.type.choices) == (*studies.STUDIES, studies.DURATIONS, studies.ROLLOUT)

@@ -20,8 +20,12 @@ from tests.conftest import ROOT
 FAKE_PYTHON = f"""#!{sys.executable}
 import os, sys, time
 words = sys.argv[1:]
+if words[:2] == ["-I", "-S"]:  # preload.py run SOCKET MODULE ARGUMENT ...
+    words = ["-m", *words[5:]]
 if words[0] == "-c":
     print("3.11.9")
+elif words[0].endswith("preload.py"):  # the server, which others wait for
+    pass
 elif words[0].endswith("check_environment.py"):
     pass
 elif words[:4] == ["-m", "nessa.cli", "recipe", "resolve"]:
@@ -51,7 +55,7 @@ else:
 """
 
 CHAIN = ["local/mini.py", "local/voxceleb.py", "prepare", "train", "train"]
-CHAIN += ["extract"] * 6 + ["fit-backend"] + ["score"] * 2 + ["evaluate"]
+CHAIN += ["try-encoders"] + ["extract"] * 6 + ["fit-backend"] + ["score"] * 2 + ["evaluate"]
 LATE = ["align", "map", "score", "evaluate", "identify", "report", "export"]  # align and on
 CHAIN += LATE
 
@@ -146,6 +150,7 @@ def test_every_stage_logs_into_its_folder(finished):
         "prepare/prepare.log",
         "encoders/old.log",
         "encoders/new.log",
+        "extract/try-encoders.log",
         *(f"extract/{model}.{job}.log" for model in ("old", "new") for job in (1, 2, "merge")),
         "symmetric/fit.old.log",
         "symmetric/evaluate.log",

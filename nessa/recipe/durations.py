@@ -1,0 +1,185 @@
+"""The study of durations: how short the test speech may be, for each model and for NESSA.
+
+The test utterances of eval are cut to some seconds of their middle and embedded again by both
+models; enrollment stays as it is. The recipe's aligners map them: nothing is trained. Gains are
+between both models on speech of that length.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from lhotse.cut import MonoCut
+
+from nessa.alignment.base import Aligner
+from nessa.alignment.store import load
+from nessa.alignment.views import SIDES
+from nessa.corpus.manifests import CutTable
+from nessa.encoders.arks import GivenEmbeddings
+from nessa.encoders.base import SpeakerModel
+from nessa.encoders.extraction import extract
+from nessa.encoders.models import load_model
+from nessa.errors import InputError
+from nessa.evaluation.conditions import Condition, read_conditions
+from nessa.files import Record, write_json
+from nessa.kaldi.datadir import read_optional
+from nessa.kaldi.embeddings import Embeddings
+from nessa.metrics.bootstrap import bootstrap, recovered_gain
+from nessa.metrics.table import EER
+from nessa.recipe.config import Recipe
+from nessa.recipe.layout import EVAL, aligner_dir, embeddings_dir
+from nessa.recipe.studies import DURATIONS, Pair, study_digest
+from nessa.recipe.systems import NESSA, RAW, System
+from nessa.scoring.cosine import cosine_scores
+from nessa.scoring.sides import Scores
+
+SECONDS = (1.0, 2.0, 3.0)
+FULL = "full"
+Tests = Mapping[str, Embeddings]  # {model: test utterances of one length}
+
+
+def write_durations(recipe: Recipe, data: Path, exp: Path, output: Path) -> list[Record]:
+    """Write the error rates and gains for each length of test speech, as a study.
+
+    Args:
+        recipe: names the old and the new model.
+        data: holds eval, with its audio.
+        exp: holds encoders/, embeddings/ and aligners/.
+        output: receives {"study", "digest", "records"}.
+
+    Returns:
+        A record per list of single utterances, length and pair of models: {"condition", "label",
+        "value" (seconds; None: full), "shortened" (share of the test utterances that are cut),
+        "aligner", "enroll", "runtime", "eer", "eer_ci", "gain", "gain_ci"}. Lengths that no
+        utterance exceeds are left out.
+
+    Raises:
+        InputError: a model or audio is missing, or all trials are of profiles.
+    """
+    conditions = [c for c in read_conditions(data / EVAL) if c.enroll_map is None]
+    if not conditions:
+        raise InputError(f"{data / EVAL}: no trials of single utterances; add some")
+    models = {model: _model(exp, model) for model in recipe.update}
+    full = {model: Embeddings.read(embeddings_dir(exp, model, EVAL)) for model in models}
+    aligners = {pair: load(aligner_dir(exp, System(NESSA, *pair))) for pair in recipe.pairs}
+    wanted = {name for condition in conditions for name in condition.trials.test_index.names}
+    cuts = _test_cuts(data, wanted)
+    by_length: dict[float | None, Tests] = {}
+    for seconds in SECONDS:
+        if any(cut.duration > seconds for cut in cuts):
+            short = [_middle(cut, seconds) for cut in cuts]
+            by_length[seconds] = {
+                name: extract(model, short, what=f"{name} {seconds:g} s")
+                for name, model in models.items()
+            }
+    by_length[None] = full
+    lengths = {cut.id: cut.duration for cut in cuts}
+    domains = read_optional(data / EVAL, "utt2domain")
+    records = []
+    for condition in conditions:
+        scores = {
+            key: one
+            for seconds, tests in by_length.items()
+            for key, one in _scores(seconds, condition, full, tests, aligners, domains)
+        }
+        records += _records(recipe, condition, scores, lengths)
+    write_json(output, {"study": DURATIONS, "digest": study_digest(recipe), "records": records})
+    return records
+
+
+def _model(exp: Path, name: str) -> SpeakerModel:
+    model = load_model(exp / "encoders" / name)
+    if isinstance(model, GivenEmbeddings):
+        raise InputError(
+            f"{exp / 'encoders' / name}: embeddings without a model, which cannot embed shorter "
+            "speech; a study of durations needs both models and the audio"
+        )
+    return model
+
+
+def _test_cuts(data: Path, wanted: set[str]) -> list[MonoCut]:
+    table = CutTable(data, EVAL)
+    cuts = [table[row] for row in range(len(table)) if table.id(row) in wanted]
+    for cut in cuts:
+        if not cut.has_recording:
+            raise InputError(f"utterance {cut.id!r} of {data / EVAL} has no audio to be cut")
+    return cuts
+
+
+def _middle(cut: MonoCut, seconds: float) -> MonoCut:
+    if cut.duration <= seconds:
+        return cut
+    start = (cut.duration - seconds) / 2
+    return cut.truncate(offset=start, duration=seconds, preserve_id=True)
+
+
+Key = tuple[float | None, str, Pair]  # length, aligner, models
+
+
+def _scores(
+    seconds: float | None,
+    condition: Condition,
+    full: Tests,
+    tests: Tests,
+    aligners: Mapping[Pair, Aligner],
+    domains: Mapping[str, str],
+) -> Iterator[tuple[Key, Scores]]:
+    """Of each model with itself, old before new, and of each pair."""
+    trials = condition.trials
+    for model in full:
+        scores = cosine_scores(full[model], tests[model], trials)
+        yield (seconds, RAW, (model, model)), scores
+    for (enroll, runtime), aligner in aligners.items():
+        sides = (
+            aligner.center_domains(embeddings, side, domains)
+            for embeddings, side in zip((full[enroll], tests[runtime]), SIDES, strict=True)
+        )
+        mapped = aligner.map_views(*sides)
+        yield (seconds, NESSA, (enroll, runtime)), cosine_scores(*mapped, trials)
+
+
+def _records(
+    recipe: Recipe,
+    condition: Condition,
+    scores: Mapping[Key, Scores],
+    lengths: Mapping[str, float],
+) -> list[Record]:
+    """All of them from the same draws of the bootstrap."""
+    settings = recipe.evaluation
+    labels = condition.trials.labels
+    assert labels is not None
+    drawn = bootstrap(
+        list(scores.values()),
+        labels,
+        *condition.speakers,
+        draws=settings.bootstrap_draws,
+        seed=settings.seed,
+        metrics=[EER],
+    )
+    errors = {key: one[EER.key] for key, one in zip(scores, drawn, strict=True)}
+    old, new = recipe.update
+    records = []
+    for (seconds, aligner, (enroll, runtime)), error in errors.items():
+        before, after = (errors[seconds, RAW, (model, model)] for model in (old, new))
+        gain = recovered_gain(before, error, after) if aligner == NESSA else None
+        records.append(
+            {
+                "condition": condition.name,
+                "label": f"{seconds:g} s" if seconds else FULL,
+                "value": seconds,
+                "shortened": _share(seconds, condition.trials.test_index.names, lengths),
+                "aligner": aligner,
+                "enroll": enroll,
+                "runtime": runtime,
+                "eer": error.value,
+                "eer_ci": list(error.interval),
+                "gain": gain.value if gain else None,
+                "gain_ci": list(gain.interval) if gain else None,
+            }
+        )
+    return records
+
+
+def _share(seconds: float | None, names: Sequence[str], lengths: Mapping[str, float]) -> float:
+    if seconds is None:
+        return 0.0
+    return sum(lengths[name] > seconds for name in names) / len(names)

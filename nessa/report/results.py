@@ -1,0 +1,270 @@
+"""The report of a run: results.json, and a page in Markdown and HTML with its figures."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from nessa.errors import InputError
+from nessa.evaluation.conditions import Condition, read_conditions
+from nessa.files import Record, atomic_open, read_json, write_json
+from nessa.kaldi.datadir import read_utt2spk
+from nessa.metrics import table
+from nessa.recipe.circumstances import read_circumstances
+from nessa.recipe.config import Recipe
+from nessa.recipe.gallery import mixed_gallery
+from nessa.recipe.layout import skipped_by_models
+from nessa.recipe.scoring import read_condition_scores
+from nessa.recipe.stages import stage_digest
+from nessa.recipe.studies import ROLLOUT, read_studies
+from nessa.recipe.systems import NESSA, RAW, System
+from nessa.recipe.thresholds import read_cells, threshold_costs
+from nessa.report.calibration import calibration_plots, calibration_section
+from nessa.report.fleet import fleet_plot, fleet_ways
+from nessa.report.identification import identification_section
+from nessa.report.logs import read_stage_logs
+from nessa.report.page import write_page
+from nessa.report.plots import Plot, det_plot, gains_plot, gallery_plot, save_figure, spaces_plot
+from nessa.report.rollout import rollout_section
+from nessa.report.sentences import compare_systems, nessa_cost, verdicts
+from nessa.report.studies import study_plots, study_sections
+from nessa.report.summary import rivals, summary_page
+from nessa.report.tables import (
+    by_system,
+    format_records,
+    legend,
+    main_records,
+    markdown_table,
+    normalization_section,
+)
+from nessa.scoring.sides import Scores
+from nessa.text import Row, markdown_columns, percent
+
+SUMMARY = "RESULTS"  # begins the name of a page of results
+LEFT_OUT = "Left out"  # by --skip-bad
+METRICS = ("symmetric", "asymmetric")  # files in exp/metrics, each by the stage of its name
+FIELDS = {
+    "recipe", "aligner", "enroll", "runtime", "trials", "seed", "targets", "nontargets",
+    "gain", "gain_ci", "controlled_gain", "controlled_gain_ci", "as_norm", *table.LLR_METRICS,
+}  # fmt: skip
+
+
+def write_report(recipe: Recipe, exp: Path, data: Path, results_page: Path | None = None) -> str:
+    """Write results.json, report/ with the page and its figures, and what only these show.
+
+    That is metrics/thresholds.json and, with NESSA's aligner at hand, metrics/gallery.json.
+
+    Args:
+        recipe: the resolved recipe.
+        exp: holds metrics/ and scores/.
+        data: the recipe's data folder; the trials of its eval set label the DET curves.
+        results_page: receives the run on one page, as RESULTS.md of a recipe, or RESULTS-<size>.md
+            of another size; its figure lies beside it.
+
+    Returns:
+        What to print: the table, the comparisons, and where the files are.
+
+    Raises:
+        InputError: metrics or scores are missing or unreadable; names the stage to run.
+    """
+    records = [record for name in METRICS for record in read_metrics(exp, name)]
+    identification = _read_identification(exp)
+    studies = read_studies(exp, recipe)
+    rollout = studies.pop(ROLLOUT, [])
+    has_nessa = (exp / "aligners" / NESSA).is_dir()
+    comparisons = list(verdicts(recipe, exp)) if has_nessa else []
+    comparisons += compare_systems(recipe, records)
+    if (exp / "encoders").is_dir():  # not where embeddings came from elsewhere
+        comparisons += nessa_cost(recipe, exp)
+    condition = next(read_conditions(data / "eval"))
+    labels = condition.trials.labels
+    assert labels is not None
+    cells = read_cells(recipe, exp / "scores", condition)
+    thresholds = threshold_costs(cells, labels)
+    gallery = mixed_gallery(recipe, exp, data / "eval") if has_nessa else []
+    speakers = len(set(read_utt2spk(data / "align").values())) if (data / "align").is_dir() else 0
+    plots = [
+        fleet_plot(list(fleet_ways(recipe, records))),
+        det_plot(_det_panels(recipe, exp, condition, records), labels),
+        *calibration_plots(cells, labels),
+        *study_plots(studies, main_records(records), speakers),
+        gallery_plot(gallery) if gallery else None,
+        gains_plot(records),
+        spaces_plot(recipe, exp, data / "eval") if has_nessa else None,
+    ]
+    figures: list[Plot] = [plot for plot in plots if plot is not None]
+    write_json(exp / "metrics" / "thresholds.json", thresholds)
+    if gallery:
+        write_json(exp / "metrics" / "gallery.json", gallery)
+    write_json(exp / "results.json", records)
+    folder = exp / "report"
+    figure_paths = [path for plot in figures for path in plot.save(folder)]
+    sections = [
+        *normalization_section(recipe, records),
+        *calibration_section(recipe, records, thresholds),
+        *identification_section(identification),
+        *_gallery_section(gallery),
+        *study_sections(studies),
+        *rollout_section(rollout),
+    ]
+    circumstances = _circumstances(recipe, exp)
+    text = _markdown(recipe, records, comparisons, sections, circumstances)
+    _write_text(folder / "results.md", text)
+    if results_page is not None:
+        _write_summary(results_page, recipe, records, studies.get("speakers", []), circumstances)
+    write_page(
+        folder / "index.html",
+        recipe,
+        records,
+        comparisons,
+        figures,
+        list(read_stage_logs(exp / "log")),
+        yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False),
+        circumstances,
+    )
+    paths = [exp / "results.json", folder / "results.md", folder / "index.html", *figure_paths]
+    return "\n".join([format_records(records), "", *comparisons, "", *map(str, paths)])
+
+
+def read_metrics(exp: Path, name: str) -> list[Record]:
+    """The records that stage `name` ("symmetric" or "asymmetric") wrote.
+
+    Raises:
+        InputError: the file is missing, or holds something else.
+    """
+    path = exp / "metrics" / f"{name}.json"
+    remedy = f"run ./run.sh --stage {name}"
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; {remedy}")
+    fields = FIELDS.union(*({m.key, f"{m.key}_ci"} for m in table.METRICS))
+    records = read_json(path)
+    if not isinstance(records, list):
+        raise InputError(f"{path}: expected a list of records; {remedy}")
+    for number, record in enumerate(records):
+        lacking = fields - record.keys() if isinstance(record, dict) else fields
+        if lacking:
+            raise InputError(
+                f"{path}: record {number} lacks {', '.join(sorted(lacking))}; {remedy}"
+            )
+    return records
+
+
+def _read_identification(exp: Path) -> list[Record]:
+    path = exp / "metrics" / "identification.json"
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; run ./run.sh --stage asymmetric")
+    return read_json(path)
+
+
+def _det_panels(
+    recipe: Recipe, exp: Path, condition: Condition, records: Sequence[Record]
+) -> dict[str, dict[str, Scores]]:
+    """The curves of one panel per update direction: raw models, rivals as summarized, NESSA."""
+    systems = by_system(main_records(records))
+
+    def read(system: System) -> Scores:
+        return read_condition_scores(exp / "scores", system, condition)
+
+    raw = {f"{model} with itself": read(System(RAW, model, model)) for model in recipe.update}
+    return {
+        f"{enroll} enrolls, {runtime} runs": raw
+        | {
+            name: read(System(name, enroll, runtime))
+            for name in (*rivals(systems, (enroll, runtime)), NESSA)
+        }
+        for enroll, runtime in recipe.pairs
+    }
+
+
+def _circumstances(recipe: Recipe, exp: Path) -> dict[str, str]:
+    """What a figure depends on beside the settings: seed, machine, versions, what is left out."""
+    return {
+        "Seed": str(recipe.seed),
+        **read_circumstances([exp / "metrics" / f"{name}.json" for name in METRICS]),
+        "Settings": f"digest {stage_digest(recipe, 'report')[:12]}",
+        **_left_out(recipe, exp),
+    }
+
+
+def _left_out(recipe: Recipe, exp: Path) -> dict[str, str]:
+    """How many utterances all systems do without, as a model cannot embed them."""
+    counts = {}
+    for name in recipe.extraction.sets:
+        counts[name] = len(skipped_by_models(exp, recipe.encoders, name))
+    text = ", ".join(f"{count} utterances of {name}" for name, count in counts.items() if count)
+    return {LEFT_OUT: text} if text else {}
+
+
+def _gallery_section(gallery: Sequence[Record]) -> list[str]:
+    """The mixed-gallery curve as a table and a figure."""
+    if not gallery:
+        return []
+    shares = dict.fromkeys(record["old_share"] for record in gallery)
+    rows: list[Row] = [("runtime", *(f"{share:.0%} old" for share in shares))]
+    for runtime in dict.fromkeys(record["runtime"] for record in gallery):
+        rows.append((runtime, *(percent(r["eer"]) for r in gallery if r["runtime"] == runtime)))
+    return [
+        "## Mixed gallery: EER % while the profiles move to the new model",
+        "",
+        markdown_columns(rows),
+        "",
+        "The profiles of both models lie in the space of NESSA's first seed. The scores of each "
+        "pair of models are calibrated on dev by an affine map of their own.",
+        "",
+        "![EER over the share of the old model's profiles](gallery.svg)",
+        "",
+    ]
+
+
+def _write_summary(
+    page: Path,
+    recipe: Recipe,
+    records: Sequence[Record],
+    curve: Sequence[Record],
+    made: Mapping[str, str],
+) -> None:
+    """The run on one page, with its figure beside it."""
+    size = page.stem.removeprefix(SUMMARY).lstrip("-") if page.stem.startswith(SUMMARY) else ""
+    plot = fleet_plot(list(fleet_ways(recipe, records)))
+    save_figure(plot.figure, page.with_suffix(".svg"))
+    _write_text(page, summary_page(recipe, records, curve, made, size, f"{page.stem}.svg"))
+
+
+def _write_text(path: Path, text: str) -> None:
+    with atomic_open(path) as file:
+        file.write(text)
+
+
+def _markdown(
+    recipe: Recipe,
+    records: Sequence[dict[str, Any]],
+    comparisons: Sequence[str],
+    sections: Sequence[str],
+    circumstances: Mapping[str, str],
+) -> str:
+    shown = [circumstances["Machine"], circumstances["Versions"]]
+    shown += [f"left out: {circumstances[key]}" for key in (LEFT_OUT,) if key in circumstances]
+    seeds = f"NESSA: seed {recipe.aligner.seeds[0]}."
+    lines = [
+        f"# Results of recipe {recipe.name}",
+        "",
+        f"Made by `./run.sh --recipe {recipe.name}`; settings in `exp/recipe.yaml`, "
+        f"digest `{stage_digest(recipe, 'report')[:12]}`. Seed {recipe.seed}; "
+        f"{', '.join(shown)}.",
+        "",
+        markdown_table(records),
+        "",
+        *(f"- {comparison}" for comparison in comparisons),
+        "",
+        "## How to read this",
+        "",
+        *(f"- {line}" for line in legend(records)),
+        "",
+        "## DET curves, single-utterance trials",
+        "",
+        f"![Miss against false alarm rate of every system](det.svg) {seeds}",
+        "",
+        *sections,
+    ]
+    return "\n".join(lines)

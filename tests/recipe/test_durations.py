@@ -1,0 +1,104 @@
+"""nessa study durations: test speech cut and embedded again, with a recipe's own aligners."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from nessa.alignment import ProcrustesAligner
+from nessa.encoders import load_model, parse_settings, save_model, save_pretrained
+from nessa.encoders.base import SpeakerModel
+from nessa.encoders.config import EncoderConfig
+from nessa.encoders.extraction import extract
+from nessa.encoders.trained import build
+from nessa.errors import InputError
+from nessa.files import read_json
+from nessa.kaldi.datadir import read_utt2spk
+from nessa.recipe import durations
+from nessa.recipe.durations import write_durations
+from nessa.recipe.resolve import load_recipe
+from nessa.recipe.studies import read_studies
+from nessa.report.studies import study_sections
+from tests.conftest import Command
+from tests.pairs import all_trials
+from tests.speech import prepare_set, read_cuts
+from tests.toy import ENCODER
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path, Path]:
+    """Two untrained encoders, and Procrustes in NESSA's place: recipe, data and exp."""
+    monkeypatch.setattr(durations, "SECONDS", (0.4, 0.9, 3.0))
+    prepare_set(tmp_path, "eval", range(5), seconds=(0.6, 1.2))
+    speakers = read_utt2spk(tmp_path / "eval")
+    all_trials(speakers).write(tmp_path / "eval/trials")
+    exp, sides = tmp_path / "exp", []
+    for name, dim in (("x", 8), ("y", 12)):
+        config = parse_settings({**ENCODER, "dim": dim})
+        assert isinstance(config, EncoderConfig)
+        save_model(exp / "encoders" / name, config, build(config))
+        model = load_model(exp / "encoders" / name)
+        assert isinstance(model, SpeakerModel)
+        sides.append(extract(model, list(read_cuts(tmp_path, "eval"))))
+        sides[-1].write(exp / "embeddings" / name / "eval", speakers)
+    aligner = ProcrustesAligner().fit(*sides, speakers)
+    aligner.save(exp / "aligners/nessa/x-y")
+    aligner.mirrored().save(exp / "aligners/nessa/y-x")
+    settings = {
+        "name": "toy",
+        "corpus": {"program": "mini"},
+        "prepare": {"program": "voxceleb"},
+        "encoders": {"x": ENCODER, "y": {**ENCODER, "dim": 12}},
+        "update": ["x", "y"],
+        "evaluation": {"bootstrap_draws": 5},
+    }
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(settings))
+    return tmp_path / "recipe.yaml", tmp_path, exp
+
+
+def test_each_length_has_both_models_and_both_pairs(
+    run: tuple[Path, Path, Path], nessa: Command
+) -> None:
+    recipe, data, exp = run
+    done = nessa("study", "durations", "--recipe", recipe, "--data", data, "--exp", exp)
+    assert done.status == 0, done
+    assert "0.4 s" in done.out and "3 s" not in done.out and "full" in done.out
+    records = read_json(exp / "studies/durations.json")["records"]
+    cells = {(r["label"], r["aligner"], r["enroll"], r["runtime"]): r for r in records}
+    assert len(cells) == len(records) == 12
+    for label, shortened in (("0.4 s", 1.0), ("0.9 s", 0.5), ("full", 0.0)):
+        for cell in (
+            ("raw", "x", "x"),
+            ("raw", "y", "y"),
+            ("nessa", "x", "y"),
+            ("nessa", "y", "x"),
+        ):
+            record = cells[label, *cell]
+            assert 0 <= record["eer_ci"][0] <= record["eer"] <= record["eer_ci"][1] <= 1
+            assert abs(record["shortened"] - shortened) < 0.3
+            assert cell[0] == "nessa" or record["gain"] is None
+    studies = read_studies(exp, load_recipe(recipe))
+    text = "\n".join(study_sections(studies))
+    assert "## Gain over the duration of the test speech" in text
+    assert "| 0.4 s   | x      | x       | single" in text
+
+
+def test_the_middle_is_taken_and_short_speech_stays(run: tuple[Path, Path, Path]) -> None:
+    _, data, _ = run
+    for cut in read_cuts(data, "eval"):
+        short = durations._middle(cut, 0.7)
+        assert short.duration == min(cut.duration, 0.7) and short.id == cut.id
+        before, after = short.start, cut.duration - short.end
+        assert before == pytest.approx(after, abs=1e-3)
+        assert len(np.squeeze(short.load_audio())) == round(short.duration * 16000)
+
+
+def test_a_study_without_models_is_refused(run: tuple[Path, Path, Path]) -> None:
+    recipe, data, exp = run
+    given = parse_settings({"pretrained": "arks", "path": str(exp / "embeddings/x")})
+    assert not isinstance(given, EncoderConfig)
+    (exp / "encoders/x/model.safetensors").unlink()
+    save_pretrained(exp / "encoders/x", given)
+    with pytest.raises(InputError, match="needs both models and the audio"):
+        write_durations(load_recipe(recipe), data, exp, exp / "out.json")
