@@ -65,7 +65,7 @@ def study_sections(studies: Mapping[str, Sequence[Record]]) -> list[str]:
 
 
 def study_plots(
-    studies: Mapping[str, Sequence[Record]], run: Sequence[Record], speakers: int
+    studies: Mapping[str, Sequence[Record]], run: Sequence[Record] = (), speakers: int = 0
 ) -> Iterator[Plot]:
     """The curves of the studies that have an axis and a gain that is defined.
 
