@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from benchmarks import accelerator
 from benchmarks.__main__ import main
 from benchmarks.alignment import flops_of
 from benchmarks.measurement import Bound, Comparison, Measurement, in_turns, peak_memory
@@ -113,3 +115,12 @@ def test_unknown_benchmarks_are_refused_before_any_runs(bench: Command) -> None:
     done = bench("--only", "metrics", "--only", "metric")
     done.refused("no benchmark 'metric'", "metrics")
     assert done.out == ""
+
+
+@pytest.mark.slow
+def test_the_accelerators_figures_come_on_a_cpu_too() -> None:
+    done = CliRunner().invoke(accelerator.run, catch_exceptions=False)
+    assert done.exit_code == 0
+    begins = [line.partition(":")[0] for line in done.output.splitlines()[1:]]
+    assert begins[:4] == ["matrix product", "aligner", "extraction", "training"]
+    assert "2,400 pairs" in done.output and "1 - cosine at most" in done.output
