@@ -122,6 +122,8 @@ def _row_name(path: Path, first: int, keys: list[str], row: int) -> str:
 
 def _load_npz(path: Path) -> dict[str, npt.NDArray[Any]]:
     """The arrays of a file that has `ids` and `embeddings`."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; give an .npz with `ids` and `embeddings`")
     try:
         with np.load(path, allow_pickle=False) as arrays:
             found = {name: arrays[name] for name in arrays.files if name in ARRAYS}

@@ -151,6 +151,7 @@ def test_what_is_no_store_is_refused(nessa: Command, aligner: Aligner, tmp_path:
     nessa(*words, tmp_path / "d.npz").refused("d.npz: expected ids (N,)")
     np.savez(tmp_path / "e.npz", ids=np.array([object()], object), embeddings=np.ones((1, 3)))
     nessa(*words, tmp_path / "e.npz").refused("e.npz: not an .npz")
+    nessa(*words, tmp_path / "none.npz").refused("none.npz: no such file")
     write(tmp_path / "f.parquet", ["a"], np.ones((1, 7), np.float32))
     nessa(*words, tmp_path / "f.parquet").refused("dimension 7")
 
