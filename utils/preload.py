@@ -66,7 +66,8 @@ def _attend(connection: socket.socket) -> None:
     process = os.fork()
     if process:
         status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-        connection.send(bytes([status if status >= 0 else 128 - status]))
+        with suppress(OSError):  # nobody waits any more
+            connection.send(bytes([status if status >= 0 else 128 - status]))
         os._exit(0)
     connection.close()
     for stream, given in zip(STREAMS, streams, strict=True):

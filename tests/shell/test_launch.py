@@ -246,7 +246,10 @@ def test_without_the_modules_jobs_run_by_themselves(preloading, tmp_path):
 
 def test_forks_are_stopped_with_the_launcher(tmp_path):
     (tmp_path / "job.py").write_text(
-        "import os, sys, time\nopen(sys.argv[1], 'w').write(str(os.getpid()))\ntime.sleep(60)\n"
+        "import os, signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.5), sys.exit(1)))\n"  # cleans up
+        "open(sys.argv[1], 'w').write(str(os.getpid()))\n"
+        "time.sleep(60)\n"
     )
     command = [LAUNCH, "--log", "log/{1}.log", "--jobs", "a b", "--nj", "2", "--preload", "json"]
     process = subprocess.Popen(
