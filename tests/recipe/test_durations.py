@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from nessa.alignment import ProcrustesAligner
@@ -37,6 +38,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path, Pa
     for name, dim in (("x", 8), ("y", 12)):
         config = parse_settings({**ENCODER, "dim": dim})
         assert isinstance(config, EncoderConfig)
+        torch.manual_seed(1)
         save_model(exp / "encoders" / name, config, build(config))
         model = load_model(exp / "encoders" / name)
         assert isinstance(model, SpeakerModel)
@@ -51,7 +53,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path, Pa
         "prepare": {"program": "voxceleb"},
         "encoders": {"x": ENCODER, "y": {**ENCODER, "dim": 12}},
         "update": ["x", "y"],
-        "evaluation": {"bootstrap_draws": 5},
+        "evaluation": {"bootstrap_draws": 200},
     }
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(settings))
     return tmp_path / "recipe.yaml", tmp_path, exp
