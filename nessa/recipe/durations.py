@@ -27,7 +27,7 @@ from nessa.metrics.bootstrap import bootstrap, recovered_gain
 from nessa.metrics.table import EER
 from nessa.recipe.config import Recipe
 from nessa.recipe.layout import EVAL, aligner_dir, embeddings_dir
-from nessa.recipe.studies import DURATIONS, Pair, study_digest
+from nessa.recipe.studies import DURATIONS, Pair, measured, study_digest
 from nessa.recipe.systems import NESSA, RAW, System
 from nessa.scoring.cosine import cosine_scores
 from nessa.scoring.sides import Scores
@@ -170,10 +170,7 @@ def _records(
                 "aligner": aligner,
                 "enroll": enroll,
                 "runtime": runtime,
-                "eer": error.value,
-                "eer_ci": list(error.interval),
-                "gain": gain.value if gain else None,
-                "gain_ci": list(gain.interval) if gain else None,
+                **measured(error, gain),
             }
         )
     return records

@@ -25,7 +25,7 @@ from nessa.evaluation.conditions import Condition, read_conditions, utterance_li
 from nessa.files import Record, digest, read_json, write_json
 from nessa.kaldi.datadir import read_optional, read_utt2spk
 from nessa.kaldi.embeddings import Embeddings
-from nessa.metrics.bootstrap import bootstrap, mean_estimate, recovered_gain
+from nessa.metrics.bootstrap import Estimate, bootstrap, mean_estimate, recovered_gain
 from nessa.metrics.table import EER
 from nessa.progress import progress
 from nessa.recipe.config import Recipe
@@ -220,10 +220,7 @@ class StudyRunner:
                     "value": point.value,
                     "enroll": enroll,
                     "runtime": runtime,
-                    "eer": error.value,
-                    "eer_ci": list(error.interval),
-                    "gain": gain.value if gain else None,
-                    "gain_ci": list(gain.interval) if gain else None,
+                    **measured(error, gain),
                 }
             )
         return records
@@ -322,6 +319,16 @@ def _join(runner: StudyRunner, base: NeuralAligner, enroll: str, runtime: str) -
     if not np.array_equal(updated.map_enroll(profiles), stored):
         raise RuntimeError("a frozen side has moved; mapped profiles would be worthless")
     return updated
+
+
+def measured(error: Estimate, gain: Estimate | None) -> Record:
+    """What every record of a study says of an EER, and of the gain where it is defined."""
+    return {
+        "eer": error.value,
+        "eer_ci": list(error.interval),
+        "gain": gain.value if gain else None,
+        "gain_ci": list(gain.interval) if gain else None,
+    }
 
 
 STUDIES: dict[str, Callable[[StudyRunner], Iterator[Point]]] = {
