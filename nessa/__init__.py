@@ -3,7 +3,7 @@
 from nessa.errors import InputError
 from nessa.lazy import lazy_names
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Embeddings", "InputError", "Trials", "__version__"]
 
 __getattr__ = lazy_names(

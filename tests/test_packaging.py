@@ -1,6 +1,7 @@
 """The wheel: the package alone, which works without the recipes."""
 
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from nessa import __version__
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.slow
@@ -50,20 +52,38 @@ def test_the_sdist_can_be_built_from(built: Path) -> None:
     assert {"pyproject.toml", "README.md", "LICENSE", "nessa/report/index.html.j2"} <= names
 
 
-def test_it_works_without_the_recipes(built: Path, tmp_path: Path) -> None:
-    (wheel,) = built.glob("*.whl")
-    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
-    code = (
-        "import nessa, numpy as np; from nessa.alignment import ProcrustesAligner;"
-        "from nessa.report.page import write_page;"
-        "x = nessa.Embeddings([f's{n//2}-{n}' for n in range(40)], np.random.randn(40, 8));"
-        "speakers = {key: key.split('-')[0] for key in x.keys};"
-        "ProcrustesAligner().fit(x, x, speakers).save('aligner'); print(nessa.__file__)"
+@pytest.mark.parametrize("form", ["*.whl", "*.tar.gz"])
+def test_it_works_from_an_empty_folder(form: str, built: Path, tiny: Path, tmp_path: Path) -> None:
+    """Installed by pip, without the recipes: the program of docs/api.md."""
+    (file,) = built.glob(form)
+    site, empty = tmp_path / "site", tmp_path / "empty"
+    words = ["--no-deps", "--no-index", "--no-build-isolation", "--target", site, file]
+    pip = subprocess.run(
+        [sys.executable, "-m", "pip", "install", "--quiet", *words], capture_output=True, text=True
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == str(tmp_path / "site/nessa/__init__.py")
-    assert (tmp_path / "aligner/aligner.json").is_file()
+    assert pip.returncode == 0, pip.stderr
+    empty.mkdir()
+
+    def run(*command: object) -> str:
+        done = subprocess.run(
+            [sys.executable, *map(str, command)],
+            cwd=empty,
+            env={**os.environ, "PYTHONPATH": str(site)},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert run("-c", "import nessa; print(nessa.__file__)").strip() == f"{site}/nessa/__init__.py"
+    assert run("-m", "nessa.cli", "--version").split()[-1] == __version__
+    blocks = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs/api.md").read_text(), re.M | re.S)
+    program = "".join(blocks).replace("recipes/mini", str(tiny)).replace("steps=600", "steps=5")
+    run("-c", program)
+    assert (empty / "my-aligner/aligner.json").is_file()
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    for file, form in (("CITATION.cff", "version: (.+)"), ("CHANGELOG.md", "## ([0-9.]+) ")):
+        found = re.search(f"^{form}", (ROOT / file).read_text(), re.M)
+        assert found is not None and found[1] == __version__, file
