@@ -51,8 +51,9 @@ export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 export PYTHONUNBUFFERED=1
 
 # What jobs take long to import.
-readonly libraries='nessa.encoders.extraction nessa.recipe.fitting nessa.recipe.aligners
-  nessa.recipe.mapping nessa.recipe.scoring nessa.recipe.backends nessa.alignment.neural'
+readonly libraries='nessa.corpus.finishing nessa.encoders.extraction nessa.recipe.backends
+  nessa.recipe.fitting nessa.recipe.aligners nessa.alignment.neural nessa.recipe.mapping
+  nessa.recipe.scoring nessa.recipe.evaluation nessa.recipe.identification nessa.report.results'
 corpora=(voxceleb1 voxceleb2 musan rirs librispeech voices)
 stage_list=$root/nessa/recipe/stages.txt # a line each; their numbers are their places
 mapfile -t stages <"$stage_list"
@@ -73,6 +74,7 @@ main() {
   # shellcheck disable=SC2086  # a word each
   [[ -z ${plan[extras]:-} ]] || setup_environment mini onnx ${plan[extras]}
   choose_first_stage
+  trap stop_server EXIT
   local number
   for ((number = first; number <= last; number++)); do run_stage "$number"; done
   show_results
@@ -212,15 +214,13 @@ processes_of_a_job() {
 
 # run_jobs LOG JOBS COMMAND...: the command for each job, its log in exp/log/<stage>/LOG.log.
 run_jobs() {
-  local log_name=$1 jobs=$2 preload=()
+  local log_name=$1 jobs=$2
   shift 2
   if [[ -z $jobs ]]; then
     log "the recipe asks for none; nothing to do"
     return
   fi
-  # Trainings of encoders may start CUDA and processes of their own, which forks cannot.
-  [[ $name == encoders ]] || preload=(--preload "$libraries")
-  launch --log "$exp/log/$name/$log_name.log" --jobs "$jobs" "${preload[@]}" -- "$@"
+  launch --log "$exp/log/$name/$log_name.log" --jobs "$jobs" -- "$@"
 }
 
 # run_one COMMAND...: a single job, named after its program or subcommand, seen on the screen.
@@ -237,13 +237,34 @@ run_one() {
 }
 
 launch() {
+  local forks=()
+  # Trainings of encoders may start CUDA and processes of their own, which forks cannot.
+  if [[ $backend == local && $name != encoders ]]; then
+    start_server
+    forks=(--server "$server $server_dir/socket")
+  fi
   # In the background, for bash acts on a signal at once only while it waits.
   "$root/utils/launch.sh" --nj "$((nj < max_jobs_run ? nj : max_jobs_run))" \
-    "${backend_options[@]}" "$@" &
+    "${backend_options[@]}" "${forks[@]}" "$@" &
   launcher=$!
   wait "$launcher" ||
     fail $? "stage $name failed; once that is mended, ./run.sh without --stage carries on from it"
   launcher=
+}
+
+# A Python that has imported what takes long, and whose forks the jobs of this run are.
+start_server() {
+  [[ -z ${server:-} ]] || return 0
+  server_dir=$(mktemp -d) || fail 1 "cannot write to ${TMPDIR:-/tmp}; is the disk full?"
+  # shellcheck disable=SC2086  # a word each
+  "$python" utils/preload.py serve "$server_dir/socket" $libraries </dev/null &
+  server=$!
+  disown "$server"
+}
+
+stop_server() {
+  [[ -z ${server:-} ]] || kill "$server" 2>/dev/null || true
+  [[ -z ${server_dir:-} ]] || rm -rf "$server_dir"
 }
 
 # stop STATUS: end the jobs that are running, then leave.

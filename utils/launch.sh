@@ -13,8 +13,8 @@
 #   --nj N              run at most N at once (default: 1)
 #   --show true|false   copy what jobs print on stdout to the screen too (default: false)
 #   --scratch DIR       receives the exit codes while jobs run (default: $TMPDIR or /tmp)
-#   --preload 'MOD ...' of a command that is python -m MODULE: import these modules once, and run
-#                       local jobs in forks (see preload.py)
+#   --server 'PID SOCKET'  of a preload.py that serves: local jobs of a command that is
+#                       python -m MODULE run in its forks
 #   --backend NAME      where the jobs run: local (default), or slurm, as tasks of its arrays
 #
 # For Slurm, where DIR must be a folder that all machines see:
@@ -41,8 +41,8 @@ readonly tail_lines=15  # of a failed job's log
 
 main() {
   jobs='' log='' nj=1 show=false scratch=${TMPDIR:-/tmp} backend=local arguments=()
-  preload='' server='' name='' sbatch=() setup=() retries=0
-  parse_options jobs log nj show scratch preload backend name sbatch setup retries -- "$@"
+  server='' name='' sbatch=() setup=() retries=0
+  parse_options jobs log nj show scratch server backend name sbatch setup retries -- "$@"
   check_integer nj 1 9999
   check_integer retries 0 99
   [[ -n $jobs ]] || fail 2 "--jobs is missing"
@@ -71,22 +71,12 @@ main() {
 
 run_local() {
   local index
-  [[ -z $preload ]] || ((${#job_list[@]} == 1)) || start_server
   for index in "${!job_list[@]}"; do
     while (($(count_running) >= nj)); do wait_for_one; done
     run_job "$index" &
   done
   while (($(count_running))); do wait_for_one; done
-  [[ -z $server ]] || kill "$server" 2>/dev/null || true
   [[ $show == true || ! -t 1 ]] || echo
-}
-
-# A Python whose forks the jobs are. Not among bash's jobs, which are counted and waited for.
-start_server() {
-  # shellcheck disable=SC2086  # a word each
-  "${arguments[0]}" "$utils/preload.py" serve "$status_dir/server" $preload </dev/null &
-  server=$!
-  disown "$server"
 }
 
 count_running() {
@@ -115,8 +105,9 @@ run_job() {
     printf '#' && printf ' %q' "${command[@]}" && echo
     printf '# started at %(%F %T)T\n' -1
   } >&"$log_fd"
-  [[ -z ${server:-} ]] || # in a fork; -I and -S: it starts in no time
-    command=("${command[0]}" -I -S "$utils/preload.py" run "$status_dir/server" "${command[@]:2}")
+  [[ -z ${server:-} || ${command[1]-} != -m ]] || # in a fork; -I and -S: it starts in no time
+    command=("${command[0]}" -I -S "$utils/preload.py" run "${server%% *}" "${server#* }"
+      "${command[@]:2}")
   if [[ $show == true ]]; then
     "${command[@]}" </dev/null 2>&"$log_fd" | tee -a "/dev/fd/$log_fd" || code=${PIPESTATUS[0]}
   else
@@ -193,7 +184,8 @@ show_tail() {
 stop_jobs() {
   local processes
   trap '' HUP INT TERM # a second Ctrl-C must not break off the cleaning up
-  mapfile -t processes < <(descendants $$)
+  # The server's are this launcher's jobs: no other one has any meanwhile.
+  mapfile -t processes < <(descendants $$ && { [[ -z $server ]] || descendants "${server%% *}"; })
   signal_all TERM "${processes[@]}" || true
   local deadline=$((SECONDS + grace))
   while ((SECONDS < deadline)) && signal_all 0 "${processes[@]}"; do sleep 0.1; done

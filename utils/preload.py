@@ -1,11 +1,11 @@
 """Run `python -m MODULE ARGUMENT ...` in forks of one Python, which has imported what takes long.
 
-    preload.py serve SOCKET MODULE ...         import the modules; then fork for each that asks
-    preload.py run SOCKET MODULE ARGUMENT ...  run a module there, as if it were run here
+    preload.py serve SOCKET MODULE ...             import the modules; then fork for all that ask
+    preload.py run PID SOCKET MODULE ARGUMENT ...  run a module there, as if it were run here
 
 `run` passes on its arguments, environment, folder, stdin, stdout and stderr, and exits as the
-module does. Where there is no server, it runs the module itself. `serve` ends with the process that
-started it.
+module does. Where process PID, the server, has ended, it runs the module itself. `serve` ends with
+the process that started it.
 """
 
 import json
@@ -16,16 +16,15 @@ import time
 from contextlib import suppress
 
 LOOK = 0.5  # seconds between two looks at whether the parent is still there
-RETRY, TRIES = (
-    0.05,
-    200,
-)  # seconds between two tries to reach a server that starts, and their number
+# Between two tries to reach a server that starts, in seconds; and their number, for one that has
+# ended may still be listed.
+RETRY, TRIES = 0.05, 200
 STREAMS = (0, 1, 2)
 STARTED = b"s"  # the server's first answer; an exit status follows
 KILLED = 137  # where none does, the fork was killed with what watched it
 
 
-def serve(path: str, modules: list[str]) -> None:
+def serve(path: str, *modules: str) -> None:
     """Import the modules, then fork for each job until the parent is gone."""
     import gc
     import signal
@@ -53,6 +52,9 @@ def serve(path: str, modules: list[str]) -> None:
             connection.setblocking(True)
             _attend(connection)
         connection.close()
+    with suppress(OSError):  # nobody else is left to do so
+        os.remove(path)
+        os.rmdir(os.path.dirname(path))
 
 
 def _attend(connection: socket.socket) -> None:
@@ -82,10 +84,10 @@ def _attend(connection: socket.socket) -> None:
     sys.exit()
 
 
-def run(path: str, command: list[str]) -> None:
+def run(server: str, path: str, *command: str) -> None:
     """Run a module in a fork of the server, or, where there is none, in this process's place."""
     job = {"command": command, "folder": os.getcwd(), "environment": dict(os.environ)}
-    with suppress(OSError), _connect(path) as connection:
+    with suppress(OSError), _connect(int(server), path) as connection:
         socket.send_fds(connection, [b"j"], STREAMS)
         connection.sendall(json.dumps(job).encode())
         connection.shutdown(socket.SHUT_WR)
@@ -95,12 +97,13 @@ def run(path: str, command: list[str]) -> None:
     os.execv(sys.executable, [sys.executable, "-m", *command])
 
 
-def _connect(path: str) -> socket.socket:
+def _connect(server: int, path: str) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX)
     for _ in range(TRIES):
         with suppress(FileNotFoundError, ConnectionRefusedError):
             _in_folder_of(path, connection.connect)
             break
+        os.kill(server, 0)  # raises where it has ended
         time.sleep(RETRY)
     return connection
 
@@ -116,5 +119,5 @@ def _in_folder_of(path, call):  # type: ignore[no-untyped-def]
 
 
 if __name__ == "__main__":
-    task, socket_path, *words = sys.argv[1:]
-    {"serve": serve, "run": run}[task](socket_path, words)
+    task, *words = sys.argv[1:]
+    {"serve": serve, "run": run}[task](*words)

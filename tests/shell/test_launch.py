@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -192,7 +193,28 @@ def test_a_kill_of_the_process_group_reaches_the_jobs(tmp_path):
 
 
 @pytest.fixture
-def preloading(launch, tmp_path):
+def serve(tmp_path):
+    """Starts a Python that has imported some modules; gives the launcher's option."""
+    servers = []
+
+    def start(modules: str) -> str:
+        socket = tmp_path / "socket"
+        command = [sys.executable, ROOT / "utils/preload.py", "serve", socket, *modules.split()]
+        servers.append(subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True))
+        if modules == "missing":
+            servers[-1].wait()
+        return f"{servers[-1].pid} {socket}"
+
+    start.servers = servers
+    yield start
+    for server in servers:
+        server.kill()
+        server.wait()
+        server.stderr.close()
+
+
+@pytest.fixture
+def preloading(launch, serve, tmp_path):
     """Runs the module `job` in forks of a Python that has imported `slow`."""
     (tmp_path / "slow.py").write_text(
         "import pathlib\nwith open('imports', 'a') as file: print('once', file=file)\n"
@@ -200,7 +222,7 @@ def preloading(launch, tmp_path):
 
     def run(jobs: str, *arguments: str, program: str, modules: str = "slow", nj: int = 2):
         (tmp_path / "job.py").write_text(program)
-        options = ("--nj", str(nj), "--preload", modules)
+        options = ("--nj", str(nj), "--server", serve(modules))
         return launch(jobs, sys.executable, "-m", "job", *arguments, options=options)
 
     return run
@@ -238,22 +260,33 @@ os.kill(os.getpid(), 9)
     assert "# exit code 137 after" in (tmp_path / "log/dies.log").read_text()
 
 
-def test_without_the_modules_jobs_run_by_themselves(preloading, tmp_path):
-    done = preloading("a b", "{1}", program="import sys; print(*sys.argv[1:])", modules="missing")
-    assert done.returncode == 0 and "No module named 'missing'" in done.stderr
+def test_without_the_modules_jobs_run_by_themselves(preloading, serve, tmp_path):
+    program = "import sys; print(*sys.argv[1:])"
+    done = preloading("a b", "{1}", program=program, modules="missing")
+    assert done.returncode == 0
+    assert "No module named 'missing'" in serve.servers[0].stderr.read()
     assert "\na\n" in (tmp_path / "log/a.log").read_text()
 
 
-def test_forks_are_stopped_with_the_launcher(tmp_path):
+def test_what_is_no_module_runs_by_itself(launch, serve, tmp_path):
+    (tmp_path / "job.py").write_text("import sys; print('json' in sys.modules)")
+    options = ("--server", serve("json"))
+    assert launch("a", sys.executable, "-S", "job.py", options=options).returncode == 0
+    assert "\nFalse\n" in (tmp_path / "log/a.log").read_text()
+    assert launch("a", sys.executable, "-m", "job", options=options).returncode == 0
+    assert "\nTrue\n" in (tmp_path / "log/a.log").read_text()
+
+
+def test_forks_are_stopped_with_the_launcher_and_the_server_stays(serve, tmp_path):
     (tmp_path / "job.py").write_text(
         "import os, signal, sys, time\n"
         "signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.5), sys.exit(1)))\n"  # cleans up
         "open(sys.argv[1], 'w').write(str(os.getpid()))\n"
         "time.sleep(60)\n"
     )
-    command = [LAUNCH, "--log", "log/{1}.log", "--jobs", "a b", "--nj", "2", "--preload", "json"]
+    command = [LAUNCH, "--log", "log/{1}.log", "--jobs", "a b", "--nj", "2"]
     process = subprocess.Popen(
-        [*command, "--", sys.executable, "-m", "job", "{1}"],
+        [*command, "--server", serve("json"), "--", sys.executable, "-m", "job", "{1}"],
         cwd=tmp_path, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     pids = [tmp_path / "a", tmp_path / "b"]
@@ -263,18 +296,18 @@ def test_forks_are_stopped_with_the_launcher(tmp_path):
     assert process.returncode == 143 and "stopped, with all jobs" in errors
     assert not any(is_alive(int(path.read_text())) for path in pids)
     assert "Traceback" not in errors
+    assert serve.servers[0].poll() is None
 
 
-def test_the_server_ends_when_the_launcher_is_killed(tmp_path):
-    (tmp_path / "job.py").write_text(
-        "import os, sys, time\nopen(sys.argv[1], 'w').write(str(os.getppid()))\ntime.sleep(2)\n"
-    )
-    command = [LAUNCH, "--log", "log/{1}.log", "--jobs", "a b", "--nj", "2", "--preload", "json"]
-    process = subprocess.Popen([*command, "--", sys.executable, "-m", "job", "{1}"], cwd=tmp_path)
-    wait_for(lambda: (tmp_path / "a").exists() and (tmp_path / "a").read_text())
-    watcher = int((tmp_path / "a").read_text())
-    server = int(Path(f"/proc/{watcher}/stat").read_text().rpartition(")")[2].split()[1])
+def test_the_server_ends_when_what_started_it_is_killed(tmp_path):
+    serving = [sys.executable, ROOT / "utils/preload.py", "serve", tmp_path / "own/socket", "json"]
+    (tmp_path / "own").mkdir()
+    program = f"{shlex.join(map(str, serving))} & echo $! >server; wait"
+    starter = subprocess.Popen(["bash", "-c", program], cwd=tmp_path)
+    wait_for(lambda: (tmp_path / "own/socket").exists())
+    server = int((tmp_path / "server").read_text())
     assert is_alive(server)
-    process.kill()
-    process.wait()
+    starter.kill()
+    starter.wait()
     wait_for(lambda: not is_alive(server))
+    assert not (tmp_path / "own").exists()
