@@ -30,8 +30,8 @@ class ClassifierAligner(NetworkAligner):
 
     The maps start as Procrustes of w(x) and w(y), the weights as the speakers' means of z_x + z_y.
     The maps kept are the last whose dev EER is less than 2 % above the lowest, the start's
-    included, or, without a dev set, the last. Shrinkage and scale were chosen on the dev sets of the recipes mini and voices, among 17
-    settings.
+    included, or, without a dev set, the last. Shrinkage and scale were chosen on the dev sets of
+    the recipes mini and voices, among 17 settings.
 
     Args:
         steps: of training.
