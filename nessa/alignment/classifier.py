@@ -29,9 +29,9 @@ class ClassifierAligner(NetworkAligner):
     draw a speaker's embeddings by either model to one place. Only z is kept, and scored by cosine.
 
     The maps start as Procrustes of w(x) and w(y), the weights as the speakers' means of z_x + z_y.
-    The maps kept are those of the lowest dev EER, the start's included, or, without a dev set, the
-    last. Shrinkage and scale were chosen on the dev sets of the recipes mini and voices, among 17
-    settings.
+    The maps kept are the last whose dev EER is less than 2 % above the lowest, the start's
+    included, or, without a dev set, the last. Shrinkage and scale were chosen on the dev sets of
+    the recipes mini and voices, among 17 settings.
 
     Args:
         steps: of training.

@@ -1,7 +1,7 @@
 """Domains, kinds of speech such as words and sentences, each with a mean of its own.
 
 Embeddings of one kind of speech lie to one side, and not to the same side in both models. Moving
-each domain's mean to that of all align utterances takes this away; see docs/concepts.md.
+each domain's mean to that of all align utterances takes this away; see docs/method.md.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,6 +1,6 @@
 """Maps as torch modules, and the aligners whose maps are trained as small networks.
 
-Numbers of equations are those of docs/concepts.md.
+Numbers of equations are those of docs/method.md.
 """
 
 import copy

@@ -25,8 +25,8 @@ class RegressionAligner(NetworkAligner):
 
     No speaker enters the loss. Where Drift-Adapter adds its input, P is a matrix that starts at
     the least-squares map: our models' spaces are unrelated, and may differ in dimension. The
-    enrollment side is only centered. The weights kept are those of the lowest dev EER or, without
-    a dev set, the last.
+    enrollment side is only centered. The weights kept are the last whose dev EER is less than 2 %
+    above the lowest or, without a dev set, the last.
 
     Args:
         hidden_dim: width of r.

@@ -18,12 +18,14 @@ EXTRAS = {
     "campplus": "CAM++ as a model",
     "resemblyzer": "Resemblyzer as a model",
     "speechbrain": "SpeechBrain's models",
+    "pyannote": "pyannote.audio's models",
     "tensorboard": "nessa train --tensorboard",
     "bench": "python -m benchmarks",
     "parquet": "nessa map of Parquet and .npz stores",
     "postgres": "nessa store on PostgreSQL with pgvector",
     "milvus": "nessa store on Milvus",
     "test": "tests/run.sh",
+    "docs": "the site of docs/, mkdocs serve",
 }
 
 PROGRAMS = {

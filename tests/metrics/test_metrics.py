@@ -151,7 +151,7 @@ def test_continuous_scores_against_scikit_learn():
     assert set(zip(p_fa.round(9), p_miss.round(9), strict=True)) <= by_sklearn
 
 
-# ---- other packages; docs/metrics.md tells how their definitions differ ----
+# ---- other packages; docs/toolkits.md tells how their definitions differ ----
 
 
 @given(systems())
@@ -512,7 +512,7 @@ def test_the_generator_has_the_eer_that_it_says():
 
 @pytest.mark.slow
 def test_intervals_cover_the_truth():
-    """92 to 98 % of them; docs/metrics.md tells for how many speakers."""
+    """92 to 98 % of them; docs/intervals.md tells for how many speakers."""
     assert 184 <= covered(experiments=200, draws=400, speakers=200) <= 196
 
 
