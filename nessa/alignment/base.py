@@ -35,6 +35,7 @@ from nessa.scoring.cosine import cosine_scores
 DESCRIPTION = "aligner.json"
 ARRAYS = "aligner.safetensors"
 CALIBRATION = "calibration.json"
+JOINED = "joined"  # of an aligner whose space was there before
 SEAL = "sha256"  # of the description and the arrays: tells whether they belong together
 DETECTOR, SHIFT = "detector", "domain"  # begin the names of arrays that are not of the maps
 
@@ -53,6 +54,8 @@ class Aligner(ABC):
         fitting: what the fit found, for people to read in aligner.json; it decides nothing.
         calibration: from its cosines to natural-log likelihood ratios, by the dev set; or None.
         shifts: of each side, {domain of the align set: what moves its mean to that of all}.
+        joined: the space that a side was in before and stays in, while the other one was fitted
+            anew; None: the space is this aligner's own.
     """
 
     kind: ClassVar[str]
@@ -65,6 +68,7 @@ class Aligner(ABC):
         self.fitting: dict[str, Any] = {}
         self.calibration: Calibration | None = None
         self.shifts: dict[Side, dict[str, Matrix]] = {side: {} for side in SIDES}
+        self.joined: str | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -288,6 +292,8 @@ class Aligner(ABC):
             "settings": self.settings,
             "fingerprints": list(self.fingerprints),
         }
+        if self.joined:
+            description[JOINED] = self.joined
         seal = {SEAL: seal_of(description, content)}
         write_json(directory / DESCRIPTION, description | seal | {"fitting": self.fitting})
 
@@ -330,8 +336,11 @@ class Aligner(ABC):
         """sha256 (hex) of the shared space: of the maps into it, whichever side they are on.
 
         An aligner and its mirror have one space, so that the profiles that both models have in
-        it can be compared with the runtime utterances of either.
+        it can be compared with the runtime utterances of either. A side that joins a frozen one
+        is in the space that this one has: what it mapped before stays valid.
         """
+        if self.joined:
+            return self.joined
         # Settings, for some change the map that arrays make; of an aligner and its mirror alike.
         settings = min(digest(self.settings), digest(self._mirrored_settings()))
         maps = []
@@ -350,6 +359,7 @@ class Aligner(ABC):
         arrays = {_other_side(name): array for name, array in self.state().items()}
         other.restore(arrays, self.fingerprints[::-1])
         other.fitting, other.calibration = self.fitting, self.calibration
+        other.joined = self.joined
         return other
 
     def _mirrored_settings(self) -> dict[str, Any]:
@@ -377,8 +387,10 @@ class Aligner(ABC):
 
 
 def seal_of(description: Mapping[str, Any], arrays: bytes) -> str:
-    """sha256 (hex) of what an aligner is: kind, settings, fingerprints and its arrays."""
+    """sha256 (hex) of what an aligner is: kind, settings, fingerprints, its space and arrays."""
     own = {name: description[name] for name in ("kind", "settings", "fingerprints")}
+    if JOINED in description:
+        own[JOINED] = description[JOINED]
     return digest([own, hashlib.sha256(arrays).hexdigest()])
 
 

@@ -151,8 +151,11 @@ class NeuralAligner(NetworkAligner):
             raise InputError(f"freeze={freeze!r}: nothing is fitted yet; load an aligner first")
         if freeze is not None:
             self.check_stamp(freeze, table.stamps[SIDES.index(freeze)])
+        space = None if freeze is None else self.space()
         self._frozen, self._recordings = freeze, table.recordings
-        return super().fit_table(table, dev)
+        super().fit_table(table, dev)
+        self.joined = space
+        return self
 
     def _fit(self, enroll: Rows, runtime: Rows, labels: Labels, dev: DevSet | None) -> None:
         torch.manual_seed(self.seed)

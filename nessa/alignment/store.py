@@ -9,7 +9,15 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 
 from nessa.alignment import ALIGNERS
-from nessa.alignment.base import ARRAYS, CALIBRATION, DESCRIPTION, SEAL, Aligner, seal_of
+from nessa.alignment.base import (
+    ARRAYS,
+    CALIBRATION,
+    DESCRIPTION,
+    JOINED,
+    SEAL,
+    Aligner,
+    seal_of,
+)
 from nessa.alignment.neural import NeuralAligner
 from nessa.alignment.views import SIDES
 from nessa.errors import InputError
@@ -68,7 +76,7 @@ def load(directory: Path | str) -> Aligner:
             f"{path}: was changed since it was saved, or {ARRAYS} is another aligner's; restore "
             "both, or fit it again"
         )
-    aligner.fitting = description.get("fitting", {})
+    aligner.fitting, aligner.joined = description.get("fitting", {}), description.get(JOINED)
     if (calibration := Path(directory) / CALIBRATION).is_file():
         aligner.calibration = read_calibration(calibration)
     return aligner
@@ -100,6 +108,7 @@ def _describes_an_aligner(description: Any) -> bool:
         and len(fingerprints) == 2
         and all(isinstance(one, str | None) for one in fingerprints)
         and isinstance(description.get("fitting", {}), dict)
+        and isinstance(description.get(JOINED), str | None)
     )
 
 

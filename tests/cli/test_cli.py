@@ -128,6 +128,11 @@ def test_a_new_runtime_model_joins_without_touching_mapped_profiles(
     done = nessa(*toy.map(runtime=toy.x / "eval"), "--aligner", updated)
     assert done.status == 0, done
     assert (ark / "xvector.1.ark").read_bytes() == profiles
+    # The store as it was before the update, against the new runtime side.
+    runtime = ["map", "--aligner", updated, "--runtime", toy.x / "eval", "--output", updated]
+    assert nessa(*runtime).status == 0
+    done = nessa(*toy.score(toy.folder / "mapped/enroll", updated / "runtime"))
+    assert done.status == 0, done
     nessa(*update, "--enroll", toy.y).refused("model 'y'")
     nessa(*toy.align("nessa"), "--freeze", "enroll").refused("--freeze and --from")
     nessa(*toy.align("nessa"), "--freeze", "enroll", "--from", aligner).refused("--recipe")
