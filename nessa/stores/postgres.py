@@ -23,6 +23,7 @@ ROWS_PER_BLOCK = 10_000
 DEFAULTS = {"table": "", "id": "id", "embedding": "embedding", "live": ""}
 VECTORS = ("vector", "halfvec", "real[]", "double precision[]")  # what can be cast to vector
 STAGING = sql.Identifier("nessa_staging")
+INDEXED = 2000  # dimensions of a vector at most that pgvector's HNSW takes
 
 
 class Postgres:
@@ -168,11 +169,17 @@ class Table:
         insert = """
             INSERT INTO {table} ({id}, {names}) SELECT key::{type}, {names} FROM {staging}
             ON CONFLICT ({id}) DO UPDATE SET ({names}) = ROW({changed})"""
+        dim = rows.matrix.shape[1]
+        if dim > INDEXED:  # said before all rows are mapped, not after
+            raise InputError(
+                f"{self}: mapped vectors have {dim:,} dimensions, and pgvector's index takes "
+                f"{INDEXED:,}; fit the aligner with a lower dim, or with start: plda alone"
+            )
         values = zip(rows.keys, rows.matrix, *zip(*rows.stamps, strict=True), strict=True)
         with _explained(self.name), self._connection.transaction():
             cursor = self._connection.cursor()
             for statement in (create, f"{staging} ON COMMIT DELETE ROWS"):
-                cursor.execute(self._sql(statement, rows.matrix.shape[1]))
+                cursor.execute(self._sql(statement, dim))
             with cursor.copy(self._sql("COPY {staging} FROM STDIN (FORMAT BINARY)")) as copy:
                 copy.set_types(["text", "vector", "text", "text"])
                 for value in values:

@@ -411,6 +411,22 @@ def test_what_cannot_be_migrated_is_named(
     done.refused("nessa: error: table '", told)
 
 
+def test_vectors_too_long_for_an_index_are_refused_before_any_row(
+    database: str, profiles: Embeddings
+) -> None:
+    url = fill_postgres(database, profiles)
+    with closing(open_database(url, "mapped")) as opened:
+        for dim in (2001, 2000):
+            rows = Rows(["1"], np.ones((1, dim), np.float32), [("space", "source")])
+            if dim > 2000:
+                with pytest.raises(InputError, match=r"2,001 dimensions.*takes 2,000"):
+                    opened.target.write(rows)
+                assert len(opened.target) == 0
+            else:
+                opened.target.write(rows)
+                opened.index()
+
+
 def test_urls_that_name_no_store(
     nessa: Command, database: str, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
