@@ -3,14 +3,17 @@
 import hashlib
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
 import torch
 from lhotse.cut import MonoCut
 from torch import Tensor, nn
 
+from nessa.corpus.audio import reason
 from nessa.encoders.config import PretrainedConfig
+from nessa.errors import InputError
 
 NOISE_SECONDS = 2.0
 
@@ -47,6 +50,26 @@ class SpeakerModel(ABC):
     @abstractmethod
     def embed(self, inputs: list[Tensor]) -> Tensor:
         """Utterances that `read` gave -> embeddings (B, D), float32, each as if it were alone."""
+
+
+@contextmanager
+def importing(library: str, extra: str) -> Iterator[None]:
+    """Say why the library of a family, which one of our extras brings, cannot be imported.
+
+    Raises:
+        InputError: it is not there, or it came with a torchaudio that was built for another torch.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise InputError(
+            f"{library} cannot be loaded ({error}): pip install 'nessa[{extra}]'"
+        ) from None
+    except (OSError, RuntimeError) as error:  # of torchaudio, when it looks for CUDA's libraries
+        raise InputError(
+            f"{library} cannot be loaded ({reason(error)}): it needs a torchaudio that was built "
+            f"for torch {torch.__version__}; install it from the index that this torch came from"
+        ) from None
 
 
 def embed_by_length(inputs: list[Tensor], embed: Callable[[Tensor], Tensor]) -> Tensor:

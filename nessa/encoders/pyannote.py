@@ -17,7 +17,13 @@ from lhotse.cut import MonoCut
 from torch import Tensor
 
 from nessa.corpus.audio import read_audio, reason
-from nessa.encoders.base import SpeakerModel, embed_by_length, noise, weights_digest
+from nessa.encoders.base import (
+    SpeakerModel,
+    embed_by_length,
+    importing,
+    noise,
+    weights_digest,
+)
 from nessa.encoders.config import PretrainedConfig
 from nessa.errors import InputError
 from nessa.files import digest
@@ -99,20 +105,9 @@ class PyannoteModel(SpeakerModel):
 def _import() -> ModuleType:
     # The library reports each model that is loaded to its makers, unless it is told not to.
     os.environ.setdefault("PYANNOTE_METRICS_ENABLED", "false")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of torchcodec, which decodes no audio here
-            import pyannote.audio as library
-    except ImportError as error:
-        raise InputError(
-            f"pyannote.audio cannot be loaded ({error}): pip install 'nessa[pyannote]'"
-        ) from None
-    except (OSError, RuntimeError) as error:  # of torchaudio, when it looks for CUDA's libraries
-        raise InputError(
-            f"pyannote.audio cannot be loaded ({reason(error)}): it needs a torchaudio that was "
-            f"built for torch {torch.__version__}; install it from the index that this torch came "
-            "from"
-        ) from None
+    with importing("pyannote.audio", "pyannote"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torchcodec, which decodes no audio here
+        import pyannote.audio as library
     return library
 
 

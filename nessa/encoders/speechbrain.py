@@ -12,7 +12,13 @@ from lhotse.cut import MonoCut
 from torch import Tensor
 
 from nessa.corpus.audio import read_audio
-from nessa.encoders.base import SpeakerModel, embed_by_length, noise, weights_digest
+from nessa.encoders.base import (
+    SpeakerModel,
+    embed_by_length,
+    importing,
+    noise,
+    weights_digest,
+)
 from nessa.encoders.config import PretrainedConfig
 from nessa.errors import InputError
 from nessa.files import digest
@@ -79,15 +85,6 @@ def _load(source: str) -> Any:
 
 
 def _import() -> Any:
-    try:
+    with importing("SpeechBrain", "speechbrain"):
         from speechbrain.inference.classifiers import EncoderClassifier
-    except ImportError as error:
-        raise InputError(
-            f"SpeechBrain cannot be loaded ({error}): pip install 'nessa[speechbrain]'"
-        ) from None
-    except (OSError, RuntimeError) as error:  # of torchaudio, when it looks for CUDA's libraries
-        raise InputError(
-            f"SpeechBrain cannot be loaded ({error}): it needs a torchaudio that was built for "
-            f"torch {torch.__version__}; install it from the index that this torch came from"
-        ) from None
     return EncoderClassifier
