@@ -7,9 +7,9 @@ from nessa.errors import InputError
 
 
 def test_a_library_that_is_not_there_is_named_with_its_extra() -> None:
-    with pytest.raises(InputError, match=r"No module named 'a_library'.*'nessa\[its_extra\]'"):
-        with importing("A library", "its_extra"):
-            import a_library  # type: ignore[import-not-found]  # noqa: F401
+    told = pytest.raises(InputError, match=r"No module named 'a_library'.*'nessa\[its_extra\]'")
+    with told, importing("A library", "its_extra"):
+        import a_library  # type: ignore[import-not-found]  # noqa: F401
 
 
 @pytest.mark.parametrize("kind", [OSError, RuntimeError])
