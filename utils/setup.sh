@@ -93,7 +93,8 @@ install_packages() {
 }
 
 install() {
-  "$python" -m pip install --no-input --disable-pip-version-check \
+  # Not compiled here: Python compiles what is imported, and most never is.
+  "$python" -m pip install --no-input --disable-pip-version-check --no-compile \
     -c "$repository/utils/constraints.txt" "$@" >>"$venv/pip.log" 2>&1 8>&- || explain_pip_failure
 }
 
