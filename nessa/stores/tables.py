@@ -281,4 +281,6 @@ def need_parquet() -> None:
     try:
         import pyarrow  # noqa: F401
     except ImportError:
-        raise InputError("stores need pyarrow: run `pip install 'nessa[parquet]'` first") from None
+        raise InputError(
+            "Parquet needs pyarrow: run `pip install 'nessa[parquet]'` first"
+        ) from None

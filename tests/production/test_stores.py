@@ -1,6 +1,7 @@
 """Profile stores of a product: mapped in parts, resumed, refused by row."""
 
 import csv
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from nessa.alignment.outliers import Outliers
 from nessa.errors import InputError
 from nessa.kaldi.embeddings import Embeddings
 from nessa.production.stores import map_store
-from nessa.stores.tables import read_store
+from nessa.stores.tables import read_store, read_table
 from tests.conftest import Command
 from tests.pairs import two_views
 
@@ -333,3 +334,12 @@ def test_what_does_not_belong_into_a_store_is_named(tmp_path: Path, stray: str) 
     (tmp_path / stray).touch()
     with pytest.raises(InputError, match=stray.split("/")[0]):
         read_ids(tmp_path)
+
+
+def test_without_pyarrow_a_table_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "a.parquet", NAMES, VECTORS)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(InputError, match=r"^Parquet needs pyarrow: run `pip install 'nessa\[parq"):
+        read_table(path)
