@@ -1,6 +1,7 @@
 """A torch module -> the bytes of an ONNX file."""
 
 import logging
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -104,7 +105,9 @@ def _quiet_exporter() -> Iterator[None]:
     try:
         for logger, level in loggers.items():
             logger.setLevel(level)
-        yield
+        with warnings.catch_warnings():  # torch's, of what its own exporter calls
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
     finally:
         for logger, level in before.items():
             logger.setLevel(level)

@@ -77,6 +77,13 @@ def test_a_fused_cosine_maps_batches_of_any_size(start: str, tmp_path: Path) -> 
             np.testing.assert_allclose(run(tmp_path / f"{side}.onnx", batch), wanted, atol=1e-5)
 
 
+def test_the_exporter_does_not_warn_of_its_own_calls(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    list(export_aligner(fitted("logit"), tmp_path))
+    assert not [warning for warning in recwarn if warning.category is FutureWarning]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("side", DIMS)
 def test_files_map_as_the_aligner_does(
