@@ -24,7 +24,7 @@ def about(*files: Path | str) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        raise type(error)(f"{', '.join(map(str, files))}: {error}") from None
+        raise type(error)(f"{', '.join(dict.fromkeys(map(str, files)))}: {error}") from None
 
 
 def named(items: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nessa.errors import InputError
+from nessa.errors import InputError, about
 from nessa.files import (
     STARTED_IN,
     atomic_open,
@@ -215,3 +215,8 @@ def test_a_line_without_end_is_refused_and_not_collected(tmp_path):
 def test_digest_ignores_the_order_of_mappings_only():
     assert digest({"a": 1, "b": [1, 2]}) == digest({"b": [1, 2], "a": 1})
     assert digest({"a": [1, 2]}) != digest({"a": [2, 1]})
+
+
+def test_bad_input_begins_with_its_files_each_once():
+    with pytest.raises(InputError, match=r"^a, b: no$"), about("a", "b", "a"):
+        raise InputError("no")

@@ -36,10 +36,13 @@ def prepare(recipe: Path, data: Path) -> None:
     """
     from nessa.corpus.finishing import finish_sets
     from nessa.recipe.resolve import load_recipe
+    from nessa.recipe.scoring import cohort_warnings
 
     settings = load_recipe(recipe)
     has_audio = not all(model.get("pretrained") == "arks" for model in settings.encoders.values())
     finish_sets(data, settings.prepare, settings.seed, has_audio)
+    for warning in cohort_warnings(data, settings.scoring):
+        click.echo(f"warning: {warning}")
 
 
 @click.command()

@@ -7,9 +7,10 @@ import numpy as np
 
 from nessa.errors import about
 from nessa.evaluation.conditions import Condition, utterance_lists
+from nessa.files import read_table
 from nessa.kaldi.datadir import PROFILE_LIST, map_of_list, read_optional
 from nessa.kaldi.embeddings import Embeddings
-from nessa.recipe.config import Recipe
+from nessa.recipe.config import Recipe, ScoringConfig
 from nessa.recipe.layout import (
     AS_NORM,
     COSINE,
@@ -52,6 +53,16 @@ def read_condition_scores(
     scored, scores = read_scores(path)
     with about(path):
         return join_scores(condition.trials, scored, scores, allow_extra=True)
+
+
+def cohort_warnings(data: Path, scoring: ScoringConfig) -> Iterator[str]:
+    """What stage symmetric would refuse after the training: a cohort too small for AS-norm."""
+    spk2utt = data / scoring.cohort / "spk2utt"
+    if spk2utt.exists() and (count := len(read_table(spk2utt))) < scoring.top_n:
+        yield (
+            f"{spk2utt}: {count} speakers, fewer than scoring.top_n ({scoring.top_n}), the cohort "
+            "scores that count; lower it in the recipe before stage symmetric, or add speakers"
+        )
 
 
 def score_system(recipe: Recipe, data: Path, exp: Path, system: System) -> Iterator[str]:

@@ -12,10 +12,11 @@ from nessa.files import read_json, write_table
 from nessa.kaldi.datadir import read_utt2spk
 from nessa.kaldi.embeddings import Embeddings
 from nessa.recipe.backends import fit_backend
+from nessa.recipe.config import ScoringConfig
 from nessa.recipe.layout import AS_NORM, COSINE, aligner_dir, backend_file, score_file
 from nessa.recipe.plan import plan
 from nessa.recipe.resolve import load_recipe
-from nessa.recipe.scoring import score_system
+from nessa.recipe.scoring import cohort_warnings, score_system
 from nessa.recipe.systems import (
     System,
     aligned_systems,
@@ -182,3 +183,13 @@ def test_as_norm_is_left_out_for_additional_seeds_only(toy: Toy) -> None:
     assert has_as_norm(System("logit", "x", "y")) and has_as_norm(System("nessa", "x", "y"))
     assert not has_as_norm(System("nessa.seed2", "x", "y"))
     assert all(map(has_as_norm, update_cells(load_recipe(toy.recipe))))
+
+
+def test_a_cohort_of_fewer_speakers_than_scores_count_is_told_before_training(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "align").mkdir()
+    write_table(tmp_path / "align/spk2utt", {"a": "a-1 a-2", "b": "b-1", "c": "c-1"})
+    assert not list(cohort_warnings(tmp_path, ScoringConfig(top_n=3)))
+    (warning,) = cohort_warnings(tmp_path, ScoringConfig(top_n=4))
+    assert "align/spk2utt: 3 speakers, fewer than scoring.top_n (4)" in warning
