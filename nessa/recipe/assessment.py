@@ -4,6 +4,7 @@ The speakers are divided into align, dev and eval; not updating, CCA, PLDA, NESS
 are compared on the eval speakers as in any recipe, and a curve shows what more align speakers give.
 """
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,8 @@ from nessa.recipe.systems import (
 )
 from nessa.schema import save_yaml
 from nessa.trials import Trials, read_labeled, trial_speakers
+
+log = logging.getLogger(__name__)
 
 HELD_OUT = {"dev": 0.1, "eval": 0.2}  # shares of the speakers
 COHORT = 300  # speakers of AS-norm, at most
@@ -167,5 +170,6 @@ def run(recipe: Recipe, folder: Path) -> list[Record]:
         write_json(exp / "metrics" / f"{name}.json", records)
         everything += records
     write_json(exp / "metrics" / "identification.json", [])  # has no profiles
+    log.info("fitted and scored; now the same with fewer align speakers, which takes longer")
     run_study(STUDY, recipe, data, exp, exp / "studies" / f"{STUDY}.json")
     return everything

@@ -52,6 +52,7 @@ def test_strong_views_are_a_go(
     assert done.status == 0, done
     decision = read_json(tmp_path / "out/decision.json")
     assert decision["go"] is True
+    assert "fitted and scored; now the same with fewer align speakers" in done.err
     assert "GO: the new runtime model beside the old profiles lowers the EER" in done.out
     assert (tmp_path / "out/exp/report/index.html").is_file()
     assert load(tmp_path / "out/exp/aligners/nessa/old-new").fitting["verdict"] == "helps"
