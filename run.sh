@@ -28,6 +28,7 @@
 #   --set KEY=VALUE     change a value of recipe.yaml; may be given many times
 #   --voxceleb1, --voxceleb2, --musan, --rirs, --librispeech, --voices DIR
 #                       where a corpus lies on disk, short for --set corpus.paths.voxceleb1=DIR
+#   --dry-run true      show the jobs of each stage, for slurm as calls of sbatch, and run none
 #   --help              print this
 #
 # Every stage logs to exp/log/<stage>/. NESSA_PYTHON=/path/to/python uses that environment
@@ -64,13 +65,17 @@ main() {
   setup_environment mini onnx
   export NESSA_STARTED_IN=$PWD # where relative paths are looked for as well
   cd "$root"                   # programs, and relative paths in a recipe, are found from here
+  if [[ $dry_run == true ]]; then
+    show_jobs
+    return
+  fi
   lock_work_dir
   check_queue
   remove_leftovers
   trap 'stop 129' HUP
   trap 'stop 130' INT
   trap 'stop 143' TERM
-  read_plan
+  read_plan "$work_dir"
   # shellcheck disable=SC2086  # a word each
   [[ -z ${plan[extras]:-} ]] || setup_environment mini onnx ${plan[extras]}
   choose_first_stage
@@ -239,12 +244,12 @@ run_one() {
 launch() {
   local forks=()
   # Trainings of encoders may start CUDA and processes of their own, which forks cannot.
-  if [[ $backend == local && $name != encoders ]]; then
+  if [[ $backend == local && $name != encoders && $dry_run == false ]]; then
     start_server
     forks=(--server "$server $server_dir/socket")
   fi
   # In the background, for bash acts on a signal at once only while it waits.
-  "$root/utils/launch.sh" --nj "$((nj < max_jobs_run ? nj : max_jobs_run))" \
+  "$root/utils/launch.sh" --dry-run "$dry_run" --nj "$((nj < max_jobs_run ? nj : max_jobs_run))" \
     "${backend_options[@]}" "${forks[@]}" "$@" &
   launcher=$!
   wait "$launcher" ||
@@ -277,6 +282,23 @@ stop() {
   exit "$1"
 }
 
+# What a run would start, stage by stage. Nothing is run, nor written to the work directory.
+show_jobs() {
+  local number name
+  planned=$(mktemp -d)
+  trap 'rm -rf "$planned"' EXIT
+  [[ $backend != slurm ]] || read_slurm_conf
+  name_jobs
+  read_plan "$planned"
+  find_first_stage
+  for ((number = first; number <= last; number++)); do
+    name=${stages[number]}
+    choose_backend_options
+    log "stage $number: $name$(subject_of "$name")"
+    "stage_$name"
+  done
+}
+
 # --- options, plan and markers -----------------------------------------------------------------
 
 # What --help prints: the comment at the top, with the stages in it.
@@ -300,11 +322,11 @@ number_of() {
 read_options() {
   recipe=mini stage='' stop_stage=${stages[-1]} nj=$(count_cores) size='' work_dir='' set=()
   arguments=() backend=local slurm_conf=$root/conf/slurm.yaml sbatch=() max_jobs_run=9999
-  skip_bad=false skip=() allow_pipes=false
+  skip_bad=false skip=() allow_pipes=false dry_run=false
   local corpus
   for corpus in "${corpora[@]}"; do declare -g "$corpus="; done
   parse_options recipe stage stop_stage nj size work_dir set backend slurm_conf sbatch max_jobs_run \
-    skip_bad allow_pipes "${corpora[@]}" -- "$@"
+    skip_bad allow_pipes dry_run "${corpora[@]}" -- "$@"
   ((${#arguments[@]} == 0)) ||
     fail 2 "unexpected argument '${arguments[0]}'; options start with -- (see --help)"
   find_recipe
@@ -365,7 +387,7 @@ lock_work_dir() {
 check_queue() {
   local left
   [[ $backend != slurm ]] || read_slurm_conf
-  jobs_name=nessa-$(sha256sum <<<"$work_dir" | cut -c 1-8)
+  name_jobs
   [[ -e $exp/.slurm ]] || return 0 # no run of this folder has used it
   command -v squeue >/dev/null || fail 1 "$work_dir: an earlier run used Slurm, which is not here;" \
     "if no job of that run is left, remove $exp/.slurm"
@@ -375,6 +397,11 @@ check_queue() {
   [[ -z $left ]] || fail 1 "$work_dir is in use by jobs of an earlier run (job ${left#* });" \
     "wait for them, or cancel them: scancel --name=${left% *}"
   rm "$exp/.slurm"
+}
+
+# The start of the names that the run's jobs have in Slurm's queue.
+name_jobs() {
+  jobs_name=nessa-$(sha256sum <<<"$work_dir" | cut -c 1-8)
 }
 
 # What killed jobs were writing. What is locked, a training that was started by hand writes.
@@ -400,7 +427,7 @@ choose_backend_options() {
   local option line
   backend_options=(--backend "$backend")
   [[ $backend == slurm ]] || return 0
-  touch "$exp/.slurm"
+  [[ $dry_run == true ]] || touch "$exp/.slurm"
   backend_options+=(--scratch "$exp" --name "$jobs_name-$name" --retries "${slurm[retries]}")
   while read -r option; do
     [[ -z $option ]] || backend_options+=("--sbatch=$option")
@@ -413,11 +440,12 @@ choose_backend_options() {
 
 # What to run, as lines of `key value...` that the recipe resolves to; `digest STAGE HEX` tells the
 # settings apart that this stage and those before it depend on.
+# read_plan FOLDER: receives exp/recipe.yaml.
 read_plan() {
   local text key value changes=()
   for value in "${set[@]}"; do changes+=(--set "$value"); done
   text=$("${nessa[@]}" recipe resolve --recipe "$recipe_dir/recipe.yaml" \
-    ${size:+--size "$size"} "${changes[@]}" --work-dir "$work_dir")
+    ${size:+--size "$size"} "${changes[@]}" --work-dir "$1")
   declare -gA plan=()
   declare -gA digests=()
   while read -r key value; do
@@ -432,12 +460,15 @@ read_plan() {
   done
 }
 
+find_first_stage() {
+  [[ -z $first ]] || return 0
+  first=0
+  while ((first < ${#stages[@]})) && is_done "${stages[first]}"; do first=$((first + 1)); done
+}
+
 choose_first_stage() {
   local name
-  if [[ -z $first ]]; then
-    first=0
-    while ((first < ${#stages[@]})) && is_done "${stages[first]}"; do first=$((first + 1)); done
-  fi
+  find_first_stage
   # What comes after is older than what will be made now.
   for name in "${stages[@]:first}"; do rm -f "$exp/.done/$name"; done
 }

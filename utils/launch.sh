@@ -16,6 +16,7 @@
 #   --server 'PID SOCKET'  of a preload.py that serves: local jobs of a command that is
 #                       python -m MODULE run in its forks
 #   --backend NAME      where the jobs run: local (default), or slurm, as tasks of its arrays
+#   --dry-run true|false  show what would run, and run nothing (default: false)
 #
 # For Slurm, where DIR must be a folder that all machines see:
 #
@@ -41,8 +42,8 @@ readonly tail_lines=15  # of a failed job's log
 
 main() {
   jobs='' log='' nj=1 show=false scratch=${TMPDIR:-/tmp} backend=local arguments=()
-  server='' name='' sbatch=() setup=() retries=0
-  parse_options jobs log nj show scratch server backend name sbatch setup retries -- "$@"
+  server='' name='' sbatch=() setup=() retries=0 dry_run=false
+  parse_options jobs log nj show scratch server backend name sbatch setup retries dry_run -- "$@"
   check_integer nj 1 9999
   check_integer retries 0 99
   [[ -n $jobs ]] || fail 2 "--jobs is missing"
@@ -53,12 +54,16 @@ main() {
     local) ;;
     slurm)
       [[ -n $name ]] || fail 2 "--backend slurm needs --name"
-      check_slurm
+      [[ $dry_run == true ]] || check_slurm
       ;;
     *) fail 2 "unknown backend '$backend'; there are: local, slurm" ;;
   esac
 
   read -r -a job_list <<<"$jobs"
+  if [[ $dry_run == true ]]; then
+    show_jobs
+    return
+  fi
   status_dir=$(mktemp -d "$(realpath -- "$scratch")/.jobs.XXXXXX") ||
     fail 1 "cannot write to $scratch; is the disk full?"
   trap 'rm -rf "$status_dir"' EXIT
@@ -67,6 +72,25 @@ main() {
   trap 'stop_jobs TERM' TERM
   "run_$backend"
   report_failures
+}
+
+# What would run: the calls of sbatch, the number of jobs, and the command of the first.
+show_jobs() {
+  local word command=()
+  status_dir=$scratch/.jobs.XXXXXX # as mktemp would make it
+  [[ $backend != slurm ]] || show_arrays
+  for word in "${arguments[@]}"; do
+    fill_in "${job_list[0]}" "$word"
+    command+=("$filled")
+  done
+  fill_in "${job_list[0]}" "$log"
+  echo "jobs: ${#job_list[@]}; the first, with its log in $filled:"
+  show_call "${command[@]}"
+}
+
+# show_call WORD...: as a shell takes it.
+show_call() {
+  printf '  %q' "$1" && printf ' %q' "${@:2}" && echo
 }
 
 run_local() {

@@ -32,6 +32,12 @@ run_slurm() {
   done
 }
 
+# The calls of sbatch for all jobs; without a controller, for arrays of the usual size.
+show_arrays() {
+  array_size=$(largest_array 2>/dev/null) || array_size=1001
+  run_arrays "${!job_list[@]}"
+}
+
 # Slurm numbers the tasks of an array from 0 to one less than this.
 largest_array() {
   local name value
@@ -75,16 +81,20 @@ run_arrays() {
 
 # run_array BASE TASK...: submit, and wait until none of it is left in the queue.
 run_array() {
-  local base=$1 list submitted=$status_dir/submitted
+  local base=$1 list call submitted=$status_dir/submitted
   shift
   (($#)) || return 0
   list=$(IFS=, && echo "$*")
   (($# == 1 || $# < ${!#} - $1 + 1)) || list=$1-${!#} # all from the first to the last
+  call=(sbatch --wait --parsable --job-name="$name" --array="$list%$nj"
+    --output="$status_dir/$base.%a.out" "${sbatch[@]}" "$status_dir/task.sh" "$base")
+  if [[ $dry_run == true ]]; then
+    show_call "${call[@]}"
+    return
+  fi
   # In the background, for bash acts on a signal at once only while it waits. Its exit code is the
   # largest of the tasks'; what each of them did is in its file.
-  sbatch --wait --parsable --job-name="$name" --array="$list%$nj" \
-    --output="$status_dir/$base.%a.out" "${sbatch[@]}" "$status_dir/task.sh" "$base" \
-    >"$submitted" 2>"$submitted.err" &
+  "${call[@]}" >"$submitted" 2>"$submitted.err" &
   wait $! || [[ -s $submitted ]] ||
     fail 1 "sbatch refused the job: $(tail -n 3 "$submitted.err" | tr '\n' ' ')"
   while [[ -n $(queued) ]]; do sleep 5; done # where sbatch itself was killed

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from nessa.recipe.stages import STAGES
 from tests.conftest import ROOT, Command, run_recipe
 from tests.shell.slurm.simulation import Simulation, simulate
 
@@ -67,6 +68,20 @@ def test_run_checks_them_first(tmp_path: Path) -> None:
     options = ("--backend", "slurm", "--slurm-conf", str(conf))
     run_recipe(tmp_path / "work", *options).refused(str(conf), "retries")
     run_recipe(tmp_path / "work", "--backend", "pbs").refused("must be local or slurm")
+
+
+def test_a_dry_run_shows_what_would_be_submitted_and_leaves_no_trace(tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    options = ("--size", "tiny", "--backend", "slurm", "--nj", "3", "--sbatch=--account=speech")
+    done = run_recipe(work, *options, "--dry-run", "true")
+    assert done.status == 0, done.err
+    calls = [line.split() for line in done.out.splitlines() if line.startswith("  sbatch ")]
+    extract = [call for call in calls if call[3].endswith("-extract")]
+    assert [call[4] for call in extract] == ["--array=0%3", "--array=0-3%3", "--array=0-1%3"]
+    assert all({"--mem=4G", "--account=speech"} <= set(call) for call in extract)
+    assert f"the first, with its log in {work}/exp/log/extract/old.1.log:" in done.out
+    assert len({call[3] for call in calls}) == len(STAGES)
+    assert not work.exists()
 
 
 def test_a_cluster_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -54,6 +54,13 @@ def test_a_log_tells_the_command_the_output_and_the_end(launch, tmp_path):
     assert re.fullmatch(r"# exit code 0 after \d+ seconds at [-\d]+ [:\d]+", log[-1])
 
 
+def test_a_dry_run_shows_the_first_command_and_runs_none(launch, tmp_path):
+    done = launch("a b", "touch", "{1} x", options=("--dry-run", "true"))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "jobs: 2; the first, with its log in log/a.log:\n  touch a\\ x\n"
+    assert not list(tmp_path.iterdir())
+
+
 def test_fields_replace_placeholders_and_nothing_else_changes(launch, tmp_path):
     words = ["{1}", "{2}{1}", "a b", "*", "&", "-n", "", "{3}", "$HOME", "\\"]
     launch("x&y:new", "python3", "-c", "import sys; print(sys.argv[1:])", *words)
