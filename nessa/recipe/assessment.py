@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from nessa.alignment.base import Aligner
 from nessa.corpus.config import CorpusConfig, PrepareConfig, TrialCount
 from nessa.corpus.finishing import finish_sets
 from nessa.corpus.speakers import split_speakers
@@ -31,6 +32,7 @@ from nessa.recipe.studies import run_study
 from nessa.recipe.systems import (
     aligned_systems,
     fitted_systems,
+    is_nessa,
     scored_systems,
     symmetric_systems,
 )
@@ -148,12 +150,16 @@ def run(recipe: Recipe, folder: Path) -> list[Record]:
         The records of all systems; see `evaluate_systems`.
     """
     data, exp = folder / "data", folder / "exp"
+    whole: dict[tuple[str, str], Aligner] = {}
     for system in fitted_systems(recipe):
         sides = exp / "embeddings" / system.enroll, exp / "embeddings" / system.runtime
         fitted = fit_to_sets(make_aligner(system.aligner, recipe), *sides, data)
         fitted.save(aligner_dir(exp, system))
         mirror = system._replace(enroll=system.runtime, runtime=system.enroll)
-        fitted.mirrored().save(aligner_dir(exp, mirror))
+        mirrored = fitted.mirrored()
+        mirrored.save(aligner_dir(exp, mirror))
+        if is_nessa(system.aligner):
+            whole = {system[1:]: fitted, mirror[1:]: mirrored}
     for system in aligned_systems(recipe):
         for _ in map_system(recipe, data, exp, system):
             pass
@@ -171,5 +177,5 @@ def run(recipe: Recipe, folder: Path) -> list[Record]:
         everything += records
     write_json(exp / "metrics" / "identification.json", [])  # has no profiles
     log.info("fitted and scored; now the same with fewer align speakers, which takes longer")
-    run_study(STUDY, recipe, data, exp, exp / "studies" / f"{STUDY}.json")
+    run_study(STUDY, recipe, data, exp, exp / "studies" / f"{STUDY}.json", whole)
     return everything

@@ -78,7 +78,14 @@ class Point(NamedTuple):
     systems: Mapping[Pair, Sequence[Aligner]]
 
 
-def run_study(name: str, recipe: Recipe, data: Path, exp: Path, output: Path) -> list[Record]:
+def run_study(
+    name: str,
+    recipe: Recipe,
+    data: Path,
+    exp: Path,
+    output: Path,
+    whole: Mapping[Pair, Aligner] | None = None,
+) -> list[Record]:
     """Run a study and write its records as JSON.
 
     Args:
@@ -87,6 +94,7 @@ def run_study(name: str, recipe: Recipe, data: Path, exp: Path, output: Path) ->
         data: holds the align, dev and eval sets.
         exp: holds embeddings/.
         output: receives {"study", "digest", "records"}.
+        whole: the aligners of the recipe, which a curve ends with; None: they are fitted.
 
     Returns:
         A record per point and pair of models: {"label", "value", "enroll", "runtime", "eer",
@@ -96,7 +104,7 @@ def run_study(name: str, recipe: Recipe, data: Path, exp: Path, output: Path) ->
     Raises:
         InputError: embeddings or trials are missing, or what the study is about.
     """
-    runner = StudyRunner(recipe, data, exp)
+    runner = StudyRunner(recipe, data, exp, whole)
     points = list(STUDIES[name](runner))
     if name in ON_EVERY_LIST:
         records = [
@@ -113,8 +121,14 @@ def run_study(name: str, recipe: Recipe, data: Path, exp: Path, output: Path) ->
 class StudyRunner:
     """The align and dev sets of both models, and how to fit and evaluate NESSA on them."""
 
-    def __init__(self, recipe: Recipe, data: Path, exp: Path) -> None:
-        self.recipe, self.data = recipe, data
+    def __init__(
+        self,
+        recipe: Recipe,
+        data: Path,
+        exp: Path,
+        whole: Mapping[Pair, Aligner] | None = None,
+    ) -> None:
+        self.recipe, self.data, self.whole = recipe, data, whole
         self.sets = {
             (model, part): Embeddings.read(embeddings_dir(exp, model, part))
             for model in recipe.update
@@ -247,8 +261,12 @@ def _by_speakers(runner: StudyRunner) -> Iterator[Point]:
     order = np.random.default_rng(runner.recipe.seed).permutation(sorted(utterances))
     counts = [count for count in SPEAKERS if count < len(order)]
     for count in _watched([*counts, len(order)], "align speakers"):
+        label = f"{count} speakers"
+        if count == len(order) and runner.whole:
+            yield Point(label, count, {pair: [own] for pair, own in runner.whole.items()})
+            return
         keys = [key for speaker in sorted(order[:count]) for key in utterances[speaker]]
-        yield Point(f"{count} speakers", count, runner.both_ways(keys=keys))
+        yield Point(label, count, runner.both_ways(keys=keys))
 
 
 def _by_utterances(runner: StudyRunner) -> Iterator[Point]:

@@ -94,6 +94,11 @@ def test_the_speakers_of_given_trials_are_held_out(
     assert nessa("assess", *tables, *given).status == 0
     tested = read_table(tmp_path / "out/data/eval/utt2spk")
     assert sorted(tested) == sorted(keys)
+    # The curve ends with the aligner of the table.
+    found = read_json(tmp_path / "out/exp/metrics/asymmetric.json")
+    table = {(r["enroll"], r["runtime"]): r["eer"] for r in found if r["aligner"] == "nessa"}
+    curve = read_json(tmp_path / "out/exp/studies/speakers.json")["records"]
+    assert {(r["enroll"], r["runtime"]): r["eer"] for r in curve[-2:]} == pytest.approx(table)
     (tmp_path / "list").write_text(f"{keys[0]} stranger nontarget\n")
     nessa("assess", *tables, *given).refused("list: 'stranger' is no utterance of both tables")
     (tmp_path / "list").write_text(f"{keys[0]} {keys[9]}\n")
