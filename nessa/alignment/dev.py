@@ -19,6 +19,9 @@ from nessa.text import percent
 from nessa.trials import Trials, index_names
 
 DRAWS = 500  # of dev speakers
+# Fewer dev speakers decide nothing: draws of so few make intervals that are too narrow, and the
+# aligner was chosen by the same ones.
+FEWEST = 10
 
 
 @dataclass(frozen=True)
@@ -117,8 +120,9 @@ def judge(dev: DevSet, aligned: Sequence[tuple[Embeddings, Embeddings]]) -> dict
         aligned: the mapped dev set of the enrollment and the test role, in each direction.
 
     Returns:
-        "verdict": helps, cannot tell or harms, by the 95 % interval of the difference; "eer", the
-        mean of the directions; "not_updating", the EER without; "lower_by", their difference, and
+        "verdict": helps, cannot tell or harms, by the 95 % interval of the difference, and cannot
+        tell by fewer than `FEWEST` speakers; "speakers", how many have targets; "eer", the mean of
+        the directions; "not_updating", the EER without; "lower_by", their difference, and
         "lower_by_ci", its interval.
     """
     pairs = [*((model, model) for model in (dev.enroll, dev.runtime)), *aligned]
@@ -126,8 +130,12 @@ def judge(dev: DevSet, aligned: Sequence[tuple[Embeddings, Embeddings]]) -> dict
     old, error = max((first, second), key=lambda model: model.value), mean_estimate(both)
     lower = difference(old, error)
     low, high = lower.interval
+    enrolled, _ = speakers_by_targets(dev.trials)
+    speakers = len({enrolled[row] for row in np.flatnonzero(np.asarray(dev.trials.labels))})
+    verdict = "helps" if low > 0 else "harms" if high < 0 else "cannot tell"
     return {
-        "verdict": "helps" if low > 0 else "harms" if high < 0 else "cannot tell",
+        "verdict": verdict if speakers >= FEWEST else "cannot tell",
+        "speakers": speakers,
         "eer": error.value,
         "not_updating": old.value,
         "lower_by": lower.value,
@@ -140,8 +148,10 @@ def verdict_sentence(fitting: dict[str, Any]) -> str | None:
     if "verdict" not in fitting:
         return None
     low, high = fitting["lower_by_ci"]
+    speakers = fitting.get("speakers", FEWEST)  # of older versions
+    few = "" if speakers >= FEWEST else f", of {speakers} speakers; {FEWEST} are needed"
     return (
-        f"against not updating, on dev: {fitting['verdict']} (EER {percent(fitting['eer'])} % "
+        f"against not updating, on dev: {fitting['verdict']}{few} (EER {percent(fitting['eer'])} % "
         f"instead of {percent(fitting['not_updating'])} %, lower by [{100 * low:.2f}, "
         f"{100 * high:.2f}] points)"
     )

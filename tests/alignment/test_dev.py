@@ -19,9 +19,9 @@ def noisy(embeddings: Embeddings, level: float) -> Embeddings:
     return Embeddings(embeddings.keys, embeddings.matrix + level * noise)
 
 
-def dev_set(first: float, second: float) -> DevSet:
-    """40 speakers by two models of different noise."""
-    x, _, names = two_views(40, 3, first_speaker=5000)
+def dev_set(first: float, second: float, speakers: int = 40) -> DevSet:
+    """Speakers by two models of different noise."""
+    x, _, names = two_views(speakers, 3, first_speaker=5000)
     return DevSet(noisy(x, first), noisy(x, second), all_trials(names))
 
 
@@ -42,6 +42,17 @@ def test_the_verdict_is_that_of_the_interval(
     assert found["lower_by"] == pytest.approx(found["not_updating"] - found["eer"])
     sentence = verdict_sentence(found)
     assert sentence is not None and verdict in sentence and "not updating" in sentence
+
+
+@pytest.mark.parametrize(("speakers", "verdict"), [(9, "cannot tell"), (10, "helps")])
+def test_few_dev_speakers_decide_nothing(speakers: int, verdict: str) -> None:
+    dev = dev_set(1.5, 0.1, speakers)
+    found = judge(dev, [(dev.runtime, dev.runtime)] * 2)
+    assert found["lower_by_ci"][0] > 0
+    assert (found["verdict"], found["speakers"]) == (verdict, speakers)
+    sentence = verdict_sentence(found)
+    assert sentence is not None and verdict in sentence
+    assert ("of 9 speakers; 10 are needed" in sentence) == (speakers == 9)
 
 
 def test_it_is_kept_with_the_aligner_and_its_mirror(tmp_path: Path) -> None:
