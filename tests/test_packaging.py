@@ -1,14 +1,17 @@
 """The wheel: the package alone, which works without the recipes."""
 
+import contextlib
 import os
 import re
 import subprocess
 import sys
 import tarfile
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.specifiers import SpecifierSet
 
 from nessa import __version__
 from tests.conftest import ROOT
@@ -87,3 +90,19 @@ def test_the_version_is_the_same_everywhere() -> None:
     for file, form in (("CITATION.cff", "version: (.+)"), ("CHANGELOG.md", "## ([0-9.]+) ")):
         found = re.search(f"^{form}", (ROOT / file).read_text(), re.M)
         assert found is not None and found[1] == __version__, file
+
+
+def test_what_set_up_installs_suits_the_oldest_python() -> None:
+    """A pin that needs a later patch of Python would make set-up fail on some systems."""
+    oldest = re.search(r'^requires-python = ">=(.+)"$', (ROOT / "pyproject.toml").read_text(), re.M)
+    assert oldest is not None
+    pins = dict(re.findall(r"^(\S+)==(\S+)$", (ROOT / "utils/constraints.txt").read_text(), re.M))
+    checked = 0
+    for name, version in pins.items():
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found = metadata.metadata(name)
+            if found["Version"] == version:
+                needed = SpecifierSet(found["Requires-Python"] or "")
+                assert needed.contains(f"{oldest[1]}.0"), f"{name} {version}: Python {needed}"
+                checked += 1
+    assert checked > 50
