@@ -54,7 +54,7 @@ export PYTHONUNBUFFERED=1
 # What jobs take long to import.
 readonly libraries='nessa.corpus.finishing nessa.encoders.extraction nessa.recipe.backends
   nessa.recipe.fitting nessa.recipe.aligners nessa.alignment.neural nessa.recipe.mapping
-  nessa.recipe.scoring nessa.recipe.evaluation nessa.recipe.identification nessa.report.results'
+  nessa.recipe.scoring nessa.recipe.evaluation nessa.recipe.identification'
 corpora=(voxceleb1 voxceleb2 musan rirs librispeech voices)
 stage_list=$root/nessa/recipe/stages.txt # a line each; their numbers are their places
 mapfile -t stages <"$stage_list"
