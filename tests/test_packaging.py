@@ -15,6 +15,7 @@ from packaging.specifiers import SpecifierSet
 
 from nessa import __version__
 from tests.conftest import ROOT
+from tests.walks import program
 
 pytestmark = pytest.mark.slow
 
@@ -80,9 +81,7 @@ def test_it_works_from_an_empty_folder(form: str, built: Path, tiny: Path, tmp_p
 
     assert run("-c", "import nessa; print(nessa.__file__)").strip() == f"{site}/nessa/__init__.py"
     assert run("-m", "nessa.cli", "--version").split()[-1] == __version__
-    blocks = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs/api.md").read_text(), re.M | re.S)
-    program = "".join(blocks).replace("recipes/mini", str(tiny)).replace("steps=600", "steps=5")
-    run("-c", program)
+    run("-c", program("api.md", {"recipes/mini": tiny, "steps=600": "steps=5"}))
     assert (empty / "my-aligner/aligner.json").is_file()
 
 

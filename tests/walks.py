@@ -37,3 +37,13 @@ def walk(page: str, places: Mapping[str, Path | str]) -> str:
     )
     assert done.returncode == 0, done
     return done.stdout
+
+
+def program(page: str, places: Mapping[str, Path | str]) -> str:
+    """All Python blocks of a page of docs/ as one program, with the reader's own places."""
+    text = (ROOT / "docs" / page).read_text()
+    script = "".join(re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S))
+    for place, own in places.items():
+        assert place in script
+        script = script.replace(place, str(own))
+    return script

@@ -28,7 +28,7 @@ from tests.conftest import ROOT, Command
 from tests.encoders.exported import save_network
 from tests.encoders.pyannotes import save_checkpoint, skip_without_pyannote
 from tests.kaldi_corpora import write_audio_dir
-from tests.walks import commands, walk
+from tests.walks import commands, program, walk
 
 LINEAR = {"procrustes", "diagonal", "lambda_orthogonal", "low_rank", "ridge", "cca", "plda",
           "classifier"}  # fmt: skip
@@ -267,8 +267,5 @@ def test_the_report_made_anew(tiny: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_example_in_python(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    text = (ROOT / "docs/api.md").read_text()
-    blocks = re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S)
-    program = "".join(blocks).replace("recipes/mini", str(tiny)).replace("steps=600", "steps=5")
-    exec(program, {})
+    exec(program("api.md", {"recipes/mini": tiny, "steps=600": "steps=5"}), {})
     assert (tmp_path / "my-aligner/aligner.json").is_file()
