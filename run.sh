@@ -75,11 +75,12 @@ main() {
   trap 'stop 129' HUP
   trap 'stop 130' INT
   trap 'stop 143' TERM
+  trap stop_server EXIT
+  [[ $backend == slurm ]] || start_server
   read_plan "$work_dir"
   # shellcheck disable=SC2086  # a word each
   [[ -z ${plan[extras]:-} ]] || setup_environment mini onnx ${plan[extras]}
   choose_first_stage
-  trap stop_server EXIT
   local number
   for ((number = first; number <= last; number++)); do run_stage "$number"; done
   show_results
@@ -244,10 +245,7 @@ run_one() {
 launch() {
   local forks=()
   # Trainings of encoders may start CUDA and processes of their own, which forks cannot.
-  if [[ $backend == local && $name != encoders && $dry_run == false ]]; then
-    start_server
-    forks=(--server "$server $server_dir/socket")
-  fi
+  [[ -z ${server:-} || $name == encoders ]] || forks=(--server "$server $server_dir/socket")
   # In the background, for bash acts on a signal at once only while it waits.
   "$root/utils/launch.sh" --dry-run "$dry_run" --nj "$((nj < max_jobs_run ? nj : max_jobs_run))" \
     "${backend_options[@]}" "${forks[@]}" "$@" &
@@ -259,7 +257,6 @@ launch() {
 
 # A Python that has imported what takes long, and whose forks the jobs of this run are.
 start_server() {
-  [[ -z ${server:-} ]] || return 0
   server_dir=$(mktemp -d) || fail 1 "cannot write to ${TMPDIR:-/tmp}; is the disk full?"
   # shellcheck disable=SC2086  # a word each
   "$python" utils/preload.py serve "$server_dir/socket" $libraries </dev/null &
@@ -442,9 +439,11 @@ choose_backend_options() {
 # settings apart that this stage and those before it depend on.
 # read_plan FOLDER: receives exp/recipe.yaml.
 read_plan() {
-  local text key value changes=()
+  local text key value changes=() resolve=("${nessa[@]}" recipe resolve)
   for value in "${set[@]}"; do changes+=(--set "$value"); done
-  text=$("${nessa[@]}" recipe resolve --recipe "$recipe_dir/recipe.yaml" \
+  [[ -z ${server:-} ]] || # as the jobs: importing what they need takes longer than to resolve
+    resolve=("$python" -I -S utils/preload.py run "$server" "$server_dir/socket" "${resolve[@]:2}")
+  text=$("${resolve[@]}" --recipe "$recipe_dir/recipe.yaml" \
     ${size:+--size "$size"} "${changes[@]}" --work-dir "$1")
   declare -gA plan=()
   declare -gA digests=()

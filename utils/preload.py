@@ -10,6 +10,7 @@ the process that started it.
 
 import json
 import os
+import signal
 import socket
 import sys
 import time
@@ -27,7 +28,6 @@ KILLED = 137  # where none does, the fork was killed with what watched it
 def serve(path: str, *modules: str) -> None:
     """Import the modules, then fork for each job until the parent is gone."""
     import gc
-    import signal
     from importlib import import_module
 
     parent = os.getppid()
@@ -35,9 +35,11 @@ def serve(path: str, *modules: str) -> None:
     server = socket.socket(socket.AF_UNIX)
     _in_folder_of(path, server.bind)
     server.listen(64)  # jobs wait while modules are imported
+    ignored = signal.signal(signal.SIGINT, signal.SIG_DFL)  # until there are jobs, Ctrl-C ends it
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # another look at a GPU bars it from forks
     for module in modules:
         import_module(module)
+    signal.signal(signal.SIGINT, ignored)
     gc.freeze()  # what is here stays shared with the forks
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # those that end leave no zombies
     server.settimeout(LOOK)
@@ -64,7 +66,10 @@ def _attend(connection: socket.socket) -> None:
     _, streams, _, _ = socket.recv_fds(connection, 1, len(STREAMS))
     with connection.makefile("rb") as file:
         job = json.load(file)
-    connection.send(STARTED)
+    try:
+        connection.send(STARTED)
+    except OSError:  # nobody waits any more
+        os._exit(0)
     process = os.fork()
     if process:
         status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
@@ -86,6 +91,7 @@ def _attend(connection: socket.socket) -> None:
 
 def run(server: str, path: str, *command: str) -> None:
     """Run a module in a fork of the server, or, where there is none, in this process's place."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # ends without a traceback
     job = {"command": command, "folder": os.getcwd(), "environment": dict(os.environ)}
     with suppress(OSError), _connect(int(server), path) as connection:
         socket.send_fds(connection, [b"j"], STREAMS)

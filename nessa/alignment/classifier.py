@@ -11,6 +11,7 @@ from nessa.alignment.linear import centered_views
 from nessa.alignment.networks import DEVICE, NetworkAligner
 from nessa.alignment.views import SIDES, Labels, Matrix, Side, length_normalize, means_by_speaker
 from nessa.encoders.losses import AAMSoftmax
+from nessa.optimizer import AdamW
 from nessa.schedule import learning_rate
 
 WHITENING_SHRINKAGE = 0.5  # of the covariances that are whitened
@@ -83,7 +84,7 @@ class ClassifierAligner(NetworkAligner):
         speakers = torch.from_numpy(labels.astype(np.int64)).to(DEVICE)
         rng = np.random.default_rng(self.seed)
         trained = nn.ModuleList([head, *modules.values()])
-        optimizer = torch.optim.AdamW(trained.parameters(), weight_decay=self.weight_decay)
+        optimizer = AdamW(trained.parameters(), weight_decay=self.weight_decay)
 
         def step(number: int) -> float:
             rate = learning_rate(number, self.steps, self.learning_rate)

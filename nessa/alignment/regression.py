@@ -8,6 +8,7 @@ from nessa.alignment.covariance import least_squares, whitening
 from nessa.alignment.dev import DevSet
 from nessa.alignment.networks import DEVICE, Centering, NetworkAligner
 from nessa.alignment.views import Labels, Matrix, Side, center, fit_mean
+from nessa.optimizer import AdamW
 from nessa.schedule import learning_rate
 
 WHITENING_SHRINKAGE = 0.2  # of the covariance of the network's input, which is whitened
@@ -64,7 +65,7 @@ class RegressionAligner(NetworkAligner):
         network = self.new_network(y_mean, w, start).to(DEVICE)
         views = torch.from_numpy(target).to(DEVICE), torch.from_numpy(runtime).to(DEVICE)
         rng = np.random.default_rng(self.seed)
-        optimizer = torch.optim.AdamW(network.parameters(), weight_decay=self.weight_decay)
+        optimizer = AdamW(network.parameters(), weight_decay=self.weight_decay)
 
         def step(number: int) -> float:
             rate = learning_rate(number, self.steps, self.learning_rate)

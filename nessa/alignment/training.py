@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from nessa.alignment.config import NeuralConfig
 from nessa.alignment.networks import DEVICE, Fusion, RatioNetwork
 from nessa.alignment.views import SIDES, Labels, Rows, Side
+from nessa.optimizer import AdamW
 from nessa.schedule import learning_rate
 
 INITIAL_SCALE = 15.0  # of the cosines in the loss; learned
@@ -81,7 +82,7 @@ class Training:
         ]
         groups[0]["weight_decay"] = config.weight_decay
         groups[1]["weight_decay"] = groups[2]["weight_decay"] = 0.0  # would make ratios small
-        self.optimizer = torch.optim.AdamW(groups, fused=True)
+        self.optimizer = AdamW(groups, fused=True)
 
     def step(self, step: int) -> float:
         """Take step 0, 1, ... and give its loss."""

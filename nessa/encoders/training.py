@@ -28,6 +28,7 @@ from nessa.encoders.models import load_model
 from nessa.encoders.trained import build, save_model
 from nessa.errors import InputError, watched_readers
 from nessa.files import atomic_open, digest, read_json, write_json
+from nessa.optimizer import AdamW
 from nessa.progress import progress
 from nessa.schedule import learning_rate
 
@@ -263,7 +264,7 @@ class _Phase:
         objective = _Objective(encoder, self._criterion)
         self._weights = list(objective.parameters())
         self._objective = processes.parallel(objective)
-        self._optimizer = torch.optim.AdamW(self._weights, weight_decay=config.weight_decay)
+        self._optimizer = AdamW(self._weights, weight_decay=config.weight_decay)
 
     def followed_by(self, config: EncoderConfig) -> "_Phase":
         """The phase that goes on from here, with what its classifier has learnt of speed 1.0."""

@@ -284,6 +284,21 @@ def test_what_is_no_module_runs_by_itself(launch, serve, tmp_path):
     assert "\nTrue\n" in (tmp_path / "log/a.log").read_text()
 
 
+def test_a_job_that_is_given_up_before_it_began_leaves_the_server_in_peace(serve, tmp_path):
+    (tmp_path / "slow.py").write_text("import time; time.sleep(2)")
+    (tmp_path / "job.py").write_text("import sys; print('ran')")
+    asking = [sys.executable, ROOT / "utils/preload.py", "run", *serve("slow").split(), "job"]
+    wait_for((tmp_path / "socket").exists)
+    given_up = subprocess.Popen(asking, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    time.sleep(0.5)
+    given_up.send_signal(signal.SIGINT)
+    assert given_up.communicate()[1] == "" and given_up.returncode == -signal.SIGINT
+    done = subprocess.run(asking, cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout == "ran\n" and done.stderr == ""
+    serve.servers[0].kill()
+    assert serve.servers[0].stderr.read() == ""
+
+
 def test_forks_are_stopped_with_the_launcher_and_the_server_stays(serve, tmp_path):
     (tmp_path / "job.py").write_text(
         "import os, signal, sys, time\n"
