@@ -114,7 +114,7 @@ def test_a_disk_that_is_full_again_and_again_changes_no_byte(tiny: Path, small_d
     failures: Counter[str] = Counter()
     for stage in STAGES[:8]:
         for step in count():
-            leave_free(small_disk, LITTLE_ROOM * 3**step)
+            leave_free(small_disk, LITTLE_ROOM * 5**step)
             done = run_recipe(work_dir, *OPTIONS, "--stop-stage", stage)
             if done.status == 0:
                 break
