@@ -30,6 +30,7 @@ assert state() == before
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "module",
     ["nessa.corpus.audio", "nessa.encoders.features", "nessa.alignment.neural", "nessa.cli"],

@@ -93,9 +93,12 @@ install_packages() {
 }
 
 install() {
-  # Not compiled here: Python compiles what is imported, and most never is.
-  "$python" -m pip install --no-input --disable-pip-version-check --no-compile \
-    -c "$repository/utils/constraints.txt" "$@" >>"$venv/pip.log" 2>&1 8>&- || explain_pip_failure
+  local options=(--no-input --disable-pip-version-check)
+  # Python compiles what is imported, and most never is; but where it may not keep what it compiled,
+  # every start would take several times as long.
+  [[ -n ${PYTHONDONTWRITEBYTECODE:-} ]] || options+=(--no-compile)
+  "$python" -m pip install "${options[@]}" -c "$repository/utils/constraints.txt" "$@" \
+    >>"$venv/pip.log" 2>&1 8>&- || explain_pip_failure
 }
 
 make_venv() {

@@ -32,6 +32,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 every = pytest.mark.parametrize("kind", ALIGNERS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dev", [True, False], ids=["dev", "no dev"])
 @every
 def test_both_sides_meet_in_one_space_at_unit_length(kind: str, dev: bool) -> None:
@@ -47,6 +48,7 @@ def test_both_sides_meet_in_one_space_at_unit_length(kind: str, dev: bool) -> No
     assert kind == "raw" or error(aligner) < 0.25
 
 
+@pytest.mark.slow
 @every
 def test_a_row_does_not_depend_on_its_company_nor_on_its_length(kind: str) -> None:
     aligner = fitted(kind)

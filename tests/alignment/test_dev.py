@@ -25,6 +25,7 @@ def dev_set(first: float, second: float, speakers: int = 40) -> DevSet:
     return DevSet(noisy(x, first), noisy(x, second), all_trials(names))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("noises", "cross", "verdict"),
     [((1.0, 0.1), 0.1, "helps"), ((1.0, 0.1), 1.0, "cannot tell"), ((0.5, 0.1), 5.0, "harms")],

@@ -41,6 +41,16 @@ def aligner(views: tuple[Embeddings, Embeddings, dict[str, str]]) -> ProcrustesA
     return ProcrustesAligner().fit(*views)
 
 
+@pytest.fixture(scope="module")
+def enroll_network(aligner: ProcrustesAligner, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("onnxruntime")
+    from nessa.production.export_aligner import export_aligner
+
+    folder = tmp_path_factory.mktemp("exported")
+    export_aligner(aligner, folder)
+    return folder / "enroll.onnx"
+
+
 @pytest.mark.parametrize("scale", SCALES)
 def test_scale_changes_neither_cosines_nor_maps(
     views: tuple[Embeddings, Embeddings, dict[str, str]], aligner: ProcrustesAligner, scale: float
@@ -123,15 +133,13 @@ def matrix_of(scale: float) -> Matrix:
     return (scale * np.random.default_rng(0).standard_normal((4, DIM))).astype(np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", SCALES)
 def test_the_exported_network_takes_every_scale(
-    aligner: ProcrustesAligner, tmp_path: Path, scale: float
+    aligner: ProcrustesAligner, enroll_network: Path, scale: float
 ) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
-    from nessa.production.export_aligner import export_aligner
-
-    export_aligner(aligner, tmp_path)
-    session = onnxruntime.InferenceSession(str(tmp_path / "enroll.onnx"))
+    session = onnxruntime.InferenceSession(str(enroll_network))
     mapped = session.run(None, {"embedding": matrix_of(scale)})[0]
     assert np.allclose(mapped, aligner.map_enroll(matrix_of(1.0)), atol=1e-5)
     for vector in WITHOUT.values():

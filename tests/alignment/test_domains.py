@@ -67,6 +67,7 @@ def test_a_domain_of_few_and_rows_of_none_stay_as_they_are() -> None:
     np.testing.assert_array_equal(found[2 * FEWEST :], matrix[2 * FEWEST :])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["neural", "cca", "plda", "ridge"])
 def test_domains_that_lie_apart_are_told_apart_no_more(align, kind: str, tmp_path: Path) -> None:
     """With domains fewer errors than without; the same after loading, and for the mirror."""

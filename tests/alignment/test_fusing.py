@@ -47,6 +47,7 @@ def test_no_weight_is_negative_and_without_use_the_first_score_stays() -> None:
     assert fit_weights([-noisy(1, 0.5), 0.1 * -noisy(2, 0.5)], LABELS) == {0: 1.0}
 
 
+@pytest.mark.slow
 def test_few_speakers_get_more_than_the_best_part_gives_alone() -> None:
     align, dev = few_speakers(), dev_for("neural")
     errors = {}
@@ -76,6 +77,7 @@ def test_the_weights_are_told_and_the_vectors_hold_the_parts_side_by_side() -> N
     torch.testing.assert_close(z @ w.T + u[:, None] + v, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_further_dev_list_weighs_as_much_as_the_main_one() -> None:
     """The choice by two lists is another than by one, and the same whichever is the main one."""
     align, dev = few_speakers(), dev_for("neural")
@@ -102,6 +104,7 @@ def test_a_further_dev_list_weighs_as_much_as_the_main_one() -> None:
     assert one.fitting["weights"] != two.fitting["weights"]
 
 
+@pytest.mark.slow
 def test_ratios_are_calibrated_as_they_come(tmp_path: Path) -> None:
     """Cllr within 10 % of the least that any calibration could reach, on speakers unseen."""
     align = views_for("neural", 100, 5)

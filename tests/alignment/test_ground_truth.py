@@ -69,6 +69,7 @@ def test_nessa_is_within_three_percent_of_the_bayes_optimal_eer() -> None:
     assert 1 - 1e-3 < world.error(nessa) / world.best < 1.03
 
 
+@pytest.mark.slow
 def test_at_200_speakers_nessa_is_not_above_the_ratio_of_plda() -> None:
     world = World(Simulation(), 200)
     nessa = NeuralAligner(hidden_dim=256, steps=100, evaluate_every=25)
@@ -83,6 +84,7 @@ def test_nessa_undoes_a_warp_that_no_linear_map_can() -> None:
     assert nessa < 0.95 * world.error_of_ratio()
 
 
+@pytest.mark.slow
 def test_where_training_makes_it_worse_nessa_is_the_best_linear_aligner() -> None:
     """Few speakers in a noisy world: the start is kept."""
     world = World(Simulation(dims=(24, 30), factor_dim=16, noise=(1.3, 1.0)), 60)

@@ -60,6 +60,7 @@ def test_settings_are_checked_and_the_nearest_is_named() -> None:
         NeuralAligner(dim=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("freeze", ["enroll", "runtime"])
 def test_a_frozen_side_stays_to_the_last_bit_while_the_other_is_updated(
     freeze: Side, tmp_path: Path

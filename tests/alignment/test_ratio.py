@@ -66,6 +66,7 @@ def test_cosines_are_the_sums_of_the_parts_scaled_and_shifted() -> None:
     assert affine_residual(cosines.ravel(), sums.ravel()) < 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [1e-3, 1.0, 1e3])
 def test_vectors_have_unit_length_whatever_comes_in(length: float) -> None:
     aligner = fit(NeuralAligner(**SMALL))

@@ -69,6 +69,7 @@ def test_what_does_not_stays_in_its_arks(stored: AlignTable, files: Files) -> No
     np.testing.assert_array_equal(stored.runtime[7:90], files.y.matrix[7:90])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["shared", "to-enroll", "to-runtime"])
 def test_nessa_is_fitted_alike(stored: AlignTable, files: Files, mode: str) -> None:
     x, y, names = two_views(10, 3, first_speaker=5000)

@@ -43,6 +43,7 @@ def test_the_better_model_teaches(caplog: pytest.LogCaptureFixture) -> None:
     assert "teacher: the runtime model with itself" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{"distillation": 0.0}, {"score": "cosine"}])
 def test_without_a_teacher(caplog: pytest.LogCaptureFixture, settings: dict[str, object]) -> None:
     caplog.set_level(logging.INFO)

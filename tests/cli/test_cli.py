@@ -216,6 +216,7 @@ def test_evaluation_without_speakers_says_why_there_are_no_intervals(
     nessa(*words, "--enroll-map", toy.trials).refused("--enroll-map", "--utt2spk")
 
 
+@pytest.mark.slow
 def test_scoring_does_not_wait_for_torch(toy: Toy) -> None:
     code = (
         "import sys\nfrom nessa.cli.main import main\n"

@@ -87,6 +87,7 @@ def test_a_family_of_pretrained_models(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert model.dim == 4 and model.embed(inputs).shape == (len(inputs), 4)
 
 
+@pytest.mark.slow
 def test_a_corpus(tmp_path: Path, nessa: Command) -> None:
     for speaker in range(12):
         for session in range(4):

@@ -55,6 +55,7 @@ def own_embedding(samples: np.ndarray) -> np.ndarray:
         return network.eval()(torch.from_numpy(features)[None])[0].numpy()
 
 
+@pytest.mark.slow
 def test_it_is_what_the_package_computes(model: SpeakerModel, cuts: list[MonoCut]) -> None:
     for cut, ours in zip(cuts, extract(model, cuts).matrix, strict=True):
         theirs = own_embedding(read_audio(cut, 16000, "campplus").numpy())

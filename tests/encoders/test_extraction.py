@@ -83,6 +83,7 @@ def test_the_batch_never_changes_an_embedding(model, prepared: Path) -> None:
         assert ((alone * together).sum(axis=1) / norms).min() >= 0.99999
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [None, 1, 3])
 def test_readers_never_change_an_embedding(model, prepared: Path, workers: int | None) -> None:
     cuts, threads = cuts_of(prepared), torch.get_num_threads()

@@ -45,6 +45,7 @@ def test_faults_of_a_network(
     assert remedy in line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("right", "wrong", "setting"),
     [

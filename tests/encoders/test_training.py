@@ -47,6 +47,7 @@ def weights(directory: Path) -> bytes:
     return (directory / "model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["aam", "ge2e"])
 def test_training_separates_its_speakers(loss: str, data: Path, tmp_path: Path) -> None:
     quiet = AugmentationConfig(noise_prob=0, reverb_prob=0)

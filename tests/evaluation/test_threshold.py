@@ -52,6 +52,7 @@ def files(tmp_path: Path) -> list[object]:
     return given
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("convention", CONVENTIONS)
 @pytest.mark.parametrize("score", [0.15, 0.2, 0.25, 0.3, 0.35])
 def test_the_rate_carries_over_to_other_speakers(

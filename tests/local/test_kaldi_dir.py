@@ -102,6 +102,7 @@ def assert_divided(own: Own, utt2spk: dict[str, str], includes_train: bool = Fal
     assert len(list(read_cuts(own.data, "eval"))) == len(read_utt2spk(own.data / "eval"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("segmented", [False, True])
 @pytest.mark.parametrize("includes_train", [False, True])
 def test_audio(own: Own, segmented: bool, includes_train: bool) -> None:
@@ -170,6 +171,7 @@ def lhotse_manifests(own: Own, kaldi: Path) -> tuple[RecordingSet, SupervisionSe
     return recordings, supervisions
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("segmented", [False, True])
 @pytest.mark.parametrize("as_cuts", [False, True])
 def test_lhotse_manifests(own: Own, segmented: bool, as_cuts: bool) -> None:
@@ -242,6 +244,7 @@ def test_spk2set_divides_a_directory_of_all_sets(own: Own) -> None:
     refuse(own.prepare(data=own.folder / "mine"), "no speaker of set 'dev'")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("stay", "left"), [(0.5, 3), (2, 2)])
 @pytest.mark.parametrize("includes_train", [False, True])
 def test_a_spk2set_without_train_lends_align_speakers_to_the_encoders(
@@ -421,6 +424,7 @@ def test_faults_are_named(own: Own) -> None:
 COPIES = {"slow": {"speed": 0.9}, "noise": {"snr": [5, 20]}, "room": {"reverb": True}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("segmented", [False, True])
 def test_copies_are_made_of_align_alone(own: Own, segmented: bool) -> None:
     write_audio_dir(own.folder / "mine", range(12), segmented=segmented)
@@ -435,6 +439,7 @@ def test_copies_are_made_of_align_alone(own: Own, segmented: bool) -> None:
     assert "no recordings of kind noise in the corpus: made up" in done.out
 
 
+@pytest.mark.slow
 def test_what_is_no_longer_wanted_is_removed(own: Own) -> None:
     write_audio_dir(own.folder / "mine", range(12))
     own.prepare(data=own.folder / "mine", copies=COPIES)

@@ -174,6 +174,7 @@ def test_mini_then_tree(programs: Programs, tmp_path: Path, recipe: Path) -> Non
         assert {recording.sampling_rate for recording in recordings} == {16000}
 
 
+@pytest.mark.slow
 def test_mini_refuses_a_recipe_without_sets(tmp_path: Path, recipe: Path) -> None:
     settings = yaml.safe_load(recipe.read_text())
     settings["corpus"]["sets"] = {}

@@ -66,6 +66,7 @@ def run(path: Path, batch: np.ndarray) -> np.ndarray:
     return session.run(["mapped"], {"embedding": batch})[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", ["cca", "ridge"])
 def test_a_fused_cosine_maps_batches_of_any_size(start: str, tmp_path: Path) -> None:
     aligner = fitted("neural", start=start)
@@ -77,6 +78,7 @@ def test_a_fused_cosine_maps_batches_of_any_size(start: str, tmp_path: Path) -> 
             np.testing.assert_allclose(run(tmp_path / f"{side}.onnx", batch), wanted, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_exporter_does_not_warn_of_its_own_calls(
     tmp_path: Path, recwarn: pytest.WarningsRecorder
 ) -> None:

@@ -180,6 +180,7 @@ def agrees(store: ProfileStore, aligner: Aligner, raw: np.ndarray, keys: list[st
 # --- every kind of database ---------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_rows_are_mapped_and_those_that_change_are_followed(
     kept: Kept, aligner: Aligner, profiles: Embeddings
 ) -> None:
@@ -276,6 +277,7 @@ def kill(words: list[object], **places: object) -> None:
     assert done.returncode == -9, done
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on(
     nessa: Command, database: str, aligner: Aligner, saved: Path, profiles: Embeddings
 ) -> None:
@@ -290,6 +292,7 @@ def test_a_killed_run_goes_on(
     assert nessa(*words[:1], "verify", *words[2:]).status == 0
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_in_milvus(
     nessa: Command, tmp_path: Path, saved: Path, profiles: Embeddings
 ) -> None:

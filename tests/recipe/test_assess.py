@@ -40,6 +40,7 @@ def views() -> tuple[Embeddings, Embeddings, dict[str, str]]:
     return two_views(150, 4, noise=(0.8, 0.3))
 
 
+@pytest.mark.slow
 def test_strong_views_are_a_go(
     tmp_path: Path, nessa: Command, views: tuple[Embeddings, Embeddings, dict[str, str]]
 ) -> None:
@@ -64,6 +65,7 @@ def test_strong_views_are_a_go(
     assert len(set.union(*named)) == 150
 
 
+@pytest.mark.slow
 def test_views_that_share_nothing_are_a_no_go(tmp_path: Path, nessa: Command) -> None:
     old, new, speakers = two_views(60, 4, noise=(0.8, 0.3))
     shuffled = np.random.default_rng(1).permutation(60).repeat(4) * 4 + np.tile(np.arange(4), 60)
@@ -77,6 +79,7 @@ def test_views_that_share_nothing_are_a_no_go(tmp_path: Path, nessa: Command) ->
     assert "NO-GO: " in done.out
 
 
+@pytest.mark.slow
 def test_the_speakers_of_given_trials_are_held_out(
     tmp_path: Path, nessa: Command, views: tuple[Embeddings, Embeddings, dict[str, str]]
 ) -> None:
@@ -107,6 +110,7 @@ def test_the_speakers_of_given_trials_are_held_out(
     nessa("assess", *tables, *given).refused("list: trial 1 (", "correct its label")
 
 
+@pytest.mark.slow
 def test_align_takes_tables(
     tmp_path: Path, nessa: Command, views: tuple[Embeddings, Embeddings, dict[str, str]]
 ) -> None:
@@ -118,6 +122,7 @@ def test_align_takes_tables(
     assert load(tmp_path / "aligner").fitting["verdict"] == "helps"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shared", [30, 0])
 def test_a_fleet_of_profiles_and_other_utterances(
     tmp_path: Path,

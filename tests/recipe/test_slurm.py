@@ -70,6 +70,7 @@ def test_run_checks_them_first(tmp_path: Path) -> None:
     run_recipe(tmp_path / "work", "--backend", "pbs").refused("must be local or slurm")
 
 
+@pytest.mark.slow
 def test_a_dry_run_shows_what_would_be_submitted_and_leaves_no_trace(tmp_path: Path) -> None:
     work = tmp_path / "work"
     options = ("--size", "tiny", "--backend", "slurm", "--nj", "3", "--sbatch=--account=speech")
@@ -97,6 +98,7 @@ def test_a_cluster_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert done.returncode == 2 and "sbatch is not here" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seed", "retries"), [(1, 3), (2, 0)])
 def test_jobs_are_tried_as_often_as_allowed_whatever_happens_to_them(
     tmp_path: Path, seed: int, retries: int

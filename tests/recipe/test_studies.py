@@ -27,6 +27,7 @@ def run(toy: Toy, name: str) -> list[dict]:
     return run_study(name, load_recipe(toy.recipe), toy.data, toy.exp, output)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "values"), [("speakers", [10, 20, 40]), ("utterances", [2]), ("width", [0, 4])]
 )
@@ -42,6 +43,7 @@ def test_a_curve_has_both_update_directions_at_each_point(
     assert records == run(toy, name), "the same again"
 
 
+@pytest.mark.slow
 def test_every_part_is_taken_away_once(toy: Toy) -> None:
     records = run(toy, "parts")
     assert [r["label"] for r in records[::2]] == list(studies.PARTS)
@@ -49,6 +51,7 @@ def test_every_part_is_taken_away_once(toy: Toy) -> None:
     assert all(changes.keys() <= known.keys() for changes in studies.PARTS.values())
 
 
+@pytest.mark.slow
 def test_frozen_updates_stand_beside_training_both_sides(toy: Toy) -> None:
     records = run(toy, "freeze")
     cells = [(r["label"].split()[0], r["enroll"], r["runtime"]) for r in records]
@@ -58,6 +61,7 @@ def test_frozen_updates_stand_beside_training_both_sides(toy: Toy) -> None:
     assert len(frozen) == 4 and all(cell[0] == f"{cell[1]}'s" for cell in frozen)
 
 
+@pytest.mark.slow
 def test_each_addition_to_the_align_set_stands_alone_on_every_list(toy: Toy) -> None:
     utterances = sorted(read_utt2spk(toy.data / "align"))
     recorded, copies, others = utterances[:40], utterances[40:60], utterances[60:]

@@ -379,6 +379,7 @@ def test_the_run_is_marked_on_the_curve_of_align_speakers() -> None:
     assert "this run" not in str(plot.figure.axes[0].lines[-1].get_label())
 
 
+@pytest.mark.slow
 def test_plots_are_valid_small_and_reproducible(tmp_path: Path) -> None:
     scores, labels = overlapping(100_000)
     panels = {f"panel {k}": {f"system {c}": scores * (1 + c) for c in range(5)} for k in "ab"}
@@ -432,6 +433,7 @@ def test_reliability_of_tied_and_perfect_scores() -> None:
     assert len(given) == len(found) == 0  # every ratio is infinite
 
 
+@pytest.mark.slow
 def test_calibration_figures_are_valid_small_and_reproducible(tmp_path: Path) -> None:
     llrs, labels = calibrated(50_000)
     cells = {f"cell {k}": llrs / (k + 1) + k for k in range(4)}
@@ -456,6 +458,7 @@ def rows_of(page: str, heading: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
 
 
+@pytest.mark.slow
 def test_the_page_has_the_four_cells_and_one_threshold_for_them(exp: Path, data: Path) -> None:
     recipe = make_recipe()
     write_report(recipe, exp, data)
@@ -481,6 +484,7 @@ def test_the_page_has_the_four_cells_and_one_threshold_for_them(exp: Path, data:
         assert cost["own"] <= cost["common"] <= 1
 
 
+@pytest.mark.slow
 def test_the_page_shows_as_norm_beside_cosine(exp: Path, data: Path) -> None:
     write_report(make_recipe(), exp, data)
     rows = rows_of((exp / "report" / "results.md").read_text(), "Score normalization")[2:]
@@ -538,6 +542,7 @@ def test_the_ways_of_a_fleet_are_drawn_in_order(tmp_path: Path) -> None:
     assert svg.stat().st_size < 60_000
 
 
+@pytest.mark.slow
 def test_the_run_on_one_page(exp: Path, data: Path) -> None:
     write_report(make_recipe(), exp, data, exp / "RESULTS-small.md")
     page = (exp / "RESULTS-small.md").read_text()
@@ -590,6 +595,7 @@ def test_report_gathers_everything(exp: Path, data: Path) -> None:
         assert str(exp / path) in text and (exp / path).stat().st_size > 0
 
 
+@pytest.mark.slow
 def test_report_has_the_same_bytes_again(exp: Path, data: Path) -> None:
     files = ["results.json", "metrics/thresholds.json", "report/results.md"]
     files += [
@@ -649,6 +655,7 @@ def test_runs_stand_side_by_side(nessa: Command, tmp_path: Path) -> None:
     nessa("report", tmp_path / "bad").refused("bad/results.json: not the results")
 
 
+@pytest.mark.slow
 def test_the_machine_is_that_of_the_metrics(exp: Path, data: Path) -> None:
     for name, machine in (("symmetric", "alpha with 3 cores"), ("asymmetric", "beta with 5 cores")):
         where = {"Machine": machine, "Versions": "Python 2"}

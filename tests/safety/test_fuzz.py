@@ -56,6 +56,7 @@ def check(report: dict, count: int) -> None:
     assert report["refused"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", QUICK)
 def test_some_damaged_files_are_read_or_refused(name: str, fuzzer: Fuzz) -> None:
     check(fuzzer(name, 150, 1), 150)

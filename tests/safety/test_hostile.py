@@ -54,6 +54,7 @@ def test_a_command_in_an_scp_of_embeddings(nessa: Command, command: str) -> None
     score(nessa, "x.scp", "line 1")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("table", ["wav.scp", "feats.scp"])
 def test_a_command_in_a_data_directory(table: str, command: str) -> None:

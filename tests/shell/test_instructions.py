@@ -47,12 +47,14 @@ def test_the_libraries_use_avx2() -> None:
     assert found["torch"] == "AVX2" and found["blas"] == ["Haswell"]
 
 
+@pytest.mark.slow
 @can_hide
 def test_sums_have_the_same_bytes_without_avx512(avx2_only: str) -> None:
     here, there = kernels(pinned=True), kernels(pinned=True, LD_PRELOAD=avx2_only)
     assert here == there
 
 
+@pytest.mark.slow
 @can_hide
 def test_without_the_settings_sums_differ(avx2_only: str) -> None:
     """So the test above can fail."""

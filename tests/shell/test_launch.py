@@ -74,6 +74,7 @@ def test_a_second_run_replaces_the_log(launch, tmp_path):
     assert "first" not in (tmp_path / "log/a.log").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [1, 3])
 def test_no_more_jobs_than_asked_for_run_at_once(launch, tmp_path, limit):
     jobs = " ".join(str(i) for i in range(8))
@@ -284,6 +285,7 @@ def test_what_is_no_module_runs_by_itself(launch, serve, tmp_path):
     assert "\nTrue\n" in (tmp_path / "log/a.log").read_text()
 
 
+@pytest.mark.slow
 def test_a_job_that_is_given_up_before_it_began_leaves_the_server_in_peace(serve, tmp_path):
     (tmp_path / "slow.py").write_text("import time; time.sleep(2)")
     (tmp_path / "job.py").write_text("import sys; print('ran')")
@@ -299,6 +301,7 @@ def test_a_job_that_is_given_up_before_it_began_leaves_the_server_in_peace(serve
     assert serve.servers[0].stderr.read() == ""
 
 
+@pytest.mark.slow
 def test_forks_are_stopped_with_the_launcher_and_the_server_stays(serve, tmp_path):
     (tmp_path / "job.py").write_text(
         "import os, signal, sys, time\n"

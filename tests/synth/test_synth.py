@@ -86,6 +86,7 @@ def test_no_two_utterances_are_alike(corpus: Path) -> None:
     assert len(set(contents)) == len(contents)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("nj", [1, 3])
 def test_bytes_do_not_depend_on_the_number_of_processes(
     corpus: Path, tmp_path: Path, nj: int
