@@ -46,18 +46,25 @@ def stages_done(work_dir: Path) -> int:
     return 0
 
 
-def kill_after(work_dir: Path, stages: int, seconds: float, nj: int) -> bool:
-    """Run, and kill everything some seconds after so many more stages are done.
+def has_reached(moment: int, work_dir: Path, started: int, done_before: int) -> bool:
+    """Moment 0: the run has begun; 1: a job of it has; 2: it has finished a stage."""
+    if moment == 1:
+        logs = (work_dir / "exp/log").rglob("*.log")
+        return any(path.stat().st_mtime_ns > started for path in logs)
+    return moment == 0 or stages_done(work_dir) > done_before
+
+
+def kill_after(moment: int, work_dir: Path, seconds: float, nj: int) -> bool:
+    """Run, and kill everything some seconds after a moment; see `has_reached`.
 
     Tells whether it was still running.
     """
+    started, done_before = time.time_ns(), stages_done(work_dir)
     process = start_recipe(work_dir, "--nj", str(nj), *OPTIONS)
-    awaited = stages_done(work_dir) + stages
-    deadline = float("inf")
-    while process.poll() is None and time.monotonic() < deadline:
-        if deadline == float("inf") and stages_done(work_dir) >= awaited:
-            deadline = time.monotonic() + seconds
-        time.sleep(0.01)
+    while process.poll() is None and not has_reached(moment, work_dir, started, done_before):
+        time.sleep(0.05)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(seconds)
     running = process.poll() is None
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
@@ -67,7 +74,7 @@ def kill_after(work_dir: Path, stages: int, seconds: float, nj: int) -> bool:
 
 
 def test_thirty_kills_at_random_moments_change_no_byte(tiny: Path, tmp_path: Path) -> None:
-    """With 1, 2 and 8 jobs in turns; every third run finishes a stage first, slow as it may be."""
+    """With 1, 2 and 8 jobs in turns; slow as the machine may be, every third finishes a stage."""
     rng = np.random.default_rng(20240112)
     kills = 0
     seen: Counter[int] = Counter()
@@ -77,8 +84,7 @@ def test_thirty_kills_at_random_moments_change_no_byte(tiny: Path, tmp_path: Pat
                 (tmp_path / f"exp/.done/{stage}").unlink()
             for folder in MADE:
                 shutil.rmtree(tmp_path / "exp" / folder)
-        stages, nj = int(kills % 3 == 2), (1, 2, 8)[kills // 3 % 3]
-        if kill_after(tmp_path, stages, rng.uniform(0, 3), nj):
+        if kill_after(kills % 3, tmp_path, rng.uniform(0, 3), (1, 2, 8)[kills // 3 % 3]):
             kills += 1
             seen[stages_done(tmp_path)] += 1
     assert len(seen) >= 6, f"killed with so many stages done, so often: {seen}"
