@@ -12,8 +12,17 @@ from tests.conftest import ROOT
 
 def commands(page: str, places: Mapping[str, Path | str]) -> str:
     """All shell blocks of a page of docs/, with the reader's own places."""
+    return _blocks("sh", page, places)
+
+
+def program(page: str, places: Mapping[str, Path | str]) -> str:
+    """All Python blocks of a page of docs/ as one program, with the reader's own places."""
+    return _blocks("python", page, places)
+
+
+def _blocks(language: str, page: str, places: Mapping[str, Path | str]) -> str:
     text = (ROOT / "docs" / page).read_text()
-    script = "\n".join(re.findall(r"^```sh\n(.*?)^```$", text, re.M | re.S))
+    script = "\n".join(re.findall(rf"^```{language}\n(.*?)^```$", text, re.M | re.S))
     for place, own in places.items():
         assert place in script
         script = script.replace(place, str(own))
@@ -37,13 +46,3 @@ def walk(page: str, places: Mapping[str, Path | str]) -> str:
     )
     assert done.returncode == 0, done
     return done.stdout
-
-
-def program(page: str, places: Mapping[str, Path | str]) -> str:
-    """All Python blocks of a page of docs/ as one program, with the reader's own places."""
-    text = (ROOT / "docs" / page).read_text()
-    script = "".join(re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S))
-    for place, own in places.items():
-        assert place in script
-        script = script.replace(place, str(own))
-    return script

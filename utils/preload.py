@@ -91,7 +91,8 @@ def _attend(connection: socket.socket) -> None:
 
 def run(server: str, path: str, *command: str) -> None:
     """Run a module in a fork of the server, or, where there is none, in this process's place."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # ends without a traceback
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # it is not ignored
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # ends without a traceback
     job = {"command": command, "folder": os.getcwd(), "environment": dict(os.environ)}
     with suppress(OSError), _connect(int(server), path) as connection:
         socket.send_fds(connection, [b"j"], STREAMS)

@@ -302,7 +302,28 @@ def test_a_job_that_is_given_up_before_it_began_leaves_the_server_in_peace(serve
 
 
 @pytest.mark.slow
-def test_forks_are_stopped_with_the_launcher_and_the_server_stays(serve, tmp_path):
+def test_a_job_for_which_ctrl_c_is_ignored_goes_on(serve, tmp_path):
+    """As those of run.sh, which ends them itself: else they would be taken for failed first."""
+    (tmp_path / "job.py").write_text(
+        "import time; open('began', 'w').close(); time.sleep(1); print('ran')"
+    )
+    asking = [sys.executable, ROOT / "utils/preload.py", "run", *serve("json").split(), "job"]
+    shell = ["bash", "-c", 'trap "" INT; exec "$@"', "bash", *map(str, asking)]
+    process = subprocess.Popen(shell, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    wait_for((tmp_path / "began").exists)
+    process.send_signal(signal.SIGINT)
+    assert process.communicate()[0] == "ran\n" and process.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("send", "status"),
+    [
+        (lambda launcher: os.kill(launcher, signal.SIGTERM), 143),
+        (lambda launcher: os.killpg(launcher, signal.SIGINT), 130),  # as a terminal does
+    ],
+    ids=["terminated", "ctrl-c"],
+)
+def test_forks_are_stopped_with_the_launcher_and_the_server_stays(serve, tmp_path, send, status):
     (tmp_path / "job.py").write_text(
         "import os, signal, sys, time\n"
         "signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.5), sys.exit(1)))\n"  # cleans up
@@ -312,13 +333,13 @@ def test_forks_are_stopped_with_the_launcher_and_the_server_stays(serve, tmp_pat
     command = [LAUNCH, "--log", "log/{1}.log", "--jobs", "a b", "--nj", "2"]
     process = subprocess.Popen(
         [*command, "--server", serve("json"), "--", sys.executable, "-m", "job", "{1}"],
-        cwd=tmp_path, stderr=subprocess.PIPE, text=True,
+        cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     pids = [tmp_path / "a", tmp_path / "b"]
     wait_for(lambda: all(path.exists() and path.read_text() for path in pids))
-    process.send_signal(signal.SIGTERM)
+    send(process.pid)
     _, errors = process.communicate(timeout=20)
-    assert process.returncode == 143 and "stopped, with all jobs" in errors
+    assert process.returncode == status and "stopped, with all jobs" in errors
     assert not any(is_alive(int(path.read_text())) for path in pids)
     assert "Traceback" not in errors
     assert serve.servers[0].poll() is None
