@@ -42,12 +42,14 @@ source "$root/utils/log.sh"
 source "$root/utils/parse_options.sh"
 source "$root/utils/setup.sh"
 source "$root/utils/instructions.sh"
+source "$root/utils/memory.sh"
 
 # Sums of floating-point numbers depend on how many threads share them, and on the processor's
 # instructions. With one thread per job, and AVX2 wherever it is, results do not depend on --nj nor
 # on the machine.
 pin_instructions
 export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+keep_freed_memory
 # Jobs print into files and pipes; what they say should be there when they are killed.
 export PYTHONUNBUFFERED=1
 

@@ -18,6 +18,7 @@ setup_environment() {
   if [[ -n ${NESSA_PYTHON:-} ]]; then
     use_given_environment "$@"
   else
+    keep_compiled
     use_own_environment "$@"
   fi
   export PATH=${python%/*}:$PATH
@@ -58,6 +59,14 @@ use_own_environment() {
   } 8>"$venv/.lock"
 }
 
+# Where Python may not keep what it compiles beside the sources, as many containers set it, it does
+# in .venv: every start would take several times as long.
+keep_compiled() {
+  [[ -n ${PYTHONDONTWRITEBYTECODE:-} ]] || return 0
+  unset PYTHONDONTWRITEBYTECODE
+  export PYTHONPYCACHEPREFIX=$venv/compiled
+}
+
 # One stamp per set of extras: run.sh and tests/run.sh need different ones, in turns.
 is_set_up() {
   [[ -f $venv/.installed/$1 && ! -e $venv/.unfinished ]] &&
@@ -93,12 +102,9 @@ install_packages() {
 }
 
 install() {
-  local options=(--no-input --disable-pip-version-check)
-  # Python compiles what is imported, and most never is; but where it may not keep what it compiled,
-  # every start would take several times as long.
-  [[ -n ${PYTHONDONTWRITEBYTECODE:-} ]] || options+=(--no-compile)
-  "$python" -m pip install "${options[@]}" -c "$repository/utils/constraints.txt" "$@" \
-    >>"$venv/pip.log" 2>&1 8>&- || explain_pip_failure
+  # Python compiles what is imported, and most never is.
+  "$python" -m pip install --no-input --disable-pip-version-check --no-compile \
+    -c "$repository/utils/constraints.txt" "$@" >>"$venv/pip.log" 2>&1 8>&- || explain_pip_failure
 }
 
 make_venv() {

@@ -155,11 +155,12 @@ def _reweighed(
     target_speakers = enroll[labels][np.argsort(scores[labels])]
     order = np.argsort(scores[~labels])
     first, second = enroll[~labels][order], test[~labels][order]
+    # Counts of trials below a threshold are places in the running sum of their weights.
+    misses, rejections = (np.zeros(len(x) + 1, np.int64) for x in (target_speakers, first))
     for drawn in counts:
-        # Counts of trials below a threshold are places in the running sum of their weights.
-        misses = np.cumsum(np.append(0, drawn[target_speakers]))[curve.misses]
-        rejections = np.cumsum(np.append(0, drawn[first] * drawn[second]))[curve.rejections]
-        yield Roc(misses, rejections)
+        np.cumsum(drawn[target_speakers], out=misses[1:])
+        np.cumsum(drawn[first] * drawn[second], out=rejections[1:])
+        yield Roc(misses[curve.misses], rejections[curve.rejections])
 
 
 def difference(a: Estimate, b: Estimate) -> Estimate:

