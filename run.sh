@@ -45,8 +45,8 @@ source "$root/utils/instructions.sh"
 source "$root/utils/memory.sh"
 
 # Sums of floating-point numbers depend on how many threads share them, and on the processor's
-# instructions. With one thread per job, and AVX2 wherever it is, results do not depend on --nj nor
-# on the machine.
+# instructions. With one thread per job, and AVX2 wherever it is, results do not depend on --nj, nor
+# on the machine among those with processors of one maker (see docs/results.md).
 pin_instructions
 export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 keep_freed_memory

@@ -14,6 +14,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source utils/log.sh
 source utils/parse_options.sh
 source utils/setup.sh
+source utils/memory.sh
 
 main() {
   local selection=()
@@ -30,6 +31,7 @@ main() {
   # A worker per core, with one thread each; the tests of a file share a worker, and with it what
   # their fixtures made. Files start in the order of tests/conftest.py, the long ones first.
   export OMP_NUM_THREADS=1
+  keep_freed_memory
   check "pytest" "$python" -m pytest -n auto --dist loadfile --no-loadscope-reorder \
     "${selection[@]}" "$@"
   ((${#failed[@]} == 0)) || fail 1 "failed: $(printf '%s, ' "${failed[@]}" | sed 's/, $//')"

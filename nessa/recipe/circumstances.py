@@ -12,6 +12,8 @@ from nessa.files import read_json, write_json
 LIBRARIES = ("torch", "lhotse", "numpy")
 UNKNOWN = "not recorded"
 KEYS = ("Machine", "Versions")
+INSTRUCTIONS = {"avx512f": "AVX-512", "avx2": "AVX2"}  # by their flags, the newest first
+MAKERS = {"GenuineIntel": "Intel", "AuthenticAMD": "AMD"}  # as /proc/cpuinfo calls them
 
 
 def write_circumstances(metrics: Path) -> None:
@@ -25,12 +27,18 @@ def write_circumstances(metrics: Path) -> None:
 
 
 def _instructions() -> str:
-    """The instruction set on which results depend: the one that run.sh asks for, or the newest."""
-    flags = Path("/proc/cpuinfo").read_text().split() if Path("/proc/cpuinfo").is_file() else []
-    known = [name for name in ("avx512f", "avx2") if name in flags]
-    newest = {"avx512f": "AVX-512", "avx2": "AVX2"}[known[0]] if known else ""
-    pinned = os.environ.get("ATEN_CPU_CAPABILITY", newest)
-    return f" ({pinned.upper()})" if pinned else ""
+    """What results depend on: the instruction set that run.sh asks for, or the newest, and MKL's.
+
+    MKL has kernels of its own for each maker's processors, unless it is asked for those of all.
+    """
+    text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
+    known = [name for flag, name in INSTRUCTIONS.items() if flag in text.split()]
+    pinned = os.environ.get("ATEN_CPU_CAPABILITY", known[0] if known else "")
+    maker = next((name for vendor, name in MAKERS.items() if vendor in text), "")
+    if os.environ.get("MKL_CBWR") == "COMPATIBLE":
+        maker = "kernels of all makers"
+    said = ", ".join(filter(None, [pinned.upper(), maker]))
+    return f" ({said})" if said else ""
 
 
 def read_circumstances(metrics: Sequence[Path]) -> dict[str, str]:

@@ -97,6 +97,10 @@ def update_cells(recipe: Recipe) -> list[System]:
 
 
 def fitted_systems(recipe: Recipe) -> list[System]:
-    """The systems that are fitted; the aligners of the other direction are their mirrors."""
+    """The systems that are fitted; the aligners of the other direction are their mirrors.
+
+    NESSA's come first: they take longest, and cores should not wait for the last of them.
+    """
     mirrored = recipe.pairs[1:]
-    return [s for s in aligned_systems(recipe) if (s.enroll, s.runtime) not in mirrored]
+    fitted = [s for s in aligned_systems(recipe) if (s.enroll, s.runtime) not in mirrored]
+    return sorted(fitted, key=lambda system: not is_nessa(system.aligner))

@@ -47,6 +47,13 @@ def test_the_libraries_use_avx2() -> None:
     assert found["torch"] == "AVX2" and found["blas"] == ["Haswell"]
 
 
+@pytest.mark.skipif("avx2" not in FLAGS, reason="a processor without AVX2")
+def test_kernels_that_all_makers_have_are_taken_where_they_are_asked_for() -> None:
+    ours, compatible = kernels(pinned=True), kernels(pinned=True, MKL_CBWR="COMPATIBLE")
+    differ = {name for name, sum_ in ours["sums"].items() if sum_ != compatible["sums"][name]}
+    assert "torch matmul" in differ and not any(name.startswith("numpy") for name in differ)
+
+
 @pytest.mark.slow
 @can_hide
 def test_sums_have_the_same_bytes_without_avx512(avx2_only: str) -> None:
