@@ -193,7 +193,13 @@ class _Side:
         embeddings, domains = self._read(), self._domains()
         with about(self.source):
             dim = self._map(embeddings, slice(1), domains).shape[1]
-        first, last = (round(k * len(embeddings) / parts) for k in (part - 1, part))
+        # Parts are made of the blocks that one process would map: products of other rows together
+        # may differ in the last bit.
+        blocks_of_all = -(-len(embeddings) // ROWS_PER_BLOCK)
+        first, last = (
+            min(round(k * blocks_of_all / parts) * ROWS_PER_BLOCK, len(embeddings))
+            for k in (part - 1, part)
+        )
         outliers = self._outliers(embeddings)
 
         def blocks() -> Iterator[Block]:

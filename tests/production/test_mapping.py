@@ -103,7 +103,8 @@ def test_both_sides_are_complete_and_stamped_with_the_space(aligner, raw, tmp_pa
 
 
 @pytest.mark.parametrize("nj", [1, 3])
-def test_a_store_of_profiles_is_mapped_by_itself(nessa, aligner, raw, tmp_path, nj):
+def test_a_store_of_profiles_is_mapped_by_itself(nessa, aligner, raw, tmp_path, nj, monkeypatch):
+    monkeypatch.setattr("nessa.production.mapping.ROWS_PER_BLOCK", 5)
     aligner.save(tmp_path / "aligner")
     words = ["map", "--aligner", tmp_path / "aligner", "--output"]
     done = nessa(*words, tmp_path / "alone", "--enroll", raw[0], "--nj", nj)
