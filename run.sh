@@ -53,9 +53,8 @@ keep_freed_memory
 # Jobs print into files and pipes; what they say should be there when they are killed.
 export PYTHONUNBUFFERED=1
 
-# What jobs take long to import, and before it what reading the plan does.
-readonly libraries='nessa.recipe.resolve
-  nessa.corpus.finishing nessa.encoders.extraction nessa.recipe.backends
+# What jobs take long to import.
+readonly libraries='nessa.corpus.finishing nessa.encoders.extraction nessa.recipe.backends
   nessa.recipe.fitting nessa.recipe.aligners nessa.alignment.neural nessa.recipe.mapping
   nessa.recipe.scoring nessa.recipe.evaluation nessa.recipe.identification'
 corpora=(voxceleb1 voxceleb2 musan rirs librispeech voices)

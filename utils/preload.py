@@ -1,6 +1,6 @@
 """Run `python -m MODULE ARGUMENT ...` in forks of one Python, which has imported what takes long.
 
-    preload.py serve SOCKET FIRST MODULE ...       import the modules; then fork for all that ask
+    preload.py serve SOCKET MODULE ...             import the modules; then fork for all that ask
     preload.py run PID SOCKET MODULE ARGUMENT ...  run a module there, as if it were run here
 
 `run` passes on its arguments, environment, folder, stdin, stdout and stderr, and exits as the
@@ -25,11 +25,8 @@ STARTED = b"s"  # the server's first answer; an exit status follows
 KILLED = 137  # where none does, the fork was killed with what watched it
 
 
-def serve(path: str, first: str, *modules: str) -> None:
-    """Import the modules, then fork for each job until the parent is gone.
-
-    A job that is there when the first module is imported need not wait for the others.
-    """
+def serve(path: str, *modules: str) -> None:
+    """Import the modules, then fork for each job until the parent is gone."""
     import gc
     from importlib import import_module
 
@@ -38,14 +35,8 @@ def serve(path: str, first: str, *modules: str) -> None:
     server = socket.socket(socket.AF_UNIX)
     _in_folder_of(path, server.bind)
     server.listen(64)  # jobs wait while modules are imported
+    ignored = signal.signal(signal.SIGINT, signal.SIG_DFL)  # until there are jobs, Ctrl-C ends it
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # another look at a GPU bars it from forks
-    # Ctrl-C ends it while it imports; jobs go on where it is ignored for them.
-    ignored = signal.signal(signal.SIGINT, signal.SIG_DFL)
-    import_module(first)
-    signal.signal(signal.SIGINT, ignored)
-    server.settimeout(0)
-    _fork_for_next(server)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
     for module in modules:
         import_module(module)
     signal.signal(signal.SIGINT, ignored)
@@ -53,24 +44,19 @@ def serve(path: str, first: str, *modules: str) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # those that end leave no zombies
     server.settimeout(LOOK)
     while os.getppid() == parent:
-        _fork_for_next(server)
+        try:
+            connection, _ = server.accept()
+        except TimeoutError:
+            continue
+        if os.fork() == 0:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            server.close()
+            connection.setblocking(True)
+            _attend(connection)
+        connection.close()
     with suppress(OSError):  # nobody else is left to do so
         os.remove(path)
         os.rmdir(os.path.dirname(path))
-
-
-def _fork_for_next(server: socket.socket) -> None:
-    """Fork for the next job that asks, where one does in time."""
-    try:
-        connection, _ = server.accept()
-    except (TimeoutError, BlockingIOError):
-        return
-    if os.fork() == 0:
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        server.close()
-        connection.setblocking(True)
-        _attend(connection)
-    connection.close()
 
 
 def _attend(connection: socket.socket) -> None:

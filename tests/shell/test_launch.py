@@ -301,22 +301,6 @@ def test_a_job_that_is_given_up_before_it_began_leaves_the_server_in_peace(serve
     assert serve.servers[0].stderr.read() == ""
 
 
-def test_a_job_that_asks_first_waits_for_the_first_module_alone(serve, tmp_path):
-    wait = "import pathlib, time\nwhile not pathlib.Path({!r}).exists(): time.sleep(0.01)"
-    for module, file in (("short", "asked"), ("long", "done")):
-        (tmp_path / f"{module}.py").write_text(wait.format(file))
-    (tmp_path / "job.py").write_text("import sys; print('ran', 'long' in sys.modules)")
-    asking = [sys.executable, ROOT / "utils/preload.py", "run", *serve("short long").split(), "job"]
-    wait_for((tmp_path / "socket").exists)
-    first = subprocess.Popen(asking, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
-    time.sleep(0.5)  # it asks by now
-    (tmp_path / "asked").touch()
-    assert first.communicate(timeout=20)[0] == "ran False\n"
-    (tmp_path / "done").touch()
-    later = subprocess.run(asking, cwd=tmp_path, capture_output=True, text=True)
-    assert later.stdout == "ran True\n"
-
-
 @pytest.mark.slow
 def test_a_job_for_which_ctrl_c_is_ignored_goes_on(serve, tmp_path):
     """As those of run.sh, which ends them itself: else they would be taken for failed first."""
