@@ -6,8 +6,8 @@
 # training on a virtual machine. Results are the same bytes.
 
 keep_freed_memory() {
-  export MALLOC_MMAP_THRESHOLD_=$((32 << 20)) # the largest there can be: what is smaller is kept
-  export MALLOC_TRIM_THRESHOLD_=$((1 << 30))  # up to so many bytes
+  export MALLOC_MMAP_THRESHOLD_=$((32 << 20))  # the largest there can be: what is smaller is kept
+  export MALLOC_TRIM_THRESHOLD_=$((512 << 20)) # up to so many bytes a process
   # Pages of 2 MiB, where the system gives them to those who ask (glibc 2.35 and newer).
   export GLIBC_TUNABLES=${GLIBC_TUNABLES:+$GLIBC_TUNABLES:}glibc.malloc.hugetlb=1
 }
