@@ -88,13 +88,16 @@ class Simulation:
             rng = np.random.default_rng((self.seed, set_number, number))
             count = min(SPEAKERS_PER_BLOCK, speakers - first)
             factors = rng.standard_normal((SPEAKERS_PER_BLOCK, self.factor_dim), np.float32)
-            factors = factors[:count].repeat(utterances, axis=0)
+            factors = factors.repeat(utterances, axis=0)
             names = [f"id{set_number:02d}{first + s:06d}" for s in range(count)]
             yield Block(
                 [f"{name}-s01-{u:05d}" for name in names for u in range(1, utterances + 1)],
                 [name for name in names for _ in range(utterances)],
                 *(
-                    model.see(factors, np.random.default_rng((self.seed, set_number, number, side)))
+                    # A whole block, and then a part: products of fewer rows may have other bits.
+                    model.see(
+                        factors, np.random.default_rng((self.seed, set_number, number, side))
+                    )[: count * utterances]
                     for side, model in enumerate((self._enroll, self._runtime))
                 ),
             )

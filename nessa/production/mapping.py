@@ -193,21 +193,19 @@ class _Side:
         embeddings, domains = self._read(), self._domains()
         with about(self.source):
             dim = self._map(embeddings, slice(1), domains).shape[1]
-        # Parts are made of the blocks that one process would map: products of other rows together
-        # may differ in the last bit.
-        blocks_of_all = -(-len(embeddings) // ROWS_PER_BLOCK)
-        first, last = (
-            min(round(k * blocks_of_all / parts) * ROWS_PER_BLOCK, len(embeddings))
-            for k in (part - 1, part)
-        )
+        first, last = (round(k * len(embeddings) / parts) for k in (part - 1, part))
         outliers = self._outliers(embeddings)
 
         def blocks() -> Iterator[Block]:
-            for start in range(first, last, ROWS_PER_BLOCK):
-                rows = slice(start, min(start + ROWS_PER_BLOCK, last))
+            # The blocks are those of a single process, also where a part begins or ends within
+            # one: products of other rows together may differ in the last bit.
+            for start in range(first - first % ROWS_PER_BLOCK, last, ROWS_PER_BLOCK):
+                block = slice(start, min(start + ROWS_PER_BLOCK, len(embeddings)))
+                rows = slice(max(start, first), min(block.stop, last))
                 with about(self.source):
                     outliers.check(embeddings.keys[rows], embeddings.matrix[rows])
-                yield embeddings.keys[rows], self._map(embeddings, rows, domains)
+                mapped = self._map(embeddings, block, domains)
+                yield embeddings.keys[rows], mapped[rows.start - start : rows.stop - start]
 
         listing = write_part(self.output, part, blocks())
         stamp = _shared_space(self.aligner, embeddings.stamp)

@@ -102,7 +102,7 @@ def test_both_sides_are_complete_and_stamped_with_the_space(aligner, raw, tmp_pa
         assert (info["count"], info["dim"]) == read.matrix.shape
 
 
-@pytest.mark.parametrize("nj", [1, 3])
+@pytest.mark.parametrize("nj", [1, 3, 8])
 def test_a_store_of_profiles_is_mapped_by_itself(nessa, aligner, raw, tmp_path, nj, monkeypatch):
     monkeypatch.setattr("nessa.production.mapping.ROWS_PER_BLOCK", 5)
     aligner.save(tmp_path / "aligner")
@@ -114,6 +114,7 @@ def test_a_store_of_profiles_is_mapped_by_itself(nessa, aligner, raw, tmp_path, 
     both = Embeddings.read(tmp_path / "both/enroll")
     assert alone.keys == both.keys and (alone.matrix == both.matrix).all()
     assert alone.stamp == both.stamp and not (tmp_path / "alone/runtime").exists()
+    assert all(ark.stat().st_size for ark in (tmp_path / "alone/enroll").glob("*.ark"))
     assert nessa(*words, tmp_path / "none").status == 2
 
 
