@@ -1,5 +1,6 @@
 """What a benchmark measures: ours and others, in turns, and how they compare."""
 
+import ctypes
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -145,6 +146,7 @@ def scaled(seconds: Sequence[float], factor: float) -> list[float]:
 
 def peak_memory(work: Work) -> int:
     """Bytes of memory that a work takes at most beside what there is before; Linux counts them."""
+    ctypes.CDLL(None).malloc_trim(0)  # memory that was freed and is kept would hide what is taken
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak until now
     before = _status("VmRSS")
     work()

@@ -1,5 +1,6 @@
 """Benchmarks: what they work on and report. How long they take is for a person to read."""
 
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from benchmarks.measurement import Bound, Comparison, Measurement, in_turns, pea
 from benchmarks.running import BENCHMARKS
 from benchmarks.workload import SIZES, Workload
 from nessa.files import read_json
-from tests.conftest import Command
+from tests.conftest import ROOT, Command
 
 
 @pytest.fixture
@@ -54,6 +55,20 @@ def test_a_line_shows_medians_ranges_ratios_and_what_is_missed() -> None:
 def test_memory_is_that_of_the_work() -> None:
     assert 90e6 < peak_memory(lambda: np.ones(100_000_000, np.uint8)) < 130e6
     assert peak_memory(lambda: None) < 10e6
+
+
+def test_memory_that_was_freed_and_is_kept_is_not_there_before() -> None:
+    program = """if True:
+        import numpy as np
+        from benchmarks.measurement import peak_memory
+
+        freed = [np.ones(20_000_000, np.uint8) for _ in range(10)]
+        del freed
+        print(peak_memory(lambda: np.ones(100_000_000, np.uint8)))"""
+    keep = 'source utils/memory.sh; keep_freed_memory; exec "$@"'
+    command = ["bash", "-c", keep, "bash", sys.executable, "-c", program]
+    peak = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    assert 90e6 < int(peak) < 130e6
 
 
 def test_products_are_counted() -> None:
