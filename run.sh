@@ -77,12 +77,11 @@ main() {
   trap 'stop 129' HUP
   trap 'stop 130' INT
   trap 'stop 143' TERM
-  trap stop_server EXIT
-  [[ $backend == slurm ]] || start_server
   read_plan "$work_dir"
   # shellcheck disable=SC2086  # a word each
   [[ -z ${plan[extras]:-} ]] || setup_environment mini onnx ${plan[extras]}
   choose_first_stage
+  [[ $backend == slurm ]] || ((first > last)) || start_server
   local number
   for ((number = first; number <= last; number++)); do run_stage "$number"; done
   show_results
@@ -259,6 +258,7 @@ launch() {
 
 # A Python that has imported what takes long, and whose forks the jobs of this run are.
 start_server() {
+  trap stop_server EXIT
   server_dir=$(mktemp -d) || fail 1 "cannot write to ${TMPDIR:-/tmp}; is the disk full?"
   # shellcheck disable=SC2086  # a word each
   "$python" utils/preload.py serve "$server_dir/socket" $libraries </dev/null &
@@ -441,11 +441,9 @@ choose_backend_options() {
 # settings apart that this stage and those before it depend on.
 # read_plan FOLDER: receives exp/recipe.yaml.
 read_plan() {
-  local text key value changes=() resolve=("${nessa[@]}" recipe resolve)
+  local text key value changes=()
   for value in "${set[@]}"; do changes+=(--set "$value"); done
-  [[ -z ${server:-} ]] || # as the jobs: importing what they need takes longer than to resolve
-    resolve=("$python" -I -S utils/preload.py run "$server" "$server_dir/socket" "${resolve[@]:2}")
-  text=$("${resolve[@]}" --recipe "$recipe_dir/recipe.yaml" \
+  text=$("${nessa[@]}" recipe resolve --recipe "$recipe_dir/recipe.yaml" \
     ${size:+--size "$size"} "${changes[@]}" --work-dir "$1")
   declare -gA plan=()
   declare -gA digests=()

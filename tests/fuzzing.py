@@ -43,8 +43,8 @@ from nessa.corpus.tables import validate_tables
 from nessa.encoders import build, load_model, save_model
 from nessa.encoders.config import FeatureConfig, LossConfig
 from nessa.encoders.distributed import Processes
-from nessa.encoders.onnx import OnnxConfig, OnnxModel
-from nessa.encoders.tdnn import XVectorConfig
+from nessa.encoders.onnx import OnnxModel
+from nessa.encoders.settings import OnnxConfig, XVectorConfig
 from nessa.encoders.training import CHECKPOINT, Training
 from nessa.errors import InputError
 from nessa.files import read_json, read_table, write_json, write_table

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from nessa.corpus.speakers import SETS
-from nessa.encoders.config import PretrainedConfig
+from nessa.encoders.settings import ArksConfig
 from nessa.errors import InputError, about
 from nessa.files import digest, find_listed
 from nessa.kaldi.embeddings import Embeddings, scps_of_ranks
@@ -17,12 +17,6 @@ from nessa.stores.tables import is_store, read_table
 
 SET = "{set}"  # in a path: the name of the set
 SAMPLE = 1000  # vectors by which a model is known
-
-
-class ArksConfig(PretrainedConfig):
-    """A table for all sets, or one per set."""
-
-    path: str  # an scp, an ark, an embeddings directory, .npz or Parquet; {set}: the set's name
 
 
 class GivenEmbeddings:
@@ -35,8 +29,6 @@ class GivenEmbeddings:
         name: as the recipe names it.
         fingerprint: of the files.
     """
-
-    settings, extra = ArksConfig, None
 
     def __init__(self, name: str, config: ArksConfig) -> None:
         self.name, self._path = name, config.path

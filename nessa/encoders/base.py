@@ -5,14 +5,12 @@ from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import ClassVar
 
 import torch
 from lhotse.cut import MonoCut
 from torch import Tensor, nn
 
 from nessa.corpus.audio import reason
-from nessa.encoders.config import PretrainedConfig
 from nessa.errors import InputError
 
 NOISE_SECONDS = 2.0
@@ -22,17 +20,12 @@ class SpeakerModel(ABC):
     """A speaker model in use.
 
     Attributes:
-        settings: of a pretrained family, which is made of a name and these.
-        extra: of pyproject.toml, that the family's library comes with; None where run.sh installs
-            it for every recipe.
         name: as the recipe names it.
         fingerprint: sha256 (hex) over weights and feature configuration.
         dim: dimension D of its embeddings.
         device: that it runs on.
     """
 
-    settings: ClassVar[type[PretrainedConfig]]
-    extra: ClassVar[str | None] = None
     name: str
     fingerprint: str
     dim: int

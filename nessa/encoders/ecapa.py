@@ -1,39 +1,14 @@
 """ECAPA-TDNN (Desplanques et al., arXiv 2005.07143), at any width."""
 
-from typing import Annotated
-
 import torch
-from pydantic import AfterValidator
 from torch import Tensor, nn
 
-from nessa.encoders.config import EncoderConfig
-from nessa.encoders.layers import ConvBlock, Encoder, Pooling, make_pooling, masked, masked_mean
-from nessa.schema import Positive
+from nessa.encoders.layers import ConvBlock, Encoder, make_pooling, masked, masked_mean
+from nessa.encoders.settings import ECAPAConfig, res2net_groups
 
-# The published network has 512 or 1,024 channels, and the sizes below. A narrower one has fewer
-# groups and narrower layers, in proportion to its channels.
-RES2NET_SCALE = 8  # groups of channels, each convolved with what the one before it saw
-NARROW_RES2NET_SCALE = 4
-PUBLISHED_CHANNELS = 512
+# Sizes of the published network; a narrower one has narrower layers, in proportion to its channels.
 SQUEEZED = 128  # width of the squeeze-excitation's hidden layer
 AGGREGATED = 1536  # channels that are pooled
-
-
-def _groups(channels: int) -> int:
-    return RES2NET_SCALE if channels >= PUBLISHED_CHANNELS else NARROW_RES2NET_SCALE
-
-
-def _divided(channels: int) -> int:
-    if channels % _groups(channels):
-        raise ValueError(f"ecapa needs a multiple of {_groups(channels)}, not {channels}")
-    return channels
-
-
-class ECAPAConfig(EncoderConfig):
-    """The width of the network."""
-
-    channels: Annotated[Positive, AfterValidator(_divided)]  # of the frame-level layers
-    pooling: Pooling = "attentive"
 
 
 class Res2Conv(nn.Module):
@@ -41,7 +16,7 @@ class Res2Conv(nn.Module):
 
     def __init__(self, channels: int, dilation: int) -> None:
         super().__init__()
-        self.scale = _groups(channels)
+        self.scale = res2net_groups(channels)
         width = channels // self.scale
         self.convs = nn.ModuleList(
             ConvBlock(width, width, kernel=3, dilation=dilation) for _ in range(self.scale - 1)
@@ -90,8 +65,6 @@ class SERes2Block(nn.Module):
 
 class ECAPA(Encoder):
     """Three SE-Res2 blocks, their outputs aggregated, pooling, one affine layer."""
-
-    settings = ECAPAConfig
 
     def __init__(self, config: ECAPAConfig) -> None:
         super().__init__()

@@ -27,27 +27,17 @@ gradients are off. The fingerprint is that of a torch module's weights; anything
 import importlib
 import sys
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 from lhotse.cut import MonoCut
-from pydantic import Field
 from torch import Tensor, nn
 
 from nessa.corpus.audio import read_audio
 from nessa.encoders.base import SpeakerModel, noise, weights_digest
-from nessa.encoders.config import PretrainedConfig
+from nessa.encoders.settings import PythonConfig
 from nessa.errors import InputError
 from nessa.files import digest
-from nessa.schema import Positive
-
-
-class PythonConfig(PretrainedConfig):
-    """The function and its arguments."""
-
-    factory: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.]+:[A-Za-z0-9_]+$")]  # module:function
-    arguments: dict[str, Any] = Field({})  # passed by name
-    sampling_rate: Positive = 16000  # Hz
 
 
 class PythonModel(SpeakerModel):
@@ -61,8 +51,6 @@ class PythonModel(SpeakerModel):
         InputError: there is no such function, or what it makes has no fingerprint or gives no
             embeddings.
     """
-
-    settings = PythonConfig
 
     def __init__(self, name: str, config: PythonConfig) -> None:
         self.name, self._config = name, config

@@ -1,12 +1,13 @@
 """The kinds of speaker models: to add one takes its module and a line here.
 
-The class of an architecture is an `Encoder`, that of a pretrained family a `SpeakerModel`; its
-attribute `settings` is the section that configures it. Modules are imported when they are needed.
+A line names the section that configures a kind, and its class: an `Encoder` that is made of these
+settings, or a `SpeakerModel`, of a pretrained family, made of a name and these. Their modules are
+imported when they are needed, and those of our settings do not import torch.
 """
 
 from collections.abc import Mapping
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -14,24 +15,48 @@ from nessa.encoders.config import EncoderConfig, PretrainedConfig
 from nessa.errors import InputError
 from nessa.schema import explain, nearest
 
+
+class Kind(NamedTuple):
+    """Where a kind of speaker model is.
+
+    Attributes:
+        settings: module and name of its section.
+        model: module and name of its class.
+    """
+
+    settings: str
+    model: str
+
+
+def _ours(settings: str, model: str) -> Kind:
+    return Kind(f"nessa.encoders.settings.{settings}", f"nessa.encoders.{model}")
+
+
 ARCHITECTURES = {
-    "tdnn": "nessa.encoders.tdnn.XVector",
-    "ecapa": "nessa.encoders.ecapa.ECAPA",
-    "resnet": "nessa.encoders.resnet.ResNet",
+    "tdnn": _ours("XVectorConfig", "tdnn.XVector"),
+    "ecapa": _ours("ECAPAConfig", "ecapa.ECAPA"),
+    "resnet": _ours("ResNetConfig", "resnet.ResNet"),
 }
 PRETRAINED = {
-    "onnx": "nessa.encoders.onnx.OnnxModel",
-    "speechbrain": "nessa.encoders.speechbrain.SpeechBrainModel",
-    "pyannote": "nessa.encoders.pyannote.PyannoteModel",
-    "resemblyzer": "nessa.encoders.resemblyzer.ResemblyzerModel",
-    "campplus": "nessa.encoders.campplus.CampplusModel",
-    "python": "nessa.encoders.factory.PythonModel",
-    "arks": "nessa.encoders.arks.GivenEmbeddings",
+    "onnx": _ours("OnnxConfig", "onnx.OnnxModel"),
+    "speechbrain": _ours("SpeechBrainConfig", "speechbrain.SpeechBrainModel"),
+    "pyannote": _ours("PyannoteConfig", "pyannote.PyannoteModel"),
+    "resemblyzer": _ours("ResemblyzerConfig", "resemblyzer.ResemblyzerModel"),
+    "campplus": _ours("CampplusConfig", "campplus.CampplusModel"),
+    "python": _ours("PythonConfig", "factory.PythonModel"),
+    "arks": _ours("ArksConfig", "arks.GivenEmbeddings"),
 }
 
 
 def class_of(settings: Mapping[str, Any], place: str = "") -> Any:
-    """The class that a model's settings name by `pretrained` or `architecture`.
+    """The class of the model whose kind its settings name; see `settings_class`."""
+    return _found(_kind_of(settings, place).model)
+
+
+def settings_class(
+    settings: Mapping[str, Any], place: str = ""
+) -> type[EncoderConfig] | type[PretrainedConfig]:
+    """The section that configures the kind of model that `pretrained` or `architecture` names.
 
     Args:
         settings: as a recipe has them under the model's name.
@@ -40,6 +65,10 @@ def class_of(settings: Mapping[str, Any], place: str = "") -> Any:
     Raises:
         InputError: they name none.
     """
+    return _found(_kind_of(settings, place).settings)
+
+
+def _kind_of(settings: Mapping[str, Any], place: str) -> Kind:
     key, kinds = "architecture", ARCHITECTURES
     if "pretrained" in settings:
         key, kinds = "pretrained", PRETRAINED
@@ -49,15 +78,19 @@ def class_of(settings: Mapping[str, Any], place: str = "") -> Any:
     kind = str(settings[key])
     if kind not in kinds:
         raise InputError(f"{name}: no kind of model {kind!r}{nearest(kind, kinds)}")
-    module, _, found = kinds[kind].rpartition(".")
-    return getattr(import_module(module), found)
+    return kinds[kind]
+
+
+def _found(place: str) -> Any:
+    module, _, name = place.rpartition(".")
+    return getattr(import_module(module), name)
 
 
 def sampling_rates(encoders: Mapping[str, Mapping[str, Any]]) -> set[int]:
     """The sampling rates (Hz) of the audio that some models take, as far as settings say them.
 
     Args:
-        encoders: settings of models by their names; see `class_of`.
+        encoders: settings of models by their names; see `settings_class`.
     """
     rates: set[int] = set()
     for name, settings in encoders.items():
@@ -83,12 +116,12 @@ def parse_settings(
     """Check a model's settings, and fill in the defaults.
 
     Args:
-        settings, place: as for `class_of`.
+        settings, place: as for `settings_class`.
 
     Raises:
         InputError: a key or a value that this kind of model cannot have.
     """
-    schema = class_of(settings, place).settings
+    schema = settings_class(settings, place)
     try:
         return schema.model_validate(settings)
     except ValidationError as error:

@@ -6,15 +6,13 @@ would if the utterance were alone, since each block masks its output.
 """
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nessa.encoders.config import EncoderConfig
+from nessa.encoders.settings import Pooling
 
-Pooling = Literal["statistics", "attentive"]
 ATTENTION = 128  # width of an attention's hidden layer at most, as published for ECAPA-TDNN
 
 
@@ -120,13 +118,7 @@ def make_pooling(kind: Pooling, pooled: int, channels: int) -> nn.Module:
 
 
 class Encoder(nn.Module, ABC):
-    """A network from features to embeddings; an architecture is one that is made of its settings.
-
-    Attributes:
-        settings: of the architecture, which is made of these alone.
-    """
-
-    settings: ClassVar[type[EncoderConfig]]
+    """A network from features to embeddings; an architecture is made of its settings."""
 
     def forward(self, features: Tensor, lengths: Tensor | None = None) -> Tensor:
         """

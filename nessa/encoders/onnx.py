@@ -15,24 +15,12 @@ from torch import Tensor
 
 from nessa.corpus.audio import reason
 from nessa.encoders.base import SpeakerModel, embed_by_length
-from nessa.encoders.config import FeatureConfig, PretrainedConfig
 from nessa.encoders.features import FeatureExtractor, read_features
+from nessa.encoders.settings import OnnxConfig
 from nessa.errors import InputError
 from nessa.files import digest
 
 PROBE_FRAMES = 200  # of the noise that a model's dimension is found with
-# Fbank as WeSpeaker computes it (and Kaldi, save for its window): what its published models take.
-WESPEAKER_FEATURES = FeatureConfig(scale=32768.0, window="hamming", high_freq=0.0, snip_edges=True)
-
-
-class OnnxConfig(PretrainedConfig):
-    """The file, and the features that it takes."""
-
-    paths = ("file",)
-
-    file: str
-    features: FeatureConfig = WESPEAKER_FEATURES
-    output: str | None = None  # that holds the embeddings, of a file with several
 
 
 class OnnxModel(SpeakerModel):
@@ -47,8 +35,6 @@ class OnnxModel(SpeakerModel):
     Raises:
         InputError: there is no such file, or it is no model from features to embeddings.
     """
-
-    settings = OnnxConfig
 
     def __init__(self, name: str, config: OnnxConfig) -> None:
         self.name = name

@@ -24,23 +24,13 @@ from nessa.encoders.base import (
     noise,
     weights_digest,
 )
-from nessa.encoders.config import PretrainedConfig
+from nessa.encoders.settings import PyannoteConfig
 from nessa.errors import InputError
 from nessa.files import digest
 
 FILE = "pytorch_model.bin"  # of a model's folder, here and on the hub
 PLAIN = ("Specifications", "Problem", "Resolution")  # what its own checkpoints hold beside weights
 LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
-
-
-class PyannoteConfig(PretrainedConfig):
-    """Where the model is."""
-
-    paths = ("source",)
-
-    source: str  # a checkpoint, a folder with pytorch_model.bin, or owner/name on the model hub
-    revision: str | None = None  # commit, branch or tag on the hub
-    trust: bool = False  # load a checkpoint that may run programs
 
 
 class PyannoteModel(SpeakerModel):
@@ -56,8 +46,6 @@ class PyannoteModel(SpeakerModel):
         InputError: pyannote.audio is not installed, the hub does not give the model, or the
             checkpoint is no embedding model, or holds objects that are not plain.
     """
-
-    settings, extra = PyannoteConfig, "pyannote"
 
     def __init__(self, name: str, config: PyannoteConfig) -> None:
         self.name, self._source = name, config.source

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nessa.corpus.audio import read_audio
 from nessa.encoders.base import SpeakerModel, weights_digest
-from nessa.encoders.config import PretrainedConfig
+from nessa.encoders.settings import ResemblyzerConfig
 from nessa.errors import InputError
 from nessa.files import digest
 
@@ -32,9 +32,7 @@ class ResemblyzerModel(SpeakerModel):
         InputError: the library is not installed.
     """
 
-    settings, extra = PretrainedConfig, "resemblyzer"
-
-    def __init__(self, name: str, config: PretrainedConfig) -> None:
+    def __init__(self, name: str, config: ResemblyzerConfig) -> None:
         self._library = _import()
         self._encoder = self._library.VoiceEncoder("cpu", verbose=False).eval()
         self._rate = self._library.sampling_rate

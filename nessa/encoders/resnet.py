@@ -2,19 +2,10 @@
 
 from torch import Tensor, nn
 
-from nessa.encoders.config import EncoderConfig
-from nessa.encoders.layers import Encoder, Pooling, make_pooling, masked
-from nessa.schema import Positive
+from nessa.encoders.layers import Encoder, make_pooling, masked
+from nessa.encoders.settings import ResNetConfig
 
 STRIDES = (1, 2, 2, 2)  # of the four stages, each twice as wide as the one before it
-
-
-class ResNetConfig(EncoderConfig):
-    """The width and the depth of the network."""
-
-    channels: Positive  # C of the first stage; the others have 2C, 4C and 8C
-    blocks: tuple[Positive, Positive, Positive, Positive] = (3, 4, 6, 3)  # this is ResNet34
-    pooling: Pooling = "statistics"  # over time, of all channels at all frequencies that are left
 
 
 class BasicBlock(nn.Module):
@@ -45,8 +36,6 @@ class BasicBlock(nn.Module):
 
 class ResNet(Encoder):
     """A convolution, four stages of blocks, pooling over time, one affine layer."""
-
-    settings = ResNetConfig
 
     def __init__(self, config: ResNetConfig) -> None:
         super().__init__()

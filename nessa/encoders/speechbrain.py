@@ -19,19 +19,9 @@ from nessa.encoders.base import (
     noise,
     weights_digest,
 )
-from nessa.encoders.config import PretrainedConfig
+from nessa.encoders.settings import SpeechBrainConfig
 from nessa.errors import InputError
 from nessa.files import digest
-from nessa.schema import Positive
-
-
-class SpeechBrainConfig(PretrainedConfig):
-    """Where the model is."""
-
-    paths = ("source",)
-
-    source: str  # a local folder, or a name on the model hub
-    sampling_rate: Positive = 16000  # Hz
 
 
 class SpeechBrainModel(SpeakerModel):
@@ -44,8 +34,6 @@ class SpeechBrainModel(SpeakerModel):
     Raises:
         InputError: SpeechBrain is not installed, or cannot load the source.
     """
-
-    settings, extra = SpeechBrainConfig, "speechbrain"
 
     def __init__(self, name: str, config: SpeechBrainConfig) -> None:
         self.name, self._rate = name, config.sampling_rate

@@ -2,22 +2,12 @@
 
 from torch import Tensor, nn
 
-from nessa.encoders.config import EncoderConfig
-from nessa.encoders.layers import ConvBlock, Encoder, Pooling, make_pooling
-from nessa.schema import Positive
-
-
-class XVectorConfig(EncoderConfig):
-    """The width of the network."""
-
-    channels: Positive  # of the frame-level layers; the last one has three times as many
-    pooling: Pooling = "statistics"
+from nessa.encoders.layers import ConvBlock, Encoder, make_pooling
+from nessa.encoders.settings import XVectorConfig
 
 
 class XVector(Encoder):
     """Five time-delay layers, pooling, one affine layer."""
-
-    settings = XVectorConfig
 
     def __init__(self, config: XVectorConfig) -> None:
         super().__init__()

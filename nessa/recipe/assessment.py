@@ -13,8 +13,9 @@ from nessa.alignment.base import Aligner
 from nessa.corpus.config import CorpusConfig, PrepareConfig, TrialCount
 from nessa.corpus.finishing import finish_sets
 from nessa.corpus.speakers import split_speakers
-from nessa.encoders.arks import ArksConfig, GivenEmbeddings
+from nessa.encoders.arks import GivenEmbeddings
 from nessa.encoders.extraction import import_embeddings
+from nessa.encoders.settings import ArksConfig
 from nessa.errors import InputError, about, named
 from nessa.files import Record, write_json, write_table
 from nessa.kaldi.datadir import spk2utt_of

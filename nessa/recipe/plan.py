@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator
 
-from nessa.encoders.arks import ArksConfig, GivenEmbeddings
-from nessa.encoders.kinds import class_of
+from nessa.encoders.arks import GivenEmbeddings
+from nessa.encoders.config import PretrainedConfig
+from nessa.encoders.kinds import settings_class
+from nessa.encoders.settings import ArksConfig
 from nessa.files import digest
 from nessa.recipe.config import Recipe
 from nessa.recipe.stages import STAGES, stage_digest
@@ -20,8 +22,9 @@ from nessa.recipe.systems import (
 
 def extras(recipe: Recipe) -> list[str]:
     """The optional dependencies (extras of pyproject.toml) that a recipe needs."""
-    pretrained = [model for model in recipe.encoders.values() if "pretrained" in model]
-    return sorted({class_of(model).extra for model in pretrained} - {None})
+    kinds = map(settings_class, recipe.encoders.values())
+    pretrained = [kind for kind in kinds if issubclass(kind, PretrainedConfig)]
+    return sorted({kind.extra for kind in pretrained if kind.extra})
 
 
 def plan(recipe: Recipe) -> Iterator[tuple[str, str]]:

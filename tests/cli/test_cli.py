@@ -16,7 +16,7 @@ import pytest
 from nessa.cli.main import cli
 from nessa.encoders import build, parse_settings, save_model
 from nessa.encoders.config import LossConfig
-from nessa.encoders.tdnn import XVectorConfig
+from nessa.encoders.settings import XVectorConfig
 from nessa.files import read_json, write_json, write_table
 from nessa.kaldi.datadir import read_utt2spk
 from nessa.kaldi.embeddings import Embeddings

@@ -15,7 +15,7 @@ import yaml
 
 from nessa.alignment import ALIGNERS, aligner_class, load
 from nessa.encoders import build, load_model, save_pretrained
-from nessa.encoders.kinds import ARCHITECTURES, PRETRAINED, parse_settings
+from nessa.encoders.kinds import ARCHITECTURES, PRETRAINED, Kind, parse_settings
 from nessa.metrics import table
 from nessa.metrics.roc import Roc
 from nessa.recipe.resolve import resolve
@@ -35,13 +35,13 @@ def example(before: str) -> str:
 
 
 def register(
-    monkeypatch: pytest.MonkeyPatch, path: str, registry: dict[str, str], name: str
+    monkeypatch: pytest.MonkeyPatch, path: str, registry: dict[str, object], name: str
 ) -> None:
     """Add the file of the page to the package, and its line to the registry."""
     module = ModuleType(path.removesuffix(".py").replace("/", "."))
     monkeypatch.setitem(sys.modules, module.__name__, module)
     exec(compile(example(f"`{path}`"), path, "exec"), vars(module))
-    ((kind, place),) = eval(f"{{{example(f'`{name}`')}}}").items()
+    ((kind, place),) = eval(f"{{{example(f'`{name}`')}}}", {"Kind": Kind}).items()
     monkeypatch.setitem(registry, kind, place)
 
 

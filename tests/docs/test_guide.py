@@ -21,7 +21,7 @@ from nessa.encoders import (
 )
 from nessa.encoders.config import EncoderConfig, PretrainedConfig
 from nessa.encoders.extraction import extract
-from nessa.encoders.onnx import WESPEAKER_FEATURES
+from nessa.encoders.settings import WESPEAKER_FEATURES
 from nessa.files import read_table
 from nessa.recipe.resolve import resolve
 from tests.conftest import ROOT, Command

@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 from nessa.cli.main import main
 from nessa.encoders.config import EncoderConfig
-from nessa.encoders.kinds import ARCHITECTURES
+from nessa.encoders.kinds import ARCHITECTURES, Kind
 from nessa.encoders.layers import Encoder, StatisticsPooling, masked
 from nessa.schema import Positive
 
-LINE = "small", "tests.encoders.small.Small"
+LINE = "small", Kind("tests.encoders.small.SmallConfig", "tests.encoders.small.Small")
 
 
 class SmallConfig(EncoderConfig):
@@ -20,8 +20,6 @@ class SmallConfig(EncoderConfig):
 
 class Small(Encoder):
     """Has no batch normalization, so that two processes on CPUs train as one does."""
-
-    settings = SmallConfig
 
     def __init__(self, config: SmallConfig) -> None:
         super().__init__()

@@ -7,7 +7,7 @@ import torch
 
 from nessa.encoders import build, fingerprint, load_model, parse_settings, save_model
 from nessa.encoders.config import EncoderConfig, FeatureConfig
-from nessa.encoders.kinds import ARCHITECTURES, class_of
+from nessa.encoders.kinds import ARCHITECTURES, settings_class
 from nessa.errors import InputError
 from tests.encoders import small
 
@@ -29,7 +29,7 @@ def config(architecture: str, **features: object) -> EncoderConfig:
         "loss": {"type": "aam"},
         "steps": 1,
     }
-    fields = class_of(common).settings.model_fields
+    fields = settings_class(common).model_fields
     sizes = {name: 16 for name, field in fields.items() if field.is_required()}
     return parse_settings(sizes | common)
 

@@ -1,7 +1,9 @@
 """Pretrained models of every kind: the same embeddings in batches, and faults that are named."""
 
 import importlib
+import json
 import re
+import subprocess
 import sys
 import tomllib
 from importlib.util import find_spec
@@ -31,11 +33,15 @@ from nessa.encoders import (
 )
 from nessa.encoders.config import FeatureConfig, PretrainedConfig
 from nessa.encoders.extraction import extract
-from nessa.encoders.factory import PythonConfig
 from nessa.encoders.features import FeatureExtractor
-from nessa.encoders.kinds import ARCHITECTURES, PRETRAINED, class_of
-from nessa.encoders.onnx import WESPEAKER_FEATURES, OnnxConfig
-from nessa.encoders.speechbrain import SpeechBrainConfig
+from nessa.encoders.kinds import ARCHITECTURES, PRETRAINED, Kind, settings_class
+from nessa.encoders.settings import (
+    WESPEAKER_FEATURES,
+    OnnxConfig,
+    PythonConfig,
+    ResemblyzerConfig,
+    SpeechBrainConfig,
+)
 from nessa.errors import InputError
 from nessa.metrics.roc import eer
 from nessa.recipe.resolve import load_recipe, resolve
@@ -85,8 +91,6 @@ class LoudnessConfig(PretrainedConfig):
 class Loudness(SpeakerModel):
     """A whole family, as anybody adds one: this module, and a line in the registry."""
 
-    settings = LoudnessConfig
-
     def __init__(self, name: str, config: LoudnessConfig) -> None:
         self.name, self.fingerprint, self.dim = name, f"loudness {config.gain}", 2
         self._gain = config.gain
@@ -100,7 +104,9 @@ class Loudness(SpeakerModel):
 
 @pytest.fixture(autouse=True)
 def registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(PRETRAINED, "loudness", f"{__name__}.Loudness")
+    monkeypatch.setitem(
+        PRETRAINED, "loudness", Kind(f"{__name__}.LoudnessConfig", f"{__name__}.Loudness")
+    )
 
 
 @pytest.fixture
@@ -120,6 +126,7 @@ def families(tmp_path: Path, module: str) -> dict[str, dict[str, object]]:
 
 
 ALL = [*PRETRAINED, "loudness"]
+OURS = {"dim": 5, "loss": {"type": "ge2e"}, "steps": 1}  # what all architectures need
 
 
 @pytest.mark.parametrize("kind", ALL)
@@ -132,10 +139,23 @@ def test_settings_of_others_are_refused_by_name(
         parse_settings(settings | {"no_such": 1}, "encoders.a")
 
 
+def test_settings_are_checked_without_torch(families: dict[str, dict[str, object]]) -> None:
+    sections = [{"architecture": kind, "channels": 8, **OURS} for kind in ARCHITECTURES]
+    sections += [{"pretrained": k, **own} for k, own in families.items() if k != "loudness"]
+    code = (
+        "import json, sys\nfrom nessa.encoders.kinds import parse_settings\n"
+        "for section in json.loads(sys.argv[1]): parse_settings(section)\n"
+        "print(sorted({'torch', 'lhotse'} & sys.modules.keys()))"
+    )
+    words = [sys.executable, "-c", code, json.dumps(sections)]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
 @pytest.mark.parametrize("kind", ALL)
 def test_what_a_family_needs_is_an_extra(kind: str) -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    extra = class_of({"pretrained": kind}).extra
+    extra = settings_class({"pretrained": kind}).extra
     assert extra is None or extra in extras["optional-dependencies"]
 
 
@@ -533,7 +553,7 @@ def test_faults_while_extracting_name_factory_and_utterances(
 
 @pytest.fixture(scope="module")
 def resemblyzer(tmp_path_factory: pytest.TempPathFactory) -> SpeakerModel:
-    config = PretrainedConfig(pretrained="resemblyzer")
+    config = ResemblyzerConfig(pretrained="resemblyzer")
     return loaded(tmp_path_factory.mktemp("resemblyzer"), config)
 
 
@@ -651,7 +671,7 @@ def test_a_model_whose_library_is_missing_says_what_to_install(
 ) -> None:
     path = onnx_model(tmp_path / "m.onnx", [FEATS])
     for library, config in (
-        ("resemblyzer", PretrainedConfig(pretrained="resemblyzer")),
+        ("resemblyzer", ResemblyzerConfig(pretrained="resemblyzer")),
         (
             "speechbrain.inference.classifiers",
             SpeechBrainConfig(pretrained="speechbrain", source="x"),

@@ -14,7 +14,7 @@ import torch
 from nessa.corpus.audio import read_audio
 from nessa.encoders import SpeakerModel, load_model, parse_settings, save_pretrained, selftest
 from nessa.encoders.extraction import extract
-from nessa.encoders.pyannote import PyannoteConfig
+from nessa.encoders.settings import PyannoteConfig
 from nessa.errors import InputError
 from tests.encoders.pyannotes import save_checkpoint, skip_without_pyannote
 from tests.speech import prepare_set, read_cuts

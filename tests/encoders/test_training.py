@@ -13,7 +13,7 @@ from nessa.encoders.augmentation import Augmenter
 from nessa.encoders.batches import TrainBatches, TrainSpeakers
 from nessa.encoders.config import AugmentationConfig, FeatureConfig, LossConfig
 from nessa.encoders.distributed import Processes
-from nessa.encoders.tdnn import XVectorConfig
+from nessa.encoders.settings import XVectorConfig
 from nessa.encoders.training import train_encoder
 from nessa.errors import InputError
 from nessa.schedule import learning_rate

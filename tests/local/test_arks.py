@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from nessa.encoders import GivenEmbeddings, load_model, save_pretrained
-from nessa.encoders.arks import ArksConfig
+from nessa.encoders.settings import ArksConfig
 from nessa.errors import InputError
 from nessa.files import write_table
 from nessa.kaldi.datadir import read_utt2spk

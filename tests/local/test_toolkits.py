@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import yaml
 
-from nessa.encoders.arks import ArksConfig, GivenEmbeddings
+from nessa.encoders.arks import GivenEmbeddings
+from nessa.encoders.settings import ArksConfig
 from nessa.files import read_json
 from nessa.kaldi.datadir import read_utt2spk
 from nessa.kaldi.embeddings import Embeddings

@@ -15,7 +15,7 @@ from scipy.special import ndtri
 from nessa.alignment import NeuralAligner
 from nessa.encoders import build, save_model
 from nessa.encoders.config import LossConfig
-from nessa.encoders.tdnn import XVectorConfig
+from nessa.encoders.settings import XVectorConfig
 from nessa.errors import InputError
 from nessa.files import read_json, write_json, write_table
 from nessa.metrics.roc import eer, min_dcf

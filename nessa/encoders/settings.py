@@ -1,0 +1,119 @@
+"""Settings of each kind of speaker model, beside those that all share.
+
+Apart from the networks, so that a recipe is checked without waiting for torch.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field
+
+from nessa.encoders.config import EncoderConfig, FeatureConfig, PretrainedConfig
+from nessa.schema import Positive
+
+Pooling = Literal["statistics", "attentive"]
+
+# --- architectures ------------------------------------------------------------------------------
+
+
+class XVectorConfig(EncoderConfig):
+    """The width of the x-vector network."""
+
+    channels: Positive  # of the frame-level layers; the last one has three times as many
+    pooling: Pooling = "statistics"
+
+
+# A narrower ECAPA-TDNN than the published ones, of 512 or 1,024 channels, has fewer groups.
+RES2NET_SCALE = 8  # groups of channels, each convolved with what the one before it saw
+NARROW_RES2NET_SCALE = 4
+PUBLISHED_CHANNELS = 512
+
+
+def res2net_groups(channels: int) -> int:
+    """Into how many groups ECAPA-TDNN divides its channels."""
+    return RES2NET_SCALE if channels >= PUBLISHED_CHANNELS else NARROW_RES2NET_SCALE
+
+
+def _divided(channels: int) -> int:
+    groups = res2net_groups(channels)
+    if channels % groups:
+        raise ValueError(f"ecapa needs a multiple of {groups}, not {channels}")
+    return channels
+
+
+class ECAPAConfig(EncoderConfig):
+    """The width of ECAPA-TDNN."""
+
+    channels: Annotated[Positive, AfterValidator(_divided)]  # of the frame-level layers
+    pooling: Pooling = "attentive"
+
+
+class ResNetConfig(EncoderConfig):
+    """The width and the depth of the ResNet."""
+
+    channels: Positive  # C of the first stage; the others have 2C, 4C and 8C
+    blocks: tuple[Positive, Positive, Positive, Positive] = (3, 4, 6, 3)  # this is ResNet34
+    pooling: Pooling = "statistics"  # over time, of all channels at all frequencies that are left
+
+
+# --- pretrained models --------------------------------------------------------------------------
+
+# Fbank as WeSpeaker computes it (and Kaldi, save for its window): what its published models take.
+WESPEAKER_FEATURES = FeatureConfig(scale=32768.0, window="hamming", high_freq=0.0, snip_edges=True)
+
+
+class OnnxConfig(PretrainedConfig):
+    """The file, and the features that it takes."""
+
+    paths = ("file",)
+
+    file: str
+    features: FeatureConfig = WESPEAKER_FEATURES
+    output: str | None = None  # that holds the embeddings, of a file with several
+
+
+class SpeechBrainConfig(PretrainedConfig):
+    """Where the model is."""
+
+    paths, extra = ("source",), "speechbrain"
+
+    source: str  # a local folder, or a name on the model hub
+    sampling_rate: Positive = 16000  # Hz
+
+
+class PyannoteConfig(PretrainedConfig):
+    """Where the model is."""
+
+    paths, extra = ("source",), "pyannote"
+
+    source: str  # a checkpoint, a folder with pytorch_model.bin, or owner/name on the model hub
+    revision: str | None = None  # commit, branch or tag on the hub
+    trust: bool = False  # load a checkpoint that may run programs
+
+
+class ResemblyzerConfig(PretrainedConfig):
+    """Nothing to configure."""
+
+    extra = "resemblyzer"
+
+
+class CampplusConfig(PretrainedConfig):
+    """How much of an utterance the model gets."""
+
+    extra = "campplus"
+
+    # Seconds from its middle; for a runtime model that listens to less. None: all of it.
+    crop: Annotated[float, Field(ge=0.5)] | None = None
+
+
+class PythonConfig(PretrainedConfig):
+    """The function and its arguments."""
+
+    factory: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.]+:[A-Za-z0-9_]+$")]  # module:function
+    arguments: dict[str, Any] = Field({})  # passed by name
+    sampling_rate: Positive = 16000  # Hz
+
+
+class ArksConfig(PretrainedConfig):
+    """A table for all sets, or one per set."""
+
+    path: str  # an scp, an ark, an embeddings directory, .npz or Parquet; {set}: the set's name
