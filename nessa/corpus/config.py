@@ -35,13 +35,16 @@ class TrialCount(Section):
 
 
 Seconds = Annotated[float, Field(ge=0.05)]  # the shortest utterance that models embed
+Factor = Annotated[float, Field(ge=0.5, le=2)]
 
 
 class CopyConfig(Section):
     """How a copy of the align set's audio is perturbed: what is named, in this order."""
 
     crop: Annotated[tuple[Seconds, Seconds], Rising] | None = None  # drawn
-    speed: Annotated[float, Field(ge=0.5, le=2)] | None = None  # its speakers count as others
+    # Of another voice, whose speakers count as others; of a pair, drawn for each speaker.
+    speed: Factor | Annotated[tuple[Factor, Factor], Rising] | None = None
+    formants: Factor | Annotated[tuple[Factor, Factor], Rising] | None = None  # their frequencies
     reverb: bool = False
     codec: Literal["opus", "mp3", "vorbis"] | None = None
     compression: Fraction = 0.99  # of the codec; 1: the most
@@ -49,11 +52,18 @@ class CopyConfig(Section):
 
     @model_validator(mode="after")
     def _perturbs(self) -> "CopyConfig":
-        if not (self.crop or self.speed or self.reverb or self.codec or self.snr):
+        other = self.crop or self.reverb or self.codec or self.snr
+        if not (other or self.is_another_voice):
             raise ValueError(
-                "speed: a copy of nothing but the same; name speed, crop, reverb, codec or snr"
+                "speed: a copy of nothing but the same; name speed, formants, crop, reverb, codec "
+                "or snr"
             )
         return self
+
+    @property
+    def is_another_voice(self) -> bool:
+        """Whether its speakers count as others."""
+        return self.speed is not None or self.formants is not None
 
 
 class PrepareConfig(Section):

@@ -1,8 +1,9 @@
 """Perturbed copies of a set's audio, as Kaldi's recipes make them for training.
 
-Aligners learn from more voices, rooms and channels than were recorded. At another speed a speaker
-counts as another one, `<copy>-<speaker>`; every other copy is one more utterance of its speaker,
-`<utterance>-<copy>`, as in Kaldi's perturb_data_dir_speed.sh and augment_data_dir.py.
+Aligners learn from more voices, rooms and channels than were recorded. At another speed, or with
+other formants, a speaker counts as another one, `<copy>-<speaker>`; every other copy is one more
+utterance of its speaker, `<utterance>-<copy>`, as in Kaldi's perturb_data_dir_speed.sh and
+augment_data_dir.py.
 """
 
 import heapq
@@ -23,6 +24,7 @@ from lhotse.cut import Cut, MonoCut, append_cuts
 
 from nessa.corpus.audio import SHORTEST, load_audio, reason
 from nessa.corpus.config import CopyConfig
+from nessa.corpus.formants import move_formants
 from nessa.corpus.manifests import CutTable, open_manifest
 from nessa.corpus.sets import COPIES, SOURCES, SetCounts, write_set
 from nessa.corpus.utterances import make_cut, read_recording, with_results
@@ -183,24 +185,24 @@ class _CopyMaker:
 
     def takes(self, name: str) -> bool:
         """Whether a recorded id looks like that of a copy."""
-        if self._is_another_speaker:
+        if self.config.is_another_voice:
             return name.startswith(f"{self.copy}-")
         return name.endswith(f"-{self.copy}")
 
-    @property
-    def _is_another_speaker(self) -> bool:
-        return self.config.speed is not None
-
     def _rename(self, utterance: str) -> str:
-        if self._is_another_speaker:
+        if self.config.is_another_voice:
             return f"{self.copy}-{utterance}"
         return f"{utterance}-{self.copy}"
 
     def _draw(self, cut: MonoCut) -> _Task:
         name = self._rename(cut.id)
-        rng = np.random.default_rng([self.seed, zlib.crc32(name.encode())])
-        folder = self.folder / _file_name(cut.supervisions[0].speaker)
-        audio = _perturbed(cut, self.config, self.background, rng)
+        speaker = cut.supervisions[0].speaker
+        rng, of_speaker = (
+            np.random.default_rng([self.seed, zlib.crc32(drawn.encode())])
+            for drawn in (name, f"{self.copy}-{speaker}")
+        )
+        folder = self.folder / _file_name(speaker)
+        audio = _perturbed(cut, self.config, self.background, rng, of_speaker)
         return _Task(cut, name, audio, folder / f"{_file_name(name)}.flac")
 
     def _supervision(self, original: SupervisionSegment, made: Recording) -> SupervisionSegment:
@@ -212,7 +214,7 @@ class _CopyMaker:
             start=0.0,
             duration=made.duration,
             channel=0,
-            speaker=f"{self.copy}-{speaker}" if self._is_another_speaker else speaker,
+            speaker=f"{self.copy}-{speaker}" if self.config.is_another_voice else speaker,
             gender=original.gender,
             language=original.language,
             custom={**original.custom, "copy": self.copy, "copy_of": original.id},
@@ -268,14 +270,23 @@ def _write(task: _Task) -> Recording | str:
 
 
 def _perturbed(
-    cut: MonoCut, config: CopyConfig, background: Background, rng: np.random.Generator
+    cut: MonoCut,
+    config: CopyConfig,
+    background: Background,
+    rng: np.random.Generator,
+    of_speaker: np.random.Generator,
 ) -> Cut:
-    """All that `config` asks for, in the order of its fields; computed when it is loaded."""
+    """All that `config` asks for, in the order of its fields; computed when it is loaded.
+
+    What makes another voice is drawn by `of_speaker`, which is the same for all of a speaker's.
+    """
     rate = cut.sampling_rate
     if config.crop is not None:
         cut = random_part(cut, rng.uniform(*config.crop), rng)
-    if config.speed is not None:
-        cut = cut.perturb_speed(config.speed, affix_id=False)
+    if (speed := _drawn(config.speed, of_speaker)) is not None:
+        cut = cut.perturb_speed(speed, affix_id=False)
+    if (ratio := _drawn(config.formants, of_speaker)) is not None:
+        cut = move_formants(cut, ratio)
     if config.reverb:
         room = background.rooms[int(rng.integers(len(background.rooms)))]
         cut = cut.reverb_rir(room.resample(rate), affix_id=False)
@@ -289,6 +300,11 @@ def _perturbed(
         times = math.ceil(cut.duration / section.duration)
         section = append_cuts([section] * times).truncate(duration=cut.duration)
     return cut.mix(section, snr=rng.uniform(*config.snr), preserve_id="left")
+
+
+def _drawn(factor: float | tuple[float, float] | None, rng: np.random.Generator) -> float | None:
+    """Of a pair, one between them, in hundredths: resampling by others takes long filters."""
+    return round(rng.uniform(*factor), 2) if isinstance(factor, tuple) else factor
 
 
 def random_part(cut: MonoCut, seconds: float, rng: np.random.Generator) -> MonoCut:

@@ -8,10 +8,12 @@ import pytest
 import soundfile
 from lhotse.cut import MonoCut
 from lhotse.utils import fastcopy
+from scipy.signal import lfilter
 
 from nessa.corpus import copies
 from nessa.corpus.config import CopyConfig
 from nessa.corpus.copies import Background, add_copies, read_additions, read_copies, remove_copies
+from nessa.corpus.formants import Formants
 from nessa.corpus.manifests import read_background
 from nessa.corpus.sets import SetCounts, write_set
 from nessa.corpus.utterances import Utterance, make_cut, make_cuts, read_recording
@@ -25,6 +27,7 @@ SLOW, NOISE = CopyConfig(speed=0.9), CopyConfig(snr=(5, 20))
 ALL = {
     "slow": SLOW,
     "fast": CopyConfig(speed=1.1),
+    "voice": CopyConfig(speed=(0.8, 1.2), formants=(0.85, 1.15)),
     "noise": NOISE,
     "reverb": CopyConfig(reverb=True),
     "crop": CopyConfig(crop=(1, 2)),
@@ -82,7 +85,7 @@ def test_the_set_is_whole_and_valid(prepared: Prepared) -> None:
     align = prepared.data / "align"
     assert validate(align) == []
     assert len(read_utt2spk(align)) == prepared.counts.utterances == 6 * (1 + len(ALL))
-    assert prepared.counts.speakers == 3 * 3
+    assert prepared.counts.speakers == 3 * 4
     sessions = read_table(align / "utt2session")
     for utterance, (_, original) in prepared.copies.items():
         assert sessions[utterance] == sessions[original]
@@ -93,10 +96,49 @@ def test_the_set_is_whole_and_valid(prepared: Prepared) -> None:
 def test_another_speed_makes_other_speakers(prepared: Prepared) -> None:
     assert prepared.speakers("slow") == {f"slow-id0000{n}" for n in range(3)}
     assert prepared.speakers("fast") == {f"fast-id0000{n}" for n in range(3)}
-    for copy in ALL.keys() - {"slow", "fast"}:
+    assert prepared.speakers("voice") == {f"voice-id0000{n}" for n in range(3)}
+    for copy in ALL.keys() - {"slow", "fast", "voice"}:
         assert prepared.speakers(copy) == {f"id0000{n}" for n in range(3)}
     genders = read_table(prepared.data / "align/spk2gender")
     assert genders["slow-id00001"] == genders["id00001"] != genders["id00002"]
+
+
+def test_a_voice_is_drawn_for_each_speaker(prepared: Prepared) -> None:
+    """Told by how much shorter the copies are than their originals."""
+    speeds: dict[str, set[float]] = {}
+    for utterance, (name, original) in prepared.copies.items():
+        if name == "voice":
+            lengths = (len(prepared.samples(u)) for u in (original, utterance))
+            speed = round(next(lengths) / next(lengths), 3)
+            speeds.setdefault(prepared.cuts[utterance].supervisions[0].speaker, set()).add(speed)
+    assert [len(own) for own in speeds.values()] == [1, 1, 1]
+    drawn = set().union(*speeds.values())
+    assert len(drawn) > 1 and all(0.8 <= speed <= 1.2 for speed in drawn)
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 44100])
+@pytest.mark.parametrize("ratio", [0.85, 1.0, 1.15])
+def test_formants_move_and_pitch_stays(rate: int, ratio: float) -> None:
+    """A pulse train through a resonance at 1.5 kHz."""
+    seconds, pitch, formant = 2, 125, 1500
+    pulses = np.zeros(seconds * rate)
+    pulses[(np.arange(seconds * pitch) * rate / pitch).astype(int)] = 1
+    radius, angle = np.exp(-np.pi * 400 / rate), 2 * np.pi * formant / rate
+    voiced = lfilter([1], [1, -2 * radius * np.cos(angle), radius**2], pulses)
+    moved = Formants(ratio)(voiced[None].astype(np.float32), rate)[0]
+    assert moved.shape == voiced.shape and moved.dtype == np.float32
+    if ratio == 1:
+        np.testing.assert_allclose(moved, voiced, atol=1e-4 * np.abs(voiced).max())
+    spectrum = np.abs(np.fft.rfft(moved * np.hanning(len(moved))))
+    harmonics = spectrum[np.arange(pitch, 2 * formant, pitch) * seconds]
+    assert pitch * (1 + harmonics.argmax()) == pytest.approx(ratio * formant, abs=pitch)
+    between = spectrum[np.arange(pitch * 3 // 2, formant, pitch) * seconds]
+    assert between.max() < 0.1 * harmonics.max()
+
+
+def test_what_is_shorter_than_a_window_keeps_its_length() -> None:
+    assert Formants(1.1)(np.ones((1, 5), np.float32), RATE).shape == (1, 5)
+    np.testing.assert_array_equal(Formants(1.1)(np.zeros((2, 900), np.float32), RATE), 0)
 
 
 @pytest.mark.parametrize(("copy", "speed"), [("slow", 0.9), ("fast", 1.1)])
@@ -325,7 +367,16 @@ def test_a_table_of_copies_that_is_none_is_refused(tmp_path: Path, line: str) ->
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"compression": 0.5}, {"crop": (0.01, 1)}, {"crop": (2, 1)}, {"speed": 3}]
+    "settings",
+    [
+        {},
+        {"compression": 0.5},
+        {"crop": (0.01, 1)},
+        {"crop": (2, 1)},
+        {"speed": 3},
+        {"formants": 0.1},
+        {"speed": (1.1, 0.9)},
+    ],
 )
 def test_a_copy_must_perturb(settings: dict) -> None:
     with pytest.raises(ValueError, match=r"copy of nothing|greater than or|before it begins|less"):
