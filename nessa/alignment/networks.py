@@ -16,7 +16,8 @@ from torch.nn import functional
 
 from nessa.alignment.base import Aligner
 from nessa.alignment.dev import DevSet
-from nessa.alignment.views import SIDES, Matrix, Side
+from nessa.alignment.kernel import KernelFeatures
+from nessa.alignment.views import SIDES, Floats, Matrix, Side
 
 log = logging.getLogger(__name__)
 
@@ -165,6 +166,39 @@ class RatioNetwork(nn.Module):
             residual = self.residual(w)
             z, bent = z + self.spread * residual[:, :-1], residual[:, -1]  # (3)
         return z, ((z @ self.quadratic) * z).sum(dim=1) + bent  # (4)
+
+
+class KernelNetwork(nn.Module):
+    """A side of the likelihood ratio of PLDA of products of coordinates; it is not trained.
+
+        z = (c l_1 + q (c l_1)^2, ..., c l_L + q (c l_L)^2) V - m,   u = z Q z^T
+
+    Args:
+        mean: of the model's length-normalized align embeddings, shape (D_in,).
+        features: l, q, V and m, the map to z folded in; see `kernel.KernelFeatures`.
+        quadratic: Q, shape (D, D).
+    """
+
+    landmarks: Tensor
+    weight: Tensor
+    projection: Tensor
+    shift: Tensor
+    quadratic: Tensor
+
+    def __init__(self, mean: Matrix, features: KernelFeatures, quadratic: Floats) -> None:
+        super().__init__()
+        self.centering = Centering(torch.from_numpy(mean))
+        self.register_buffer("landmarks", torch.from_numpy(features.landmarks))
+        self.register_buffer("weight", torch.tensor([features.weight], dtype=torch.float32))
+        self.register_buffer("projection", torch.from_numpy(features.projection))
+        self.register_buffer("shift", torch.from_numpy(features.mean))
+        self.register_buffer("quadratic", torch.from_numpy(quadratic.astype(np.float32)))
+
+    def statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, D_in) -> z (N, D) and u (N,)."""
+        products = self.centering(x) @ self.landmarks.T
+        z = (products + self.weight * products.square()) @ self.projection - self.shift
+        return z, ((z @ self.quadratic) * z).sum(dim=1)
 
 
 class Fusion(nn.Module):
@@ -354,6 +388,12 @@ class NetworkAligner(Aligner):
             return Fusion(parts, weights["weights"].tolist())
         if "mean" in weights:
             return Centering(torch.from_numpy(weights["mean"]))
+        if "landmarks" in weights:
+            weight = float(weights["weight"][0])
+            features = KernelFeatures(
+                weights["landmarks"], weight, weights["projection"], weights["shift"]
+            )
+            return KernelNetwork(weights["centering.mean"], features, weights["quadratic"])
         given = weights["centering.mean"], weights["whitening"], weights["linear.weight"].T
         if "quadratic" in weights:
             return self.new_ratio_network(*given, weights["quadratic"], 1.0)

@@ -8,9 +8,10 @@ Symbols as in the method: x (Dx) enrollment, y (Dy) runtime embedding, f and g t
 
 W a whitening, P and Q a linear map and a quadratic form that start as two-view PLDA, r a small MLP
 that starts at zero. A trial's score, z_x . z_y + u_x + u_y (5), is up to a constant its natural-log
-likelihood ratio; see `networks.RatioNetwork`. Beside it stand the cosines of CCA and of regression
-both ways, which few align speakers or strong models may need, weighed by logistic regression on
-dev (6); see `networks.Fusion`. Where the cosine is asked for, there is one part, whose z has unit
+likelihood ratio; see `networks.RatioNetwork`. Beside it stand PLDA's ratio of products of
+coordinates (7), see `kernel`, and the cosines of CCA and of regression both ways, which few align
+speakers or strong models may need, weighed by logistic regression on dev (6); see
+`networks.Fusion`. Where the cosine is asked for, there is one part, whose z has unit
 length, and u is 0; see `networks.SideNetwork`.
 
 A batch holds P speakers x K utterances; the K are split at random into an enrollment part,
@@ -44,6 +45,7 @@ from nessa.alignment.networks import (
     ROWS_PER_BLOCK,
     Centering,
     Fusion,
+    KernelNetwork,
     NetworkAligner,
 )
 from nessa.alignment.starts import (
@@ -313,6 +315,10 @@ class NeuralAligner(NetworkAligner):
         self, centered: Rows, mean: Matrix, white: Matrix, start: Start, place: int, hidden_dim: int
     ) -> nn.Module:
         """The network of a side that maps as the start does."""
+        if start.features is not None:
+            assert start.quadratics is not None
+            features = start.features[place].folded(start.maps[place])
+            return KernelNetwork(mean, features, start.quadratics[place])
         projection = np.linalg.solve(white.astype(np.float64), start.maps[place])
         if start.quadratics is None:
             projection /= np.linalg.norm(projection, 2)  # the length of z does not count

@@ -10,9 +10,18 @@ import numpy.typing as npt
 from nessa.alignment.config import NeuralConfig
 from nessa.alignment.covariance import cross_product
 from nessa.alignment.dev import DevSet
+from nessa.alignment.kernel import MOST_ROWS, KernelFeatures
 from nessa.alignment.linear import canonical_maps
 from nessa.alignment.plda import Scatter
-from nessa.alignment.views import SIDES, Floats, Labels, Matrix, Rows, length_normalize
+from nessa.alignment.views import (
+    SIDES,
+    Floats,
+    Labels,
+    Mapped,
+    Matrix,
+    Rows,
+    length_normalize,
+)
 from nessa.kaldi.embeddings import Embeddings
 from nessa.metrics.roc import eer
 from nessa.trials import Trials
@@ -31,15 +40,19 @@ class Start(NamedTuple):
         label: which linear aligner, with its settings.
         maps: (Dx, D) and (Dy, D).
         quadratics: Q of both sides, (D, D); None: z has unit length, and u is 0.
+        features: of both sides, which the maps take in the place of centered embeddings.
     """
 
     label: str
     maps: tuple[Floats, Floats]
     quadratics: tuple[Floats, Floats] | None = None
+    features: tuple[KernelFeatures, KernelFeatures] | None = None
 
     def statistics(self, centered: Matrix, side: int) -> Statistics:
         """z and u of centered embeddings (N, D_in) of side 0 (enroll) or 1 (runtime)."""
-        z = centered @ self.maps[side]
+        z = (
+            centered if self.features is None else self.features[side].apply(centered)
+        ) @ self.maps[side]
         if self.quadratics is None:
             return length_normalize(z.astype(np.float32)), np.zeros(len(z))
         return z, np.einsum("nd,nd->n", z @ self.quadratics[side], z)
@@ -70,12 +83,21 @@ def find_starts(a: Rows, b: Rows, labels: Labels, config: NeuralConfig) -> list[
     ]
     if config.score == "ratio":
         makers.insert(0, ("plda", lambda: _ratios(a, b, labels, config.dim)))
+        if len(labels) <= MOST_ROWS:
+            makers.append(("kernel", lambda: _kernel_ratios(a, b, labels, config.dim)))
     return [make() for name, make in makers if config.start in ("best", name)]
 
 
 def _ratios(a: Rows, b: Rows, labels: Labels, dim: int) -> Iterator[Start]:
     for label, model in Scatter.of(a, b, labels).models(dim):
         yield Start(f"PLDA, {label}", model.maps, model.quadratics)
+
+
+def _kernel_ratios(a: Rows, b: Rows, labels: Labels, dim: int) -> Iterator[Start]:
+    features = KernelFeatures.of(a, labels), KernelFeatures.of(b, labels)
+    x, y = Mapped(a, features[0].apply), Mapped(b, features[1].apply)
+    for label, model in Scatter.of(x, y, labels).models(dim):
+        yield Start(f"PLDA of products, {label}", model.maps, model.quadratics, features)
 
 
 def _correlations(a: Rows, b: Rows, labels: Labels, dim: int) -> Iterator[Start]:

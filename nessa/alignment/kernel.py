@@ -1,0 +1,82 @@
+"""Products of coordinates as features: what a linear map of them tells, no linear map of c can.
+
+Real models lie in spaces that are bent against each other, and some thousand pairs do not teach a
+network how. A kernel of degree 2 needs no training: k(a, b) = a . b + q (a . b)^2 is the inner
+product of all coordinates and, weighed by q, of all products of two (7). Its leading principal
+components (Schoelkopf, Smola & Mueller 1998), found among the means of some speakers (Williams &
+Seeger 2001), are the features that two-view PLDA takes in the place of c.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.linalg import eigh
+
+from nessa.alignment.views import (
+    Floats,
+    Labels,
+    Matrix,
+    Rows,
+    blocks,
+    length_normalize,
+    means_by_speaker,
+)
+
+WEIGHT = 0.7  # q
+MOST_LANDMARKS = 1024  # speakers whose means stand for all
+MOST_FEATURES = 300
+LEAST = 1e-6  # variance of a feature, relative to the first: what is less is rounding
+# Beyond so many align utterances, the networks learn more from them, and the features take long.
+MOST_ROWS = 100_000
+
+
+class KernelFeatures(NamedTuple):
+    """Kernel principal components of centered embeddings c, (N, D) -> (N, F).
+
+        (k(c, l_1), ..., k(c, l_L)) V - m
+
+    Attributes:
+        landmarks: l, (L, D), of unit length.
+        weight: q.
+        projection: V, (L, F).
+        mean: m, (F,), of the align utterances.
+    """
+
+    landmarks: Matrix
+    weight: float
+    projection: Matrix
+    mean: Matrix
+
+    @classmethod
+    def of(cls, view: Rows, labels: Labels) -> "KernelFeatures":
+        """Of a centered view (N, D) and the speakers of its rows (N,)."""
+        landmarks = _landmarks(view, labels)
+        products = landmarks.astype(np.float64) @ landmarks.T
+        values, vectors = eigh(products + WEIGHT * products**2)
+        order = np.flatnonzero(values > LEAST * values[-1])[: -MOST_FEATURES - 1 : -1]
+        projection = (vectors[:, order] / np.sqrt(values[order])).astype(np.float32)
+        features = cls(landmarks, WEIGHT, projection, np.zeros(len(order), np.float32))
+        total = np.zeros(len(order))
+        for rows in blocks(len(view)):
+            total += features.apply(view[rows]).sum(axis=0, dtype=np.float64)
+        return features._replace(mean=(total / len(view)).astype(np.float32))
+
+    def apply(self, centered: Matrix) -> Matrix:
+        """Features (N, F) of rows (N, D)."""
+        products = centered @ self.landmarks.T
+        return (products + self.weight * products**2) @ self.projection - self.mean
+
+    def folded(self, maps: Floats) -> "KernelFeatures":
+        """The same followed by a linear map (F, F')."""
+        projection = (self.projection @ maps).astype(np.float32)
+        return self._replace(projection=projection, mean=(self.mean @ maps).astype(np.float32))
+
+
+def _landmarks(view: Rows, labels: Labels) -> Matrix:
+    """Means of speakers, of unit length: of all, or of so many that are drawn."""
+    speakers = int(labels.max()) + 1
+    drawn = np.random.default_rng(0).permutation(speakers)[:MOST_LANDMARKS]
+    place = np.full(speakers, -1)
+    place[drawn] = np.arange(len(drawn))
+    rows = np.flatnonzero(place[labels] >= 0)
+    return length_normalize(means_by_speaker(view[rows], place[labels[rows]]))
