@@ -77,11 +77,11 @@ main() {
   trap 'stop 129' HUP
   trap 'stop 130' INT
   trap 'stop 143' TERM
+  [[ $backend == slurm ]] || start_server # imports while the plan is read
   read_plan "$work_dir"
   # shellcheck disable=SC2086  # a word each
   [[ -z ${plan[extras]:-} ]] || setup_environment mini onnx ${plan[extras]}
   choose_first_stage
-  [[ $backend == slurm ]] || ((first > last)) || start_server
   local number
   for ((number = first; number <= last; number++)); do run_stage "$number"; done
   show_results

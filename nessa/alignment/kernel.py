@@ -26,6 +26,7 @@ WEIGHT = 0.7  # q
 MOST_LANDMARKS = 1024  # speakers whose means stand for all
 MOST_FEATURES = 300
 LEAST = 1e-6  # variance of a feature, relative to the first: what is less is rounding
+FEWEST_SPEAKERS = 100  # fewer span no space in which their utterances differ
 # Beyond so many align utterances, the networks learn more from them, and the features take long.
 MOST_ROWS = 100_000
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from nessa.alignment.config import NeuralConfig
 from nessa.alignment.covariance import cross_product
 from nessa.alignment.dev import DevSet
-from nessa.alignment.kernel import MOST_ROWS, KernelFeatures
+from nessa.alignment.kernel import FEWEST_SPEAKERS, MOST_ROWS, KernelFeatures
 from nessa.alignment.linear import canonical_maps
 from nessa.alignment.plda import Scatter
 from nessa.alignment.views import (
@@ -83,7 +83,7 @@ def find_starts(a: Rows, b: Rows, labels: Labels, config: NeuralConfig) -> list[
     ]
     if config.score == "ratio":
         makers.insert(0, ("plda", lambda: _ratios(a, b, labels, config.dim)))
-        if len(labels) <= MOST_ROWS:
+        if len(labels) <= MOST_ROWS and labels.max() >= FEWEST_SPEAKERS - 1:
             makers.append(("kernel", lambda: _kernel_ratios(a, b, labels, config.dim)))
     return [make() for name, make in makers if config.start in ("best", name)]
 

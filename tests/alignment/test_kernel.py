@@ -16,6 +16,7 @@ from nessa.scoring.cosine import cosine_scores
 from nessa.trials import Trials
 from tests.pairs import as_trials, drawn_trials
 
+PAIRS = drawn_trials(2, 3, 12)
 FEW = {"steps": 1, "learning_rate": 1e-12, "hidden_dim": 8, "distillation": 0}
 
 
@@ -117,6 +118,14 @@ def test_with_many_utterances_it_takes_no_part(
 ) -> None:
     monkeypatch.setattr(starts, "MOST_ROWS", len(world.align[0].keys) - 1)
     assert not any("products" in part for part in world.fit().fitting["weights"])
+
+
+def test_two_speakers_are_enough_to_fit_without_it() -> None:
+    """Whose means span no space in which their utterances differ."""
+    x, y = bent_views(2, 2, 4)
+    dev = DevSet(*bent_views(2, 3, 5), as_trials(list(bent_views(2, 3, 5)[0].keys), *PAIRS))
+    aligner = NeuralAligner(**FEW).fit(x, y, {key: key.split("-")[0] for key in x.keys}, dev)
+    assert not any("products" in part for part in aligner.fitting["weights"])
 
 
 @pytest.mark.slow
