@@ -77,6 +77,7 @@ main() {
   trap 'stop 129' HUP
   trap 'stop 130' INT
   trap 'stop 143' TERM
+  trap stop_server EXIT
   [[ $backend == slurm ]] || start_server # imports while the plan is read
   read_plan "$work_dir"
   # shellcheck disable=SC2086  # a word each
@@ -258,7 +259,6 @@ launch() {
 
 # A Python that has imported what takes long, and whose forks the jobs of this run are.
 start_server() {
-  trap stop_server EXIT
   server_dir=$(mktemp -d) || fail 1 "cannot write to ${TMPDIR:-/tmp}; is the disk full?"
   # shellcheck disable=SC2086  # a word each
   "$python" utils/preload.py serve "$server_dir/socket" $libraries </dev/null &
@@ -443,7 +443,8 @@ choose_backend_options() {
 read_plan() {
   local text key value changes=()
   for value in "${set[@]}"; do changes+=(--set "$value"); done
-  text=$("${nessa[@]}" recipe resolve --recipe "$recipe_dir/recipe.yaml" \
+  # Ctrl-C ends the run when this has ended, within a second, rather than in the midst of an import.
+  text=$(trap '' INT && "${nessa[@]}" recipe resolve --recipe "$recipe_dir/recipe.yaml" \
     ${size:+--size "$size"} "${changes[@]}" --work-dir "$1")
   declare -gA plan=()
   declare -gA digests=()

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from nessa.recipe.stages import STAGES
-from tests.conftest import ROOT
+from tests.conftest import ROOT, start_recipe
 
 # Stands in for Python: resolves a recipe to a plan, and notes every other command in $CALLS.
 # The setting `late=...` matters from stage align on, any other from the first stage on.
@@ -265,6 +265,17 @@ def test_a_stopped_run_leaves_no_job_and_carries_on(tree, sent):
     again = tree.run()  # the lock would refuse it if a job were still there
     assert again.returncode == 0, again.stderr
     assert tree.calls() == CHAIN[3:]
+
+
+def test_ctrl_c_while_the_recipe_is_read_ends_the_run_without_a_word(tmp_path):
+    run = start_recipe(tmp_path, "--size", "tiny")
+    lock = tmp_path / "exp/.lock"
+    while not lock.exists() or not lock.read_text():
+        time.sleep(0.01)
+    time.sleep(0.2)
+    os.killpg(run.pid, signal.SIGINT)  # as a terminal does
+    assert run.communicate(timeout=30) == ("", "")
+    assert run.returncode == 130
 
 
 @pytest.mark.slow
