@@ -17,7 +17,7 @@ class NeuralConfig(Section):
     dim: Positive = 512  # of the maps of PLDA and CCA, at most; regression keeps both models'
     hidden_dim: Annotated[int, Field(ge=0)] = 512  # of the MLP; 0: linear maps
     whitening_shrinkage: Fraction = 0.2  # of the covariance that is whitened; 1: no whitening
-    # Of the linear maps. best: the ratio of PLDA, fused with that of products of coordinates and
+    # Of the linear maps. best: the ratio of PLDA, fused with those of products of coordinates and
     # the cosines of CCA and regression; of score cosine, CCA or regression, by the dev EER.
     start: Literal["best", "plda", "cca", "ridge", "random"] = "best"
     # Of the hidden layer; none: 0.6 up to 1,000 align speakers, 0.2 from 2,500 on.

@@ -8,7 +8,7 @@ from nessa.alignment.views import Floats
 from nessa.metrics.roc import cllr
 from nessa.scoring.calibration import Calibration
 
-WORTH = 0.02  # of the Cllr, by which each further score must lower it
+WORTH = 0.01  # of the Cllr, by which each further score must lower it
 
 
 def fit_weights(scores: Sequence[Floats], labels: np.ndarray) -> dict[int, float]:

@@ -4,17 +4,20 @@ Real models lie in spaces that are bent against each other, and some thousand pa
 network how. A kernel of degree 2 needs no training: k(a, b) = a . b + q (a . b)^2 is the inner
 product of all coordinates and, weighed by q, of all products of two (7). Its leading principal
 components (Schoelkopf, Smola & Mueller 1998), found among the means of some speakers (Williams &
-Seeger 2001), are the features that two-view PLDA takes in the place of c.
+Seeger 2001), are features for two-view PLDA in the place of c; or their ridge regression onto the
+other model's embeddings is (8).
 """
 
-from typing import NamedTuple
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.linalg import eigh
 
+from nessa.alignment.covariance import cross_product
 from nessa.alignment.views import (
     Floats,
     Labels,
+    Mapped,
     Matrix,
     Rows,
     blocks,
@@ -24,14 +27,14 @@ from nessa.alignment.views import (
 
 WEIGHT = 0.7  # q
 MOST_LANDMARKS = 1024  # speakers whose means stand for all
-MOST_FEATURES = 300
 LEAST = 1e-6  # variance of a feature, relative to the first: what is less is rounding
 FEWEST_SPEAKERS = 100  # fewer span no space in which their utterances differ
 # Beyond so many align utterances, the networks learn more from them, and the features take long.
 MOST_ROWS = 100_000
 
 
-class KernelFeatures(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class KernelFeatures:
     """Kernel principal components of centered embeddings c, (N, D) -> (N, F).
 
         (k(c, l_1), ..., k(c, l_L)) V - m
@@ -54,23 +57,40 @@ class KernelFeatures(NamedTuple):
         landmarks = _landmarks(view, labels)
         products = landmarks.astype(np.float64) @ landmarks.T
         values, vectors = eigh(products + WEIGHT * products**2)
-        order = np.flatnonzero(values > LEAST * values[-1])[: -MOST_FEATURES - 1 : -1]
+        order = np.flatnonzero(values > LEAST * values[-1])[::-1]
         projection = (vectors[:, order] / np.sqrt(values[order])).astype(np.float32)
         features = cls(landmarks, WEIGHT, projection, np.zeros(len(order), np.float32))
         total = np.zeros(len(order))
         for rows in blocks(len(view)):
             total += features.apply(view[rows]).sum(axis=0, dtype=np.float64)
-        return features._replace(mean=(total / len(view)).astype(np.float32))
+        return replace(features, mean=(total / len(view)).astype(np.float32))
 
     def apply(self, centered: Matrix) -> Matrix:
         """Features (N, F) of rows (N, D)."""
         products = centered @ self.landmarks.T
         return (products + self.weight * products**2) @ self.projection - self.mean
 
+    def leading(self, count: int) -> "KernelFeatures":
+        """The first so many of them."""
+        return replace(self, projection=self.projection[:, :count], mean=self.mean[:count])
+
+    def regressed(self, source: Rows, target: Rows, penalty: float) -> "KernelFeatures":
+        """The same followed by the ridge regression of their values onto the other view (8).
+
+        Args:
+            source: the centered view that the features are of, (N, D).
+            target: the other one, (N, D').
+            penalty: in units of the mean eigenvalue of the features' covariance.
+        """
+        features = Mapped(source, self.apply)
+        gram, cross = cross_product(features, features), cross_product(features, target)
+        unit = np.trace(gram) / len(gram) * np.eye(len(gram))
+        return self.folded(np.linalg.solve(gram + penalty * unit, cross))
+
     def folded(self, maps: Floats) -> "KernelFeatures":
         """The same followed by a linear map (F, F')."""
         projection = (self.projection @ maps).astype(np.float32)
-        return self._replace(projection=projection, mean=(self.mean @ maps).astype(np.float32))
+        return replace(self, projection=projection, mean=(self.mean @ maps).astype(np.float32))
 
 
 def _landmarks(view: Rows, labels: Labels) -> Matrix:

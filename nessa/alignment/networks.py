@@ -169,7 +169,7 @@ class RatioNetwork(nn.Module):
 
 
 class KernelNetwork(nn.Module):
-    """A side of the likelihood ratio of PLDA of products of coordinates; it is not trained.
+    """A side whose vectors PLDA takes in products of coordinates; it is not trained.
 
         z = (c l_1 + q (c l_1)^2, ..., c l_L + q (c l_L)^2) V - m,   u = z Q z^T
 
@@ -395,9 +395,10 @@ class NetworkAligner(Aligner):
             )
             return KernelNetwork(weights["centering.mean"], features, weights["quadratic"])
         given = weights["centering.mean"], weights["whitening"], weights["linear.weight"].T
+        hidden = None if "residual.0.weight" in weights else 0
         if "quadratic" in weights:
-            return self.new_ratio_network(*given, weights["quadratic"], 1.0)
-        return self.new_network(*given, None if "residual.0.weight" in weights else 0)
+            return self.new_ratio_network(*given, weights["quadratic"], 1.0, hidden)
+        return self.new_network(*given, hidden)
 
     def input_dim(self, side: Side) -> int:
         """Dx or Dy: the length of a mean."""

@@ -8,11 +8,11 @@ Symbols as in the method: x (Dx) enrollment, y (Dy) runtime embedding, f and g t
 
 W a whitening, P and Q a linear map and a quadratic form that start as two-view PLDA, r a small MLP
 that starts at zero. A trial's score, z_x . z_y + u_x + u_y (5), is up to a constant its natural-log
-likelihood ratio; see `networks.RatioNetwork`. Beside it stand PLDA's ratio of products of
-coordinates (7), see `kernel`, and the cosines of CCA and of regression both ways, which few align
-speakers or strong models may need, weighed by logistic regression on dev (6); see
-`networks.Fusion`. Where the cosine is asked for, there is one part, whose z has unit
-length, and u is 0; see `networks.SideNetwork`.
+likelihood ratio; see `networks.RatioNetwork`. Beside it stand PLDA's ratios of products of
+coordinates (7) and of their regressions onto the other model (8), see `kernel`, and the cosines of
+CCA and of regression both ways, which few align speakers or strong models may need, weighed by
+logistic regression on dev (6); see `networks.Fusion`. Where the cosine is asked for, there is one
+part, whose z has unit length, and u is 0; see `networks.SideNetwork`.
 
 A batch holds P speakers x K utterances; the K are split at random into an enrollment part,
 averaged to a profile in its own model's space, and a runtime part, so that an utterance is never on
@@ -28,6 +28,7 @@ import copy
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from itertools import chain
 from typing import Any, ClassVar, Self
 
@@ -41,6 +42,7 @@ from nessa.alignment.config import NeuralConfig
 from nessa.alignment.covariance import cross_product, least_squares, whitening
 from nessa.alignment.dev import DevSet, dev_errors
 from nessa.alignment.fusing import fit_weights
+from nessa.alignment.kernel import KernelFeatures
 from nessa.alignment.networks import (
     ROWS_PER_BLOCK,
     Centering,
@@ -164,6 +166,7 @@ class NeuralAligner(NetworkAligner):
         given = self.config.dropout
         self.dropout = dropout_for(int(labels.max()) + 1) if given is None else given
         trained, *others = self.initial_modules(enroll, runtime, labels, dev)
+        torch.manual_seed(self.seed)  # dropout is the same, whatever parts there are beside
         start = copy.deepcopy(trained)
         views = enroll, runtime
         teacher = self._teacher(views, labels, dev)
@@ -306,8 +309,14 @@ class NeuralAligner(NetworkAligner):
             x = center(dev.enroll.matrix, means["enroll"])
             y = center(dev.runtime.matrix, means["runtime"])
 
+            @lru_cache(maxsize=2)  # candidates of one aligner have the same features
+            def inputs(features: KernelFeatures | None, side: int) -> Matrix:
+                own = (x, y)[side]
+                return own if features is None else features.apply(own)
+
             def statistics(start: Start) -> tuple[Statistics, Statistics]:
-                return start.statistics(x, 0), start.statistics(y, 1)
+                z = [start.statistics(inputs(start.features[n], n), n) for n in (0, 1)]
+                return z[0], z[1]
 
         return [choose_start(candidates, statistics, dev) for candidates in found]
 
@@ -315,10 +324,10 @@ class NeuralAligner(NetworkAligner):
         self, centered: Rows, mean: Matrix, white: Matrix, start: Start, place: int, hidden_dim: int
     ) -> nn.Module:
         """The network of a side that maps as the start does."""
-        if start.features is not None:
+        if (features := start.features[place]) is not None:
             assert start.quadratics is not None
-            features = start.features[place].folded(start.maps[place])
-            return KernelNetwork(mean, features, start.quadratics[place])
+            folded = features.folded(start.maps[place])
+            return KernelNetwork(mean, folded, start.quadratics[place])
         projection = np.linalg.solve(white.astype(np.float64), start.maps[place])
         if start.quadratics is None:
             projection /= np.linalg.norm(projection, 2)  # the length of z does not count

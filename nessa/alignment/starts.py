@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -28,6 +29,8 @@ from nessa.trials import Trials
 
 log = logging.getLogger(__name__)
 PENALTIES = (0.1, 0.01, 1.0)  # of the regressions, in units of the mean eigenvalue
+KERNEL_PENALTY = 0.3  # of regressions of kernel features, likewise
+RATIO_FEATURES = 300  # of products, of which PLDA knows the covariances well enough
 TRIAL_FLOATS = 2**20  # gathered at a time
 
 Statistics = tuple[Matrix | Floats, Matrix | Floats]  # z (N, D) and u (N,) of a side's vectors
@@ -40,19 +43,17 @@ class Start(NamedTuple):
         label: which linear aligner, with its settings.
         maps: (Dx, D) and (Dy, D).
         quadratics: Q of both sides, (D, D); None: z has unit length, and u is 0.
-        features: of both sides, which the maps take in the place of centered embeddings.
+        features: of each side, which its map takes in the place of centered embeddings.
     """
 
     label: str
     maps: tuple[Floats, Floats]
     quadratics: tuple[Floats, Floats] | None = None
-    features: tuple[KernelFeatures, KernelFeatures] | None = None
+    features: tuple[KernelFeatures | None, KernelFeatures | None] = (None, None)
 
-    def statistics(self, centered: Matrix, side: int) -> Statistics:
-        """z and u of centered embeddings (N, D_in) of side 0 (enroll) or 1 (runtime)."""
-        z = (
-            centered if self.features is None else self.features[side].apply(centered)
-        ) @ self.maps[side]
+    def statistics(self, inputs: Matrix, side: int) -> Statistics:
+        """z and u of a side's centered embeddings, or of their features, (N, D_in)."""
+        z = inputs @ self.maps[side]
         if self.quadratics is None:
             return length_normalize(z.astype(np.float32)), np.zeros(len(z))
         return z, np.einsum("nd,nd->n", z @ self.quadratics[side], z)
@@ -84,7 +85,12 @@ def find_starts(a: Rows, b: Rows, labels: Labels, config: NeuralConfig) -> list[
     if config.score == "ratio":
         makers.insert(0, ("plda", lambda: _ratios(a, b, labels, config.dim)))
         if len(labels) <= MOST_ROWS and labels.max() >= FEWEST_SPEAKERS - 1:
-            makers.append(("kernel", lambda: _kernel_ratios(a, b, labels, config.dim)))
+            features = cache(lambda: [KernelFeatures.of(view, labels) for view in (a, b)])
+            makers += [
+                ("kernel", lambda: _kernel_ratios(a, b, labels, config.dim, *features())),
+                ("kernel", lambda: _regression_ratios(a, b, labels, config.dim, 1, features()[0])),
+                ("kernel", lambda: _regression_ratios(a, b, labels, config.dim, 0, features()[1])),
+            ]
     return [make() for name, make in makers if config.start in ("best", name)]
 
 
@@ -93,11 +99,28 @@ def _ratios(a: Rows, b: Rows, labels: Labels, dim: int) -> Iterator[Start]:
         yield Start(f"PLDA, {label}", model.maps, model.quadratics)
 
 
-def _kernel_ratios(a: Rows, b: Rows, labels: Labels, dim: int) -> Iterator[Start]:
-    features = KernelFeatures.of(a, labels), KernelFeatures.of(b, labels)
+def _kernel_ratios(
+    a: Rows, b: Rows, labels: Labels, dim: int, of_a: KernelFeatures, of_b: KernelFeatures
+) -> Iterator[Start]:
+    """PLDA's of the leading features of both views."""
+    features = of_a.leading(RATIO_FEATURES), of_b.leading(RATIO_FEATURES)
     x, y = Mapped(a, features[0].apply), Mapped(b, features[1].apply)
     for label, model in Scatter.of(x, y, labels).models(dim):
         yield Start(f"PLDA of products, {label}", model.maps, model.quadratics, features)
+
+
+def _regression_ratios(
+    a: Rows, b: Rows, labels: Labels, dim: int, onto: int, features: KernelFeatures
+) -> Iterator[Start]:
+    """PLDA's of one view as it is, and of the other one's kernel regression onto it."""
+    source, target = (b, a) if onto == 0 else (a, b)
+    regression = features.regressed(source, target, KERNEL_PENALTY)
+    image = Mapped(source, regression.apply)
+    x, y = (a, image) if onto == 0 else (image, b)
+    own = (None, regression) if onto == 0 else (regression, None)
+    for label, model in Scatter.of(x, y, labels).models(dim):
+        name = f"PLDA of products' regression onto {SIDES[onto]}, {label}"
+        yield Start(name, model.maps, model.quadratics, own)
 
 
 def _correlations(a: Rows, b: Rows, labels: Labels, dim: int) -> Iterator[Start]:

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.kernel_ridge import KernelRidge
+from sklearn.preprocessing import KernelCenterer
 
 from nessa.alignment import DevSet, NeuralAligner, load, starts
-from nessa.alignment.kernel import MOST_FEATURES, MOST_LANDMARKS, WEIGHT, KernelFeatures
+from nessa.alignment.kernel import MOST_LANDMARKS, WEIGHT, KernelFeatures
 from nessa.alignment.views import length_normalize, means_by_speaker
 from nessa.kaldi.embeddings import Embeddings
 from nessa.metrics.roc import eer
@@ -40,7 +42,29 @@ def test_features_are_bounded_whatever_the_number_of_speakers() -> None:
     labels = np.arange(2 * (MOST_LANDMARKS + 50)) // 2
     features = KernelFeatures.of(directions(2, len(labels), 40), labels)
     assert features.landmarks.shape == (MOST_LANDMARKS, 40)
-    assert features.apply(directions(3, 7, 40)).shape == (7, MOST_FEATURES)
+    count = features.projection.shape[1]
+    assert 0 < count <= MOST_LANDMARKS
+    rows = directions(3, 7, 40)
+    assert features.apply(rows).shape == (7, count)
+    np.testing.assert_allclose(
+        features.leading(5).apply(rows), features.apply(rows)[:, :5], atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("penalty", [0.01, 1.0])
+def test_regression_is_the_ridge_of_all_products(penalty: float) -> None:
+    """Scikit-learn's, by the kernel alone, where the landmarks span all that rows can be."""
+    source, labels = directions(4, 600, 6), np.arange(600) // 3
+    target = directions(5, 600, 4)
+    target -= target.mean(axis=0)
+    features = KernelFeatures.of(source, labels)
+    found = features.regressed(source, target, penalty).apply(source)
+    values = features.apply(source)
+    products = source @ source.T
+    centered = KernelCenterer().fit_transform(products + WEIGHT * products**2)
+    alpha = penalty * np.square(values).sum() / values.shape[1]  # of the mean eigenvalue
+    reference = KernelRidge(alpha=alpha, kernel="precomputed").fit(centered, target)
+    np.testing.assert_allclose(found, reference.predict(centered), atol=1e-4)
 
 
 # --- a part of NESSA ----------------------------------------------------------------------------
