@@ -8,7 +8,7 @@ import pytest
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.preprocessing import KernelCenterer
 
-from nessa.alignment import DevSet, NeuralAligner, load, starts
+from nessa.alignment import DevSet, NeuralAligner, load, neural, starts
 from nessa.alignment.kernel import MOST_LANDMARKS, WEIGHT, KernelFeatures
 from nessa.alignment.views import length_normalize, means_by_speaker
 from nessa.kaldi.embeddings import Embeddings
@@ -118,6 +118,18 @@ def bent(world: World) -> Iterator[NeuralAligner]:
     yield aligner
 
 
+@pytest.fixture(scope="module")
+def regressed(world: World) -> Iterator[NeuralAligner]:
+    """Of the two ratios of regressions alone: on each side a kernel and a linear part."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            neural, "fit_weights", lambda scores, _: {len(scores) - 2: 1.0, len(scores) - 1: 2.0}
+        )
+        aligner = world.fit()
+    assert all("regression onto" in part for part in aligner.fitting["weights"])
+    yield aligner
+
+
 @pytest.mark.slow
 def test_it_wins_where_spaces_are_bent(world: World, bent: NeuralAligner) -> None:
     errors = {start: world.error(world.fit(start=start)) for start in ("plda", "cca", "ridge")}
@@ -125,15 +137,36 @@ def test_it_wins_where_spaces_are_bent(world: World, bent: NeuralAligner) -> Non
 
 
 @pytest.mark.slow
+def test_regressions_win_there_too(world: World, regressed: NeuralAligner) -> None:
+    assert world.error(regressed) < 0.95 * world.error(world.fit(start="ridge"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["bent", "regressed"])
 def test_it_is_saved_mirrored_and_exported(
-    world: World, bent: NeuralAligner, tmp_path: Path
+    world: World, name: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    bent.save(tmp_path / "saved")
+    aligner = request.getfixturevalue(name)
+    aligner.save(tmp_path / "saved")
     again = load(tmp_path / "saved")
     x = world.enroll.matrix
-    np.testing.assert_array_equal(again.map_enroll(x), bent.map_enroll(x))
-    assert world.error(again.mirrored().mirrored()) == world.error(bent)
-    assert len(export_aligner(bent, tmp_path / "exported")) == 2  # which compares the outputs
+    np.testing.assert_array_equal(again.map_enroll(x), aligner.map_enroll(x))
+    assert world.error(again.mirrored().mirrored()) == world.error(aligner)
+    assert len(export_aligner(aligner, tmp_path / "exported")) == 2  # which compares the outputs
+
+
+@pytest.mark.slow
+def test_training_does_not_depend_on_what_stands_beside(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dropout included."""
+    settings = {"steps": 3, "learning_rate": 0.01, "dropout": 0.5, "evaluate_every": 3}
+    monkeypatch.setattr(neural.NeuralAligner, "_improves_on", lambda *_: True)
+    monkeypatch.setattr(neural, "fit_weights", lambda scores, _: dict.fromkeys(range(1), 1.0))
+    beside, alone = (world.fit(**settings, start=start) for start in ("best", "plda"))
+    assert beside.fitting["step"] == alone.fitting["step"] == 3
+    for name, array in alone.arrays.items():
+        np.testing.assert_array_equal(beside.arrays[name], array, name)
 
 
 @pytest.mark.slow
