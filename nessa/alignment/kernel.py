@@ -26,7 +26,6 @@ from nessa.alignment.views import (
 )
 
 WEIGHT = 0.7  # q
-MOST_LANDMARKS = 1024  # speakers whose means stand for all
 LEAST = 1e-6  # variance of a feature, relative to the first: what is less is rounding
 FEWEST_SPEAKERS = 100  # fewer span no space in which their utterances differ
 # Beyond so many align utterances, the networks learn more from them, and the features take long.
@@ -52,12 +51,20 @@ class KernelFeatures:
     mean: Matrix
 
     @classmethod
-    def of(cls, view: Rows, labels: Labels) -> "KernelFeatures":
-        """Of a centered view (N, D) and the speakers of its rows (N,)."""
-        landmarks = _landmarks(view, labels)
+    def of(
+        cls, view: Rows, labels: Labels, most_landmarks: int, most: int | None = None
+    ) -> "KernelFeatures":
+        """Of a centered view (N, D) and the speakers of its rows (N,).
+
+        Args:
+            view, labels: as above.
+            most_landmarks: speakers whose means stand for all, at most.
+            most: features, at most; None: as many as the landmarks give.
+        """
+        landmarks = _landmarks(view, labels, most_landmarks)
         products = landmarks.astype(np.float64) @ landmarks.T
         values, vectors = eigh(products + WEIGHT * products**2)
-        order = np.flatnonzero(values > LEAST * values[-1])[::-1]
+        order = np.flatnonzero(values > LEAST * values[-1])[::-1][:most]
         projection = (vectors[:, order] / np.sqrt(values[order])).astype(np.float32)
         features = cls(landmarks, WEIGHT, projection, np.zeros(len(order), np.float32))
         total = np.zeros(len(order))
@@ -69,10 +76,6 @@ class KernelFeatures:
         """Features (N, F) of rows (N, D)."""
         products = centered @ self.landmarks.T
         return (products + self.weight * products**2) @ self.projection - self.mean
-
-    def leading(self, count: int) -> "KernelFeatures":
-        """The first so many of them."""
-        return replace(self, projection=self.projection[:, :count], mean=self.mean[:count])
 
     def regressed(self, source: Rows, target: Rows, penalty: float) -> "KernelFeatures":
         """The same followed by the ridge regression of their values onto the other view (8).
@@ -93,10 +96,10 @@ class KernelFeatures:
         return replace(self, projection=projection, mean=(self.mean @ maps).astype(np.float32))
 
 
-def _landmarks(view: Rows, labels: Labels) -> Matrix:
+def _landmarks(view: Rows, labels: Labels, most: int) -> Matrix:
     """Means of speakers, of unit length: of all, or of so many that are drawn."""
     speakers = int(labels.max()) + 1
-    drawn = np.random.default_rng(0).permutation(speakers)[:MOST_LANDMARKS]
+    drawn = np.random.default_rng(0).permutation(speakers)[:most]
     place = np.full(speakers, -1)
     place[drawn] = np.arange(len(drawn))
     rows = np.flatnonzero(place[labels] >= 0)

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Iterator
-from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -29,8 +28,9 @@ from nessa.trials import Trials
 
 log = logging.getLogger(__name__)
 PENALTIES = (0.1, 0.01, 1.0)  # of the regressions, in units of the mean eigenvalue
-KERNEL_PENALTY = 0.3  # of regressions of kernel features, likewise
-RATIO_FEATURES = 300  # of products, of which PLDA knows the covariances well enough
+KERNEL_PENALTY = 0.3  # of regressions of products, likewise
+REGRESSION_LANDMARKS = 1024
+RATIO_FEATURES = 768, 300  # landmarks, and features whose covariances PLDA knows well enough
 TRIAL_FLOATS = 2**20  # gathered at a time
 
 Statistics = tuple[Matrix | Floats, Matrix | Floats]  # z (N, D) and u (N,) of a side's vectors
@@ -85,11 +85,10 @@ def find_starts(a: Rows, b: Rows, labels: Labels, config: NeuralConfig) -> list[
     if config.score == "ratio":
         makers.insert(0, ("plda", lambda: _ratios(a, b, labels, config.dim)))
         if len(labels) <= MOST_ROWS and labels.max() >= FEWEST_SPEAKERS - 1:
-            features = cache(lambda: [KernelFeatures.of(view, labels) for view in (a, b)])
             makers += [
-                ("kernel", lambda: _kernel_ratios(a, b, labels, config.dim, *features())),
-                ("kernel", lambda: _regression_ratios(a, b, labels, config.dim, 1, features()[0])),
-                ("kernel", lambda: _regression_ratios(a, b, labels, config.dim, 0, features()[1])),
+                ("kernel", lambda: _kernel_ratios(a, b, labels, config.dim)),
+                ("kernel", lambda: _regression_ratios(a, b, labels, config.dim, onto=1)),
+                ("kernel", lambda: _regression_ratios(a, b, labels, config.dim, onto=0)),
             ]
     return [make() for name, make in makers if config.start in ("best", name)]
 
@@ -99,21 +98,18 @@ def _ratios(a: Rows, b: Rows, labels: Labels, dim: int) -> Iterator[Start]:
         yield Start(f"PLDA, {label}", model.maps, model.quadratics)
 
 
-def _kernel_ratios(
-    a: Rows, b: Rows, labels: Labels, dim: int, of_a: KernelFeatures, of_b: KernelFeatures
-) -> Iterator[Start]:
-    """PLDA's of the leading features of both views."""
-    features = of_a.leading(RATIO_FEATURES), of_b.leading(RATIO_FEATURES)
-    x, y = Mapped(a, features[0].apply), Mapped(b, features[1].apply)
+def _kernel_ratios(a: Rows, b: Rows, labels: Labels, dim: int) -> Iterator[Start]:
+    """PLDA's of the products of both views."""
+    of_a, of_b = (KernelFeatures.of(view, labels, *RATIO_FEATURES) for view in (a, b))
+    x, y = Mapped(a, of_a.apply), Mapped(b, of_b.apply)
     for label, model in Scatter.of(x, y, labels).models(dim):
-        yield Start(f"PLDA of products, {label}", model.maps, model.quadratics, features)
+        yield Start(f"PLDA of products, {label}", model.maps, model.quadratics, (of_a, of_b))
 
 
-def _regression_ratios(
-    a: Rows, b: Rows, labels: Labels, dim: int, onto: int, features: KernelFeatures
-) -> Iterator[Start]:
+def _regression_ratios(a: Rows, b: Rows, labels: Labels, dim: int, onto: int) -> Iterator[Start]:
     """PLDA's of one view as it is, and of the other one's kernel regression onto it."""
     source, target = (b, a) if onto == 0 else (a, b)
+    features = KernelFeatures.of(source, labels, REGRESSION_LANDMARKS)
     regression = features.regressed(source, target, KERNEL_PENALTY)
     image = Mapped(source, regression.apply)
     x, y = (a, image) if onto == 0 else (image, b)

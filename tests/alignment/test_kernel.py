@@ -9,7 +9,7 @@ from sklearn.kernel_ridge import KernelRidge
 from sklearn.preprocessing import KernelCenterer
 
 from nessa.alignment import DevSet, NeuralAligner, load, neural, starts
-from nessa.alignment.kernel import MOST_LANDMARKS, WEIGHT, KernelFeatures
+from nessa.alignment.kernel import WEIGHT, KernelFeatures
 from nessa.alignment.views import length_normalize, means_by_speaker
 from nessa.kaldi.embeddings import Embeddings
 from nessa.metrics.roc import eer
@@ -30,7 +30,7 @@ def directions(seed: int, count: int, dim: int) -> np.ndarray:
 def test_inner_products_of_features_are_the_kernel() -> None:
     """Of the landmarks, which span the features where no more than these are kept."""
     rows, labels = directions(1, 150, 12), np.arange(150) // 3
-    features = KernelFeatures.of(rows, labels)
+    features = KernelFeatures.of(rows, labels, 100)
     landmarks = length_normalize(means_by_speaker(rows, labels))
     whole = features.apply(landmarks) + features.mean
     products = landmarks @ landmarks.T
@@ -39,16 +39,14 @@ def test_inner_products_of_features_are_the_kernel() -> None:
 
 
 def test_features_are_bounded_whatever_the_number_of_speakers() -> None:
-    labels = np.arange(2 * (MOST_LANDMARKS + 50)) // 2
-    features = KernelFeatures.of(directions(2, len(labels), 40), labels)
-    assert features.landmarks.shape == (MOST_LANDMARKS, 40)
-    count = features.projection.shape[1]
-    assert 0 < count <= MOST_LANDMARKS
-    rows = directions(3, 7, 40)
-    assert features.apply(rows).shape == (7, count)
-    np.testing.assert_allclose(
-        features.leading(5).apply(rows), features.apply(rows)[:, :5], atol=1e-6
-    )
+    labels = np.arange(2 * 150) // 2
+    view, rows = directions(2, len(labels), 40), directions(3, 7, 40)
+    whole = KernelFeatures.of(view, labels, 100)
+    assert whole.landmarks.shape == (100, 40)
+    found = whole.apply(rows)
+    assert found.shape == (7, 100)
+    few = KernelFeatures.of(view, labels, 100, 5)
+    np.testing.assert_allclose(few.apply(rows), found[:, :5], atol=1e-6)
 
 
 @pytest.mark.parametrize("penalty", [0.01, 1.0])
@@ -57,7 +55,7 @@ def test_regression_is_the_ridge_of_all_products(penalty: float) -> None:
     source, labels = directions(4, 600, 6), np.arange(600) // 3
     target = directions(5, 600, 4)
     target -= target.mean(axis=0)
-    features = KernelFeatures.of(source, labels)
+    features = KernelFeatures.of(source, labels, 600)
     found = features.regressed(source, target, penalty).apply(source)
     values = features.apply(source)
     products = source @ source.T
