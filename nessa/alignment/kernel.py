@@ -32,7 +32,7 @@ FEWEST_SPEAKERS = 100  # fewer span no space in which their utterances differ
 MOST_ROWS = 100_000
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False)  # known by identity, to a cache
 class KernelFeatures:
     """Kernel principal components of centered embeddings c, (N, D) -> (N, F).
 
