@@ -147,8 +147,7 @@ run_job() {
 open_log() {
   local attempt
   for attempt in 1 2 3; do # the folder may be removed at this very moment
-    mkdir -p "$(dirname "$1")"
-    { : >"$1" && exec {log_fd}>>"$1"; } 2>/dev/null && return
+    { mkdir -p "$(dirname "$1")" && : >"$1" && exec {log_fd}>>"$1"; } 2>/dev/null && return
   done
   echo "cannot write the log $1" >&2
   return 1

@@ -75,6 +75,20 @@ def test_a_second_run_replaces_the_log(launch, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_log_folder_that_is_removed_while_it_is_made_is_made_again(launch, tmp_path, monkeypatch):
+    failing = tmp_path / "bin/mkdir"
+    failing.parent.mkdir()
+    failing.write_text(
+        f'#!/bin/bash\n[ -e {tmp_path}/failed ] && exec /bin/mkdir "$@"\n'
+        f": >{tmp_path}/failed; exit 1\n"
+    )
+    failing.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{failing.parent}:{os.environ['PATH']}")
+    run = launch("a", "echo", "done")
+    assert run.returncode == 0, run.stderr
+    assert (tmp_path / "failed").exists()
+
+
 @pytest.mark.parametrize("limit", [1, 3])
 def test_no_more_jobs_than_asked_for_run_at_once(launch, tmp_path, limit):
     jobs = " ".join(str(i) for i in range(8))
