@@ -128,6 +128,12 @@ def whitening(centered: Rows, shrinkage: float) -> Matrix:
     return (root / np.sqrt(power)).astype(np.float32)
 
 
+def ridge(gram: Floats, cross: Floats, penalty: float) -> Floats:
+    """(G + p (tr G / D) I)^-1 C, of G = A^T A (D, D) and C = A^T B (D, D')."""
+    unit = np.trace(gram) / len(gram) * np.eye(len(gram))
+    return np.linalg.solve(gram + penalty * unit, cross)
+
+
 def least_squares(source: Rows, white: Matrix, target: Rows) -> Matrix:
     """The map (Dx, D) of c W, for rows c (N, Dx) of `source` and W (Dx, Dx), onto `target` (N, D).
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.linalg import eigh
 
-from nessa.alignment.covariance import cross_product
+from nessa.alignment.covariance import cross_product, ridge
 from nessa.alignment.views import (
     Floats,
     Labels,
@@ -87,8 +87,7 @@ class KernelFeatures:
         """
         features = Mapped(source, self.apply)
         gram, cross = cross_product(features, features), cross_product(features, target)
-        unit = np.trace(gram) / len(gram) * np.eye(len(gram))
-        return self.folded(np.linalg.solve(gram + penalty * unit, cross))
+        return self.folded(ridge(gram, cross, penalty))
 
     def folded(self, maps: Floats) -> "KernelFeatures":
         """The same followed by a linear map (F, F')."""

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nessa.alignment.config import NeuralConfig
-from nessa.alignment.covariance import cross_product
+from nessa.alignment.covariance import cross_product, ridge
 from nessa.alignment.dev import DevSet
 from nessa.alignment.kernel import FEWEST_SPEAKERS, MOST_ROWS, KernelFeatures
 from nessa.alignment.linear import canonical_maps
@@ -128,9 +128,8 @@ def _regressions(a: Rows, b: Rows, onto: int) -> Iterator[Start]:
     """One view as it is, and the other one's regression onto it, for each penalty."""
     x, y = (a, b) if onto == 0 else (b, a)
     identity, gram, cross = np.eye(x.shape[1]), cross_product(y, y), cross_product(y, x)
-    unit = np.trace(gram) / len(gram) * np.eye(len(gram))
     for penalty in PENALTIES:
-        map_ = np.linalg.solve(gram + penalty * unit, cross)
+        map_ = ridge(gram, cross, penalty)
         label = f"regression onto {SIDES[onto]}, penalty {penalty}"
         yield Start(label, (identity, map_) if onto == 0 else (map_, identity))
 
