@@ -20,6 +20,7 @@ from nessa.alignment.views import (
     Mapped,
     Matrix,
     Rows,
+    Stacked,
     blocks,
     length_normalize,
     means_by_speaker,
@@ -85,9 +86,12 @@ class KernelFeatures:
             target: the other one, (N, D').
             penalty: in units of the mean eigenvalue of the features' covariance.
         """
-        features = Mapped(source, self.apply)
-        gram, cross = cross_product(features, features), cross_product(features, target)
-        return self.folded(ridge(gram, cross, penalty))
+        both = Stacked(Mapped(source, self.apply), target)  # products of both in one pass
+        products = cross_product(both, both)
+        features, targets = both.parts
+        return self.folded(
+            ridge(products[features, features], products[features, targets], penalty)
+        )
 
     def folded(self, maps: Floats) -> "KernelFeatures":
         """The same followed by a linear map (F, F')."""

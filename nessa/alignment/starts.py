@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 PENALTIES = (0.1, 0.01, 1.0)  # of the regressions, in units of the mean eigenvalue
 KERNEL_PENALTY = 0.3  # of regressions of products, likewise
 REGRESSION_LANDMARKS = 1024
-RATIO_FEATURES = 768, 300  # landmarks, and features whose covariances PLDA knows well enough
+RATIO_FEATURES = 640, 300  # landmarks, and features whose covariances PLDA knows well enough
 TRIAL_FLOATS = 2**20  # gathered at a time
 
 Statistics = tuple[Matrix | Floats, Matrix | Floats]  # z (N, D) and u (N,) of a side's vectors

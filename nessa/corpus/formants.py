@@ -7,7 +7,6 @@ import numpy.typing as npt
 from lhotse.augmentation import AudioTransform
 from lhotse.cut import MonoCut
 from lhotse.utils import fastcopy
-from scipy.signal import istft, stft
 
 WINDOW = 0.032  # seconds
 OVERLAP = 0.75  # of windows
@@ -34,6 +33,8 @@ class Formants(AudioTransform):
         self, samples: npt.NDArray[np.float32], sampling_rate: int
     ) -> npt.NDArray[np.float32]:
         """Samples (..., S) -> as many."""
+        from scipy.signal import istft, stft  # a third of all that jobs import, used here alone
+
         size = round(WINDOW * sampling_rate)
         overlap, length = int(OVERLAP * size), samples.shape[-1]
         padded = np.pad(samples, [(0, 0)] * (samples.ndim - 1) + [(0, size)])

@@ -22,7 +22,7 @@ from nessa.kaldi.datadir import read_utt2spk
 from nessa.kaldi.embeddings import Embeddings
 from nessa.kaldi.stamps import ModelStamp
 from nessa.trials import Trials
-from tests.conftest import Command
+from tests.conftest import ROOT, Command
 from tests.speech import prepare_set
 from tests.toy import ENCODER, Toy
 
@@ -69,6 +69,17 @@ def test_help_does_not_wait_for_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.slow
+def test_jobs_do_not_wait_for_what_few_of_them_need() -> None:
+    """The libraries that jobs of a run share."""
+    shared = re.search(r"readonly libraries='(.*?)'", (ROOT / "run.sh").read_text(), re.S)
+    assert shared is not None
+    few = "{'scipy.signal', 'scipy.stats', 'matplotlib', 'onnx', 'torch._dynamo'}"
+    code = f"import sys, {', '.join(shared[1].split())}\nprint(sorted({few} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "[]\n", done
 
 
 def test_bad_input_as_the_shell_sees_it(toy: Toy) -> None:
