@@ -88,10 +88,8 @@ class KernelFeatures:
         """
         both = Stacked(Mapped(source, self.apply), target)  # products of both in one pass
         products = cross_product(both, both)
-        features, targets = both.parts
-        return self.folded(
-            ridge(products[features, features], products[features, targets], penalty)
-        )
+        own, other = both.parts
+        return self.folded(ridge(products[own, own], products[own, other], penalty))
 
     def folded(self, maps: Floats) -> "KernelFeatures":
         """The same followed by a linear map (F, F')."""
