@@ -54,9 +54,9 @@ keep_freed_memory
 export PYTHONUNBUFFERED=1
 
 # What jobs take long to import.
-readonly libraries='nessa.corpus.finishing nessa.encoders.extraction nessa.recipe.backends
-  nessa.recipe.fitting nessa.recipe.aligners nessa.alignment.neural nessa.recipe.mapping
-  nessa.recipe.scoring nessa.recipe.evaluation nessa.recipe.identification'
+readonly libraries='nessa.corpus.finishing nessa.encoders.training nessa.encoders.extraction
+  nessa.recipe.backends nessa.recipe.fitting nessa.recipe.aligners nessa.alignment.neural
+  nessa.recipe.mapping nessa.recipe.scoring nessa.recipe.evaluation nessa.recipe.identification'
 corpora=(voxceleb1 voxceleb2 musan rirs librispeech voices)
 stage_list=$root/nessa/recipe/stages.txt # a line each; their numbers are their places
 mapfile -t stages <"$stage_list"
@@ -246,8 +246,7 @@ run_one() {
 
 launch() {
   local forks=()
-  # Trainings of encoders may start CUDA and processes of their own, which forks cannot.
-  [[ -z ${server:-} || $name == encoders ]] || forks=(--server "$server $server_dir/socket")
+  [[ -z ${server:-} ]] || forks=(--server "$server $server_dir/socket")
   # In the background, for bash acts on a signal at once only while it waits.
   "$root/utils/launch.sh" --dry-run "$dry_run" --nj "$((nj < max_jobs_run ? nj : max_jobs_run))" \
     "${backend_options[@]}" "${forks[@]}" "$@" &

@@ -14,7 +14,7 @@
 #   --show true|false   copy what jobs print on stdout to the screen too (default: false)
 #   --scratch DIR       receives the exit codes while jobs run (default: $TMPDIR or /tmp)
 #   --server 'PID SOCKET'  of a preload.py that serves: local jobs of a command that is
-#                       python -m MODULE run in its forks
+#                       python -m MODULE, or python FILE.py, run in its forks
 #   --backend NAME      where the jobs run: local (default), or slurm, as tasks of its arrays
 #   --dry-run true|false  show what would run, and run nothing (default: false)
 #
@@ -129,9 +129,9 @@ run_job() {
     printf '#' && printf ' %q' "${command[@]}" && echo
     printf '# started at %(%F %T)T\n' -1
   } >&"$log_fd"
-  [[ -z ${server:-} || ${command[1]-} != -m ]] || # in a fork; -I and -S: it starts in no time
+  [[ -z ${server:-} || ! ${command[1]-} =~ ^-m$|\.py$ ]] || # in a fork; -I -S: starts in no time
     command=("${command[0]}" -I -S "$utils/preload.py" run "${server%% *}" "${server#* }"
-      "${command[@]:2}")
+      "${command[@]:1}")
   if [[ $show == true ]]; then
     "${command[@]}" </dev/null 2>&"$log_fd" | tee -a "/dev/fd/$log_fd" || code=${PIPESTATUS[0]}
   else

@@ -1,11 +1,11 @@
-"""Run `python -m MODULE ARGUMENT ...` in forks of one Python, which has imported what takes long.
+"""Run `python PROGRAM ARGUMENT ...` in forks of one Python, which has imported what takes long.
 
-    preload.py serve SOCKET MODULE ...             import the modules; then fork for all that ask
-    preload.py run PID SOCKET MODULE ARGUMENT ...  run a module there, as if it were run here
+    preload.py serve SOCKET MODULE ...              import the modules; then fork for all that ask
+    preload.py run PID SOCKET PROGRAM ARGUMENT ...  run a program there, as if it were run here
 
-`run` passes on its arguments, environment, folder, stdin, stdout and stderr, and exits as the
-module does. Where process PID, the server, has ended, it runs the module itself. `serve` ends with
-the process that started it.
+A program is `-m MODULE`, or a file. `run` passes on its arguments, environment, folder, stdin,
+stdout and stderr, and exits as the program does. Where process PID, the server, has ended, it runs
+the program itself. `serve` ends with the process that started it.
 """
 
 import json
@@ -83,14 +83,18 @@ def _attend(connection: socket.socket) -> None:
     os.chdir(job["folder"])
     os.environ.clear()
     os.environ.update(job["environment"])
-    module, *arguments = job["command"]
-    sys.argv = [module, *arguments]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    program, *sys.argv = job["command"]
+    if program == "-m":
+        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    else:
+        sys.argv.insert(0, program)
+        sys.path[0] = os.path.dirname(os.path.abspath(program))
+        runpy.run_path(program, run_name="__main__")
     sys.exit()
 
 
 def run(server: str, path: str, *command: str) -> None:
-    """Run a module in a fork of the server, or, where there is none, in this process's place."""
+    """Run a program in a fork of the server, or, where there is none, in this process's place."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # it is not ignored
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # ends without a traceback
     job = {"command": command, "folder": os.getcwd(), "environment": dict(os.environ)}
@@ -101,7 +105,7 @@ def run(server: str, path: str, *command: str) -> None:
         if connection.recv(1) == STARTED:
             status = connection.recv(1)
             os._exit(status[0] if status else KILLED)
-    os.execv(sys.executable, [sys.executable, "-m", *command])
+    os.execv(sys.executable, [sys.executable, *command])
 
 
 def _connect(server: int, path: str) -> socket.socket:

@@ -290,7 +290,30 @@ def test_without_the_modules_jobs_run_by_themselves(preloading, serve, tmp_path)
     assert "\na\n" in (tmp_path / "log/a.log").read_text()
 
 
-def test_what_is_no_module_runs_by_itself(launch, serve, tmp_path):
+def test_files_run_in_forks_too(launch, serve, tmp_path):
+    """With what lies beside them, and with functions for processes of their own."""
+    program = """
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from beside import square
+
+def more(number): return square(number) + 1
+
+if __name__ == "__main__":
+    with ProcessPoolExecutor(2, get_context("fork")) as pool:
+        print(sys.argv, list(pool.map(more, [2, 3])), "json" in sys.modules)
+"""
+    (tmp_path / "programs").mkdir()
+    (tmp_path / "programs/beside.py").write_text("def square(number): return number * number")
+    (tmp_path / "programs/job.py").write_text(program)
+    options = ("--server", serve("json"))
+    done = launch("a b", sys.executable, "programs/job.py", "{1}", options=options)
+    assert done.returncode == 0
+    assert "\n['programs/job.py', 'a'] [5, 10] True\n" in (tmp_path / "log/a.log").read_text()
+
+
+def test_options_of_python_run_by_themselves(launch, serve, tmp_path):
     (tmp_path / "job.py").write_text("import sys; print('json' in sys.modules)")
     options = ("--server", serve("json"))
     assert launch("a", sys.executable, "-S", "job.py", options=options).returncode == 0
@@ -303,7 +326,7 @@ def test_what_is_no_module_runs_by_itself(launch, serve, tmp_path):
 def test_a_job_that_is_given_up_before_it_began_leaves_the_server_in_peace(serve, tmp_path):
     (tmp_path / "slow.py").write_text("import time; time.sleep(2)")
     (tmp_path / "job.py").write_text("import sys; print('ran')")
-    asking = [sys.executable, ROOT / "utils/preload.py", "run", *serve("slow").split(), "job"]
+    asking = [sys.executable, ROOT / "utils/preload.py", "run", *serve("slow").split(), "job.py"]
     wait_for((tmp_path / "socket").exists)
     given_up = subprocess.Popen(asking, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     time.sleep(0.5)
@@ -321,7 +344,7 @@ def test_a_job_for_which_ctrl_c_is_ignored_goes_on(serve, tmp_path):
     (tmp_path / "job.py").write_text(
         "import time; open('began', 'w').close(); time.sleep(1); print('ran')"
     )
-    asking = [sys.executable, ROOT / "utils/preload.py", "run", *serve("json").split(), "job"]
+    asking = [sys.executable, ROOT / "utils/preload.py", "run", *serve("json").split(), "job.py"]
     shell = ["bash", "-c", 'trap "" INT; exec "$@"', "bash", *map(str, asking)]
     process = subprocess.Popen(shell, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
     wait_for((tmp_path / "began").exists)

@@ -20,8 +20,8 @@ from tests.conftest import ROOT, start_recipe
 FAKE_PYTHON = f"""#!{sys.executable}
 import os, sys, time
 words = sys.argv[1:]
-if words[:2] == ["-I", "-S"]:  # preload.py run PID SOCKET MODULE ARGUMENT ...
-    words = ["-m", *words[6:]]
+if words[:2] == ["-I", "-S"]:  # preload.py run PID SOCKET PROGRAM ARGUMENT ...
+    words = words[6:]
 if words[0] == "-c":
     print("3.11.9")
 elif words[0].endswith("preload.py"):  # the server, which others wait for
