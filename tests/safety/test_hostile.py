@@ -12,6 +12,8 @@ import pytest
 from nessa.files import write_json
 from nessa.kaldi.embeddings import Embeddings
 from tests.conftest import ROOT, Command, run_recipe
+from tests.local.test_kaldi_dir import GIVEN, Own, own, programs  # noqa: F401
+from tests.local.test_programs import ENCODER, refuse
 from tests.speech import prepare_set
 
 COMMANDS = ("touch canary |", "| touch canary", "`touch canary` |", "$(touch canary) |")
@@ -54,15 +56,29 @@ def test_a_command_in_an_scp_of_embeddings(nessa: Command, command: str) -> None
     score(nessa, "x.scp", "line 1")
 
 
-@pytest.mark.slow
+TABLES = {"wav.scp": ENCODER, "feats.scp": GIVEN}  # and what takes them
+
+
+def write_commands(table: str, command: str) -> Path:
+    """A data directory of 12 speakers, all of whose speech is this command."""
+    keys = [f"s{speaker:02d}-{n}" for speaker in range(12) for n in range(4)]
+    folder = Path("corpus").absolute()
+    folder.mkdir()
+    (folder / "utt2spk").write_text("".join(f"{key} {key.split('-')[0]}\n" for key in keys))
+    (folder / table).write_text("".join(f"{key} {command}\n" for key in keys))
+    return folder
+
+
 @pytest.mark.parametrize("command", COMMANDS)
-@pytest.mark.parametrize("table", ["wav.scp", "feats.scp"])
-def test_a_command_in_a_data_directory(table: str, command: str) -> None:
-    Path("corpus").mkdir()
-    keys = [f"s{speaker}-{n}" for speaker in range(12) for n in range(4)]
-    Path("corpus/utt2spk").write_text("".join(f"{key} {key.split('-')[0]}\n" for key in keys))
-    Path("corpus", table).write_text("".join(f"{key} {command}\n" for key in keys))
-    settings = [f"corpus.paths.data={Path('corpus').absolute()}", "corpus.program=null"]
+@pytest.mark.parametrize("table", TABLES)
+def test_a_command_in_a_data_directory(own: Own, table: str, command: str) -> None:  # noqa: F811
+    refuse(own.prepare(data=write_commands(table, command), encoder=TABLES[table]), f"/{table}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("table", TABLES)
+def test_a_command_in_a_corpus_of_a_run(table: str) -> None:
+    settings = [f"corpus.paths.data={write_commands(table, COMMANDS[0])}", "corpus.program=null"]
     settings += ["prepare.program=kaldi_dir", "corpus.sets={}", "prepare.trials={}"]
     settings += ["prepare.held_out={align: 4, dev: 2, eval: 2}"]
     if table == "feats.scp":
