@@ -116,8 +116,8 @@ def _parse_override(override: str) -> dict[str, Any]:
 def _merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
     """`base` with the values of `change`, mappings merged key by key.
 
-    A mapping that says `pretrained`, or `architecture` where the old one says `pretrained`, is
-    another kind of model, and takes its place.
+    An empty mapping takes the place of the old one. So does a mapping that says `pretrained`, or
+    `architecture` where the old one says `pretrained`, for it is another kind of model.
     """
     merged = dict(base)
     for key, value in change.items():
@@ -129,5 +129,5 @@ def _merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
-def _replaces(model: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
-    return "pretrained" in model or ("architecture" in model and "pretrained" in old)
+def _replaces(new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
+    return not new or "pretrained" in new or ("architecture" in new and "pretrained" in old)

@@ -171,6 +171,14 @@ def test_a_model_of_another_kind_takes_the_place_of_the_old_one() -> None:
     assert wider.encoders["old"]["steps"] == resolve(MINI).encoders["old"]["steps"]
 
 
+def test_an_empty_mapping_takes_the_place_of_what_the_recipe_has() -> None:
+    voices = ROOT / "recipes/voices/recipe.yaml"
+    assert set(resolve(voices).prepare.align_copies) == {"crop"}
+    assert resolve(voices, overrides=["prepare.align_copies={}"]).prepare.align_copies == {}
+    refilled = ["prepare.align_copies={}", "prepare.align_copies={slow: {speed: 0.9}}"]
+    assert set(resolve(voices, overrides=refilled).prepare.align_copies) == {"slow"}
+
+
 def test_the_plan_says_which_extras_the_models_need() -> None:
     models = ["encoders.old={pretrained: resemblyzer}", "encoders.new={pretrained: onnx, file: x}"]
     assert ("extras", "resemblyzer") in list(plan(resolve(MINI, overrides=models)))
