@@ -11,13 +11,17 @@ Matrix = npt.NDArray[np.float32]
 
 # Of the largest value of a vector: within these, float32 holds the direction and the length.
 SMALLEST, LARGEST = 1e-36, 1e36
+ROWS = 4096  # whose squares are held at a time
 SAFE = 1e-8, 1e8  # lengths whose squares float32 holds, with all of their digits
 
 
 def lengths(matrix: Matrix) -> Matrix:
     """Euclidean lengths (N,) of rows (N, D), right at every scale that float32 has."""
+    found = np.empty(len(matrix), matrix.dtype)
     with np.errstate(over="ignore"):
-        found = np.linalg.norm(matrix, axis=1)
+        for first in range(0, len(matrix), ROWS):
+            rows = slice(first, first + ROWS)
+            found[rows] = np.linalg.norm(matrix[rows], axis=1)
         odd = np.flatnonzero(~((found >= SAFE[0]) & (found <= SAFE[1])))
         if len(odd):
             found[odd] = np.linalg.norm(matrix[odd].astype(np.float64), axis=1)
