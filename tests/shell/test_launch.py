@@ -74,7 +74,6 @@ def test_a_second_run_replaces_the_log(launch, tmp_path):
     assert "first" not in (tmp_path / "log/a.log").read_text()
 
 
-@pytest.mark.slow
 def test_a_log_folder_that_is_removed_while_it_is_made_is_made_again(launch, tmp_path, monkeypatch):
     failing = tmp_path / "bin/mkdir"
     failing.parent.mkdir()
@@ -89,6 +88,7 @@ def test_a_log_folder_that_is_removed_while_it_is_made_is_made_again(launch, tmp
     assert (tmp_path / "failed").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [1, 3])
 def test_no_more_jobs_than_asked_for_run_at_once(launch, tmp_path, limit):
     jobs = " ".join(str(i) for i in range(8))
