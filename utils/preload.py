@@ -8,6 +8,7 @@ stdout and stderr, and exits as the program does. Where process PID, the server,
 the program itself. `serve` ends with the process that started it.
 """
 
+import atexit
 import json
 import os
 import signal
@@ -23,6 +24,9 @@ RETRY, TRIES = 0.05, 200
 STREAMS = (0, 1, 2)
 STARTED = b"s"  # the server's first answer; an exit status follows
 KILLED = 137  # where none does, the fork was killed with what watched it
+INTERRUPTED = 130
+
+statuses: list[int] = []  # with which the job of this process ends, once it has
 
 
 def serve(path: str, *modules: str) -> None:
@@ -30,6 +34,7 @@ def serve(path: str, *modules: str) -> None:
     import gc
     from importlib import import_module
 
+    atexit.register(_leave)  # before all others, so that it is called behind them
     parent = os.getppid()
     sys.path[0] = os.getcwd()  # as `python -m` does
     server = socket.socket(socket.AF_UNIX)
@@ -61,8 +66,6 @@ def serve(path: str, *modules: str) -> None:
 
 def _attend(connection: socket.socket) -> None:
     """In a process of its own: run one job in a fork, and tell its exit status."""
-    import runpy
-
     _, streams, _, _ = socket.recv_fds(connection, 1, len(STREAMS))
     with connection.makefile("rb") as file:
         job = json.load(file)
@@ -83,14 +86,40 @@ def _attend(connection: socket.socket) -> None:
     os.chdir(job["folder"])
     os.environ.clear()
     os.environ.update(job["environment"])
-    program, *sys.argv = job["command"]
+    try:
+        _run_program(*job["command"])
+    except SystemExit as stop:
+        statuses.append(stop.code if isinstance(stop.code, int) else int(stop.code is not None))
+        raise
+    except KeyboardInterrupt:
+        statuses.append(INTERRUPTED)
+        raise
+    except BaseException:
+        statuses.append(1)
+        raise
+
+
+def _run_program(program: str, *arguments: str) -> None:
+    import runpy
+
+    sys.argv = [*arguments] if program == "-m" else [program, *arguments]
     if program == "-m":
-        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+        runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
     else:
-        sys.argv.insert(0, program)
         sys.path[0] = os.path.dirname(os.path.abspath(program))
         runpy.run_path(program, run_name="__main__")
     sys.exit()
+
+
+def _leave() -> None:
+    """End the process of a job when all else is done for its exit.
+
+    Python would clear away its modules first, for half a second, longer than many a job takes.
+    """
+    if statuses:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(statuses[0])
 
 
 def run(server: str, path: str, *command: str) -> None:

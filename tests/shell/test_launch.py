@@ -282,6 +282,30 @@ os.kill(os.getpid(), 9)
     assert "# exit code 137 after" in (tmp_path / "log/dies.log").read_text()
 
 
+def test_forks_end_as_programs_do(preloading, tmp_path):
+    """What was left for the exit is done; what was printed is there; the status is the same."""
+    program = """
+import atexit, logging, sys, threading, time
+logging.basicConfig(stream=sys.stdout)
+atexit.register(print, "at exit", end="")
+def late():
+    time.sleep(0.3)
+    print("a thread")
+threading.Thread(target=late).start()
+print("printed", end=" ")
+if sys.argv[1] == "interrupted": raise KeyboardInterrupt
+if sys.argv[1] == "leaves": sys.exit("with a message")
+sys.exit({"nothing": None, "number": 3, "true": True}[sys.argv[1]])
+"""
+    statuses = {"nothing": 0, "number": 3, "true": 1, "leaves": 1, "interrupted": 130}
+    preloading(" ".join(statuses), "{1}", program=program)
+    for job, status in statuses.items():
+        log = (tmp_path / f"log/{job}.log").read_text()
+        assert f"# exit code {status} after" in log, log
+        assert log.index("printed") < log.index("a thread") < log.index("at exit"), log
+    assert "with a message" in (tmp_path / "log/leaves.log").read_text()
+
+
 def test_without_the_modules_jobs_run_by_themselves(preloading, serve, tmp_path):
     program = "import sys; print(*sys.argv[1:])"
     done = preloading("a b", "{1}", program=program, modules="missing")
