@@ -88,6 +88,7 @@ def giants(package: Path) -> list[str]:
 RULES: list[Rule] = [unknown_layers, climbs, circles, recipes_below, crowds, giants]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", RULES)
 def test_the_layers_hold(rule: Rule) -> None:
     assert rule(ROOT / "nessa") == []
@@ -141,6 +142,7 @@ def test_the_picture_shows_the_imports() -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_a_stale_picture_is_refused(tmp_path: Path) -> None:
     docs = tmp_path / "docs"
     docs.mkdir()

@@ -43,6 +43,7 @@ def test_steps_are_those_of_pytorch_to_the_bit(fused: bool | None) -> None:
     assert not torch.equal(found[0][0], start)
 
 
+@pytest.mark.slow
 def test_nobody_waits_for_the_compiler() -> None:
     done = subprocess.run([sys.executable, "-c", TRAINING], capture_output=True, text=True)
     assert done.stdout == "False\n", done.stderr

@@ -43,6 +43,7 @@ def test_importing_changes_nothing(module: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["neural", "regression", "classifier", "plda"])
 def test_fitting_an_aligner_draws_from_its_own_seed(kind: str) -> None:
     views = views_for(kind, 20, 3)

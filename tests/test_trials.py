@@ -145,6 +145,7 @@ ids = st.text(st.characters(codec="utf-8", exclude_categories=["Z", "C"]), min_s
 pairs = st.lists(st.tuples(ids, ids), min_size=1, max_size=20, unique=True)
 
 
+@pytest.mark.slow
 @settings(max_examples=40)  # each writes a file
 @given(pairs, st.data())
 def test_writing_and_reading_gives_the_same(tmp_path_factory, pairs, data):

@@ -76,11 +76,13 @@ def test_a_saved_aligner_maps_alike_and_knows_its_models(kind: str, tmp_path: Pa
     again.check_models(Embeddings(x.keys, x.matrix), y)  # unstamped: cannot be checked
 
 
+@pytest.mark.slow
 @every
 def test_two_fits_to_the_same_data_are_the_same(kind: str) -> None:
     assert fit(small(kind)).space() == fitted(kind).space()
 
 
+@pytest.mark.slow
 @every
 def test_the_order_of_the_align_set_of_one_side_does_not_matter(kind: str) -> None:
     enroll, runtime, speakers = views_for(kind, 60, 4)

@@ -11,6 +11,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 QUICK = {"steps": 60, "evaluate_every": 20, "batch_size": 64}
 
 
+@pytest.mark.slow
 def test_the_classifier_separates_speakers_better_than_its_start() -> None:
     start = error(fit(ProcrustesAligner()))
     for dev in (True, False):
@@ -33,6 +34,7 @@ def test_one_utterance_of_each_speaker_is_enough() -> None:
     assert ClassifierAligner(**QUICK).fit(*views, dev).dev_eer(dev) <= start
 
 
+@pytest.mark.slow
 def test_the_classifier_is_a_function_of_its_seed_and_keeps_the_best_on_dev() -> None:
     x = two_views(3, 2, first_speaker=300)[1].matrix
     views, dev = two_views(60, 4), dev_for("classifier")

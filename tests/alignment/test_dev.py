@@ -64,6 +64,7 @@ def test_it_is_kept_with_the_aligner_and_its_mirror(tmp_path: Path) -> None:
     assert verdict_sentence(fit(ProcrustesAligner(), dev=False).fitting) is None
 
 
+@pytest.mark.slow
 def test_few_speakers_are_not_said_to_help() -> None:
     x, y, speakers = two_views(5, 2, noise=(1.5, 1.5))
     enroll, runtime, names = two_views(40, 3, first_speaker=5000)

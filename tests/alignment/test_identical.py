@@ -35,6 +35,7 @@ CHANGES: dict[str, tuple[Change, Change]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CHANGES)
 @pytest.mark.parametrize("kind", [kind for kind in ALIGNERS if kind != "neural"])
 def test_identical_utterances_are_refused_or_fitted(kind: str, case: str) -> None:

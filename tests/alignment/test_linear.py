@@ -39,6 +39,7 @@ def test_a_rotation_of_a_models_space_changes_no_score(kind: str) -> None:
     np.testing.assert_allclose(*scores, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ridge", "cca", "plda"])
 def test_dev_speakers_decide_on_the_regularization(kind: str) -> None:
     few = two_views(12, 3)

@@ -19,6 +19,7 @@ from tests.pairs import two_views
 MODES = ["shared", "to-enroll", "to-runtime"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_nessa_beats_logits_and_procrustes_on_noisy_views(mode: str) -> None:
     nessa = error(fit(NeuralAligner(mode=mode, **NEURAL)))
@@ -27,6 +28,7 @@ def test_nessa_beats_logits_and_procrustes_on_noisy_views(mode: str) -> None:
         assert nessa < error(fit(ProcrustesAligner()))
 
 
+@pytest.mark.slow
 def test_one_sided_modes_leave_the_other_side_as_it_is() -> None:
     x, y, _ = two_views(30, 2, first_speaker=300)
     for mode, map_name, view in (("to-enroll", "map_enroll", x), ("to-runtime", "map_runtime", y)):
@@ -105,6 +107,7 @@ def test_there_must_be_something_to_freeze() -> None:
         NeuralAligner(**NEURAL).fit(*two_views(10, 3), freeze="enroll")
 
 
+@pytest.mark.slow
 def test_nessa_is_a_function_of_its_seed() -> None:
     x = two_views(3, 2, first_speaker=300)[0].matrix
     views = two_views(50, 6)
@@ -130,6 +133,7 @@ def test_batches_never_repeat_an_utterance_and_keep_to_one_speaker_a_row() -> No
         assert sizes == set(range(1, k))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k", [2, 3, 5])
 def test_every_group_of_a_speakers_utterances_is_drawn_as_often(k: int) -> None:
     labels = np.repeat([0, 1], 5)

@@ -55,6 +55,7 @@ def test_the_start_is_the_ratio_of_plda() -> None:
     assert affine_residual(cosines.ravel(), ratios) < 0.01
 
 
+@pytest.mark.slow
 def test_cosines_are_the_sums_of_the_parts_scaled_and_shifted() -> None:
     aligner = fit(NeuralAligner(**SMALL))
     x, y, _ = views()
@@ -77,6 +78,7 @@ def test_vectors_have_unit_length_whatever_comes_in(length: float) -> None:
         np.testing.assert_allclose(np.linalg.norm(mapped, axis=1), 1, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_both_directions_and_both_roles_score_alike(tmp_path: Path) -> None:
     aligner = fit(NeuralAligner(**SMALL))
     aligner.mirrored().save(tmp_path)
@@ -93,6 +95,7 @@ def test_both_directions_and_both_roles_score_alike(tmp_path: Path) -> None:
     assert trials.labels is not None and eer(scores, trials.labels) < 0.3
 
 
+@pytest.mark.slow
 def test_where_training_gains_nothing_beyond_noise_the_start_is_kept() -> None:
     """Twelve speakers are learned by heart at once."""
     align, dev = two_views(12, 4, noise=(1.5, 1.0)), dev_for("neural")

@@ -12,6 +12,7 @@ from tests.pairs import two_views
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
+@pytest.mark.slow
 def test_regression_learns_a_warp_that_ridge_cannot() -> None:
     rng = np.random.default_rng(5)
     keys = [f"id{s:04d}-s0-{u}" for s in range(400) for u in range(4)]
@@ -31,6 +32,7 @@ def test_regression_learns_a_warp_that_ridge_cannot() -> None:
     assert residuals[1] < 0.3 * residuals[0]
 
 
+@pytest.mark.slow
 def test_regression_is_a_function_of_its_seed_and_keeps_the_best_on_dev() -> None:
     x = two_views(3, 2, first_speaker=300)[1].matrix
     views, dev = two_views(60, 4), dev_for("regression")

@@ -41,6 +41,7 @@ def test_an_aligner_and_its_mirror_have_one_space(kind: str, settings: dict[str,
     assert aligner.mirrored().space() == aligner.space()
 
 
+@pytest.mark.slow
 def test_a_side_that_joins_a_frozen_one_is_in_its_space(tmp_path: Path) -> None:
     """So that what the frozen side has mapped before is compared with what the new one maps."""
     first = small("neural").fit(*views_for("neural", 30, 3))
@@ -56,6 +57,7 @@ def test_a_side_that_joins_a_frozen_one_is_in_its_space(tmp_path: Path) -> None:
     assert fresh.space() != space
 
 
+@pytest.mark.slow
 def test_the_space_that_was_joined_is_sealed(tmp_path: Path) -> None:
     first = small("neural").fit(*views_for("neural", 30, 3))
     assert isinstance(first, NeuralAligner)

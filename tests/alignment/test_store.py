@@ -52,6 +52,7 @@ def test_an_edited_description_is_refused(nessa: Command, folder: Path, edit: st
     nessa(*words).refused("/aligner.")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sealed", [True, False])
 @pytest.mark.parametrize("kind", ["logit", "plda", "neural", "raw"])
 def test_arrays_of_another_aligner_are_refused(folder: Path, kind: str, sealed: bool) -> None:

@@ -169,6 +169,7 @@ def test_views_may_share_speakers_alone() -> None:
     assert len({tuple(row) for row in np.asarray(found.enroll)}) == len(x)  # none twice
 
 
+@pytest.mark.slow
 def test_without_shared_utterances_nessa_is_nearly_as_good() -> None:
     views, settings = two_views(100, 8), {**SETTINGS, "steps": 1, "learning_rate": 1e-9}
     *dev, names = two_views(20, 3, first_speaker=5000)

@@ -37,6 +37,7 @@ def test_a_pupil_that_agrees_with_the_teacher_has_nothing_to_learn() -> None:
     assert pupil.grad is not None and pupil.grad.abs().max() < 1e-6
 
 
+@pytest.mark.slow
 def test_the_better_model_teaches(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     fit(NeuralAligner(**NEURAL))  # x is the noisier view

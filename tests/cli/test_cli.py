@@ -82,6 +82,7 @@ def test_jobs_do_not_wait_for_what_few_of_them_need() -> None:
     assert done.stdout == "[]\n", done
 
 
+@pytest.mark.slow
 def test_bad_input_as_the_shell_sees_it(toy: Toy) -> None:
     words = ["validate", str(toy.folder / "nowhere")]
     done = subprocess.run(
@@ -125,6 +126,7 @@ def test_the_mirror_of_an_aligner_scores_the_other_direction_alike(
     nessa(*toy.map(), "--aligner", mirror).refused("x/eval", "model 'x'")
 
 
+@pytest.mark.slow
 def test_a_new_runtime_model_joins_without_touching_mapped_profiles(
     nessa: Command, toy: Toy
 ) -> None:
@@ -470,6 +472,7 @@ def test_scores_of_another_list_are_not_evaluated(nessa: Command, toy: Toy) -> N
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("damage", "parts"),
     [

@@ -81,6 +81,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     return with_copies(tmp_path_factory.mktemp("copies"), ALL)
 
 
+@pytest.mark.slow
 def test_the_set_is_whole_and_valid(prepared: Prepared) -> None:
     align = prepared.data / "align"
     assert validate(align) == []
@@ -222,6 +223,7 @@ def write_recordings(data: Path, recordings: dict[str, np.ndarray], rate: int) -
     write_set(data, "align", make_cuts(made))
 
 
+@pytest.mark.slow
 def test_same_bytes_whatever_the_number_of_processes(
     prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

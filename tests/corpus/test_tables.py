@@ -157,6 +157,7 @@ def kaldi(own: Own) -> Path:  # noqa: F811
     return mine
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", GOOD)
 def test_good_tables_are_valid_and_prepared(own: Own, kaldi: Path, change: str) -> None:  # noqa: F811
     utt2spk = read_table(kaldi / "utt2spk")
@@ -167,6 +168,7 @@ def test_good_tables_are_valid_and_prepared(own: Own, kaldi: Path, change: str) 
     assert own.table("utt2spk") == utt2spk
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", BAD)
 def test_bad_tables_are_refused_by_both_in_the_same_words(
     own: Own,  # noqa: F811
@@ -262,6 +264,7 @@ def test_ranges_and_relative_places_of_features_are_prepared(
     assert validate(own.data / "eval") == []
 
 
+@pytest.mark.slow
 def test_recordings_in_arks_are_prepared_and_read(own: Own) -> None:  # noqa: F811
     mine = own.folder / "mine"
     utt2spk = write_audio_dir(mine, range(12))

@@ -370,6 +370,7 @@ def append(name: str, line: str) -> object:
     return change
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [

@@ -84,6 +84,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_faults_of_audio_directories(fault: str, audio: Path, nessa: Command) -> None:
     assert nessa("validate", audio).status == 0

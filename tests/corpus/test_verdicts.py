@@ -480,6 +480,7 @@ def _features(utterance: str, place: str) -> Features:
 # --- the tables of verdicts -----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "name"), [(kind, name) for kind, (cases, _) in KINDS.items() for name in cases]
 )
@@ -546,6 +547,7 @@ def test_headers_say_less(name: str, stages: Stages) -> None:
     assert NAME in stages.extract()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "name", "named"),
     [

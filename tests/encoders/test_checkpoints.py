@@ -85,6 +85,7 @@ DAMAGE: dict[str, Callable[[Path], Any]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_what_is_damaged_is_said_to_be(data: Path, saved: Path, damage: str) -> None:
     DAMAGE[damage](saved)
@@ -101,6 +102,7 @@ ERRORS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize("place", ["torch.load", "torch.nn.Module.load_state_dict"])
 def test_what_fails_for_another_reason_is_not_called_damaged(
@@ -117,6 +119,7 @@ def test_what_fails_for_another_reason_is_not_called_damaged(
     assert raised.value is error
 
 
+@pytest.mark.slow
 def test_a_good_checkpoint_is_taken_up_and_a_foreign_one_left(data: Path, saved: Path) -> None:
     again, other = training(data), training(data, "other")
     again.resume(saved)

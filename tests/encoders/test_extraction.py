@@ -74,6 +74,7 @@ def cuts_of(data: Path) -> list:
     return sorted(read_cuts(data, "eval"), key=lambda cut: cut.id)
 
 
+@pytest.mark.slow
 def test_the_batch_never_changes_an_embedding(model, prepared: Path) -> None:
     cuts = cuts_of(prepared)
     alone = torch.cat([model.embed([model.read(cut)]) for cut in cuts]).numpy()
@@ -168,6 +169,7 @@ def audio_of(data: Path, row: int) -> Path:
     return Path(cuts_of(data)[row].recording.sources[0].source)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -187,6 +189,7 @@ def test_bad_audio_is_named(model, data: Path, tmp_path: Path, damage, message: 
     assert not (tmp_path / "out" / "xvector.scp").exists()
 
 
+@pytest.mark.slow
 def test_bad_audio_is_counted_or_left_out_and_listed(
     model_dir: Path, data: Path, tmp_path: Path, nessa: Command
 ) -> None:
@@ -232,6 +235,7 @@ def test_a_reader_that_is_killed_is_told_without_a_traceback(
     assert not list(tmp_path.glob("out/*/*.ark"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", [0.0, 0.25, -0.5])
 def test_what_is_silent_or_constant_is_refused_or_left_out(model, data: Path, level: float) -> None:
     path = audio_of(data, 0)
@@ -300,6 +304,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_one_bad_utterance_never_fails_a_batch(data: Path, fault: str) -> None:
     cuts, (what, told) = cuts_of(data), FAULTS[fault]

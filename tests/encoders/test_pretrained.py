@@ -246,6 +246,7 @@ def assert_same_embeddings(ours: SpeakerModel, theirs: SpeakerModel, cuts: list[
     assert cosines(expected - mean, found - mean).min() >= 0.9999
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "architecture",
     [pytest.param(a, marks=[] if a == "tdnn" else pytest.mark.slow) for a in ARCHITECTURES],

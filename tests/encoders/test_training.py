@@ -66,6 +66,7 @@ def test_training_separates_its_speakers(loss: str, data: Path, tmp_path: Path) 
     assert (targets[:, None] > nontargets[None]).float().mean() > 0.9
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_ends_with_the_same_weights(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -97,6 +98,7 @@ def test_a_damaged_checkpoint_is_refused_by_name(
         train_encoder(config(), data, tmp_path, workers=0)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_other_settings_is_not_taken_up(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,6 +113,7 @@ def test_a_checkpoint_of_other_settings_is_not_taken_up(
     assert weights(tmp_path / "a") == weights(tmp_path / "b")
 
 
+@pytest.mark.slow
 def test_weights_of_other_settings_are_not_taken_for_those_of_an_old_stamp(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

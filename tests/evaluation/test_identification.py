@@ -89,6 +89,7 @@ def brute_point(scores, speakers, fpir):
     return min((fnir, reached) for reached, fnir in rates if reached <= fpir)
 
 
+@pytest.mark.slow
 @given(searches())
 def test_ranks_count_the_profiles_that_are_not_below(system):
     result = Search.of(*system)
@@ -98,6 +99,7 @@ def test_ranks_count_the_profiles_that_are_not_below(system):
         assert result.rank_rate(k) == np.mean([rank <= k for rank in ranks])
 
 
+@pytest.mark.slow
 @given(searches(), st.sampled_from([0.01, 0.1, 0.25, 0.29, 0.5, 0.9]))
 def test_open_set_misses_least_within_the_false_positives_that_are_allowed(system, fpir):
     scores, speakers = system
@@ -169,6 +171,7 @@ def test_an_fpir_that_too_few_utterances_cannot_resolve_is_undefined():
 # ---- invariances, perfect and chance systems ----
 
 
+@pytest.mark.slow
 @given(system=searches(), data=st.data())
 def test_order_and_scale_do_not_matter(system, data):
     scores, speakers = system

@@ -291,6 +291,7 @@ def test_places_are_looked_for_from_here_and_above_the_table(own: Own) -> None:
     assert own.table("wav.scp") == wav
 
 
+@pytest.mark.slow
 def test_commands_are_run_only_where_that_is_allowed(own: Own) -> None:
     utt2spk = write_audio_dir(own.folder / "mine", range(12))
     wav = read_table(own.folder / "mine/wav.scp")
@@ -335,6 +336,7 @@ def test_features_of_lhotse_manifests_are_files(own: Own, place: str) -> None:
     assert not mark.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("range_", ["", "[0:69]", "[0:69,0:6]"])
 def test_features_of_lhotse_manifests(own: Own, range_: str) -> None:
     write_lhotse_features(own, "{path}" + range_)
@@ -370,6 +372,7 @@ def given_features(name: str, place: str) -> Features:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frames", [70, 68])  # of 0.7 s, and with Kaldi's snip_edges
 def test_features_of_segments_are_of_the_whole_segment(own: Own, frames: int) -> None:
     mine = own.folder / "mine"
@@ -458,6 +461,7 @@ def files(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_copies_of_bad_audio_are_skipped_with_it(own: Own) -> None:
     utt2spk = write_audio_dir(own.folder / "mine", range(12))
     own.prepare(data=own.folder / "mine")
@@ -478,6 +482,7 @@ def test_there_are_no_copies_of_features(own: Own) -> None:
     assert len(done.err.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_speakers_of_another_corpus_are_added_to_align(own: Own) -> None:
     write_audio_dir(own.folder / "mine", range(12))
     others = write_audio_dir(own.folder / "others", range(20, 25))
@@ -494,6 +499,7 @@ def test_speakers_of_another_corpus_are_added_to_align(own: Own) -> None:
     assert not (own.data / "align/utt2source").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", ["mine", "others"])
 def test_additional_speakers_keep_domains_consistent(own: Own, given: str) -> None:
     utt2spk = {

@@ -42,6 +42,7 @@ def profiles(directory: Path, where: str) -> None:
         (directory / "trials").write_text(TRIALS.format(a="m1", b=f"{Y}_rec0_0", x=X, y=Y))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["enroll_map", "named as speakers", "some utterances"])
 def test_profiles_of_given_trials_are_prepared(own: Own, where: str) -> None:  # noqa: F811
     mine = own.folder / "mine"

@@ -146,6 +146,7 @@ def speakers_of(data: Path) -> dict[str, set[str]]:
     return {name: set(read_utt2spk(data / name).values()) for name in names}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("includes_train", [True, False])
 def test_sets_and_lists(
     programs: Programs,  # noqa: F811
@@ -181,6 +182,7 @@ def test_sets_and_lists(
     assert "no MUSAN" in done.out and "no RIRS_NOISES" in done.out
 
 
+@pytest.mark.slow
 def test_the_number_of_processes_changes_nothing(
     programs: Programs,  # noqa: F811
     made: Path,
@@ -196,6 +198,7 @@ def test_the_number_of_processes_changes_nothing(
     assert trees[0] == trees[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("first", "second"),
     [
@@ -265,6 +268,7 @@ def test_faults_of_the_lists_are_named(
     refuse(prepare(programs, corpus, data), "lists of Vox1-O", "corpus.paths.lists=DIR")
 
 
+@pytest.mark.slow
 def test_bad_audio_stops_or_is_skipped_with_its_trials(
     programs: Programs,  # noqa: F811
     corpus: Path,
@@ -338,6 +342,7 @@ def test_the_published_lists(
 # ---- m4a ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("samples", [800, 16000, 16001, 52345])
 @pytest.mark.parametrize("rate", [16000, 44100])
 def test_the_header_of_an_m4a_says_what_ffmpeg_decodes(

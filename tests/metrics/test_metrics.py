@@ -172,6 +172,7 @@ def test_min_dcf_against_llreval(system, priors):
     assert ours == pytest.approx(error_rates / np.minimum(p, 1 - p), abs=1e-9)
 
 
+@pytest.mark.slow
 @given(systems())
 def test_interpolated_eer_against_audmetric(system):
     # audmetric takes the middle of the step that crosses the diagonal. So do we on a curve that is
@@ -235,6 +236,7 @@ def test_float32_scores_do_not_round_the_bayes_threshold():
 # ---- invariances ----
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", SORTED_METRICS.values(), ids=SORTED_METRICS)
 @given(system=systems(), data=st.data())
 def test_order_scale_and_repetition_do_not_matter(metric, system, data):
@@ -249,6 +251,7 @@ def test_order_scale_and_repetition_do_not_matter(metric, system, data):
     assert metric(np.repeat(scores, 3), np.repeat(labels, 3)) == expected
 
 
+@pytest.mark.slow
 @given(system=systems(), data=st.data())
 @pytest.mark.parametrize("metric", [act_dcf, cllr])
 def test_order_and_repetition_do_not_matter_to_calibrated_costs(metric, system, data):
@@ -298,6 +301,7 @@ WEIGHTED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", WEIGHTED.values(), ids=WEIGHTED)
 @given(system=systems(), data=st.data())
 def test_whole_weights_repeat_trials(metric, system, data):

@@ -204,6 +204,7 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> tuple[Aligner, Path]:
     return aligner, folder
 
 
+@pytest.mark.slow
 def test_verify_tells_what_a_network_is_and_holds_it_against_its_aligner(
     nessa: Command, product: tuple[Aligner, Path]
 ) -> None:
@@ -251,6 +252,7 @@ def test_a_calibration_that_needs_more_than_the_score_is_refused(tmp_path: Path)
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_the_example_verifies_with_onnxruntime_and_numpy_alone(
     product: tuple[Aligner, Path], tmp_path: Path
 ) -> None:

@@ -61,6 +61,7 @@ def test_a_profile_is_the_mean_in_the_models_own_space_mapped_then(aligner, raw,
     assert Embeddings.read(tmp_path / "mapped/runtime").keys == enrolled.keys  # without profiles
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("nj", [2, 5])
 def test_several_processes_map_the_same(aligner, raw, tmp_path, nj):
     write_table(tmp_path / "map", {"id00200-p": "id00200-s0-00000 id00200-s0-00001"})
@@ -102,6 +103,7 @@ def test_both_sides_are_complete_and_stamped_with_the_space(aligner, raw, tmp_pa
         assert (info["count"], info["dim"]) == read.matrix.shape
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("nj", [1, 3, 8])
 def test_a_store_of_profiles_is_mapped_by_itself(nessa, aligner, raw, tmp_path, nj, monkeypatch):
     monkeypatch.setattr("nessa.production.mapping.ROWS_PER_BLOCK", 5)

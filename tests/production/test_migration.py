@@ -224,6 +224,7 @@ def test_what_is_no_profile_is_named(kept: Kept, aligner: Aligner) -> None:
         migrate(source, target, aligner, Outliers())
 
 
+@pytest.mark.slow
 def test_rows_that_differ_are_found(kept: Kept, aligner: Aligner, profiles: Embeddings) -> None:
     source, target, _, drop = kept
     migrate(source, target, aligner, Outliers())

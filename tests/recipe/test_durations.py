@@ -59,6 +59,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path, Pa
     return tmp_path / "recipe.yaml", tmp_path, exp
 
 
+@pytest.mark.slow
 def test_each_length_has_both_models_and_both_pairs(
     run: tuple[Path, Path, Path], nessa: Command
 ) -> None:

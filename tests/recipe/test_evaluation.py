@@ -132,6 +132,7 @@ def misses_at_1_percent_false_alarms(roc: Roc) -> float:
     return float(roc.p_miss[np.argmax(roc.p_fa <= 0.01)])
 
 
+@pytest.mark.slow
 def test_a_metric_is_a_function_and_a_line_of_the_registry(
     eval_set: EvalSet, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -184,6 +185,7 @@ def test_one_model_by_plda_has_a_gain_over_the_raw_models(
     assert ours["as_norm"] is ours["controlled_gain"] is None
 
 
+@pytest.mark.slow
 def test_the_controlled_gain_lies_between_the_controls(eval_set: EvalSet, recipe: Recipe) -> None:
     records = eval_set.evaluate(recipe, OLD, NEW, LOGIT, NESSA, NESSA2, *CONTROLS)
     eers = {(r["aligner"], r["enroll"], r["runtime"]): r["eer"] for r in of(records)}
@@ -323,6 +325,7 @@ def with_nan(path: Path) -> None:
     path.write_text("a b nan\n" + path.read_text())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("damage", "message"),
     [

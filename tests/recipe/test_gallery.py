@@ -48,6 +48,7 @@ def exp(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_ends_are_the_cells_and_the_middle_lies_between(recipe: Recipe, exp: Path) -> None:
     records = mixed_gallery(recipe, exp, exp / "eval")
     assert records == mixed_gallery(recipe, exp, exp / "eval"), "seeded"
@@ -74,6 +75,7 @@ def test_the_ends_are_the_cells_and_the_middle_lies_between(recipe: Recipe, exp:
     assert [r["old_share"] for r in records[: len(SHARES)]] == pytest.approx(list(SHARES))
 
 
+@pytest.mark.slow
 def test_profiles_of_given_trials_are_averaged_before_they_are_mapped(
     recipe: Recipe, exp: Path
 ) -> None:

@@ -100,6 +100,7 @@ def test_an_align_set_without_additions_is_not_studied(toy: Toy) -> None:
         run(toy, "augmentation")
 
 
+@pytest.mark.slow
 def test_the_report_shows_studies_of_the_same_settings_only(
     toy: Toy, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -565,6 +565,7 @@ def test_the_run_on_one_page(exp: Path, data: Path) -> None:
 # ---- the whole report ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_report_gathers_everything(exp: Path, data: Path) -> None:
     recipe = make_recipe()
     text = write_report(recipe, exp, data)
@@ -607,6 +608,7 @@ def test_report_has_the_same_bytes_again(exp: Path, data: Path) -> None:
     assert [(exp / name).read_bytes() for name in files] == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["symmetric", "asymmetric"])
 def test_missing_metrics_name_the_stage_and_nothing_is_written(
     name: str, exp: Path, data: Path
@@ -617,6 +619,7 @@ def test_missing_metrics_name_the_stage_and_nothing_is_written(
     assert not (exp / "report").exists() and not (exp / "results.json").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [{}, [3], [{"eer": 0.1}]])
 def test_other_json_is_refused(content: Any, exp: Path, data: Path) -> None:
     write_json(exp / "metrics" / "symmetric.json", content)

@@ -91,6 +91,7 @@ def test_what_does_not_vary_is_named_with_its_option(dev: DevSet) -> None:
         dev.fit(enroll_map=dev.map)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("table", "message"),
     [

@@ -41,12 +41,14 @@ def avx2_only(tmp_path_factory) -> str:
     return str(library)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif("avx2" not in FLAGS, reason="a processor without AVX2")
 def test_the_libraries_use_avx2() -> None:
     found = kernels(pinned=True)
     assert found["torch"] == "AVX2" and found["blas"] == ["Haswell"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif("avx2" not in FLAGS, reason="a processor without AVX2")
 def test_kernels_that_all_makers_have_are_taken_where_they_are_asked_for() -> None:
     ours, compatible = kernels(pinned=True), kernels(pinned=True, MKL_CBWR="COMPATIBLE")

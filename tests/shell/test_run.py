@@ -142,6 +142,7 @@ def test_a_bare_run_does_all_stages_in_order_and_prints_the_table(tree):
     assert "| the table |" in run.stdout
 
 
+@pytest.mark.slow
 def test_every_stage_logs_into_its_folder(finished):
     logs = {str(path.relative_to(finished.exp / "log")) for path in finished.exp.rglob("*.log")}
     assert logs == {
@@ -193,6 +194,7 @@ def test_stages_can_be_run_alone(finished):
         assert finished.calls() == calls
 
 
+@pytest.mark.slow
 def test_what_comes_after_a_stage_run_alone_is_out_of_date(finished):
     finished.run("--stage", "map", "--stop-stage", "map")
     finished.lines()
@@ -218,6 +220,7 @@ def test_help_lists_the_stages(tree):
     assert "stages.txt" not in text and "  --stage STAGE  " in text
 
 
+@pytest.mark.slow
 def test_a_new_stage_is_a_line_and_a_function(tree):
     lines = tree.stage_list.read_text().splitlines(keepends=True)
     tree.stage_list.write_text("".join([*lines[:4], "plots  look at them\n", *lines[4:]]))
@@ -248,6 +251,7 @@ def test_a_failed_stage_is_not_taken_for_done(tree):
     assert tree.calls() == LATE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "sent",
     [
@@ -267,6 +271,7 @@ def test_a_stopped_run_leaves_no_job_and_carries_on(tree, sent):
     assert tree.calls() == CHAIN[3:]
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_the_recipe_is_read_ends_the_run_without_a_word(tmp_path):
     run = start_recipe(tmp_path, "--size", "tiny")
     lock = tmp_path / "exp/.lock"
@@ -405,6 +410,7 @@ def test_places_of_corpora_become_settings(tree):
     assert "voxceleb2" not in settings
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("nj", "workers"), [("1", "1"), ("2", "1"), ("9", "4")])
 def test_trainings_share_the_processes_that_load_audio(tree, nj, workers):
     tree.run("--nj", nj, "--stage", "encoders", "--stop-stage", "encoders")

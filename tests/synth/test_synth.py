@@ -60,6 +60,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+@pytest.mark.slow
 def test_tree_is_shaped_as_voxceleb(corpus: Path) -> None:
     wavs = sorted(corpus.glob("wav/*/*/*.wav"))
     assert len(wavs) == 5 * 2 * 2 + 3 * 3 * 1
@@ -103,6 +104,7 @@ def test_a_speaker_does_not_depend_on_the_others(corpus: Path, tmp_path: Path) -
     assert small.items() <= large.items()
 
 
+@pytest.mark.slow
 def test_seed_decides(corpus: Path, tmp_path: Path) -> None:
     synthesize_corpus(tmp_path, PLAN, Settings(4), nj=2)
     ours, theirs = tree(tmp_path / "wav"), tree(corpus / "wav")
@@ -110,6 +112,7 @@ def test_seed_decides(corpus: Path, tmp_path: Path) -> None:
     assert all(ours[name] != theirs[name] for name in ours)
 
 
+@pytest.mark.slow
 def test_other_settings_replace_the_corpus(tmp_path: Path) -> None:
     synthesize_corpus(tmp_path, {"train": size(3, 1, 1)}, Settings(1))
     synthesize_corpus(tmp_path, {"train": size(2, 2, 1)}, Settings(1))
@@ -118,6 +121,7 @@ def test_other_settings_replace_the_corpus(tmp_path: Path) -> None:
     assert read_json(tmp_path / "corpus.json")["sets"]["train"]["sessions"] == 2
 
 
+@pytest.mark.slow
 def test_same_settings_make_only_what_is_missing(tmp_path: Path) -> None:
     synthesize_corpus(tmp_path, PLAN, Settings(3))
     before = tree(tmp_path)
@@ -158,6 +162,7 @@ def test_killed_and_taken_up_again_equals_undisturbed(tmp_path: Path) -> None:
     assert tree(killed) == tree(whole)
 
 
+@pytest.mark.slow
 def test_a_kill_while_the_stamp_is_written_does_no_harm(tmp_path: Path) -> None:
     (tmp_path / ".corpus.json.x1.tmp").write_text("{")
     synthesize_corpus(tmp_path, {"train": size(1, 1, 1)})
@@ -311,6 +316,7 @@ def test_kinds_of_noise_differ_in_how_their_level_wavers(corpus: Path) -> None:
     assert min(swings[1::3]) > 3
 
 
+@pytest.mark.slow
 def test_seed_decides_noises_and_rooms_and_sets_do_not(corpus: Path, tmp_path: Path) -> None:
     plan = {"dev": size(1, 1, 1)}
     synthesize_corpus(tmp_path, plan, Settings(3))
@@ -343,6 +349,7 @@ def test_noises_appear_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.M
 # ---- From a recipe ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_recipe_is_its_sets_and_its_seed(nessa: Command, corpus: Path, tmp_path: Path) -> None:
     settings = yaml.safe_load((ROOT / "recipes/mini/recipe.yaml").read_text())
     settings |= {
