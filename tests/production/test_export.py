@@ -101,6 +101,7 @@ def test_files_map_as_the_aligner_does(
         np.testing.assert_allclose(np.linalg.norm(mapped, axis=1), 1, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", DIMS)
 def test_files_carry_their_identity_and_no_paths(
     exported: tuple[Aligner, Path, list[str]], side: Side
@@ -117,6 +118,7 @@ def test_files_carry_their_identity_and_no_paths(
     assert str(Path.cwd()).encode() not in path.read_bytes()
 
 
+@pytest.mark.slow
 def test_model_card_and_lines_name_both_networks(
     exported: tuple[Aligner, Path, list[str]],
 ) -> None:
@@ -130,6 +132,7 @@ def test_model_card_and_lines_name_both_networks(
     assert "biometric" in card
 
 
+@pytest.mark.slow
 def test_another_dimension_is_refused(exported: tuple[Aligner, Path, list[str]]) -> None:
     aligner, output, _ = exported
     with pytest.raises(onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument):
@@ -220,6 +223,7 @@ def test_verify_tells_what_a_network_is_and_holds_it_against_its_aligner(
     assert "Calibration scale: 9.5" in card and "License: Apache-2.0" in card
 
 
+@pytest.mark.slow
 def test_verify_refuses_what_is_not_ours_or_of_another_aligner(
     nessa: Command, product: tuple[Aligner, Path], tmp_path: Path
 ) -> None:
