@@ -2,12 +2,20 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 from tests.conftest import ROOT
+
+PRELOAD = ROOT / "utils/preload.py"
+# What the commands of pages take long to import.
+LIBRARIES = ("nessa.cli.main", "nessa.corpus.finishing", "nessa.encoders.extraction")
+LIBRARIES += ("nessa.recipe.aligners", "nessa.production.export_aligner", "nessa.report.results")
 
 
 def commands(page: str, places: Mapping[str, Path | str]) -> str:
@@ -30,9 +38,14 @@ def _blocks(language: str, page: str, places: Mapping[str, Path | str]) -> str:
 
 
 def walk(page: str, places: Mapping[str, Path | str]) -> str:
-    """Run the commands of a page as its reader would; gives what they print."""
+    """Run the commands of a page as its reader would; gives what they print.
+
+    `nessa` runs in forks of one Python: each start would cost seconds of imports.
+    """
+    words = sys.executable, "-I", "-S", PRELOAD, "run", *server(), "-m", "nessa.cli"
+    nessa = f'nessa() {{ {shlex.join(map(str, words))} "$@"; }}\n'
     done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", commands(page, places)],
+        ["bash", "-euo", "pipefail", "-c", nessa + commands(page, places)],
         cwd=ROOT,
         env={
             **os.environ,
@@ -46,3 +59,11 @@ def walk(page: str, places: Mapping[str, Path | str]) -> str:
     )
     assert done.returncode == 0, done
     return done.stdout
+
+
+@cache
+def server() -> tuple[str, Path]:
+    """The process and the socket of a Python that has imported LIBRARIES, and ends with this one."""
+    socket = Path(tempfile.mkdtemp(prefix="nessa-walks-")) / "socket"
+    words = sys.executable, PRELOAD, "serve", socket, *LIBRARIES
+    return str(subprocess.Popen(words, cwd=ROOT, stdin=subprocess.DEVNULL).pid), socket
