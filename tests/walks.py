@@ -63,7 +63,7 @@ def walk(page: str, places: Mapping[str, Path | str]) -> str:
 
 @cache
 def server() -> tuple[str, Path]:
-    """The process and the socket of a Python that has imported LIBRARIES, and ends with this one."""
+    """Process and socket of a Python that has imported LIBRARIES; it ends with this one."""
     socket = Path(tempfile.mkdtemp(prefix="nessa-walks-")) / "socket"
     words = sys.executable, PRELOAD, "serve", socket, *LIBRARIES
     return str(subprocess.Popen(words, cwd=ROOT, stdin=subprocess.DEVNULL).pid), socket
