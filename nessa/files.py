@@ -13,7 +13,6 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -29,7 +28,7 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # of UTF-8, as some editors write it
 STARTED_IN = "NESSA_STARTED_IN"  # environment: where the user called run.sh, which goes elsewhere
 Record = dict[str, Any]  # one line of a table of results, as JSON has it
 
-LINES_PER_BLOCK = 100_000  # lines handled at a time, so that memory stays near that of the result
+LINE_END = "\0"  # between lines that are split together: not in a line that was read
 WORDS = {"target": True, "tgt": True, "nontarget": False, "nontgt": False, "imp": False}
 DIGITS = {"1": True, "0": False}
 ENROLL, TEST, LABEL, SCORE = "enroll", "test", "label", "score"
@@ -147,7 +146,7 @@ def split_lines(block: bytes, path: Path | str, first: int) -> list[str]:
     if BYTE_ORDER_MARK in block:  # of a file that was appended to another
         number = first + next(n for n, line in enumerate(lines) if "\ufeff" in line)
         raise InputError(f"{path}: line {number}: byte order mark in the text; remove it")
-    return [line.rstrip("\r") for line in lines]
+    return [line.rstrip("\r") for line in lines] if b"\r" in block else lines
 
 
 def read_lines(path: Path | str) -> Iterator[tuple[int, str]]:
@@ -326,18 +325,17 @@ def read_columns(
             file that two layouts fit.
     """
     layout: Layout | None = None
-    start, lines = 1, read_lines(path)
-    while block := [line for _, line in islice(lines, LINES_PER_BLOCK)]:
-        layout = layout or _layout_of(block, layouts, path, what, remedy)
-        parsed = layout.parse(block)
+    for first, block in read_blocks(path):
+        lines = split_lines(block, path, first)
+        layout = layout or _layout_of(lines, layouts, path, what, remedy)
+        parsed = layout.parse(lines)
         if parsed is None:
-            row = _first_unlike(block, layout)
+            row = _first_unlike(lines, layout)
             raise InputError(
-                f"{path}: line {start + row}: {block[row]!r} is not {what} in the format of line "
+                f"{path}: line {first + row}: {lines[row]!r} is not {what} in the format of line "
                 f"1, `{layout}`; {remedy}"
             )
         yield parsed
-        start += len(block)
 
 
 def _layout_of(
@@ -368,10 +366,10 @@ def _first_unlike(lines: list[str], layout: Layout) -> int:
 def _fields(lines: list[str], width: int) -> list[list[str]] | None:
     """The columns of a block of lines, or None unless every line has `width` fields."""
     # One split of all lines makes no list per line, which would keep the garbage collector busy.
-    if set(map(len, map(str.split, lines))) != {width}:
+    fields = f" {LINE_END} ".join([*lines, ""]).split()
+    if len(fields) != len(lines) * (width + 1) or set(fields[width :: width + 1]) != {LINE_END}:
         return None
-    fields = " ".join(lines).split()
-    return [fields[column::width] for column in range(width)]
+    return [fields[column :: width + 1] for column in range(width)]
 
 
 def _numbers(words: list[str]) -> NDArray[np.float32] | None:

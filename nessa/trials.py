@@ -226,8 +226,8 @@ class AllColumns:
         names: dict[str, str] = {}
         for block in read_columns(path, layouts, what, remedy):
             # One string object per distinct id: lists repeat ids hundreds of times.
-            self.enroll += [names.setdefault(name, name) for name in block.enroll]
-            self.test += [names.setdefault(name, name) for name in block.test]
+            self.enroll += map(names.setdefault, block.enroll, block.enroll)
+            self.test += map(names.setdefault, block.test, block.test)
             if block.labels is not None:
                 labels.append(block.labels)
             if block.scores is not None:
