@@ -157,7 +157,7 @@ def _reweighed(
     first, second = enroll[~labels][order], test[~labels][order]
     # Counts of trials below a threshold are places in the running sum of their weights.
     misses, rejections = (np.zeros(len(x) + 1, np.int64) for x in (target_speakers, first))
-    for drawn in counts:  # take: at twice the speed of brackets
+    for drawn in counts:  # take is faster than brackets, on short lists twice
         np.cumsum(drawn.take(target_speakers), out=misses[1:])
         np.cumsum(drawn.take(first) * drawn.take(second), out=rejections[1:])
         yield Roc(misses[curve.misses], rejections[curve.rejections])
