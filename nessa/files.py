@@ -24,7 +24,7 @@ from nessa.errors import InputError
 BLOCK_BYTES = 2**22  # of a text file, read at once
 LONGEST_LINE = 2**25  # bytes
 _BLANKS = b" \t\r"
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # of UTF-8, as some editors write it
+BYTE_ORDER_MARK = "\ufeff"  # as some editors write it
 STARTED_IN = "NESSA_STARTED_IN"  # environment: where the user called run.sh, which goes elsewhere
 Record = dict[str, Any]  # one line of a table of results, as JSON has it
 
@@ -98,7 +98,8 @@ def read_blocks(path: Path | str) -> Iterator[tuple[int, bytes]]:
     first = 1
     try:
         with open(path, "rb") as file:
-            rest = file.read(len(BYTE_ORDER_MARK)).removeprefix(BYTE_ORDER_MARK)
+            mark = BYTE_ORDER_MARK.encode()
+            rest = file.read(len(mark)).removeprefix(mark)
             while read := file.read(BLOCK_BYTES):
                 lines, newline, tail = read.rpartition(b"\n")
                 block = b""
@@ -143,8 +144,8 @@ def split_lines(block: bytes, path: Path | str, first: int) -> list[str]:
     if b"\0" in block:
         number = first + next(n for n, line in enumerate(lines) if "\0" in line)
         raise InputError(f"{path}: line {number}: NUL character; is this a text file?")
-    if BYTE_ORDER_MARK in block:  # of a file that was appended to another
-        number = first + next(n for n, line in enumerate(lines) if "\ufeff" in line)
+    if BYTE_ORDER_MARK.encode() in block:  # of a file that was appended to another
+        number = first + next(n for n, line in enumerate(lines) if BYTE_ORDER_MARK in line)
         raise InputError(f"{path}: line {number}: byte order mark in the text; remove it")
     return [line.rstrip("\r") for line in lines] if b"\r" in block else lines
 

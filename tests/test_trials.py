@@ -131,6 +131,7 @@ def test_duplicates_may_agree_but_not_contradict(tmp_path):
         (([], []), "without trials"),
         ((["a b"], ["c"]), "white space"),
         ((["a"], [""]), "empty"),
+        ((["a"], ["\ufeffb"]), "byte order mark"),
         ((["a"], ["b"], [True, False]), "1 trials but 2 labels"),
         ((["a"], ["b"], [2]), "True/False"),
         ((["a"], ["b"], [[True]]), "shape"),

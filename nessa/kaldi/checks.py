@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nessa.errors import InputError
+from nessa.files import BYTE_ORDER_MARK
 from nessa.kaldi.ark import Matrix, all_finite
 from nessa.kaldi.scp import are_sorted
 
@@ -23,7 +24,7 @@ def as_float32(matrix: npt.ArrayLike) -> Matrix:
 
 
 def check_ids(keys: list[str], where: Callable[[int], str]) -> None:
-    """Refuse keys that are empty, hold white space or NUL, or cannot be written as UTF-8."""
+    """Refuse keys that text files cannot hold: empty, or with what ends or marks a line there."""
     if _are_printable(keys):
         return
     for row, key in enumerate(keys):
@@ -31,6 +32,8 @@ def check_ids(keys: list[str], where: Callable[[int], str]) -> None:
             raise InputError(f"{where(row)}: key {key!r} is not a string")
         if key.split() != [key] or "\0" in key:
             raise InputError(f"{where(row)}: key {key!r} is empty or has white space or NUL in it")
+        if BYTE_ORDER_MARK in key:
+            raise InputError(f"{where(row)}: key {key!r} has a byte order mark in it; rename it")
         if key != key.encode(errors="replace").decode():
             raise InputError(f"{where(row)}: key {key!r} cannot be written as UTF-8")
 

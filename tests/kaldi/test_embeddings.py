@@ -30,7 +30,7 @@ relaxed = settings(
 STAMP = ModelStamp("new", "0f" * 32, "eval")
 
 ids = st.text(
-    st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=12
+    st.characters(exclude_categories=["Cs"], exclude_characters="\0\ufeff"), min_size=1, max_size=12
 ).filter(lambda key: key.split() == [key])
 finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
@@ -109,6 +109,7 @@ def test_construction_casts_and_keeps():
         (["a"], [[1, 1e300]], "'a' has 1 infinite values"),
         (["a"], np.array([[1 + 2j]]), "real numbers"),
         (["\ud800"], np.zeros((1, 2)), "UTF-8"),
+        (["a", "b\ufeff"], np.zeros((2, 2)), "row 1: key 'b.*' has a byte order mark"),
     ],
 )
 def test_doubtful_embeddings_are_refused(keys, matrix, message):
