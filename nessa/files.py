@@ -183,12 +183,31 @@ def read_table(path: Path | str, empty: bool = False) -> dict[str, str]:
         value = value.strip()
         if not key or not (value or empty):
             raise InputError(f"{path}: line {number}: expected `key value`, got {line!r}")
-        if key.split() != [key]:
-            raise InputError(f"{path}: line {number}: key {key!r} has white space in it; rename it")
+        if fault := id_fault(key):
+            raise InputError(f"{path}: line {number}: key {key!r} {fault}")
         if key in table:
             raise InputError(f"{path}: line {number}: duplicate key {key!r}; remove one")
         table[key] = value
     return table
+
+
+def id_fault(name: object) -> str | None:
+    """What keeps an id out of text files, as the end of a message; None where nothing does."""
+    if not isinstance(name, str):
+        return "is not a string"
+    if not name:
+        return "is empty; give it a name"
+    if name.split() != [name]:
+        return "has white space in it; rename it"
+    if "\0" in name:
+        return "has NUL in it; rename it"
+    if name.isascii():
+        return None
+    if BYTE_ORDER_MARK in name:
+        return "has a byte order mark in it; rename it"
+    if name != name.encode(errors="replace").decode():
+        return "cannot be written as UTF-8; rename it"
+    return None
 
 
 def write_table(path: Path | str, table: Mapping[str, object]) -> None:

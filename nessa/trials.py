@@ -16,13 +16,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from nessa.errors import InputError, about, named
 from nessa.files import (
-    BYTE_ORDER_MARK,
     ENROLL,
     LABEL,
     SCORE,
     TEST,
     Layout,
     atomic_open,
+    id_fault,
     read_columns,
     read_table,
     with_labels,
@@ -108,10 +108,8 @@ class Trials:
         if not self.enroll:
             raise InputError("a trial list without trials; give at least one")
         for name in (*self.enroll_index.names, *self.test_index.names):
-            if not isinstance(name, str) or len(name.split()) != 1 or "\0" in name:
-                raise InputError(f"trial id {name!r} is empty or holds white space; rename it")
-            if BYTE_ORDER_MARK in name:
-                raise InputError(f"trial id {name!r} holds a byte order mark; rename it")
+            if fault := id_fault(name):
+                raise InputError(f"trial id {name!r} {fault}")
         if self.labels is not None:
             object.__setattr__(self, "labels", as_labels(self.labels))
             self._check_labels()

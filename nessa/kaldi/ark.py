@@ -27,6 +27,7 @@ import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
 from nessa.errors import InputError
+from nessa.files import id_fault
 from nessa.threads import background, in_threads
 
 _FLOAT32 = np.dtype("<f4")
@@ -235,8 +236,8 @@ class Ark:
             key = self._data[start : found.start()].decode()
         except UnicodeDecodeError as error:
             raise InputError(f"{self.name}: byte {start}: key is not UTF-8") from error
-        if key.split() != [key] or "\0" in key:
-            raise InputError(f"{self.name}: byte {start}: key {key!r} has white space or NUL in it")
+        if fault := id_fault(key):
+            raise InputError(f"{self.name}: byte {start}: key {key!r} {fault}")
         return key, found.end()
 
     def _listed(self, key: str, offset: int) -> bytes | None:

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nessa.errors import InputError
-from nessa.files import BYTE_ORDER_MARK
+from nessa.files import id_fault
 from nessa.kaldi.ark import Matrix, all_finite
 from nessa.kaldi.scp import are_sorted
 
@@ -28,14 +28,8 @@ def check_ids(keys: list[str], where: Callable[[int], str]) -> None:
     if _are_printable(keys):
         return
     for row, key in enumerate(keys):
-        if not isinstance(key, str):
-            raise InputError(f"{where(row)}: key {key!r} is not a string")
-        if key.split() != [key] or "\0" in key:
-            raise InputError(f"{where(row)}: key {key!r} is empty or has white space or NUL in it")
-        if BYTE_ORDER_MARK in key:
-            raise InputError(f"{where(row)}: key {key!r} has a byte order mark in it; rename it")
-        if key != key.encode(errors="replace").decode():
-            raise InputError(f"{where(row)}: key {key!r} cannot be written as UTF-8")
+        if fault := id_fault(key):
+            raise InputError(f"{where(row)}: key {key!r} {fault}")
 
 
 def _are_printable(keys: list[str]) -> bool:

@@ -95,7 +95,7 @@ def test_construction_casts_and_keeps():
     [
         (["a", "a"], np.zeros((2, 2)), "row 1: duplicate key 'a', also at row 0"),
         (["a", ""], np.zeros((2, 2)), "row 1: key '' is empty"),
-        (["a b"], np.zeros((1, 2)), "'a b' is empty or has white space"),
+        (["a b"], np.zeros((1, 2)), "'a b' has white space"),
         (["a\u00a0b"], np.zeros((1, 2)), "white space"),
         (["a\0"], np.zeros((1, 2)), "NUL"),
         ([b"a"], np.zeros((1, 2)), "is not a string"),
@@ -373,6 +373,7 @@ GOOD = record("a", 1, 2)
         (record("b\tc", 3, 4), 2, "'b' begins b'c \\x00BFV"),
         (record("b\x0bc", 3, 4), 0, "'b\\x0bc' has white space"),
         (record("b\0", 3, 4), 0, "NUL"),
+        (record("b\ufeff", 3, 4), 0, "byte order mark"),
         (b"\xff" + GOOD, 0, "key is not UTF-8"),
         (b"b \0BFM \4\2\0\0\0\4\2\0\0\0" + bytes(16), 2, "'b' is a matrix of 2 rows"),
         (b"b \0BDM \4\2\0\0\0\4\1\0\0\0" + bytes(16), 2, "'b' is a matrix of 2 rows"),
