@@ -88,27 +88,29 @@ def _attend(connection: socket.socket) -> None:
     os.environ.update(job["environment"])
     try:
         _run_program(*job["command"])
-    except SystemExit as stop:
-        statuses.append(stop.code if isinstance(stop.code, int) else int(stop.code is not None))
-        raise
-    except KeyboardInterrupt:
-        statuses.append(INTERRUPTED)
-        raise
-    except BaseException:
-        statuses.append(1)
+    except BaseException as end:
+        statuses.append(_exit_status(end))
         raise
 
 
 def _run_program(program: str, *arguments: str) -> None:
     import runpy
 
-    sys.argv = [*arguments] if program == "-m" else [program, *arguments]
     if program == "-m":
+        sys.argv = [*arguments]
         runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
     else:
+        sys.argv = [program, *arguments]
         sys.path[0] = os.path.dirname(os.path.abspath(program))
         runpy.run_path(program, run_name="__main__")
     sys.exit()
+
+
+def _exit_status(end: BaseException) -> int:
+    """With what Python would end for an exception that nobody caught."""
+    if isinstance(end, SystemExit):
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    return INTERRUPTED if isinstance(end, KeyboardInterrupt) else 1
 
 
 def _leave() -> None:
