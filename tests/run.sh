@@ -48,8 +48,8 @@ check() {
 
 # run.sh calls its stages by their names, which shellcheck's notes below "warning" do not see.
 check_shell() {
-  check "shellcheck" shellcheck --severity=warning -x \
-    run.sh utils/*.sh tests/run.sh tests/shell/slurm/*.sh .ci/run
+  check "shellcheck" xargs -0 -n 3 -P "$(nproc)" shellcheck --severity=warning -x \
+    < <(printf '%s\0' run.sh utils/*.sh tests/run.sh tests/shell/slurm/*.sh .ci/run)
 }
 
 main "$@"; exit # on one line: an edit of this file during a run is not run

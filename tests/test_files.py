@@ -75,6 +75,7 @@ def test_atomic_open_honors_the_umask(tmp_path):
 words = st.text(st.characters(min_codepoint=33, max_codepoint=0x24F, exclude_categories=["Z", "C"]))
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=50)  # each example waits for the disk
 @given(st.dictionaries(words.filter(bool), words.filter(bool)))
 def test_tables_round_trip_in_c_order(tmp_path_factory, table):

@@ -103,6 +103,7 @@ def test_bad_lines_are_named(tmp_path, text, line):
         Trials.read(path)
 
 
+@pytest.mark.slow
 def test_a_bad_line_far_down_is_named(tmp_path):
     path = write(tmp_path / "trials", "1 a b\n" * 250_000 + "1 a\n")
     with pytest.raises(InputError, match="line 250001: '1 a'"):
@@ -265,6 +266,7 @@ def test_scores_are_joined_by_key():
     assert join_scores(trials, scored, [1, 2, 3]).tolist() == [2, 3, 1, 2]
 
 
+@pytest.mark.slow
 @given(pairs, st.randoms())
 def test_the_order_of_scores_does_not_matter(pairs, random):
     shuffled = list(range(len(pairs)))

@@ -46,6 +46,7 @@ def test_the_enrollment_side_keeps_its_space(kind: str) -> None:
     np.testing.assert_allclose(aligner.map_enroll(VIEWS[0].matrix), x, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["low_rank", "lambda_orthogonal"])
 def test_dev_speakers_decide(kind: str) -> None:
     few, dev = two_views(12, 3), dev_for(kind)

@@ -27,6 +27,7 @@ def test_the_start_is_procrustes_of_whitened_views(monkeypatch: pytest.MonkeyPat
         np.testing.assert_allclose(found.matrix, expected.matrix, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_one_utterance_of_each_speaker_is_enough() -> None:
     dev = dev_for("classifier")
     views = two_views(100, 1)

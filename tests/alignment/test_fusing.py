@@ -60,6 +60,7 @@ def test_few_speakers_get_more_than_the_best_part_gives_alone() -> None:
     assert errors.pop("best") <= min(errors.values()) + 0.005
 
 
+@pytest.mark.slow
 def test_the_weights_are_told_and_the_vectors_hold_the_parts_side_by_side() -> None:
     align, dev = few_speakers(), dev_for("neural")
     aligner = NeuralAligner(**FEW).fit(*align, dev)
@@ -121,6 +122,7 @@ def test_ratios_are_calibrated_as_they_come(tmp_path: Path) -> None:
     assert cllr(llrs, trials.labels) < 1.1 * min_cllr(llrs, trials.labels)
 
 
+@pytest.mark.slow
 def test_without_a_dev_set_there_is_no_calibration_and_none_stays_from_before(
     tmp_path: Path,
 ) -> None:

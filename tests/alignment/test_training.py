@@ -52,6 +52,7 @@ def test_without_a_teacher(caplog: pytest.LogCaptureFixture, settings: dict[str,
     assert "teacher" not in caplog.text
 
 
+@pytest.mark.slow
 def test_a_model_does_not_teach_itself(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     x, _, speakers = two_views(60, 4)

@@ -99,6 +99,7 @@ def test_readers_never_change_an_embedding(model, prepared: Path, workers: int |
     np.testing.assert_allclose(ours.matrix, plain.matrix, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_what_a_reader_meets_is_named_without_a_traceback(model, data: Path) -> None:
     path = audio_of(data, 4)
     path.write_bytes(b"no audio")
@@ -107,6 +108,7 @@ def test_what_a_reader_meets_is_named_without_a_traceback(model, data: Path) -> 
     assert cuts_of(data)[4].id in str(error.value)
 
 
+@pytest.mark.slow
 def test_the_directory_is_kaldis_and_stamped(model, prepared: Path, tmp_path: Path) -> None:
     for shard in (2, 1, 3):
         extract_shard(model, prepared, "eval", tmp_path, shard, 3, 20.0)
@@ -132,6 +134,7 @@ def contents(directory: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(directory.iterdir()) if path.is_file()}
 
 
+@pytest.mark.slow
 def test_a_restart_keeps_finished_shards_and_ends_with_the_same_bytes(
     model, prepared: Path, tmp_path: Path
 ) -> None:
@@ -152,6 +155,7 @@ def test_a_restart_keeps_finished_shards_and_ends_with_the_same_bytes(
     assert contents(out) == whole
 
 
+@pytest.mark.slow
 def test_shards_of_another_model_or_division_are_not_swept_in(
     model, prepared: Path, tmp_path: Path
 ) -> None:

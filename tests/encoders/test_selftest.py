@@ -65,6 +65,7 @@ def test_settings_that_the_original_does_not_have(
     assert f"set {setting}, which gives" in done.out
 
 
+@pytest.mark.slow
 def test_no_mean_normalization_shows_without_the_original(
     tmp_path: Path, nessa: Command, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

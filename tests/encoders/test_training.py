@@ -133,6 +133,7 @@ def test_weights_of_other_settings_are_not_taken_for_those_of_an_old_stamp(
     assert weights(tmp_path) == first
 
 
+@pytest.mark.slow
 def test_a_finished_training_is_not_done_again_unless_settings_change(
     data: Path, tmp_path: Path
 ) -> None:

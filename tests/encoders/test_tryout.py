@@ -71,6 +71,7 @@ def test_embeddings_that_are_of_no_use_are_refused(
         tried(encoder, data)
 
 
+@pytest.mark.slow
 def test_mean_normalization_that_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -148,6 +148,7 @@ def test_missing_keys_are_counted_and_named_once():
 # Means
 
 
+@pytest.mark.slow
 @relaxed
 @given(embeddings(), st.data())
 def test_profile_means_equal_a_plain_loop(table, data):
@@ -404,6 +405,7 @@ def test_bad_records_are_refused_with_key_and_byte(refuse, bad, offset, complain
     refuse(good + bad, f"byte {len(good) + offset}: ", complaint)
 
 
+@pytest.mark.slow
 @relaxed
 @given(st.data())
 def test_a_damaged_ark_is_read_or_refused_but_never_crashes(tmp_path, data):

@@ -193,6 +193,7 @@ def test_lhotse_manifests(own: Own, segmented: bool, as_cuts: bool) -> None:
     assert cut.load_audio().shape == (1, round(0.7 * 16000))
 
 
+@pytest.mark.slow
 def test_a_directory_per_set_and_one_for_the_others(own: Own) -> None:
     write_audio_dir(own.folder / "mine", range(12))
     tested = write_audio_dir(own.folder / "test", range(20, 24))
@@ -226,6 +227,7 @@ def test_the_speakers_of_given_trials_are_eval(own: Own) -> None:
     refuse(own.prepare(data=own.folder / "mine"), "mine/trials", "'nobody'")
 
 
+@pytest.mark.slow
 def test_spk2set_divides_a_directory_of_all_sets(own: Own) -> None:
     utt2spk = write_audio_dir(own.folder / "mine", range(12))
     speakers = sorted(set(utt2spk.values()))
@@ -309,6 +311,7 @@ def test_commands_are_run_only_where_that_is_allowed(own: Own) -> None:
     assert np.abs(cut.load_audio()).max() > 0
 
 
+@pytest.mark.slow
 def test_commands_of_lhotse_manifests_need_the_same_permission(own: Own) -> None:
     utt2spk = write_audio_dir(own.folder / "kaldi", range(12))
     recordings, supervisions = lhotse_manifests(own, own.folder / "kaldi")
@@ -327,6 +330,7 @@ def test_commands_of_lhotse_manifests_need_the_same_permission(own: Own) -> None
     assert np.abs(next(iter(read_cuts(own.data, "eval"))).load_audio()).max() > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["touch {mark}; cat {path} |", "pipe:touch {mark}"])
 def test_features_of_lhotse_manifests_are_files(own: Own, place: str) -> None:
     mark = own.folder / "ran"
@@ -389,6 +393,7 @@ def test_features_of_segments_are_of_the_whole_segment(own: Own, frames: int) ->
         assert cut.load_audio().shape == (1, round(0.7 * 16000))
 
 
+@pytest.mark.slow
 def test_faults_are_named(own: Own) -> None:
     mine = own.folder / "mine"
     utt2spk = write_audio_dir(mine, range(12), segmented=True)
@@ -475,6 +480,7 @@ def test_copies_of_bad_audio_are_skipped_with_it(own: Own) -> None:
     assert validate(own.data / "align") == []
 
 
+@pytest.mark.slow
 def test_there_are_no_copies_of_features(own: Own) -> None:
     write_feature_dir(own.folder / "mine", 12, 4, frames=50, dim=7)
     done = own.prepare(data=own.folder / "mine", encoder=GIVEN, copies=COPIES)

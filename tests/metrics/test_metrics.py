@@ -97,11 +97,13 @@ def pav_cllr(scores, labels):
     return (targets.mean() + nontargets.mean()) / 2 / np.log(2)
 
 
+@pytest.mark.slow
 @given(systems())
 def test_eer_is_the_lowest_reachable_equal_error(system):
     assert eer(*system) == pytest.approx(brute_rocch_eer(*system), abs=1e-12)
 
 
+@pytest.mark.slow
 @given(systems())
 def test_interpolated_eer_crosses_the_curve(system):
     assert eer(*system, method="interpolated") == pytest.approx(
@@ -116,6 +118,7 @@ def test_min_dcf_tries_every_threshold(system, p, c_miss, c_fa):
     )
 
 
+@pytest.mark.slow
 @given(systems())
 def test_min_cllr_is_that_of_isotonic_regression(system):
     assert min_cllr(*system) == pytest.approx(pav_cllr(*system), abs=1e-9)
@@ -129,6 +132,7 @@ def test_cllr_by_its_formula(system):
     assert cllr(*system) == pytest.approx((np.mean(targets) + np.mean(nontargets)) / 2)
 
 
+@pytest.mark.slow
 @given(systems(), st.floats(0.01, 0.99))
 def test_act_dcf_counts_errors_at_the_bayes_threshold(system, p):
     scores, labels = system
@@ -154,6 +158,7 @@ def test_continuous_scores_against_scikit_learn():
 # ---- other packages; docs/toolkits.md tells how their definitions differ ----
 
 
+@pytest.mark.slow
 @given(systems())
 @pytest.mark.filterwarnings("ignore:divide by zero")  # llreval takes the log of 0
 def test_rocch_eer_and_cllr_against_llreval(system):
@@ -262,6 +267,7 @@ def test_order_and_repetition_do_not_matter_to_calibrated_costs(metric, system, 
     assert metric(np.repeat(scores, 3), np.repeat(labels, 3)) == expected
 
 
+@pytest.mark.slow
 @given(systems())
 def test_calibrated_costs_are_never_below_their_minimum(system):
     assert cllr(*system) >= min_cllr(*system) - 1e-12
@@ -509,6 +515,7 @@ def covered(experiments, draws, seed=0, **design):
     return hits
 
 
+@pytest.mark.slow
 def test_the_generator_has_the_eer_that_it_says():
     (scores, labels, *_), truth = experiment(np.random.default_rng(1), speakers=20_000)
     assert eer(scores, labels) == pytest.approx(truth, abs=0.001)

@@ -23,7 +23,6 @@ from tests.pairs import two_views
 
 psycopg = pytest.importorskip("psycopg", reason="pip install 'nessa[postgres,test]'")
 pymilvus = pytest.importorskip("pymilvus", reason="pip install 'nessa[milvus,test]'")
-qdrant_client = pytest.importorskip("qdrant_client", reason="pip install 'nessa[test]'")
 lite = pytest.importorskip("milvus_lite.server_manager", reason="pip install 'nessa[test]'")
 
 from nessa.stores import milvus, postgres  # noqa: E402
@@ -139,6 +138,7 @@ def kept_in_milvus(
 def kept_in_qdrant(
     request: pytest.FixtureRequest, profiles: Embeddings, tmp_path: Path
 ) -> Iterator[Kept]:
+    qdrant_client = pytest.importorskip("qdrant_client", reason="pip install 'nessa[test]'")
     place = ROOT / "docs/examples/qdrant_store.py"
     spec = importlib.util.spec_from_file_location("qdrant_store", place)
     module = importlib.util.module_from_spec(spec)

@@ -162,6 +162,7 @@ def test_a_metric_is_a_function_and_a_line_of_the_registry(
     assert cell in "\n".join(normalization_section(recipe, records))
 
 
+@pytest.mark.slow
 def test_the_gain_is_0_for_the_old_model_and_1_for_the_new(
     eval_set: EvalSet, recipe: Recipe
 ) -> None:
@@ -228,6 +229,7 @@ def test_the_gain_of_an_update_that_does_not_help_is_undefined(
         assert (record["gain"], record["gain_ci"]) == (None, None)
 
 
+@pytest.mark.slow
 def test_a_figure_does_not_depend_on_what_else_is_evaluated(
     eval_set: EvalSet, recipe: Recipe
 ) -> None:

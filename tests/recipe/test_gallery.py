@@ -89,6 +89,7 @@ def test_profiles_of_given_trials_are_averaged_before_they_are_mapped(
     assert mixed_gallery(recipe, exp, exp / "eval") == plain
 
 
+@pytest.mark.slow
 def test_the_curve_is_drawn_alike_twice(tmp_path: Path) -> None:
     records = [
         {"runtime": runtime, "old_share": float(share), "eer": 0.02 + 0.03 * float(share)}

@@ -62,6 +62,7 @@ def test_a_stage_s_settings_go_before_the_defaults_key_by_key(
     assert "extract.sbatch --mem=4G" in lines and "extract.sbatch --nodes=1" in lines
 
 
+@pytest.mark.slow
 def test_run_checks_them_first(tmp_path: Path) -> None:
     conf = tmp_path / "slurm.yaml"
     conf.write_text("retries: many")

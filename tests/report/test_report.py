@@ -394,6 +394,7 @@ def test_plots_are_valid_small_and_reproducible(tmp_path: Path) -> None:
         assert path.read_bytes() == (tmp_path / "first" / path.name).read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strength", [0, 1000])
 def test_chance_and_perfect_scores_can_be_drawn(strength: float, tmp_path: Path) -> None:
     labels = np.arange(20) < 10
@@ -627,6 +628,7 @@ def test_other_json_is_refused(content: Any, exp: Path, data: Path) -> None:
         write_report(make_recipe(), exp, data)
 
 
+@pytest.mark.slow
 def test_missing_scores_are_named(exp: Path, data: Path) -> None:
     path = score_file(exp / "scores", System("logit", "v1", "v2"), "trials")
     path.unlink()

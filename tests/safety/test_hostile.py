@@ -117,6 +117,7 @@ def test_python_in_yaml(nessa: Command) -> None:
     nessa("extract", "--encoder", ".", *words).refused("config.yaml: line 1", "not plain YAML")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["model.safetensors", "checkpoint.pt", "aligner.safetensors"])
 def test_a_pickle_in_the_place_of_weights(nessa: Command, name: str) -> None:
     data = Path("data").absolute()

@@ -54,6 +54,7 @@ def test_the_map_is_found_whatever_the_order_of_the_scores(dev: DevSet) -> None:
     assert plain.quality == {}
 
 
+@pytest.mark.slow
 def test_the_number_of_enrollment_utterances_takes_out_what_it_explains(dev: DevSet) -> None:
     fitted = dev.fit(enroll_map=dev.map)
     assert fitted.scale == pytest.approx(2, rel=0.1)

@@ -376,6 +376,7 @@ def test_a_job_for_which_ctrl_c_is_ignored_goes_on(serve, tmp_path):
     assert process.communicate()[0] == "ran\n" and process.returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("send", "status"),
     [

@@ -313,6 +313,7 @@ def test_what_is_left_out_is_decided_from_stage_prepare_on_even_after_a_finished
     assert "--skip-bad" not in "".join(finished.lines())
 
 
+@pytest.mark.slow
 def test_what_somebody_is_writing_stays(finished):
     old, locked = (finished.exp / name for name in (".a.1.tmp", ".b.2.tmp"))
     old.touch()
@@ -337,6 +338,7 @@ def test_a_stage_without_jobs_is_skipped(tree):
     assert tree.calls() == CHAIN[:-1]
 
 
+@pytest.mark.slow
 def test_only_a_recipe_that_names_back_ends_fits_some(tree):
     run = tree.run("--stage", "symmetric", "--stop-stage", "symmetric", BACKENDS="")
     assert run.returncode == 0 and "nothing to do" not in run.stdout
@@ -393,6 +395,7 @@ def test_bad_options_are_refused_before_anything_is_written(tree, options, messa
     assert not list(tree.root.parent.rglob("canary"))
 
 
+@pytest.mark.slow
 def test_a_recipe_may_be_any_folder(tree):
     folder = tree.root.parent / "my recipe"
     folder.mkdir()

@@ -96,6 +96,7 @@ def test_bytes_do_not_depend_on_the_number_of_processes(
     assert tree(tmp_path) == tree(corpus)
 
 
+@pytest.mark.slow
 def test_a_speaker_does_not_depend_on_the_others(corpus: Path, tmp_path: Path) -> None:
     """The synthesizer's hidden state must not leak from one speaker to the next."""
     synthesize_corpus(tmp_path, {"train": size(1, 2, 2), "eval": size(2, 3, 1)}, Settings(3))
@@ -329,6 +330,7 @@ def test_seed_decides_noises_and_rooms_and_sets_do_not(corpus: Path, tmp_path: P
         assert all(ours[name] != theirs[name] for name in ours)
 
 
+@pytest.mark.slow
 def test_noises_appear_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def stopped(seed: int) -> Iterator[np.ndarray]:
         yield np.zeros(10, np.int16)
