@@ -340,11 +340,16 @@ read_options() {
   [[ $skip_bad == false ]] || skip=(--skip-bad)
   slurm_conf=$(realpath -m -- "$slurm_conf")
   for corpus in "${corpora[@]}"; do
-    [[ -z ${!corpus} ]] || set+=("corpus.paths.$corpus=$(realpath -m -- "${!corpus}")")
+    [[ -z ${!corpus} ]] || set+=("corpus.paths.$corpus=$(quoted "$(realpath -m -- "${!corpus}")")")
   done
   work_dir=$(realpath -m -- "${work_dir:-$recipe_dir}")
   data=$work_dir/data exp=$work_dir/exp config=$work_dir/exp/recipe.yaml
   of_recipe=(--recipe "$config" --data "$data" --exp "$exp")
+}
+
+# A text as YAML takes it literally.
+quoted() {
+  echo "'${1//\'/\'\'}'"
 }
 
 # Where the recipe is, as an absolute path: the stages run from the repository's root.

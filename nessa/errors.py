@@ -15,6 +15,10 @@ class InputError(ValueError):
     """
 
 
+class TooFewError(InputError):
+    """Too few speakers or utterances for what was asked; all else is in order."""
+
+
 @contextlib.contextmanager
 def about(*files: Path | str) -> Iterator[None]:
     """Begin the message of bad input found inside with the files that it came from.

@@ -25,6 +25,7 @@ BLOCK_BYTES = 2**22  # of a text file, read at once
 LONGEST_LINE = 2**25  # bytes
 _BLANKS = b" \t\r"
 BYTE_ORDER_MARK = "\ufeff"  # as some editors write it
+OPENED = {"/dev/stdout": 1, "/dev/stderr": 2}
 STARTED_IN = "NESSA_STARTED_IN"  # environment: where the user called run.sh, which goes elsewhere
 Record = dict[str, Any]  # one line of a table of results, as JSON has it
 
@@ -40,7 +41,8 @@ def atomic_open(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
 
     The bytes go to a temporary file in the same folder, which is flushed, fsynced and renamed
     over `path` when the block ends without an exception, and removed otherwise. It is locked
-    (flock) meanwhile: run.sh removes those that nobody writes any more.
+    (flock) meanwhile: run.sh removes those that nobody writes any more. A link stays one: what it
+    leads to is written. What is no file, such as /dev/stdout or /dev/null, is written as it is.
 
     Args:
         path: the final name; missing parent folders are made.
@@ -49,9 +51,13 @@ def atomic_open(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
     Yields:
         The open temporary file.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     text = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
+    if (stream := _stream(path)) is not None:
+        with open(stream, mode, **text) as file:  # type: ignore[call-overload]
+            yield file
+        return
+    path = Path(os.path.realpath(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
         with open(handle, mode, **text) as file:  # type: ignore[call-overload]
@@ -69,6 +75,14 @@ def atomic_open(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
             os.unlink(temporary)
         raise
     sync_directory(path.parent)
+
+
+def _stream(path: Path | str) -> Path | int | None:
+    """What is to be written as it is: a device or a pipe, or what the shell has opened."""
+    path = Path(path)
+    if str(path) in OPENED:  # by its name a file would be opened anew, and begun at its start
+        return os.dup(OPENED[str(path)])
+    return path if path.exists() and not (path.is_file() or path.is_dir()) else None
 
 
 def sync_directory(directory: Path | str) -> None:

@@ -28,6 +28,7 @@ def _rising(pair: tuple[float, float]) -> tuple[float, float]:
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]
 Positive = Annotated[int, Field(gt=0)]
+Seed = Annotated[int, Field(ge=0)]  # of a random generator
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Distinct = AfterValidator(_distinct)  # of a tuple
 Rising = AfterValidator(_rising)  # of a pair

@@ -2,6 +2,8 @@
 
 import os
 import stat
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given, settings
@@ -19,6 +21,7 @@ from nessa.files import (
     write_json,
 )
 from nessa.files import write_table as write_text_table
+from tests.conftest import ROOT
 
 
 def test_atomic_open_writes_the_whole_file(tmp_path):
@@ -221,3 +224,31 @@ def test_digest_ignores_the_order_of_mappings_only():
 def test_bad_input_begins_with_its_files_each_once():
     with pytest.raises(InputError, match=r"^a, b: no$"), about("a", "b", "a"):
         raise InputError("no")
+
+
+def test_a_link_stays_a_link_and_what_it_leads_to_is_written(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link").symlink_to("elsewhere/file")  # which is not there yet
+    for text in ("first", "second"):
+        with atomic_open(tmp_path / "link") as file:
+            file.write(text)
+        assert (tmp_path / "link").is_symlink()
+        assert (tmp_path / "elsewhere/file").read_text() == text
+    assert os.listdir(tmp_path / "elsewhere") == ["file"]
+
+
+def test_what_is_no_file_is_written_and_stays_what_it_is(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    reader = subprocess.Popen(["cat", tmp_path / "pipe"], stdout=subprocess.PIPE, text=True)
+    with atomic_open(tmp_path / "pipe") as file:
+        file.write("into a pipe")
+    assert reader.communicate()[0] == "into a pipe"
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_stdout_is_written_where_the_shell_has_opened_a_file(tmp_path):
+    program = "from nessa.files import write_table; write_table('/dev/stdout', {'a': 1})"
+    with open(tmp_path / "out", "w") as out:
+        subprocess.run([sys.executable, "-c", program], stdout=out, cwd=ROOT, check=True)
+        subprocess.run(["echo", "after"], stdout=out, check=True)
+    assert (tmp_path / "out").read_text() == "a 1\nafter\n"

@@ -42,12 +42,13 @@ print_help() {
   sed -n -e '1d' -e '/^#/!q' -e 's/^# \{0,1\}//p' "$0"
 }
 
-# check_integer NAME LEAST MOST: the option NAME holds a whole number in this range.
+# check_integer NAME LEAST MOST: the option NAME holds a whole number in this range; 08 becomes 8.
 check_integer() {
   local value=${!1}
   if ! [[ $value =~ ^[0-9]{1,6}$ ]] || ((10#$value < $2 || 10#$value > $3)); then
     fail 2 "--${1//_/-} must be a whole number from $2 to $3, not '$value'"
   fi
+  printf -v "$1" %d $((10#$value)) # a leading zero would mean octal to bash
 }
 
 _variable() {

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat, model_validator
 
 from nessa.alignment import ALIGNERS
-from nessa.schema import Distinct, Fraction, Positive, Section, nearest
+from nessa.schema import Distinct, Fraction, Positive, Section, Seed, nearest
 
 
 class NeuralConfig(Section):
@@ -43,7 +43,7 @@ class AlignerConfig(NeuralConfig):
     """NESSA in a recipe, trained once for each seed."""
 
     # The first seed's training is named nessa, those of others nessa.seed<S>.
-    seeds: Annotated[tuple[int, ...], Field(min_length=1), Distinct] = (1,)
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1), Distinct] = (1,)
 
 
 def _is_baseline(name: str) -> str:

@@ -89,6 +89,7 @@ class Outliers:
         detector: of the aligner's side; None where it was fitted before there was one.
         stamped: whether the embeddings say that they are of the aligner's model.
         allowed: whether they are accepted, however many are outliers.
+        total: how many embeddings there are; where it is not known (0), those so far are judged.
         count: embeddings that were checked.
         found: (id, distance) of the outliers; their distance is beyond 1.
     """
@@ -96,35 +97,44 @@ class Outliers:
     detector: OutlierDetector | None = None
     stamped: bool = False
     allowed: bool = False
+    total: int = 0
     count: int = 0
     found: list[tuple[str, float]] = field(default_factory=list)
 
     def check(self, keys: list[str], matrix: Matrix) -> None:
-        """Find the outliers among some embeddings (N, D).
+        """Find the outliers among some more embeddings (N, D).
 
         Raises:
-            InputError: most of them are, or, of those with the model's stamp, nearly all.
+            InputError: most of all are, or, of those with the model's stamp, nearly all.
         """
         self.count += len(keys)
         if self.detector is None:
             return
         distances = self.detector.distances(matrix)
-        found = [(keys[row], float(distances[row])) for row in (distances > 1).nonzero()[0]]
-        most = MOST_STAMPED if self.stamped else MOST
-        if not self.allowed and len(found) > most * len(keys) and len(keys) >= FEWEST_JUDGED:
-            despite = ", whatever info.json says" if self.stamped else ""
-            raise InputError(
-                f"{len(found)} of {len(keys)} embeddings are unlike those that the aligner was "
-                f"fitted on, the first {found[0][0]!r}; they seem to be of another model{despite}. "
-                "If they are of the right one, give --allow-outliers (in a recipe, "
-                "scoring.allow_outliers: true)"
-            )
-        self.found += found
+        self.found += [(keys[row], float(distances[row])) for row in (distances > 1).nonzero()[0]]
+        self._judge()
 
     def add(self, other: Self) -> None:
-        """Add those of another part."""
+        """Add those of another part.
+
+        Raises:
+            InputError: see `check`.
+        """
         self.count += other.count
         self.found += other.found
+        self._judge()
+
+    def _judge(self) -> None:
+        count = self.total or self.count
+        most = MOST_STAMPED if self.stamped else MOST
+        if not self.allowed and count >= FEWEST_JUDGED and len(self.found) > most * count:
+            despite = ", whatever info.json says" if self.stamped else ""
+            raise InputError(
+                f"{len(self.found)} of {count} embeddings are unlike those that the aligner was "
+                f"fitted on, the first {self.found[0][0]!r}; they seem to be of another model"
+                f"{despite}. If they are of the right one, give --allow-outliers (in a recipe, "
+                "scoring.allow_outliers: true)"
+            )
 
     def write(self, path: Path) -> None:
         """Write `id,distance` lines, the farthest first; no file without a detector."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from nessa.cli.options import COUNT, PathType, optional_path, path_option, refuse_given
+from nessa.cli.options import COUNT, NUMBER, PathType, optional_path, path_option, refuse_given
 
 
 @click.command()
@@ -94,7 +94,13 @@ def align(
 @optional_path("--utt2spk", "Speakers (`utterance speaker`), where no column tells them.")
 @optional_path("--utt2session", "Sessions (`utterance session`), where no column tells them.")
 @optional_path("--trials", "Labeled trials of utterances; their speakers are held out to test on.")
-@click.option("--seed", default=1, show_default=True, help="Of the division, and the trials drawn.")
+@click.option(
+    "--seed",
+    type=NUMBER,
+    default=1,
+    show_default=True,
+    help="Of the division, and the trials drawn.",
+)
 @path_option("--output", "Receives the decision, the report, and the aligner.")
 def assess(
     old: Path,

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import click
 
-from nessa.cli.options import COUNT, PathType, data_option, path_option, recipe_option
+from nessa.cli.options import COUNT, NUMBER, PathType, data_option, path_option, recipe_option
 from nessa.errors import InputError, about
 
 
 @click.command()
 @recipe_option
-@click.option("--nj", default=1, show_default=True, help="Number of processes.")
+@click.option("--nj", type=COUNT, default=1, show_default=True, help="Number of processes.")
 @path_option("--output", "Receives wav/<speaker>/<session>/<utterance>.wav and meta.csv.")
 def synth(recipe: Path, nj: int, output: Path) -> None:
     """Synthesize a corpus with espeak-ng voices, in VoxCeleb's layout.
@@ -50,7 +50,13 @@ def prepare(recipe: Path, data: Path) -> None:
 @click.option("--model", required=True, help="Encoder of the recipe to train.")
 @data_option
 @path_option("--output", "Receives config.yaml and model.safetensors.")
-@click.option("--workers", default=1, show_default=True, help="Number of audio loading processes.")
+@click.option(
+    "--workers",
+    type=NUMBER,
+    default=1,
+    show_default=True,
+    help="Number of audio loading processes.",
+)
 @click.option("--tensorboard", is_flag=True, help="Also log the loss to OUTPUT/tensorboard.")
 def train(
     recipe: Path, model: str, data: Path, output: Path, workers: int, tensorboard: bool
@@ -99,7 +105,7 @@ def train(
 @click.option("--batch-seconds", default=60.0, show_default=True, help="Audio per batch.")
 @click.option(
     "--workers",
-    type=click.IntRange(min=0),
+    type=NUMBER,
     help="Number of audio loading processes. [chosen by timing a batch; 0 with OMP_NUM_THREADS=1]",
 )
 @path_option("--output", "Receives one embeddings directory per set.")

@@ -9,6 +9,7 @@ from click.core import ParameterSource
 
 PathType = click.Path(path_type=Path)
 COUNT = click.IntRange(min=1)
+NUMBER = click.IntRange(min=0)
 
 
 class PipelineOrder(click.Group):

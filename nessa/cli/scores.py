@@ -7,6 +7,7 @@ import click
 
 from nessa.cli.options import (
     COUNT,
+    NUMBER,
     PathType,
     optional_path,
     path_option,
@@ -128,7 +129,7 @@ def calibrate(
 @optional_path("--utt2dur", "Durations (`utterance seconds`): a threshold for each class of them.")
 @click.option("--unsure", type=click.FloatRange(1, min_open=True), help="Factor of false accepts.")
 @click.option("--draws", default=1000, type=COUNT, show_default=True, help="Bootstrap draws.")
-@click.option("--seed", default=1, show_default=True, help="Seed of the draws.")
+@click.option("--seed", type=NUMBER, default=1, show_default=True, help="Seed of the draws.")
 @optional_path("--output", "Threshold file (JSON), for nessa export --threshold.")
 def threshold(
     value: float,
@@ -192,7 +193,11 @@ def threshold(
     "--draws", default=1000, type=COUNT, show_default=True, help="Number of bootstrap draws."
 )
 @click.option(
-    "--seed", default=1, show_default=True, help="Seed of the bootstrap and of the protocol."
+    "--seed",
+    type=NUMBER,
+    default=1,
+    show_default=True,
+    help="Seed of the bootstrap and of the protocol.",
 )
 @optional_path("--output", "Also write the results (JSON).")
 def evaluate(

@@ -66,9 +66,16 @@ class GivenTrials:
         )
 
     def problems(self, utt2spk: Mapping[str, str]) -> Iterator[str]:
-        """What is wrong with the profiles of lists that are not stale, a sentence each."""
+        """What is wrong with lists that are not stale and their profiles, a sentence each."""
         known = _profiles_in(self.directory, utt2spk)
         for path, trials in self.lists.items():
+            if trials.labels is None:
+                yield f"{path}: no labels; write `enroll test target|nontarget`"
+            elif not 0 < trials.targets < len(trials):
+                yield (
+                    f"{path}: {trials.targets} target and {trials.nontargets} non-target trials; "
+                    "an error rate needs some of each"
+                )
             both = [
                 n for n in trials.enroll_index.names if n in utt2spk and known.get(n, [n]) != [n]
             ]

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nessa.corpus.draw_trials import make_profile_trials, spare_utterances
-from nessa.errors import InputError
+from nessa.errors import InputError, TooFewError
 
 PROFILE_SIZES = (1, 3, 10)  # utterances of a profile
 Codes = NDArray[np.int64]
@@ -134,7 +134,7 @@ def draw_protocol(
             "%d are to be enrolled", size, len(able[size]), len(spare), wanted,
         )  # fmt: skip
     if not kept:
-        raise InputError(
+        raise TooFewError(
             f"no profile size of {list(sizes)} can be given by {wanted} of {len(spare)} speakers "
             "with one session left for testing; enroll fewer, or give speakers more sessions"
         )
@@ -195,7 +195,7 @@ def protocol_of(
             chosen[speaker], mated[speaker] = nest, free
     wanted = _enrolled_count(len(spoken), enrolled_share)
     if len(chosen) < wanted:
-        raise InputError(
+        raise TooFewError(
             f"{wanted} of {len(spoken)} speakers are to be enrolled, but only {len(chosen)} have "
             f"nested profiles of {sizes[::-1]} utterances and a session outside them; enroll "
             "fewer, or remove the largest profiles from the enrollment map"
@@ -225,7 +225,7 @@ def _by_speaker(utt2spk: Mapping[str, str], utt2session: Mapping[str, str]) -> d
 def _enrolled_count(speakers: int, share: float) -> int:
     count = round(share * speakers)
     if not 2 <= count < speakers:
-        raise InputError(
+        raise TooFewError(
             f"a share of {share} of {speakers} speakers is {count} enrolled; identification "
             "needs 2 or more enrolled speakers and an impostor: choose another share, or add "
             "speakers"

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from nessa.errors import about
 from nessa.evaluation.households import (
     HOUSEHOLD_SIZES,
+    IMPOSTORS,
     Households,
     draw_households,
     search_households,
@@ -91,7 +92,8 @@ class Comparison(NamedTuple):
             seed: of all draws.
 
         Raises:
-            InputError: a file or an embedding is missing, or too few speakers have profiles.
+            TooFewError: too few speakers have profiles.
+            InputError: a file or an embedding is missing.
         """
         utt2spk, utt2session = read_utt2spk(set_dir), read_table(set_dir / "utt2session")
         enroll_map, profiles = set_dir / ENROLL_MAP, {}
@@ -106,7 +108,9 @@ class Comparison(NamedTuple):
                 protocol = draw_protocol(utt2spk, utt2session, seed=seed)
             similarity = speaker_similarity(models, utt2spk)
             sizes = [size for size in HOUSEHOLD_SIZES if size <= len(protocol.enrolled)]
-            return cls(protocol, draw_households(protocol, similarity, sizes, seed=seed))
+            impostors = min(IMPOSTORS, len(protocol.impostors))
+            homes = draw_households(protocol, similarity, sizes, impostors=impostors, seed=seed)
+            return cls(protocol, homes)
 
 
 def identify_sides(

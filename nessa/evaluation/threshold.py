@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nessa.errors import InputError
+from nessa.errors import InputError, about
 from nessa.files import read_json, read_table
 from nessa.metrics.bootstrap import Estimate, drawn_weights
 from nessa.scoring.matching import read_scores_of
-from nessa.scoring.quality import TEST_DURATION, quality_measures
+from nessa.scoring.quality import durations_of_tests
 from nessa.text import percent
 from nessa.trials import read_enroll_map, read_labeled, trial_speakers
 
@@ -198,9 +198,15 @@ def carry_over_files(
     wanted = read_labeled(trials)
     labels = wanted.labels
     assert labels is not None
-    scores = [read_scores_of(wanted, path)[0].astype(np.float64) for path in (old, new)]
+    scores: list[Floats] = []
+    for path in (old, new):
+        read, how = read_scores_of(wanted, path)
+        scores.append(read.astype(np.float64))
+        if how:
+            log.warning("%s: %s", path, how)
     profiles = read_enroll_map(enroll_map) if enroll_map else None
-    speakers = trial_speakers(wanted, read_table(utt2spk), profiles)
+    with about(trials, utt2spk):
+        speakers = trial_speakers(wanted, read_table(utt2spk), profiles)
 
     def weights() -> Iterator[NDArray[np.int64]]:
         return drawn_weights(labels, *speakers, draws, seed)
@@ -208,7 +214,7 @@ def carry_over_files(
     first, second = scores
     carried = [carry_over(value, first, second, labels, weights(), unsure)]
     if utt2dur is not None:
-        seconds: Floats = np.exp(quality_measures(wanted, utt2dur, enroll_map)[TEST_DURATION])
+        seconds = durations_of_tests(wanted, utt2dur)
         for mask, span in _classes(seconds, classes):
             own = (w[mask] for w in weights() if w[mask & ~labels].any())
             # The rate of all trials, whatever that of the class was at the old threshold.

@@ -15,11 +15,12 @@ from nessa.alignment.base import Aligner
 from nessa.alignment.outliers import Outliers
 from nessa.alignment.views import SIDES, Side
 from nessa.errors import InputError, about
+from nessa.files import find_listed
 from nessa.kaldi.ark import Block, Matrix
 from nessa.kaldi.directions import checked_lengths
 from nessa.kaldi.directory import join_parts, write_part
 from nessa.kaldi.embeddings import Embeddings, profile_means
-from nessa.kaldi.scp import Listing
+from nessa.kaldi.scp import Listing, read_scp
 from nessa.kaldi.stamps import ModelStamp, read_info
 from nessa.trials import read_enroll_map
 
@@ -79,8 +80,10 @@ def map_sides(
     lines = []
     for number, side in enumerate(sides):
         own = found[number * parts : (number + 1) * parts]
+        outliers = side.together([part.outliers for part in own])
         join_parts(side.output, [part.listing for part in own], own[0].dim, own[0].stamp)
-        lines.append(side.report([part.outliers for part in own]))
+        outliers.write(outliers_file(side.folder, side.name))
+        lines.append(f"{side.source}: {outliers.count} embeddings mapped; {outliers}")
     return lines
 
 
@@ -132,6 +135,29 @@ def outliers_file(folder: Path, side: Side) -> Path:
     return folder / f"{side}_outliers.csv"
 
 
+def check_apart(source: Path, output: Path) -> None:
+    """Refuse a folder for mapped embeddings where the raw ones lie, which would be lost.
+
+    Args:
+        source: embeddings directory, ark, scp or store.
+        output: the folder that the mapped ones of its side go to.
+
+    Raises:
+        InputError: one is the other, or holds it; or an ark that an scp names lies there.
+    """
+    places = [source]
+    if source.is_file():
+        places = [source.parent]
+        if source.suffix == ".scp":
+            named = [place for place in read_scp(source).sources if not place.endswith("|")]
+            places += [find_listed(place, source).parent for place in named]
+    if output.resolve() in [place.resolve() for place in places]:
+        raise InputError(
+            f"{source}: lies in {output}, where the mapped embeddings would go, and would be "
+            "lost; give another --output"
+        )
+
+
 class _Part(NamedTuple):
     """What a part holds; the listing is left out where it would go from process to process."""
 
@@ -158,7 +184,8 @@ class _Side:
         return self.folder / self.name
 
     def check_info(self) -> None:
-        """Refuse embeddings whose stamp is another model's, before any side is written."""
+        """Refuse what can be told before any side is written: its place, or another's stamp."""
+        check_apart(self.source, self.output)
         info = read_info(self.source) if self.source.is_dir() else None
         if info is not None:
             with about(self.source):
@@ -166,6 +193,7 @@ class _Side:
 
     def check(self) -> str:
         """Read and check everything; a line that says what would be mapped."""
+        self.check_info()
         embeddings = self._read()
         with about(self.source):
             dim = self._map(embeddings, slice(1), self.domains).shape[1]
@@ -176,17 +204,18 @@ class _Side:
             f"mapped to dimension {dim} in {self.output}; {outliers}"
         )
 
-    def report(self, parts: list[Outliers]) -> str:
-        """List the outliers of all parts; a line about the side."""
-        for part in parts[1:]:
-            parts[0].add(part)
-        parts[0].write(outliers_file(self.folder, self.name))
-        return f"{self.source}: {parts[0].count} embeddings mapped; {parts[0]}"
+    def together(self, parts: list[Outliers]) -> Outliers:
+        """The outliers of all parts; refused where they are most of the side."""
+        with about(self.source):
+            for part in parts[1:]:
+                parts[0].add(part)
+        return parts[0]
 
     def _outliers(self, embeddings: Embeddings) -> Outliers:
         expected = self.aligner.fingerprints[SIDES.index(self.name)]
         stamped = embeddings.stamp is not None and expected is not None
-        return Outliers(self.aligner.detectors.get(self.name), stamped, self.allow_outliers)
+        detector = self.aligner.detectors.get(self.name)
+        return Outliers(detector, stamped, self.allow_outliers, total=len(embeddings))
 
     def map_part(self, part: int, parts: int, alone: bool) -> _Part:
         """Map and write one part."""

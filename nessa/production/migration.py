@@ -147,6 +147,8 @@ def verify_migration(source: ProfileStore, target: ProfileStore, aligner: Aligne
             )
         sample.add(mapped)
         count, largest = count + len(rows.keys), max(largest, float(difference.max()))
+    if not count:
+        raise InputError(f"{source}: holds no profiles")
     if len(target) != count:
         raise InputError(f"{target}: {len(target)} rows, but {count} in {source}; {AGAIN}")
     yield f"{target}: {count:,} profiles, the ids of {source}, within {largest:.1e}"

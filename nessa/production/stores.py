@@ -4,6 +4,7 @@ A mapped store is a folder of Parquet files, a part for so many rows; _info.json
 """
 
 import hashlib
+import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import zip_longest
@@ -17,11 +18,12 @@ from nessa.alignment.outliers import Outliers
 from nessa.alignment.views import SIDES, Side
 from nessa.errors import InputError, about
 from nessa.files import atomic_open, read_json, write_json
-from nessa.production.mapping import outliers_file
+from nessa.production.mapping import check_apart, outliers_file
 from nessa.stores.tables import EMBEDDING, ID, Matrix, need_parquet, read_ids, read_store
 
 INFO = "_info.json"  # Parquet readers pass over names that begin with a line
 SOURCE = b"nessa_source"  # metadata of a part: what it was made of
+PART = re.compile(r"part-(\d{6,})\.parquet")
 TOLERANCE = 1e-5  # of a value of a unit vector, between two machines' arithmetic
 
 
@@ -86,6 +88,7 @@ def map_store(
     need_parquet()
     if source.is_dir() and (source / INFO).is_file():
         raise InputError(f"{source}: is mapped already ({INFO}); name the store of raw embeddings")
+    check_apart(source, output)
     _check_unique(source)
     count = kept = dim = 0
     number = -1
@@ -108,8 +111,9 @@ def map_store(
     if not count:
         raise InputError(f"{source}: holds no profiles")
     if not dry_run:
-        for stale in output.glob("part-*.parquet"):
-            if int(stale.stem.split("-")[1]) > number:
+        for stale in output.iterdir():
+            found = PART.fullmatch(stale.name)
+            if found and int(found[1]) > number:
                 stale.unlink()
         dim = dim or apply(matrix[:1]).shape[1]
         write_json(output / INFO, {"space": space, "dim": dim, "count": count})

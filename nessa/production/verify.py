@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import onnx
 from pydantic import ValidationError
 
 from nessa.alignment.base import Aligner
@@ -15,7 +14,7 @@ from nessa.encoders.trained import TrainedModel
 from nessa.errors import InputError
 from nessa.production.export_aligner import EXPONENTS, TOLERANCE
 from nessa.production.export_encoder import KIND, LEAST_COSINE, least_cosine
-from nessa.production.onnx import open_session
+from nessa.production.onnx import onnx, open_session
 
 ROWS = 10_000  # embeddings on which a network is compared with its aligner
 NEEDED = ("kind", "side", "space", "model_fingerprint", "input_dim", "output_dim", "nessa_version")

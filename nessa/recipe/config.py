@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from nessa.alignment.config import AlignerConfig, Baseline
 from nessa.corpus.config import CorpusConfig, PrepareConfig
 from nessa.encoders.config import ExtractionConfig
-from nessa.schema import Distinct, Name, Positive, Section
+from nessa.schema import Distinct, Name, Positive, Section, Seed
 
 
 class ScoringConfig(Section):
@@ -23,14 +23,14 @@ class EvaluationConfig(Section):
     """Metrics and their intervals."""
 
     bootstrap_draws: Positive = 1000
-    seed: int = 1
+    seed: Seed = 1
 
 
 class Recipe(Section):
     """Everything that decides what a run computes."""
 
     name: Name
-    seed: int = 1
+    seed: Seed = 1
     corpus: CorpusConfig
     prepare: PrepareConfig
     encoders: dict[Name, dict[str, Any]]  # settings of models, see `nessa.encoders.kinds`

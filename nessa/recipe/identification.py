@@ -1,8 +1,9 @@
 """Identification in the four cells of a recipe's model update."""
 
+import logging
 from pathlib import Path
 
-from nessa.errors import about
+from nessa.errors import TooFewError, about
 from nessa.evaluation.rates import Comparison, identification_rates
 from nessa.files import Record
 from nessa.kaldi.embeddings import Embeddings
@@ -10,6 +11,8 @@ from nessa.recipe.config import Recipe
 from nessa.recipe.layout import embeddings_dir, scored_sides
 from nessa.recipe.systems import update_cells
 from nessa.scoring.sides import Sides
+
+log = logging.getLogger(__name__)
 
 
 def identify_cells(recipe: Recipe, set_dir: Path, exp: Path) -> list[Record]:
@@ -22,7 +25,7 @@ def identify_cells(recipe: Recipe, set_dir: Path, exp: Path) -> list[Record]:
 
     Returns:
         The records of `identification_rates`, with "aligner", "enroll" and "runtime" in front;
-        none where the set has no profiles.
+        none where the set has no profiles, or too few speakers with profiles.
 
     Raises:
         InputError: see `Comparison.draw`; or embeddings are missing.
@@ -31,7 +34,11 @@ def identify_cells(recipe: Recipe, set_dir: Path, exp: Path) -> list[Record]:
         return []
     draws, seed = recipe.evaluation.bootstrap_draws, recipe.evaluation.seed
     models = [Embeddings.read(embeddings_dir(exp, m, set_dir.name)) for m in recipe.update]
-    protocol, households = Comparison.draw(set_dir, models, seed)
+    try:
+        protocol, households = Comparison.draw(set_dir, models, seed)
+    except TooFewError as error:
+        log.warning("no identification: %s", error)
+        return []
     records = []
     for cell in update_cells(recipe):
         sides = Sides.read(*scored_sides(exp, cell, set_dir.name))

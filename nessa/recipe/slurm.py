@@ -98,5 +98,6 @@ def cluster_plan(path: Path) -> Iterator[tuple[str, str]]:
         yield f"{stage}.processes", str(request.processes)
         for option in request.sbatch_options():
             yield f"{stage}.sbatch", option
-        for line in request.setup:
-            yield f"{stage}.setup", line
+        for text in request.setup:
+            for line in text.splitlines():  # run.sh reads a line each
+                yield f"{stage}.setup", line

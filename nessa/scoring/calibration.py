@@ -186,6 +186,8 @@ def fit_calibration(
     if how:
         log.warning("%s: %s", scores, how)
     measures = quality_measures(wanted, utt2dur, enroll_map)
+    if utt2dur is not None and enroll_map is not None and np.ptp(measures[ENROLL_COUNT]) == 0:
+        del measures[ENROLL_COUNT]  # the map is there for the durations of profiles
     for name, column in measures.items():
         if np.ptp(column) == 0:
             raise InputError(

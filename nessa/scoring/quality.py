@@ -37,19 +37,35 @@ def quality_measures(
         InputError: an utterance without a duration, or one that is not above 0.
     """
     profiles = read_enroll_map(enroll_map) if enroll_map is not None else {}
-    enroll, test = trials.enroll_index, trials.test_index
+    enroll = trials.enroll_index
     members = [profiles.get(name, [name]) for name in enroll.names]
     measures = {}
     if utt2dur is not None:
         seconds = _read_durations(utt2dur)
         with about(utt2dur):
             enrolled = [sum(_seconds(seconds, utt) for utt in utts) for utts in members]
-            tested = [_seconds(seconds, utterance) for utterance in test.names]
+            tested = _tested(trials, seconds)
         measures[ENROLL_DURATION] = np.log(enrolled)[enroll.codes]
-        measures[TEST_DURATION] = np.log(tested)[test.codes]
+        measures[TEST_DURATION] = np.log(tested)
     if enroll_map is not None:
         measures[ENROLL_COUNT] = np.log([len(utterances) for utterances in members])[enroll.codes]
     return measures
+
+
+def durations_of_tests(trials: Trials, utt2dur: Path) -> Floats:
+    """The seconds of the test utterance of each trial, (T,).
+
+    Raises:
+        InputError: a test utterance without a duration, or one that is not above 0.
+    """
+    seconds = _read_durations(utt2dur)
+    with about(utt2dur):
+        return _tested(trials, seconds)
+
+
+def _tested(trials: Trials, seconds: Mapping[str, float]) -> Floats:
+    test = trials.test_index
+    return np.array([_seconds(seconds, utterance) for utterance in test.names])[test.codes]
 
 
 def _read_durations(path: Path) -> dict[str, float]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from nessa.errors import InputError, about
+from nessa.errors import InputError, about, named
 from nessa.kaldi.embeddings import Embeddings, profile_means
 from nessa.metrics.roc import eer, min_dcf
 from nessa.scoring.calibration import calibrate, read_calibration
@@ -56,9 +56,15 @@ class Sides:
             enrolled: enrollment ids of the trials, of which some may be utterances.
 
         Raises:
-            InputError: the map is unreadable, or names an utterance without an embedding.
+            InputError: the map is unreadable, or names an utterance without an embedding, or a
+                profile of several utterances as one of them.
         """
         profiles = read_enroll_map(enroll_map)
+        members = {utterance for own in profiles.values() for utterance in own}
+        if both := [p for p, own in profiles.items() if p in members and list(own) != [p]]:
+            raise InputError(
+                f"{enroll_map}: {named(both)} is an utterance, and a profile of others; rename it"
+            )
         if profiles.keys() <= set(self.enroll.keys):
             return self
         with about(enroll_map, self.paths[0]):

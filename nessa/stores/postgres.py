@@ -60,11 +60,17 @@ class Postgres:
 
     def index(self) -> None:
         """HNSW by cosine; see `Database.index`."""
-        table, vector = self.target, self.target.vector
-        name = sql.Identifier(f"{table.name.rpartition('.')[2]}_hnsw")
-        statement = "CREATE INDEX IF NOT EXISTS {} ON {} USING hnsw ({} vector_cosine_ops)"
-        with _explained(table.name):
-            self._connection.execute(sql.SQL(statement).format(name, table.identifier, vector))
+        # By its name an index could be taken for that of another table.
+        there = """
+            SELECT FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
+            JOIN pg_am ON pg_am.oid = relam
+            WHERE indrelid = to_regclass(%s) AND amname = 'hnsw' AND indisvalid"""
+        table, vector = self.target.identifier, self.target.vector
+        create = sql.SQL("CREATE INDEX ON {} USING hnsw ({} vector_cosine_ops)")
+        with _explained(self.target.name):
+            name = table.as_string(self._connection)
+            if not self._connection.execute(there, [name]).fetchone():
+                self._connection.execute(create.format(table, vector))
 
     def statement(self, store: ProfileStore) -> str:
         """SQL; see `Database.statement`."""
@@ -135,7 +141,8 @@ class Table:
     def __len__(self) -> int:
         if not self._is_there():
             return 0
-        row = self._connection.execute(self._sql("SELECT count(*) FROM {table}")).fetchone()
+        with _explained(self.name):
+            row = self._connection.execute(self._sql("SELECT count(*) FROM {table}")).fetchone()
         return row[0] if row else 0
 
     def read(self, keys: Sequence[str] | None = None, vectors: bool = True) -> Iterator[Rows]:
@@ -257,8 +264,9 @@ def _columns(connection: psycopg.Connection, table: str) -> dict[str, str]:
     query = """
         SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute
         WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped ORDER BY attnum"""
-    name = _identifier(table).as_string(connection)
-    return dict(connection.execute(query, [name]).fetchall())
+    with _explained(table):
+        name = _identifier(table).as_string(connection)
+        return dict(connection.execute(query, [name]).fetchall())
 
 
 def _check_raw(table: str, key: str, embedding: str, columns: dict[str, str]) -> None:

@@ -8,6 +8,7 @@ Ids are text, or bytes in UTF-8, or integers. A table to learn from also tells t
 row, and maybe its session: arrays `speakers` and `sessions`, columns speaker and session.
 """
 
+import zlib
 from collections.abc import Iterator
 from functools import partial
 from itertools import chain
@@ -128,7 +129,11 @@ def _load_npz(path: Path) -> dict[str, npt.NDArray[Any]]:
         with np.load(path, allow_pickle=False) as arrays:
             found = {name: arrays[name] for name in arrays.files if name in ARRAYS}
         return found | {name: found[name] for name in ARRAYS[:2]}
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+    # TypeError: of an .npy, which is no context; the last two: of a damaged or unusual archive.
+    except (
+        OSError, ValueError, KeyError, EOFError, TypeError, BadZipFile, zlib.error,
+        NotImplementedError,
+    ) as error:  # fmt: skip
         raise InputError(
             f"{path}: not an .npz with `ids` and `embeddings`, text saved by .astype(str) ({error})"
         ) from None

@@ -699,3 +699,14 @@ def test_quiet_leaves_errors_alone(nessa: Command, tmp_path: Path) -> None:
         )
     finally:
         logging.getLogger("nessa").setLevel(logging.NOTSET)
+
+
+@pytest.mark.parametrize("command", ["export", "verify"])
+def test_the_extra_for_networks_is_named(
+    nessa: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)  # as where it is not installed
+    for name in [name for name in sys.modules if name.startswith("nessa.production.")]:
+        monkeypatch.delitem(sys.modules, name)
+    words = ["--encoder", tmp_path, "--output", tmp_path / "o"] if command == "export" else ["x"]
+    nessa(command, *words).refused("pip install 'nessa[onnx]'")

@@ -308,6 +308,13 @@ TABLES: dict[str, Case] = {
     "trials in words": table(
         lambda d: (d / "trials").write_text(f"{NAME} {NAME} perhaps\n"), "perhaps"
     ),
+    "trials without labels": table(
+        lambda d: (d / "trials").write_text(f"{NAME} spk004_rec0_0\n"), "trials: no labels"
+    ),
+    "trials of one class": table(
+        lambda d: (d / "trials").write_text(f"{NAME} spk004_rec0_0 nontarget\n"),
+        "trials: 0 target and 1 non-target trials",
+    ),
     "profiles of others": table(
         lambda d: (d / "enroll_map").write_text(f"p {NAME} nobody\n"), "nobody"
     ),

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from benchmarks.simulation import Simulation
 from nessa import Embeddings, InputError
 from nessa.corpus.draw_trials import make_profile_trials
+from nessa.errors import TooFewError
 from nessa.evaluation import identification
 from nessa.evaluation.households import (
     Households,
@@ -22,7 +23,8 @@ from nessa.evaluation.households import (
 )
 from nessa.evaluation.identification import Search, bootstrap_search, search
 from nessa.evaluation.protocol import Protocol, draw_protocol, protocol_of
-from nessa.evaluation.rates import identification_rates
+from nessa.evaluation.rates import Comparison, identification_rates
+from nessa.files import write_table
 from nessa.kaldi.embeddings import profile_means
 from nessa.metrics.bootstrap import difference
 from nessa.scoring.cosine import cosine_matrix
@@ -721,3 +723,18 @@ def test_any_corpus_gives_a_protocol_without_leaks(speakers, sessions, utterance
     ]
     assert not sessions_of[0] & sessions_of[1]
     assert not (sessions_of[0] | sessions_of[1]) & sessions_of[2]
+
+
+def test_few_speakers_have_smaller_households_and_two_are_too_few(tmp_path):
+    for speakers, found in ((3, 1), (2, None)):
+        utt2spk, utt2session = corpus(speakers)
+        write_table(tmp_path / "utt2spk", utt2spk)
+        write_table(tmp_path / "utt2session", utt2session)
+        models = [vectors(utt2spk)]
+        if found is None:
+            with pytest.raises(TooFewError, match="is 1 enrolled"):
+                Comparison.draw(tmp_path, models, 1)
+            continue
+        drawn = Comparison.draw(tmp_path, models, 1)
+        assert len(drawn.protocol.impostors) == found
+        assert {homes.impostors.shape[1] for homes in drawn.households} == {found}

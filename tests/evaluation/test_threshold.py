@@ -143,3 +143,24 @@ def test_what_tells_no_rate_is_refused(
 ) -> None:
     words = "threshold", "--threshold", threshold, "--convention", convention, *files, "--draws", 5
     nessa(*words).refused(said)
+
+
+def test_what_is_matched_by_order_is_said_and_what_is_missing_is_named(
+    tmp_path: Path, nessa: Command, files: list[object]
+) -> None:
+    words = "threshold", "--threshold", 0.25, *files, "--draws", 5
+    trials, speakers, _, new = drawn(1)
+    rows = zip(np.asarray(trials.labels), new, strict=True)
+    (tmp_path / "new").write_text("".join(f"{label:d} {score:.6f}\n" for label, score in rows))
+    done = nessa(*words)
+    assert done.status == 0 and f"{tmp_path / 'new'}: no ids: taken in the order" in done.err
+    tested = dict.fromkeys(trials.test, 1)  # of the enrollment side none is asked for
+    write_table(tmp_path / "utt2dur", tested)
+    assert nessa(*words, "--utt2dur", tmp_path / "utt2dur").status == 0
+    gone = trials.test[0]
+    write_table(tmp_path / "utt2spk", {key: s for key, s in speakers.items() if key != gone})
+    nessa(*words).refused(str(tmp_path / "utt2spk"), repr(gone))
+
+
+def test_a_seed_is_not_negative(nessa: Command, files: list[object]) -> None:
+    nessa("threshold", "--threshold", 0.25, *files, "--seed", -1).refused("--seed", "-1")

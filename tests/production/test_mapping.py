@@ -1,5 +1,6 @@
 """Mapping: what lands in the shared space, under which keys and which stamp."""
 
+import shutil
 from pathlib import Path
 
 import kaldi_native_io
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from nessa.alignment import Aligner, ProcrustesAligner
+from nessa.errors import InputError
 from nessa.files import read_json, write_table
 from nessa.kaldi.embeddings import Embeddings
 from nessa.production.mapping import map_sides
@@ -183,3 +185,39 @@ def test_plain_dot_products_of_mapped_arks_are_our_scores(tmp_path):
     products = [np.dot(a[e], b[t]) for e, t in zip(trials.enroll, trials.test, strict=True)]
     np.testing.assert_allclose(products, scores, atol=1e-4)
     assert np.ptp(scores) > 0.01
+
+
+@pytest.mark.parametrize("given", ["folder", "ark", "list of its arks", "link"])
+def test_raw_embeddings_are_never_written_over(nessa, aligner, tmp_path, given):
+    aligner.save(tmp_path / "aligner")
+    folder = tmp_path / "out/enroll"
+    two_views(4, 3, first_speaker=200)[0].write(folder)
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    source = {"folder": folder, "ark": folder / "xvector.1.ark", "link": tmp_path / "link"}
+    source["list of its arks"] = shutil.copy(folder / "xvector.scp", tmp_path / "some.scp")
+    (tmp_path / "link").symlink_to(folder)
+    words = "map", "--aligner", tmp_path / "aligner", "--output", tmp_path / "out"
+    for more in ((), ("--dry-run",), ("--nj", 2)):
+        done = nessa(*words, "--enroll", source[given], *more)
+        done.refused(str(source[given]), "would be lost; give another --output")
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def odd_among(count: int, total: int) -> Embeddings:
+    """Embeddings of the enrollment model, of which the last ones are far from all others."""
+    rng = np.random.default_rng(5)
+    x = two_views(4, 3, first_speaker=200)[0].matrix
+    plain = x[rng.integers(len(x), size=total)]
+    plain[total - count :] = -x.mean(axis=0) + rng.standard_normal((count, x.shape[1])) / 100
+    return Embeddings([f"u{row:06d}" for row in range(total)], plain)
+
+
+@pytest.mark.parametrize("nj", [1, 3])
+def test_outliers_are_judged_among_all_and_not_by_block(aligner, tmp_path, monkeypatch, nj):
+    monkeypatch.setattr("nessa.production.mapping.ROWS_PER_BLOCK", 40)
+    odd_among(20, 100).write(tmp_path / "few")
+    (line,) = map_sides(aligner, tmp_path / "few", None, None, tmp_path / "mapped", nj)
+    assert "100 embeddings mapped; 2" in line and "unlike the align data" in line
+    odd_among(60, 100).write(tmp_path / "most")
+    with pytest.raises(InputError, match=r"most: .*of another model"):
+        map_sides(aligner, tmp_path / "most", None, None, tmp_path / "refused", nj)

@@ -246,6 +246,19 @@ def test_rows_that_differ_are_found(kept: Kept, aligner: Aligner, profiles: Embe
         list(verify_migration(source, target, aligner))
 
 
+@pytest.mark.slow
+def test_an_empty_table_is_named(kept: Kept, aligner: Aligner) -> None:
+    source, target, _, drop = kept
+    for row in range(COUNT):
+        drop(row + 1)
+    for run in (
+        lambda: migrate(source, target, aligner, Outliers()),
+        lambda: list(verify_migration(source, target, aligner)),
+    ):
+        with pytest.raises(InputError, match=f"{source}: holds no profiles"):
+            run()
+
+
 def raw_of(source: ProfileStore, key: str) -> Rows:
     (row,) = source.read([key])
     return row
@@ -356,7 +369,7 @@ def test_the_application_reads_the_view(
         connection.execute("SET enable_seqscan = off")
         query = "EXPLAIN SELECT name FROM profiles_live ORDER BY embedding <=> %s LIMIT 5"
         plan = "\n".join(row[0] for row in connection.execute(query, [mapped[0]]))
-        assert "Index Scan using mapped_hnsw" in plan
+        assert "Index Scan using mapped_embedding_idx" in plan
 
 
 @pytest.mark.parametrize(

@@ -343,3 +343,30 @@ def test_without_pyarrow_a_table_says_what_to_install(
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(InputError, match=r"^Parquet needs pyarrow: run `pip install 'nessa\[parq"):
         read_table(path)
+
+
+def test_a_store_is_never_written_over_nor_files_of_others_removed(
+    nessa: Command, aligner: Aligner, profiles: Embeddings, tmp_path: Path
+) -> None:
+    aligner.save(tmp_path / "aligner")
+    words = ["map", "--aligner", tmp_path / "aligner", "--output", tmp_path / "out"]
+    (tmp_path / "out").mkdir()
+    source = store("folder", tmp_path, profiles).rename(tmp_path / "out/enroll")
+    before = {path: path.read_bytes() for path in source.iterdir()}
+    for given in (source, next(source.iterdir())):
+        nessa(*words, "--enroll", given).refused(str(given), "give another --output")
+    assert {path: path.read_bytes() for path in source.iterdir()} == before
+    raw = source.rename(tmp_path / "raw")
+    source.mkdir()
+    kept, stale = source / "part-00007-9f3a.parquet", source / "part-000900.parquet"
+    for path in (kept, stale):
+        path.write_bytes(b"x")
+    assert nessa(*words, "--enroll", raw).status == 0
+    assert kept.exists() and not stale.exists()
+
+
+def test_an_array_by_the_name_of_a_store_is_refused(tmp_path: Path) -> None:
+    with open(tmp_path / "a.npz", "wb") as file:
+        np.save(file, np.zeros((3, 4), np.float32))
+    with pytest.raises(InputError, match=r"a\.npz: not an \.npz"):
+        next(read_store(tmp_path / "a.npz"))

@@ -38,7 +38,8 @@ def test_a_stage_s_settings_go_before_the_defaults_key_by_key(
 ) -> None:
     conf = tmp_path / "slurm.yaml"
     conf.write_text(
-        "defaults: {memory: 4G, time: '30', options: [--qos=long], setup: [module load a]}\n"
+        "defaults: {memory: 4G, time: '30', options: [--qos=long],\n"
+        '  setup: [module load a, "b\\n c"]}\n'
         "stages: {encoders: {memory: 9G, gpus: 2, processes: 2, nodes: 3}}\n"
     )
     lines = nessa("recipe", "slurm", "--conf", conf).out.splitlines()
@@ -58,6 +59,8 @@ def test_a_stage_s_settings_go_before_the_defaults_key_by_key(
             )
         ),
         "encoders.setup module load a",
+        "encoders.setup b",  # a line each, as run.sh reads them
+        "encoders.setup  c",
     ]
     assert "extract.sbatch --mem=4G" in lines and "extract.sbatch --nodes=1" in lines
 

@@ -125,3 +125,13 @@ def test_another_json_is_no_calibration(tmp_path: Path) -> None:
     write_json(tmp_path / "c.json", {"scale": 1})
     with pytest.raises(InputError, match=r"c\.json: .*not a calibration"):
         read_calibration(tmp_path / "c.json")
+
+
+def test_profiles_of_one_size_are_calibrated_by_their_durations(dev: DevSet) -> None:
+    write_table(dev.map, {"p1": "a b", "p4": "c d"})
+    fitted = dev.fit(utt2dur=dev.utt2dur, enroll_map=dev.map)
+    assert fitted.quality.keys() == {ENROLL_DURATION, TEST_DURATION}
+    files = {"utt2dur": dev.utt2dur, "enroll_map": dev.map}
+    assert len(calibrate(fitted, dev.values, dev.listed, **files)) == len(dev.listed)
+    with pytest.raises(InputError, match="leave out --enroll-map"):
+        dev.fit(enroll_map=dev.map)

@@ -62,6 +62,21 @@ def test_unlabeled_trials_are_scored_without_an_eer(
     assert labeled.read_bytes() == unlabeled.read_bytes()
 
 
+def test_a_profile_named_as_one_of_the_utterances_is_refused(
+    sides: tuple[Path, Path, Trials], tmp_path: Path
+) -> None:
+    """Else the utterance would be scored in the place of the mean, and nothing said."""
+    *directories, trials = sides
+    one, two = trials.enroll_index.names[:2]
+    write_table(tmp_path / "enroll_map", {one: f"{one} {two}"})
+    words = *directories, tmp_path / "trials", tmp_path / "scores", tmp_path / "enroll_map"
+    with pytest.raises(InputError, match=f"enroll_map: '{one}' is an utterance, and a profile"):
+        score_trials(*words)
+    assert not (tmp_path / "scores").exists()
+    write_table(tmp_path / "enroll_map", {one: one})  # a profile of itself alone
+    score_trials(*words)
+
+
 def test_profiles_are_averaged_from_the_enrollment_side(
     sides: tuple[Path, Path, Trials], tmp_path: Path
 ) -> None:

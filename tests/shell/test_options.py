@@ -50,6 +50,10 @@ def test_defaults_stay_where_nothing_is_given(script):
     assert "nj=2\nwork_dir=\nskip_bad=false\nsecret=untouched\n" in run.stdout
 
 
+def test_a_number_with_zeros_before_it_is_decimal(script):
+    assert "nj=8\n" in script("--nj", "08").stdout
+
+
 def test_a_value_keeps_its_characters(script):
     value = "a=b; rm * & \"x\" 'y' ${HOME} \\n (1 2)"
     assert f"work_dir={value}\n" in script("--work-dir", value).stdout

@@ -406,10 +406,10 @@ def test_a_recipe_may_be_any_folder(tree):
 
 
 def test_places_of_corpora_become_settings(tree):
-    tree.run("--voxceleb1", "here", "--musan", "/there", "--stop-stage", "0")
+    tree.run("--voxceleb1", "here", "--musan", "/Ann's: #2", "--stop-stage", "0")
     settings = (tree.exp / ".done/corpus").read_text()
-    assert f"corpus.paths.voxceleb1={tree.root.parent}/here" in settings
-    assert "corpus.paths.musan=/there" in settings
+    assert f"corpus.paths.voxceleb1='{tree.root.parent}/here'" in settings
+    assert "corpus.paths.musan='/Ann''s: #2'" in settings  # as YAML writes it
     assert "voxceleb2" not in settings
 
 
