@@ -44,9 +44,9 @@ class Aligner(ABC):
     """Maps enrollment embeddings (N, Dx) and runtime embeddings (N, Dy) to (N, D), unit length.
 
     A subclass names its settings, with defaults, as the parameters of `__init__`, and keeps each as
-    an attribute of that name. `_fit` computes `arrays`, and `_map` applies them. Settings and
-    arrays are all that is saved. The name of an array begins with the side that it belongs to:
-    "enroll" or "runtime".
+    an attribute of that name. `_fit` computes `arrays`, and `_map` applies them. Of a
+    subclass, settings and arrays are all that is saved. The name of an array begins with the side
+    that it belongs to: "enroll" or "runtime".
 
     Attributes:
         fingerprints: of the enrollment and the runtime model, None where they were unstamped.

@@ -267,7 +267,7 @@ def _mlp(inputs: int, hidden: int, outputs: int, dropout: float) -> nn.Sequentia
 
 
 class NetworkAligner(Aligner):
-    """An aligner with a module for each side: a SideNetwork, or Centering where it stays as it is.
+    """An aligner with a module for each side: a network, a Fusion of several, or Centering.
 
     Attributes:
         modules: of the two sides, once fitted; their weights are the arrays.

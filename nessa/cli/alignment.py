@@ -178,8 +178,8 @@ def map_embeddings(
 
     Outliers, embeddings unlike the align data, are listed in OUTPUT/enroll_outliers.csv and
     OUTPUT/runtime_outliers.csv, the farthest first; 99.9 % of the align data lie within
-    distance 1. Input that is mostly outliers is refused unless info.json names its model.
-    Memory: the embeddings of a side per process, and 100 bytes per outlier.
+    distance 1. Input that is mostly outliers is refused, or nearly all (95 %) where info.json
+    names its model. Memory: the embeddings of a side per process, and 100 bytes per outlier.
 
     Example: nessa map --aligner recipes/mini/exp/aligners/nessa/new-old
     --enroll recipes/mini/exp/embeddings/new/eval --runtime recipes/mini/exp/embeddings/old/eval

@@ -149,7 +149,7 @@ def test_models_of_spk2utt_are_profiles(tmp_path: Path) -> None:
 
 def test_own_profiles_of_one_utterance_may_have_its_name(tmp_path: Path) -> None:
     (tmp_path / "enroll_map").write_text("ann-0 ann-0\nann ann-0 ann-1\n")
-    (tmp_path / "trials").write_text("ann-0 ann-2 target\nann ann-2 target\n")
+    (tmp_path / "trials").write_text("ann-0 ann-2 target\nann bob-2 nontarget\n")
     given = read(tmp_path, UTT2SPK)
     given.check(UTT2SPK)
     assert given.profiles == {"ann": ["ann-0", "ann-1"]}
