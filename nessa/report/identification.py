@@ -14,8 +14,8 @@ NOTES = (
     "missed or misidentified, at a threshold that accepts at most 1 % or 0.1 % of the impostors' "
     f"utterances; {ABSENT}: too few of these to tell.",
     f"Households: {RANDOM_HOUSEHOLDS:,} of each size drawn at random, and hard ones of the most "
-    f"similar speakers, one per enrolled speaker; {IMPOSTORS} impostors each. Misidentified: "
-    "members' utterances whose own profile does not score highest. FNIR: at one threshold for all "
+    f"similar speakers, one per enrolled speaker; {IMPOSTORS} impostors each, where there are so "
+    "many. Misidentified: members' utterances whose own profile does not score highest. FNIR: at one threshold for all "
     "households, which accepts at most 1 % of the impostors' utterances.",
 )
 
@@ -23,7 +23,7 @@ NOTES = (
 def format_identification(records: Sequence[Record]) -> str:
     """The tables and what their columns mean, for the terminal."""
     if not records:
-        return "no profiles, no identification"
+        return "no identification: the set has no profiles, or too few speakers with some"
     tables = [plain_columns(table(records)) for table in (_gallery_rows, _household_rows)]
     return "\n\n".join([*tables, wrapped(NOTES)])
 

@@ -27,7 +27,10 @@ from nessa.evaluation.rates import Comparison, identification_rates
 from nessa.files import write_table
 from nessa.kaldi.embeddings import profile_means
 from nessa.metrics.bootstrap import difference
+from nessa.recipe.identification import identify_cells
+from nessa.recipe.resolve import load_recipe
 from nessa.scoring.cosine import cosine_matrix
+from tests.conftest import ROOT
 
 
 def corpus(speakers=12, sessions=4, utterances=3):
@@ -738,3 +741,17 @@ def test_few_speakers_have_smaller_households_and_two_are_too_few(tmp_path):
         drawn = Comparison.draw(tmp_path, models, 1)
         assert len(drawn.protocol.impostors) == found
         assert {homes.impostors.shape[1] for homes in drawn.households} == {found}
+
+
+def test_a_recipe_of_two_eval_speakers_goes_without(tmp_path, caplog):
+    recipe = load_recipe(ROOT / "recipes/mini/recipe.yaml")
+    data, exp = tmp_path / "data/eval", tmp_path / "exp"
+    utt2spk, utt2session = corpus(2)
+    write_table(data / "utt2spk", utt2spk)
+    write_table(data / "utt2session", utt2session)
+    profiles = {s: [u for u in utt2spk if u.startswith(f"{s}-s0")] for s in utt2spk.values()}
+    write_table(data / "enroll_map", {f"{s}-p": " ".join(own) for s, own in profiles.items()})
+    for model in recipe.update:
+        vectors(utt2spk).write(exp / "embeddings" / model / "eval")
+    assert identify_cells(recipe, data, exp) == []
+    assert f"no identification: {data}: a share of 0.5 of 2 speakers" in caplog.text
