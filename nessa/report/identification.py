@@ -15,8 +15,8 @@ NOTES = (
     f"utterances; {ABSENT}: too few of these to tell.",
     f"Households: {RANDOM_HOUSEHOLDS:,} of each size drawn at random, and hard ones of the most "
     f"similar speakers, one per enrolled speaker; {IMPOSTORS} impostors each, where there are so "
-    "many. Misidentified: members' utterances whose own profile does not score highest. FNIR: at one threshold for all "
-    "households, which accepts at most 1 % of the impostors' utterances.",
+    "many. Misidentified: members' utterances whose own profile does not score highest. FNIR: at "
+    "one threshold for all households, which accepts at most 1 % of the impostors' utterances.",
 )
 
 
