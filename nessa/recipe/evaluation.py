@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from nessa.errors import about
 from nessa.evaluation.conditions import Condition, read_conditions
 from nessa.files import Record
 from nessa.metrics import table
@@ -113,7 +114,8 @@ def _draw_some(
     assert condition.trials.labels is not None
     scores = [read_condition_scores(scores_dir, system, condition, kind) for system in systems]
     labels, speakers = condition.trials.labels, condition.speakers
-    return bootstrap(scores, labels, *speakers, draws=draws, seed=seed)
+    with about(condition.list_name):
+        return bootstrap(scores, labels, *speakers, draws=draws, seed=seed)
 
 
 def _with_as_norm(

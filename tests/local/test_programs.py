@@ -223,12 +223,14 @@ def test_bad_audio_stops_or_is_skipped_with_its_trials(
     data = tmp_path / "data"
     bad = voxceleb / "wav/id10270/x6uYqmx31kE/00001.wav"
     bad.write_bytes(b"")
+    with open(voxceleb / "trials/eval.txt", "a") as file:
+        file.write("1 id10270/_p-a/00001.wav id10270/-5r0dWxy17C/00002.wav\n")
     refuse(programs.tree(recipe, voxceleb, data), str(bad), "--skip-bad")
     done = programs.tree(recipe, voxceleb, data, "--skip-bad")
     assert done.status == 0, done
     assert "11 utterances, 0.00 hours, 2 skipped" in done.out
     assert set(read_table(data / "eval/skipped")) == {"id10270-x6uYqmx31kE-00001", "eval.txt:1"}
-    assert len(Trials.read(data / "eval/trials")) == 1
+    assert len(Trials.read(data / "eval/trials")) == 2
     assert validate_tables(data / "eval") == []
 
 
