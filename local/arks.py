@@ -56,7 +56,7 @@ def read_speakers(directory: Path) -> dict[str, str]:
 
 def write_directory(directory: Path, part: Part) -> None:
     """Write a set's tables; utt2spk last, for it marks the directory as complete."""
-    for stale in ("utt2spk", "spk2gender", ENROLL_MAP, GIVEN_MAP):
+    for stale in ("utt2spk", "spk2gender", "utt2domain", ENROLL_MAP, GIVEN_MAP):
         (directory / stale).unlink(missing_ok=True)
     for stale in directory.glob("trials*"):
         stale.unlink()
@@ -65,6 +65,9 @@ def write_directory(directory: Path, part: Part) -> None:
     if genders:
         with about(part.directory / "spk2gender"):
             write_table(directory / "spk2gender", select(genders, part.utt2spk.values()))
+    if domains := read_optional(part.directory, "utt2domain"):
+        with about(part.directory / "utt2domain"):
+            write_table(directory / "utt2domain", select(domains, part.utt2spk))
     write_table(directory / "spk2utt", spk2utt_of(part.utt2spk))
     for path, trials in part.lists.items():
         trials.write(directory / path.name)

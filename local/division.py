@@ -197,8 +197,9 @@ def _draw_division(
     if tested:
         held_out.pop("eval", None)
     others = set(utt2spk.values()) - tested
-    speakers = split_speakers(others, held_out, recipe.seed, directory)
-    if "train" not in sets:
+    needed = "train" in sets
+    speakers = split_speakers(others, held_out, recipe.seed, directory, rest_needed=needed)
+    if not needed:
         speakers["align"] = speakers.pop("train") + speakers.get("align", [])
     if tested:
         speakers["eval"] = sorted(tested)

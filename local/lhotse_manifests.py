@@ -18,6 +18,7 @@ from nessa.kaldi.datadir import read_optional
 
 log = logging.getLogger(__name__)
 SUFFIXES = (".jsonl", ".jsonl.gz")
+GENDERS = {"m": "m", "male": "m", "f": "f", "female": "f"}  # as spk2gender has them
 TOLERANCE = 0.05  # seconds between a recording's manifest and its file
 
 
@@ -75,7 +76,8 @@ class LhotseDir(Source):
                 cut = fastcopy(cut, recording=self._located(cut.recording))
         segment = cut.supervisions[0]
         custom = {**(segment.custom or {}), "session": self._session(cut)}
-        return fastcopy(cut, supervisions=[fastcopy(segment, custom=custom)])
+        gender = GENDERS.get((segment.gender or "").lower(), segment.gender)
+        return fastcopy(cut, supervisions=[fastcopy(segment, custom=custom, gender=gender)])
 
     def _located(self, recording: Recording) -> Recording:
         """A recording whose files are there, are audio, and as long as its manifest says."""

@@ -73,6 +73,8 @@ def corpus_arguments(description: str, writes_sets: bool = True) -> Arguments:
     else:
         parser.set_defaults(output=Path(), skip_bad=False)
     given = vars(parser.parse_args())
+    if given["nj"] < 1:
+        raise InputError(f"--nj {given['nj']}: give the number of processes, 1 or more")
     path = given.pop("recipe")
     return Arguments(load_recipe(path), path, **given)
 

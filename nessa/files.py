@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ BLOCK_BYTES = 2**22  # of a text file, read at once
 LONGEST_LINE = 2**25  # bytes
 _BLANKS = b" \t\r"
 BYTE_ORDER_MARK = "\ufeff"  # as some editors write it
-OPENED = {"/dev/stdout": 1, "/dev/stderr": 2}
+OPENED = re.compile(r"/dev/(stdout|stderr)|(?:/dev/fd|/proc/self/fd)/(\d+)")
 STARTED_IN = "NESSA_STARTED_IN"  # environment: where the user called run.sh, which goes elsewhere
 Record = dict[str, Any]  # one line of a table of results, as JSON has it
 
@@ -41,8 +42,9 @@ def atomic_open(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
 
     The bytes go to a temporary file in the same folder, which is flushed, fsynced and renamed
     over `path` when the block ends without an exception, and removed otherwise. It is locked
-    (flock) meanwhile: run.sh removes those that nobody writes any more. A link stays one: what it
-    leads to is written. What is no file, such as /dev/stdout or /dev/null, is written as it is.
+    (flock) meanwhile: run.sh removes those that nobody writes any more. What is no file,
+    such as /dev/stdout or /dev/null, is written as it is. A link is replaced: a folder of links may
+    stand for one that must stay as it is.
 
     Args:
         path: the final name; missing parent folders are made.
@@ -56,7 +58,7 @@ def atomic_open(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
         with open(stream, mode, **text) as file:  # type: ignore[call-overload]
             yield file
         return
-    path = Path(os.path.realpath(path))
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
@@ -80,8 +82,9 @@ def atomic_open(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
 def _stream(path: Path | str) -> Path | int | None:
     """What is to be written as it is: a device or a pipe, or what the shell has opened."""
     path = Path(path)
-    if str(path) in OPENED:  # by its name a file would be opened anew, and begun at its start
-        return os.dup(OPENED[str(path)])
+    if opened := OPENED.fullmatch(str(path)):  # by its name a file would be begun anew
+        names = {"stdout": 1, "stderr": 2}
+        return os.dup(names.get(opened[1]) or int(opened[2]))
     return path if path.exists() and not (path.is_file() or path.is_dir()) else None
 
 

@@ -29,6 +29,7 @@ from nessa.files import (
 )
 
 FORMATS = "`1|0 enroll test`, `enroll test target|nontarget` or `enroll test`"
+NO_LABELS = "no labels; write `enroll test target|nontarget`"
 LISTS = (
     Layout((ENROLL, TEST)),
     *with_labels((ENROLL, TEST, LABEL), (LABEL, ENROLL, TEST)),
@@ -431,5 +432,15 @@ def read_labeled(path: Path) -> Trials:
     """A trial list that must have labels."""
     trials = Trials.read(path)
     if trials.labels is None:
-        raise InputError(f"{path}: no labels; write `enroll test target|nontarget`")
+        raise InputError(f"{path}: {NO_LABELS}")
     return trials
+
+
+def rates_fault(trials: Trials) -> str | None:
+    """Why a list has no error rates, as the end of a message; None where it has some."""
+    if trials.labels is None:
+        return NO_LABELS
+    if 0 < trials.targets < len(trials):
+        return None
+    counts = f"{trials.targets} target and {trials.nontargets} non-target trials"
+    return f"{counts}; an error rate needs some of each"

@@ -53,6 +53,8 @@ export, profiles, tests = sys.argv[1:]
 enroll, runtime = (open_side(f"{export}/{name}.onnx") for name in ("enroll", "runtime"))
 if enroll[1]["space"] != runtime[1]["space"]:
     sys.exit("the two networks are of different aligners")
+if "calibration_scale" not in enroll[1]:
+    sys.exit("exported without a calibration; nessa export --calibration adds one")
 scale, offset = (float(enroll[1][f"calibration_{name}"]) for name in ("scale", "offset"))
 for speaker, enrolled in read(profiles, enroll).items():
     for utterance, embedding in read(tests, runtime).items():

@@ -252,6 +252,7 @@ class Aligner(ABC):
         matrix = np.asarray(matrix, dtype=np.float32)
         if matrix.ndim != 2:
             raise InputError(f"{side} embeddings have shape {matrix.shape}; give (N, {dim})")
+        matrix = np.ascontiguousarray(matrix)  # PyTorch takes no reversed rows
         if matrix.shape[1] != dim:
             raise InputError(
                 f"{side} embeddings have dimension {matrix.shape[1]}; this aligner takes {dim}"

@@ -140,7 +140,8 @@ class AlignTable:
         vectors = StoredVectors(enroll / "xvector.scp"), StoredVectors(runtime / "xvector.scp")
         try:
             speakers = _speakers_of_rows(vectors[0].open(), vectors[1].open(), data / "utt2spk")
-            labels = _numbered(speakers)
+            with about(data / "utt2spk"):
+                labels = _numbered(speakers)
         except (_OtherOrderError, NotStorableError):
             views = Embeddings.read(enroll), Embeddings.read(runtime)
             with about(enroll, runtime, data / "utt2spk"):
@@ -238,13 +239,15 @@ def _speakers_of_rows(
     enroll: Iterator[list[str]], runtime: Iterator[list[str]], utt2spk: Path
 ) -> Iterator[str]:
     """The speaker of each key, while three tables of one order are read together."""
-    lines = (line.split(maxsplit=1) for _, line in read_lines(utt2spk))
+    lines = (line.split() for _, line in read_lines(utt2spk))
     pairs = zip_longest(chain.from_iterable(enroll), chain.from_iterable(runtime))
     for key, other in pairs:
         if key != other:
             raise _OtherOrderError
         for fields in lines:  # of the data set's utterances, some may be without embeddings
-            if fields and fields[0] == key and len(fields) == 2:
+            if len(fields) != 2:
+                raise _OtherOrderError  # for what reads it with care to say what is wrong
+            if fields[0] == key:
                 yield fields[1]
                 break
         else:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from nessa.alignment.config import NeuralConfig
 from nessa.alignment.networks import DEVICE, Fusion, RatioNetwork
 from nessa.alignment.views import SIDES, Labels, Rows, Side
+from nessa.errors import InputError
 from nessa.optimizer import AdamW
 from nessa.schedule import learning_rate
 
@@ -117,6 +118,11 @@ class Training:
                 break
             rows[meet] = self.speakers.draw(speakers[meet], rows.shape[1], self.rng)
             meet = _meet(self.recordings[rows], size)
+        if meet.all():
+            raise InputError(
+                f"aligner.utterances_per_speaker: of {rows.shape[1]} utterances of any speaker, a "
+                "profile always shares recordings with those that it is compared with; lower it"
+            )
         return rows[~meet]
 
     def _loss(self, enrolled: Drawn, tested: Drawn) -> Tensor:

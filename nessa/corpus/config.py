@@ -1,12 +1,22 @@
 """Settings of the corpus and of its preparation: a recipe's sections `corpus` and `prepare`."""
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from nessa.schema import Fraction, Name, Positive, Rising, Section
 
 SetName = Literal["train", "align", "dev", "eval"]
+
+
+def _are_patterns(domains: dict[str, str]) -> dict[str, str]:
+    for name, pattern in domains.items():
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"{name}: {pattern!r} is no regular expression: {error}") from None
+    return domains
 
 
 class SetSize(Section):
@@ -78,7 +88,7 @@ class PrepareConfig(Section):
     decode: bool = True
     # {domain: pattern of its speakers' ids}, where the corpus brings no utt2domain. The first one's
     # trials are the main list. Trials are drawn, and results reported, for each by itself.
-    domains: dict[Name, str] = {}
+    domains: Annotated[dict[Name, str], AfterValidator(_are_patterns)] = {}
     # {copy: how it is perturbed}: copies of the align set's audio, from which aligners also learn.
     align_copies: dict[Name, CopyConfig] = {}
     align_includes_train: bool = False  # aligners also learn from the encoders' speakers

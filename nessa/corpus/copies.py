@@ -46,7 +46,7 @@ class Background(NamedTuple):
 def remove_copies(data: Path) -> None:
     """Remove the audio of all copies, and the background that was made for them."""
     for path in (data / FOLDER).glob("*"):  # the folder itself may be a link to another disk
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink()

@@ -9,7 +9,9 @@ from nessa.corpus.copies import read_copies
 from nessa.corpus.sets import SOURCES
 from nessa.errors import InputError
 from nessa.files import write_table
-from nessa.kaldi.datadir import read_optional, read_utt2spk
+from nessa.kaldi.datadir import MAIN_LIST, PROFILE_LIST, read_optional, read_utt2spk
+
+RESERVED = PROFILE_LIST.removeprefix(f"{MAIN_LIST}_")
 
 
 def read_domains(directory: Path, patterns: Mapping[str, str]) -> dict[str, str]:
@@ -24,9 +26,15 @@ def read_domains(directory: Path, patterns: Mapping[str, str]) -> dict[str, str]
         what was added from elsewhere the name of its source.
 
     Raises:
-        InputError: a speaker matches no pattern, or several.
+        InputError: a speaker matches no pattern, or several; or a name that no trial list can have.
     """
     given = read_optional(directory, "utt2domain")
+    for name in (*set(given.values()), *patterns):
+        if "/" in name or name == RESERVED:
+            raise InputError(
+                f"{directory / 'utt2domain'}: domain {name!r} cannot be the end of the name of a "
+                f"trial list, {MAIN_LIST}_{name}; rename it"
+            )
     if given or not patterns:
         return given
     utt2spk = read_utt2spk(directory)

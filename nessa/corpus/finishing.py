@@ -88,13 +88,15 @@ def _make_trials(data: Path, name: TestSet, config: PrepareConfig, seed: int) ->
     domains = read_domains(directory, config.domains)
     parts = [utt2spk]
     lists = [MAIN_LIST]
+    places = [f"{directory}"]
     if domains:
         names = ordered_domains(domains, config.domains)
+        places = [f"{directory}: domain {domain!r}" for domain in names]
         parts = [{u: s for u, s in utt2spk.items() if domains[u] == domain} for domain in names]
         lists += [f"{MAIN_LIST}_{domain}" for domain in names[1:]]
-    for own, list_name in zip(parts, lists, strict=True):
+    for own, list_name, place in zip(parts, lists, places, strict=True):
         if name in config.trials and not (directory / list_name).exists():
-            with about(directory):
+            with about(place):
                 trials = make_trials(
                     own,
                     utt2session,

@@ -9,7 +9,7 @@ from nessa.corpus.sets import COPIES, SOURCES, write_skipped
 from nessa.errors import InputError
 from nessa.files import read_table, write_table
 from nessa.kaldi.datadir import ENROLL_MAP, GIVEN_MAP, read_optional, read_utt2spk, spk2utt_of
-from nessa.trials import Trials, read_enroll_map
+from nessa.trials import Trials, rates_fault, read_enroll_map
 
 TABLES = ("segments", "feats.scp", "utt2dur", "utt2session", "utt2domain", "text", COPIES, SOURCES)
 
@@ -78,5 +78,8 @@ def _take_trials(path: Path, gone: Container[str]) -> int:
         return 0
     if not keep.any():
         raise InputError(f"{path}: all trials are of utterances that a model cannot embed")
-    trials.select(keep).write(path)
+    left = trials.select(keep)
+    if fault := rates_fault(left):
+        raise InputError(f"{path}: without utterances that a model cannot embed: {fault}")
+    left.write(path)
     return int((~keep).sum())

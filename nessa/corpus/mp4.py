@@ -34,12 +34,24 @@ def read_mp4_header(path: Path) -> tuple[int, int, int]:
             edits = _find_optional(file, (b"moov", b"trak", b"edts", b"elst"), size)
             if edits is not None:
                 movie_rate, _ = _scale_and_duration(file, _find(file, (b"moov", b"mvhd"), size))
-                # Version and flags, count, then the first edit: its duration, and where it starts.
-                duration, start = struct.unpack(">Ii", _read(file, edits + 8, 8))
-                length = min(length - max(start, 0), round(duration * rate / movie_rate))
-        except (struct.error, LookupError):
+                if edit := _first_edit(file, edits):
+                    duration, start = edit
+                    length = min(length - start, round(duration * rate / movie_rate))
+        except (struct.error, LookupError, ZeroDivisionError):
             raise InputError(f"{path}: not an MP4 audio file, or cut off") from None
     return rate, length, channels
+
+
+def _first_edit(file: BinaryIO, body: int) -> tuple[int, int] | None:
+    """Of elst: how long the first edit of the media is, and where it starts in it."""
+    version, count = struct.unpack(">B3xI", _read(file, body, 8))
+    form = ">Qq4x" if version == 1 else ">Ii4x"  # 64-bit times; then the rate
+    size = struct.calcsize(form)
+    for number in range(count):
+        duration, start = struct.unpack(form, _read(file, body + 8 + number * size, size))
+        if start >= 0:  # else it is of silence before the media
+            return duration, start
+    return None
 
 
 def _scale_and_duration(file: BinaryIO, body: int) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from nessa.errors import InputError, named
 from nessa.kaldi.datadir import ENROLL_MAP, PROFILE_LIST, spk2utt_of
-from nessa.trials import Trials, read_enroll_map
+from nessa.trials import Trials, rates_fault, read_enroll_map
 
 
 def lists_in(directory: Path) -> tuple[Path, ...]:
@@ -69,13 +69,8 @@ class GivenTrials:
         """What is wrong with lists that are not stale and their profiles, a sentence each."""
         known = _profiles_in(self.directory, utt2spk)
         for path, trials in self.lists.items():
-            if trials.labels is None:
-                yield f"{path}: no labels; write `enroll test target|nontarget`"
-            elif not 0 < trials.targets < len(trials):
-                yield (
-                    f"{path}: {trials.targets} target and {trials.nontargets} non-target trials; "
-                    "an error rate needs some of each"
-                )
+            if fault := rates_fault(trials):
+                yield f"{path}: {fault}"
             both = [
                 n for n in trials.enroll_index.names if n in utt2spk and known.get(n, [n]) != [n]
             ]

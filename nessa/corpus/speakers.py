@@ -16,6 +16,7 @@ def split_speakers(
     seed: int,
     where: Path | str,
     remedy: str = "change prepare.held_out",
+    rest_needed: bool = True,
 ) -> dict[str, list[str]]:
     """Divide the speakers of a corpus into sets.
 
@@ -26,6 +27,7 @@ def split_speakers(
         seed: of the draw.
         where: the corpus, for messages.
         remedy: of too few speakers, for messages.
+        rest_needed: whether train must have two speakers as the other sets.
 
     Returns:
         {set: sorted speakers}.
@@ -40,7 +42,7 @@ def split_speakers(
         count = max(2, round(amount * len(ordered))) if amount < 1 else round(amount)
         sets[name], shuffled = shuffled[:count], shuffled[count:]
     sets["train"] = shuffled
-    short = [name for name in sets if len(sets[name]) < 2]
+    short = [name for name in sets if len(sets[name]) < 2 and (name != "train" or rest_needed)]
     if short:
         raise InputError(
             f"{where}: {len(ordered)} speakers leave {len(sets[short[0]])} for set {short[0]!r}, "

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat, model_validator
 
 from nessa.corpus.config import SetName
-from nessa.schema import Distinct, Fraction, Positive, Rising, Section
+from nessa.schema import Distinct, Fraction, Positive, Rising, Section, Seed
 
 LEAST_FILTERS = 4  # that Lhotse's Fbank takes
 
@@ -112,7 +112,7 @@ class EncoderConfig(Section):
     # Of training; bf16: autocast, on a GPU only. Embeddings are always extracted in float32.
     precision: Literal["float32", "bf16"] = "float32"
     checkpoint_every: Positive = 100  # steps
-    seed: int = 1
+    seed: Seed = 1
 
     @model_validator(mode="after")
     def _fine_tuning_has_its_classifier(self) -> "EncoderConfig":

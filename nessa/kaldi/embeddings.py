@@ -186,8 +186,9 @@ class Embeddings:
         Raises:
             InputError: no vectors, or `utt2spk` names other utterances.
         """
-        ordered = self if are_sorted(self.keys) else self.select(sorted(self.keys))
         directory = Path(directory)
+        _check_utterances(directory, self.keys, utt2spk)  # before what is there is written over
+        ordered = self if are_sorted(self.keys) else self.select(sorted(self.keys))
         parts = [write_part(directory, 1, [(self.keys, self.matrix)], relative)]
         listing = merge_scps(str(directory), parts)
         _complete(directory, parts, listing, ordered, utt2spk, self.stamp, relative)
@@ -309,6 +310,7 @@ def merge_parts(
     parts = read_parts(directory, [None] * jobs)
     listing = without_keys(merge_scps(str(directory), parts), left_out)
     merged = _read_listed(listing, allow_pipes=False)
+    _check_utterances(directory, merged.keys, utt2spk)
     _complete(directory, parts, listing, merged, utt2spk, stamp)
     merged.stamp = stamp
     return merged
@@ -324,10 +326,6 @@ def _complete(
     relative: bool = False,
 ) -> None:
     """Complete a directory whose parts, sorted in `listing`, hold the merged embeddings."""
-    if not len(merged):
-        raise InputError(f"{directory}: holds no vectors; run extraction again")
-    if utt2spk is not None:
-        _check_same_utterances(directory, merged.keys, utt2spk)
     clear(directory, len(parts))
     if utt2spk is not None:
         means, counts = speaker_means(merged, utt2spk)
@@ -336,9 +334,14 @@ def _complete(
     complete(directory, parts, listing, merged.dim, stamp)
 
 
-def _check_same_utterances(
-    directory: Path, keys: Sequence[str], utt2spk: Mapping[str, str]
+def _check_utterances(
+    directory: Path, keys: Sequence[str], utt2spk: Mapping[str, str] | None
 ) -> None:
+    """Refuse what makes no complete directory: no vectors, or those of others than `utt2spk`."""
+    if not keys:
+        raise InputError(f"{directory}: holds no vectors; run extraction again")
+    if utt2spk is None:
+        return
     present = set(keys)
     if lacking := [key for key in utt2spk if key not in present]:
         raise InputError(

@@ -78,9 +78,13 @@ def map_sides(
             started = [pool.submit(side.map_part, part, parts, False) for side, part in jobs]
             found = [done.result() for done in started]
     lines = []
-    for number, side in enumerate(sides):
-        own = found[number * parts : (number + 1) * parts]
-        outliers = side.together([part.outliers for part in own])
+    of_sides = [found[first : first + parts] for first in range(0, len(found), parts)]
+    # All sides are judged before one is finished.
+    judged = [
+        side.together([part.outliers for part in own])
+        for side, own in zip(sides, of_sides, strict=True)
+    ]
+    for side, own, outliers in zip(sides, of_sides, judged, strict=True):
         join_parts(side.output, [part.listing for part in own], own[0].dim, own[0].stamp)
         outliers.write(outliers_file(side.folder, side.name))
         lines.append(f"{side.source}: {outliers.count} embeddings mapped; {outliers}")
@@ -145,12 +149,11 @@ def check_apart(source: Path, output: Path) -> None:
     Raises:
         InputError: one is the other, or holds it; or an ark that an scp names lies there.
     """
-    places = [source]
-    if source.is_file():
-        places = [source.parent]
-        if source.suffix == ".scp":
-            named = [place for place in read_scp(source).sources if not place.endswith("|")]
-            places += [find_listed(place, source).parent for place in named]
+    table = source / "xvector.scp" if source.is_dir() else source
+    places = [source, table.parent]
+    if table.suffix == ".scp" and table.is_file():
+        named = [place for place in read_scp(table).sources if not place.endswith("|")]
+        places += [find_listed(place, table).parent for place in named]
     if output.resolve() in [place.resolve() for place in places]:
         raise InputError(
             f"{source}: lies in {output}, where the mapped embeddings would go, and would be "

@@ -23,7 +23,7 @@ from nessa.stores.tables import EMBEDDING, ID, Matrix, need_parquet, read_ids, r
 
 INFO = "_info.json"  # Parquet readers pass over names that begin with a line
 SOURCE = b"nessa_source"  # metadata of a part: what it was made of
-PART = re.compile(r"part-(\d{6,})\.parquet")
+PART = re.compile(r"part-\d{6,}\.parquet")
 TOLERANCE = 1e-5  # of a value of a unit vector, between two machines' arithmetic
 
 
@@ -89,6 +89,7 @@ def map_store(
     if source.is_dir() and (source / INFO).is_file():
         raise InputError(f"{source}: is mapped already ({INFO}); name the store of raw embeddings")
     check_apart(source, output)
+    _check_free(output)
     _check_unique(source)
     count = kept = dim = 0
     number = -1
@@ -111,10 +112,9 @@ def map_store(
     if not count:
         raise InputError(f"{source}: holds no profiles")
     if not dry_run:
-        for stale in output.iterdir():
-            found = PART.fullmatch(stale.name)
-            if found and int(found[1]) > number:
-                stale.unlink()
+        for path in output.glob("part-*.parquet"):  # of an earlier run
+            if int(path.stem.removeprefix("part-")) > number:
+                path.unlink()
         dim = dim or apply(matrix[:1]).shape[1]
         write_json(output / INFO, {"space": space, "dim": dim, "count": count})
     return count, kept
@@ -168,6 +168,16 @@ def _check_unique(source: Path) -> None:
                 raise InputError(f"{source}: duplicate id {key!r}; remove one")
             if hash(key) in twice:
                 seen.add(key)
+
+
+def _check_free(output: Path) -> None:
+    """Refuse a folder with files of others that would be read as parts of the mapped store."""
+    for path in sorted(output.glob("*.parquet")):
+        if not PART.fullmatch(path.name):
+            raise InputError(
+                f"{path}: is no part of a mapped store, and would be read as one; move it away, "
+                "or give another --output"
+            )
 
 
 def _hashes(keys: list[str]) -> npt.NDArray[np.int64]:

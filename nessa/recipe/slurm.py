@@ -99,5 +99,5 @@ def cluster_plan(path: Path) -> Iterator[tuple[str, str]]:
         for option in request.sbatch_options():
             yield f"{stage}.sbatch", option
         for text in request.setup:
-            for line in text.splitlines():  # run.sh reads a line each
+            for line in filter(None, map(str.strip, text.splitlines())):  # as run.sh reads them
                 yield f"{stage}.setup", line

@@ -62,7 +62,7 @@ class Postgres:
         """HNSW by cosine; see `Database.index`."""
         # By its name an index could be taken for that of another table.
         there = """
-            SELECT FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
+            SELECT 1 FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
             JOIN pg_am ON pg_am.oid = relam
             WHERE indrelid = to_regclass(%s) AND amname = 'hnsw' AND indisvalid"""
         table, vector = self.target.identifier, self.target.vector

@@ -156,25 +156,31 @@ def _list_speakers(sets: Mapping[SetName, SetSize]) -> Iterator[Speaker]:
 def _open_directory(directory: Path, stamp: Mapping[str, object]) -> None:
     """Leave in `directory` nothing but whole parts of this very corpus, and its stamp."""
     path = directory / "corpus.json"
-    for leftover in (*directory.glob(".*.tmp"), *directory.glob("wav/.*.tmp")):
-        _remove(leftover)  # of a killed run
-    if path.exists():
-        if read_json(path).get("digest") != stamp["digest"]:
-            # The stamp goes last: a run killed here still knows the folder for its own.
-            for name in ("meta.csv", "trials", "noise", "rir", "wav"):
-                _remove(directory / name)
-            path.unlink()
-    elif any(directory.iterdir()):
+    found = read_json(path) if path.exists() else {}
+    own = isinstance(found, dict) and found.keys() >= stamp.keys()
+    if not own and any(not _is_stamp_begun(inside) for inside in directory.iterdir()):
         raise InputError(
-            f"{directory}: not empty, and no synthetic corpus (it has no corpus.json); "
+            f"{directory}: not empty, and no synthetic corpus (it has no corpus.json of nessa); "
             "name another folder, or empty this one"
         )
+    for leftover in (*directory.glob(".*.tmp"), *directory.glob("wav/.*.tmp")):
+        _remove(leftover)  # of a killed run
+    if own and found["digest"] != stamp["digest"]:
+        # The stamp goes last: a run killed here still knows the folder for its own.
+        for name in ("meta.csv", "trials", "noise", "rir", "wav"):
+            _remove(directory / name)
+        path.unlink()
     if not path.exists():
         write_json(path, stamp)
 
 
+def _is_stamp_begun(path: Path) -> bool:
+    """Whether it is what a run leaves that is killed while it writes its stamp."""
+    return path.is_file() and path.name.startswith(".corpus.json.") and path.suffix == ".tmp"
+
+
 def _remove(path: Path) -> None:
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)

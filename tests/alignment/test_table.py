@@ -113,6 +113,16 @@ def test_a_data_directory_may_have_more_utterances(stored: AlignTable, files: Fi
     assert_same(files.open(), files)
 
 
+def test_blanks_behind_a_speaker_make_no_other_speaker(files: Files) -> None:
+    path = files.folder / "utt2spk"
+    lines = path.read_text().splitlines()
+    path.write_text("".join(f"{line}{' ' * (row % 3)}\n" for row, line in enumerate(lines)))
+    assert_same(files.open(), files)
+    path.write_text("".join(f"{line} x\n" for line in lines))
+    with pytest.raises(InputError, match=r"utt2spk: .*one speaker"):
+        files.open()
+
+
 @pytest.mark.parametrize("share", [0, 1])
 def test_faults_are_named(files: Files, monkeypatch: pytest.MonkeyPatch, share: float) -> None:
     monkeypatch.setattr(table, "MEMORY_SHARE", share)
@@ -209,6 +219,15 @@ def test_profiles_whose_audio_is_gone_take_part() -> None:
     # A batch has no utterance in a profile and among those that the profile meets.
     nessa = NeuralAligner(**SETTINGS | {"steps": 5}).fit_table(found)
     assert nessa.fitting["step"] == 5
+
+
+def test_a_batch_that_cannot_be_kept_apart_names_the_setting() -> None:
+    x, y, speakers = two_views(3, 8)
+    few = {f"{name}-{n}": name for name in set(speakers.values()) for n in range(2)}
+    stored = Embeddings(list(few), x.matrix[: len(few)])
+    found = AlignTable.by_speaker(stored, y, speakers | few)
+    with pytest.raises(InputError, match=r"aligner\.utterances_per_speaker: .*lower it"):
+        NeuralAligner(**SETTINGS | {"steps": 5, "utterances_per_speaker": 8}).fit_table(found)
 
 
 def test_a_speaker_of_one_profile_and_no_more_teaches_nothing() -> None:

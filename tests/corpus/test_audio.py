@@ -17,6 +17,7 @@ from lhotse.utils import fastcopy
 
 from nessa.corpus.audio import NoDecoderError, header_of, read_audio, read_audio_header, run_command
 from nessa.corpus.lengths import samples_of_mp3
+from nessa.corpus.mp4 import read_mp4_header
 from nessa.corpus.utterances import Utterance, make_cut, make_cuts, read_recording
 from nessa.errors import InputError
 from tests.speech import hum, tone
@@ -230,3 +231,40 @@ def test_a_file_that_has_become_shorter_is_not_filled_up(tmp_path: Path, name: s
     write(path, SOUND[:-3200])
     with pytest.raises(InputError, match=rf"{name}.*diverged|{name}.*cannot be read"):
         read_audio(cut, RATE, "m")
+
+
+def box(kind: bytes, *inside: bytes) -> bytes:
+    body = b"".join(inside)
+    return struct.pack(">I", 8 + len(body)) + kind + body
+
+
+def mp4_with(edits: bytes, movie_rate: int = 1000) -> bytes:
+    """The boxes of a file of two seconds at 16 kHz of which the header is read."""
+    timed = struct.Struct(">12xII").pack
+    entry = box(b"mp4a", bytes(8), bytes(8), struct.pack(">H", 1))
+    stsd = box(b"stsd", struct.pack(">4xI", 1), entry)
+    mdia = box(b"mdia", box(b"mdhd", timed(16000, 32000)), box(b"minf", box(b"stbl", stsd)))
+    trak = box(b"trak", box(b"edts", box(b"elst", edits)), mdia)
+    return box(b"moov", box(b"mvhd", timed(movie_rate, 2000)), trak)
+
+
+@pytest.mark.parametrize(
+    ("edits", "samples"),
+    [
+        (struct.pack(">4xI Ii4x", 1, 2000, 0), 32000),
+        (struct.pack(">4xI Ii4x", 1, 1000, 0), 16000),
+        (struct.pack(">4xI Ii4x Ii4x", 2, 50, -1, 2000, 0), 32000),  # begins with silence
+        (struct.pack(">B3xI Qq4x", 1, 1, 2000, 1000), 31000),  # 64-bit times
+        (struct.pack(">4xI Ii4x", 1, 50, -1), 32000),
+    ],
+)
+def test_edit_lists_of_mp4(tmp_path: Path, edits: bytes, samples: int) -> None:
+    (tmp_path / "a.m4a").write_bytes(mp4_with(edits))
+    assert read_mp4_header(tmp_path / "a.m4a") == (16000, samples, 1)
+
+
+def test_an_mp4_without_a_time_scale_is_named(tmp_path: Path) -> None:
+    edits = struct.pack(">4xI Ii4x", 1, 2000, 0)
+    (tmp_path / "a.m4a").write_bytes(mp4_with(edits, movie_rate=0))
+    with pytest.raises(InputError, match=r"a\.m4a: not an MP4 audio file"):
+        read_mp4_header(tmp_path / "a.m4a")

@@ -696,3 +696,12 @@ def test_an_ark_cut_while_written_keeps_the_old_one_and_no_scp(tmp_path, monkeyp
     with pytest.raises(KeyboardInterrupt):
         new.write_ark(tmp_path / "x.ark", tmp_path / "x.scp")
     assert listing(tmp_path) == {"x.ark": before}
+
+
+def test_what_is_no_complete_directory_leaves_the_one_that_is_there(tmp_path):
+    Embeddings(["a", "b"], np.eye(2)).write(tmp_path, {"a": "s", "b": "s"})
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    for embeddings in (Embeddings(["q"], np.eye(1)), Embeddings([], np.empty((0, 2)))):
+        with pytest.raises(InputError, match="run extraction again"):
+            embeddings.write(tmp_path, {"r": "s"})
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before

@@ -13,7 +13,7 @@ import yaml
 from nessa.encoders import GivenEmbeddings, load_model, save_pretrained
 from nessa.encoders.settings import ArksConfig
 from nessa.errors import InputError
-from nessa.files import write_table
+from nessa.files import read_table, write_table
 from nessa.kaldi.datadir import read_utt2spk
 from nessa.kaldi.embeddings import Embeddings
 from nessa.trials import Trials
@@ -209,6 +209,27 @@ def test_a_directory_per_set(
     refuse(run(programs, recipe, tmp_path / "data"), "paths.dev=DIR")
     change(recipe, "corpus", paths={"evil": "x"})
     refuse(run(programs, recipe, tmp_path / "data"), "'evil'")
+
+
+def test_domains_are_those_of_the_directory_or_of_the_patterns_now(
+    programs: Programs,  # noqa: F811
+    recipe: Path,
+    corpus: Path,
+    tmp_path: Path,
+    nessa: Command,
+) -> None:
+    data = tmp_path / "data"
+    for first, second in ("ab", "ba"):
+        change(recipe, "prepare", domains={first: "id000[0-2].", second: "id000[3-9]."})
+        prepare(programs, recipe, data)
+        assert nessa("prepare", "--recipe", recipe, data).status == 0
+        found = read_table(data / "align/utt2domain")
+        utt2spk = read_utt2spk(data / "align")
+        assert found == {u: first if s < "id00030" else second for u, s in utt2spk.items()}
+    given = {u: f"d{s[-1]}" for u, s in read_utt2spk(corpus).items()}
+    write_table(corpus / "utt2domain", given)
+    prepare(programs, recipe, data)
+    assert read_table(data / "align/utt2domain").items() <= given.items()
 
 
 def test_faults_of_a_directory_are_named(

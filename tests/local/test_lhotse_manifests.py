@@ -184,3 +184,11 @@ def test_cuts_without_a_supervision_are_said(caplog: pytest.LogCaptureFixture) -
     write_cuts(mono("good", a, segment("A-1", "a", 0, 1)), mono("bare", a))
     assert [cut.id for cut in read()] == ["A-1"]
     assert "'bare'" in caplog.text
+
+
+def test_genders_are_written_as_kaldi_does() -> None:
+    words = {"a": "female", "b": "M", "c": "f", "d": None}
+    recordings = [recording(name) for name in words]
+    write(recordings, [segment(n, n, 0, 1, gender=gender) for n, gender in words.items()])
+    found = {cut.id: cut.supervisions[0].gender for cut in read()}
+    assert list(found.values()) == ["f", "m", "f", None]

@@ -187,7 +187,7 @@ def test_plain_dot_products_of_mapped_arks_are_our_scores(tmp_path):
     assert np.ptp(scores) > 0.01
 
 
-@pytest.mark.parametrize("given", ["folder", "ark", "list of its arks", "link"])
+@pytest.mark.parametrize("given", ["folder", "ark", "list of its arks", "folder of a list", "link"])
 def test_raw_embeddings_are_never_written_over(nessa, aligner, tmp_path, given):
     aligner.save(tmp_path / "aligner")
     folder = tmp_path / "out/enroll"
@@ -195,6 +195,9 @@ def test_raw_embeddings_are_never_written_over(nessa, aligner, tmp_path, given):
     before = {path: path.read_bytes() for path in folder.iterdir()}
     source = {"folder": folder, "ark": folder / "xvector.1.ark", "link": tmp_path / "link"}
     source["list of its arks"] = shutil.copy(folder / "xvector.scp", tmp_path / "some.scp")
+    source["folder of a list"] = tmp_path / "other"
+    source["folder of a list"].mkdir()
+    shutil.copy(folder / "xvector.scp", tmp_path / "other")
     (tmp_path / "link").symlink_to(folder)
     words = "map", "--aligner", tmp_path / "aligner", "--output", tmp_path / "out"
     for more in ((), ("--dry-run",), ("--nj", 2)):

@@ -370,6 +370,9 @@ def test_the_application_reads_the_view(
         query = "EXPLAIN SELECT name FROM profiles_live ORDER BY embedding <=> %s LIMIT 5"
         plan = "\n".join(row[0] for row in connection.execute(query, [mapped[0]]))
         assert "Index Scan using mapped_embedding_idx" in plan
+        assert nessa("store", "map", *words, "--aligner", saved).status == 0  # has its index
+        query = "SELECT count(*) FROM pg_indexes WHERE tablename = 'mapped' AND indexdef ~ 'hnsw'"
+        assert connection.execute(query).fetchone() == (1,)
 
 
 @pytest.mark.parametrize(

@@ -345,7 +345,7 @@ def test_without_pyarrow_a_table_says_what_to_install(
         read_table(path)
 
 
-def test_a_store_is_never_written_over_nor_files_of_others_removed(
+def test_a_store_is_never_written_over_nor_mixed_with_files_of_others(
     nessa: Command, aligner: Aligner, profiles: Embeddings, tmp_path: Path
 ) -> None:
     aligner.save(tmp_path / "aligner")
@@ -358,11 +358,13 @@ def test_a_store_is_never_written_over_nor_files_of_others_removed(
     assert {path: path.read_bytes() for path in source.iterdir()} == before
     raw = source.rename(tmp_path / "raw")
     source.mkdir()
-    kept, stale = source / "part-00007-9f3a.parquet", source / "part-000900.parquet"
-    for path in (kept, stale):
+    other, stale = source / "part-00007-9f3a.parquet", source / "part-000900.parquet"
+    for path in (other, stale):
         path.write_bytes(b"x")
+    nessa(*words, "--enroll", raw).refused(str(other), "is no part of a mapped store")
+    other.unlink()
     assert nessa(*words, "--enroll", raw).status == 0
-    assert kept.exists() and not stale.exists()
+    assert not stale.exists() and sum(len(keys) for keys, _ in read_store(source)) == 150
 
 
 def test_an_array_by_the_name_of_a_store_is_refused(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def test_a_stage_s_settings_go_before_the_defaults_key_by_key(
         ),
         "encoders.setup module load a",
         "encoders.setup b",  # a line each, as run.sh reads them
-        "encoders.setup  c",
+        "encoders.setup c",
     ]
     assert "extract.sbatch --mem=4G" in lines and "extract.sbatch --nodes=1" in lines
 

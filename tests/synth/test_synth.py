@@ -170,11 +170,17 @@ def test_a_kill_while_the_stamp_is_written_does_no_harm(tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".*"))
 
 
-def test_a_folder_that_is_not_ours_is_refused_untouched(tmp_path: Path) -> None:
-    (tmp_path / "thesis.txt").write_text("ten years of work")
+@pytest.mark.parametrize("stamp", [None, "{}", '{"name": "mine", "digest": "x"}', "[]"])
+def test_a_folder_that_is_not_ours_is_refused_untouched(tmp_path: Path, stamp: str | None) -> None:
+    (tmp_path / "wav").mkdir()
+    for name in ("wav/thesis.txt", ".draft.tmp"):
+        (tmp_path / name).write_text("ten years of work")
+    if stamp is not None:
+        (tmp_path / "corpus.json").write_text(stamp)
+    before = tree(tmp_path)
     with pytest.raises(InputError, match="no synthetic corpus"):
         synthesize_corpus(tmp_path, PLAN)
-    assert tree(tmp_path) == {"thesis.txt": b"ten years of work"}
+    assert tree(tmp_path) == before and len(before) >= 2
 
 
 def test_an_impossible_size_is_refused(tmp_path: Path) -> None:
