@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from nessa.corpus.manifests import CutTable, read_background
+from nessa.corpus.sounds import sounds_digest
 from nessa.encoders.augmentation import Augmenter
 from nessa.encoders.config import EncoderConfig
 from nessa.encoders.distributed import Processes
@@ -20,6 +21,7 @@ from nessa.errors import InputError
 from nessa.files import digest
 
 Batch = tuple[Tensor, Tensor]
+MOST_HEARD = 1000  # utterances by whose samples a train set is known
 
 
 class TrainSpeakers:
@@ -64,13 +66,15 @@ class TrainSpeakers:
         return self._table[self._cuts[speaker][index]]
 
     def digest(self) -> str:
-        """sha256 over which speakers, utterances, noises and rooms there are."""
+        """sha256 over which speakers, utterances, noises and rooms there are, and over samples."""
         sha = hashlib.sha256()
         for indices in self._cuts:
             for index in indices:
                 sha.update(self._table.id(index).encode() + b"\n")
-        sounds = [[r.id for r in recordings or []] for recordings in (self.noises, self.rirs)]
-        return digest([sha.hexdigest(), sounds])
+        background = [[r.id for r in recordings or []] for recordings in (self.noises, self.rirs)]
+        own = np.concatenate(self._cuts)
+        heard = (self._table[index] for index in own[:: 1 + len(own) // MOST_HEARD])
+        return digest([sha.hexdigest(), background, sounds_digest(heard)])
 
 
 class TrainBatches(Dataset):

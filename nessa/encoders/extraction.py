@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from nessa.corpus.audio import check_decoder, reason
 from nessa.corpus.manifests import CutTable
+from nessa.corpus.sounds import sounds_digest
 from nessa.encoders.arks import GivenEmbeddings
 from nessa.encoders.base import SpeakerModel
 from nessa.errors import InputError, named, watched_readers
@@ -34,6 +35,7 @@ BUCKET = 0.16  # seconds that the longest utterances of batches of one size may 
 BATCH_SECONDS = 60.0  # of audio; more would not fit a CPU's cache
 ALIGN = "align"  # the set by whose vectors given embeddings are told apart
 SKIPPED = "skipped"  # what was left out of an embeddings directory, and why
+SOUNDS = "sounds"  # digest of the audio or features of a shard
 FEWEST_ALIKE = 3  # utterances that one recording under several names does not explain
 OUT_OF_MEMORY = (MemoryError, torch.cuda.OutOfMemoryError)
 LITTLE = 0.2  # of the time for computing: a reader that takes less leaves all cores to the encoder
@@ -74,7 +76,8 @@ def extract_shard(
     """
     cuts = shard_of(CutTable(data, set_name), shard, shards)
     stamp, stamp_path = _stamp(model, cuts, shards), _stamp_path(output, shard)
-    left_out = _left_out(stamp_path, stamp)
+    sounds = sounds_digest(cuts)
+    left_out = _left_out(stamp_path, stamp, sounds)
     if left_out == {} or (left_out and skip_bad):
         log.info("%s: shard %d is there already", output, shard)
         return
@@ -89,7 +92,7 @@ def extract_shard(
         skipped if skip_bad else None,
     )
     embeddings.write_part(output, shard)
-    write_json(stamp_path, stamp | {SKIPPED: skipped})
+    write_json(stamp_path, stamp | {SOUNDS: sounds, SKIPPED: skipped})
 
 
 def merge_shards(
@@ -151,13 +154,20 @@ def skipped_in(output: Path, shards: int) -> dict[str, str]:
     return {u: f"model {model!r}: {why}" for skipped in found for u, why in skipped.items()}
 
 
-def _left_out(stamp_path: Path, stamp: Mapping[str, Any]) -> dict[str, str] | None:
-    """What a finished shard had to leave out; None where there is none with this stamp."""
-    if not stamp_path.is_file():
+def _left_out(
+    stamp_path: Path, stamp: Mapping[str, Any], sounds: str | None = None
+) -> dict[str, str] | None:
+    """What a finished shard had to leave out; None where there is none with this stamp.
+
+    Args:
+        sounds: of its audio or features now; None: whatever they were.
+    """
+    found = read_json(stamp_path) if stamp_path.is_file() else None
+    if not isinstance(found, dict):
         return None
-    found = read_json(stamp_path)
-    left_out = found.pop(SKIPPED, None) if isinstance(found, dict) else None
-    return left_out if found == stamp and isinstance(left_out, dict) else None
+    left_out, heard = found.pop(SKIPPED, None), found.pop(SOUNDS, None)
+    same = found == stamp and sounds in (heard, None)
+    return left_out if same and isinstance(left_out, dict) else None
 
 
 def _stamp(model: SpeakerModel, cuts: list[MonoCut], shards: int) -> dict[str, Any]:

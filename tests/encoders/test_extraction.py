@@ -173,6 +173,21 @@ def audio_of(data: Path, row: int) -> Path:
     return Path(cuts_of(data)[row].recording.sources[0].source)
 
 
+def test_other_audio_of_the_same_ids_and_lengths_is_extracted_anew(
+    model, data: Path, tmp_path: Path
+) -> None:
+    extract_shard(model, data, "eval", tmp_path, 1, 1, 20.0)
+    before = (tmp_path / "xvector.1.ark").read_bytes()
+    path = audio_of(data, 4)
+    samples, rate = soundfile.read(path)
+    soundfile.write(path, samples[::-1], rate, soundfile.info(path).subtype)
+    extract_shard(model, data, "eval", tmp_path, 1, 1, 20.0)
+    after = (tmp_path / "xvector.1.ark").read_bytes()
+    assert after != before
+    extract_shard(model, data, "eval", tmp_path, 1, 1, 20.0)  # is there already
+    assert (tmp_path / "xvector.1.ark").read_bytes() == after
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("damage", "message"),

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 import nessa.encoders.training
@@ -144,6 +145,16 @@ def test_a_finished_training_is_not_done_again_unless_settings_change(
     assert (tmp_path / "model.safetensors").stat().st_mtime_ns == before
     train_encoder(config(seed=5), data, tmp_path, workers=0)
     assert weights(tmp_path) != first
+
+
+def test_a_train_set_is_known_by_its_samples_too(data: Path) -> None:
+    speakers = TrainSpeakers(data, (0, 1))
+    before = speakers.digest()
+    assert TrainSpeakers(data, (0, 1)).digest() == before
+    path = speakers.cut(3, 0).recording.sources[0].source
+    samples, rate = soundfile.read(path)
+    soundfile.write(path, samples[::-1], rate, soundfile.info(path).subtype)
+    assert TrainSpeakers(data, (0, 1)).digest() != before
 
 
 def test_batches_depend_on_seed_and_step_alone(data: Path) -> None:
