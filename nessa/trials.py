@@ -438,9 +438,13 @@ def read_labeled(path: Path) -> Trials:
 
 def rates_fault(trials: Trials) -> str | None:
     """Why a list has no error rates, as the end of a message; None where it has some."""
-    if trials.labels is None:
-        return NO_LABELS
-    if 0 < trials.targets < len(trials):
+    return NO_LABELS if trials.labels is None else classes_fault(trials.labels)
+
+
+def classes_fault(labels: NDArray[np.bool_]) -> str | None:
+    """The same of labels (T,)."""
+    targets = np.count_nonzero(labels)
+    if 0 < targets < len(labels):
         return None
-    counts = f"{trials.targets} target and {trials.nontargets} non-target trials"
+    counts = f"{targets} target and {len(labels) - targets} non-target trials"
     return f"{counts}; an error rate needs some of each"

@@ -10,7 +10,7 @@ from scipy.optimize import isotonic_regression
 from scipy.special import rel_entr
 
 from nessa.errors import InputError
-from nessa.trials import as_labels
+from nessa.trials import as_labels, classes_fault
 
 EerMethod = Literal["rocch", "interpolated"]
 Floats = NDArray[np.float64]
@@ -51,12 +51,8 @@ def check_scores(scores: ArrayLike, labels: ArrayLike) -> tuple[NDArray, NDArray
 
 def check_classes(labels: NDArray[np.bool_]) -> None:
     """Refuse labels of one class alone, which have no error rates."""
-    targets = np.count_nonzero(labels)
-    if targets in (0, len(labels)):
-        raise InputError(
-            f"{targets} target and {len(labels) - targets} non-target trials; an error rate needs "
-            "some of each"
-        )
+    if fault := classes_fault(labels):
+        raise InputError(fault)
 
 
 def check_weights(weights: ArrayLike, labels: NDArray[np.bool_]) -> Points:
