@@ -8,12 +8,11 @@ from pathlib import Path
 
 from nessa.corpus.speakers import SETS
 from nessa.encoders.settings import ArksConfig
-from nessa.errors import InputError, about
-from nessa.files import digest, find_listed
-from nessa.kaldi.embeddings import Embeddings, scps_of_ranks
-from nessa.kaldi.scp import read_scp
+from nessa.errors import about
+from nessa.files import digest
+from nessa.kaldi.embeddings import Embeddings
 from nessa.kaldi.stamps import ModelStamp
-from nessa.stores.tables import is_store, read_table
+from nessa.stores.tables import files_of, read_table
 
 SET = "{set}"  # in a path: the name of the set
 SAMPLE = 1000  # vectors by which a model is known
@@ -92,23 +91,8 @@ class GivenEmbeddings:
         """
         found = {}
         for place in dict.fromkeys(map(self.place, SETS)):
-            for file in _files_of(place):
+            for file in files_of(place):
                 with contextlib.suppress(OSError):  # what is missing is said where it is read
                     status = file.stat()
                     found[str(file)] = status.st_size, status.st_mtime_ns
         return digest([self._path, found])
-
-
-def _files_of(place: Path) -> list[Path]:
-    """A table, or those of a folder, and the arks that they list."""
-    if place.is_dir() and is_store(place):
-        return sorted(place.iterdir())
-    tables = [place]
-    if place.is_dir():
-        tables = scps_of_ranks(place) or [place / "xvector.scp"]
-    files = [*tables, tables[0].with_name("info.json")]
-    for table in tables:
-        if table.suffix == ".scp":
-            with contextlib.suppress(InputError):
-                files += [find_listed(source, table) for source in read_scp(table).sources]
-    return files

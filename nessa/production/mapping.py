@@ -15,13 +15,13 @@ from nessa.alignment.base import Aligner
 from nessa.alignment.outliers import Outliers
 from nessa.alignment.views import SIDES, Side
 from nessa.errors import InputError, about
-from nessa.files import find_listed
 from nessa.kaldi.ark import Block, Matrix
 from nessa.kaldi.directions import checked_lengths
 from nessa.kaldi.directory import join_parts, write_part
 from nessa.kaldi.embeddings import Embeddings, profile_means
-from nessa.kaldi.scp import Listing, read_scp
+from nessa.kaldi.scp import Listing
 from nessa.kaldi.stamps import ModelStamp, read_info
+from nessa.stores.tables import files_of
 from nessa.trials import read_enroll_map
 
 log = logging.getLogger(__name__)
@@ -149,12 +149,7 @@ def check_apart(source: Path, output: Path) -> None:
     Raises:
         InputError: one is the other, or holds it; or an ark that an scp names lies there.
     """
-    table = source / "xvector.scp" if source.is_dir() else source
-    places = [source, table.parent]
-    if table.suffix == ".scp" and table.is_file():
-        named = [place for place in read_scp(table).sources if not place.endswith("|")]
-        places += [find_listed(place, table).parent for place in named]
-    if output.resolve() in [place.resolve() for place in places]:
+    if output.resolve() in {path.parent.resolve() for path in files_of(source)}:
         raise InputError(
             f"{source}: lies in {output}, where the mapped embeddings would go, and would be "
             "lost; give another --output"

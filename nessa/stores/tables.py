@@ -8,6 +8,7 @@ Ids are text, or bytes in UTF-8, or integers. A table to learn from also tells t
 row, and maybe its session: arrays `speakers` and `sessions`, columns speaker and session.
 """
 
+import contextlib
 import zlib
 from collections.abc import Iterator
 from functools import partial
@@ -20,9 +21,11 @@ import numpy as np
 import numpy.typing as npt
 
 from nessa.errors import InputError, about
+from nessa.files import find_listed
 from nessa.kaldi.ark import Block
 from nessa.kaldi.directions import checked_lengths
-from nessa.kaldi.embeddings import Embeddings
+from nessa.kaldi.embeddings import Embeddings, scps_of_ranks
+from nessa.kaldi.scp import read_scp
 
 ROWS_PER_PART = 50_000
 SUFFIXES = (".npz", ".parquet")
@@ -34,6 +37,21 @@ Matrix = npt.NDArray[np.float32]
 def is_store(path: Path) -> bool:
     """Whether a path is named as a store, or is a folder of Parquet files."""
     return path.suffix in SUFFIXES or (path.is_dir() and any(path.glob("*.parquet")))
+
+
+def files_of(place: Path) -> list[Path]:
+    """A table, or those of a folder, and the arks that they list."""
+    if place.is_dir() and is_store(place):
+        return sorted(place.iterdir())
+    tables = [place]
+    if place.is_dir():
+        tables = scps_of_ranks(place) or [place / "xvector.scp"]
+    files = [*tables, tables[0].with_name("info.json")]
+    for table in tables:
+        if table.suffix == ".scp":
+            with contextlib.suppress(InputError):
+                files += [find_listed(source, table) for source in read_scp(table).sources]
+    return files
 
 
 def read_store(path: Path) -> Iterator[Block]:
