@@ -140,8 +140,7 @@ class AlignTable:
         vectors = StoredVectors(enroll / "xvector.scp"), StoredVectors(runtime / "xvector.scp")
         try:
             speakers = _speakers_of_rows(vectors[0].open(), vectors[1].open(), data / "utt2spk")
-            with about(data / "utt2spk"):
-                labels = _numbered(speakers)
+            labels = _numbered(speakers, f"{data / 'utt2spk'}: ")
         except (_OtherOrderError, NotStorableError):
             views = Embeddings.read(enroll), Embeddings.read(runtime)
             with about(enroll, runtime, data / "utt2spk"):
@@ -220,12 +219,12 @@ def _available_memory() -> int:
     raise OSError("/proc/meminfo has no MemAvailable")
 
 
-def _numbered(names: Iterable[str]) -> Labels:
-    """The place of each name among the sorted names."""
+def _numbered(names: Iterable[str], where: str = "") -> Labels:
+    """The place of each name among the sorted names; `where` begins a message."""
     codes: dict[str, int] = {}
     labels = np.fromiter((codes.setdefault(name, len(codes)) for name in names), np.int32)
     if len(codes) < 2:
-        raise InputError("the align set has one speaker or none; an aligner needs many")
+        raise InputError(f"{where}the align set has one speaker or none; an aligner needs many")
     place = np.empty(len(codes), np.int32)
     place[[codes[name] for name in sorted(codes)]] = np.arange(len(codes))
     return place[labels]

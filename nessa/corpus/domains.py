@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from nessa.corpus.copies import read_copies
@@ -29,12 +29,8 @@ def read_domains(directory: Path, patterns: Mapping[str, str]) -> dict[str, str]
         InputError: a speaker matches no pattern, or several; or a name that no trial list can have.
     """
     given = read_optional(directory, "utt2domain")
-    for name in (*set(given.values()), *patterns):
-        if "/" in name or name == RESERVED:
-            raise InputError(
-                f"{directory / 'utt2domain'}: domain {name!r} cannot be the end of the name of a "
-                f"trial list, {MAIN_LIST}_{name}; rename it"
-            )
+    _check_names(set(given.values()), f"{directory / 'utt2domain'}")
+    _check_names(patterns, "prepare.domains")
     if given or not patterns:
         return given
     utt2spk = read_utt2spk(directory)
@@ -43,6 +39,16 @@ def read_domains(directory: Path, patterns: Mapping[str, str]) -> dict[str, str]
     found = {u: added.get(o) or _match(utt2spk[o], patterns) for u, o in originals.items()}
     write_table(directory / "utt2domain", found)
     return found
+
+
+def _check_names(names: Iterable[str], where: str) -> None:
+    """Refuse domains by which no trial list can be called."""
+    for name in names:
+        if "/" in name or name == RESERVED:
+            raise InputError(
+                f"{where}: domain {name!r} cannot be the end of the name of a trial list, "
+                f"{MAIN_LIST}_{name}; rename it"
+            )
 
 
 def _match(speaker: str, patterns: Mapping[str, str]) -> str:
