@@ -71,3 +71,9 @@ def prepare_augmentation(data: Path) -> None:
             data / "manifests" / f"{name}_recordings.jsonl.gz",
             [Recording.from_file(path, recording_id=name)],
         )
+
+
+def turn_around(path: Path | str) -> None:
+    """Other samples in an audio file, as many and of the same form."""
+    samples, rate = soundfile.read(path)
+    soundfile.write(path, samples[::-1], rate, soundfile.info(path).subtype)

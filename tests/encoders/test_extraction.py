@@ -24,7 +24,7 @@ from nessa.files import read_table
 from nessa.kaldi.datadir import read_utt2spk
 from nessa.kaldi.embeddings import Embeddings
 from tests.conftest import Command
-from tests.speech import prepare_set, read_cuts
+from tests.speech import prepare_set, read_cuts, turn_around
 
 
 @pytest.fixture(scope="module")
@@ -178,9 +178,7 @@ def test_other_audio_of_the_same_ids_and_lengths_is_extracted_anew(
 ) -> None:
     extract_shard(model, data, "eval", tmp_path, 1, 1, 20.0)
     before = (tmp_path / "xvector.1.ark").read_bytes()
-    path = audio_of(data, 4)
-    samples, rate = soundfile.read(path)
-    soundfile.write(path, samples[::-1], rate, soundfile.info(path).subtype)
+    turn_around(audio_of(data, 4))
     extract_shard(model, data, "eval", tmp_path, 1, 1, 20.0)
     after = (tmp_path / "xvector.1.ark").read_bytes()
     assert after != before

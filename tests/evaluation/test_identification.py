@@ -728,30 +728,32 @@ def test_any_corpus_gives_a_protocol_without_leaks(speakers, sessions, utterance
     assert not (sessions_of[0] | sessions_of[1]) & sessions_of[2]
 
 
-def test_few_speakers_have_smaller_households_and_two_are_too_few(tmp_path):
-    for speakers, found in ((3, 1), (2, None)):
-        utt2spk, utt2session = corpus(speakers)
-        write_table(tmp_path / "utt2spk", utt2spk)
-        write_table(tmp_path / "utt2session", utt2session)
-        models = [vectors(utt2spk)]
-        if found is None:
-            with pytest.raises(TooFewError, match="is 1 enrolled"):
-                Comparison.draw(tmp_path, models, 1)
-            continue
-        drawn = Comparison.draw(tmp_path, models, 1)
-        assert len(drawn.protocol.impostors) == found
-        assert {homes.impostors.shape[1] for homes in drawn.households} == {found}
+def few_speakers(folder, speakers):
+    """The folder as a data directory, and the embeddings of its utterances."""
+    utt2spk, utt2session = corpus(speakers)
+    write_table(folder / "utt2spk", utt2spk)
+    write_table(folder / "utt2session", utt2session)
+    return vectors(utt2spk)
+
+
+def test_three_speakers_have_households_with_one_impostor(tmp_path):
+    drawn = Comparison.draw(tmp_path, [few_speakers(tmp_path, 3)], 1)
+    assert len(drawn.protocol.impostors) == 1
+    assert {homes.impostors.shape[1] for homes in drawn.households} == {1}
+
+
+def test_two_speakers_are_too_few(tmp_path):
+    with pytest.raises(TooFewError, match="is 1 enrolled"):
+        Comparison.draw(tmp_path, [few_speakers(tmp_path, 2)], 1)
 
 
 def test_a_recipe_of_two_eval_speakers_goes_without(tmp_path, caplog):
     recipe = load_recipe(ROOT / "recipes/mini/recipe.yaml")
     data, exp = tmp_path / "data/eval", tmp_path / "exp"
-    utt2spk, utt2session = corpus(2)
-    write_table(data / "utt2spk", utt2spk)
-    write_table(data / "utt2session", utt2session)
+    embeddings, (utt2spk, _) = few_speakers(data, 2), corpus(2)
     profiles = {s: [u for u in utt2spk if u.startswith(f"{s}-s0")] for s in utt2spk.values()}
     write_table(data / "enroll_map", {f"{s}-p": " ".join(own) for s, own in profiles.items()})
     for model in recipe.update:
-        vectors(utt2spk).write(exp / "embeddings" / model / "eval")
+        embeddings.write(exp / "embeddings" / model / "eval")
     assert identify_cells(recipe, data, exp) == []
     assert f"no identification: {data}: a share of 0.5 of 2 speakers" in caplog.text
