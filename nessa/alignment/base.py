@@ -18,7 +18,7 @@ from safetensors.numpy import save
 from torch import nn
 from torch.random import fork_rng
 
-from nessa.alignment.dev import DevSet, calibrate_on, judge
+from nessa.alignment.dev import DevSet, calibrate_on, check_labels, judge
 from nessa.alignment.domains import Shifted, domain_shifts, shifted
 from nessa.alignment.outliers import OutlierDetector
 from nessa.alignment.table import AlignTable
@@ -103,10 +103,18 @@ class Aligner(ABC):
             shared = min((key for key in table.utterances() if key in held_out), default=None)
             if shared is not None:
                 raise InputError(f"{shared!r} is both in the align and the dev set")
-        self.fingerprints = table.fingerprints
+            for trials in dev.lists:
+                check_labels(trials)
+        own = zip(SIDES, self.fingerprints, table.fingerprints, strict=True)
+        enroll, runtime = (
+            new or (old if self.keeps(side) else None)  # what a side was fitted on, stays known
+            for side, old, new in own
+        )
+        self.fingerprints = enroll, runtime
         self.fitting, self.calibration = {}, None
         if dev is not None:
             self.check_models(dev.enroll, dev.runtime)
+            _check_dims(table, dev)
         views = table if self.by_rows else table.loaded()
         views = replace(
             views, enroll=self._fittable(views, "enroll"), runtime=self._fittable(views, "runtime")
@@ -393,6 +401,16 @@ def seal_of(description: Mapping[str, Any], arrays: bytes) -> str:
     if JOINED in description:
         own[JOINED] = description[JOINED]
     return digest([own, hashlib.sha256(arrays).hexdigest()])
+
+
+def _check_dims(table: AlignTable, dev: DevSet) -> None:
+    views = zip(SIDES, (table.enroll, table.runtime), (dev.enroll, dev.runtime), strict=True)
+    for side, view, held_out in views:
+        if view.shape[1] != held_out.dim:
+            raise InputError(
+                f"{side} embeddings of the dev set have dimension {held_out.dim}, those of the "
+                f"align set {view.shape[1]}; give both of the same model, the sides not swapped"
+            )
 
 
 def _row_name(side: Side, row: int, keys: Sequence[str] | None) -> str:

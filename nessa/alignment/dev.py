@@ -31,7 +31,8 @@ class DevSet:
     Attributes:
         enroll, runtime: their embeddings by the two models.
         trials: labeled pairs of an enrollment and a runtime utterance; the main list.
-        others: further lists of their own, such as of other domains; NESSA heeds all alike.
+        others: further lists of their own, such as of other domains; NESSA chooses by all alike,
+            and weighs its parts by the trials of all together.
         domains: {utterance: domain}, of those whose domain is known.
 
     Raises:
@@ -96,6 +97,21 @@ def speakers_by_targets(trials: Trials) -> tuple[list[str], list[str]]:
     graph = coo_array((np.ones(len(joined[0])), joined), shape=(size, size))
     speaker = connected_components(graph, directed=False)[1].astype(str)
     return speaker[enroll].tolist(), speaker[test].tolist()
+
+
+def check_labels(trials: Trials) -> None:
+    """Refuse a labeled list whose target trials join what another trial tells apart.
+
+    Raises:
+        InputError: names the first such trial.
+    """
+    enroll, test = map(np.array, speakers_by_targets(trials))
+    wrong = np.flatnonzero(~np.asarray(trials.labels) & (enroll == test))
+    if len(wrong):
+        raise InputError(
+            f"trial {trials.enroll[wrong[0]]!r} {trials.test[wrong[0]]!r} is a nontarget, but by "
+            "target trials both are of one speaker; correct its label, or theirs"
+        )
 
 
 def calibrate_on(dev: DevSet, aligned: Sequence[tuple[Embeddings, Embeddings]]) -> Calibration:

@@ -50,6 +50,7 @@ from nessa.alignment.networks import (
     KernelNetwork,
     NetworkAligner,
 )
+from nessa.alignment.outliers import MOST_STAMPED
 from nessa.alignment.starts import (
     Start,
     Statistics,
@@ -154,12 +155,36 @@ class NeuralAligner(NetworkAligner):
         if freeze is not None and not self.modules:
             raise InputError(f"freeze={freeze!r}: nothing is fitted yet; load an aligner first")
         if freeze is not None:
-            self.check_stamp(freeze, table.stamps[SIDES.index(freeze)])
+            self._check_frozen(freeze, table)
         space = None if freeze is None else self.space()
         self._frozen, self._recordings = freeze, table.recordings
         super().fit_table(table, dev)
         self.joined = space
         return self
+
+    def _check_frozen(self, side: Side, table: AlignTable) -> None:
+        """Refuse embeddings of another model than a side that stays as it is was fitted on.
+
+        Raises:
+            InputError: by their stamp or dimension, or as nearly all are unlike its align data.
+        """
+        place = SIDES.index(side)
+        self.check_stamp(side, table.stamps[place])
+        view, dim = (table.enroll, table.runtime)[place], self.input_dim(side)
+        if view.shape[1] != dim:
+            raise InputError(
+                f"{side} embeddings of the align set have dimension {view.shape[1]}, but the side "
+                f"that stays as it is takes {dim}; give those of its model, the sides not swapped"
+            )
+        detector = self.detectors.get(side)
+        if detector is None:  # of an older version
+            return
+        far = sum(int((detector.distances(view[rows]) > 1).sum()) for rows in blocks(len(view)))
+        if far > MOST_STAMPED * len(view):
+            raise InputError(
+                f"{far} of {len(view)} {side} embeddings are unlike those that the side was fitted "
+                "on that stays as it is; give those of its model, the sides not swapped"
+            )
 
     def _fit(self, enroll: Rows, runtime: Rows, labels: Labels, dev: DevSet | None) -> None:
         torch.manual_seed(self.seed)

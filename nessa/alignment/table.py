@@ -18,6 +18,7 @@ from nessa.kaldi.embeddings import Embeddings
 from nessa.kaldi.lazy import NotStorableError, StoredVectors
 from nessa.kaldi.scp import stream_scp
 from nessa.kaldi.stamps import ModelStamp, read_stamp
+from nessa.memory import available_memory
 
 log = logging.getLogger(__name__)
 MEMORY_SHARE = 0.5  # of what is available; a larger table stays in its files
@@ -82,8 +83,9 @@ class AlignTable:
         Utterances that both have are pairs. Those of a speaker that only one has are paired with
         those that only the other has, in their order; those left over, such as stored profiles
         whose audio is gone, beside another utterance of the speaker, each of them once more in
-        turn. Speakers of whom one view has fewer than two utterances are left out, for an
-        utterance is never compared with itself.
+        turn; what is fitted in closed form takes these for other utterances. Speakers of whom one
+        view has fewer than two utterances are left out, for in training an utterance is never
+        compared with itself.
 
         Args:
             enroll, runtime: embeddings.
@@ -149,7 +151,7 @@ class AlignTable:
         stamps = read_stamp(scps[0], *vectors[0].shape), read_stamp(scps[1], *vectors[1].shape)
         table = cls(*vectors, labels, stamps, lambda: chain.from_iterable(_keys(scps[0])))
         size = 4 * sum(len(view) * view.shape[1] for view in vectors)
-        return table.loaded() if size <= MEMORY_SHARE * _available_memory() else table
+        return table.loaded() if size <= MEMORY_SHARE * available_memory() else table
 
     def loaded(self) -> "AlignTable":
         """The same, in memory."""
@@ -211,14 +213,6 @@ def _as_matrix(view: Rows) -> Matrix:
     return view.load() if isinstance(view, StoredVectors) else np.asarray(view)
 
 
-def _available_memory() -> int:
-    """Bytes that programs can take without others being pushed out; Linux counts them."""
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    raise OSError("/proc/meminfo has no MemAvailable")
-
-
 def _numbered(names: Iterable[str], where: str = "") -> Labels:
     """The place of each name among the sorted names; `where` begins a message."""
     codes: dict[str, int] = {}
@@ -240,12 +234,14 @@ def _speakers_of_rows(
     """The speaker of each key, while three tables of one order are read together."""
     lines = (line.split() for _, line in read_lines(utt2spk))
     pairs = zip_longest(chain.from_iterable(enroll), chain.from_iterable(runtime))
+    before = ""
     for key, other in pairs:
         if key != other:
             raise _OtherOrderError
         for fields in lines:  # of the data set's utterances, some may be without embeddings
-            if len(fields) != 2:
+            if len(fields) != 2 or fields[0] == before:
                 raise _OtherOrderError  # for what reads it with care to say what is wrong
+            before = fields[0]
             if fields[0] == key:
                 yield fields[1]
                 break

@@ -178,6 +178,9 @@ class SpeakerBatches:
 
     Args:
         labels: speaker 0..S-1 of each row, (N,).
+
+    Raises:
+        InputError: no speaker has two utterances.
     """
 
     def __init__(self, labels: Labels) -> None:
@@ -186,6 +189,8 @@ class SpeakerBatches:
         self._counts = np.bincount(labels)
         self._starts = np.cumsum(self._counts) - self._counts
         self._usable = np.flatnonzero(self._counts >= 2)  # one utterance cannot be on both sides
+        if not len(self._usable):
+            raise InputError("no align speaker has two utterances; NESSA pairs different ones")
 
     def choose(self, count: int, rng: np.random.Generator) -> Drawn:
         """So many speakers of two utterances or more, or all."""

@@ -54,7 +54,7 @@ def align(
     only the other has. They teach less than utterances that both models have.
 
     Memory: twice the embeddings, for PLDA five times; for NESSA on embeddings larger than half of
-    the memory, 60 bytes per utterance and 6 kB per speaker.
+    the memory, 60 bytes per utterance and 6 kB per speaker; with domains, their table as well.
 
     Example: nessa align --recipe recipes/mini/exp/recipe.yaml --aligner nessa
     --enroll recipes/mini/exp/embeddings/new --runtime recipes/mini/exp/embeddings/old

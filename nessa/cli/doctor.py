@@ -7,7 +7,8 @@ import shutil
 import sys
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, requires, version
-from pathlib import Path
+
+from nessa.memory import memory_limit
 
 PACKAGE = "nessa"
 
@@ -108,10 +109,7 @@ def _cores() -> str:
 
 def _memory() -> str:
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    limit = Path("/sys/fs/cgroup/memory.max")  # of the container
-    own = limit.read_text().strip() if limit.is_file() else "max"
-    total = pages if own == "max" else min(pages, int(own))
-    return f"{total / GIBIBYTE:.0f} GiB of memory"
+    return f"{min(pages, memory_limit() or pages) / GIBIBYTE:.0f} GiB of memory"
 
 
 def _gpus() -> str:

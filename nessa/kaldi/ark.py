@@ -11,6 +11,7 @@ as arrays, without an object for each, and copied straight out of the mapped fil
 in any way is checked by itself, and read or refused.
 """
 
+import errno
 import mmap
 import os
 import re
@@ -87,7 +88,8 @@ class Ark:
                     raise InputError(f"{place}: empty file, holds no vectors; run extraction again")
                 return cls(name, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         except OSError as error:
-            raise InputError(f"{place}: cannot be read: {error.strerror}") from error
+            remedy = "; raise `ulimit -n`" if error.errno == errno.EMFILE else ""
+            raise InputError(f"{place}: cannot be read: {error.strerror}{remedy}") from error
 
     def read(self) -> tuple[list[str], Offsets, Matrix, bool]:
         """Read all vectors, in file order.

@@ -1,5 +1,6 @@
 """Embeddings larger than memory: they stay in their arks, and are read on demand."""
 
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ class StoredVectors:
             InputError: see `Embeddings.read`.
             NotStorableError: a vector that is not float32 in a file.
         """
+        _allow_open_files()
         ark_of, offsets = [self._ark_of], [self._offsets]
         for lines in stream_scp(self._scp):
             # Lines whose arks alternate have a source each.
@@ -129,3 +131,9 @@ class StoredVectors:
     def _forget(self) -> None:
         for ark in self._arks.values():
             ark.forget()
+
+
+def _allow_open_files() -> None:
+    """Raise the limit of open files as far as is allowed: each ark that is mapped counts as one."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

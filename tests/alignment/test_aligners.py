@@ -24,6 +24,7 @@ from nessa.kaldi.embeddings import Embeddings
 from nessa.kaldi.stamps import ModelStamp
 from nessa.recipe.aligners import make_aligner
 from nessa.recipe.resolve import resolve
+from nessa.trials import Trials
 from tests.aligners import dev_for, error, fit, fitted, small, views_for
 from tests.conftest import ROOT
 from tests.pairs import all_trials, two_views
@@ -165,6 +166,13 @@ def test_bad_align_data_is_refused_by_name(kind: str) -> None:
     dev = dev_for(kind)
     with pytest.raises(InputError, match="enrollment embeddings are of model 'y'"):
         aligner.fit(enroll, runtime, speakers, DevSet(dev.runtime, dev.enroll, dev.trials))
+    narrow = Embeddings(dev.runtime.keys, dev.runtime.matrix[:, 1:], dev.runtime.stamp)
+    with pytest.raises(InputError, match="runtime embeddings of the dev set have dimension"):
+        aligner.fit(enroll, runtime, speakers, DevSet(dev.enroll, narrow, dev.trials))
+    a, b, c = dev.enroll.keys[:3]
+    contradiction = Trials([a, b, a], [b, c, c], np.array([True, True, False]))
+    with pytest.raises(InputError, match=f"trial '{a}' '{c}' is a nontarget, but .* correct"):
+        aligner.fit(enroll, runtime, speakers, DevSet(dev.enroll, dev.runtime, contradiction))
 
 
 @pytest.mark.parametrize("side", SIDES)

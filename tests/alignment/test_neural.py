@@ -107,6 +107,39 @@ def test_there_must_be_something_to_freeze() -> None:
         NeuralAligner(**NEURAL).fit(*two_views(10, 3), freeze="enroll")
 
 
+QUICK = NEURAL | {"steps": 1, "speakers_per_batch": 20, "utterances_per_speaker": 2}
+
+
+def unstamped(*views: Embeddings) -> list[Embeddings]:
+    return [Embeddings(view.keys, view.matrix) for view in views]
+
+
+def test_a_frozen_side_stays_known_beside_tables_without_stamps() -> None:
+    x, y, speakers = two_views(40, 3)
+    aligner = NeuralAligner(**QUICK).fit(x, y, speakers)
+    aligner.fit(*unstamped(x, y), speakers, freeze="enroll")
+    assert aligner.fingerprints == ("x" * 64, None)
+
+
+def test_a_frozen_side_takes_no_embeddings_of_another_model() -> None:
+    x, y, speakers = two_views(40, 3)
+    aligner = NeuralAligner(**QUICK).fit(x, y, speakers)
+    x, y = unstamped(x, y)
+    with pytest.raises(InputError, match=r"enroll embeddings .* dimension 20, but .*not swapped"):
+        aligner.fit(y, x, speakers, freeze="enroll")
+    other = Embeddings(x.keys, -4 - x.matrix)
+    with pytest.raises(InputError, match="120 of 120 enroll embeddings are unlike those"):
+        aligner.fit(other, y, speakers, freeze="enroll")
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"mode": "to-enroll"}, {"mode": "to-runtime"}, {"start": "ridge"}]
+)
+def test_one_utterance_a_speaker_is_too_few(settings: dict[str, str]) -> None:
+    with pytest.raises(InputError, match="no align speaker has two utterances"):
+        NeuralAligner(**QUICK | settings).fit(*two_views(30, 1))
+
+
 @pytest.mark.slow
 def test_nessa_is_a_function_of_its_seed() -> None:
     x = two_views(3, 2, first_speaker=300)[0].matrix

@@ -123,6 +123,14 @@ def test_blanks_behind_a_speaker_make_no_other_speaker(files: Files) -> None:
         files.open()
 
 
+def test_an_utterance_of_two_speakers_is_refused(stored: AlignTable, files: Files) -> None:
+    path = files.folder / "utt2spk"
+    first, *others = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([first, f"{first.split()[0]} another\n", *others]))
+    with pytest.raises(InputError, match=r"utt2spk: line 2: duplicate key"):
+        files.open()
+
+
 @pytest.mark.parametrize("share", [0, 1])
 def test_faults_are_named(files: Files, monkeypatch: pytest.MonkeyPatch, share: float) -> None:
     monkeypatch.setattr(table, "MEMORY_SHARE", share)

@@ -465,6 +465,25 @@ def test_a_claimed_size_allocates_nothing(tmp_path):
     assert "beyond the end of the file" in done.stdout, done.stderr
 
 
+@pytest.mark.slow
+def test_more_arks_than_files_may_be_open_at_once(tmp_path):
+    """The limit is raised as far as it may be; what is beyond that names the remedy."""
+    for part in range(40):
+        Embeddings([f"u{part:02d}"], np.ones((1, 4), np.float32)).write_part(tmp_path, part + 1)
+    merge_parts(tmp_path, 40)
+    code = (
+        "import sys, resource; from pathlib import Path; from nessa.errors import InputError\n"
+        "from nessa.kaldi.lazy import StoredVectors\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (20, int(sys.argv[2])))\n"
+        "try: print(sum(map(len, StoredVectors(Path(sys.argv[1])).open())), 'read')\n"
+        "except InputError as error: print(error)\n"
+    )
+    for most, said in (("100", "40 read"), ("20", "Too many open files; raise `ulimit -n`")):
+        command = [sys.executable, "-c", code, tmp_path / "xvector.scp", most]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert said in done.stdout, done.stderr
+
+
 class Canary:
     """Makes a file when unpickled."""
 
