@@ -188,7 +188,7 @@ report_failures() {
 # check_space FILE: says so where its disk is full, which the log then cannot.
 check_space() {
   local free
-  free=$(df -Pk "$(dirname "$1")" 2>/dev/null | awk 'END { print $4 }')
+  free=$(df -Pk "$(dirname "$1")" 2>/dev/null | awk 'END { print $4 }') || true # it may be gone
   ((${free:-1024} >= 1024)) ||
     echo "the disk of $(dirname "$1") has only $free KiB left; free some, and run again"
 }
@@ -196,7 +196,7 @@ check_space() {
 # The end of a log without the launcher's own lines; a progress bar's \r count as line ends.
 show_tail() {
   if [[ -r $1 ]]; then
-    tr '\r' '\n' <"$1" | grep -v -e '^# exit code ' -e '^# started at ' -e '^$' |
+    tr '\r' '\n' <"$1" | sed -e '/^# exit code /d' -e '/^# started at /d' -e '/^$/d' |
       tail -n "$tail_lines"
   else
     echo "(there is no such log: the job did not start; is the folder writable?)"

@@ -118,6 +118,23 @@ def test_a_failure_is_reported_with_its_log_and_last_lines(launch):
     assert "the reason of 8" not in run.stderr
 
 
+def test_a_full_disk_is_told_where_the_log_is_empty(launch, tmp_path, monkeypatch):
+    full = tmp_path / "bin/df"
+    full.parent.mkdir()
+    full.write_text("#!/bin/sh\necho header\necho disk 0 0 7 0% /\n")
+    full.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{full.parent}:{os.environ['PATH']}")
+    run = launch("a", "bash", "-c", ": >log/{1}.log; exit 2")  # "# exit code 2" alone is there
+    assert run.returncode == 2
+    assert "the disk of log has only 7 KiB left" in run.stderr
+
+
+def test_a_failure_whose_log_is_gone_keeps_its_status(launch):
+    run = launch("a", "bash", "-c", "rm -r log; exit 2")
+    assert run.returncode == 2
+    assert "there is no such log" in run.stderr
+
+
 def test_all_jobs_run_although_one_fails(launch, tmp_path):
     launch("1 0", "bash", "-c", "touch done.{1}; exit {1}")
     assert (tmp_path / "done.0").exists()
