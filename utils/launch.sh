@@ -165,24 +165,34 @@ fill_in() {
 }
 
 report_failures() {
-  local index code failed=0 first='' status=2
+  local index code failed=0 first='' first_code='' status=2
   for index in "${!job_list[@]}"; do
     # No file: the job was killed outright. An empty one: the disk was full.
     code=$(cat "$status_dir/$index" 2>/dev/null) || true
     [[ $code == 0 ]] && continue
     [[ $code == 2 ]] || status=1
     failed=$((failed + 1))
-    first=${first:-$index}
+    [[ -n $first ]] || first=$index first_code=$code
   done
   ((failed)) || return 0
   fill_in "${job_list[first]}" "$log"
   {
-    echo "$failed of ${#job_list[@]} jobs failed; the log of the first, $filled, ends with:"
+    echo "$failed of ${#job_list[@]} jobs failed, the first $(how_ended "$first_code");" \
+      "its log, $filled, ends with:"
     show_tail "$filled"
     [[ $backend != slurm || $show == true ]] || show_slurm_output "$first"
     check_space "$filled"
   } >&2
   return "$status"
+}
+
+# how_ended CODE: in words.
+how_ended() {
+  case $1 in
+    '') echo "without an exit code (killed, or the disk is full)" ;;
+    137) echo "with exit code 137 (killed; was there not enough memory?)" ;;
+    *) echo "with exit code $1" ;;
+  esac
 }
 
 # check_space FILE: says so where its disk is full, which the log then cannot.

@@ -112,8 +112,8 @@ def test_the_status_tells_bad_input_from_other_failures(launch, codes, status):
 
 def test_a_failure_is_reported_with_its_log_and_last_lines(launch):
     run = launch("0 7 8", "bash", "-c", "echo the reason of {1}; exit {1}", options=("--nj", "3"))
-    assert "2 of 3 jobs failed" in run.stderr
-    assert "log/7.log" in run.stderr
+    first = run.stderr.splitlines()[0]
+    assert first == "2 of 3 jobs failed, the first with exit code 7; its log, log/7.log, ends with:"
     assert "the reason of 7" in run.stderr
     assert "the reason of 8" not in run.stderr
 
@@ -143,9 +143,16 @@ def test_all_jobs_run_although_one_fails(launch, tmp_path):
 def test_a_job_killed_by_a_signal_still_closes_its_log(launch, tmp_path):
     run = launch("a", "bash", "-c", "echo begun; kill -KILL $$")
     assert run.returncode == 1
+    assert "with exit code 137 (killed; was there not enough memory?); its log" in run.stderr
     log = (tmp_path / "log/a.log").read_text()
     assert "begun" in log
     assert "\n# exit code 137 after " in log
+
+
+def test_a_job_without_an_exit_code_was_killed(launch):
+    run = launch("a", "bash", "-c", "kill -KILL $PPID")
+    assert run.returncode == 1
+    assert "the first without an exit code (killed, or the disk is full)" in run.stderr
 
 
 def test_a_missing_program_is_a_failed_job(launch, tmp_path):
