@@ -4,6 +4,8 @@
 #   utils/srun_train.sh --processes 4 -- python -m nessa.cli train ...
 #
 #   --processes N   on each node (default: 1)
+#
+# Exit status: the largest of the nodes', which is 2 at bad input; see torchrun.py.
 
 # shellcheck source-path=SCRIPTDIR
 set -euo pipefail
@@ -29,5 +31,5 @@ else
     --rdzv-endpoint="$first:$((20000 + SLURM_JOB_ID % 20000))")
 fi
 exec srun --nodes="$nodes" --ntasks-per-node=1 --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" \
-  "$python" -m torch.distributed.run --nnodes="$nodes" --nproc-per-node="$processes" \
+  "$python" "$utils/torchrun.py" --nnodes="$nodes" --nproc-per-node="$processes" \
   "${meeting[@]}" --max-restarts=0 "${arguments[@]:1}"

@@ -87,6 +87,31 @@ def test_two_processes_train_as_one_with_the_doubled_batch(
     np.testing.assert_allclose(curves[0], curves[1], atol=1e-3)
 
 
+@pytest.mark.parametrize("status", [0, 1, 2])
+def test_under_slurm_the_status_is_that_of_the_process_that_fails(
+    tmp_path: Path, status: int
+) -> None:
+    """Bad input (2), which one of the processes may see before the others, is not tried again."""
+    srun = tmp_path / "srun"  # stands in for Slurm's, on one node
+    srun.write_text('#!/bin/bash\nwhile [[ $1 == --* ]]; do shift; done\nexec "$@"\n')
+    srun.chmod(0o755)
+    (tmp_path / "job.py").write_text(
+        "import os, sys, time\n"
+        "if os.environ['RANK'] == '1': sys.exit(int(sys.argv[1]))\n"
+        "time.sleep(60 * int(sys.argv[1]))\n"
+    )
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    training = [sys.executable, "-m", "job", str(status)]
+    done = subprocess.run(
+        [ROOT / "utils/srun_train.sh", "--processes", "2", "--", *training],
+        cwd=tmp_path,
+        env={**environment(), "PATH": path, "SLURM_JOB_ID": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == status, done.stderr
+
+
 def test_a_training_killed_again_and_again_ends_with_the_same_weights(
     data: Path, tmp_path: Path
 ) -> None:
