@@ -109,14 +109,15 @@ stage_prepare() {
 }
 
 stage_encoders() {
-  local models workers train=("${nessa[@]}" train) # workers load audio, for each of the trainings
+  local models sharing workers train=("${nessa[@]}" train) # workers load audio, for each process
   read -ra models <<<"${plan[models]}"
-  workers=$(processes_of_a_job)
+  sharing=${#models[@]}
   if [[ $backend == slurm ]]; then
-    train=(utils/srun_train.sh --processes "${slurm[encoders.processes]}" -- "${train[@]}")
-  elif ((${#models[@]})); then
-    workers=$((nj > ${#models[@]} ? nj / ${#models[@]} : 1))
+    sharing=${slurm[encoders.processes]}
+    train=(utils/srun_train.sh --processes "$sharing" -- "${train[@]}")
   fi
+  workers=$(processes_of_a_job)
+  workers=$((sharing && workers > sharing ? workers / sharing : 1))
   run_jobs '{1}' "${plan[models]}" \
     "${train[@]}" --recipe "$config" --model '{1}' --data "$data" \
     --workers "$workers" --output "$exp/encoders/{1}"

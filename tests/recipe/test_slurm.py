@@ -89,6 +89,20 @@ def test_a_dry_run_shows_what_would_be_submitted_and_leaves_no_trace(tmp_path: P
     assert not work.exists()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("cpus", "workers"), [(16, 4), (2, 1)])
+def test_the_processes_of_a_training_share_the_cpus_of_their_node(
+    tmp_path: Path, cpus: int, workers: int
+) -> None:
+    conf = tmp_path / "slurm.yaml"
+    conf.write_text(f"stages: {{encoders: {{gpus: 4, processes: 4, cpus: {cpus}}}}}")
+    options = ("--size", "tiny", "--backend", "slurm", "--slurm-conf", str(conf))
+    stage = ("--stage", "encoders", "--stop-stage", "encoders")
+    done = run_recipe(tmp_path / "work", *options, *stage, "--dry-run", "true")
+    assert done.status == 0, done.err
+    assert f" --workers {workers} " in done.out
+
+
 def test_a_cluster_that_is_not_there_is_named(tmp_path: Path) -> None:
     for name in ("bash", "dirname", "realpath"):
         (tmp_path / name).symlink_to(shutil.which(name) or "")
