@@ -466,9 +466,23 @@ read_plan() {
 }
 
 find_first_stage() {
-  [[ -z $first ]] || return 0
+  if [[ -n $first ]]; then
+    compare_settings
+    return
+  fi
   first=0
   while ((first < ${#stages[@]})) && is_done "${stages[first]}"; do first=$((first + 1)); done
+}
+
+# Stages before a first one that was chosen by hand stay as they are, whatever they were made with.
+compare_settings() {
+  local name others=()
+  for name in "${stages[@]:0:first}"; do
+    [[ ! -f $exp/.done/$name ]] || is_done "$name" || others+=("$name")
+  done
+  ((${#others[@]} == 0)) ||
+    log "warning: stages ${others[*]} were finished with other settings; their results are used as" \
+      "they are; repeat --set, --size and the like of that run, or leave out --stage"
 }
 
 choose_first_stage() {

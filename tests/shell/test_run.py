@@ -195,6 +195,20 @@ def test_stages_can_be_run_alone(finished):
 
 
 @pytest.mark.slow
+def test_a_stage_after_others_of_other_settings_says_so(finished):
+    report = ("--stage", "report", "--stop-stage", "report")
+    assert "other settings" not in finished.run(*report).stdout
+    assert finished.run("--set", "late=1").returncode == 0
+    run = finished.run(*report)
+    assert run.returncode == 0
+    (line,) = (line for line in run.stdout.splitlines() if "finished with other settings" in line)
+    assert "warning: stages align map asymmetric were" in line
+    assert "other settings" not in finished.run(*report, "--set", "late=1").stdout
+    assert "other settings" in finished.run(*report, "--dry-run", "true").stdout
+    assert "other settings" not in finished.run("--set", "late=2").stdout
+
+
+@pytest.mark.slow
 def test_what_comes_after_a_stage_run_alone_is_out_of_date(finished):
     finished.run("--stage", "map", "--stop-stage", "map")
     finished.lines()
