@@ -40,7 +40,9 @@ elif words[:4] == ["-m", "nessa.cli", "recipe", "resolve"]:
         seen = [w for w in words if "=" in w] if number >= 5 else early
         print("digest", stage, f"{{stage}}-{{len(seen)}}-{{'.'.join(seen)}}")
 else:
-    name = words[0] if words[0] != "-m" else words[3] if words[2] == "recipe" else words[2]
+    name = words[0] if words[0] != "-m" else words[1]
+    if name == "nessa.cli":
+        name = words[3] if words[2] == "recipe" else words[2]
     with open(os.environ["CALLS"], "a") as calls:
         print(name, *words, sep="\\t", file=calls)
     if name == os.environ.get("SLEEP"):
@@ -80,10 +82,10 @@ class Tree:
         self.python.chmod(0o755)
         self.call_file = folder / "calls"
 
-    def start(self, *options: str, **settings: str) -> subprocess.Popen:
+    def start(self, *options: str, program: str = "run.sh", **settings: str) -> subprocess.Popen:
         own = {"NESSA_PYTHON": str(self.python), "CALLS": str(self.call_file)}
         return subprocess.Popen(
-            [self.root / "run.sh", *options],
+            [self.root / program, *options],
             cwd=self.root.parent,
             env={**os.environ, **own, **settings},
             stdout=subprocess.PIPE,
@@ -432,3 +434,12 @@ def test_places_of_corpora_become_settings(tree):
 def test_trainings_share_the_processes_that_load_audio(tree, nj, workers):
     tree.run("--nj", nj, "--stage", "encoders", "--stop-stage", "encoders")
     assert [line.split("\t--workers\t")[1].split("\t")[0] for line in tree.lines()] == [workers] * 2
+
+
+@pytest.mark.slow
+def test_a_check_of_the_gpu_runs_everything_each_time(tree):
+    for _ in range(2):
+        check = tree.run("--work-dir", "work", program="utils/gpu_check.sh")
+        assert check.returncode == 0, check.stderr
+        assert tree.calls() == ["benchmarks.accelerator", *CHAIN, "torch.distributed.run"]
+    assert "all of it ran" in check.stdout
