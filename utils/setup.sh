@@ -42,6 +42,7 @@ use_given_environment() {
   [[ -z $lacking ]] ||
     fail 2 "NESSA_PYTHON=$NESSA_PYTHON lacks ${lacking//$'\n'/, }; install with:" \
       "$python -m pip install -c $repository/utils/constraints.txt '${lacking//$'\n'/"' '"}'"
+  export NESSA_PYTHON=$python # programs that are called, and a second set-up, may be in another folder
   export PYTHONPATH=$repository${PYTHONPATH:+:$PYTHONPATH}
 }
 

@@ -254,6 +254,14 @@ def test_a_given_environment_is_used_and_not_touched(tree):
     assert not (tree.root / ".venv").exists()
 
 
+def test_a_given_environment_is_found_again_from_another_folder(tree):
+    """A run goes elsewhere, and sets up once more for a recipe with extras of its own."""
+    first = 'setup_environment mini; cd "$repository"\n'
+    tree.command[2] = CALLER.replace("setup_environment", first + "setup_environment")
+    run = tree.setup(NESSA_PYTHON=os.path.relpath(sys.executable))
+    assert run.returncode == 0, run.stderr
+
+
 def test_what_a_given_environment_lacks_is_named(tree):
     pyproject = tree.root / "pyproject.toml"
     text = pyproject.read_text()
