@@ -145,6 +145,15 @@ def test_a_moved_repository_is_installed_again(tree):
     assert tree.calls() == ["pip"]
 
 
+def test_a_repository_behind_a_link_is_installed_once(tree, tmp_path):
+    tree.setup()
+    tree.calls()
+    (tmp_path / "link").symlink_to(tree.root)
+    tree.command[-1] = tmp_path / "link"
+    assert tree.setup().returncode == 0
+    assert tree.calls() == []
+
+
 def test_two_sets_of_extras_do_not_undo_each_other(tree):
     tree.setup("mini")
     tree.setup("mini", "test")
