@@ -410,7 +410,10 @@ name_jobs() {
 
 # What killed jobs were writing. What is locked, a training that was started by hand writes.
 remove_leftovers() {
-  find "$exp" -type f -name '.*.tmp' -exec flock --nonblock {} rm -f {} \;
+  local folder
+  for folder in "$data" "$exp"; do
+    [[ ! -d $folder ]] || find "$folder" -type f -name '.*.tmp' -exec flock --nonblock {} rm -f {} \;
+  done
   rm -rf "$exp"/.jobs.*
 }
 

@@ -332,11 +332,14 @@ def test_what_is_left_out_is_decided_from_stage_prepare_on_even_after_a_finished
 @pytest.mark.slow
 def test_what_somebody_is_writing_stays(finished):
     old, locked = (finished.exp / name for name in (".a.1.tmp", ".b.2.tmp"))
+    prepared = finished.exp.parent / "data/align/.utt2spk.3.tmp"
+    prepared.parent.mkdir(parents=True)
     old.touch()
+    prepared.touch()
     with open(locked, "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         assert finished.run().returncode == 0
-    assert locked.exists() and not old.exists()
+    assert locked.exists() and not old.exists() and not prepared.exists()
     assert finished.run().returncode == 0
     assert not locked.exists()
 
