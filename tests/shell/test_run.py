@@ -169,6 +169,18 @@ def test_every_stage_logs_into_its_folder(finished):
     }
 
 
+@pytest.mark.slow
+def test_logs_of_jobs_that_a_stage_no_longer_has_are_removed(finished):
+    logs = finished.exp / "log/encoders"
+    (logs / "removed-from-the-recipe.log").touch()
+    assert finished.run().returncode == 0
+    assert len(list(logs.iterdir())) == 3  # the stage did not run
+    finished.run("--stage", "encoders", "--stop-stage", "encoders", "--dry-run", "true")
+    assert len(list(logs.iterdir())) == 3
+    assert finished.run("--stage", "encoders", "--stop-stage", "encoders").returncode == 0
+    assert {log.name for log in logs.iterdir()} == {"old.log", "new.log"}
+
+
 def test_a_second_run_does_nothing_and_says_so(finished):
     run = finished.run()
     assert run.returncode == 0
