@@ -48,7 +48,7 @@ class _Lines:
     """A stream to which tqdm writes one line per update instead of overwriting one."""
 
     def write(self, text: str) -> None:
-        text = text.strip("\r\n\x1b[A ")
+        text = text.replace("\x1b[A", "").strip()  # one line up, where bars are nested
         if text:
             print(text, file=sys.stderr, flush=True)
 
