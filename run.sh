@@ -346,6 +346,9 @@ read_options() {
     [[ -z ${!corpus} ]] || set+=("corpus.paths.$corpus=$(quoted "$(realpath -m -- "${!corpus}")")")
   done
   work_dir=$(realpath -m -- "${work_dir:-$recipe_dir}")
+  [[ ! $work_dir =~ \{[0-9]+\} ]] || # which stands for a job's field
+    fail 2 "$work_dir: the name of a work directory may not have ${BASH_REMATCH[0]} in it;" \
+      "choose another --work-dir"
   data=$work_dir/data exp=$work_dir/exp config=$work_dir/exp/recipe.yaml
   of_recipe=(--recipe "$config" --data "$data" --exp "$exp")
 }

@@ -414,6 +414,7 @@ def test_each_job_of_a_system_gets_its_name(tree):
         (["--stage", "align", "--stop-stage", "4"], "--stage align comes after --stop-stage 4"),
         (["--nj", "0"], "--nj must be a whole number"),
         (["stage", "3"], "unexpected argument 'stage'"),
+        (["--work-dir", "a{1}"], "the name of a work directory may not have {1} in it"),
         (["--set", "x=$(touch canary)"], "asks for a command to be run"),
     ],
 )
