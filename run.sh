@@ -292,6 +292,7 @@ show_jobs() {
   name_jobs
   read_plan "$planned"
   find_first_stage
+  ((first <= last)) || log "all done before; --stage STAGE shows that stage and those after it"
   for ((number = first; number <= last; number++)); do
     name=${stages[number]}
     choose_backend_options

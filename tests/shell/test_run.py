@@ -187,6 +187,7 @@ def test_a_second_run_does_nothing_and_says_so(finished):
     assert finished.calls() == []
     assert "all done" in run.stdout
     assert "| the table |" in run.stdout
+    assert "all done before" in finished.run("--dry-run", "true").stdout
 
 
 @pytest.mark.slow
