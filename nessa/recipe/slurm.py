@@ -12,6 +12,7 @@ from nessa.schema import Positive, Section, nearest, read_section
 
 TIME = r"^(\d+-)?\d+(:\d+){0,2}$"  # minutes, minutes:seconds, [days-]hours:minutes:seconds ...
 MEMORY = r"^\d+[KMGT]?$"  # megabytes without a unit
+TRAINING = "encoders"  # the stage whose jobs may take several nodes and processes
 
 
 class Request(Section):
@@ -67,18 +68,32 @@ class ClusterConfig(Section):
     defaults: Request = Request()
     stages: dict[str, Request] = {}  # what they say goes before the defaults, key by key
 
+    @field_validator("defaults", mode="before")
+    @classmethod
+    def _are_of_all_stages(cls, defaults: object) -> object:
+        _refuse_keys_of_training(defaults)
+        return defaults
+
     @field_validator("stages", mode="before")
     @classmethod
     def _are_stages(cls, stages: object) -> object:
-        for name in stages if isinstance(stages, dict) else ():
+        for name, request in stages.items() if isinstance(stages, dict) else ():
             if name not in STAGES:
                 raise ValueError(f"{name}: no such stage{nearest(str(name), STAGES)}")
+            if name != TRAINING:
+                _refuse_keys_of_training(request, f"{name}.")
         return stages
 
     def request(self, stage: str) -> Request:
         """The resources of a stage's jobs."""
         own = self.stages.get(stage, Request())
         return self.defaults.model_copy(update=own.model_dump(exclude_unset=True))
+
+
+def _refuse_keys_of_training(request: object, place: str = "") -> None:
+    for key in ("nodes", "processes"):
+        if isinstance(request, dict) and key in request:
+            raise ValueError(f"{place}{key}: for trainings alone; write it under stages.{TRAINING}")
 
 
 def cluster_plan(path: Path) -> Iterator[tuple[str, str]]:

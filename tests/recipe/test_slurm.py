@@ -23,6 +23,11 @@ from tests.shell.slurm.simulation import Simulation, simulate
         ("defaults: {time: soon}", ["defaults.time", "'soon'"]),
         ("defaults: {options: [qos=long]}", ["defaults.options", "--qos=long"]),
         ("retries: -1", ["retries"]),
+        ("defaults: {nodes: 2}", ["defaults.nodes", "write it under stages.encoders"]),
+        (
+            "stages: {encoders: {nodes: 2}, align: {processes: 4}}",
+            ["stages.align.processes", "write it under stages.encoders"],
+        ),
     ],
 )
 def test_wrong_settings_are_named(
