@@ -87,6 +87,13 @@ def test_jobs_become_tasks_of_arrays_of_the_size_that_the_cluster_allows(
     assert queue("%i", name=tmp_path.name) == []
 
 
+def test_lines_of_setup_may_use_variables_that_are_not_set(launch: Launch) -> None:
+    """As many scripts of sites do, and `conda activate`."""
+    options = ("--show", "true", "--setup", 'export MODULES="$NOT_SET_HERE:mine"')
+    status, out, err = finished(launch("a", "echo $MODULES", *options))
+    assert (status, out) == (0, ":mine\n"), err
+
+
 def test_a_canceled_task_is_run_again(launch: Launch, tmp_path: Path) -> None:
     script = "echo x >>count.{1}; [[ {1} != b || $(wc -l <count.b) != 1 ]] || sleep 300"
     process = launch("a b c", script, "--retries", "1")
