@@ -1,7 +1,7 @@
 """Embeddings of both models -> the shared space of an aligner, as embeddings directories."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -134,6 +134,20 @@ def _sides(
     return sides
 
 
+def with_profiles(
+    domains: Mapping[str, str], profiles: Mapping[str, Sequence[str]]
+) -> dict[str, str]:
+    """The domains of utterances, and of profiles those of their first utterances.
+
+    Args:
+        domains: {utterance or profile: domain}.
+        profiles: {profile: utterances}.
+    """
+    firsts = {profile: utterances[0] for profile, utterances in profiles.items()}
+    known = {p: domains[u] for p, u in firsts.items() if u in domains}
+    return known | dict(domains)
+
+
 def outliers_file(folder: Path, side: Side) -> Path:
     """Where the outliers of a side are listed, beside its mapped embeddings."""
     return folder / f"{side}_outliers.csv"
@@ -247,10 +261,7 @@ class _Side:
         """{utterance or profile: domain}."""
         if self.enroll_map is None or not self.domains:
             return self.domains
-        profiles = read_enroll_map(self.enroll_map)
-        firsts = {profile: utterances[0] for profile, utterances in profiles.items()}
-        known = {p: self.domains[u] for p, u in firsts.items() if u in self.domains}
-        return known | dict(self.domains)
+        return with_profiles(self.domains, read_enroll_map(self.enroll_map))
 
     def _read(self) -> Embeddings:
         """The embeddings, of the aligner's model, with the profiles that are to be mapped."""

@@ -7,11 +7,13 @@ from numpy.typing import NDArray
 
 from nessa.alignment.base import Aligner
 from nessa.alignment.store import load
+from nessa.alignment.views import SIDES
 from nessa.errors import about
 from nessa.files import Record
-from nessa.kaldi.datadir import map_of_list
+from nessa.kaldi.datadir import map_of_list, read_optional
 from nessa.kaldi.embeddings import Embeddings
 from nessa.metrics.roc import eer
+from nessa.production.mapping import with_profiles
 from nessa.recipe.config import Recipe
 from nessa.recipe.layout import DEV, aligner_dir, embeddings_dir
 from nessa.recipe.systems import NESSA, System
@@ -67,16 +69,22 @@ def _scores(
     trials = read_labeled(set_dir / "trials")
     raw = {m: Embeddings.read(embeddings_dir(exp, m, set_dir.name)) for m in (new, old)}
     aligner.check_models(raw[new], raw[old])
+    domains = read_optional(set_dir, "utt2domain")
     enrolled, enroll_map = raw, map_of_list(set_dir / "trials", trials.enroll_index.names)
     if enroll_map is not None:
         own = read_enroll_map(enroll_map)
+        domains = with_profiles(domains, own)
         with about(enroll_map):
             enrolled = {
                 model: enrolled_means(raw[model], own, trials.enroll_index.names) for model in raw
             }
     profiles, tests = {}, {}
     for one, (enroll, runtime) in ((aligner, (new, old)), (aligner.mirrored(), (old, new))):
-        profiles[enroll], tests[runtime] = one.map_views(enrolled[enroll], raw[runtime])
+        sides = (
+            one.center_domains(embeddings, side, domains)
+            for embeddings, side in zip((enrolled[enroll], raw[runtime]), SIDES, strict=True)
+        )
+        profiles[enroll], tests[runtime] = one.map_views(*sides)
     return trials, {(e, r): cosine_scores(profiles[e], tests[r], trials) for e in raw for r in raw}
 
 

@@ -13,9 +13,10 @@ from matplotlib.figure import Figure
 from scipy.special import ndtri
 
 from nessa.alignment.store import load
+from nessa.alignment.views import SIDES
 from nessa.evaluation.conditions import SINGLE
 from nessa.files import Record, atomic_open
-from nessa.kaldi.datadir import read_utt2spk
+from nessa.kaldi.datadir import read_optional, read_utt2spk
 from nessa.kaldi.embeddings import Embeddings
 from nessa.metrics.roc import Roc, det_points, eer
 from nessa.recipe.config import Recipe
@@ -317,9 +318,13 @@ def spaces_plot(recipe: Recipe, exp: Path, set_dir: Path) -> Plot:
     raw = {
         m: Embeddings.read(embeddings_dir(exp, m, set_dir.name)).select(keys) for m in (old, new)
     }
-    shared = _plane(
-        np.concatenate([aligner.map_runtime(raw[old].matrix), aligner.map_enroll(raw[new].matrix)])
+    domains = read_optional(set_dir, "utt2domain")
+    sides = (
+        aligner.center_domains(raw[model], side, domains)
+        for model, side in zip((new, old), SIDES, strict=True)
     )
+    of_new, of_old = aligner.map_views(*sides)
+    shared = _plane(np.concatenate([of_old.matrix, of_new.matrix]))
     first, second = MODEL_MARKERS
     views = {
         f"{old}, its own space": {first: _plane(raw[old].matrix)},

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nessa.alignment import NeuralAligner
+from nessa.alignment import AlignTable, NeuralAligner, load
 from nessa.errors import InputError
 from nessa.files import write_table
 from nessa.kaldi.datadir import GIVEN_MAP
@@ -13,9 +13,11 @@ from nessa.kaldi.embeddings import Embeddings
 from nessa.metrics.roc import eer
 from nessa.recipe.config import Recipe
 from nessa.recipe.gallery import SHARES, mixed_gallery
-from nessa.report.plots import gallery_plot
+from nessa.report.plots import gallery_plot, spaces_plot
 from nessa.scoring.cosine import cosine_scores
 from nessa.trials import Trials
+from tests.aligners import small
+from tests.alignment.test_domains import of_two_domains, within
 from tests.pairs import all_trials, two_views
 
 ENCODER = {"architecture": "tdnn", "channels": 8, "dim": 8, "steps": 1, "loss": {"type": "aam"}}
@@ -87,6 +89,58 @@ def test_profiles_of_given_trials_are_averaged_before_they_are_mapped(
     renamed.write(exp / "eval/trials")
     write_table(exp / "eval" / GIVEN_MAP, {profile: utt for utt, profile in names.items()})
     assert mixed_gallery(recipe, exp, exp / "eval") == plain
+
+
+@pytest.fixture
+def of_domains(tmp_path: Path) -> Path:
+    """Procrustes in NESSA's place as aligner y-x, and sets of two domains that lie apart."""
+    (x, y, names), domains = of_two_domains(120)
+    small("procrustes").fit_table(AlignTable.of(y, x, names).with_domains(domains)).save(
+        tmp_path / "aligners/nessa/y-x"
+    )
+    for name, first in (("dev", 5000), ("eval", 7000)):
+        (x, y, names), domains = of_two_domains(12, first_speaker=first)
+        x.write(tmp_path / f"embeddings/x/{name}")
+        y.write(tmp_path / f"embeddings/y/{name}")
+        within(names, domains).write(tmp_path / f"{name}/trials")
+        write_table(tmp_path / f"{name}/utt2spk", names)
+        write_table(tmp_path / f"{name}/utt2domain", domains)
+    return tmp_path
+
+
+def test_domains_are_centered_of_utterances_and_of_profiles(
+    recipe: Recipe, of_domains: Path
+) -> None:
+    exp, aligner = of_domains, load(of_domains / "aligners/nessa/y-x")
+    (x, y, _), own = of_two_domains(12, first_speaker=7000)
+    trials = Trials.read(exp / "eval/trials")
+    sides = aligner.center_domains(y, "enroll", own), aligner.center_domains(x, "runtime", own)
+    of_pair = eer(cosine_scores(*aligner.map_views(*sides), trials), trials.labels)
+    found = mixed_gallery(recipe, exp, exp / "eval")
+    at_new = {r["runtime"]: r["eer"] for r in found if r["old_share"] == 0}
+    assert at_new["x"] == pytest.approx(of_pair)
+
+    names = {name: f"profile-of-{name}" for name in trials.enroll_index.names}
+    renamed = Trials([names[e] for e in trials.enroll], trials.test, trials.labels)
+    renamed.write(exp / "eval/trials")
+    write_table(exp / "eval" / GIVEN_MAP, {profile: utt for utt, profile in names.items()})
+    assert mixed_gallery(recipe, exp, exp / "eval") == found
+
+
+def test_the_shared_space_is_drawn_with_domains_centered(recipe: Recipe, of_domains: Path) -> None:
+    """As embeddings that were centered before."""
+    exp, aligner = of_domains, load(of_domains / "aligners/nessa/y-x")
+
+    def shared() -> list[np.ndarray]:
+        axes = spaces_plot(recipe, exp, exp / "eval").figure.axes[2]
+        return [np.asarray(points.get_offsets()) for points in axes.collections]
+
+    drawn = shared()
+    (x, y, _), own = of_two_domains(12, first_speaker=7000)
+    aligner.center_domains(x, "runtime", own).write(exp / "embeddings/x/eval")
+    aligner.center_domains(y, "enroll", own).write(exp / "embeddings/y/eval")
+    (exp / "eval/utt2domain").unlink()
+    np.testing.assert_allclose(drawn, shared(), atol=1e-5)
 
 
 @pytest.mark.slow
