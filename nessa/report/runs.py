@@ -33,7 +33,8 @@ def compare_runs(runs: Sequence[Path], markdown: bool = False) -> str:
     rows: dict[Row, dict[str, str]] = {}
     for name, records in results.items():
         for record in ordered_records(records):
-            rows.setdefault(system_cells(record), {})[name] = _figures(record)
+            # NESSA's seeds share a row; the first one is the aligner `nessa`.
+            rows.setdefault(system_cells(record), {}).setdefault(name, _figures(record))
     lines = [
         (*system, *(cells.get(run, ABSENT) for run in results)) for system, cells in rows.items()
     ]

@@ -34,6 +34,7 @@ from nessa.report.plots import (
     det_plot,
     min_dcf_point,
 )
+from nessa.report.runs import compare_runs
 from nessa.report.sentences import compare_systems, nessa_cost, relative_change
 from nessa.report.studies import study_plots
 from nessa.report.tables import format_records, markdown_table
@@ -658,6 +659,15 @@ def test_runs_stand_side_by_side(nessa: Command, tmp_path: Path) -> None:
     assert nessa("report", tmp_path / "one", "--exp", tmp_path).status == 2
     write_json(tmp_path / "bad/results.json", [{"eer": 1}])
     nessa("report", tmp_path / "bad").refused("bad/results.json: not the results")
+
+
+def test_runs_are_compared_by_the_first_seed_and_the_mean(tmp_path: Path) -> None:
+    seeds = [record("nessa", "v2", "v1", seed=s, eer=e) for s, e in ((5, 0.05), (6, 0.09))]
+    mean = record("nessa.mean", "v2", "v1", seed=[5, 6], eer=0.07)
+    write_json(tmp_path / "results.json", [*seeds, mean])
+    lines = [re.split(r"  +", line) for line in compare_runs([tmp_path]).splitlines()]
+    found = {line[0]: line[4].split(",")[0] for line in lines[2:] if len(line) > 4}
+    assert found == {"nessa": "5.00", "nessa, mean of 2": "7.00"}
 
 
 @pytest.mark.slow
