@@ -5,8 +5,7 @@ from collections.abc import Iterable, Iterator
 
 from lhotse.cut import MonoCut
 
-SPOTS = (0.25, 0.5, 0.75)  # of a file, in parts of its size
-SPOT_BYTES = 1024
+from nessa.files import spots_digest
 
 
 def sounds_digest(cuts: Iterable[MonoCut]) -> str:
@@ -21,7 +20,7 @@ def sounds_digest(cuts: Iterable[MonoCut]) -> str:
     for cut in cuts:
         for place, key in _places(cut):
             if place not in known:
-                known[place] = _spots(place)
+                known[place] = spots_digest(place)
             sha.update(known[place] + key.encode() + b"\n")
     return sha.hexdigest()
 
@@ -35,17 +34,3 @@ def _places(cut: MonoCut) -> Iterator[tuple[str, str]]:
             yield str(source.source), ""
         else:
             yield "", str(source.source)
-
-
-def _spots(place: str) -> bytes:
-    sha = hashlib.sha256()
-    try:
-        with open(place, "rb") as file:
-            size = file.seek(0, 2)
-            sha.update(str(size).encode())
-            for spot in SPOTS:
-                file.seek(int(spot * size))
-                sha.update(file.read(SPOT_BYTES))
-    except OSError:
-        pass
-    return sha.digest()

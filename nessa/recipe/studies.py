@@ -22,7 +22,7 @@ from nessa.alignment.views import SIDES
 from nessa.corpus.copies import read_additions, read_copies
 from nessa.errors import InputError
 from nessa.evaluation.conditions import Condition, read_conditions, utterance_lists
-from nessa.files import Record, digest, read_json, write_json
+from nessa.files import Record, digest, read_json, spots_digest, write_json
 from nessa.kaldi.datadir import read_optional, read_utt2spk
 from nessa.kaldi.embeddings import Embeddings
 from nessa.metrics.bootstrap import Estimate, bootstrap, mean_estimate, recovered_gain
@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 SPEAKERS = (50, 100, 200, 500, 1000, 2000, 5000)
 UTTERANCES = (2, 3, 4, 6, 8, 12, 16, 24, 32)
 WIDTHS = (0, 16, 64, 256, 1024)
+SETS = ("align", "dev", "eval")  # whose embeddings a study is made of
 
 # The sections of the recipe that a study's outcome does not depend on.
 OTHER_SECTIONS = {"name", "controls", "baselines", "scoring"}
@@ -114,7 +115,7 @@ def run_study(
         ]
     else:
         records = runner.evaluate(points, runner.conditions[0])
-    write_json(output, {"study": name, "digest": study_digest(recipe), "records": records})
+    write_json(output, {"study": name, "digest": study_digest(recipe, exp), "records": records})
     return records
 
 
@@ -132,12 +133,10 @@ class StudyRunner:
         self.sets = {
             (model, part): Embeddings.read(embeddings_dir(exp, model, part))
             for model in recipe.update
-            for part in ("align", "dev", "eval")
+            for part in SETS
         }
         self.speakers = read_utt2spk(data / "align")
-        self.domains = {
-            name: read_optional(data / name, "utt2domain") for name in ("align", "dev", "eval")
-        }
+        self.domains = {name: read_optional(data / name, "utt2domain") for name in SETS}
         self.dev_lists = [Trials.read(path) for path in utterance_lists(data / "dev")]
         self.conditions = [  # the main list first
             c for c in read_conditions(data / "eval") if c.enroll_map is None
@@ -363,7 +362,7 @@ ON_EVERY_LIST = {"augmentation"}  # what helps one kind of speech may harm anoth
 
 
 def read_studies(exp: Path, recipe: Recipe) -> dict[str, list[Record]]:
-    """The studies in exp/studies that were made with the recipe as it is, by name.
+    """The studies in exp/studies of the recipe and the embeddings as they are, by name.
 
     Raises:
         InputError: a file there is no study.
@@ -374,16 +373,25 @@ def read_studies(exp: Path, recipe: Recipe) -> dict[str, list[Record]]:
         if not path.is_file():
             continue
         study = _read(path)
-        if study["digest"] == study_digest(recipe):
+        if study["digest"] == study_digest(recipe, exp):
             found[name] = study["records"]
         else:
-            log.warning("%s: made with other settings; run `nessa study %s` again", path, name)
+            log.warning(
+                "%s: made with other settings or embeddings; run `nessa study %s` again", path, name
+            )
     return found
 
 
-def study_digest(recipe: Recipe) -> str:
-    """What a study was made of, by which a stale one is known."""
-    return digest(recipe.model_dump(mode="json", exclude=OTHER_SECTIONS))
+def study_digest(recipe: Recipe, exp: Path) -> str:
+    """What a study was made of, by which a stale one is known: settings, and embeddings in `exp`.
+
+    The embeddings are known by `spots_digest`, which takes no time; those that are missing are
+    left out, so that a study of them is stale.
+    """
+    folders = [embeddings_dir(exp, model, part) for model in recipe.update for part in SETS]
+    arks = [ark for folder in folders for ark in sorted(folder.glob("xvector.*.ark"))]
+    spots = {str(ark.relative_to(exp)): spots_digest(ark).hex() for ark in arks}
+    return digest([recipe.model_dump(mode="json", exclude=OTHER_SECTIONS), spots])
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Studies: what is varied, what is frozen, and what the report shows of them."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -7,11 +8,12 @@ import pytest
 
 from nessa.cli.main import cli
 from nessa.errors import InputError
-from nessa.files import read_json, write_table
+from nessa.files import read_json, write_json, write_table
 from nessa.kaldi.datadir import read_utt2spk
+from nessa.kaldi.embeddings import Embeddings
 from nessa.recipe import studies
 from nessa.recipe.resolve import load_recipe
-from nessa.recipe.studies import read_studies, run_study
+from nessa.recipe.studies import read_studies, run_study, study_digest
 from nessa.report.studies import format_study, study_plots, study_sections
 from nessa.trials import Trials
 from tests.toy import Toy
@@ -118,6 +120,25 @@ def test_the_report_shows_studies_of_the_same_settings_only(
     changed = recipe.model_copy(update={"seed": 7})
     assert read_studies(toy.exp, changed) == {}
     assert "run `nessa study speakers` again" in caplog.text
+
+
+def test_a_study_of_other_embeddings_is_not_shown(
+    toy: Toy, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of a model that was trained again, or of other audio, under the same ids."""
+    recipe, path = load_recipe(toy.recipe), toy.exp / "studies/width.json"
+    made = {"study": "width", "digest": study_digest(recipe, toy.exp), "records": []}
+    write_json(path, made)
+    assert read_studies(toy.exp, recipe) == {"width": []}
+    before = Embeddings.read(toy.y / "eval")
+    utt2spk = read_utt2spk(toy.data / "eval")
+    before.write(toy.y / "eval", utt2spk)
+    assert read_studies(toy.exp, recipe) == {"width": []}, "the same again"
+    Embeddings(before.keys, -before.matrix, before.stamp).write(toy.y / "eval", utt2spk)
+    assert read_studies(toy.exp, recipe) == {}
+    assert "width.json: made with other settings or embeddings; run `nessa study" in caplog.text
+    shutil.rmtree(toy.y / "eval")
+    assert read_studies(toy.exp, recipe) == {}
 
 
 def _with_gain(record: dict) -> dict:
