@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nessa.errors import InputError, named
-from nessa.kaldi.datadir import ENROLL_MAP, PROFILE_LIST, spk2utt_of
+from nessa.kaldi.datadir import ENROLL_MAP, PROFILE_LIST, TAKEN, spk2utt_of
 from nessa.trials import Trials, rates_fault, read_enroll_map
 
 
@@ -69,6 +69,9 @@ class GivenTrials:
         """What is wrong with lists that are not stale and their profiles, a sentence each."""
         known = _profiles_in(self.directory, utt2spk)
         for path, trials in self.lists.items():
+            _, further, name = path.name.partition("_")
+            if further and TAKEN.fullmatch(name):
+                yield f"{path}: results call other trials {name!r}; rename the list"
             if fault := rates_fault(trials):
                 yield f"{path}: {fault}"
             both = [

@@ -11,6 +11,7 @@ from nessa.kaldi.datadir import (
     ENROLL_MAP,
     MAIN_LIST,
     PROFILE_LIST,
+    TAKEN,
     map_of_list,
     read_optional,
     read_utt2spk,
@@ -38,6 +39,11 @@ class Condition:
     trials: Trials
     speakers: tuple[list[str], list[str]]
     enroll_map: Path | None = None
+
+
+def is_of_profiles(name: str) -> bool:
+    """Whether a condition is of drawn profiles of one size, by its name."""
+    return name != SINGLE and TAKEN.fullmatch(name) is not None
 
 
 def utterance_lists(set_dir: Path) -> list[Path]:

@@ -1,5 +1,6 @@
 """Reading the tables of Kaldi data directories."""
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,6 +12,8 @@ MAIN_LIST = "trials"
 PROFILE_LIST = "trials_profile"
 ENROLL_MAP = "enroll_map"  # {profile: utterances}, of all lists of a set
 GIVEN_MAP = "enroll_map_given"  # of those that came with the corpus, which other lists name
+# What results call trials of no further list: those of the main one, and of profiles of a size.
+TAKEN = re.compile(r"(single|(.+\.)?profile[0-9]+)?")
 
 
 def read_utt2spk(directory: Path | str) -> dict[str, str]:

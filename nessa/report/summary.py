@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from nessa.evaluation.conditions import SINGLE
+from nessa.evaluation.conditions import SINGLE, is_of_profiles
 from nessa.files import Record
 from nessa.metrics.table import EER
 from nessa.recipe.config import Recipe
@@ -14,7 +14,6 @@ from nessa.report.tables import by_system, header, table_rows
 from nessa.text import markdown_columns
 
 NOT_LINEAR = {LOGIT, "logit_uncentered", "regression", PLDA_LLR, NESSA}
-PROFILES = "profile"  # in the name of trials whose enrollment side is a mean
 
 LEGEND = (
     "[low, high]: 95 % interval of a joint speaker bootstrap. minDCF: p_target = 0.01. Recovered "
@@ -78,7 +77,7 @@ def _by_trials(records: Sequence[Record]) -> Iterator[tuple[str, list[Record]]]:
 def _verdicts(recipe: Recipe, records: Sequence[Record]) -> Iterator[str]:
     """A sentence per list of single utterances and update direction."""
     for trials, own in _by_trials(records):
-        if PROFILES in trials:
+        if is_of_profiles(trials):
             continue
         for pair in recipe.pairs:
             if verdict := judge_update(recipe, own, pair):
@@ -92,9 +91,9 @@ def _summarized(recipe: Recipe, records: Sequence[Record]) -> Iterator[Record]:
         systems = by_system(own)
         names = [(RAW, model, model) for model in recipe.update]
         for pair in recipe.pairs:
-            others = [] if PROFILES in trials else rivals(systems, pair)
+            others = [] if is_of_profiles(trials) else rivals(systems, pair)
             names += [(name, *pair) for name in (*others, NESSA)]
-        if PROFILES not in trials:
+        if not is_of_profiles(trials):
             names += [(NESSA, model, model) for model in recipe.update]
         yield from (systems[name] for name in names if name in systems)
 

@@ -302,6 +302,19 @@ def test_trials_stay_within_a_domain(directory: Path, caplog: pytest.LogCaptureF
         finish_sets(directory.parent, narrow, seed=1)
 
 
+@pytest.mark.parametrize("name", ["single", "profile", "profile3", "words.profile2"])
+def test_domains_that_results_would_call_as_other_trials_are_refused(
+    directory: Path, name: str
+) -> None:
+    config = CONFIG.model_copy(update={"domains": {name: ".*"}})
+    said = f"results call other trials {name!r}; rename the domain"
+    with pytest.raises(InputError, match=rf"prepare\.domains: {said}"):
+        finish_sets(directory.parent, config, seed=1)
+    write_table(directory / "utt2domain", dict.fromkeys(read_utt2spk(directory), name))
+    with pytest.raises(InputError, match=f"{directory}/utt2domain: {said}"):
+        finish_sets(directory.parent, CONFIG, seed=1)
+
+
 def test_sets_of_other_durations_are_warned_about(
     directory: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -130,6 +130,19 @@ def test_faults_of_profiles_are_named(
         read(tmp_path, UTT2SPK).check(UTT2SPK)
 
 
+@pytest.mark.parametrize("name", ["", "single", "profile3", "words.profile12"])
+def test_lists_that_results_would_call_as_other_trials_are_refused(
+    tmp_path: Path, name: str
+) -> None:
+    for good in ("trials", "trials_profiles", "trials_low_profile3", "trials_profile3.words"):
+        (tmp_path / good).write_text("ann-0 ann-2 target\nann-0 bob-1 nontarget\n")
+    read(tmp_path, UTT2SPK).check(UTT2SPK)
+    path = tmp_path / f"trials_{name}"
+    (tmp_path / "trials").rename(path)
+    with pytest.raises(InputError, match=f"{path}: results call other trials {name!r}; rename"):
+        read(tmp_path, UTT2SPK).check(UTT2SPK)
+
+
 def test_profiles_in_trials_of_dev_are_refused_by_name(own: Own) -> None:  # noqa: F811
     write_audio_dir(own.folder / "mine", range(10))
     write_audio_dir(own.folder / "tuned", range(10, 12))

@@ -37,6 +37,7 @@ from nessa.report.plots import (
 from nessa.report.runs import compare_runs
 from nessa.report.sentences import compare_systems, nessa_cost, relative_change
 from nessa.report.studies import study_plots
+from nessa.report.summary import summary_page
 from nessa.report.tables import format_records, markdown_table
 from nessa.trials import Trials
 from tests.conftest import Command
@@ -565,6 +566,14 @@ def test_the_run_on_one_page(exp: Path, data: Path) -> None:
 
 
 # ---- the whole report ---------------------------------------------------------------------------
+
+
+def test_a_list_is_one_of_profiles_by_its_whole_name() -> None:
+    names = ("low-profile", "profile3", "words.profile3")
+    rows = [record("nessa", *pair, trials=t) for t in names for pair in (("v1", "v2"), ("v1",) * 2)]
+    page = summary_page(make_recipe(), rows, [], {}, "", "x.svg")
+    controls = [line for line in page.splitlines() if line.startswith("| nessa (control)")]
+    assert len(controls) == 1 and "| low-profile" in controls[0]
 
 
 @pytest.mark.slow
