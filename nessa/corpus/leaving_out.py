@@ -1,6 +1,6 @@
 """Taking utterances that a model cannot embed out of a prepared set, with all that names them."""
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -37,10 +37,15 @@ def leave_out(directory: Path, utterances: Mapping[str, str]) -> tuple[int, int]
     if not kept:
         raise InputError(f"{directory}: there is no utterance that all models can embed")
     skipped = {utterance: utterances[utterance] for utterance in lost}
-    for name in (ENROLL_MAP, GIVEN_MAP):
-        if (directory / name).exists():
-            skipped |= _take_profiles(directory / name, lost)
+    maps = [directory / name for name in (ENROLL_MAP, GIVEN_MAP) if (directory / name).exists()]
+    for path in maps:
+        broken = _broken_profiles(read_enroll_map(path), lost)
+        skipped |= dict.fromkeys(broken, "profile of what was skipped")
+    # The maps go after what they are read for, which a repeated call would not find in them.
     trials = sum(_take_trials(path, skipped) for path in sorted(directory.glob("trials*")))
+    write_skipped(directory.parent, directory.name, read_optional(directory, "skipped") | skipped)
+    for path in maps:
+        _take_profiles(path, lost)
     for name in TABLES if (directory / "segments").exists() else (*TABLES, "wav.scp"):
         if (directory / name).exists():
             table = read_table(directory / name, empty=name == "text")
@@ -52,21 +57,24 @@ def leave_out(directory: Path, utterances: Mapping[str, str]) -> tuple[int, int]
     if genders := read_optional(directory, "spk2gender"):
         write_table(directory / "spk2gender", {s: g for s, g in genders.items() if s in speakers})
     write_table(directory / "spk2utt", spk2utt_of(kept))
-    before = read_optional(directory, "skipped")
-    write_skipped(directory.parent, directory.name, before | skipped)
     write_table(directory / "utt2spk", kept)
     return len(lost), trials
 
 
-def _take_profiles(path: Path, lost: set[str]) -> dict[str, str]:
-    """Take those out that lose an utterance, for their size would be another; {profile: why}."""
+def _broken_profiles(profiles: Mapping[str, Sequence[str]], lost: set[str]) -> set[str]:
+    """Those that lose an utterance, for their size would be another."""
+    return {name for name, own in profiles.items() if not lost.isdisjoint(own)}
+
+
+def _take_profiles(path: Path, lost: set[str]) -> None:
+    """Take the broken profiles out of a map."""
     profiles = read_enroll_map(path)
-    whole = {name: " ".join(own) for name, own in profiles.items() if lost.isdisjoint(own)}
+    broken = _broken_profiles(profiles, lost)
+    whole = {name: " ".join(own) for name, own in profiles.items() if name not in broken}
     if whole:
         write_table(path, whole)
     else:
         path.unlink()
-    return dict.fromkeys(profiles.keys() - whole.keys(), "profile of what was skipped")
 
 
 def _take_trials(path: Path, gone: Container[str]) -> int:

@@ -1,5 +1,8 @@
 """What one model cannot embed is left out for all of them, with all that names it."""
 
+import contextlib
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -69,19 +72,40 @@ def test_all_that_names_them_goes(directory: Path) -> None:
     assert leave_out(directory, LOST) == (0, 0)
 
 
-def test_a_call_that_was_killed_is_completed(
-    directory: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.slow
+def test_a_call_that_was_killed_at_any_file_is_completed(
+    directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
+    (directory / "trials_q").write_text(
+        "q0 spk000_rec1_0 target\nq1 spk001_rec1_0 target\nq1 spk002_rec1_0 nontarget\n"
+    )
+    write_table(directory / "enroll_map_given", {"q0": "spk000_rec0_0", "q1": "spk001_rec0_1"})
+    replace, left = os.replace, 0
 
-    with monkeypatch.context() as patch:
-        patch.setattr("nessa.corpus.leaving_out.write_skipped", stop)
-        with pytest.raises(KeyboardInterrupt):
-            leave_out(directory, LOST)
-    leave_out(directory, LOST)
-    assert validate(directory) == []
-    assert set(LOST) - {"spk009_x"} <= read_table(directory / "skipped").keys()
+    def stop(old: str, new: Path) -> None:
+        nonlocal left
+        if left == 0:
+            raise KeyboardInterrupt
+        left -= 1
+        replace(old, new)
+
+    def outcome(folder: Path) -> dict[str, str]:
+        return {path.name: path.read_text() for path in folder.iterdir() if path.is_file()}
+
+    whole = tmp_path / "whole/eval"
+    shutil.copytree(directory, whole)
+    leave_out(whole, LOST)
+    for files in range(100):
+        again = tmp_path / f"{files}/eval"
+        shutil.copytree(directory, again)
+        left = files
+        with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+            patch.setattr("os.replace", stop)
+            leave_out(again, LOST)
+            break
+        leave_out(again, LOST)
+        assert outcome(again) == outcome(whole), files
+    assert 10 < files < 100
 
 
 def test_something_must_be_left(directory: Path) -> None:
