@@ -449,6 +449,16 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def changes_of(files: Iterable[Path]) -> dict[str, tuple[int, int]]:
+    """{file: size in bytes, time of its last change in ns}, of those that are there."""
+    found = {}
+    for file in files:
+        with contextlib.suppress(OSError):  # what is missing is said where it is read
+            status = file.stat()
+            found[str(file)] = status.st_size, status.st_mtime_ns
+    return found
+
+
 def spots_digest(path: Path | str) -> bytes:
     """sha256 over the size of a file and three places in it, cheap however large the file.
 

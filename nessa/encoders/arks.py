@@ -1,6 +1,5 @@
 """Embeddings that another toolkit extracted, in the place of a model."""
 
-import contextlib
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -9,7 +8,7 @@ from pathlib import Path
 from nessa.corpus.speakers import SETS
 from nessa.encoders.settings import ArksConfig
 from nessa.errors import about
-from nessa.files import digest
+from nessa.files import changes_of, digest
 from nessa.kaldi.embeddings import Embeddings
 from nessa.kaldi.stamps import ModelStamp
 from nessa.stores.tables import files_of, read_table
@@ -89,10 +88,5 @@ class GivenEmbeddings:
 
         It is cheap, and not what the embeddings are stamped with; see `read_set`.
         """
-        found = {}
-        for place in dict.fromkeys(map(self.place, SETS)):
-            for file in files_of(place):
-                with contextlib.suppress(OSError):  # what is missing is said where it is read
-                    status = file.stat()
-                    found[str(file)] = status.st_size, status.st_mtime_ns
-        return digest([self._path, found])
+        places = dict.fromkeys(map(self.place, SETS))
+        return digest([self._path, changes_of(file for p in places for file in files_of(p))])

@@ -1,12 +1,13 @@
 """The plan of a recipe for run.sh: what each stage works on."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from nessa.encoders.arks import GivenEmbeddings
 from nessa.encoders.config import PretrainedConfig
 from nessa.encoders.kinds import settings_class
 from nessa.encoders.settings import ArksConfig
-from nessa.files import digest
+from nessa.files import changes_of, digest
 from nessa.recipe.config import Recipe
 from nessa.recipe.stages import STAGES, stage_digest
 from nessa.recipe.systems import (
@@ -47,12 +48,30 @@ def plan(recipe: Recipe) -> Iterator[tuple[str, str]]:
     yield "systems", " ".join(map(str, scored_systems(recipe)))
     exported = [system for system in aligned if system.aligner == NESSA]
     yield "exported", " ".join(str(s) for s in exported if s.enroll != s.runtime)
-    given = given_embeddings(recipe)
+    # What changes under the same path, by the first stage that reads it.
+    files = {"encoders": model_files(recipe), "extract": given_embeddings(recipe)}
     for stage in STAGES:
         key = stage_digest(recipe, stage)
-        if given and STAGES.index(stage) >= STAGES.index("extract"):
-            key = digest([key, given])  # an ark that changed is extracted again
+        for first, found in files.items():
+            if found and STAGES.index(stage) >= STAGES.index(first):
+                key = digest([key, found])
         yield "digest", f"{stage} {key}"
+
+
+def model_files(recipe: Recipe) -> dict[str, dict[str, tuple[int, int]]]:
+    """{model: its files, see `changes_of`} of the pretrained models that are files or folders."""
+    found = {}
+    for name, settings in recipe.encoders.items():
+        keys = getattr(settings_class(settings), "paths", ())
+        places = [Path(settings[key]) for key in keys]
+        changes = changes_of(file for place in places for file in _files(place))
+        if changes:  # none of a name on a model hub
+            found[name] = changes
+    return found
+
+
+def _files(place: Path) -> Iterable[Path]:
+    return filter(Path.is_file, place.iterdir()) if place.is_dir() else [place]
 
 
 def given_embeddings(recipe: Recipe) -> dict[str, str]:

@@ -9,7 +9,7 @@ from nessa.errors import InputError
 from nessa.files import STARTED_IN
 from nessa.recipe.plan import plan
 from nessa.recipe.resolve import load_recipe, resolve
-from nessa.recipe.stages import stage_digest
+from nessa.recipe.stages import STAGES, stage_digest
 from nessa.recipe.systems import System, aligned_systems
 from nessa.schema import save_yaml
 from tests.conftest import ROOT
@@ -256,6 +256,35 @@ def test_plan_lists_both_directions_of_every_aligner_and_the_controls() -> None:
     lines = list(plan(recipe))
     assert sum(key == "digest" for key, _ in lines) == 10
     assert all(value for key, value in lines if key != "extras")
+
+
+@pytest.mark.parametrize(
+    ("settings", "file", "first"),
+    [
+        ("{{pretrained: onnx, file: {0}/net.onnx}}", "net.onnx", "encoders"),
+        ("{{pretrained: speechbrain, source: {0}}}", "embedding_model.ckpt", "encoders"),
+        ("{{pretrained: pyannote, source: {0}}}", "pytorch_model.bin", "encoders"),
+        ("{{pretrained: arks, path: {0}/x.ark}}", "x.ark", "extract"),
+    ],
+)
+def test_a_file_replaced_under_the_same_path_is_planned_anew(
+    settings: str, file: str, first: str, tmp_path: Path
+) -> None:
+    override = f"encoders.old={settings.format(tmp_path)}"
+
+    def digests() -> dict[str, str]:
+        lines = plan(resolve(MINI, overrides=[override]))
+        return dict(value.split() for key, value in lines if key == "digest")  # type: ignore[misc]
+
+    (tmp_path / file).write_bytes(b"weights")
+    before = digests()
+    assert digests() == before
+    (tmp_path / file).write_bytes(b"other weights")
+    after = digests()
+    same = [stage for stage in STAGES if before[stage] == after[stage]]
+    assert same == list(STAGES[: STAGES.index(first)])
+    (tmp_path / file).unlink()
+    assert digests() != after, "what is missing is said where it is read"
 
 
 def test_the_two_encoders_of_mini_differ_in_all_that_the_recipe_promises() -> None:
