@@ -56,7 +56,7 @@ def study_sections(studies: Mapping[str, Sequence[Record]]) -> list[str]:
     lines = []
     for name, records in studies.items():
         lines += [f"## {TITLES[name]}", "", markdown_columns(_table(records)), ""]
-        if name in AXES:
+        if _known_points(name, records):
             lines += [f"![{TITLES[name]}, both update directions](study_{name}.svg)", ""]
         if name == "speakers" and (needed := speakers_needed(records)):
             lines += [needed, ""]
@@ -75,13 +75,17 @@ def study_plots(
         speakers: of its align set; where it stands on the curve of speakers. 0: unknown.
     """
     for name, records in studies.items():
-        known = [record for record in records if record["gain"] is not None]
-        if name in AXES and known:
+        if known := _known_points(name, records):
             alt = f"Recovered gain over {AXES[name]}, both update directions."
             figure = _gain_curves(name, known)
             if name == "speakers" and speakers:
                 _mark_run(figure.axes[0], known, by_system(run), speakers)
             yield Plot(f"study_{name}", figure, TITLES[name], alt)
+
+
+def _known_points(name: str, records: Sequence[Record]) -> list[Record]:
+    """The points of a study's curve; none where it has no axis, or no gain that is defined."""
+    return [record for record in records if name in AXES and record["gain"] is not None]
 
 
 def _mark_run(

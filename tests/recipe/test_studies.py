@@ -1,5 +1,6 @@
 """Studies: what is varied, what is frozen, and what the report shows of them."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -145,12 +146,16 @@ def _with_gain(record: dict) -> dict:
     return {**record, "gain": 0.5, "gain_ci": [0.4, 0.6]}
 
 
-def test_an_undefined_gain_is_said_so() -> None:
+def test_an_undefined_gain_is_said_so_and_not_drawn() -> None:
     record = {
         "label": "10 speakers", "value": 10, "enroll": "x", "runtime": "y",
         "eer": 0.1, "eer_ci": [0.05, 0.15], "gain": None, "gain_ci": None,
     }  # fmt: skip
     assert format_study("speakers", [record]).endswith("undefined")
+    studies = {"speakers": [record], "width": [record, _with_gain(record)]}
+    drawn = [f"({plot.name}.svg)" for plot in study_plots(studies)]
+    assert re.findall(r"\(\w+\.svg\)", "\n".join(study_sections(studies))) == drawn
+    assert drawn == ["(study_width.svg)"]
 
 
 def test_what_is_no_study_is_named(toy: Toy) -> None:
