@@ -249,9 +249,8 @@ def _markdown(
     lines = [
         f"# Results of recipe {recipe.name}",
         "",
-        f"Made by `./run.sh --recipe {recipe.name}`; settings in `exp/recipe.yaml`, "
-        f"digest `{stage_digest(recipe, 'report')[:12]}`. Seed {recipe.seed}; "
-        f"{', '.join(shown)}.",
+        f"Settings in `exp/recipe.yaml`, digest `{stage_digest(recipe, 'report')[:12]}`. "
+        f"Seed {recipe.seed}; {', '.join(shown)}.",
         "",
         markdown_table(records),
         "",

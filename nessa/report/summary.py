@@ -1,11 +1,14 @@
 """A run on one page: RESULTS.md of a recipe, with one table, one figure and the commands."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
+from nessa.errors import InputError
 from nessa.evaluation.conditions import SINGLE, is_of_profiles
 from nessa.files import Record
 from nessa.metrics.table import EER
 from nessa.recipe.config import Recipe
+from nessa.recipe.resolve import resolve
 from nessa.recipe.systems import NESSA, PLDA_LLR, RAW
 from nessa.report.decision import judge_update
 from nessa.report.extrapolation import speakers_needed
@@ -13,6 +16,7 @@ from nessa.report.sentences import LOGIT
 from nessa.report.tables import by_system, header, table_rows
 from nessa.text import markdown_columns
 
+RECIPES = Path(__file__).parents[2] / "recipes"
 NOT_LINEAR = {LOGIT, "logit_uncentered", "regression", PLDA_LLR, NESSA}
 
 LEGEND = (
@@ -41,7 +45,6 @@ def summary_page(
         size: of the recipe; "" for the default one.
         figure: path of `nessa.report.fleet.fleet_plot`, from the page.
     """
-    run = f"./run.sh --recipe {recipe.name}" + (f" --size {size}" if size else "")
     needed = speakers_needed(curve)
     lines = [
         f"# Results of recipe {recipe.name}" + (f", size {size}" if size else ""),
@@ -58,7 +61,7 @@ def summary_page(
         f"![EER of each way to go, with intervals]({figure})",
         "",
         "```sh",
-        run,
+        *_run(recipe, size),
         *(["nessa study speakers --recipe E/recipe.yaml --data D --exp E"] if curve else []),
         "nessa report --recipe E/recipe.yaml --exp E --data D --results FILE",
         "```",
@@ -67,6 +70,16 @@ def summary_page(
         "identification, studies and plots: `E/report/index.html` and `E/results.json`.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _run(recipe: Recipe, size: str) -> Iterator[str]:
+    """The command of the run, if it is that of a recipe as it is in recipes/."""
+    try:
+        same = resolve(RECIPES / recipe.name / "recipe.yaml", size or None) == recipe
+    except InputError:  # no such recipe, or size
+        return
+    if same:
+        yield f"./run.sh --recipe {recipe.name}" + (f" --size {size}" if size else "")
 
 
 def _by_trials(records: Sequence[Record]) -> Iterator[tuple[str, list[Record]]]:

@@ -23,6 +23,7 @@ from nessa.recipe.circumstances import read_circumstances, write_circumstances
 from nessa.recipe.config import Recipe
 from nessa.recipe.evaluation import evaluate_systems
 from nessa.recipe.layout import score_file
+from nessa.recipe.resolve import resolve
 from nessa.recipe.systems import System, aligned_systems, symmetric_systems, update_cells
 from nessa.report import write_report
 from nessa.report.calibration import histogram_plot, reliability_curve, reliability_plot
@@ -40,7 +41,7 @@ from nessa.report.studies import study_plots
 from nessa.report.summary import summary_page
 from nessa.report.tables import format_records, markdown_table
 from nessa.trials import Trials
-from tests.conftest import Command
+from tests.conftest import ROOT, Command
 from tests.pairs import two_views, write_system
 
 ENCODER = {"architecture": "tdnn", "channels": 8, "dim": 8, "steps": 1, "loss": {"type": "aam"}}
@@ -550,7 +551,7 @@ def test_the_run_on_one_page(exp: Path, data: Path) -> None:
     write_report(make_recipe(), exp, data, exp / "RESULTS-small.md")
     page = (exp / "RESULTS-small.md").read_text()
     assert page.startswith("# Results of recipe toy, size small\n") and page.count("\n") <= 60
-    assert "./run.sh --recipe toy --size small" in page
+    assert "./run.sh" not in page, "of a recipe that is not in recipes/"
     assert "(RESULTS-small.svg)" in page and (exp / "RESULTS-small.svg").is_file()
     whole = (exp / "report" / "results.md").read_text()
     rows = [re.split(r" *\| *", line)[1:] for line in page.splitlines() if line.startswith("|")]
@@ -576,6 +577,25 @@ def test_a_list_is_one_of_profiles_by_its_whole_name() -> None:
     assert len(controls) == 1 and "| low-profile" in controls[0]
 
 
+@pytest.mark.parametrize(
+    ("size", "overrides", "command"),
+    [
+        ("", [], "\n./run.sh --recipe mini\nnessa report"),
+        ("tiny", [], "\n./run.sh --recipe mini --size tiny\nnessa report"),
+        ("tiny", ["aligner.dim=3"], "```sh\nnessa report"),
+        ("mine", [], "```sh\nnessa report"),  # a page of another name, not of a size
+    ],
+)
+def test_the_command_of_a_run_is_shown_where_it_makes_that_run(
+    size: str, overrides: list[str], command: str
+) -> None:
+    recipe = resolve(
+        ROOT / "recipes/mini/recipe.yaml", "tiny" if size == "tiny" else None, overrides
+    )
+    rows = [record("nessa", "new", "old")]
+    assert command in summary_page(recipe, rows, [], {}, size, "x.svg")
+
+
 @pytest.mark.slow
 def test_report_gathers_everything(exp: Path, data: Path) -> None:
     recipe = make_recipe()
@@ -590,7 +610,7 @@ def test_report_gathers_everything(exp: Path, data: Path) -> None:
     assert results[0].keys() >= {"recipe", "seed", "eer_ci", "min_dcf_ci", "gain_ci"}
     assert all(0 <= r["eer"] <= 0.5 for r in results)
     page = (exp / "report" / "results.md").read_text()
-    assert markdown_table(results) in page
+    assert markdown_table(results) in page and "run.sh" not in page
     assert "![" in page and "(det.svg)" in page
     assert str(exp) not in page  # the page can be copied to another machine
     for comparison in compare_systems(recipe, results):
