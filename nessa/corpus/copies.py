@@ -29,7 +29,7 @@ from nessa.corpus.manifests import CutTable, open_manifest
 from nessa.corpus.sets import COPIES, SOURCES, SetCounts, write_set
 from nessa.corpus.utterances import make_cut, read_recording, with_results
 from nessa.errors import InputError
-from nessa.kaldi.datadir import read_optional
+from nessa.kaldi.datadir import read_optional, read_utt2spk
 from nessa.progress import progress
 
 FOLDER = "copies"  # of the data folder; holds the audio
@@ -122,6 +122,16 @@ def read_copies(directory: Path) -> dict[str, tuple[str, str]]:
             )
         found[utterance] = (fields[0], fields[1])
     return found
+
+
+def original_speakers(directory: Path) -> dict[str, str]:
+    """{utterance: speaker} of a set; a copy is its original's speaker's, whatever voice it has.
+
+    Raises:
+        InputError: see `read_copies`; or no utt2spk.
+    """
+    utt2spk, copies = read_utt2spk(directory), read_copies(directory)
+    return {u: utt2spk[copies[u][1]] if u in copies else speaker for u, speaker in utt2spk.items()}
 
 
 def read_additions(directory: Path) -> dict[str, str]:

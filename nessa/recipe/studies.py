@@ -19,7 +19,7 @@ from nessa.alignment.dev import DevSet
 from nessa.alignment.neural import NeuralAligner
 from nessa.alignment.table import AlignTable
 from nessa.alignment.views import SIDES
-from nessa.corpus.copies import read_additions, read_copies
+from nessa.corpus.copies import original_speakers, read_additions
 from nessa.errors import InputError
 from nessa.evaluation.conditions import Condition, read_conditions, utterance_lists
 from nessa.files import Record, digest, read_json, spots_digest, write_json
@@ -194,11 +194,10 @@ class StudyRunner:
 
         A copy is its original's speaker's, though it may count as another in training.
         """
-        copies = read_copies(self.data / "align")
+        speakers = original_speakers(self.data / "align")
         found: dict[str, list[str]] = {}
         for key in sorted(self.sets[self.recipe.update[0], "align"].keys):
-            _, original = copies.get(key, ("", key))
-            found.setdefault(self.speakers[original], []).append(key)
+            found.setdefault(speakers[key], []).append(key)
         return found
 
     def evaluate(self, points: Sequence[Point], condition: Condition) -> list[Record]:

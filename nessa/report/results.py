@@ -6,10 +6,10 @@ from typing import Any
 
 import yaml
 
+from nessa.corpus.copies import original_speakers
 from nessa.errors import InputError
 from nessa.evaluation.conditions import Condition, read_conditions
 from nessa.files import Record, atomic_open, read_json, write_json
-from nessa.kaldi.datadir import read_utt2spk
 from nessa.metrics import table
 from nessa.recipe.circumstances import read_circumstances
 from nessa.recipe.config import Recipe
@@ -83,7 +83,8 @@ def write_report(recipe: Recipe, exp: Path, data: Path, results_page: Path | Non
     cells = read_cells(recipe, exp / "scores", condition)
     thresholds = threshold_costs(cells, labels)
     gallery = mixed_gallery(recipe, exp, data / "eval") if has_nessa else []
-    speakers = len(set(read_utt2spk(data / "align").values())) if (data / "align").is_dir() else 0
+    align = data / "align"
+    speakers = len(set(original_speakers(align).values())) if align.is_dir() else 0
     plots = [
         fleet_plot(list(fleet_ways(recipe, records))),
         det_plot(_det_panels(recipe, exp, condition, records), labels),

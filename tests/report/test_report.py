@@ -2,6 +2,7 @@
 
 import platform
 import re
+import shutil
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from itertools import product
@@ -24,6 +25,7 @@ from nessa.recipe.config import Recipe
 from nessa.recipe.evaluation import evaluate_systems
 from nessa.recipe.layout import score_file
 from nessa.recipe.resolve import resolve
+from nessa.recipe.studies import study_digest
 from nessa.recipe.systems import System, aligned_systems, symmetric_systems, update_cells
 from nessa.report import write_report
 from nessa.report.calibration import histogram_plot, reliability_curve, reliability_plot
@@ -625,6 +627,23 @@ def test_report_gathers_everything(exp: Path, data: Path) -> None:
             assert gain.value in card and gain.interval in card
     for path in ("results.json", "report/results.md", "report/det.png", "report/det.svg"):
         assert str(exp / path) in text and (exp / path).stat().st_size > 0
+
+
+@pytest.mark.slow
+def test_copies_as_other_voices_are_not_counted_as_speakers_of_the_curve(
+    exp: Path, data: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(data, tmp_path / "data")
+    align = {"a-1": "a", "b-1": "b"}
+    copies = {f"voice1-{u}": f"voice1-{s}" for u, s in align.items()}
+    write_table(tmp_path / "data/align/utt2spk", align | copies)
+    write_table(tmp_path / "data/align/utt2copy", {u: f"voice1 {u[7:]}" for u in copies})
+    recipe = make_recipe()
+    curve = [record("nessa", "v2", "v1", label=f"{n} speakers", value=n) for n in (1, 2)]
+    study = {"study": "speakers", "digest": study_digest(recipe, exp), "records": curve}
+    write_json(exp / "studies/speakers.json", study)
+    write_report(recipe, exp, tmp_path / "data")
+    assert "<!-- this run: 2 speakers -->" in (exp / "report/study_speakers.svg").read_text()
 
 
 @pytest.mark.slow
