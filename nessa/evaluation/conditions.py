@@ -1,4 +1,4 @@
-"""The kinds of trials of an evaluation: single utterances, and profiles of each size."""
+"""The kinds of trials of an evaluation: the lists of a set, and drawn profiles of each size."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,11 +23,11 @@ SINGLE = "single"  # the main list
 
 @dataclass(frozen=True)
 class Condition:
-    """A list of trials of one kind: single utterances, or profiles of one size.
+    """A list of trials of one kind: as it is in the set, or drawn profiles of one size.
 
     Attributes:
-        name: "single", "profile3" for profiles of three utterances, or the name of a further list
-            ("sentences", and "sentences.profile3" for profiles of that domain).
+        name: "single" for the main list, "profile3" for profiles of three utterances, or the name
+            of a further list ("sentences", and "sentences.profile3" for profiles of that domain).
         list_name: the file in the set's directory: "trials", "trials_profile", "trials_<name>".
         trials: those of that list that are of this kind.
         speakers: of their enrollment and their test sides.

@@ -51,7 +51,7 @@ def calibration_section(
         thresholds: of `nessa.recipe.thresholds.threshold_costs`.
     """
     return [
-        "## Calibration, single-utterance trials",
+        "## Calibration, main trials",
         "",
         markdown_columns([CELLS, *_cell_rows(recipe, records)]),
         "",

@@ -70,5 +70,5 @@ def fleet_plot(ways: Sequence[Way]) -> Plot:
         "EER of each way to go",
         "EER with its interval of every way a fleet can go; those that NESSA maps "
         "in orange; a dotted line at the EER without an update.",
-        "Single-utterance trials.",
+        "Main trials.",
     )

@@ -43,7 +43,7 @@ class Headline:
 
 
 def headlines(recipe: Recipe, records: Sequence[Record]) -> list[Headline]:
-    """NESSA in both update directions on single-utterance trials, beside the raw models."""
+    """NESSA in both update directions on the main trials, beside the raw models."""
     systems = by_system(record for record in records if record["trials"] == SINGLE)
     raw = [
         percent(systems[RAW, model, model]["eer"]) if (RAW, model, model) in systems else ABSENT

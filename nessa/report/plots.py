@@ -173,7 +173,7 @@ def det_plot(systems: Mapping[str, Curves], labels: Labels) -> Plot:
         "DET curves",
         "Miss rate over false alarm rate, one panel per update direction: both models with "
         "themselves, the logit space, the best linear map, the best other aligner, and NESSA.",
-        "Single-utterance trials. NESSA: first seed.",
+        "Main trials. NESSA: first seed.",
     )
 
 
@@ -253,7 +253,7 @@ def gains_plot(records: Sequence[Record]) -> Plot | None:
         "Gain of every aligner",
         f"Bars of the recovered gain of every aligner in both update directions; a line at {CLAIM} "
         "%.",
-        "Single-utterance trials; black lines are 95 % intervals.",
+        "Main trials; black lines are 95 % intervals.",
     )
 
 

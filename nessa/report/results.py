@@ -261,7 +261,7 @@ def _markdown(
         "",
         *(f"- {line}" for line in legend(records)),
         "",
-        "## DET curves, single-utterance trials",
+        "## DET curves, main trials",
         "",
         f"![Miss against false alarm rate of every system](det.svg) {seeds}",
         "",

@@ -84,7 +84,8 @@ def legend(records: Sequence[Record]) -> list[str]:
         "speakers; undefined: the new model is not significantly better than the old one.",
         "Controlled gain: the same between NESSA's controls, (E_oo' - E) / (E_oo' - E_nn'), where "
         "both models have NESSA as their back-end: what alignment alone recovers.",
-        f"Trials: {trials}. profileN: the enrollment side is the mean of N utterances.",
+        f"Trials: {trials}. single: the main list; profileN: the enrollment side is the mean of N "
+        "utterances.",
     ]
     if any(record["aligner"] == MEAN for record in records):
         lines.append(

@@ -18,7 +18,7 @@ from nessa.encoders import build, save_model
 from nessa.encoders.config import LossConfig
 from nessa.encoders.settings import XVectorConfig
 from nessa.errors import InputError
-from nessa.files import read_json, write_json, write_table
+from nessa.files import read_json, read_table, write_json, write_table
 from nessa.metrics.roc import eer, min_dcf
 from nessa.recipe.circumstances import read_circumstances, write_circumstances
 from nessa.recipe.config import Recipe
@@ -627,6 +627,20 @@ def test_report_gathers_everything(exp: Path, data: Path) -> None:
             assert gain.value in card and gain.interval in card
     for path in ("results.json", "report/results.md", "report/det.png", "report/det.svg"):
         assert str(exp / path) in text and (exp / path).stat().st_size > 0
+
+
+@pytest.mark.slow
+def test_a_main_list_of_profiles_is_not_said_to_be_of_single_utterances(
+    exp: Path, data: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(data, tmp_path / "data")
+    own = read_table(data / "eval/utt2spk")
+    write_table(tmp_path / "data/eval/enroll_map_given", {u: u for u in own})
+    write_report(make_recipe(), exp, tmp_path / "data")
+    for page in ("results.md", "index.html"):
+        text = (exp / "report" / page).read_text()
+        assert "main trials" in text.lower() and "single: the main list" in text
+        assert not re.search("single.utterance", text, re.IGNORECASE)
 
 
 @pytest.mark.slow
