@@ -69,6 +69,7 @@ def write_report(recipe: Recipe, exp: Path, data: Path, results_page: Path | Non
         InputError: metrics or scores are missing or unreadable; names the stage to run.
     """
     records = [record for name in METRICS for record in read_metrics(exp, name)]
+    _check_seed(recipe, exp, records)
     identification = _read_identification(exp)
     studies = read_studies(exp, recipe)
     rollout = studies.pop(ROLLOUT, [])
@@ -149,6 +150,17 @@ def read_metrics(exp: Path, name: str) -> list[Record]:
                 f"{path}: record {number} lacks {', '.join(sorted(lacking))}; {remedy}"
             )
     return records
+
+
+def _check_seed(recipe: Recipe, exp: Path, records: Sequence[Record]) -> None:
+    """Refuse metrics whose `nessa` is of another seed than the recipe's first."""
+    first = recipe.aligner.seeds[0]
+    made = next((record["seed"] for record in records if record["aligner"] == NESSA), first)
+    if made != first:
+        raise InputError(
+            f"{exp / 'metrics' / 'asymmetric.json'}: nessa is of seed {made}, but aligner.seeds "
+            f"begins with {first}; run ./run.sh --stage align, or begin aligner.seeds with {made}"
+        )
 
 
 def _read_identification(exp: Path) -> list[Record]:

@@ -684,6 +684,18 @@ def test_missing_metrics_name_the_stage_and_nothing_is_written(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("seeds", [(9,), (6, 5)])
+def test_metrics_of_other_seeds_are_refused_before_anything_is_written(
+    seeds: tuple[int, ...], exp: Path, data: Path
+) -> None:
+    recipe = make_recipe(aligner={"seeds": seeds})
+    said = rf"asymmetric\.json: .* seed 5.*aligner\.seeds.* {seeds[0]};.*--stage align"
+    with pytest.raises(InputError, match=said):
+        write_report(recipe, exp, data)
+    assert not (exp / "results.json").exists() and not (exp / "report").exists()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [{}, [3], [{"eer": 0.1}]])
 def test_other_json_is_refused(content: Any, exp: Path, data: Path) -> None:
     write_json(exp / "metrics" / "symmetric.json", content)
