@@ -43,7 +43,10 @@ def quality_measures(
     if utt2dur is not None:
         seconds = _read_durations(utt2dur)
         with about(utt2dur):
-            enrolled = [sum(_seconds(seconds, utt) for utt in utts) for utts in members]
+            remedy = "add it"
+            if enroll_map is None:
+                remedy += ", or, if it is a profile, give its utterances by --enroll-map"
+            enrolled = [sum(_seconds(seconds, utt, remedy) for utt in utts) for utts in members]
             tested = _tested(trials, seconds)
         measures[ENROLL_DURATION] = np.log(enrolled)[enroll.codes]
         measures[TEST_DURATION] = np.log(tested)
@@ -82,7 +85,7 @@ def _read_durations(path: Path) -> dict[str, float]:
     return durations
 
 
-def _seconds(durations: Mapping[str, float], utterance: str) -> float:
+def _seconds(durations: Mapping[str, float], utterance: str, remedy: str = "add it") -> float:
     if utterance not in durations:
-        raise InputError(f"no duration of {utterance!r}; add it")
+        raise InputError(f"no duration of {utterance!r}; {remedy}")
     return durations[utterance]

@@ -110,6 +110,16 @@ def test_durations_that_are_missing_or_wrong_are_named(
         dev.fit(utt2dur=dev.utt2dur, enroll_map=dev.map)
 
 
+def test_profiles_without_a_map_are_said_to_need_one(tmp_path: Path) -> None:
+    dev = DevSet(tmp_path, targets=20, nontargets=80)
+    seconds = dict.fromkeys(dev.listed.test, 2.0)
+    write_table(dev.utt2dur, seconds)
+    first = dev.listed.enroll_index.names[0]
+    message = f"{dev.utt2dur}: no duration of '{first}'; .* a profile, .* --enroll-map"
+    with pytest.raises(InputError, match=message):
+        dev.fit(utt2dur=dev.utt2dur)
+
+
 def test_trials_without_labels_or_scores_are_refused(dev: DevSet) -> None:
     lines = dev.scores.read_text().splitlines(keepends=True)
     dev.scores.write_text("".join(lines[1:]))
