@@ -73,12 +73,13 @@ def summary_page(
 
 
 def _run(recipe: Recipe, size: str) -> Iterator[str]:
-    """The command of the run, if it is that of a recipe as it is in recipes/."""
+    """The command of the run, if it is that of a recipe as it is in recipes/, of data anywhere."""
     try:
-        same = resolve(RECIPES / recipe.name / "recipe.yaml", size or None) == recipe
+        own = resolve(RECIPES / recipe.name / "recipe.yaml", size or None)
     except InputError:  # no such recipe, or size
         return
-    if same:
+    elsewhere = own.corpus.model_copy(update={"paths": recipe.corpus.paths})
+    if own.model_copy(update={"corpus": elsewhere}) == recipe:
         yield f"./run.sh --recipe {recipe.name}" + (f" --size {size}" if size else "")
 
 
