@@ -16,7 +16,7 @@ PAGE = ROOT / "docs" / "architecture.md"
 DRAWN = re.compile(r"(?<=<!-- drawn by docs/architecture.py -->\n).*?(?=<!-- end -->)", re.DOTALL)
 # From the ground up: a module imports from its own layer and from those before it, never up.
 BASE = (
-    "errors", "files", "lazy", "memory", "optimizer", "progress", "threads", "schedule", "schema",
+    "errors", "files", "lazy", "optimizer", "progress", "threads", "schedule", "schema",
     "text", "trials",
 )  # fmt: skip
 PACKAGES = (

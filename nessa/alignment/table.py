@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nessa.alignment.domains import Domains
+from nessa.alignment.memory import available_memory
 from nessa.alignment.views import Labels, Matrix, Rows
 from nessa.errors import InputError, about
 from nessa.files import read_lines
@@ -18,7 +19,6 @@ from nessa.kaldi.embeddings import Embeddings
 from nessa.kaldi.lazy import NotStorableError, StoredVectors
 from nessa.kaldi.scp import stream_scp
 from nessa.kaldi.stamps import ModelStamp, read_stamp
-from nessa.memory import available_memory
 
 log = logging.getLogger(__name__)
 MEMORY_SHARE = 0.5  # of what is available; a larger table stays in its files

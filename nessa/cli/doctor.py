@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, requires, version
 
-from nessa.memory import memory_limit
+from nessa.alignment.memory import memory_limit
 
 PACKAGE = "nessa"
 

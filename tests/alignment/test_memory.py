@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from nessa import memory
+from nessa.alignment import memory
 
 MIB = 2**20
 
