@@ -58,5 +58,5 @@ if "calibration_scale" not in enroll[1]:
 scale, offset = (float(enroll[1][f"calibration_{name}"]) for name in ("scale", "offset"))
 for speaker, enrolled in read(profiles, enroll).items():
     for utterance, embedding in read(tests, runtime).items():
-        score = mapped(enroll, speaker, enrolled) @ mapped(runtime, utterance, embedding)
+        score = float(mapped(enroll, speaker, enrolled) @ mapped(runtime, utterance, embedding))
         print(speaker, utterance, f"{scale * score + offset:.4f}" + decided(score, enroll[1]))

@@ -34,7 +34,8 @@ CONVENTIONS = {
 }
 COSINES = ("cosine", "distance", "half")
 FEWEST = 10  # false accepts that a rate is told from
-Floats = NDArray[np.float64]
+Floats = NDArray[np.float32]
+Seconds = NDArray[np.float64]
 Interval = tuple[float, float]
 
 
@@ -92,7 +93,7 @@ def carry_over(
 
     Args:
         threshold: of the old scores.
-        old, new: scores (T,) of the same trials, higher being more alike.
+        old, new: scores (T,) of the same trials, higher being more alike; compared as float32.
         labels: (T,), True for a target trial.
         weights: of the trials (T,) in each draw of speakers.
         unsure: a factor above 1: a decision is unsure between the thresholds of so many times the
@@ -101,7 +102,8 @@ def carry_over(
     Raises:
         InputError: fewer than `FEWEST` false accepts or true rejects, which tell no rate.
     """
-    accepted = old >= threshold
+    old, new = old.astype(np.float32), new.astype(np.float32)
+    accepted = old >= np.float32(threshold)
     count, total = int(accepted[~labels].sum()), int((~labels).sum())
     if not FEWEST <= count <= total - FEWEST:
         raise InputError(
@@ -145,15 +147,17 @@ def _share(chosen: NDArray[np.bool_]) -> float | None:
 def _reached_by(rate: float, descending: Floats, weights: NDArray[Any]) -> float:
     """The score that so large a share of the trials reaches; between two scores, their middle.
 
-    Of equal scores, none reaches it.
+    Of equal scores, none reaches it. It is a float32, as scores are: rounded to one, it would
+    accept others.
     """
     reached = np.cumsum(weights)
     place = int(np.searchsorted(reached, rate * reached[-1] * (1 + 1e-12), side="right"))
     place = min(max(place, 1), len(descending) - 1)
     above, below = descending[place - 1], descending[place]
     if above == below:  # one more would be all that are equal
-        return float(np.nextafter(above, np.inf))
-    return float((above + below) / 2)
+        return float(np.nextafter(above, np.float32(np.inf)))
+    middle = above / 2 + below / 2
+    return float(middle if middle > below else above)  # where no float32 lies between
 
 
 def carry_over_files(
@@ -189,7 +193,7 @@ def carry_over_files(
         InputError: as `carry_over`; or a threshold that its convention does not know, or files
             that do not fit the trials.
     """
-    value = float(CONVENTIONS[convention](threshold))
+    value = float(np.float32(CONVENTIONS[convention](threshold)))  # as scores are read
     if convention in COSINES and not -1 <= value <= 1:
         raise InputError(
             f"threshold {threshold:g} as {convention} is a cosine of {value:g}; check the "
@@ -201,7 +205,7 @@ def carry_over_files(
     scores: list[Floats] = []
     for path in (old, new):
         read, how = read_scores_of(wanted, path)
-        scores.append(read.astype(np.float64))
+        scores.append(read)
         if how:
             log.warning("%s: %s", path, how)
     profiles = read_enroll_map(enroll_map) if enroll_map else None
@@ -239,7 +243,7 @@ def _level(impostors: Floats, rate: float) -> float:
     return _reached_by(rate, np.sort(impostors)[::-1], np.ones(len(impostors)))
 
 
-def _classes(seconds: Floats, count: int) -> Iterator[tuple[NDArray[np.bool_], Interval]]:
+def _classes(seconds: Seconds, count: int) -> Iterator[tuple[NDArray[np.bool_], Interval]]:
     edges = np.unique(np.quantile(seconds, np.linspace(0, 1, count + 1)))
     for low, high in pairwise(edges.tolist()):
         last = high == edges[-1]

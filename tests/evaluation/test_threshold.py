@@ -101,6 +101,56 @@ def test_equal_scores_are_not_accepted_beyond_the_rate() -> None:
     assert found.far_new <= found.far
 
 
+@pytest.mark.parametrize("threshold", [0.2, 0.21, 0.22, 0.23, 0.24, 0.25])
+def test_scores_of_float32_with_none_between_are_decided_as_the_rate_says(threshold: float) -> None:
+    trials, _, old, new = drawn(1)
+    labels = np.asarray(trials.labels)
+    steps = 2.0**-24 * np.arange(len(new))  # of float32 from 0.5 on
+    ranked = np.empty(len(new), np.float32)
+    ranked[np.argsort(new)] = 0.5 + steps
+    for scores in (ranked, (0.5 + new.round(1)).astype(np.float32)):
+        found = carry_over(threshold, old, scores, labels, [])
+        accepted = np.mean([score >= found.threshold for score in scores[~labels]])
+        widened = np.mean(scores[~labels].astype(float) >= found.threshold)
+        assert accepted == widened == found.far_new <= found.far
+
+
+def test_equal_scores_of_files_are_not_accepted(
+    tmp_path: Path, nessa: Command, files: list[object]
+) -> None:
+    trials, _, _, new = drawn(1)
+    write_scores(tmp_path / "new", trials, new.round(1))
+    output = tmp_path / "threshold.json"
+    more = "--draws", 5, "--output", output
+    assert nessa("threshold", "--threshold", 0.25, *files, *more).status == 0
+    found = read_json(output)
+    impostors = new.round(1)[~np.asarray(trials.labels)].astype(np.float32)
+    accepted = [score >= found["threshold"] for score in impostors]
+    assert np.mean(accepted) == found["far_new"] <= found["far"]
+
+
+@pytest.mark.parametrize("convention", CONVENTIONS)
+def test_old_scores_equal_to_the_threshold_are_accepted(
+    tmp_path: Path, nessa: Command, files: list[object], convention: str
+) -> None:
+    trials, _, old, _ = drawn(1)
+    old = (old + 0.4).round(1)  # 0.7 is larger than the float32 of it
+    write_scores(tmp_path / "old", trials, old)
+    durations = tmp_path / "utt2dur"
+    more = "--utt2dur", durations, "--draws", 5, "--output", tmp_path / "out.json"
+    given = "--threshold", round(BACK[convention](0.7), 2), "--convention", convention
+    assert nessa("threshold", *given, *files, *more).status == 0
+    found = read_json(tmp_path / "out.json")
+    labels = np.asarray(trials.labels)
+    assert found["far"] == np.mean(old[~labels] >= 0.7)
+    assert found["miss_old"] == np.mean(old[labels] < 0.7)
+    seconds = np.array([1 + int(name[-1]) for name in trials.test])
+    for one in found["by_duration"]:
+        low, high = one["seconds"]
+        own = labels & (seconds >= low) & ((seconds < high) | (high == seconds.max()))
+        assert one["miss_old"] == np.mean(old[own] < 0.7)
+
+
 def test_the_unsure_band_lies_around_the_threshold() -> None:
     trials, _, old, new = drawn(1)
     impostors = new[~np.asarray(trials.labels)]
