@@ -73,12 +73,12 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
     """Read a YAML mapping by the safe loader.
 
     Raises:
-        InputError: unreadable, not YAML, or not a mapping.
+        InputError: unreadable, not YAML, not a mapping, or a key twice in one.
     """
     text = "\n".join(line for _, line in read_lines(path))
     try:
         check_depth(text)
-        settings = yaml.safe_load(text)
+        settings = yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = f"line {where.line + 1}: " if where else ""
@@ -89,6 +89,22 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
     if not isinstance(settings, dict):
         raise InputError(f"{path}: expected `key: value` lines at the top level")
     return settings
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that a mapping has twice, of which PyYAML would keep the last alone."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)  # without what merge keys (<<) will add
+        seen = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):  # refused later: no key of a mapping
+                continue
+            if (key.tag, key.value) in seen:
+                problem = f"key {key.value!r} is there twice; remove one"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+            seen.add((key.tag, key.value))
+        return node
 
 
 def check_depth(text: str) -> None:

@@ -11,7 +11,7 @@ from nessa.recipe.plan import plan
 from nessa.recipe.resolve import load_recipe, resolve
 from nessa.recipe.stages import STAGES, stage_digest
 from nessa.recipe.systems import System, aligned_systems
-from nessa.schema import save_yaml
+from nessa.schema import read_yaml, save_yaml
 from tests.conftest import ROOT
 
 MINI = ROOT / "recipes" / "mini" / "recipe.yaml"
@@ -244,6 +244,22 @@ def test_what_is_not_a_plain_mapping_is_refused(
     with pytest.raises(InputError, match=r"recipe\.yaml"):
         resolve(tmp_path / "recipe.yaml")
     assert not (tmp_path / "canary").exists()
+
+
+@pytest.mark.parametrize("repeated", ["seed: 3", "encoders:\n  one: {architecture: tdnn}"])
+def test_a_key_that_is_there_twice_is_refused_with_its_line(repeated: str, tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    text = MINI.read_text().rstrip() + "\n"
+    path.write_text(f"{text}{repeated}\n")
+    key, line = repeated.split(":")[0], text.count("\n") + 1
+    with pytest.raises(InputError, match=rf"recipe\.yaml: line {line}: .*'{key}' is there twice"):
+        resolve(path)
+
+
+def test_keys_that_a_merge_repeats_are_none_twice(tmp_path: Path) -> None:
+    merged = "a: {b: &b {<<: &c {x: 1}, x: 2}}\nd: {<<: *b, x: 3}\n"
+    (tmp_path / "some.yaml").write_text(merged)
+    assert read_yaml(tmp_path / "some.yaml") == {"a": {"b": {"x": 2}}, "d": {"x": 3}}
 
 
 def test_plan_lists_both_directions_of_every_aligner_and_the_controls() -> None:

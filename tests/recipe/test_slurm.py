@@ -23,6 +23,7 @@ from tests.shell.slurm.simulation import Simulation, simulate
         ("defaults: {time: soon}", ["defaults.time", "'soon'"]),
         ("defaults: {options: [qos=long]}", ["defaults.options", "--qos=long"]),
         ("retries: -1", ["retries"]),
+        ("stages: {align: {cpus: 4}, align: {cpus: 8}}", ["line 1", "'align' is there twice"]),
         ("defaults: {nodes: 2}", ["defaults.nodes", "write it under stages.encoders"]),
         (
             "stages: {encoders: {nodes: 2}, align: {processes: 4}}",
