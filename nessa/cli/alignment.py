@@ -1,11 +1,14 @@
 """Alignment: assess, align, map."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
 import click
 
 from nessa.cli.options import COUNT, NUMBER, PathType, optional_path, path_option, refuse_given
+
+log = logging.getLogger(__name__)
 
 
 @click.command()
@@ -174,7 +177,8 @@ def map_embeddings(
     embeddings, and 8 bytes per id.
 
     A profile is averaged in the enrollment model's own space, then mapped. Where the align set had
-    domains, --utt2domain moves the mean of those named there to that of the align set.
+    domains, --utt2domain moves the mean of those named there to that of the align set; it warns of
+    others.
 
     Outliers, embeddings unlike the align data, are listed in OUTPUT/enroll_outliers.csv and
     OUTPUT/runtime_outliers.csv, the farthest first; 99.9 % of the align data lie within
@@ -188,6 +192,7 @@ def map_embeddings(
     from nessa.alignment.dev import verdict_sentence
     from nessa.alignment.store import load
     from nessa.alignment.views import Side
+    from nessa.errors import named
     from nessa.files import read_table
     from nessa.production.mapping import check_sides, map_sides
     from nessa.production.stores import map_stores
@@ -212,7 +217,15 @@ def map_embeddings(
     if not any(arks.values()):
         return
     places = arks["enroll"], arks["runtime"], enroll_map, output
-    domains = read_table(utt2domain) if utt2domain else None
+    domains = read_table(utt2domain) if utt2domain else {}
+    known = {name for side in arks if arks[side] for name in fitted.shifts[side]}
+    if unknown := sorted(set(domains.values()) - known):
+        log.warning(
+            "%s: the aligner has no means of domains %s, which are not centered (it has: %s)",
+            utt2domain,
+            named(unknown),
+            named(sorted(known)) or "none",
+        )
     lines = (
         check_sides(fitted, *places, allow_outliers)
         if dry_run

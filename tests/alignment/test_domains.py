@@ -7,12 +7,14 @@ import pytest
 
 from nessa.alignment import AlignTable, DevSet, load
 from nessa.alignment.domains import FEWEST, Domains, domain_shifts, shifted
+from nessa.files import write_table
 from nessa.kaldi.embeddings import Embeddings
 from nessa.metrics.roc import eer
 from nessa.production.mapping import map_sides
 from nessa.scoring.cosine import cosine_scores
 from nessa.trials import Trials
 from tests.aligners import small
+from tests.conftest import Command
 from tests.pairs import all_trials, two_views
 
 Views = tuple[Embeddings, Embeddings, dict[str, str]]
@@ -123,3 +125,29 @@ def test_arks_are_centered_and_profiles_with_their_utterances(align, tmp_path: P
         np.testing.assert_allclose(
             mapped.select(x.keys).matrix, aligner.map_enroll(several.matrix), atol=1e-6
         )
+
+
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+def test_domains_that_the_aligner_does_not_know_are_named(
+    align, nessa: Command, tmp_path: Path, more: tuple[str, ...]
+) -> None:
+    views, domains = align
+    table = AlignTable.of(*views)
+    small("cca").fit_table(table.with_domains(domains)).save(tmp_path / "aligner")
+    small("cca").fit_table(table).save(tmp_path / "without")
+    (x, _, _), own = of_two_domains(4, first_speaker=9000)
+    x.write(tmp_path / "x")
+    words = "--enroll", tmp_path / "x", "--utt2domain", tmp_path / "utt2domain", *more
+    output = "--output", tmp_path / "to"
+
+    def said(aligner: str, given: dict[str, str]) -> str:
+        write_table(tmp_path / "utt2domain", given)
+        done = nessa("map", "--aligner", tmp_path / aligner, *words, *output)
+        assert done.status == 0, done
+        return done.err
+
+    mistyped = {key: "wrod" if name == "word" else name for key, name in own.items()}
+    text, rest = "utt2domain: the aligner has no means of domains", "which are not centered"
+    assert f"{text} 'wrod', {rest} (it has: 'sentence', 'word')" in said("aligner", mistyped)
+    assert f"{text} 'sentence', 'word', {rest} (it has: none)" in said("without", own)
+    assert "utt2domain" not in said("aligner", own)
