@@ -20,12 +20,10 @@ def open_side(path):
 
 
 def read(path, side):
-    arrays, facts = dict(np.load(path)), side[1]
-    if str(arrays.pop("model_fingerprint", "unknown")) not in (
-        "unknown",
-        facts["model_fingerprint"],
-    ):
-        sys.exit(f"{path}: of another model than {facts['model_fingerprint']}")
+    arrays, wanted = dict(np.load(path)), side[1]["model_fingerprint"]
+    given = str(arrays.pop("model_fingerprint", "unknown"))
+    if "unknown" not in (given, wanted) and given != wanted:
+        sys.exit(f"{path}: of another model than {wanted}")
     return arrays
 
 

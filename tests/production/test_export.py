@@ -282,3 +282,16 @@ def test_the_example_verifies_with_onnxruntime_and_numpy_alone(
     np.savez(tmp_path / "tests.npz", model_fingerprint="c" * 64, **tests)
     other = subprocess.run([*words, tmp_path / "tests.npz"], capture_output=True, text=True)
     assert other.returncode == 1 and f"another model than {'b' * 64}" in other.stderr
+
+
+@pytest.mark.slow
+def test_the_example_takes_all_embeddings_where_the_aligner_knows_no_model(tmp_path: Path) -> None:
+    unstamped = fitted("logit", stamped=False)
+    list(export_aligner(unstamped, tmp_path, Calibration(9.5, -3.25)))
+    words: list[object] = [sys.executable, ROOT / "docs/examples/verify.py", tmp_path]
+    for side, dim in DIMS.items():
+        file = tmp_path / f"{side}.npz"
+        np.savez(file, model_fingerprint=FINGERPRINTS[side], one=np.ones(dim, np.float32))
+        words.append(file)
+    done = subprocess.run(list(map(str, words)), capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.startswith("one one "), done.stderr
