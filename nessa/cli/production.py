@@ -81,9 +81,14 @@ def verify(
     original = load(aligner) if aligner else None
     if source is not None:
         from nessa.production.stores import verify_store
+        from nessa.stores.tables import is_store
 
         if original is None or encoder is not None:
             raise click.UsageError("--source goes with --aligner")
+        if not is_store(source):
+            raise InputError(
+                f"{source}: not a store (.npz or Parquet); mapped arks have no --source check"
+            )
         for mapped in models:
             click.echo(verify_store(mapped, source, original))
         return

@@ -591,6 +591,15 @@ def test_alignment_reads_nothing_of_the_eval_set(nessa: Command, toy: Toy) -> No
     assert done.status == 0, done
 
 
+@pytest.mark.parametrize("given", ["eval", "eval/xvector.scp"])
+def test_mapped_arks_are_not_verified_as_stores(nessa: Command, toy: Toy, given: str) -> None:
+    nessa(*toy.align())
+    nessa(*toy.map())
+    mapped = toy.folder / "mapped/enroll"
+    done = nessa("verify", mapped, "--aligner", toy.folder / "aligner", "--source", toy.x / given)
+    done.refused(f"{toy.x / given}: not a store", "mapped arks have no --source check")
+
+
 # --- embeddings of the wrong model --------------------------------------------------------------
 
 
