@@ -15,7 +15,9 @@ from nessa.errors import InputError
 @optional_path("--aligner", "Folder of a fitted aligner.")
 @optional_path("--encoder", "Folder of a trained encoder.")
 @optional_path("--calibration", "Calibration of the aligner's scores to store.")
-@optional_path("--threshold", "Threshold of the aligner's scores to store; see nessa threshold.")
+@optional_path(
+    "--threshold", "Threshold to store: that of nessa threshold for speech of any duration."
+)
 @click.option("--license", help="License, for the metadata and the model card.")
 @click.option("--training-data", help="Training data, for the metadata and the model card.")
 @path_option("--output", "Receives enroll.onnx and runtime.onnx, or encoder.onnx; and README.md.")

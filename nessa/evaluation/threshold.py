@@ -219,6 +219,12 @@ def carry_over_files(
     carried = [carry_over(value, first, second, labels, weights(), unsure)]
     if utt2dur is not None:
         seconds = durations_of_tests(wanted, utt2dur)
+        if seconds.min() == seconds.max():
+            log.warning(
+                "%s: all test speech lasts %.2f s; there are no classes of it, and one threshold",
+                utt2dur,
+                seconds[0],
+            )
         for mask, span in _classes(seconds, classes):
             own = (w[mask] for w in weights() if w[mask & ~labels].any())
             # The rate of all trials, whatever that of the class was at the old threshold.

@@ -179,6 +179,16 @@ def test_classes_of_duration_have_the_same_rate(
         assert np.mean(impostors >= one["threshold"]) == pytest.approx(found["far"], abs=0.005)
 
 
+def test_equal_durations_make_no_classes_and_it_is_said(
+    tmp_path: Path, nessa: Command, files: list[object]
+) -> None:
+    write_table(tmp_path / "utt2dur", dict.fromkeys(drawn(1)[1], "3.0"))
+    more = "--utt2dur", tmp_path / "utt2dur", "--draws", 5, "--output", tmp_path / "out.json"
+    done = nessa("threshold", "--threshold", 0.25, *files, *more)
+    assert done.status == 0 and f"{tmp_path / 'utt2dur'}: all test speech lasts 3.00 s" in done.err
+    assert "by_duration" not in read_json(tmp_path / "out.json")
+
+
 @pytest.mark.parametrize(
     ("threshold", "convention", "said"),
     [
