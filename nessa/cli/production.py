@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from nessa.cli.options import PathType, PipelineOrder, optional_path, path_option
+from nessa.cli.options import PathType, PipelineOrder, optional_path, path_option, refuse_given
 from nessa.errors import InputError
 
 
@@ -53,7 +53,8 @@ def export(
             known |= threshold_facts(threshold)
         for line in export_aligner(load(aligner), output, fitted, known):
             click.echo(line)
-    elif encoder and not (aligner or calibration or threshold):
+    elif encoder and not aligner:
+        refuse_given("is for --aligner", "calibration", "threshold")
         model = load_model(encoder)
         if not isinstance(model, TrainedModel):
             raise InputError(f"{encoder}: only an encoder trained by nessa can be exported")

@@ -584,6 +584,13 @@ def test_scoring_refuses_what_it_would_ignore(nessa: Command, toy: Toy) -> None:
     nessa(*toy.score(), "--top-n", 5).refused("--top-n: is for AS-norm, which needs both cohorts")
 
 
+@pytest.mark.parametrize("option", ["--calibration", "--threshold"])
+def test_what_is_for_aligners_is_refused_beside_an_encoder(nessa: Command, option: str) -> None:
+    words = "export", "--encoder", "e", "--output", "o"
+    nessa(*words, option, "c").refused(f"{option}: is for --aligner")
+    nessa(*words, "--aligner", "a", option, "c").refused("give --aligner or --encoder")
+
+
 def test_alignment_reads_nothing_of_the_eval_set(nessa: Command, toy: Toy) -> None:
     for folder in (toy.data, toy.x, toy.y):
         shutil.rmtree(folder / "eval")
