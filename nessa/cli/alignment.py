@@ -211,9 +211,11 @@ def map_embeddings(
         raise click.UsageError("--enroll-map is for arks; a store holds profiles")
     if utt2domain is not None and stores:
         raise click.UsageError("--utt2domain is for arks; a store is mapped without domains")
+    arks = given | dict.fromkeys(stores)
+    if not any(arks.values()):
+        refuse_given("is for arks; a store is mapped by one process", "nj")
     for line in map_stores(fitted, stores, output, dry_run, allow_outliers):
         click.echo(line)
-    arks = given | dict.fromkeys(stores)
     if not any(arks.values()):
         return
     places = arks["enroll"], arks["runtime"], enroll_map, output

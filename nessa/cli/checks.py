@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from nessa.cli.options import COUNT, PathType, optional_path
+from nessa.cli.options import COUNT, PathType, optional_path, refuse_given
 from nessa.errors import InputError
 
 
@@ -72,6 +72,8 @@ def check_encoder(
 
     if data is not None and audio is not None:
         raise click.UsageError("give --data or --audio")
+    if data is None:
+        refuse_given("is for --data", "set_name")
     subject = selftest.open_encoder(encoder)  # before speech is made for it
     known = selftest.open_encoder(original) if original else None
     with TemporaryDirectory() as folder:

@@ -4,7 +4,15 @@ from pathlib import Path
 
 import click
 
-from nessa.cli.options import COUNT, NUMBER, PathType, data_option, path_option, recipe_option
+from nessa.cli.options import (
+    COUNT,
+    NUMBER,
+    PathType,
+    data_option,
+    path_option,
+    recipe_option,
+    refuse_given,
+)
 from nessa.errors import InputError, about
 
 
@@ -99,8 +107,7 @@ def train(
     "--beside",
     multiple=True,
     type=PathType,
-    help="OUTPUT of another model; with --merge and --skip-bad, leave out what it skipped; "
-    "repeatable.",
+    help="OUTPUT of another model; with --merge, leave out what it skipped; repeatable.",
 )
 @click.option("--batch-seconds", default=60.0, show_default=True, help="Audio per batch.")
 @click.option(
@@ -144,6 +151,10 @@ def extract(
     )
     from nessa.encoders.models import load_model
 
+    if merge:
+        refuse_given("not with --merge, which would ignore it", "shard", "batch_seconds")
+    else:
+        refuse_given("is for --merge", "beside")
     if shard > shards:
         raise InputError(f"--shard {shard} is beyond --shards {shards}")
     model = load_model(encoder)

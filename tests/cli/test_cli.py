@@ -584,6 +584,36 @@ def test_scoring_refuses_what_it_would_ignore(nessa: Command, toy: Toy) -> None:
     nessa(*toy.score(), "--top-n", 5).refused("--top-n: is for AS-norm, which needs both cohorts")
 
 
+@pytest.mark.parametrize(
+    ("ignored", "message"),
+    [
+        (["--beside", "other"], "--beside: is for --merge"),
+        (["--merge", "--shard", "1"], "--shard: not with --merge"),
+        (["--merge", "--batch-seconds", "9"], "--batch-seconds: not with --merge"),
+    ],
+)
+def test_extraction_refuses_what_it_would_ignore(
+    nessa: Command, ignored: list[str], message: str
+) -> None:
+    words = "extract", "--encoder", "e", "--data", "d", "--set", "eval", "--output", "o"
+    nessa(*words, *ignored).refused(message)
+
+
+def test_a_set_of_no_data_is_refused(nessa: Command) -> None:
+    nessa("check-encoder", "e", "--set", "dev").refused("--set: is for --data")
+    nessa("check-encoder", "e", "--set", "dev", "--audio", "a").refused("--set: is for --data")
+
+
+def test_stores_are_mapped_by_one_process(nessa: Command, toy: Toy) -> None:
+    nessa(*toy.align())
+    profiles = Embeddings.read(toy.x / "eval")
+    np.savez(toy.folder / "s.npz", ids=np.array(profiles.keys), embeddings=profiles.matrix)
+    words = "map", "--aligner", toy.folder / "aligner", "--output", toy.folder / "mapped"
+    stores = "--enroll", toy.folder / "s.npz", "--nj", 2
+    nessa(*words, *stores).refused("--nj: is for arks; a store is mapped by one process")
+    assert nessa(*words, *stores, "--runtime", toy.y / "eval").status == 0
+
+
 @pytest.mark.parametrize("option", ["--calibration", "--threshold"])
 def test_what_is_for_aligners_is_refused_beside_an_encoder(nessa: Command, option: str) -> None:
     words = "export", "--encoder", "e", "--output", "o"
