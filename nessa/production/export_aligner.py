@@ -45,8 +45,8 @@ def export_aligner(
         A line per network.
 
     Raises:
-        InputError: not fitted, no export for this kind of aligner, or a calibration by more than
-            the score.
+        InputError: not fitted, no export for this kind of aligner, a calibration by more than
+            the score, or a README.md in `output` that is not a card.
         RuntimeError: an exported network differs from the aligner by more than `TOLERANCE`, or
             maps a zero vector.
     """

@@ -34,6 +34,7 @@ def export_encoder(
         A line about the file.
 
     Raises:
+        InputError: a README.md in `output` that is not a card.
         RuntimeError: the exported network's embeddings differ from the encoder's.
     """
     features = model.config.features

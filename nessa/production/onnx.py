@@ -83,11 +83,21 @@ def open_session(content: bytes) -> onnxruntime.InferenceSession:
 
 
 def write_export(output: Path, networks: Mapping[str, bytes], card: str) -> None:
-    """Write networks by their file names, then README.md: a model card and what all cards say."""
+    """Write networks by their file names, then README.md: a model card and what all cards say.
+
+    Raises:
+        InputError: a README.md that is not such a card.
+    """
+    readme = output / "README.md"
+    if readme.is_file() and PRIVACY not in readme.read_text("utf-8", errors="replace"):
+        raise InputError(
+            f"{readme}: not a model card of nessa, and would be lost; move it away, or give "
+            "another --output"
+        )
     for name, content in networks.items():
         with atomic_open(output / name, "wb") as file:
             file.write(content)
-    with atomic_open(output / "README.md") as file:
+    with atomic_open(readme) as file:
         file.write(f"{card}\n{PRIVACY}")
 
 

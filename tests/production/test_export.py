@@ -186,6 +186,21 @@ def test_an_aligner_without_a_network_or_a_fit_is_refused(tmp_path: Path) -> Non
         list(export_aligner(identity, tmp_path))
 
 
+@pytest.mark.slow
+def test_a_readme_that_is_no_card_is_not_written_over(nessa: Command, tmp_path: Path) -> None:
+    fitted("logit").save(tmp_path / "aligner")
+    words = "export", "--aligner", tmp_path / "aligner", "--output", tmp_path / "to"
+    readme = tmp_path / "to/README.md"
+    readme.parent.mkdir()
+    readme.write_bytes("# My project, \u00fc\n".encode("latin-1"))
+    nessa(*words).refused(f"{readme}: not a model card of nessa", "give another --output")
+    assert readme.read_bytes().startswith(b"# My project")
+    assert list(readme.parent.iterdir()) == [readme]
+    readme.unlink()
+    assert nessa(*words).status == nessa(*words, "--license", "MIT").status == 0
+    assert "License: MIT" in readme.read_text()
+
+
 def test_missing_extra_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(InputError, match=r"onnxruntime.*pip install 'nessa\[onnx\]'"):
