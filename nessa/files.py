@@ -413,6 +413,9 @@ def _fields(lines: list[str], width: int) -> list[list[str]] | None:
 
 def _numbers(words: list[str]) -> NDArray[np.float32] | None:
     """Finite numbers, or None."""
+    joined = "".join(words)
+    if "_" in joined or not joined.isascii():  # 1_0, which Python takes for 10
+        return None
     try:
         with np.errstate(over="ignore"):  # beyond float32 is infinite, and refused as such
             values = np.array(list(map(float, words)), np.float32)

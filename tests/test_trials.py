@@ -211,7 +211,11 @@ def test_scores_come_back_exactly(tmp_path_factory, values):
 
 
 @pytest.mark.parametrize(
-    "bad", ["a b\n", "a b nan\n", "a b inf\n", "a b 1e39\n", "a b x\n", "a b 1 2\n", "\na b 1\n"]
+    "bad",
+    [
+        *("a b\n", "a b nan\n", "a b inf\n", "a b 1e39\n", "a b x\n", "a b 1 2\n", "\na b 1\n"),
+        *("a b 1_0\n", "a b \u0661\n"),  # numbers to Python
+    ],
 )
 def test_bad_score_lines_are_named(tmp_path, bad):
     path = write(tmp_path / "scores", "a b 0.5\n" + bad)

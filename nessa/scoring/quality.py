@@ -75,7 +75,7 @@ def _read_durations(path: Path) -> dict[str, float]:
     durations = {}
     for utterance, text in read_table(path).items():
         try:
-            durations[utterance] = float(text)
+            durations[utterance] = -1.0 if "_" in text else float(text)  # 1_0 is 10 to Python
         except ValueError:
             durations[utterance] = -1.0
         if not 0 < durations[utterance] < np.inf:
