@@ -22,6 +22,7 @@ CONFIG = "config.yaml"
 # Batches are padded to a multiple: on a CPU a convolution sets up slowly for every new length.
 FRAMES_PER_BUCKET = 16
 WEIGHTS = "model.safetensors"
+STAMP = "training.json"  # what the weights beside it were trained with
 
 
 def build(config: EncoderConfig) -> Encoder:

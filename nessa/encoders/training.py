@@ -25,7 +25,7 @@ from nessa.encoders.distributed import Processes, join_processes
 from nessa.encoders.features import FeatureExtractor
 from nessa.encoders.losses import Criterion
 from nessa.encoders.models import load_model
-from nessa.encoders.trained import build, save_model
+from nessa.encoders.trained import STAMP, TrainedModel, build, save_model
 from nessa.errors import InputError, watched_readers
 from nessa.files import atomic_open, digest, read_json, write_json
 from nessa.optimizer import AdamW
@@ -35,7 +35,6 @@ from nessa.schedule import learning_rate
 log = logging.getLogger(__name__)
 MAX_GRADIENT_NORM = 5.0
 CHECKPOINT = "checkpoint.pt"
-STAMP = "training.json"  # what the weights beside it were trained with
 LOSSES = "loss.tsv"
 
 
@@ -315,8 +314,10 @@ def _seeded(seed: int) -> Iterator[None]:
 def _already_trained(output: Path, stamp: dict[str, Any]) -> bool:
     if not (output / STAMP).is_file() or read_json(output / STAMP) != stamp:
         return False
-    load_model(output)  # raises where the weights are damaged
-    return True
+    model = load_model(output)  # raises where the weights are damaged
+    return (
+        isinstance(model, TrainedModel) and model.config.model_dump(mode="json") == stamp["config"]
+    )
 
 
 def _summary_writer(output: Path) -> Any:

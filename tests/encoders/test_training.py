@@ -8,15 +8,17 @@ import pytest
 import torch
 
 import nessa.encoders.training
-from nessa.encoders import load_model
+from nessa.encoders import load_model, save_pretrained
 from nessa.encoders.augmentation import Augmenter
 from nessa.encoders.batches import TrainBatches, TrainSpeakers
 from nessa.encoders.config import AugmentationConfig, FeatureConfig, LossConfig
 from nessa.encoders.distributed import Processes
-from nessa.encoders.settings import XVectorConfig
+from nessa.encoders.settings import PythonConfig, XVectorConfig
+from nessa.encoders.trained import TrainedModel
 from nessa.encoders.training import train_encoder
 from nessa.errors import InputError
 from nessa.schedule import learning_rate
+from nessa.schema import save_yaml
 from tests.speech import RATE, prepare_augmentation, prepare_set, turn_around
 
 
@@ -144,6 +146,32 @@ def test_a_finished_training_is_not_done_again_unless_settings_change(
     assert (tmp_path / "model.safetensors").stat().st_mtime_ns == before
     train_encoder(config(seed=5), data, tmp_path, workers=0)
     assert weights(tmp_path) != first
+
+
+@pytest.mark.slow
+def test_a_pretrained_model_in_between_is_not_taken_for_the_trained_one(
+    data: Path, tmp_path: Path
+) -> None:
+    train_encoder(config(), data, tmp_path, workers=0)
+    first = weights(tmp_path)
+    given = PythonConfig(pretrained="python", factory=f"{__name__}:make")
+    save_pretrained(tmp_path, given)
+    assert not (tmp_path / "model.safetensors").exists()
+    train_encoder(config(), data, tmp_path, workers=0)
+    assert weights(tmp_path) == first and isinstance(load_model(tmp_path), TrainedModel)
+    save_yaml(tmp_path / "config.yaml", given)  # as a copied file, or an earlier version, leaves it
+    train_encoder(config(), data, tmp_path, workers=0)
+    assert weights(tmp_path) == first and isinstance(load_model(tmp_path), TrainedModel)
+
+
+def make() -> torch.nn.Module:
+    """A pretrained model of one weight."""
+
+    class Loudness(torch.nn.Linear):
+        def forward(self, utterances: list[torch.Tensor]) -> torch.Tensor:
+            return super().forward(torch.stack([each.std()[None] for each in utterances]))
+
+    return Loudness(1, 3)
 
 
 def test_a_train_set_is_known_by_its_samples_too(data: Path) -> None:
