@@ -462,19 +462,25 @@ def changes_of(files: Iterable[Path]) -> dict[str, tuple[int, int]]:
     return found
 
 
-def spots_digest(path: Path | str) -> bytes:
+def spots_digest(path: Path | str, start: int = 0, size: int | None = None) -> bytes:
     """sha256 over the size of a file and three places in it, cheap however large the file.
 
     A file that cannot be read counts as empty; who reads it will say so.
+
+    Args:
+        path: the file.
+        start, size: of a part of it, in bytes; None: to its end.
     """
     sha = hashlib.sha256()
     try:
         with open(path, "rb") as file:
-            size = file.seek(0, 2)
+            if size is None:
+                size = file.seek(0, 2) - start
             sha.update(str(size).encode())
             for spot in SPOTS:
-                file.seek(int(spot * size))
-                sha.update(file.read(SPOT_BYTES))
+                before = int(spot * size)
+                file.seek(start + before)
+                sha.update(file.read(min(SPOT_BYTES, size - before)))
     except OSError:
         pass
     return sha.digest()

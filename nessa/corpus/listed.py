@@ -21,6 +21,7 @@ RANGE = re.compile(
     r"^(?P<place>.*)\[(?P<rows>[0-9]{1,9}:[0-9]{1,9})?(,(?P<columns>[0-9]{1,9}:[0-9]{1,9}))?\]$"
 )
 LATE = 3  # frames
+BYTES_OF_ARK = re.compile(r"tail -c \+(\d{1,18}) (\S.*) \| head -c (\d{1,18})")
 RIFF, KALDIIO_AUDIO = b"RIFF", b"AUDIO"  # what a recording in an ark begins with
 
 
@@ -62,6 +63,19 @@ class ArkAudio:
                 "write the scp again, or the recordings to files"
             )
         return cls(ark, start, size)
+
+    @classmethod
+    def of_command(cls, command: str) -> "ArkAudio | None":
+        """The recording that a `command` prints; None where it is another command."""
+        found = BYTES_OF_ARK.fullmatch(command)
+        if not found:
+            return None
+        try:
+            ark = Path(shlex.split(found[2])[0])
+        except ValueError:  # a quote without its other
+            return None
+        audio = cls(ark, int(found[1]) - 1, int(found[3]))
+        return audio if audio.command == command else None
 
     @property
     def command(self) -> str:

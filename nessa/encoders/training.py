@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 MAX_GRADIENT_NORM = 5.0
 CHECKPOINT = "checkpoint.pt"
 LOSSES = "loss.tsv"
+BACKGROUND = "background"  # in the stamp: the noises and rooms; stamps of before lack it
 
 
 def train_encoder(
@@ -57,7 +58,11 @@ def train_encoder(
     """
     with join_processes() as processes:
         speakers = TrainSpeakers(data, config.train_part)
-        stamp = {"config": config.model_dump(mode="json"), "data": speakers.digest()}
+        stamp = {
+            "config": config.model_dump(mode="json"),
+            "data": speakers.digest(),
+            BACKGROUND: speakers.background_digest(),
+        }
         if _already_trained(output, stamp):
             log.info("%s: already trained with these settings; nothing to do", output)
             return
@@ -312,7 +317,8 @@ def _seeded(seed: int) -> Iterator[None]:
 
 
 def _already_trained(output: Path, stamp: dict[str, Any]) -> bool:
-    if not (output / STAMP).is_file() or read_json(output / STAMP) != stamp:
+    found = read_json(output / STAMP) if (output / STAMP).is_file() else None
+    if not isinstance(found, dict) or {BACKGROUND: stamp[BACKGROUND]} | found != stamp:
         return False
     model = load_model(output)  # raises where the weights are damaged
     return (

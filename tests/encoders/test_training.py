@@ -17,6 +17,7 @@ from nessa.encoders.settings import PythonConfig, XVectorConfig
 from nessa.encoders.trained import TrainedModel
 from nessa.encoders.training import train_encoder
 from nessa.errors import InputError
+from nessa.files import read_json, write_json
 from nessa.schedule import learning_rate
 from nessa.schema import save_yaml
 from tests.speech import RATE, prepare_augmentation, prepare_set, turn_around
@@ -180,6 +181,27 @@ def test_a_train_set_is_known_by_its_samples_too(data: Path) -> None:
     assert TrainSpeakers(data, (0, 1)).digest() == before
     turn_around(speakers.cut(3, 0).recording.sources[0].source)
     assert TrainSpeakers(data, (0, 1)).digest() != before
+
+
+@pytest.mark.slow
+def test_other_noises_and_rooms_of_the_same_names_are_noticed(tmp_path: Path) -> None:
+    prepare_set(tmp_path, "train", range(10))
+    prepare_augmentation(tmp_path)
+    out = tmp_path / "out"
+    train_encoder(config(), tmp_path, out, workers=0)
+    stamp = read_json(out / "training.json")
+    for name in ("noise", "rir"):
+        before = weights(out)
+        train_encoder(config(), tmp_path, out, workers=0)
+        assert weights(out) == before
+        turn_around(tmp_path / "audio" / f"{name}.wav")
+        train_encoder(config(), tmp_path, out, workers=0)
+        assert weights(out) != before
+    del stamp["background"]  # as trainings of before, which go on to count
+    write_json(out / "training.json", stamp)
+    before = weights(out)
+    train_encoder(config(), tmp_path, out, workers=0)
+    assert weights(out) == before
 
 
 def test_batches_depend_on_seed_and_step_alone(data: Path) -> None:
