@@ -4,7 +4,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from lhotse import Features, Recording
 from lhotse.cut import MonoCut
@@ -41,6 +41,23 @@ def sounds_digest(items: Iterable[MonoCut | Recording]) -> str:
                 known[place] = spots_digest(*place)
             sha.update(known[place] + key.encode() + b"\n")
     return sha.hexdigest()
+
+
+def part_of(cut: MonoCut) -> list[Any]:
+    """What an utterance is of its recording or features; [] where it is all of them, untransformed.
+
+    Returns:
+        Nothing, or start and duration in seconds, its channel, those of each file, and transforms.
+    """
+    recording = cut.recording
+    whole = recording or cut.features or cut
+    start = 0.0 if recording else whole.start
+    channels = [list(source.channels) for source in recording.sources] if recording else [[0]]
+    transforms = recording.to_dict().get("transforms") if recording else None
+    plain = (cut.start, cut.duration, cut.channel, channels) == (start, whole.duration, 0, [[0]])
+    if plain and not transforms:
+        return []
+    return [cut.start, cut.duration, cut.channel, channels, transforms]
 
 
 def _places(item: MonoCut | Recording) -> Iterator[tuple[_Place, str]]:

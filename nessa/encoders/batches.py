@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from nessa.corpus.manifests import CutTable, read_background
-from nessa.corpus.sounds import sounds_digest
+from nessa.corpus.sounds import part_of, sounds_digest
 from nessa.encoders.augmentation import Augmenter
 from nessa.encoders.config import EncoderConfig
 from nessa.encoders.distributed import Processes
@@ -66,11 +66,14 @@ class TrainSpeakers:
         return self._table[self._cuts[speaker][index]]
 
     def digest(self) -> str:
-        """sha256 over which speakers, utterances, noises and rooms there are, and over samples."""
+        """sha256 over speakers, utterances and their samples, and the names of noises and rooms."""
         sha = hashlib.sha256()
         for indices in self._cuts:
             for index in indices:
-                sha.update(self._table.id(index).encode() + b"\n")
+                cut = self._table[index]
+                sha.update(cut.id.encode() + b"\n")
+                if part := part_of(cut):
+                    sha.update(digest(part).encode() + b"\n")
         background = [[r.id for r in recordings or []] for recordings in (self.noises, self.rirs)]
         own = np.concatenate(self._cuts)
         heard = (self._table[index] for index in own[:: 1 + len(own) // MOST_HEARD])

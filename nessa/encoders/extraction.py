@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from nessa.corpus.audio import check_decoder, reason
 from nessa.corpus.manifests import CutTable
-from nessa.corpus.sounds import sounds_digest
+from nessa.corpus.sounds import part_of, sounds_digest
 from nessa.encoders.arks import GivenEmbeddings
 from nessa.encoders.base import SpeakerModel
 from nessa.errors import InputError, named, watched_readers
@@ -175,7 +175,7 @@ def _stamp(model: SpeakerModel, cuts: list[MonoCut], shards: int) -> dict[str, A
     return {
         "fingerprint": model.fingerprint,
         "shards": shards,
-        "utterances": digest([[cut.id, cut.duration] for cut in cuts]),
+        "utterances": digest([[cut.id, cut.duration, *part_of(cut)] for cut in cuts]),
     }
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import kaldiio
 import numpy as np
 import pytest
-from lhotse import Features, NumpyFilesWriter, Recording, SupervisionSegment
+from lhotse import AudioSource, Features, NumpyFilesWriter, Recording, SupervisionSegment
 from lhotse.cut import MonoCut
 
 from nessa.corpus.listed import ArkAudio, GivenMatrix, read_listed
-from nessa.corpus.sounds import sounds_digest
+from nessa.corpus.sounds import part_of, sounds_digest
 from nessa.corpus.utterances import make_cut
 from tests.speech import RATE, prepare_set, read_cuts, turn_around
 
@@ -97,6 +97,27 @@ def test_audio_in_arks(tmp_path: Path) -> None:
 )
 def test_other_commands_are_no_audio_in_arks(command: str) -> None:
     assert ArkAudio.of_command(command) is None
+
+
+def of_recording(channel: int = 0, channels: tuple[int, ...] = (0, 1), **more: object) -> MonoCut:
+    """All of one channel of a recording, each channel in a file."""
+    sources = [AudioSource("file", [own], f"{place}.wav") for place, own in enumerate(channels)]
+    recording = Recording("a", sources, RATE, RATE, 1.0, [*channels], **more)
+    return make_cut(recording, SupervisionSegment("a", "a", 0.0, 1.0, channel))
+
+
+def test_parts_of_recordings_are_told_apart() -> None:
+    assert part_of(of_recording(channels=(0,))) == []
+    assert part_of(given("a", GivenMatrix("x.ark:3", 100, 20))) == []
+    louder = {"name": "Volume", "kwargs": {"factor": 2.0}}
+    cuts = [
+        of_recording(), of_recording(1), of_recording(channels=(1, 0)),
+        of_recording(channels=(0,), transforms=[louder]),
+        of_recording(channels=(0,)).truncate(offset=0.2),
+        of_recording(channels=(0,)).truncate(duration=0.8),
+    ]  # fmt: skip
+    parts = [str(part_of(cut)) for cut in cuts]
+    assert len(set(parts)) == len(cuts) and "[]" not in parts
 
 
 def test_files_wherever_they_lie(tmp_path: Path) -> None:

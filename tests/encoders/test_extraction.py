@@ -12,8 +12,10 @@ import pytest
 import soundfile
 import torch
 from lhotse.cut import MonoCut
+from lhotse.utils import fastcopy
 
 from nessa.corpus.audio import read_audio
+from nessa.corpus.manifests import manifest_path, write_manifest
 from nessa.encoders import build, load_model, parse_settings, save_model
 from nessa.encoders.base import SpeakerModel
 from nessa.encoders.config import FeatureConfig
@@ -184,6 +186,23 @@ def test_other_audio_of_the_same_ids_and_lengths_is_extracted_anew(
     assert after != before
     extract_shard(model, data, "eval", tmp_path, 1, 1, 20.0)  # is there already
     assert (tmp_path / "xvector.1.ark").read_bytes() == after
+
+
+def test_other_parts_of_the_same_recordings_are_extracted_anew(data: Path, tmp_path: Path) -> None:
+    whole, model = cuts_of(data), Whimsical({})
+
+    def extracted(cuts: list[MonoCut]) -> bytes:
+        write_manifest(manifest_path(data, "eval", "cuts"), cuts)
+        extract_shard(model, data, "eval", tmp_path, 1, 1, 20.0)
+        return (tmp_path / "xvector.1.ark").read_bytes()
+
+    def starting(second: float) -> list[MonoCut]:
+        return [fastcopy(cut, start=second, duration=0.4) for cut in whole]
+
+    louder = [fastcopy(c, recording=c.recording.perturb_volume(2.0)) for c in starting(0.1)]
+    made = [extracted(cuts) for cuts in (starting(0.0), starting(0.1), louder)]
+    assert len(set(made)) == 3
+    assert extracted(louder) == made[2]
 
 
 @pytest.mark.slow

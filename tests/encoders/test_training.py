@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lhotse.utils import fastcopy
 
 import nessa.encoders.training
+from nessa.corpus.manifests import manifest_path, write_manifest
 from nessa.encoders import load_model, save_pretrained
 from nessa.encoders.augmentation import Augmenter
 from nessa.encoders.batches import TrainBatches, TrainSpeakers
@@ -20,7 +22,7 @@ from nessa.errors import InputError
 from nessa.files import read_json, write_json
 from nessa.schedule import learning_rate
 from nessa.schema import save_yaml
-from tests.speech import RATE, prepare_augmentation, prepare_set, turn_around
+from tests.speech import RATE, prepare_augmentation, prepare_set, read_cuts, turn_around
 
 
 @pytest.fixture(scope="module")
@@ -181,6 +183,19 @@ def test_a_train_set_is_known_by_its_samples_too(data: Path) -> None:
     assert TrainSpeakers(data, (0, 1)).digest() == before
     turn_around(speakers.cut(3, 0).recording.sources[0].source)
     assert TrainSpeakers(data, (0, 1)).digest() != before
+
+
+def test_a_train_set_is_known_by_the_parts_of_its_recordings(tmp_path: Path) -> None:
+    prepare_set(tmp_path, "train", range(2), sessions=1)
+    whole = list(read_cuts(tmp_path, "train"))
+
+    def digest(**part: float) -> str:
+        cuts = [fastcopy(cut, **part) for cut in whole]
+        write_manifest(manifest_path(tmp_path, "train", "cuts"), cuts)
+        return TrainSpeakers(tmp_path, (0, 1)).digest()
+
+    digests = [digest(), digest(duration=0.4), digest(duration=0.4, start=0.1)]
+    assert len(set(digests)) == 3 and digest() == digests[0]
 
 
 @pytest.mark.slow
