@@ -1,5 +1,6 @@
 """Settings that all speaker models share; `settings` has those of each kind."""
 
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat, model_validator
@@ -149,6 +150,10 @@ class PretrainedConfig(Section):
     extra: ClassVar[str | None] = None
 
     pretrained: str  # see `nessa.encoders.kinds`
+
+    def places(self) -> list[Path]:
+        """The files and folders that the model is in, some of which may not be there."""
+        return [Path(getattr(self, key)) for key in self.paths]
 
 
 class ExtractionConfig(Section):

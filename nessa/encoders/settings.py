@@ -3,11 +3,13 @@
 Apart from the networks, so that a recipe is checked without waiting for torch.
 """
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
 from nessa.encoders.config import EncoderConfig, FeatureConfig, PretrainedConfig
+from nessa.encoders.external import external_files
 from nessa.schema import Positive
 
 Pooling = Literal["statistics", "attentive"]
@@ -69,6 +71,10 @@ class OnnxConfig(PretrainedConfig):
     file: str
     features: FeatureConfig = WESPEAKER_FEATURES
     output: str | None = None  # that holds the embeddings, of a file with several
+
+    def places(self) -> list[Path]:
+        """The file, and those that it keeps weights in."""
+        return [Path(self.file), *external_files(Path(self.file))]
 
 
 class SpeechBrainConfig(PretrainedConfig):

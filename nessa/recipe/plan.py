@@ -5,7 +5,7 @@ from pathlib import Path
 
 from nessa.encoders.arks import GivenEmbeddings
 from nessa.encoders.config import PretrainedConfig
-from nessa.encoders.kinds import settings_class
+from nessa.encoders.kinds import parse_settings, settings_class
 from nessa.encoders.settings import ArksConfig
 from nessa.files import changes_of, digest
 from nessa.recipe.config import Recipe
@@ -62,8 +62,8 @@ def model_files(recipe: Recipe) -> dict[str, dict[str, tuple[int, int]]]:
     """{model: its files, see `changes_of`} of the pretrained models that are files or folders."""
     found = {}
     for name, settings in recipe.encoders.items():
-        keys = getattr(settings_class(settings), "paths", ())
-        places = [Path(settings[key]) for key in keys]
+        config = parse_settings(settings)
+        places = config.places() if isinstance(config, PretrainedConfig) else []
         changes = changes_of(file for place in places for file in _files(place))
         if changes:  # none of a name on a model hub
             found[name] = changes

@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
+import numpy as np
+import onnx
 import torch
+from onnx import TensorProto, helper, numpy_helper
 
 
 def save_network(path: Path, dim: int, names: tuple[str, str]) -> torch.nn.Module:
@@ -27,3 +30,23 @@ def save_network(path: Path, dim: int, names: tuple[str, str]) -> torch.nn.Modul
         input_names=[names[0]], output_names=[names[1]], external_data=False,
     )  # fmt: skip
     return Transposed().eval()
+
+
+def save_external(path: Path, bias: float) -> Path:
+    """The mean of features (B, T, 80) over time and a bias, whose values lie in `path`.data."""
+    values = {"axes": np.array([1]), "bias": np.full(80, bias, np.float32)}
+    graph = helper.make_graph(
+        [
+            helper.make_node("ReduceMean", ["feats", "axes"], ["mean"], keepdims=0),
+            helper.make_node("Add", ["mean", "bias"], ["embs"]),
+        ],
+        "g",
+        [helper.make_tensor_value_info("feats", TensorProto.FLOAT, [None, None, 80])],
+        [helper.make_tensor_value_info("embs", TensorProto.FLOAT, [None, None])],
+        initializer=[numpy_helper.from_array(value, name) for name, value in values.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    data = Path(f"{path}.data")
+    data.unlink(missing_ok=True)  # which would grow
+    onnx.save(model, path, save_as_external_data=True, location=data.name, size_threshold=100)
+    return path

@@ -46,7 +46,7 @@ from nessa.errors import InputError
 from nessa.metrics.roc import eer
 from nessa.recipe.resolve import load_recipe, resolve
 from tests.conftest import ROOT, Command
-from tests.encoders.exported import save_network
+from tests.encoders.exported import save_external, save_network
 from tests.encoders.pyannotes import save_checkpoint, skip_without_pyannote
 from tests.pairs import two_views
 from tests.speech import prepare_set, read_cuts, tone
@@ -458,6 +458,16 @@ def test_the_fingerprint_is_that_of_file_and_features(tmp_path: Path) -> None:
     changed.doc_string = "another file"
     onnx.save(changed, path)
     assert first != fingerprint()
+
+
+def test_the_fingerprint_is_that_of_external_weights_too(tmp_path: Path) -> None:
+    def fingerprint(bias: float) -> str:
+        path = save_external(tmp_path / "m.onnx", bias)
+        return loaded(tmp_path / "m", OnnxConfig(pretrained="onnx", file=str(path))).fingerprint
+
+    first, file = fingerprint(1.0), (tmp_path / "m.onnx").read_bytes()
+    assert fingerprint(1.0) == first != fingerprint(2.0)
+    assert (tmp_path / "m.onnx").read_bytes() == file
 
 
 # ---- Python -------------------------------------------------------------------------------------

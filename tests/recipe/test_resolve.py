@@ -1,5 +1,6 @@
 """The recipe: merged, checked, and refused with the nearest valid key."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from nessa.recipe.stages import STAGES, stage_digest
 from nessa.recipe.systems import System, aligned_systems
 from nessa.schema import read_yaml, save_yaml
 from tests.conftest import ROOT
+from tests.encoders.exported import save_external
 
 MINI = ROOT / "recipes" / "mini" / "recipe.yaml"
 RECIPES = sorted((ROOT / "recipes").glob("*/recipe.yaml"))
@@ -301,6 +303,19 @@ def test_a_file_replaced_under_the_same_path_is_planned_anew(
     assert same == list(STAGES[: STAGES.index(first)])
     (tmp_path / file).unlink()
     assert digests() != after, "what is missing is said where it is read"
+
+
+def test_external_weights_replaced_under_the_same_path_are_planned_anew(tmp_path: Path) -> None:
+    def digests(bias: float) -> dict[str, str]:
+        path = save_external(tmp_path / "net.onnx", bias)
+        os.utime(path, (0, 0))
+        settings = f"encoders.old={{pretrained: onnx, file: {path}}}"
+        lines = plan(resolve(MINI, overrides=[settings]))
+        return dict(value.split() for key, value in lines if key == "digest")  # type: ignore[misc]
+
+    before, after = digests(1.0), digests(2.0)
+    same = [stage for stage in STAGES if before[stage] == after[stage]]
+    assert same == list(STAGES[: STAGES.index("encoders")])
 
 
 def test_the_two_encoders_of_mini_differ_in_all_that_the_recipe_promises() -> None:
