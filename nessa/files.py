@@ -452,6 +452,12 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def file_digest(path: Path | str) -> str:
+    """sha256 (hex) of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def changes_of(files: Iterable[Path]) -> dict[str, tuple[int, int]]:
     """{file: size in bytes, time of its last change in ns}, of those that are there."""
     found = {}

@@ -20,8 +20,9 @@ gives one embedding each: a tensor or array, shape (B, D). For instance, in my_m
 
 An embedding must depend neither on the other utterances of the list nor on chance: pad with a
 mask or not at all, and return a network in evaluation mode. All are finite, D stays the same, and
-gradients are off. The fingerprint is that of a torch module's weights; anything else has a str
-`fingerprint`, which changes whenever its embeddings do.
+gradients are off. The fingerprint is over the function's name, its arguments (of those that name
+files, the content), and a torch module's weights; anything else has a str `fingerprint`, which
+changes whenever its embeddings do.
 """
 
 import importlib
@@ -37,7 +38,7 @@ from nessa.corpus.audio import read_audio
 from nessa.encoders.base import SpeakerModel, noise, weights_digest
 from nessa.encoders.settings import PythonConfig
 from nessa.errors import InputError
-from nessa.files import digest
+from nessa.files import digest, file_digest
 
 
 class PythonModel(SpeakerModel):
@@ -105,7 +106,9 @@ class PythonModel(SpeakerModel):
                 f"{self._config.factory}: what it makes is no torch module and has no fingerprint; "
                 "add an attribute `fingerprint`, a str that changes with the weights"
             )
-        return digest([own, self._config.sampling_rate])
+        settings = self._config.model_dump(mode="json", exclude={"pretrained"})
+        settings["arguments"] |= {n: file_digest(path) for n, path in self._config.files().items()}
+        return digest([own, settings])
 
 
 def _find(factory: str) -> Callable[..., Any]:

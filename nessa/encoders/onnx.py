@@ -3,7 +3,6 @@
 This is how WeSpeaker publishes its models, and how `nessa export --encoder` writes ours.
 """
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from nessa.encoders.external import external_files
 from nessa.encoders.features import FeatureExtractor, read_features
 from nessa.encoders.settings import OnnxConfig
 from nessa.errors import InputError
-from nessa.files import digest
+from nessa.files import digest, file_digest
 
 PROBE_FRAMES = 200  # of the noise that a model's dimension is found with
 
@@ -47,9 +46,9 @@ class OnnxModel(SpeakerModel):
         outputs = [output.name for output in self._session.get_outputs()]
         self._output = self._choose_output(outputs, config.output)
         self.dim = self._find_dim(config.features.num_filters)
-        described: list[Any] = [_sha256(self._path), config.features.model_dump(mode="json")]
+        described: list[Any] = [file_digest(self._path), config.features.model_dump(mode="json")]
         if outside := external_files(self._path):
-            described.append(list(map(_sha256, outside)))
+            described.append(list(map(file_digest, outside)))
         self.fingerprint = digest([*described, *([self._output] if len(outputs) > 1 else [])])
 
     def read(self, cut: MonoCut) -> Tensor:
@@ -146,11 +145,6 @@ def _open(path: Path) -> Any:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own types
         raise InputError(f"{path}: not a model that onnxruntime reads: {reason(error)}") from None
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _as_text(shape: Sequence[int]) -> str:

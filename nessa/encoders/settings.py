@@ -3,6 +3,7 @@
 Apart from the networks, so that a recipe is checked without waiting for torch.
 """
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -117,6 +118,15 @@ class PythonConfig(PretrainedConfig):
     factory: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.]+:[A-Za-z0-9_]+$")]  # module:function
     arguments: dict[str, Any] = Field({})  # passed by name
     sampling_rate: Positive = 16000  # Hz
+
+    def files(self) -> dict[str, Path]:
+        """The arguments that name files, as weights are."""
+        texts = {name: value for name, value in self.arguments.items() if isinstance(value, str)}
+        return {name: Path(text) for name, text in texts.items() if os.path.isfile(text)}
+
+    def places(self) -> list[Path]:
+        """The files among the arguments."""
+        return list(self.files().values())
 
 
 class ArksConfig(PretrainedConfig):

@@ -491,6 +491,17 @@ class Net(torch.nn.Module):
     def forward(self, utterances):
         return torch.stack([self.layer(u.std()[None]) for u in utterances])
 
+class Louder(Net):
+    def __init__(self, gain=1.0, weights=None):
+        super().__init__()
+        self.gain = gain
+    def forward(self, utterances):
+        return self.gain * super().forward(utterances)
+
+class Quieter(Louder):
+    def forward(self, utterances):
+        return 0.5 * super().forward(utterances)
+
 class Aging:
     fingerprint = "aging-1"
     def __init__(self, fate):
@@ -530,6 +541,21 @@ def test_a_model_that_a_function_makes(module: str, cuts: list[MonoCut], tmp_pat
     net, other = (loaded(tmp_path / "m", python(module, "Net", seed=seed)) for seed in (0, 1))
     assert net.fingerprint != other.fingerprint
     assert net.fingerprint == loaded(tmp_path / "m", python(module, "Net", seed=0)).fingerprint
+
+
+def test_the_fingerprint_is_that_of_arguments_and_their_files_too(
+    module: str, tmp_path: Path
+) -> None:
+    def fingerprint(function: str, **arguments: object) -> str:
+        return loaded(tmp_path / "m", python(module, function, **arguments)).fingerprint
+
+    def saved(name: str, weights: bytes) -> str:
+        (tmp_path / name).write_bytes(weights)
+        return fingerprint("Louder", weights=str(tmp_path / name))
+
+    gains = [fingerprint("Louder"), fingerprint("Louder", gain=2.0), fingerprint("Quieter")]
+    assert len(set(gains)) == 3 and fingerprint("Louder", gain=2.0) == gains[1]
+    assert saved("a.pt", b"first") == saved("b.pt", b"first") != saved("a.pt", b"other")
 
 
 def test_faults_of_a_factory_are_named(module: str, tmp_path: Path) -> None:

@@ -282,6 +282,11 @@ def test_plan_lists_both_directions_of_every_aligner_and_the_controls() -> None:
         ("{{pretrained: onnx, file: {0}/net.onnx}}", "net.onnx", "encoders"),
         ("{{pretrained: speechbrain, source: {0}}}", "embedding_model.ckpt", "encoders"),
         ("{{pretrained: pyannote, source: {0}}}", "pytorch_model.bin", "encoders"),
+        (
+            "{{pretrained: python, factory: 'a:b', arguments: {{weights: {0}/net.pt, dim: 3}}}}",
+            "net.pt",
+            "encoders",
+        ),
         ("{{pretrained: arks, path: {0}/x.ark}}", "x.ark", "extract"),
     ],
 )
