@@ -9,10 +9,10 @@ from lhotse.cut import MonoCut
 from lhotse.features.kaldi.layers import _get_strided_batch
 from torch import Tensor, nn
 
-from nessa.corpus.audio import read_audio
+from nessa.corpus.audio import check_recording, read_audio
 from nessa.corpus.features import load_features
 from nessa.encoders.config import FeatureConfig
-from nessa.errors import InputError
+from nessa.errors import InputError, about
 
 SAMPLES_PER_BLOCK = 2**16  # on a CPU, whose cache the frames of a whole batch would not fit
 LONG = 2**20  # samples of an utterance that goes in blocks; about a minute
@@ -46,9 +46,18 @@ class FeatureExtractor(nn.Module):
 
         Returns:
             Features, shape (B, frames, num_filters).
+
+        Raises:
+            InputError: with `snip_edges`, waveforms shorter than a frame.
         """
         if self.config.type == "given":
             return self.normalize(samples)
+        frame = self.fbank.wav2win._length
+        if self.config.snip_edges and samples.shape[1] < frame:
+            raise InputError(
+                f"only {samples.shape[1]} samples, shorter than a frame (features.frame_length: "
+                f"{frame} samples) with features.snip_edges; remove it"
+            )
         if self.config.scale != 1.0:
             samples = samples * self.config.scale
         rows = len(samples)
@@ -93,12 +102,14 @@ def read_features(cut: MonoCut, extractor: FeatureExtractor, model: str) -> Tens
         Shape (T, F).
 
     Raises:
-        InputError: see `read_audio`; or given features of another dimension.
+        InputError: see `read_audio` and `FeatureExtractor`; or given features of another dimension.
     """
     config = extractor.config
     if config.type == "given":
         return extractor(_given_features(cut, config, model)[None])[0]
-    return extractor(read_audio(cut, config.sampling_rate, model)[None])[0]
+    samples = read_audio(cut, config.sampling_rate, model)
+    with about(check_recording(cut, config.sampling_rate, model)):
+        return extractor(samples[None])[0]
 
 
 def read_crop(cut: MonoCut, config: FeatureConfig, frames: int, position: float) -> np.ndarray:

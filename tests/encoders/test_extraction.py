@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from lhotse import Recording
 from lhotse.cut import MonoCut
 from lhotse.utils import fastcopy
 
@@ -20,7 +21,7 @@ from nessa.encoders import build, load_model, parse_settings, save_model
 from nessa.encoders.base import SpeakerModel
 from nessa.encoders.config import FeatureConfig
 from nessa.encoders.extraction import extract, extract_shard, merge_shards
-from nessa.encoders.features import FeatureExtractor
+from nessa.encoders.features import FeatureExtractor, read_features
 from nessa.errors import InputError
 from nessa.files import read_table
 from nessa.kaldi.datadir import read_utt2spk
@@ -327,6 +328,30 @@ class Whimsical(SpeakerModel):
                 raise fault
             rows.append(torch.as_tensor(fault, dtype=torch.float32))
         return torch.stack(rows)
+
+
+def test_an_utterance_shorter_than_a_frame_is_refused_or_left_out(data: Path) -> None:
+    path = audio_of(data, 0)
+    soundfile.write(path, soundfile.read(path)[0][:896], 16000)  # 56 ms
+    cuts = cuts_of(data)[:2]
+    recording = Recording.from_file(path, recording_id=cuts[0].id)
+    cuts[0] = fastcopy(cuts[0], recording=recording, duration=recording.duration)
+
+    class Mean(Whimsical):
+        features = FeatureExtractor(FeatureConfig(frame_length=0.064, snip_edges=True))
+
+        def read(self, cut: MonoCut) -> torch.Tensor:
+            return read_features(cut, self.features, self.name)
+
+        def embed(self, inputs: list[torch.Tensor]) -> torch.Tensor:
+            return torch.stack([features[:, :4].std(dim=0) for features in inputs])
+
+    message = rf"{cuts[0].id}.*{path.name}.*: only 896 samples, shorter than a frame .*1024.*remove"
+    with pytest.raises(InputError, match=message):
+        extract(Mean({}), cuts)
+    skipped: dict[str, str] = {}
+    assert extract(Mean({}), cuts, skipped=skipped).keys == [cuts[1].id]
+    assert list(skipped) == [cuts[0].id]
 
 
 FAULTS = {
