@@ -120,6 +120,7 @@ def test_parts_of_recordings_are_told_apart() -> None:
     assert len(set(parts)) == len(cuts) and "[]" not in parts
 
 
+@pytest.mark.slow
 def test_files_wherever_they_lie(tmp_path: Path) -> None:
     for folder in ("one", "two"):
         prepare_set(tmp_path / folder, "eval", range(1))
