@@ -35,6 +35,7 @@ from trial_lists import TrialList
 from nessa.corpus.speakers import SETS
 from nessa.corpus.utterances import usable_cuts
 from nessa.encoders import parse_settings
+from nessa.encoders.kinds import are_trained
 from nessa.errors import InputError
 from nessa.recipe.config import Recipe
 
@@ -64,8 +65,7 @@ def main() -> None:
 
 def needed_sets(recipe: Recipe) -> tuple[str, ...]:
     """All sets, but train only where an encoder is to be trained."""
-    trains = any("architecture" in model for model in recipe.encoders.values())
-    return SETS if trains else SETS[1:]
+    return SETS if are_trained(recipe.encoders) else SETS[1:]
 
 
 def open_source(path: Path, recipe: Recipe, skip_bad: bool) -> Source:

@@ -43,11 +43,12 @@ def prepare(recipe: Path, data: Path) -> None:
     Example: nessa prepare --recipe recipes/mini/exp/recipe.yaml recipes/mini/data
     """
     from nessa.corpus.finishing import finish_sets
+    from nessa.encoders.kinds import have_embeddings_alone
     from nessa.recipe.resolve import load_recipe
     from nessa.recipe.scoring import cohort_warnings
 
     settings = load_recipe(recipe)
-    has_audio = not all(model.get("pretrained") == "arks" for model in settings.encoders.values())
+    has_audio = not have_embeddings_alone(settings.encoders)
     finish_sets(data, settings.prepare, settings.seed, has_audio)
     for warning in cohort_warnings(data, settings.scoring):
         click.echo(f"warning: {warning}")

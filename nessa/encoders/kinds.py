@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from nessa.encoders.config import EncoderConfig, PretrainedConfig
+from nessa.encoders.config import EncoderConfig, FeatureConfig, PretrainedConfig
 from nessa.errors import InputError
 from nessa.schema import explain, nearest
 
@@ -93,8 +93,7 @@ def sampling_rates(encoders: Mapping[str, Mapping[str, Any]]) -> set[int]:
         encoders: settings of models by their names; see `settings_class`.
     """
     rates: set[int] = set()
-    for name, settings in encoders.items():
-        config = parse_settings(settings, f"encoders.{name}")
+    for config in _parse_all(encoders):
         features = getattr(config, "features", None)
         if features is None:
             rates |= {getattr(config, "sampling_rate", 0)}
@@ -105,9 +104,44 @@ def sampling_rates(encoders: Mapping[str, Mapping[str, Any]]) -> set[int]:
 
 def given_dimensions(encoders: Mapping[str, Mapping[str, Any]]) -> set[int]:
     """The dimensions of the given features that some models take; see `sampling_rates`."""
-    configs = [parse_settings(each, f"encoders.{name}") for name, each in encoders.items()]
-    features = [getattr(config, "features", None) for config in configs]
-    return {each.num_filters for each in features if each is not None and each.type == "given"}
+    return {features.num_filters for features in _given_features(encoders)}
+
+
+def given_shifts(encoders: Mapping[str, Mapping[str, Any]]) -> set[float]:
+    """The frame shifts (seconds) of the given features that some models take."""
+    return {features.frame_shift for features in _given_features(encoders)}
+
+
+def _given_features(encoders: Mapping[str, Mapping[str, Any]]) -> list[FeatureConfig]:
+    found = [getattr(config, "features", None) for config in _parse_all(encoders)]
+    return [features for features in found if features is not None and features.type == "given"]
+
+
+def are_trained(encoders: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether one of some models is to be trained, on the train set."""
+    return any("architecture" in settings for settings in encoders.values())
+
+
+def have_embeddings_alone(encoders: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether of all models only the embeddings are there, so that sets need no audio."""
+    return all(settings.get("pretrained") == "arks" for settings in encoders.values())
+
+
+def needs_of_corpus(encoders: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """All that preparing a corpus depends on of the settings of models, see `sampling_rates`."""
+    return {
+        "trained": are_trained(encoders),
+        "embeddings_alone": have_embeddings_alone(encoders),
+        "sampling_rates": sorted(sampling_rates(encoders)),
+        "dimensions": sorted(given_dimensions(encoders)),
+        "frame_shifts": sorted(given_shifts(encoders)),
+    }
+
+
+def _parse_all(
+    encoders: Mapping[str, Mapping[str, Any]],
+) -> list[EncoderConfig | PretrainedConfig]:
+    return [parse_settings(each, f"encoders.{name}") for name, each in encoders.items()]
 
 
 def parse_settings(

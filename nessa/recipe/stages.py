@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from nessa.encoders.kinds import needs_of_corpus
 from nessa.files import digest
 from nessa.recipe.config import Recipe
 
@@ -28,4 +29,7 @@ def stage_digest(recipe: Recipe, stage: str) -> str:
     """sha256 of the settings that the outcome of `stage` depends on."""
     before = STAGES[: STAGES.index(stage) + 1]
     settings = recipe.model_dump(mode="json")
-    return digest({k: v for k, v in settings.items() if FIRST_STAGE.get(k, STAGES[0]) in before})
+    touching = {k: v for k, v in settings.items() if FIRST_STAGE.get(k, STAGES[0]) in before}
+    if stage == "prepare":  # reads of the encoders what they need of the corpus, and no more
+        touching["encoders"] = needs_of_corpus(recipe.encoders)
+    return digest(touching)

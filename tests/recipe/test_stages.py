@@ -30,6 +30,37 @@ def test_digests_change_from_the_first_stage_that_a_setting_touches(
     assert same == list(STAGES[: STAGES.index(first)])
 
 
+RESEMBLYZER = "{pretrained: resemblyzer}"
+GIVEN = "features={type: given, num_filters: 7}"
+PLAIN = "augmentation={noise_prob: 0, reverb_prob: 0, speeds: [1.0]}"
+
+
+@pytest.mark.parametrize(
+    ("base", "changes", "first"),
+    [
+        ([], ["encoders.old.steps=7", "encoders.old.channels=16"], "encoders"),
+        ([], ["encoders.old.features.num_filters=30"], "encoders"),
+        ([], ["encoders.new.features.sampling_rate=8000"], "prepare"),
+        ([], [f"encoders.new={RESEMBLYZER}"], "encoders"),
+        ([f"encoders.new={RESEMBLYZER}"], [f"encoders.old={RESEMBLYZER}"], "prepare"),
+        ([f"encoders.old.{PLAIN}"], [f"encoders.old.{GIVEN}"], "prepare"),
+        (
+            [f"encoders.old.{PLAIN}", f"encoders.old.{GIVEN}"],
+            ["encoders.old.features.frame_shift=0.02"],
+            "prepare",
+        ),
+        (["encoders.new={pretrained: arks, path: a.ark}"],
+         ["encoders.old={pretrained: arks, path: b.ark}"], "prepare"),
+    ],
+)  # fmt: skip
+def test_the_corpus_is_prepared_again_where_encoders_need_other_sets_or_features(
+    base: list[str], changes: list[str], first: str
+) -> None:
+    plain, changed = resolve(MINI, overrides=base), resolve(MINI, overrides=[*base, *changes])
+    same = [stage for stage in STAGES if stage_digest(plain, stage) == stage_digest(changed, stage)]
+    assert same == list(STAGES[: STAGES.index(first)])
+
+
 def test_sections_and_stages_exist() -> None:
     assert FIRST_STAGE.keys() <= Recipe.model_fields.keys()
     assert set(FIRST_STAGE.values()) <= set(STAGES)
