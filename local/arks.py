@@ -15,6 +15,7 @@ from pathlib import Path
 from division import Part, find_parts, warn_of_no_sessions
 from program import corpus_arguments, run_program
 
+from nessa.corpus.sets import remove_other_sets
 from nessa.corpus.tables import validate_tables
 from nessa.errors import InputError, about, named
 from nessa.files import write_table
@@ -40,6 +41,7 @@ def main() -> None:
             "without a vector out of utt2spk"
         )
     parts = find_parts(arguments.recipe, arguments.corpus, SETS, read_speakers)
+    remove_other_sets(arguments.output, parts)
     for name, part in parts.items():
         directory = arguments.output / name
         write_directory(directory, part)

@@ -32,6 +32,7 @@ from program import Arguments, corpus_arguments, run_program, write_cuts
 from sources import Source
 from trial_lists import TrialList
 
+from nessa.corpus.sets import remove_other_sets
 from nessa.corpus.speakers import SETS
 from nessa.corpus.utterances import usable_cuts
 from nessa.encoders import parse_settings
@@ -56,6 +57,7 @@ def main() -> None:
 
     parts = find_parts(recipe, arguments.corpus, needed_sets(recipe), speakers, (ADDITIONAL,))
     additional = find_additional(recipe, parts, speakers)
+    remove_other_sets(arguments.output, parts)
     for name, part in parts.items():
         own = [part]
         if name == "align" and recipe.prepare.align_includes_train and "train" in parts:

@@ -19,6 +19,7 @@ from pathlib import Path
 import tree
 from program import corpus_arguments, run_program, write_utterances
 
+from nessa.corpus.sets import remove_other_sets
 from nessa.corpus.speakers import split_speakers
 from nessa.corpus.utterances import Utterance, sort_utterances, write_backgrounds
 from nessa.errors import InputError
@@ -35,11 +36,12 @@ def main() -> None:
     arguments = corpus_arguments(__doc__)
     recipe, downloaded = arguments.recipe, arguments.corpus
     write_backgrounds(arguments.output, [downloaded / "noise"], [downloaded / "rir"])
-    if recipe.corpus.sets:
-        tree.prepare_tree(arguments, tree.read_meta(downloaded / "meta.csv"))
+    synthetic = tree.read_meta(downloaded / "meta.csv") if recipe.corpus.sets else {}
+    tree.prepare_tree(arguments, synthetic)
     corpus = find_corpus(recipe, downloaded)
     utterances = split_single_chapters(read_corpus(recipe, corpus))
     sets = divide(recipe, {utterance.speaker for utterance in utterances})
+    remove_other_sets(arguments.output, [*synthetic, *sets])
     for name, speakers in sets.items():
         own = sort_utterances(u for u in utterances if u.speaker in speakers)
         write_utterances(arguments, name, own, corpus)

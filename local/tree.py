@@ -15,6 +15,7 @@ from pathlib import Path
 from program import Arguments, corpus_arguments, run_program, write_utterances
 from trial_lists import TrialList
 
+from nessa.corpus.sets import remove_other_sets
 from nessa.corpus.utterances import Utterance, sort_utterances, write_backgrounds
 from nessa.errors import InputError
 from nessa.files import read_lines
@@ -33,6 +34,7 @@ def main() -> None:
                 "run ./run.sh --stage corpus"
             )
     write_backgrounds(arguments.output, [arguments.corpus / "noise"], [arguments.corpus / "rir"])
+    remove_other_sets(arguments.output, sets)
     prepare_tree(arguments, sets)
 
 

@@ -23,6 +23,7 @@ from program import Arguments, corpus_arguments, run_program, write_utterances
 from trial_lists import TrialList
 from voxceleb_copies import Copy, find_copy, need_ffmpeg
 
+from nessa.corpus.sets import remove_other_sets
 from nessa.corpus.speakers import split_speakers
 from nessa.corpus.utterances import Utterance, write_backgrounds
 from nessa.errors import InputError, named
@@ -144,6 +145,7 @@ def prepare_training(arguments: Arguments, copy: Copy) -> None:
     twice = "train" if settings.align_includes_train else None
     if twice:
         sets["align"] = sets["align"] + sets["train"]
+    remove_other_sets(arguments.output, ["eval", *sets])
     utterances = 0
     for name, speakers in sets.items():
         found = write_utterances(arguments, name, find_utterances(copy, speakers), copy.root)

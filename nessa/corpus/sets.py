@@ -12,6 +12,7 @@ from lhotse.cut import MonoCut
 from lhotse.utils import fastcopy
 
 from nessa.corpus.manifests import Write, manifest_path, open_manifest
+from nessa.corpus.speakers import SETS
 from nessa.errors import InputError
 from nessa.files import atomic_open, write_table
 from nessa.kaldi.datadir import ENROLL_MAP, GIVEN_MAP
@@ -23,6 +24,7 @@ COPIES, SOURCES = "utt2copy", "utt2source"
 _MARKS = {COPIES: ("copy", "copy_of"), SOURCES: ("added_from",)}
 # What other steps add to a data directory; utt2spk because it marks the directory as complete.
 _GENERATED = ("utt2spk", ENROLL_MAP, GIVEN_MAP, "skipped", *_MARKS)
+_ALWAYS = ("utt2spk", "spk2utt", "utt2dur", "utt2session")  # the first becomes visible last
 _TABLES = (
     "wav.scp",
     "segments",
@@ -31,6 +33,9 @@ _TABLES = (
     "spk2gender",
     "text",
 )  # that a set may have, or not
+
+
+_KINDS = ("recordings", "supervisions", "cuts")  # of manifests
 
 
 class SetCounts(NamedTuple):
@@ -68,14 +73,13 @@ def write_set(
     first = next(cuts, None)
     if first is None:
         raise InputError(f"set {name!r} has no utterances; is the corpus complete?")
-    for stale in [directory / file for file in _GENERATED] + list(directory.glob("trials*")):
-        stale.unlink(missing_ok=True)
-    tables = ["utt2spk", "spk2utt", "utt2dur", "utt2session"]  # the first becomes visible last
+    _remove_files(directory, _GENERATED)
+    tables = [*_ALWAYS]
     tables += ["utt2domain"] if "domain" in first.supervisions[0].custom else []
     tables += ["text"] if first.supervisions[0].text is not None else []
     tables += ["feats.scp"] if first.has_features and _is_kaldis(first.features) else []
     tables += ["segments"] if segmented else ["wav.scp"] if first.has_recording else []
-    kinds = ("recordings", "supervisions", "cuts")[0 if first.has_recording else 1 :]
+    kinds = _KINDS[0 if first.has_recording else 1 :]
     for table in set(_TABLES) - set(tables):
         (directory / table).unlink(missing_ok=True)
     if not first.has_recording:
@@ -99,6 +103,33 @@ def write_set(
         if None not in writer.genders.values():  # Kaldi takes the table for complete
             write_table(directory / "spk2gender", writer.genders)
     return SetCounts(len(writer.genders), writer.utterances, writer.seconds / 3600)
+
+
+def remove_other_sets(data: Path, written: Iterable[str]) -> None:
+    """Remove the sets that `write_set` made earlier and this preparation does not write.
+
+    Files in their directories that are not of a set stay.
+
+    Args:
+        data: the recipe's data folder.
+        written: names of sets.
+    """
+    for name in set(SETS) - set(written):
+        directory = data / name
+        marks = directory / "utt2spk", manifest_path(data, name, "cuts")
+        if not all(mark.exists() for mark in marks):
+            continue  # what is there is a user's
+        _remove_files(directory, (*_GENERATED, *_ALWAYS, *_TABLES))
+        with contextlib.suppress(OSError):  # something else is there, or it is a link
+            directory.rmdir()
+        for kind in _KINDS:
+            manifest_path(data, name, kind).unlink(missing_ok=True)
+
+
+def _remove_files(directory: Path, names: Iterable[str]) -> None:
+    """Remove files of a set, and its trials."""
+    for stale in [directory / name for name in names] + list(directory.glob("trials*")):
+        stale.unlink(missing_ok=True)
 
 
 def write_skipped(data: Path, name: str, skipped: Mapping[str, str]) -> None:

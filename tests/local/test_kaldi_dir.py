@@ -283,6 +283,27 @@ def test_a_spk2set_without_train_does_where_nothing_is_trained(own: Own) -> None
     assert not (own.data / "train").exists() and (own.data / "align/utt2spk").exists()
 
 
+@pytest.mark.slow
+def test_a_train_set_that_is_no_longer_needed_is_removed(own: Own) -> None:
+    write_audio_dir(own.folder / "mine", range(12))
+    pretrained = {"pretrained": "resemblyzer"}
+    write_table(own.data / "train/text", {"a-1": "a"})  # a user's own
+    assert own.prepare(data=own.folder / "mine", encoder=pretrained).status == 0
+    assert files(own.data / "train") == {own.data / "train/text": b"a-1 a\n"}
+    first = files(own.data / "align")
+    assert own.prepare(data=own.folder / "mine").status == 0
+    (own.data / "train/notes").write_text("mine\n")
+    (own.data / "train/trials_own").write_text("")
+    assert own.prepare(data=own.folder / "mine", encoder=pretrained).status == 0
+    assert files(own.data / "train") == {own.data / "train/notes": b"mine\n"}
+    assert not list(own.data.glob("manifests/train_*"))
+    assert files(own.data / "align") == first
+    (own.data / "train/notes").unlink()
+    assert own.prepare(data=own.folder / "mine").status == 0
+    assert own.prepare(data=own.folder / "mine", encoder=pretrained).status == 0
+    assert not (own.data / "train").exists()
+
+
 def test_places_are_looked_for_from_here_and_above_the_table(own: Own) -> None:
     utt2spk = write_audio_dir(own.folder / "exp/mine", range(12))
     wav = read_table(own.folder / "exp/mine/wav.scp")
