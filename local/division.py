@@ -9,6 +9,7 @@ its trials are `eval`, and prepare.held_out says how many of the others the othe
 """
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -124,6 +125,23 @@ def find_additional(recipe: Recipe, parts: Mapping[str, Part], read: ReadSpeaker
     return Part(path, utt2spk)
 
 
+def find_unneeded_train(recipe: Recipe, read: ReadSpeakers) -> Part | None:
+    """What corpus.paths.train adds to `align` where no train set is made; None where nothing.
+
+    Args:
+        recipe: its paths, and whether align includes the speakers of train.
+        read: reads {utterance: speaker} of a directory.
+    """
+    if "train" not in recipe.corpus.paths:
+        return None
+    path = Path(recipe.corpus.paths["train"])
+    utt2spk = dict(read(path))
+    if recipe.prepare.align_includes_train:
+        return Part(path, utt2spk)
+    say_left_out(path, len(set(utt2spk.values())), "train")
+    return None
+
+
 def _read_trials(
     directory: Path, utt2spk: Mapping[str, str], lists: tuple[Path, ...]
 ) -> GivenTrials:
@@ -156,7 +174,10 @@ def _divide(
 def _read_division(
     recipe: Recipe, path: Path, sets: tuple[str, ...], utt2spk: Mapping[str, str]
 ) -> dict[str, str]:
-    """{speaker: set}; speakers of sets that are not needed are left out."""
+    """{speaker: set}; speakers of sets that are not made of this directory are left out.
+
+    Where no train set is made of any, those of train are align if the recipe includes them there.
+    """
     set_of = read_table(path)
     for speaker, name in set_of.items():
         if name not in SETS:
@@ -167,6 +188,11 @@ def _read_division(
         raise InputError(f"{path}: no line for speaker {named(lacking)}; add `speaker set`")
     if "train" in sets and "train" not in set_of.values():
         set_of |= dict.fromkeys(_lent_to_train(recipe, path, set_of), "train")
+    if "train" not in (*sets, *recipe.corpus.paths) and recipe.prepare.align_includes_train:
+        set_of = {s: "align" if name == "train" else name for s, name in set_of.items()}
+    left_out = Counter(set_of[speaker] for speaker in set(utt2spk.values()))
+    for name in sorted(left_out.keys() - set(sets)):
+        say_left_out(path, left_out[name], name)
     if empty := set(sets) - set(set_of.values()):
         raise InputError(f"{path}: no speaker of set {sorted(empty)[0]!r}; write some")
     return {speaker: name for speaker, name in set_of.items() if name in sets}
@@ -211,6 +237,13 @@ def _draw_division(
                 f"{directory}: no speakers for set {name!r}; say in prepare.held_out how many"
             )
     return {speaker: name for name in sets for speaker in speakers[name]}
+
+
+def say_left_out(place: Path, speakers: int, name: str) -> None:
+    """Log that speakers are of a set that is not made of them."""
+    log.info(
+        "%s: %d speakers of set %s are left out, for it is not made of them", place, speakers, name
+    )
 
 
 def warn_of_no_sessions(directory: Path) -> None:

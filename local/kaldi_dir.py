@@ -23,7 +23,7 @@ import heapq
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from division import ADDITIONAL, Part, find_additional, find_parts
+from division import ADDITIONAL, Part, find_additional, find_parts, find_unneeded_train
 from kaldi_tables import KaldiDir
 from lhotse.cut import MonoCut
 from lhotse.utils import fastcopy
@@ -55,11 +55,15 @@ def main() -> None:
     def speakers(path: Path) -> dict[str, str]:
         return source(path).utt2spk
 
-    parts = find_parts(recipe, arguments.corpus, needed_sets(recipe), speakers, (ADDITIONAL,))
+    sets = needed_sets(recipe)
+    others = (ADDITIONAL,) if "train" in sets else (ADDITIONAL, "train")
+    parts = find_parts(recipe, arguments.corpus, sets, speakers, others)
+    if "train" not in sets and (unneeded := find_unneeded_train(recipe, speakers)):
+        parts["train"] = unneeded
     additional = find_additional(recipe, parts, speakers)
-    remove_other_sets(arguments.output, parts)
-    for name, part in parts.items():
-        own = [part]
+    remove_other_sets(arguments.output, sets)
+    for name in sets:
+        own = [parts[name]]
         if name == "align" and recipe.prepare.align_includes_train and "train" in parts:
             own.append(parts["train"])
         write_part(arguments, name, own, source, additional if name == "align" else None)

@@ -284,6 +284,31 @@ def test_a_spk2set_without_train_does_where_nothing_is_trained(own: Own) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("apart", [False, True])  # a directory per set, or spk2set
+def test_train_speakers_are_align_or_said_to_be_left_out_where_nothing_is_trained(
+    own: Own, apart: bool
+) -> None:
+    speakers = {name: [f"spk{2 * k + i:03d}" for i in (0, 1)] for k, name in enumerate(SETS)}
+    if apart:
+        paths = {name: own.folder / name for name in SETS}
+        for k, path in enumerate(paths.values()):
+            write_audio_dir(path, range(2 * k, 2 * k + 2))
+    else:
+        paths = {"data": own.folder / "mine"}
+        write_audio_dir(own.folder / "mine", range(8))
+        set_of = {s: name for name, own_speakers in speakers.items() for s in own_speakers}
+        write_table(own.folder / "mine/spk2set", set_of)
+    for includes in (False, True):
+        done = own.prepare(**paths, encoder={"pretrained": "resemblyzer"}, includes_train=includes)
+        assert done.status == 0, done
+        expected = {*speakers["align"], *(speakers["train"] if includes else [])}
+        assert set(read_utt2spk(own.data / "align").values()) == expected
+        assert not (own.data / "train").exists()
+        assert ("2 speakers of set train are left out" in done.out) != includes
+    refuse(own.prepare(train=own.folder / "no"), "no such folder (corpus.paths.train)")
+
+
+@pytest.mark.slow
 def test_a_train_set_that_is_no_longer_needed_is_removed(own: Own) -> None:
     write_audio_dir(own.folder / "mine", range(12))
     pretrained = {"pretrained": "resemblyzer"}
