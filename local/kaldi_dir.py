@@ -35,8 +35,7 @@ from trial_lists import TrialList
 from nessa.corpus.sets import remove_other_sets
 from nessa.corpus.speakers import SETS
 from nessa.corpus.utterances import usable_cuts
-from nessa.encoders import parse_settings
-from nessa.encoders.kinds import are_trained
+from nessa.encoders.kinds import are_trained, given_shifts
 from nessa.errors import InputError
 from nessa.recipe.config import Recipe
 
@@ -85,9 +84,7 @@ def open_source(path: Path, recipe: Recipe, skip_bad: bool) -> Source:
     Raises:
         InputError: it is neither Kaldi's nor Lhotse's, or something in it is wrong.
     """
-    ours = [model for model in recipe.encoders.values() if "architecture" in model]
-    features = [parse_settings(model).features for model in ours]
-    given = {feature.frame_shift for feature in features if feature.type == "given"}
+    given = given_shifts(recipe.encoders)
     if len(given) > 1:
         raise InputError("encoders: given features have one frame_shift, not several")
     if (path / "utt2spk").is_file():

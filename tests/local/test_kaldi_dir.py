@@ -164,6 +164,17 @@ def test_features_alone_need_encoders_that_take_them(own: Own) -> None:
     refuse(own.prepare(data=own.folder / "sound", encoder=GIVEN), "no feats.scp", "to fbank")
 
 
+def test_pretrained_models_take_given_features(own: Own) -> None:
+    write_feature_dir(own.folder / "mine", 12, 4, frames=50, dim=7)
+    onnx = {"pretrained": "onnx", "file": "m.onnx", "features": GIVEN["features"]}
+    done = own.prepare(data=own.folder / "mine", encoder=onnx)
+    assert done.status == 0, done
+    given, written = (
+        read_table(folder / "feats.scp") for folder in (own.folder / "mine", own.data / "eval")
+    )
+    assert written and written.items() <= given.items()
+
+
 def lhotse_manifests(own: Own, kaldi: Path) -> tuple[RecordingSet, SupervisionSet]:
     words = dict.fromkeys(read_utt2spk(kaldi), "word")
     write_table(kaldi / "text", words)  # without which Lhotse reads no segments
