@@ -51,6 +51,11 @@ class LhotseDir(Source):
         valid = [cut for cut in self._found.values() if not isinstance(cut, str)]
         self.has_domains = any("domain" in (cut.supervisions[0].custom or {}) for cut in valid)
         self.segmented = any(map(_is_part, valid))
+        genders = {cut.supervisions[0].gender or "m" for cut in valid}
+        if unknown := sorted(gender for gender in genders if gender.lower() not in GENDERS):
+            log.warning(
+                "%s: gender %s is neither m nor f; taken as not known", directory, named(unknown)
+            )
         self._last: Recording | None = None  # parts of a recording follow each other
 
     def _cut(self, utterance: str) -> MonoCut:
@@ -76,7 +81,7 @@ class LhotseDir(Source):
                 cut = fastcopy(cut, recording=self._located(cut.recording))
         segment = cut.supervisions[0]
         custom = {**(segment.custom or {}), "session": self._session(cut)}
-        gender = GENDERS.get((segment.gender or "").lower(), segment.gender)
+        gender = GENDERS.get((segment.gender or "").lower())
         return fastcopy(cut, supervisions=[fastcopy(segment, custom=custom, gender=gender)])
 
     def _located(self, recording: Recording) -> Recording:

@@ -186,9 +186,10 @@ def test_cuts_without_a_supervision_are_said(caplog: pytest.LogCaptureFixture) -
     assert "'bare'" in caplog.text
 
 
-def test_genders_are_written_as_kaldi_does() -> None:
-    words = {"a": "female", "b": "M", "c": "f", "d": None}
+def test_genders_are_written_as_kaldi_does(caplog: pytest.LogCaptureFixture) -> None:
+    words = {"a": "female", "b": "M", "c": "f", "d": None, "e": "other", "g": ""}
     recordings = [recording(name) for name in words]
     write(recordings, [segment(n, n, 0, 1, gender=gender) for n, gender in words.items()])
     found = {cut.id: cut.supervisions[0].gender for cut in read()}
-    assert list(found.values()) == ["f", "m", "f", None]
+    assert list(found.values()) == ["f", "m", "f", None, None, None]
+    assert "gender 'other' is neither m nor f" in caplog.text
