@@ -87,10 +87,10 @@ def open_source(path: Path, recipe: Recipe, skip_bad: bool) -> Source:
     given = given_shifts(recipe.encoders)
     if len(given) > 1:
         raise InputError("encoders: given features have one frame_shift, not several")
+    shift = given.pop() if given else None
     if (path / "utt2spk").is_file():
-        shift = given.pop() if given else None
         return KaldiDir(path, shift, recipe.corpus.allow_pipes, skip_bad)
-    return LhotseDir(path, recipe.corpus.allow_pipes)
+    return LhotseDir(path, shift is not None, recipe.corpus.allow_pipes)
 
 
 def write_part(

@@ -8,6 +8,7 @@ from typing import Any
 
 from lhotse import CutSet, Features, Recording, load_manifest
 from lhotse.cut import MonoCut, MultiCut
+from lhotse.features.io import is_in_memory
 from lhotse.utils import fastcopy
 from sources import Source, check_span
 
@@ -19,6 +20,7 @@ from nessa.kaldi.datadir import read_optional
 log = logging.getLogger(__name__)
 SUFFIXES = (".jsonl", ".jsonl.gz")
 GENDERS = {"m": "m", "male": "m", "f": "f", "female": "f"}  # as spk2gender has them
+PLACE = re.compile(r"(:\d+)?(\[[\d:,]*\])?$")  # in a file of features: Kaldi's offset and range
 TOLERANCE = 0.05  # seconds between a recording's manifest and its file
 
 
@@ -29,6 +31,7 @@ class LhotseDir(Source):
 
     Args:
         directory: holds one manifest of cuts, or one of recordings and one of supervisions.
+        given: whether models take the features of cuts; otherwise these count as not there.
         allow_pipes: run the commands of recordings, and load from addresses.
 
     Raises:
@@ -36,12 +39,12 @@ class LhotseDir(Source):
             twice.
     """
 
-    def __init__(self, directory: Path, allow_pipes: bool) -> None:
+    def __init__(self, directory: Path, given: bool, allow_pipes: bool) -> None:
         self.directory, self._allow_pipes = directory, allow_pipes
         self._sessions = read_optional(directory, "utt2session")
         self._found: dict[str, MonoCut | str] = {}  # the cut, or what is wrong with it
         self.utt2spk = {}
-        for segment, cut in _read(directory):
+        for segment, cut in _read(directory, given):
             if segment.id in self._found:
                 raise InputError(f"{directory}: supervision {segment.id!r} is there twice")
             if not segment.speaker:
@@ -63,11 +66,9 @@ class LhotseDir(Source):
         where = f"{self.directory}: utterance {utterance!r}"
         if isinstance(cut, str):
             raise InputError(f"{where}: {cut}")
-        if cut.has_features and not _file_of(cut.features).exists():
-            raise InputError(  # Lhotse's readers would run what looks like a command
-                f"{where}: features in {cut.features.storage_path!r}, which is no file; "
-                "restore it, or write them to one"
-            )
+        if cut.has_features:
+            with about(f"{where}: features"):
+                cut = fastcopy(cut, features=self._found_features(cut.features))
         sources = cut.recording.sources if cut.has_recording else []
         kinds = {source.type for source in sources} - {"file", "memory"}
         if kinds and not self._allow_pipes:
@@ -106,6 +107,14 @@ class LhotseDir(Source):
         self._last = fastcopy(recording, sources=sources)
         return self._last
 
+    def _found_features(self, features: Features) -> Features:
+        """Features whose file is there: Lhotse's readers would run what looks like a command."""
+        if is_in_memory(features.storage_type):
+            return features
+        place = PLACE.sub("", features.storage_path)
+        path = find_listed(place, self.directory / "features")
+        return fastcopy(features, storage_path=f"{path}{features.storage_path[len(place) :]}")
+
     def _session(self, cut: MonoCut) -> str:
         own = (cut.supervisions[0].custom or {}).get("session")
         recording = cut.recording_id if cut.has_recording else cut.id
@@ -115,16 +124,16 @@ class LhotseDir(Source):
 Found = tuple[Any, MonoCut | str]  # a supervision, and its cut or what is wrong with it
 
 
-def _read(directory: Path) -> Iterator[Found]:
+def _read(directory: Path, given: bool) -> Iterator[Found]:
     if directory.is_file():
-        return _of_cuts(_load(directory, "cuts"), directory)
+        return _of_cuts(_load(directory, "cuts"), directory, given)
     manifests = [p for p in sorted(directory.glob("*")) if p.name.endswith(SUFFIXES)]
     found = {
         kind: [path for path in manifests if kind in path.name]
         for kind in ("cuts", "recordings", "supervisions")
     }
     if len(found["cuts"]) == 1:
-        return _of_cuts(_load(found["cuts"][0], "cuts"), found["cuts"][0])
+        return _of_cuts(_load(found["cuts"][0], "cuts"), found["cuts"][0], given)
     if len(found["recordings"]) == len(found["supervisions"]) == 1:
         recordings, supervisions = (
             _load(found[kind][0], kind) for kind in ("recordings", "supervisions")
@@ -192,23 +201,30 @@ def _channel(segment: Any, there: list[int], recording: str) -> int:
     return wanted[0]
 
 
-def _of_cuts(cuts: Iterator[Any], path: Path) -> Iterator[Found]:
+def _of_cuts(cuts: Iterator[Any], path: Path, given: bool) -> Iterator[Found]:
     alone = []
     for cut in cuts:
         if not cut.supervisions:
             alone.append(cut.id)
         for segment in cut.supervisions:
-            yield segment, _part_of_cut(cut, segment)
+            yield segment, _part_of_cut(cut, segment, given)
     if alone:
         log.warning("%s: no supervision, so no speaker: %s; left out", path, named(alone))
 
 
-def _part_of_cut(cut: Any, segment: Any) -> MonoCut | str:
+def _part_of_cut(cut: Any, segment: Any, given: bool) -> MonoCut | str:
     if not isinstance(cut, MonoCut | MultiCut):
         return (
             f"in cut {cut.id!r}, which is mixed or padded ({type(cut).__name__}); give the cuts "
             "before that, or save the audio (cut.save_audio)"
         )
+    if not given:
+        if not cut.has_recording:
+            return (
+                f"in cut {cut.id!r}, which has no recording; with features alone, set "
+                "features.type of the encoders to given"
+            )
+        cut = fastcopy(cut, features=None)
     if cut.has_recording and not cut.has_features:
         part = _part_of(cut.recording, segment, cut.start + segment.start)
         inside = segment.start >= -TOLERANCE and segment.end <= cut.duration + TOLERANCE
@@ -232,8 +248,3 @@ def _is_part(cut: MonoCut) -> bool:
         return False
     shorter = cut.duration < cut.recording.duration - TOLERANCE
     return cut.start > 0 or shorter or cut.recording_id != cut.id
-
-
-def _file_of(features: Features) -> Path:
-    """The file, without the `:offset` of Kaldi's arks and the `[range]` of their frames."""
-    return Path(re.sub(r"(:\d+)?(\[[\d:,]*\])?$", "", features.storage_path))

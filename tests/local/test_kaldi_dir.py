@@ -393,7 +393,7 @@ def test_features_of_lhotse_manifests_are_files(own: Own, place: str) -> None:
     mark = own.folder / "ran"
     write_lhotse_features(own, place.replace("{mark}", str(mark)))
     done = own.prepare(data=own.folder / "mine", encoder=GIVEN, corpus={"allow_pipes": True})
-    refuse(done, "utterance 'spk0", "features", "no file")
+    refuse(done, "utterance 'spk0", "features", "no such file")
     assert not mark.exists()
 
 

@@ -1,5 +1,6 @@
 """Lhotse manifests: what cannot be used is refused or listed, as of a Kaldi directory."""
 
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,7 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from lhotse import CutSet, Recording, RecordingSet, SupervisionSegment, SupervisionSet
+from lhotse import (
+    CutSet,
+    Features,
+    NumpyFilesWriter,
+    Recording,
+    RecordingSet,
+    SupervisionSegment,
+    SupervisionSet,
+)
 from lhotse.cut import MonoCut, MultiCut
 from lhotse.utils import fastcopy
 
@@ -50,10 +59,10 @@ def write_cuts(*cuts: Any) -> None:
     CutSet.from_cuts(cuts).to_file("m/cuts.jsonl.gz")
 
 
-def read(skipped: dict[str, str] | None = None) -> list[MonoCut]:
+def read(skipped: dict[str, str] | None = None, given: bool = False) -> list[MonoCut]:
     from lhotse_manifests import LhotseDir
 
-    found = LhotseDir(Path("m"), False)
+    found = LhotseDir(Path("m"), given, False)
     return list(found.cuts(found.utt2spk, skipped))
 
 
@@ -129,6 +138,40 @@ def test_what_lhotse_drops_or_cuts_short_is_refused_or_listed(fault: str) -> Non
     skipped: dict[str, str] = {}
     assert [cut.id for cut in read(skipped)] == ["A-1"]
     assert list(skipped) == ["B-1"] and told in skipped["B-1"]
+
+
+FEATURES = np.random.default_rng(0).standard_normal((200, 7)).astype(np.float32)
+
+
+def with_features(a: Recording) -> MonoCut:
+    """All of a recording with features, at a place beside the manifest."""
+    with NumpyFilesWriter("m/feats") as writer:
+        key = writer.write("a", FEATURES)
+    features = Features(
+        type="fbank", num_frames=200, num_features=7, frame_shift=0.01, sampling_rate=RATE,
+        start=0, duration=2.0, storage_type=writer.name, storage_path="feats", storage_key=key,
+        recording_id="a", channels=0,
+    )  # fmt: skip
+    return mono("c", a, segment("A-1", "a", 0, 2), features=features)
+
+
+def test_features_are_found_beside_the_manifest_where_models_take_them() -> None:
+    write_cuts(with_features(recording("a")))
+    (found,) = read(given=True)
+    np.testing.assert_array_equal(found.load_features(), FEATURES)
+    (found,) = read()
+    assert found.has_recording and not found.has_features
+    shutil.rmtree("m/feats")
+    assert [cut.id for cut in read()] == ["A-1"]
+    with pytest.raises(InputError, match=r"utterance 'A-1': features: feats: no such file"):
+        read(given=True)
+
+
+def test_features_alone_need_models_that_take_them() -> None:
+    write_cuts(with_features(recording("a")).drop_recording())
+    assert [cut.id for cut in read(given=True)] == ["A-1"]
+    with pytest.raises(InputError, match=r"'A-1': .*'c', .* no recording.*features\.type.*given"):
+        read()
 
 
 def stereo() -> None:
