@@ -209,12 +209,13 @@ class _SetWriter:
             self._table("utt2domain", cut.id, custom["domain"])
 
     def _add_audio(self, cut: MonoCut) -> None:
-        source = cut.recording.sources[0]
+        (source,) = (one for one in cut.recording.sources if cut.channel in one.channels)
         name, place = cut.recording_id, source.source
+        if cut.recording.num_channels > 1:  # Kaldi's recordings have one
+            name = f"{name}-{cut.channel}"
         if source.type == "command":
             place = f"{source.source} |"
-        elif len(source.channels) > 1:  # Kaldi's recordings have one
-            name = f"{name}-{cut.channel}"
+        elif len(source.channels) > 1:
             number = source.channels.index(cut.channel) + 1
             place = f"sox {shlex.quote(source.source)} -t wav - remix {number} |"
         if "segments" not in self._files:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 from lhotse import (
+    AudioSource,
     CutSet,
     Features,
     NumpyFilesWriter,
@@ -208,6 +209,27 @@ def test_a_supervision_has_the_samples_of_its_channel(make: Callable[[], None]) 
     assert list(audio) == ["a-0", "a-1", "b-1"]
     assert audio["a-1"].startswith("sox ") and audio["a-1"].endswith(" remix 2 |")
     assert len(list(RecordingSet.from_file("data/manifests/eval_recordings.jsonl.gz"))) == 2
+
+
+def test_a_recording_of_a_file_per_channel_names_the_file_of_the_channel() -> None:
+    both = Recording.from_file(recording("a").sources[0].source, recording_id="a")
+    sources = []
+    for channel in (0, 1):
+        soundfile.write(f"a{channel}.wav", NOISE[:, channel], RATE, subtype="FLOAT")
+        sources.append(AudioSource("file", [channel], f"a{channel}.wav"))
+    both = fastcopy(both, sources=sources, channel_ids=[0, 1])
+    write([both], [segment(f"A-{k}", "a", 0.5, 1, channel=k) for k in (0, 1)])
+    cuts = read()
+    for found, channel in zip(cuts, (0, 1), strict=True):
+        expected = NOISE[RATE // 2 : RATE // 2 + RATE, channel]
+        np.testing.assert_allclose(read_audio(found, RATE, "m"), expected, atol=1e-6)
+    write_set(Path("data"), "eval", [_with_session(cut) for cut in cuts], segmented=True)
+    assert validate(Path("data/eval")) == []
+    audio = read_table("data/eval/wav.scp")
+    assert {name: Path(place).name for name, place in audio.items()} == {
+        "a-0": "a0.wav", "a-1": "a1.wav"
+    }  # fmt: skip
+    assert [line.split()[0] for line in read_table("data/eval/segments").values()] == ["a-0", "a-1"]
 
 
 def _with_session(found: MonoCut) -> MonoCut:
