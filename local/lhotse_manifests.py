@@ -32,7 +32,7 @@ class LhotseDir(Source):
     Args:
         directory: holds one manifest of cuts, or one of recordings and one of supervisions.
         given: whether models take the features of cuts; otherwise these count as not there.
-        allow_pipes: run the commands of recordings, and load from addresses.
+        allow_pipes: run the commands of recordings.
 
     Raises:
         InputError: no such manifests, or a supervision without a speaker, or one that is there
@@ -70,12 +70,16 @@ class LhotseDir(Source):
             with about(f"{where}: features"):
                 cut = fastcopy(cut, features=self._found_features(cut.features))
         sources = cut.recording.sources if cut.has_recording else []
-        kinds = {source.type for source in sources} - {"file", "memory"}
+        kinds = {source.type for source in sources} - {"file"}
+        if elsewhere := sorted(kinds - {"command"}):
+            raise InputError(
+                f"{where}: audio of recording {cut.recording_id!r} is of type {elsewhere[0]!r}, "
+                "which a wav.scp cannot name; write it to a file, and make the manifest again"
+            )
         if kinds and not self._allow_pipes:
             raise InputError(
-                f"{where}: audio of recording {cut.recording_id!r} is a {kinds.pop()}, which is "
-                "not run or loaded unless you allow it: --set corpus.allow_pipes=true, or write "
-                "it to a file"
+                f"{where}: audio of recording {cut.recording_id!r} is a command, which is not run "
+                "unless you allow it: --set corpus.allow_pipes=true, or write it to a file"
             )
         if cut.has_recording:
             with about(where):

@@ -60,10 +60,12 @@ def write_cuts(*cuts: Any) -> None:
     CutSet.from_cuts(cuts).to_file("m/cuts.jsonl.gz")
 
 
-def read(skipped: dict[str, str] | None = None, given: bool = False) -> list[MonoCut]:
+def read(
+    skipped: dict[str, str] | None = None, given: bool = False, allow_pipes: bool = False
+) -> list[MonoCut]:
     from lhotse_manifests import LhotseDir
 
-    found = LhotseDir(Path("m"), given, False)
+    found = LhotseDir(Path("m"), given, allow_pipes)
     return list(found.cuts(found.utt2spk, skipped))
 
 
@@ -230,6 +232,16 @@ def test_a_recording_of_a_file_per_channel_names_the_file_of_the_channel() -> No
         "a-0": "a0.wav", "a-1": "a1.wav"
     }  # fmt: skip
     assert [line.split()[0] for line in read_table("data/eval/segments").values()] == ["a-0", "a-1"]
+
+
+@pytest.mark.parametrize("allow_pipes", [False, True])
+def test_audio_at_an_address_is_refused_with_what_to_do(allow_pipes: bool) -> None:
+    far = recording("a")
+    far.sources[0].type, far.sources[0].source = "url", "https://localhost/a.wav"
+    write([far], [segment("A-1", "a", 0, 1)])
+    with pytest.raises(InputError, match=r"'A-1': .*'a' is of type 'url'.*write it to a file") as e:
+        read(allow_pipes=allow_pipes)
+    assert "allow_pipes" not in str(e.value)
 
 
 def _with_session(found: MonoCut) -> MonoCut:
