@@ -6,9 +6,9 @@ corpus.paths names a directory for all sets or one per set, see local/division.p
 - a Kaldi data directory: utt2spk, and wav.scp (with or without segments) or feats.scp;
 - or Lhotse's: a folder with one *cuts* manifest, or one of recordings and one of supervisions.
 
-Beside them may lie spk2gender, utt2session, text, trials and trials_<name>, and enroll_map or
-spk2utt with the profiles that trials name. Without utt2session, the
-recording of a segment is its session, and otherwise every utterance is one of its own.
+Beside them may lie spk2gender, utt2session, utt2domain, text, trials and trials_<name>, and
+enroll_map or spk2utt with the profiles that trials name. Without utt2session, the recording of a
+segment is its session, and otherwise every utterance is one of its own.
 
 The speakers of corpus.paths.align_also, one more such directory, are added to align; utt2source
 lists their utterances, of which prepare.align_copies makes no copies.

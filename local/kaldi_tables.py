@@ -2,7 +2,6 @@
 
 import logging
 import math
-from collections.abc import Mapping
 from pathlib import Path
 
 from division import warn_of_no_sessions
@@ -155,8 +154,3 @@ class KaldiDir(Source):
             recording_id=utterance,
             channels=0,
         )
-
-    def _line(self, table: Mapping[str, str], name: str, key: str) -> str:
-        if key not in table:
-            raise InputError(f"{self.directory}/{name}: no line for {key!r}; add it")
-        return table[key]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lhotse import CutSet, Features, Recording, load_manifest
+from lhotse import CutSet, Features, Recording, SupervisionSegment, load_manifest
 from lhotse.cut import MonoCut, MultiCut
 from lhotse.features.io import is_in_memory
 from lhotse.utils import fastcopy
@@ -27,7 +27,8 @@ TOLERANCE = 0.05  # seconds between a recording's manifest and its file
 class LhotseDir(Source):
     """The manifests of a folder.
 
-    Supervisions that cannot be used are among `utt2spk`, and refused or skipped by `cuts`.
+    Supervisions that cannot be used are among `utt2spk`, and refused or skipped by `cuts`. Tables
+    beside the manifests (utt2session, utt2domain, spk2gender, text) go before what these say.
 
     Args:
         directory: holds one manifest of cuts, or one of recordings and one of supervisions.
@@ -42,6 +43,9 @@ class LhotseDir(Source):
     def __init__(self, directory: Path, given: bool, allow_pipes: bool) -> None:
         self.directory, self._allow_pipes = directory, allow_pipes
         self._sessions = read_optional(directory, "utt2session")
+        self._domains = read_optional(directory, "utt2domain")
+        self._genders = read_optional(directory, "spk2gender")
+        self._text = read_optional(directory, "text", empty=True)
         self._found: dict[str, MonoCut | str] = {}  # the cut, or what is wrong with it
         self.utt2spk = {}
         for segment, cut in _read(directory, given):
@@ -52,10 +56,12 @@ class LhotseDir(Source):
             self._found[segment.id] = cut
             self.utt2spk[segment.id] = segment.speaker
         valid = [cut for cut in self._found.values() if not isinstance(cut, str)]
-        self.has_domains = any("domain" in (cut.supervisions[0].custom or {}) for cut in valid)
+        self.has_domains = bool(self._domains) or any(
+            "domain" in (cut.supervisions[0].custom or {}) for cut in valid
+        )
         self.segmented = any(map(_is_part, valid))
-        genders = {cut.supervisions[0].gender or "m" for cut in valid}
-        if unknown := sorted(gender for gender in genders if gender.lower() not in GENDERS):
+        genders = {self._gender(cut.supervisions[0]) for cut in valid}
+        if unknown := sorted(genders - GENDERS.keys() - {""}):
             log.warning(
                 "%s: gender %s is neither m nor f; taken as not known", directory, named(unknown)
             )
@@ -86,8 +92,19 @@ class LhotseDir(Source):
                 cut = fastcopy(cut, recording=self._located(cut.recording))
         segment = cut.supervisions[0]
         custom = {**(segment.custom or {}), "session": self._session(cut)}
-        gender = GENDERS.get((segment.gender or "").lower())
-        return fastcopy(cut, supervisions=[fastcopy(segment, custom=custom, gender=gender)])
+        if self._domains:
+            custom["domain"] = self._line(self._domains, "utt2domain", utterance)
+        segment = fastcopy(
+            segment,
+            custom=custom,
+            gender=GENDERS.get(self._gender(segment)),
+            text=self._text.get(utterance, segment.text),
+        )
+        return fastcopy(cut, supervisions=[segment])
+
+    def _gender(self, segment: SupervisionSegment) -> str:
+        """As the table or the manifest has it; "" where it is not known."""
+        return (self._genders.get(segment.speaker) or segment.gender or "").lower()
 
     def _located(self, recording: Recording) -> Recording:
         """A recording whose files are there, are audio, and as long as its manifest says."""

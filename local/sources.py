@@ -1,7 +1,7 @@
 """What a Kaldi data directory and a folder of Lhotse manifests have in common."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from lhotse import Recording
@@ -61,6 +61,11 @@ class Source(ABC):
                 if skipped is None or isinstance(error, NoDecoderError):
                     raise
                 skipped[utterance] = str(error)
+
+    def _line(self, table: Mapping[str, str], name: str, key: str) -> str:
+        if key not in table:
+            raise InputError(f"{self.directory}/{name}: no line for {key!r}; add it")
+        return table[key]
 
     @abstractmethod
     def _cut(self, utterance: str) -> MonoCut:

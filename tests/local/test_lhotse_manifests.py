@@ -26,7 +26,7 @@ from nessa.corpus.audio import read_audio
 from nessa.corpus.sets import write_set
 from nessa.corpus.validation import validate
 from nessa.errors import InputError
-from nessa.files import read_table
+from nessa.files import read_table, write_table
 from tests.conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "local"))
@@ -232,6 +232,24 @@ def test_a_recording_of_a_file_per_channel_names_the_file_of_the_channel() -> No
         "a-0": "a0.wav", "a-1": "a1.wav"
     }  # fmt: skip
     assert [line.split()[0] for line in read_table("data/eval/segments").values()] == ["a-0", "a-1"]
+
+
+def test_tables_beside_the_manifests_count_as_beside_those_of_kaldi() -> None:
+    recordings = [recording("a"), recording("b")]
+    write(recordings, [segment(f"{n.upper()}-1", n, 0, 1, gender="m", text="x") for n in "ab"])
+    tables = {
+        "utt2domain": {"A-1": "read", "B-1": "free"},
+        "spk2gender": {"A": "f"},
+        "text": {"A-1": "some words"},
+    }
+    for name, table in tables.items():
+        write_table(Path("m") / name, table)
+    found = [cut.supervisions[0] for cut in read()]
+    assert [one.custom["domain"] for one in found] == ["read", "free"]
+    assert [(one.gender, one.text) for one in found] == [("f", "some words"), ("m", "x")]
+    write_table("m/utt2domain", {"A-1": "read"})
+    with pytest.raises(InputError, match="m/utt2domain: no line for 'B-1'; add it"):
+        read()
 
 
 @pytest.mark.parametrize("allow_pipes", [False, True])
