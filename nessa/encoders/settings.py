@@ -5,7 +5,7 @@ Apart from the networks, so that a recipe is checked without waiting for torch.
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -101,12 +101,14 @@ class ResemblyzerConfig(PretrainedConfig):
     """Nothing to configure."""
 
     extra = "resemblyzer"
+    sampling_rate: ClassVar[int] = 16000  # Hz, that the model was trained on
 
 
 class CampplusConfig(PretrainedConfig):
     """How much of an utterance the model gets."""
 
     extra = "campplus"
+    sampling_rate: ClassVar[int] = 16000  # Hz, that the model was trained on
 
     # Seconds from its middle; for a runtime model that listens to less. None: all of it.
     crop: Annotated[float, Field(ge=0.5)] | None = None

@@ -19,7 +19,7 @@ OURS = {"architecture": "tdnn", "dim": 8, "loss": {"type": "aam"}, "steps": 1, "
 PYTHON = {"pretrained": "python", "factory": "m:f"}
 ONNX = {"pretrained": "onnx", "file": "m.onnx"}
 ARKS = {"pretrained": "arks", "path": "x.ark"}
-FIXED = {"pretrained": "resemblyzer"}
+PYANNOTE = {"pretrained": "pyannote", "source": "owner/name"}
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,8 @@ FIXED = {"pretrained": "resemblyzer"}
         ([OURS, ONNX, PYTHON], {16000}),
         ([OURS | {"features": {"sampling_rate": 8000}}], {8000}),
         ([PYTHON | {"sampling_rate": 8000}, OURS], {8000, 16000}),
-        ([ARKS, FIXED], set()),
+        ([ARKS, PYANNOTE], set()),
+        ([{"pretrained": "resemblyzer"}, {"pretrained": "campplus", "crop": 1.0}], {16000}),
         ([OURS | {"features": {"type": "given", "num_filters": 20},
                   "augmentation": {"noise_prob": 0, "reverb_prob": 0}}], set()),
     ],
