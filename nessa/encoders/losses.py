@@ -69,7 +69,9 @@ def risen(ramp: tuple[float, float], done: float) -> float:
     first, last = ramp
     if done >= last:
         return 1.0
-    return max(0.0, (done - first) / (last - first))
+    if done < first:
+        return 0.0
+    return (done - first) / (last - first)
 
 
 class AAMSoftmax(nn.Module):

@@ -136,4 +136,5 @@ def test_the_margin_rises_between_two_parts_of_the_training() -> None:
         [0, 0, 0.5, 1, 1]
     )
     assert risen((0.0, 0.0), 0.0) == 1
+    assert [risen((0.5, 0.5), done) for done in (0.0, 0.4, 0.5, 1.0)] == [0, 0, 1, 1]
     assert risen((0.0, 0.4), 0.1) == pytest.approx(0.25)
