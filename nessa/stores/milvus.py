@@ -8,6 +8,7 @@ is read from the environment, MILVUS_TOKEN. The application reads the alias `liv
 collection has all fields of the raw one, copied, and the stamps.
 """
 
+import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,12 +16,14 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from pymilvus import DataType, MilvusClient, MilvusException
+from pymilvus.orm.iterator import QueryIterator
 
 from nessa.errors import InputError
 from nessa.stores.base import SOURCE, SPACE, Matrix, ProfileStore, Rows, Stamp, stacked
 
 ROWS_PER_BLOCK = 2_000  # some megabytes in a message
 STAMP_LENGTH = 64  # characters
+UNQUOTED = set('"\\\n\r')  # in a text id: what pymilvus writes into a filter as it is
 KEPT = ("is_primary", "is_partition_key", "nullable")  # of a field
 VECTORS = [kind for kind in DataType if kind.name.endswith("VECTOR")]
 DEFAULTS = {"collection": "", "embedding": "embedding", "live": ""}
@@ -140,17 +143,12 @@ class Collection:
             self._client.load_collection(self.name)
             if keys is not None:
                 for start in range(0, len(keys), ROWS_PER_BLOCK):
-                    ids = [self._id_type(key) for key in keys[start : start + ROWS_PER_BLOCK]]
-                    yield self._rows(
-                        self._client.get(self.name, ids=ids, output_fields=fields), vectors
-                    )
+                    among = self._among(keys[start : start + ROWS_PER_BLOCK])
+                    found = self._client.query(self.name, filter=among, output_fields=fields)
+                    yield self._rows(found, vectors)
                 return
-            pages = self._client.query_iterator(
-                self.name, batch_size=ROWS_PER_BLOCK, output_fields=fields
-            )
-            while found := pages.next():
+            for found in self._pages(fields):
                 yield self._rows(found, vectors)
-            pages.close()
 
     def write(self, rows: Rows) -> None:
         """See `ProfileStore.write`."""
@@ -164,7 +162,7 @@ class Collection:
     def delete(self, keys: Sequence[str]) -> None:
         """See `ProfileStore.delete`."""
         with _explained(self.name):
-            self._client.delete(self.name, ids=[self._id_type(key) for key in keys])
+            self._client.delete(self.name, filter=self._among(keys))
 
     def search(self, queries: Matrix, count: int) -> list[list[str]]:
         """See `ProfileStore.search`."""
@@ -181,6 +179,26 @@ class Collection:
             return self._client.has_collection(self.name) and (
                 not self._mapped or bool(self._client.list_indexes(self.name))
             )
+
+    def _among(self, keys: Sequence[str]) -> str:
+        """The filter of some ids."""
+        return f"{self._id} in {_literal([self._id_type(key) for key in keys])}"
+
+    def _pages(self, fields: list[str]) -> Iterator[list[dict[str, Any]]]:
+        """All rows by id; after an id that pymilvus does not quote, its iterator begins anew."""
+        pages = self._rest("", fields)
+        while found := pages.next():
+            yield found
+            last = found[-1][self._id]
+            if UNQUOTED & set(str(last)):
+                pages.close()
+                pages = self._rest(f"{self._id} > {_literal(last)}", fields)
+        pages.close()
+
+    def _rest(self, where: str, fields: list[str]) -> QueryIterator:
+        return self._client.query_iterator(
+            self.name, batch_size=ROWS_PER_BLOCK, filter=where, output_fields=fields
+        )
 
     def _rows(self, found: list[dict[str, Any]], vectors: bool) -> Rows:
         keys = [str(row[self._id]) for row in found]
@@ -236,6 +254,11 @@ def _check_raw(name: str, embedding: str, schema: dict[str, Any]) -> None:
         raise InputError(
             f"collection {name!r}: has further vectors, {more[0]!r}; one can be mapped"
         )
+
+
+def _literal(value: int | str | Sequence[int | str]) -> str:
+    """As filters write it; those of Milvus Lite take no parameters."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 @contextmanager

@@ -264,6 +264,31 @@ def raw_of(source: ProfileStore, key: str) -> Rows:
     return row
 
 
+@pytest.mark.slow
+def test_text_ids_of_milvus_hold_any_characters(
+    aligner: Aligner, profiles: Embeddings, tmp_path: Path
+) -> None:
+    keys = [f"O'Brien\\new\n\"{row:03d}\"" for row in range(COUNT)]
+    with closing(pymilvus.MilvusClient(str(tmp_path / "p.db"))) as client:
+        client.create_collection(
+            "profiles",
+            dimension=12,
+            id_type="string",
+            max_length=64,
+            vector_field_name="embedding",
+            metric_type="COSINE",
+        )
+        rows = zip(keys, profiles.matrix, strict=True)
+        client.insert("profiles", [{"id": key, "embedding": vector} for key, vector in rows])
+        with closing(open_database(f"milvus:{tmp_path}/p.db?collection=profiles", "mapped")) as own:
+            source, target = own.source, own.target
+            assert migrate(source, target, aligner, Outliers()) == (COUNT, COUNT, 0)
+            agrees(target, aligner, profiles.matrix, keys)
+            source.delete(keys[3:4])
+            assert migrate(source, target, aligner, Outliers()) == (COUNT - 1, 0, 1)
+            assert len(list(verify_migration(source, target, aligner))) == 2
+
+
 # --- the commands, and a kill -------------------------------------------------------------------
 
 # Kills itself in the middle of what it writes: of a block for PostgreSQL, between two for Milvus.
