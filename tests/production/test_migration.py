@@ -355,6 +355,21 @@ def test_a_killed_run_goes_on_in_milvus(
         assert row["name"] == profiles.keys[2]
 
 
+@pytest.mark.slow
+def test_a_second_migration_of_milvus_is_switched_and_rolled_back(
+    nessa: Command, tmp_path: Path, aligner: Aligner, profiles: Embeddings
+) -> None:
+    url = fill_milvus(tmp_path / "p.db", profiles)
+    for to in ("mapped", "mapped2"):
+        with closing(open_database(url, to)) as opened:
+            migrate(opened.source, opened.target, aligner, Outliers())
+    switches = [("switch", "mapped", "mapped"), ("switch", "mapped2", "mapped2")]
+    for command, to, read in [*switches, ("rollback", "mapped", "profiles")]:
+        assert nessa("store", command, url, "--to", to).status == 0
+        with closing(pymilvus.MilvusClient(str(tmp_path / "p.db"))) as client:
+            assert client.describe_alias("profiles_live")["collection_name"] == read
+
+
 def test_the_application_reads_the_view(
     nessa: Command, database: str, aligner: Aligner, saved: Path, profiles: Embeddings
 ) -> None:
