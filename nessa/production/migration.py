@@ -165,8 +165,8 @@ def _shown(store: ProfileStore, what: str) -> Iterator[Rows]:
 
 def _recall(target: ProfileStore, queries: Matrix) -> str:
     """How many of the nearest rows the index finds."""
+    found = target.search(queries, NEAREST)  # first, as it needs an index
     nearest = _exact(target, queries)
-    found = target.search(queries, NEAREST)
     pairs = list(zip(nearest, found, strict=True))
     rates = {k: np.mean([len({*a[:k]} & {*b[:k]}) / len(a[:k]) for a, b in pairs]) for k in (1, 10)}
     return (

@@ -60,17 +60,10 @@ class Postgres:
 
     def index(self) -> None:
         """HNSW by cosine; see `Database.index`."""
-        # By its name an index could be taken for that of another table.
-        there = """
-            SELECT 1 FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
-            JOIN pg_am ON pg_am.oid = relam
-            WHERE indrelid = to_regclass(%s) AND amname = 'hnsw' AND indisvalid"""
-        table, vector = self.target.identifier, self.target.vector
         create = sql.SQL("CREATE INDEX ON {} USING hnsw ({} vector_cosine_ops)")
         with _explained(self.target.name):
-            name = table.as_string(self._connection)
-            if not self._connection.execute(there, [name]).fetchone():
-                self._connection.execute(create.format(table, vector))
+            if not self.target.is_indexed():
+                self._connection.execute(create.format(self.target.identifier, self.target.vector))
 
     def statement(self, store: ProfileStore) -> str:
         """SQL; see `Database.statement`."""
@@ -201,6 +194,8 @@ class Table:
 
     def search(self, queries: Matrix, count: int) -> list[list[str]]:
         """See `ProfileStore.search`."""
+        if not self.is_indexed():  # all rows would be compared, and the answers be perfect
+            raise InputError(f"{self}: has no index for search; run nessa store map again")
         query = self._sql("SELECT {id}::text FROM {table} ORDER BY {vector} <=> %s LIMIT %s")
         found = []
         with _explained(self.name), self._connection.transaction():
@@ -210,6 +205,17 @@ class Table:
                 rows = self._connection.execute(query, [vector, count]).fetchall()
                 found.append([row[0] for row in rows])
         return found
+
+    def is_indexed(self) -> bool:
+        """Whether it has an index for search, an HNSW one that is complete."""
+        # By its name an index could be taken for that of another table.
+        there = """
+            SELECT 1 FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
+            JOIN pg_am ON pg_am.oid = relam
+            WHERE indrelid = to_regclass(%s) AND amname = 'hnsw' AND indisvalid"""
+        with _explained(self.name):
+            name = self.identifier.as_string(self._connection)
+            return bool(self._connection.execute(there, [name]).fetchone())
 
     def _sql(self, template: str, dim: int = 0) -> sql.Composed:
         names = [self.vector, sql.Identifier(SPACE), sql.Identifier(SOURCE)]

@@ -60,6 +60,7 @@ class Kept(NamedTuple):
     target: ProfileStore
     put: Callable[[int, np.ndarray], None]
     drop: Callable[[int], None]
+    index: Callable[[], None]
 
 
 def fill_postgres(url: str, profiles: Embeddings, table: str = "profiles") -> str:
@@ -116,6 +117,7 @@ def kept_in_postgres(
             opened.target,
             lambda key, vector: run(put, key, vector.tolist()),
             lambda key: run("DELETE FROM profiles WHERE id = %s", key),
+            opened.index,
         )
 
 
@@ -132,6 +134,7 @@ def kept_in_milvus(
                 "profiles", [{"id": key, "name": "new", "embedding": vector}]
             ),
             lambda key: client.delete("profiles", ids=[key]),
+            opened.index,
         )
 
 
@@ -159,6 +162,7 @@ def kept_in_qdrant(
         module.QdrantStore(client, "mapped"),
         put,
         lambda key: client.delete("profiles", points_selector=[key]),
+        lambda: None,  # Qdrant does by itself
     )
 
 
@@ -184,13 +188,14 @@ def agrees(store: ProfileStore, aligner: Aligner, raw: np.ndarray, keys: list[st
 def test_rows_are_mapped_and_those_that_change_are_followed(
     kept: Kept, aligner: Aligner, profiles: Embeddings
 ) -> None:
-    source, target, put, drop = kept
+    source, target, put, drop, index = kept
     matrix, keys = profiles.matrix.copy(), [str(row + 1) for row in range(COUNT)]
     assert migrate(source, target, aligner, Outliers(), dry_run=True) == (COUNT, COUNT, 0)
     assert len(target) == 0
     assert migrate(source, target, aligner, Outliers()) == (COUNT, COUNT, 0)
     agrees(target, aligner, matrix, keys)
     assert migrate(source, target, aligner, Outliers()) == (COUNT, 0, 0)
+    index()
     lines = list(verify_migration(source, target, aligner))
     assert f"{target}: 150 profiles, the ids of {source}, within" in lines[0]
     assert "150 queries: recall@1 " in lines[1]
@@ -218,7 +223,7 @@ def test_another_table_deletes_nothing(kept: Kept, aligner: Aligner) -> None:
 
 
 def test_what_is_no_profile_is_named(kept: Kept, aligner: Aligner) -> None:
-    source, target, put, _ = kept
+    source, target, put, *_ = kept
     put(99, np.zeros(12, np.float32))
     with pytest.raises(InputError, match=f"{source}: id '99' is zero, which has no direction"):
         migrate(source, target, aligner, Outliers())
@@ -226,7 +231,7 @@ def test_what_is_no_profile_is_named(kept: Kept, aligner: Aligner) -> None:
 
 @pytest.mark.slow
 def test_rows_that_differ_are_found(kept: Kept, aligner: Aligner, profiles: Embeddings) -> None:
-    source, target, _, drop = kept
+    source, target, _, drop, _ = kept
     migrate(source, target, aligner, Outliers())
     other = ProcrustesAligner().fit(*two_views(50, 2))
     with pytest.raises(InputError, match=f"{target}: .* name a new table for this aligner"):
@@ -248,7 +253,7 @@ def test_rows_that_differ_are_found(kept: Kept, aligner: Aligner, profiles: Embe
 
 @pytest.mark.slow
 def test_an_empty_table_is_named(kept: Kept, aligner: Aligner) -> None:
-    source, target, _, drop = kept
+    source, target, _, drop, _ = kept
     for row in range(COUNT):
         drop(row + 1)
     for run in (
@@ -469,6 +474,20 @@ def test_what_cannot_be_migrated_is_named(
         connection.execute(change)
     done = nessa("store", "map", url, "--to", "mapped", "--aligner", saved, "--dry-run")
     done.refused("nessa: error: table '", told)
+
+
+def test_a_run_that_was_killed_before_its_index_is_not_verified(
+    nessa: Command, database: str, aligner: Aligner, saved: Path, profiles: Embeddings
+) -> None:
+    url = fill_postgres(database, profiles)
+    with closing(open_database(url, "mapped")) as opened:
+        migrate(opened.source, opened.target, aligner, Outliers())
+    words = [url, "--to", "mapped", "--aligner", saved]
+    nessa("store", "verify", *words).refused(
+        "table 'mapped': has no index for search", "run nessa store map again"
+    )
+    assert nessa("store", "map", *words).status == 0
+    assert nessa("store", "verify", *words).status == 0
 
 
 def test_vectors_too_long_for_an_index_are_refused_before_any_row(
