@@ -8,6 +8,7 @@ has the columns of the raw table. The mapped table holds ids, vectors and stamps
 whatever else is known of a profile stays in one place.
 """
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from urllib.parse import parse_qsl, quote, urlencode
@@ -19,6 +20,7 @@ from psycopg import sql
 from nessa.errors import InputError
 from nessa.stores.base import SOURCE, SPACE, Matrix, ProfileStore, Rows, Stamp, stacked
 
+log = logging.getLogger(__name__)
 ROWS_PER_BLOCK = 10_000
 DEFAULTS = {"table": "", "id": "id", "embedding": "embedding", "live": ""}
 VECTORS = ("vector", "halfvec", "real[]", "double precision[]")  # what can be cast to vector
@@ -73,6 +75,13 @@ class Postgres:
         """See `Database.serve`."""
         with _explained(str(store)):
             self._connection.execute(self._view(store))
+        kind = self._columns[self.source.embedding]
+        if store is self.source and not kind.startswith("vector"):
+            log.warning(
+                "%s: %r is of type %s, but vector in the view %r, where an index of the column is "
+                "not used; if you search by one, read the table itself",
+                store, self.source.embedding, kind, self._live,
+            )  # fmt: skip
 
     def close(self) -> None:
         """See `Database.close`."""

@@ -420,6 +420,20 @@ def test_the_application_reads_the_view(
         assert connection.execute(query).fetchone() == (1,)
 
 
+def test_a_view_without_the_index_of_its_column_is_told(
+    nessa: Command, database: str, profiles: Embeddings, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = fill_postgres(database, profiles)
+    told = "'embedding' is of type halfvec(12), but vector in the view 'profiles_live'"
+    assert nessa("store", "rollback", url, "--to", "mapped").status == 0
+    assert "is of type" not in caplog.text
+    with psycopg.connect(database) as connection:
+        connection.execute("DROP VIEW profiles_live")
+        connection.execute("ALTER TABLE profiles ALTER embedding TYPE halfvec(12)")
+    assert nessa("store", "rollback", url, "--to", "mapped").status == 0
+    assert f"table 'profiles': {told}" in caplog.text and "read the table" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("kind", "make"),
     [("uuid", "gen_random_uuid()"), ("text", "'Ann, ' || id || ' \"x\"'"), ("varchar(9)", "id")],
