@@ -22,7 +22,8 @@ from nessa.production.mapping import check_apart, outliers_file
 from nessa.stores.tables import EMBEDDING, ID, Matrix, need_parquet, read_ids, read_store
 
 INFO = "_info.json"  # Parquet readers pass over names that begin with a line
-SOURCE = b"nessa_source"  # metadata of a part: what it was made of
+# Metadata of a part: the space that its vectors are in, and what it was made of.
+SPACE, SOURCE = b"nessa_space", b"nessa_source"
 PART = re.compile(r"part-\d{6,}\.parquet")
 TOLERANCE = 1e-5  # of a value of a unit vector, between two machines' arithmetic
 
@@ -83,13 +84,14 @@ def map_store(
         (rows, how many of them were there already).
 
     Raises:
-        InputError: unreadable, or an id or an embedding that no store can have; names the row.
+        InputError: unreadable, or an id or an embedding that no store can have; names the row. Or
+            the folder holds what another aligner mapped, which an application may be reading.
     """
     need_parquet()
     if source.is_dir() and (source / INFO).is_file():
         raise InputError(f"{source}: is mapped already ({INFO}); name the store of raw embeddings")
     check_apart(source, output)
-    _check_free(output)
+    _check_free(output, space)
     _check_unique(source)
     count = kept = dim = 0
     number = -1
@@ -98,7 +100,7 @@ def map_store(
     for number, (keys, matrix) in enumerate(read_store(source)):
         part = output / f"part-{number:06d}.parquet"
         made_of = _digest(space, keys, matrix)
-        there = _is_made_of(part, made_of)
+        there = _metadata(part).get(SOURCE) == made_of
         with about(source):
             mapped = None if there else apply(matrix)  # which refuses another dimension
             outliers.check(keys, matrix)
@@ -107,7 +109,7 @@ def map_store(
         else:
             dim = mapped.shape[1]
             if not dry_run:
-                _write_part(part, keys, mapped, made_of)
+                _write_part(part, keys, mapped, {SPACE: space.encode(), SOURCE: made_of})
         count += len(keys)
     if not count:
         raise InputError(f"{source}: holds no profiles")
@@ -170,42 +172,51 @@ def _check_unique(source: Path) -> None:
                 seen.add(key)
 
 
-def _check_free(output: Path) -> None:
-    """Refuse a folder with files of others that would be read as parts of the mapped store."""
+def _check_free(output: Path, space: str) -> None:
+    """Refuse a folder with files of others, or with a store of another space."""
     for path in sorted(output.glob("*.parquet")):
         if not PART.fullmatch(path.name):
             raise InputError(
                 f"{path}: is no part of a mapped store, and would be read as one; move it away, "
                 "or give another --output"
             )
+    own = space.encode()
+    others = any(_metadata(path).get(SPACE, own) != own for path in output.glob("*.parquet"))
+    if (output / INFO).is_file():
+        info = read_json(output / INFO)
+        others = others or not isinstance(info, dict) or info.get("space") != space
+    if others:
+        raise InputError(f"{output}: was mapped by another aligner; give another --output")
 
 
 def _hashes(keys: list[str]) -> npt.NDArray[np.int64]:
     return np.fromiter(map(hash, keys), np.int64, len(keys))
 
 
-def _digest(space: str, keys: list[str], matrix: Matrix) -> str:
+def _digest(space: str, keys: list[str], matrix: Matrix) -> bytes:
     sha = hashlib.sha256("\n".join([space, *keys]).encode())
     sha.update(matrix.tobytes())
-    return sha.hexdigest()
+    return sha.hexdigest().encode()
 
 
-def _write_part(path: Path, keys: list[str], matrix: Matrix, made_of: str) -> None:
+def _write_part(path: Path, keys: list[str], matrix: Matrix, metadata: dict[bytes, bytes]) -> None:
     import pyarrow as pa
     from pyarrow import parquet
 
     vectors = pa.FixedSizeListArray.from_arrays(pa.array(matrix.ravel()), matrix.shape[1])
     table = pa.table({ID: pa.array(keys, pa.string()), EMBEDDING: vectors})
     with atomic_open(path, "wb") as file:
-        parquet.write_table(table.replace_schema_metadata({SOURCE: made_of.encode()}), file)
+        parquet.write_table(table.replace_schema_metadata(metadata), file)
 
 
-def _is_made_of(path: Path, made_of: str) -> bool:
+def _metadata(path: Path) -> dict[bytes, bytes]:
+    """What a part says of itself; nothing where it is missing or broken."""
     import pyarrow as pa
     from pyarrow import parquet
 
+    if not path.is_file():
+        return {}
     try:
-        metadata = parquet.read_schema(path).metadata if path.is_file() else None
+        return parquet.read_schema(path).metadata or {}
     except pa.ArrowException:
-        return False
-    return metadata is not None and metadata.get(SOURCE) == made_of.encode()
+        return {}

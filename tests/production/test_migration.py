@@ -273,7 +273,7 @@ def raw_of(source: ProfileStore, key: str) -> Rows:
 def test_text_ids_of_milvus_hold_any_characters(
     aligner: Aligner, profiles: Embeddings, tmp_path: Path
 ) -> None:
-    keys = [f"O'Brien\\new\n\"{row:03d}\"" for row in range(COUNT)]
+    keys = [f'O\'Brien\\new\n"{row:03d}"' for row in range(COUNT)]
     with closing(pymilvus.MilvusClient(str(tmp_path / "p.db"))) as client:
         client.create_collection(
             "profiles",

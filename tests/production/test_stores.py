@@ -99,21 +99,33 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
         assert path.read_bytes() == (tmp_path / "parts" / path.name).read_bytes()
 
 
-def test_parts_of_another_aligner_or_store_are_made_again(
+def test_parts_of_another_store_are_made_again(
     aligner: Aligner, profiles: Embeddings, tmp_path: Path
 ) -> None:
     source = store("lists", tmp_path, profiles)
-    map_store(source, tmp_path / "out", aligner.map_enroll, "another space", Outliers())
-    assert map_store(source, tmp_path / "out", aligner.map_enroll, aligner.space(), Outliers()) == (
-        150,
-        0,
-    )
-    write(source, profiles.keys[:50], profiles.matrix[:50])
-    assert (
-        map_store(source, tmp_path / "out", aligner.map_enroll, aligner.space(), Outliers())[0]
-        == 50
-    )
+    for keys in (profiles.keys, profiles.keys[:50]):
+        write(source, keys, profiles.matrix[: len(keys)])
+        out, space = tmp_path / "out", aligner.space()
+        assert map_store(source, out, aligner.map_enroll, space, Outliers())[0] == len(keys)
     assert sum(len(keys) for keys, _ in read_store(tmp_path / "out")) == 50
+
+
+def test_a_store_that_another_aligner_mapped_is_left_as_it_is(
+    nessa: Command, aligner: Aligner, profiles: Embeddings, tmp_path: Path
+) -> None:
+    source, mapped = store("npz", tmp_path, profiles), tmp_path / "out/enroll"
+    for name, own in (("first", aligner), ("second", ProcrustesAligner().fit(*two_views(50, 2)))):
+        own.save(tmp_path / name)
+    words = ["map", "--enroll", source, "--output", mapped.parent, "--aligner"]
+    assert nessa(*words, tmp_path / "first").status == 0
+    refused = "was mapped by another aligner; give another --output"
+    for missing in ("none", "_info.json"):  # the latter where a run was interrupted
+        (mapped / missing).unlink(missing_ok=True)
+        before = {path: path.read_bytes() for path in mapped.iterdir()}
+        for more in ([], ["--dry-run"]):
+            nessa(*words, tmp_path / "second", *more).refused("out/enroll", refused)
+        assert {path: path.read_bytes() for path in mapped.iterdir()} == before
+    assert nessa(*words, tmp_path / "first").status == 0
 
 
 @pytest.mark.parametrize(
