@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl, quote, urlencode
 
 import psycopg
 from pgvector.psycopg import register_vector
-from psycopg import sql
+from psycopg import errors, sql
 
 from nessa.errors import InputError
 from nessa.stores.base import SOURCE, SPACE, Matrix, ProfileStore, Rows, Stamp, stacked
@@ -73,8 +73,15 @@ class Postgres:
 
     def serve(self, store: ProfileStore) -> None:
         """See `Database.serve`."""
-        with _explained(str(store)):
-            self._connection.execute(self._view(store))
+        table = self.target if store is self.target else self.source
+        with _explained(table.name):
+            try:
+                self._connection.execute(self._view(store))
+            except (errors.InvalidTableDefinition, errors.WrongObjectType) as error:
+                raise InputError(
+                    f"view {self._live!r}: is there, and not made by nessa of these columns "
+                    f"({_first_line(error)}); drop it, or give another &live="
+                ) from None
         kind = self._columns[self.source.embedding]
         if store is self.source and not kind.startswith("vector"):
             log.warning(
@@ -258,7 +265,9 @@ class Table:
 
     def _check_unique(self) -> None:
         """Refuse an id that is there twice, as it may be where no unique index forbids it."""
-        query = "SELECT {id}::text FROM {table} GROUP BY {id} HAVING count(*) > 1 LIMIT 1"
+        query = """
+            SELECT {id}::text FROM {table} WHERE {id} IS NOT NULL
+            GROUP BY {id} HAVING count(*) > 1 LIMIT 1"""
         if row := self._connection.execute(self._sql(query)).fetchone():
             raise InputError(f"{self}: duplicate id {row[0]!r}; remove one")
 
@@ -305,5 +314,8 @@ def _explained(table: str) -> Iterator[None]:
     try:
         yield
     except psycopg.Error as error:
-        what = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"table {table!r}: PostgreSQL: {what}") from None
+        raise InputError(f"table {table!r}: PostgreSQL: {_first_line(error)}") from None
+
+
+def _first_line(error: psycopg.Error) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

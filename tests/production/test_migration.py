@@ -420,6 +420,31 @@ def test_the_application_reads_the_view(
         assert connection.execute(query).fetchone() == (1,)
 
 
+@pytest.mark.parametrize(
+    ("made", "told"),
+    [
+        ("VIEW profiles_live AS SELECT id, name, embedding::vector(12) FROM profiles", "data type"),
+        ("TABLE profiles_live (id int)", "not a view"),
+    ],
+)
+def test_what_has_the_name_of_the_view_is_left_as_it_is(
+    nessa: Command, database: str, profiles: Embeddings, made: str, told: str
+) -> None:
+    url = fill_postgres(database, profiles)
+    with psycopg.connect(database) as connection:
+        connection.execute(f"CREATE {made}")
+    done = nessa("store", "rollback", url, "--to", "mapped")
+    done.refused("nessa: error: view 'profiles_live': ", told, "drop it, or give another &live=")
+
+
+def test_a_statement_that_the_server_refuses_names_its_table_once(
+    nessa: Command, database: str, profiles: Embeddings
+) -> None:
+    url = fill_postgres(database, profiles)
+    done = nessa("store", "rollback", f"{url}&live=nowhere.live", "--to", "mapped")
+    done.refused("nessa: error: table 'profiles': PostgreSQL: schema ")
+
+
 def test_a_view_without_the_index_of_its_column_is_told(
     nessa: Command, database: str, profiles: Embeddings, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -469,6 +494,11 @@ def test_ids_and_vectors_of_other_types(
             "ALTER TABLE profiles DROP CONSTRAINT profiles_pkey;"
             " UPDATE profiles SET id = 4 WHERE id = 3",
             "duplicate id '4'",
+        ),
+        (
+            "ALTER TABLE profiles DROP CONSTRAINT profiles_pkey; ALTER TABLE profiles ALTER id"
+            " DROP NOT NULL; UPDATE profiles SET id = NULL WHERE id < 3",
+            "a row has a null id; fill it or remove the row",
         ),
         ("UPDATE profiles SET embedding = '[1,2]' WHERE id = 3", "has dimension"),
         ("UPDATE profiles SET embedding = '[1,2]'", "have dimension 2; this aligner takes 12"),
