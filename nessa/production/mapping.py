@@ -69,26 +69,32 @@ def map_sides(
         side.check_info()
     parts = max(1, nj // len(sides))
     jobs = [(side, part) for side in sides for part in range(1, parts + 1)]
+    # All sides are read and judged before one is written: a refusal leaves the output as it is.
     if nj == 1:
+        judged = _judged(sides, [side.check_part(part, parts) for side, part in jobs])
         found = [side.map_part(part, parts, alone=True) for side, part in jobs]
     else:
         # Threads of torch do not survive a fork, and many processes need none.
         context, one_thread = get_context("fork"), (1,)
         with ProcessPoolExecutor(nj, context, torch.set_num_threads, one_thread) as pool:
+            checks = [pool.submit(side.check_part, part, parts) for side, part in jobs]
+            judged = _judged(sides, [done.result() for done in checks])
             started = [pool.submit(side.map_part, part, parts, False) for side, part in jobs]
             found = [done.result() for done in started]
     lines = []
-    of_sides = [found[first : first + parts] for first in range(0, len(found), parts)]
-    # All sides are judged before one is finished.
-    judged = [
-        side.together([part.outliers for part in own])
-        for side, own in zip(sides, of_sides, strict=True)
-    ]
-    for side, own, outliers in zip(sides, of_sides, judged, strict=True):
+    for number, (side, outliers) in enumerate(zip(sides, judged, strict=True)):
+        own = found[number * parts : (number + 1) * parts]
         join_parts(side.output, [part.listing for part in own], own[0].dim, own[0].stamp)
         outliers.write(outliers_file(side.folder, side.name))
         lines.append(f"{side.source}: {outliers.count} embeddings mapped; {outliers}")
     return lines
+
+
+def _judged(sides: list["_Side"], found: list[Outliers]) -> list[Outliers]:
+    """The outliers of each side, of those of all its parts."""
+    parts = len(found) // len(sides)
+    firsts = range(0, len(found), parts)
+    return [side.together(found[k : k + parts]) for side, k in zip(sides, firsts, strict=True)]
 
 
 def check_sides(
@@ -176,7 +182,6 @@ class _Part(NamedTuple):
     listing: Listing | None
     dim: int
     stamp: ModelStamp | None
-    outliers: Outliers
 
 
 @dataclass(frozen=True)
@@ -207,6 +212,7 @@ class _Side:
         """Read and check everything; a line that says what would be mapped."""
         self.check_info()
         embeddings = self._read()
+        self._warn(embeddings)
         with about(self.source):
             dim = self._map(embeddings, slice(1), self.domains).shape[1]
             outliers = self._outliers(embeddings)
@@ -229,13 +235,23 @@ class _Side:
         detector = self.aligner.detectors.get(self.name)
         return Outliers(detector, stamped, self.allow_outliers, total=len(embeddings))
 
+    def check_part(self, part: int, parts: int) -> Outliers:
+        """Read the side, and find the outliers of one part; nothing is written."""
+        embeddings = self._read()
+        if part == 1:
+            self._warn(embeddings)
+        rows = slice(*_span(len(embeddings), part, parts))
+        outliers = self._outliers(embeddings)
+        with about(self.source):
+            self._map(embeddings, slice(1), self._domains())  # which refuses another dimension
+            outliers.check(embeddings.keys[rows], embeddings.matrix[rows])
+        return outliers
+
     def map_part(self, part: int, parts: int, alone: bool) -> _Part:
         """Map and write one part."""
         embeddings, domains = self._read(), self._domains()
-        with about(self.source):
-            dim = self._map(embeddings, slice(1), domains).shape[1]
-        first, last = (round(k * len(embeddings) / parts) for k in (part - 1, part))
-        outliers = self._outliers(embeddings)
+        dim = self._map(embeddings, slice(1), domains).shape[1]
+        first, last = _span(len(embeddings), part, parts)
 
         def blocks() -> Iterator[Block]:
             # The blocks are those of a single process, also where a part begins or ends within
@@ -243,14 +259,12 @@ class _Side:
             for start in range(first - first % ROWS_PER_BLOCK, last, ROWS_PER_BLOCK):
                 block = slice(start, min(start + ROWS_PER_BLOCK, len(embeddings)))
                 rows = slice(max(start, first), min(block.stop, last))
-                with about(self.source):
-                    outliers.check(embeddings.keys[rows], embeddings.matrix[rows])
                 mapped = self._map(embeddings, block, domains)
                 yield embeddings.keys[rows], mapped[rows.start - start : rows.stop - start]
 
         listing = write_part(self.output, part, blocks())
         stamp = _shared_space(self.aligner, embeddings.stamp)
-        return _Part(listing if alone else None, dim, stamp, outliers)
+        return _Part(listing if alone else None, dim, stamp)
 
     def _map(self, embeddings: Embeddings, rows: slice, domains: Mapping[str, str]) -> Matrix:
         block = Embeddings(embeddings.keys[rows], embeddings.matrix[rows])
@@ -263,6 +277,12 @@ class _Side:
             return self.domains
         return with_profiles(self.domains, read_enroll_map(self.enroll_map))
 
+    def _warn(self, embeddings: Embeddings) -> None:
+        if embeddings.stamp is None:
+            log.warning(
+                "%s: no info.json; is this the model that the aligner was fitted on?", self.source
+            )
+
     def _read(self) -> Embeddings:
         """The embeddings, of the aligner's model, with the profiles that are to be mapped."""
         embeddings = Embeddings.read(self.source)
@@ -270,15 +290,16 @@ class _Side:
             self.aligner.check_stamp(self.name, embeddings.stamp)
         with about(self.source):
             checked_lengths(embeddings.matrix, lambda row: f"vector of {embeddings.keys[row]!r}")
-        if embeddings.stamp is None:
-            log.warning(
-                "%s: no info.json; is this the model that the aligner was fitted on?", self.source
-            )
         if self.enroll_map is None:
             return embeddings
         profiles = read_enroll_map(self.enroll_map)
         with about(self.enroll_map, self.source):
             return _joined(embeddings, profile_means(embeddings, profiles))
+
+
+def _span(count: int, part: int, parts: int) -> tuple[int, int]:
+    """The rows of a part (from 1): the first, and the one after the last."""
+    return round((part - 1) * count / parts), round(part * count / parts)
 
 
 def _joined(first: Embeddings, second: Embeddings) -> Embeddings:

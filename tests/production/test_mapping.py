@@ -140,11 +140,12 @@ def test_another_aligner_makes_another_space(aligner, raw, tmp_path):
     assert stamps[0] == stamps[2] != stamps[1]
 
 
-def test_vectors_without_a_stamp_stay_without_one(aligner, raw, tmp_path):
+def test_vectors_without_a_stamp_stay_without_one(aligner, raw, tmp_path, caplog):
     for directory in raw:
         (directory / "info.json").unlink()
     map_sides(aligner, *raw, None, tmp_path / "mapped")
     assert Embeddings.read(tmp_path / "mapped/enroll").stamp is None
+    assert caplog.text.count("no info.json; is this the model") == 2  # once for each side
 
 
 def test_a_system_has_all_that_it_is_scored_on_mapped(aligner, tmp_path):
@@ -222,5 +223,10 @@ def test_outliers_are_judged_among_all_and_not_by_block(aligner, tmp_path, monke
     (line,) = map_sides(aligner, tmp_path / "few", None, None, tmp_path / "mapped", nj)
     assert "100 embeddings mapped; 2" in line and "unlike the align data" in line
     odd_among(60, 100).write(tmp_path / "most")
-    with pytest.raises(InputError, match=r"most: .*of another model"):
-        map_sides(aligner, tmp_path / "most", None, None, tmp_path / "refused", nj)
+    before = {path: path.read_bytes() for path in (tmp_path / "mapped").rglob("*.*")}
+    # What an earlier run has mapped remains, also where the other side is refused.
+    for sides, told in ((("most", None), "of another model"), (("few", "most"), "takes 20")):
+        places = [name and tmp_path / name for name in sides]
+        with pytest.raises(InputError, match=rf"most: .*{told}"):
+            map_sides(aligner, *places, None, tmp_path / "mapped", nj)
+        assert {path: path.read_bytes() for path in (tmp_path / "mapped").rglob("*.*")} == before
