@@ -14,7 +14,7 @@ import torch
 from nessa.alignment.base import Aligner
 from nessa.alignment.outliers import Outliers
 from nessa.alignment.views import SIDES, Side
-from nessa.errors import InputError, about
+from nessa.errors import InputError, about, named
 from nessa.kaldi.ark import Block, Matrix
 from nessa.kaldi.directions import checked_lengths
 from nessa.kaldi.directory import join_parts, write_part
@@ -293,6 +293,13 @@ class _Side:
         if self.enroll_map is None:
             return embeddings
         profiles = read_enroll_map(self.enroll_map)
+        known = set(embeddings.keys)
+        if both := [p for p, own in profiles.items() if p in known and own != [p]]:
+            raise InputError(
+                f"{self.enroll_map}: {named(both)} is an utterance, and a profile of others; "
+                "rename it"
+            )
+        profiles = {p: own for p, own in profiles.items() if p not in known}
         with about(self.enroll_map, self.source):
             return _joined(embeddings, profile_means(embeddings, profiles))
 

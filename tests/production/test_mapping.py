@@ -89,6 +89,17 @@ def test_a_single_utterance_is_its_own_profile(aligner, raw, tmp_path):
     np.testing.assert_allclose(profile, utterance, atol=1e-6)
 
 
+def test_a_profile_of_the_utterance_of_its_id_is_the_utterance(aligner, raw, tmp_path):
+    keys = Embeddings.read(raw[0]).keys
+    for more in ({}, {"id00200-p2-0": " ".join(keys[:2])}):
+        write_table(tmp_path / "map", {keys[0]: keys[0]} | more)
+        map_sides(aligner, *raw, tmp_path / "map", tmp_path / "mapped")
+        assert Embeddings.read(tmp_path / "mapped/enroll").keys == sorted([*keys, *more])
+    write_table(tmp_path / "map", {keys[0]: " ".join(keys[:2])})
+    with pytest.raises(InputError, match=rf"map: '{keys[0]}' is an utterance, and .*; rename it"):
+        map_sides(aligner, *raw, tmp_path / "map", tmp_path / "mapped")
+
+
 def test_both_sides_are_complete_and_stamped_with_the_space(aligner, raw, tmp_path):
     map_sides(aligner, *raw, None, tmp_path / "mapped")
     sides = [tmp_path / "mapped" / side for side in ("enroll", "runtime")]
