@@ -25,7 +25,8 @@ class NeuralConfig(Section):
     steps: Positive = 400
     speakers_per_batch: Positive = 1000
     utterances_per_speaker: Annotated[int, Field(ge=2)] = 2
-    learning_rate: PositiveFloat = 3e-3
+    # None: 3e-3 up to 200 align speakers, 8e-3 from 1,000 on.
+    learning_rate: PositiveFloat | None = None
     weight_decay: NonNegativeFloat = 0.3
     distillation: NonNegativeFloat = 1.0  # weight of what the better model's own ratio teaches
     evaluate_every: Positive = 50  # steps between two evaluations of the dev EER

@@ -41,7 +41,7 @@ class Training:
     """The align set on the device, the optimizer, and one step.
 
     Args:
-        config: of the training.
+        config: of the training; its learning rate is given.
         modules: the two sides at their start.
         views: of the align set, (N, Dx), (N, Dy).
         labels: speaker of each row.
@@ -88,8 +88,10 @@ class Training:
     def step(self, step: int) -> float:
         """Take step 0, 1, ... and give its loss."""
         config = self.config
+        assert config.learning_rate is not None
+        rate = learning_rate(step, config.steps, config.learning_rate)
         for group in self.optimizer.param_groups:
-            group["lr"] = group["rate"] * learning_rate(step, config.steps, config.learning_rate)
+            group["lr"] = group["rate"] * rate
         for module, _ in self.sides:
             # A frozen network is trained against as it will be used: without dropout.
             module.train(any(weight.requires_grad for weight in module.parameters()))

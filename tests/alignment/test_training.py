@@ -38,6 +38,19 @@ def test_a_pupil_that_agrees_with_the_teacher_has_nothing_to_learn() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("speakers", "rate"), [(150, 3e-3), (1200, 8e-3)])
+def test_the_learning_rate_follows_from_the_speakers(speakers: int, rate: float) -> None:
+    views = two_views(speakers, 2)
+    settings = NEURAL | {"steps": 3, "utterances_per_speaker": 2, "start": "cca"}
+    own, given = (
+        NeuralAligner(**settings, **more).fit(*views) for more in ({}, {"learning_rate": rate})
+    )
+    assert all((own.arrays[name] == given.arrays[name]).all() for name in own.arrays)
+    other = NeuralAligner(**settings, learning_rate=5e-3).fit(*views)
+    assert any((own.arrays[name] != other.arrays[name]).any() for name in own.arrays)
+
+
+@pytest.mark.slow
 def test_the_better_model_teaches(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     fit(NeuralAligner(**NEURAL))  # x is the noisier view
