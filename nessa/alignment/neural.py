@@ -195,9 +195,9 @@ class NeuralAligner(NetworkAligner):
         start = copy.deepcopy(trained)
         views = enroll, runtime
         teacher = self._teacher(views, labels, dev)
-        rate = self.config.learning_rate or rate_for(int(labels.max()) + 1)
-        config = self.config.model_copy(update={"learning_rate": rate})
-        training = Training(config, trained, views, labels, self.seed, self._recordings, teacher)
+        training = Training(
+            self.config, trained, views, labels, self.seed, self._recordings, teacher
+        )
         steps, interval = self.config.steps, self.config.evaluate_every
         kept = self.train_modules(trained, training.step, steps, interval, dev)
         if dev is not None and kept and not self._improves_on(start, dev):
@@ -440,11 +440,6 @@ class NeuralAligner(NetworkAligner):
 def dropout_for(speakers: int) -> float:
     """The dropout that suits so many align speakers; few are learned by heart without it."""
     return float(np.interp(np.log(speakers), np.log([1000, 2500]), [0.6, 0.2]))
-
-
-def rate_for(speakers: int) -> float:
-    """The learning rate that suits so many align speakers; few are left behind by a high one."""
-    return float(np.interp(np.log(speakers), np.log([200, 1000]), [3e-3, 8e-3]))
 
 
 def dev_statistics(modules: Mapping[Side, nn.Module], dev: DevSet) -> tuple[Statistics, Statistics]:
