@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,8 @@ class LhotseDir(Source):
     """The manifests of a folder.
 
     Supervisions that cannot be used are among `utt2spk`, and refused or skipped by `cuts`. Tables
-    beside the manifests (utt2session, utt2domain, spk2gender, text) go before what these say.
+    beside the manifests (utt2session, utt2domain, spk2gender, text) go before what these say; the
+    first two have a line for every utterance.
 
     Args:
         directory: holds one manifest of cuts, or one of recordings and one of supervisions.
@@ -36,8 +37,8 @@ class LhotseDir(Source):
         allow_pipes: run the commands of recordings.
 
     Raises:
-        InputError: no such manifests, or a supervision without a speaker, or one that is there
-            twice.
+        InputError: no such manifests, a supervision without a speaker, one that is there twice,
+            or a table of others.
     """
 
     def __init__(self, directory: Path, given: bool, allow_pipes: bool) -> None:
@@ -55,6 +56,8 @@ class LhotseDir(Source):
                 raise InputError(f"{directory}: supervision {segment.id!r} has no speaker; add it")
             self._found[segment.id] = cut
             self.utt2spk[segment.id] = segment.speaker
+        self._check_hit("text", self._text, self.utt2spk.keys(), "utterance")
+        self._check_hit("spk2gender", self._genders, set(self.utt2spk.values()), "speaker")
         valid = [cut for cut in self._found.values() if not isinstance(cut, str)]
         self.has_domains = bool(self._domains) or any(
             "domain" in (cut.supervisions[0].custom or {}) for cut in valid
@@ -66,6 +69,17 @@ class LhotseDir(Source):
                 "%s: gender %s is neither m nor f; taken as not known", directory, named(unknown)
             )
         self._last: Recording | None = None  # parts of a recording follow each other
+
+    def _check_hit(
+        self, name: str, table: Mapping[str, str], known: Collection[str], what: str
+    ) -> None:
+        """Refuse a table of other keys: what it lacks is taken from the manifest in silence."""
+        if table and known and table.keys().isdisjoint(known):
+            raise InputError(
+                f"{self.directory / name}: no line is of a {what} of the manifests, the first is "
+                f"of {next(iter(table))!r}; give a line of {min(known)!r} and the others, or "
+                "remove the table"
+            )
 
     def _cut(self, utterance: str) -> MonoCut:
         cut = self._found[utterance]
@@ -137,9 +151,10 @@ class LhotseDir(Source):
         return fastcopy(features, storage_path=f"{path}{features.storage_path[len(place) :]}")
 
     def _session(self, cut: MonoCut) -> str:
+        if self._sessions:
+            return self._line(self._sessions, "utt2session", cut.id)
         own = (cut.supervisions[0].custom or {}).get("session")
-        recording = cut.recording_id if cut.has_recording else cut.id
-        return str(self._sessions.get(cut.id) or own or recording)
+        return str(own or (cut.recording_id if cut.has_recording else cut.id))
 
 
 Found = tuple[Any, MonoCut | str]  # a supervision, and its cut or what is wrong with it

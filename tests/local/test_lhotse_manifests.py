@@ -247,8 +247,18 @@ def test_tables_beside_the_manifests_count_as_beside_those_of_kaldi() -> None:
     found = [cut.supervisions[0] for cut in read()]
     assert [one.custom["domain"] for one in found] == ["read", "free"]
     assert [(one.gender, one.text) for one in found] == [("f", "some words"), ("m", "x")]
-    write_table("m/utt2domain", {"A-1": "read"})
-    with pytest.raises(InputError, match="m/utt2domain: no line for 'B-1'; add it"):
+    for name in ("utt2domain", "utt2session"):
+        write_table(Path("m") / name, {"A-1": "read"})
+        with pytest.raises(InputError, match=f"m/{name}: no line for 'B-1'; add it"):
+            read()
+        Path("m", name).unlink()
+
+
+@pytest.mark.parametrize(("table", "key"), [("text", "utterance"), ("spk2gender", "speaker")])
+def test_a_table_of_other_keys_beside_the_manifests_is_refused(table: str, key: str) -> None:
+    write([recording("a")], [segment("A-1", "a", 0, 1)])
+    write_table(Path("m") / table, {"a": "f"})
+    with pytest.raises(InputError, match=rf"m/{table}: no line .* {key} .*'a'.* line of 'A"):
         read()
 
 
