@@ -156,6 +156,11 @@ class PretrainedConfig(Section):
         return [Path(getattr(self, key)) for key in self.paths]
 
 
+def files_in(place: Path) -> list[Path]:
+    """A file, or the files of a folder, but not of the folders in it."""
+    return sorted(filter(Path.is_file, place.iterdir())) if place.is_dir() else [place]
+
+
 class ExtractionConfig(Section):
     """What is extracted, in how many shards (their number is part of the result)."""
 

@@ -21,13 +21,15 @@ gives one embedding each: a tensor or array, shape (B, D). For instance, in my_m
 An embedding must depend neither on the other utterances of the list nor on chance: pad with a
 mask or not at all, and return a network in evaluation mode. All are finite, D stays the same, and
 gradients are off. The fingerprint is over the function's name, its arguments (of those that name
-files, the content), and a torch module's weights; anything else has a str `fingerprint`, which
-changes whenever its embeddings do.
+files or folders, the files' content), and a torch module's weights; anything else has a str
+`fingerprint`, which changes whenever its embeddings do.
 """
 
 import importlib
+import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -36,6 +38,7 @@ from torch import Tensor, nn
 
 from nessa.corpus.audio import read_audio
 from nessa.encoders.base import SpeakerModel, noise, weights_digest
+from nessa.encoders.config import files_in
 from nessa.encoders.settings import PythonConfig
 from nessa.errors import InputError
 from nessa.files import digest, file_digest
@@ -107,8 +110,21 @@ class PythonModel(SpeakerModel):
                 "add an attribute `fingerprint`, a str that changes with the weights"
             )
         settings = self._config.model_dump(mode="json", exclude={"pretrained"})
-        settings["arguments"] |= {n: file_digest(path) for n, path in self._config.files().items()}
+        settings["arguments"] = _with_contents(settings["arguments"])
         return digest([own, settings])
+
+
+def _with_contents(value: Any) -> Any:
+    """Arguments with what is in files and folders in the place of their names."""
+    if isinstance(value, dict):
+        return {name: _with_contents(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_with_contents(each) for each in value]
+    if not isinstance(value, str):
+        return value
+    if os.path.isdir(value):
+        return {file.name: file_digest(file) for file in files_in(Path(value))}
+    return file_digest(value) if os.path.isfile(value) else value
 
 
 def _find(factory: str) -> Callable[..., Any]:

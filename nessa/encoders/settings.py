@@ -4,6 +4,7 @@ Apart from the networks, so that a recipe is checked without waiting for torch.
 """
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -121,14 +122,18 @@ class PythonConfig(PretrainedConfig):
     arguments: dict[str, Any] = Field({})  # passed by name
     sampling_rate: Positive = 16000  # Hz
 
-    def files(self) -> dict[str, Path]:
-        """The arguments that name files, as weights are."""
-        texts = {name: value for name, value in self.arguments.items() if isinstance(value, str)}
-        return {name: Path(text) for name, text in texts.items() if os.path.isfile(text)}
-
     def places(self) -> list[Path]:
-        """The files among the arguments."""
-        return list(self.files().values())
+        """The files and folders among the arguments."""
+        return [Path(text) for text in _texts(self.arguments) if os.path.exists(text)]
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every str of nested lists and mappings."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | dict):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _texts(each)
 
 
 class ArksConfig(PretrainedConfig):

@@ -1,10 +1,9 @@
 """The plan of a recipe for run.sh: what each stage works on."""
 
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 from nessa.encoders.arks import GivenEmbeddings
-from nessa.encoders.config import PretrainedConfig
+from nessa.encoders.config import PretrainedConfig, files_in
 from nessa.encoders.kinds import parse_settings, settings_class
 from nessa.encoders.settings import ArksConfig
 from nessa.files import changes_of, digest
@@ -64,14 +63,10 @@ def model_files(recipe: Recipe) -> dict[str, dict[str, tuple[int, int]]]:
     for name, settings in recipe.encoders.items():
         config = parse_settings(settings)
         places = config.places() if isinstance(config, PretrainedConfig) else []
-        changes = changes_of(file for place in places for file in _files(place))
+        changes = changes_of(file for place in places for file in files_in(place))
         if changes:  # none of a name on a model hub
             found[name] = changes
     return found
-
-
-def _files(place: Path) -> Iterable[Path]:
-    return filter(Path.is_file, place.iterdir()) if place.is_dir() else [place]
 
 
 def given_embeddings(recipe: Recipe) -> dict[str, str]:

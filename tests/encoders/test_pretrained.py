@@ -558,6 +558,22 @@ def test_the_fingerprint_is_that_of_arguments_and_their_files_too(
     assert saved("a.pt", b"first") == saved("b.pt", b"first") != saved("a.pt", b"other")
 
 
+@pytest.mark.parametrize("arguments", [{"weights": "m"}, {"weights": ["m/b.pt", {"n": "m/a.pt"}]}])
+def test_the_fingerprint_is_that_of_folders_and_of_nested_files_too(
+    module: str, arguments: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("m").mkdir()
+    Path("m/b.pt").write_bytes(b"b")
+
+    def fingerprint(weights: bytes) -> str:
+        Path("m/a.pt").write_bytes(weights)
+        return loaded(tmp_path / "x", python(module, "Louder", **arguments)).fingerprint
+
+    first = fingerprint(b"first")
+    assert fingerprint(b"other") != first == fingerprint(b"first")
+
+
 def test_faults_of_a_factory_are_named(module: str, tmp_path: Path) -> None:
     for config, message in (
         (python("nowhere", "make"), "no module 'nowhere'"),

@@ -287,6 +287,12 @@ def test_plan_lists_both_directions_of_every_aligner_and_the_controls() -> None:
             "net.pt",
             "encoders",
         ),
+        ("{{pretrained: python, factory: 'a:b', arguments: {{m: {0}}}}}", "net.pt", "encoders"),
+        (
+            "{{pretrained: python, factory: 'a:b', arguments: {{m: [{{x: {0}/net.pt}}]}}}}",
+            "net.pt",
+            "encoders",
+        ),
         ("{{pretrained: arks, path: {0}/x.ark}}", "x.ark", "extract"),
     ],
 )
