@@ -6,7 +6,7 @@ from nessa.encoders.arks import GivenEmbeddings
 from nessa.encoders.base import SpeakerModel
 from nessa.encoders.config import EncoderConfig, PretrainedConfig
 from nessa.encoders.kinds import class_of, parse_settings
-from nessa.encoders.trained import CONFIG, STAMP, WEIGHTS, load_trained
+from nessa.encoders.trained import CONFIG, load_trained
 from nessa.errors import InputError, about
 from nessa.schema import read_yaml, save_yaml
 
@@ -40,8 +40,8 @@ def save_pretrained(directory: Path | str, config: PretrainedConfig) -> None:
     """Make a model's directory of a configuration that names a pretrained one.
 
     Args:
-        directory: receives config.yaml, with absolute paths of what is on disk; what a training
-            has left there is removed.
+        directory: receives config.yaml, with absolute paths of what is on disk. What a training
+            has left there stays, for `train_encoder` to find.
         config: which model it is.
 
     Raises:
@@ -51,6 +51,4 @@ def save_pretrained(directory: Path | str, config: PretrainedConfig) -> None:
     absolute = {key: str(path.absolute()) for key, path in paths.items() if path.exists()}
     config = config.model_copy(update=absolute)
     class_of(dict(config))(Path(directory).name, config)
-    for name in (STAMP, WEIGHTS):  # of a trained model, that this one takes the place of
-        (Path(directory) / name).unlink(missing_ok=True)
     save_yaml(Path(directory) / CONFIG, config)

@@ -24,13 +24,13 @@ from nessa.encoders.config import EncoderConfig
 from nessa.encoders.distributed import Processes, join_processes
 from nessa.encoders.features import FeatureExtractor
 from nessa.encoders.losses import Criterion
-from nessa.encoders.models import load_model
-from nessa.encoders.trained import STAMP, TrainedModel, build, save_model
+from nessa.encoders.trained import CONFIG, STAMP, WEIGHTS, build, load_trained, save_model
 from nessa.errors import InputError, watched_readers
 from nessa.files import atomic_open, digest, read_json, write_json
 from nessa.optimizer import AdamW
 from nessa.progress import progress
 from nessa.schedule import learning_rate
+from nessa.schema import save_yaml
 
 log = logging.getLogger(__name__)
 MAX_GRADIENT_NORM = 5.0
@@ -63,7 +63,9 @@ def train_encoder(
             "data": speakers.digest(),
             BACKGROUND: speakers.background_digest(),
         }
-        if _already_trained(output, stamp):
+        if _already_trained(output, stamp, config):
+            if processes.first:
+                save_yaml(output / CONFIG, config)  # a pretrained model in between left its own
             log.info("%s: already trained with these settings; nothing to do", output)
             return
         # Other batches make another training, but its result serves as well.
@@ -316,14 +318,14 @@ def _seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def _already_trained(output: Path, stamp: dict[str, Any]) -> bool:
-    found = read_json(output / STAMP) if (output / STAMP).is_file() else None
+def _already_trained(output: Path, stamp: dict[str, Any], config: EncoderConfig) -> bool:
+    if not all((output / name).is_file() for name in (STAMP, WEIGHTS)):
+        return False
+    found = read_json(output / STAMP)
     if not isinstance(found, dict) or {BACKGROUND: stamp[BACKGROUND]} | found != stamp:
         return False
-    model = load_model(output)  # raises where the weights are damaged
-    return (
-        isinstance(model, TrainedModel) and model.config.model_dump(mode="json") == stamp["config"]
-    )
+    load_trained(output, output.name, config)  # raises where the weights are damaged
+    return True
 
 
 def _summary_writer(output: Path) -> Any:
