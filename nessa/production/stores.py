@@ -143,7 +143,10 @@ def verify_store(mapped: Path, source: Path, aligner: Aligner) -> str:
         raise InputError(f"{mapped}: not a mapped store (enroll or runtime, with {INFO})")
     info = read_json(mapped / INFO)
     if not isinstance(info, dict) or info.get("space") != aligner.space():
-        raise InputError(f"{mapped}: was mapped with another aligner; map it again")
+        raise InputError(
+            f"{mapped}: was mapped with another aligner; name the aligner that it was mapped with, "
+            "or map it into another folder"
+        )
     side: Side = "enroll" if mapped.name == "enroll" else "runtime"
     count, largest = 0, 0.0
     for raw, found in zip_longest(read_store(source), read_store(mapped)):
@@ -152,7 +155,8 @@ def verify_store(mapped: Path, source: Path, aligner: Aligner) -> str:
         difference = float(np.abs(aligner.map_side(raw[1], side) - found[1]).max())
         if not difference <= TOLERANCE:
             raise InputError(
-                f"{mapped}: vectors from row {count} differ by {difference:.1e}; map it again"
+                f"{mapped}: vectors from row {count} differ by {difference:.1e}; remove the "
+                "folder, and map it again"
             )
         count, largest = count + len(raw[0]), max(largest, difference)
     return f"{mapped}: {count:,} profiles in the order of {source}, within {largest:.1e}"

@@ -218,10 +218,13 @@ def test_a_mapped_store_is_read_back_and_held_against_its_source(
     table = parquet.read_table(part)
     turned = table.column("embedding").take(list(reversed(range(len(table)))))
     parquet.write_table(table.set_column(1, "embedding", turned), part)
-    nessa(*words, source).refused("out/enroll: vectors from row", "differ by")
+    nessa("map", "--aligner", tmp_path / "aligner", "--enroll", source, "--output", mapped.parent)
+    remove = "remove the folder, and map it again"  # a run that resumes keeps the part
+    nessa(*words, source).refused("out/enroll: vectors from row", "differ by", remove)
     ProcrustesAligner().fit(*two_views(50, 2)).save(tmp_path / "other")
     other = ["--aligner", tmp_path / "other", "--source", source]
-    nessa("verify", mapped, *other).refused("mapped with another aligner")
+    remedy = "name the aligner that it was mapped with, or map it into another folder"
+    nessa("verify", mapped, *other).refused("mapped with another aligner", remedy)
     nessa("verify", source, *other).refused("not a mapped store")
     assert nessa("verify", mapped, "--source", source).status == 2
 
