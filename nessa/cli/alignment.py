@@ -1,14 +1,11 @@
 """Alignment: assess, align, map."""
 
-import logging
 from pathlib import Path
 from typing import Any
 
 import click
 
 from nessa.cli.options import COUNT, NUMBER, PathType, optional_path, path_option, refuse_given
-
-log = logging.getLogger(__name__)
 
 
 @click.command()
@@ -192,7 +189,6 @@ def map_embeddings(
     from nessa.alignment.dev import verdict_sentence
     from nessa.alignment.store import load
     from nessa.alignment.views import Side
-    from nessa.errors import named
     from nessa.files import read_table
     from nessa.production.mapping import check_sides, map_sides
     from nessa.production.stores import map_stores
@@ -214,24 +210,14 @@ def map_embeddings(
     arks = given | dict.fromkeys(stores)
     if not any(arks.values()):
         refuse_given("is for arks; a store is mapped by one process", "nj")
-    for line in map_stores(fitted, stores, output, dry_run, allow_outliers):
-        click.echo(line)
-    if not any(arks.values()):
-        return
     places = arks["enroll"], arks["runtime"], enroll_map, output
     domains = read_table(utt2domain) if utt2domain else {}
-    known = {name for side in arks if arks[side] for name in fitted.shifts[side]}
-    if unknown := sorted(set(domains.values()) - known):
-        log.warning(
-            "%s: the aligner has no means of domains %s, which are not centered (it has: %s)",
-            utt2domain,
-            named(unknown),
-            named(sorted(known)) or "none",
-        )
-    lines = (
-        check_sides(fitted, *places, allow_outliers)
-        if dry_run
-        else map_sides(fitted, *places, nj, allow_outliers, domains)
-    )
+    lines: list[str] = []
+    if any(arks.values()) and (dry_run or stores):  # arks are judged before a store is written
+        lines = list(check_sides(fitted, *places, allow_outliers, domains))
+    for line in map_stores(fitted, stores, output, dry_run, allow_outliers):
+        click.echo(line)
+    if any(arks.values()) and not dry_run:
+        lines = map_sides(fitted, *places, nj, allow_outliers, domains)
     for line in lines:
         click.echo(line)

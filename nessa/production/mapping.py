@@ -104,11 +104,12 @@ def check_sides(
     enroll_map: Path | None,
     output: Path,
     allow_outliers: bool = False,
+    domains: Mapping[str, str] | None = None,
 ) -> Iterator[str]:
     """Check all that `map_sides` would read, and write nothing.
 
     Args:
-        aligner, enroll, runtime, enroll_map, output, allow_outliers: as there.
+        aligner, enroll, runtime, enroll_map, output, allow_outliers, domains: as there.
 
     Yields:
         A line per side.
@@ -116,7 +117,7 @@ def check_sides(
     Raises:
         InputError: as there.
     """
-    for side in _sides(aligner, enroll, runtime, enroll_map, output, allow_outliers):
+    for side in _sides(aligner, enroll, runtime, enroll_map, output, allow_outliers, domains):
         yield side.check()
 
 
@@ -214,7 +215,7 @@ class _Side:
         embeddings = self._read()
         self._warn(embeddings)
         with about(self.source):
-            dim = self._map(embeddings, slice(1), self.domains).shape[1]
+            dim = self._map(embeddings, slice(1), self._domains()).shape[1]
             outliers = self._outliers(embeddings)
             outliers.check(embeddings.keys, embeddings.matrix)
         return (
@@ -282,6 +283,13 @@ class _Side:
             log.warning(
                 "%s: no info.json; is this the model that the aligner was fitted on?", self.source
             )
+        domains, known = self._domains(), self.aligner.shifts[self.name]
+        given = {domains[key] for key in embeddings.keys if key in domains}
+        if unknown := sorted(given - known.keys()):
+            log.warning(
+                "%s: the aligner has no means of domains %s, which are not centered (it has: %s)",
+                self.source, named(unknown), named(sorted(known)) or "none",
+            )  # fmt: skip
 
     def _read(self) -> Embeddings:
         """The embeddings, of the aligner's model, with the profiles that are to be mapped."""

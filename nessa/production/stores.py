@@ -49,7 +49,12 @@ def map_stores(
 
     Yields:
         A line per store.
+
+    Raises:
+        InputError: see `map_store`.
     """
+    for side, source in stores.items():  # of all, before one is written
+        _check_folders(source, output / side, aligner.space())
     for side, source in stores.items():
         apply = partial(aligner.map_side, side=side)
         outliers = Outliers(aligner.detectors.get(side), allowed=allow_outliers)
@@ -87,11 +92,7 @@ def map_store(
         InputError: unreadable, or an id or an embedding that no store can have; names the row. Or
             the folder holds what another aligner mapped, which an application may be reading.
     """
-    need_parquet()
-    if source.is_dir() and (source / INFO).is_file():
-        raise InputError(f"{source}: is mapped already ({INFO}); name the store of raw embeddings")
-    check_apart(source, output)
-    _check_free(output, space)
+    _check_folders(source, output, space)
     _check_unique(source)
     count = kept = dim = 0
     number = -1
@@ -174,6 +175,15 @@ def _check_unique(source: Path) -> None:
                 raise InputError(f"{source}: duplicate id {key!r}; remove one")
             if hash(key) in twice:
                 seen.add(key)
+
+
+def _check_folders(source: Path, output: Path, space: str) -> None:
+    """Refuse a source that is mapped, and a folder that cannot receive it."""
+    need_parquet()
+    if source.is_dir() and (source / INFO).is_file():
+        raise InputError(f"{source}: is mapped already ({INFO}); name the store of raw embeddings")
+    check_apart(source, output)
+    _check_free(output, space)
 
 
 def _check_free(output: Path, space: str) -> None:

@@ -13,6 +13,7 @@ import nessa.stores.tables
 from nessa.alignment import Aligner, ProcrustesAligner
 from nessa.alignment.outliers import Outliers
 from nessa.errors import InputError
+from nessa.files import write_json
 from nessa.kaldi.embeddings import Embeddings
 from nessa.production.stores import map_store
 from nessa.stores.tables import read_store, read_table
@@ -126,6 +127,26 @@ def test_a_store_that_another_aligner_mapped_is_left_as_it_is(
             nessa(*words, tmp_path / "second", *more).refused("out/enroll", refused)
         assert {path: path.read_bytes() for path in mapped.iterdir()} == before
     assert nessa(*words, tmp_path / "first").status == 0
+
+
+@pytest.mark.parametrize("fault", ["arks", "store"])
+def test_a_store_is_not_written_where_the_other_side_is_refused(
+    nessa: Command, aligner: Aligner, profiles: Embeddings, tmp_path: Path, fault: str
+) -> None:
+    aligner.save(tmp_path / "aligner")
+    source, out = store("npz", tmp_path, profiles), tmp_path / "out"
+    runtime = source
+    if fault == "arks":
+        runtime = tmp_path / "y"
+        Embeddings(["u"], np.ones((1, 3), np.float32)).write(runtime)  # of another dimension
+    else:
+        (out / "runtime").mkdir(parents=True)
+        write_json(out / "runtime/_info.json", {"space": "of another"})
+    words = "map", "--enroll", source, "--runtime", runtime, "--aligner", tmp_path / "aligner"
+    for more in ([], ["--dry-run"]):
+        done = nessa(*words, "--output", out, *more)
+        done.refused("/y: " if fault == "arks" else "was mapped by another aligner")
+    assert not (out / "enroll").exists()
 
 
 @pytest.mark.parametrize(
