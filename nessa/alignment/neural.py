@@ -166,7 +166,8 @@ class NeuralAligner(NetworkAligner):
         """Refuse embeddings of another model than a side that stays as it is was fitted on.
 
         Raises:
-            InputError: by their stamp or dimension, or as nearly all are unlike its align data.
+            InputError: by their stamp or dimension, or as nearly all are unlike its align data; or
+                one has no direction.
         """
         place = SIDES.index(side)
         self.check_stamp(side, table.stamps[place])
@@ -179,6 +180,7 @@ class NeuralAligner(NetworkAligner):
         detector = self.detectors.get(side)
         if detector is None:  # of an older version
             return
+        view = self._fittable(table, side)  # which names a vector without direction
         far = sum(int((detector.distances(view[rows]) > 1).sum()) for rows in blocks(len(view)))
         if far > MOST_STAMPED * len(view):
             raise InputError(

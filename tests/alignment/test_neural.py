@@ -130,6 +130,9 @@ def test_a_frozen_side_takes_no_embeddings_of_another_model() -> None:
     other = Embeddings(x.keys, -4 - x.matrix)
     with pytest.raises(InputError, match="120 of 120 enroll embeddings are unlike those"):
         aligner.fit(other, y, speakers, freeze="enroll")
+    x.matrix[7] = 0
+    with pytest.raises(InputError, match=f"enroll embedding of align utterance '{x.keys[7]}' is z"):
+        aligner.fit(x, y, speakers, freeze="enroll")
 
 
 @pytest.mark.parametrize(
