@@ -84,13 +84,15 @@ def write_report(recipe: Recipe, exp: Path, data: Path, results_page: Path | Non
     cells = read_cells(recipe, exp / "scores", condition)
     thresholds = threshold_costs(cells, labels)
     gallery = mixed_gallery(recipe, exp, data / "eval") if has_nessa else []
+    # Studies are of the first list of utterances: other trials, where the main list has profiles.
+    on_curve = main_records(records) if condition.enroll_map is None else []
     align = data / "align"
     speakers = len(set(original_speakers(align).values())) if align.is_dir() else 0
     plots = [
         fleet_plot(list(fleet_ways(recipe, records))),
         det_plot(_det_panels(recipe, exp, condition, records), labels),
         *calibration_plots(cells, labels),
-        *study_plots(studies, main_records(records), speakers),
+        *study_plots(studies, on_curve, speakers),
         gallery_plot(gallery) if gallery else None,
         gains_plot(records),
         spaces_plot(recipe, exp, data / "eval") if has_nessa else None,

@@ -71,7 +71,7 @@ def study_plots(
 
     Args:
         studies: of `nessa.recipe.studies.read_studies`.
-        run: the records of the run itself, on the main trials.
+        run: the records of the run itself, on the trials of the studies.
         speakers: of its align set; where it stands on the curve of speakers. 0: unknown.
     """
     for name, records in studies.items():
@@ -98,9 +98,10 @@ def _mark_run(
     pairs = dict.fromkeys((record["enroll"], record["runtime"]) for record in records)
     gains = [systems[NESSA, *pair]["gain"] for pair in pairs if (NESSA, *pair) in systems]
     known = [100 * gain for gain in gains if gain is not None]
-    label = f"this run: {speakers:,} speakers"
-    axes.plot([speakers] * len(known), known, "*", color=BLACK, markersize=14, label=label)
-    axes.legend()
+    if known:
+        label = f"this run: {speakers:,} speakers"
+        axes.plot([speakers] * len(known), known, "*", color=BLACK, markersize=14, label=label)
+        axes.legend()
 
 
 def _gain_curves(name: str, records: Sequence[Record]) -> Figure:
