@@ -92,9 +92,11 @@ class LhotseDir(Source):
         sources = cut.recording.sources if cut.has_recording else []
         kinds = {source.type for source in sources} - {"file"}
         if elsewhere := sorted(kinds - {"command"}):
+            without = ", or, if all encoders take given features, call CutSet.drop_recordings()"
             raise InputError(
                 f"{where}: audio of recording {cut.recording_id!r} is of type {elsewhere[0]!r}, "
-                "which a wav.scp cannot name; write it to a file, and make the manifest again"
+                "which a wav.scp cannot name; write it to a file"
+                f"{without if cut.has_features else ''}, and make the manifest again"
             )
         if kinds and not self._allow_pipes:
             raise InputError(

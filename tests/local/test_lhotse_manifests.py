@@ -269,7 +269,19 @@ def test_audio_at_an_address_is_refused_with_what_to_do(allow_pipes: bool) -> No
     write([far], [segment("A-1", "a", 0, 1)])
     with pytest.raises(InputError, match=r"'A-1': .*'a' is of type 'url'.*write it to a file") as e:
         read(allow_pipes=allow_pipes)
-    assert "allow_pipes" not in str(e.value)
+    assert "allow_pipes" not in str(e.value) and "drop_recordings" not in str(e.value)
+
+
+def test_features_of_audio_at_an_address_can_be_used_without_the_audio() -> None:
+    found = with_features(recording("a"))
+    found.recording.sources[0].type = "url"
+    write_cuts(found)
+    with pytest.raises(InputError, match=r"'A-1': .*'url'.*CutSet\.drop_recordings\(\)"):
+        read(given=True)
+    with pytest.raises(InputError, match="write it to a file, and make"):
+        read()
+    write_cuts(found.drop_recording())
+    assert [cut.id for cut in read(given=True)] == ["A-1"]
 
 
 def _with_session(found: MonoCut) -> MonoCut:
