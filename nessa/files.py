@@ -12,7 +12,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -411,14 +411,19 @@ def _fields(lines: list[str], width: int) -> list[list[str]] | None:
     return [fields[column :: width + 1] for column in range(width)]
 
 
+def parse_numbers(words: Collection[str]) -> list[float]:
+    """Words as floats; ValueError for other words, and for what Python alone takes, as 1_0."""
+    joined = "".join(words)
+    if "_" in joined or not joined.isascii():
+        raise ValueError(f"not a number: {joined}")
+    return list(map(float, words))
+
+
 def _numbers(words: list[str]) -> NDArray[np.float32] | None:
     """Finite numbers, or None."""
-    joined = "".join(words)
-    if "_" in joined or not joined.isascii():  # 1_0, which Python takes for 10
-        return None
     try:
         with np.errstate(over="ignore"):  # beyond float32 is infinite, and refused as such
-            values = np.array(list(map(float, words)), np.float32)
+            values = np.array(parse_numbers(words), np.float32)
     except ValueError:
         return None
     return values if np.isfinite(values).all() else None

@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import median
 
 from nessa.errors import InputError
+from nessa.files import parse_numbers
 from nessa.kaldi.datadir import read_optional
 
 log = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ def duration_differences(sets: Mapping[str, Path]) -> Iterator[str]:
     for name, directory in sets.items():
         if durations := read_optional(directory, "utt2dur"):
             try:
-                medians[name] = median(map(float, durations.values()))
+                medians[name] = median(parse_numbers(durations.values()))
             except ValueError:
                 raise InputError(f"{directory}/utt2dur: not all are seconds; correct it") from None
     for one, other in combinations(medians, 2):

@@ -12,7 +12,7 @@ from nessa.corpus.copies import read_copies
 from nessa.corpus.profiles import GivenTrials, stale_problem
 from nessa.corpus.sets import COPIES, SOURCES
 from nessa.errors import InputError, named
-from nessa.files import read_table
+from nessa.files import parse_numbers, read_table
 from nessa.kaldi.datadir import read_optional, read_utt2spk, spk2utt_of
 from nessa.kaldi.scp import find_place
 
@@ -167,8 +167,8 @@ def parse_segment(line: str) -> tuple[str, float, float]:
     Raises:
         ValueError: something else.
     """
-    recording, start_text, end_text = line.split()
-    start, end = float(start_text), float(end_text)
+    recording, *times = line.split()
+    start, end = parse_numbers(times)
     end = math.inf if end == -1 else end
     if not 0 <= start < end:
         raise ValueError(line)
@@ -180,7 +180,8 @@ def wrong_duration(claimed: str | None, seconds: float) -> str | None:
     if claimed is None:
         return None
     try:
-        if abs(float(claimed) - seconds) <= DURATION_TOLERANCE:
+        (number,) = parse_numbers([claimed])
+        if abs(number - seconds) <= DURATION_TOLERANCE:
             return None
     except ValueError:
         pass

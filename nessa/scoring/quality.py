@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nessa.errors import InputError, about
-from nessa.files import read_table
+from nessa.files import parse_numbers, read_table
 from nessa.trials import Trials, read_enroll_map
 
 ENROLL_DURATION = "log seconds of enrollment"
@@ -75,7 +75,7 @@ def _read_durations(path: Path) -> dict[str, float]:
     durations = {}
     for utterance, text in read_table(path).items():
         try:
-            durations[utterance] = -1.0 if "_" in text else float(text)  # 1_0 is 10 to Python
+            (durations[utterance],) = parse_numbers([text])
         except ValueError:
             durations[utterance] = -1.0
         if not 0 < durations[utterance] < np.inf:

@@ -205,7 +205,8 @@ def test_speakers_that_sort_another_way_than_utterances_are_refused_for_all_of_t
 def test_segments_are_parsed() -> None:
     assert parse_segment("rec 0.5 2") == ("rec", 0.5, 2)
     assert parse_segment("rec 0.5 -1") == ("rec", 0.5, float("inf"))
-    for line in ("rec 1 1", "rec -1 2", "rec 2 1", "rec 0 -0.5", "rec 0 nan", "rec nan 1", "rec 1"):
+    wrong = ("1 1", "-1 2", "2 1", "0 -0.5", "0 nan", "nan 1", "1", "0 1_0", "0 \u0661")
+    for line in (f"rec {times}" for times in wrong):
         with pytest.raises(ValueError):
             parse_segment(line)
 

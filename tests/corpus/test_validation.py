@@ -212,8 +212,9 @@ def test_sets_that_differ_in_duration_are_warned_about(tmp_path: Path, nessa: Co
     assert "train" not in done.err
     assert "medians" not in nessa("validate", tmp_path / "dev").err
     keys = read_table(tmp_path / "dev/utt2spk")
-    write_table(tmp_path / "dev/utt2dur", dict.fromkeys(keys, "long"))
-    nessa("validate", tmp_path).refused("dev/utt2dur: not all are seconds")
+    for wrong in ("long", "1_0"):
+        write_table(tmp_path / "dev/utt2dur", dict.fromkeys(keys, wrong))
+        nessa("validate", tmp_path).refused("dev/utt2dur: not all are seconds")
 
 
 def test_embeddings_of_several_sets(tmp_path: Path, nessa: Command) -> None:

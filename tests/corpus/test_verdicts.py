@@ -298,6 +298,7 @@ TABLES: dict[str, Case] = {
     "genders of others": table(lambda d: of_speakers(d, zz="f"), "'zz'"),
     "another duration": table(lambda d: of_all(d, "utt2dur", "0.70", **{NAME: "0.90"})),
     "a duration in words": table(lambda d: of_all(d, "utt2dur", "0.7", **{NAME: "long"})),
+    "a duration of Python": table(lambda d: of_all(d, "utt2dur", "0.7", **{NAME: "0.7_0"})),
     "frames of others": table(lambda d: of_all(d, "utt2num_frames", "70", zz="3"), "'zz'"),
     "no domain": table(lambda d: write_table(d / "utt2domain", {NAME: "x"}), "spk000_rec0_0"),
     "no transcript": table(lambda d: write_table(d / "text", {NAME: "x"}), "spk000_rec0_0"),

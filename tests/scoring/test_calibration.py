@@ -101,6 +101,7 @@ def test_what_does_not_vary_is_named_with_its_option(dev: DevSet) -> None:
         ({"a": 0}, r"'a': '0' is not a duration"),
         ({"a": "nan"}, r"'a': 'nan' is not a duration"),
         ({"a": "1_0"}, r"'a': '1_0' is not a duration"),
+        ({"a": "\u0661"}, r"'a': '\u0661' is not a duration"),
     ],
 )
 def test_durations_that_are_missing_or_wrong_are_named(
