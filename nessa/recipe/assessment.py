@@ -25,7 +25,7 @@ from nessa.recipe.backends import fit_backend
 from nessa.recipe.circumstances import write_circumstances
 from nessa.recipe.config import Recipe, ScoringConfig
 from nessa.recipe.evaluation import evaluate_systems
-from nessa.recipe.fitting import Tables, fit_to_sets
+from nessa.recipe.fitting import DEV_SHARE, Tables, fit_to_sets
 from nessa.recipe.layout import aligner_dir, embeddings_dir
 from nessa.recipe.mapping import map_system
 from nessa.recipe.scoring import score_system
@@ -42,7 +42,8 @@ from nessa.trials import Trials, read_labeled, trial_speakers
 
 log = logging.getLogger(__name__)
 
-HELD_OUT = {"dev": 0.1, "eval": 0.2}  # shares of the speakers
+# Shares of the speakers; dev first, so that `fit_to_tables` holds out the same dev speakers.
+HELD_OUT = {"dev": DEV_SHARE, "eval": 0.2}
 COHORT = 300  # speakers of AS-norm, at most
 SETS = ("align", "dev", "eval")
 STUDY = "speakers"

@@ -172,6 +172,7 @@ def test_from_pyannote_to_wespeaker(tmp_path: Path, database: str, nessa: Comman
     out = walk("migrations/pyannote-to-wespeaker.md", places)
     assert out.count("repetition: ok") == 2 and "FAULT" not in out
     assert "GO" in out and (tmp_path / "work/by-speaker/aligner.json").is_file()
+    assert re.search(r"work/live/dev.scores: \d+ trials, EER", out)
     assert "24 profiles: 24 mapped, 0 as they were, 0 deleted" in out
     assert "now read: table 'profiles_wespeaker', 24 profiles, of 24 in table 'profiles'" in out
     assert out.count("now read: table 'profiles'\n") == 2

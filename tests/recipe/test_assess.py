@@ -1,6 +1,7 @@
 """nessa assess, and align, from tables: the division, the decision, and what is refused."""
 
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +11,8 @@ from pyarrow import parquet
 from nessa.alignment.store import load
 from nessa.files import read_json, read_table, write_table
 from nessa.kaldi.embeddings import Embeddings
+from nessa.recipe.assessment import prepare
+from nessa.recipe.fitting import Tables, fit_to_tables
 from tests.conftest import Command
 from tests.pairs import two_views
 
@@ -145,6 +148,22 @@ def test_a_fleet_of_profiles_and_other_utterances(
     else:
         assert "verdict" not in load(tmp_path / "aligner").fitting
         assert "utterances that both models have: nothing is held out" in caplog.text
+
+
+def test_align_by_speaker_holds_out_the_dev_speakers_of_assess(tmp_path: Path) -> None:
+    """On whom docs/migrations/pyannote-to-wespeaker.md carries the threshold over."""
+    old, new, speakers = two_views(24, 2)
+    tables = write_npz(tmp_path / "old.npz", old, speakers), write_npz(tmp_path / "new.npz", new)
+    prepare(Tables.read(*tables), None, tmp_path / "out", seed=1)
+    dev = read_table(tmp_path / "out/data/dev/utt2spk")
+    profiles = {f"{name}-profile": name for name in dict.fromkeys(speakers.values())}
+    stored = Embeddings([*old.keys, *profiles], np.concatenate([old.matrix, old.matrix[::2]]))
+    write_npz(tables[0], stored, speakers | profiles)
+    aligner = Mock()
+    fit_to_tables(aligner, Tables.read(*tables), by_speaker=True)
+    table, held_out = aligner.fit_table.call_args.args
+    assert sorted(held_out.enroll.keys) == sorted(dev)
+    assert len(set(table.labels.tolist())) == 24 - len(set(dev.values()))
 
 
 @pytest.mark.parametrize(
