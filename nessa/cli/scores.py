@@ -20,7 +20,7 @@ from nessa.cli.options import (
 @path_option("--enroll", "Embeddings of the enrollment side.")
 @path_option("--runtime", "Embeddings of the runtime side.")
 @path_option("--trials", "Trial list, with or without labels, as any toolkit writes it.")
-@optional_path("--enroll-map", "Profiles to average (`profile utterance ...`).")
+@optional_path("--enroll-map", "Profiles (`profile utterance ...`): averaged unless mapped.")
 @click.option(
     "--exemplars",
     type=click.Choice(["max", "mean"]),
@@ -50,6 +50,8 @@ def score(
     """Score trials by cosine; print EER and minDCF if they are labeled.
 
     With both cohorts, two-sided AS-norm. With --calibration, natural-log likelihood ratios.
+    Trials of profiles take --enroll-map. A profile is averaged, then mapped: mapped embeddings hold
+    those of the --enroll-map of nessa map, and are refused without.
     Memory: the embeddings, and about 20 bytes per trial.
 
     Example: nessa score --enroll recipes/mini/exp/mapped/nessa/new-old/eval/enroll

@@ -1,10 +1,11 @@
 """How well a system identifies: closed set, open set and households, as records."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from nessa.errors import about
+from nessa.errors import about, named
 from nessa.evaluation.households import (
     HOUSEHOLD_SIZES,
     IMPOSTORS,
@@ -18,9 +19,10 @@ from nessa.evaluation.protocol import Protocol, draw_protocol, protocol_of
 from nessa.files import Record, read_table
 from nessa.kaldi.datadir import ENROLL_MAP, GIVEN_MAP, read_optional, read_utt2spk
 from nessa.kaldi.embeddings import Embeddings, profile_means
-from nessa.scoring.sides import Sides
+from nessa.scoring.sides import Sides, averaged_late
 from nessa.trials import read_enroll_map
 
+log = logging.getLogger(__name__)
 HOUSEHOLD_FPIR = 0.01
 
 
@@ -39,7 +41,7 @@ def identification_rates(
     Args:
         protocol: profiles and test utterances, the same for all systems of a comparison.
         enroll: embeddings of the enrollment side. Mapped ones hold the profiles under their ids;
-            of raw ones, which may lack them, profiles are averaged.
+            of raw ones, which may lack them, profiles are averaged (of mapped ones with a warning).
         runtime: utterances of the runtime side, in the space of `enroll`.
         households: from `draw_households`, the same for all systems of a comparison.
         draws: of the speaker bootstrap; see `bootstrap_search`.
@@ -137,6 +139,11 @@ def identify_sides(
 def _profiles(protocol: Protocol, enroll: Embeddings) -> Embeddings:
     """The profiles of the protocol: those that are there, or means where none is."""
     if set(protocol.enroll_map).isdisjoint(enroll.keys):
+        if late := averaged_late(enroll, protocol.enroll_map):
+            log.warning(
+                "profile %s: averaged after mapping, which raises error rates; better give "
+                "--enroll-map to nessa map", named(late),
+            )  # fmt: skip
         return profile_means(enroll, protocol.enroll_map)
     return enroll.select(protocol.enroll_map)
 

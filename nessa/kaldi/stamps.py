@@ -1,5 +1,6 @@
 """Which model made the vectors of an embeddings directory: its info.json."""
 
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -7,6 +8,7 @@ from nessa.errors import InputError
 from nessa.files import read_json, write_json
 
 XVECTOR_TABLES = ("xvector.scp", "spk_xvector.scp")  # the tables that info.json is about
+MAPPED = re.compile(r" in \w+ space$")  # the end of the model's name, of mapped embeddings
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,20 @@ class ModelStamp:
     model: str
     fingerprint: str
     set: str
+
+    def mapped(self, kind: str, space: str) -> "ModelStamp":
+        """The stamp of the same embeddings in another space: not the model's any more.
+
+        Args:
+            kind: of aligner.
+            space: its fingerprint.
+        """
+        return ModelStamp(f"{self.model} in {kind} space", space, self.set)
+
+    @property
+    def is_mapped(self) -> bool:
+        """Whether the embeddings are mapped ones."""
+        return MAPPED.search(self.model) is not None
 
 
 @dataclass(frozen=True)

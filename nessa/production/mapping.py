@@ -264,7 +264,8 @@ class _Side:
                 yield embeddings.keys[rows], mapped[rows.start - start : rows.stop - start]
 
         listing = write_part(self.output, part, blocks())
-        stamp = _shared_space(self.aligner, embeddings.stamp)
+        own = embeddings.stamp
+        stamp = own and own.mapped(self.aligner.kind, self.aligner.space())
         return _Part(listing if alone else None, dim, stamp)
 
     def _map(self, embeddings: Embeddings, rows: slice, domains: Mapping[str, str]) -> Matrix:
@@ -320,10 +321,3 @@ def _span(count: int, part: int, parts: int) -> tuple[int, int]:
 def _joined(first: Embeddings, second: Embeddings) -> Embeddings:
     matrix = np.concatenate([first.matrix, second.matrix])
     return Embeddings([*first.keys, *second.keys], matrix, first.stamp)
-
-
-def _shared_space(aligner: Aligner, stamp: ModelStamp | None) -> ModelStamp | None:
-    """The stamp of mapped vectors: not the model's any more, but of the space they are in."""
-    if stamp is None:
-        return None
-    return ModelStamp(f"{stamp.model} in {aligner.kind} space", aligner.space(), stamp.set)

@@ -57,7 +57,8 @@ class Sides:
 
         Raises:
             InputError: the map is unreadable, or names an utterance without an embedding, or a
-                profile of several utterances as one of them.
+                profile of several utterances as one of them; or the embeddings are mapped ones,
+                and lack a profile, whose mean should have been mapped.
         """
         profiles = read_enroll_map(enroll_map)
         members = {utterance for own in profiles.values() for utterance in own}
@@ -67,6 +68,11 @@ class Sides:
             )
         if profiles.keys() <= set(self.enroll.keys):
             return self
+        if late := averaged_late(self.enroll, profiles):
+            raise InputError(
+                f"{self.paths[0]}: mapped, but without profile {named(late)} of {enroll_map}, "
+                "which is averaged before it is mapped; give --enroll-map to nessa map as well"
+            )
         with about(enroll_map, self.paths[0]):
             means = enrolled_means(self.enroll, profiles, enrolled)
         return Sides(means, self.runtime, (enroll_map, self.paths[1]))
@@ -76,6 +82,14 @@ class Sides:
         _check_same_model(self.paths[1], self.runtime, cohort.paths[1], cohort.runtime)
         with about(*cohort.paths):
             return AsNorm(self.enroll, self.runtime, cohort.enroll, cohort.runtime, top_n)
+
+
+def averaged_late(embeddings: Embeddings, profiles: Mapping[str, Sequence[str]]) -> list[str]:
+    """The profiles whose means would be of mapped embeddings, as they must not be."""
+    if embeddings.stamp is None or not embeddings.stamp.is_mapped:
+        return []
+    known = set(embeddings.keys)
+    return [name for name, own in profiles.items() if len(own) > 1 and name not in known]
 
 
 def enrolled_means(

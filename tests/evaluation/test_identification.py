@@ -26,6 +26,7 @@ from nessa.evaluation.protocol import Protocol, draw_protocol, protocol_of
 from nessa.evaluation.rates import Comparison, identification_rates
 from nessa.files import write_table
 from nessa.kaldi.embeddings import profile_means
+from nessa.kaldi.stamps import ModelStamp
 from nessa.metrics.bootstrap import difference
 from nessa.recipe.identification import identify_cells
 from nessa.recipe.resolve import load_recipe
@@ -643,11 +644,12 @@ def test_hard_households_are_harder_and_more_to_go_by_is_easier(world):
     assert new_fnir < old_fnir
 
 
-def test_profiles_that_are_mapped_already_are_not_averaged_again(world):
+def test_profiles_that_are_mapped_already_are_not_averaged_again(world, caplog):
     protocol, homes, old, new = world
 
     def curved(embeddings):
-        return Embeddings(embeddings.keys, np.tanh(embeddings.matrix)[:, :20])
+        stamp = ModelStamp("old", "o" * 64, "eval").mapped("nessa", "c" * 64)
+        return Embeddings(embeddings.keys, np.tanh(embeddings.matrix)[:, :20], stamp)
 
     profiles = curved(profile_means(old, protocol.enroll_map))
     utterances = curved(old)
@@ -660,6 +662,8 @@ def test_profiles_that_are_mapped_already_are_not_averaged_again(world):
         for enroll in (joined, utterances, profiles)
     )
     assert given == alone != averaged_after
+    (warning,) = caplog.messages
+    assert "averaged after mapping" in warning and "-p3-0'" in warning and "-p1-" not in warning
 
 
 def test_systems_that_do_not_fit_are_refused(world):

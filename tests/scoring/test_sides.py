@@ -5,11 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nessa.alignment.linear import ProcrustesAligner
 from nessa.errors import InputError
 from nessa.files import write_json, write_table
 from nessa.kaldi.embeddings import Embeddings
 from nessa.kaldi.stamps import ModelStamp
 from nessa.metrics.roc import eer, min_dcf
+from nessa.production.mapping import map_sides
 from nessa.scoring.calibration import Calibration, fit_calibration
 from nessa.scoring.normalization import as_norm
 from nessa.scoring.quality import ENROLL_COUNT, TEST_DURATION
@@ -106,6 +108,27 @@ def test_profiles_that_are_mapped_already_are_not_averaged_again(
     score_trials(*words, enroll_map=tmp_path / "enroll_map")
     expected = cosines(stored[None], Embeddings.read(runtime).select([test]).matrix)
     np.testing.assert_allclose(read_scores(tmp_path / "out")[1], expected, atol=1e-6)
+
+
+def test_profiles_are_not_averaged_after_mapping(tmp_path: Path) -> None:
+    """A profile is averaged in the enrollment model's own space, and then mapped."""
+    x, y, utt2spk = two_views(6, 3)
+    x.write(tmp_path / "raw/x")
+    y.write(tmp_path / "raw/y")
+    aligner = ProcrustesAligner().fit(x, y, utt2spk)
+    raw = tmp_path / "raw/x", tmp_path / "raw/y"
+    mapped = tmp_path / "mapped/enroll", tmp_path / "mapped/runtime"
+    utterances, test = " ".join(x.keys[:2]), x.keys[2]
+    enroll_map = tmp_path / "enroll_map"
+    write_table(enroll_map, {"id00000-p2-0": utterances, "id00000-p1-0": x.keys[0]})
+    (tmp_path / "profiles").write_text(f"id00000-p2-0 {test}\nid00000-p1-0 {test}\n")
+    words = *mapped, tmp_path / "profiles", tmp_path / "out", enroll_map
+    map_sides(aligner, *raw, None, tmp_path / "mapped")
+    with pytest.raises(InputError, match=f"{mapped[0]}: mapped, but .* 'id00000-p2-0' of .*--enr"):
+        score_trials(*words)
+    score_trials(*words, exemplars="max")
+    map_sides(aligner, *raw, enroll_map, tmp_path / "mapped")
+    score_trials(*words)
 
 
 # --- AS-norm --------------------------------------------------------------------------------------
