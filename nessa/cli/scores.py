@@ -191,6 +191,11 @@ def threshold(
 @optional_path("--identify", "Data directory whose speakers to identify.", metavar="DIR")
 @optional_path("--enroll", "Identification: enrollment embeddings.")
 @optional_path("--runtime", "Identification: runtime embeddings.")
+@optional_path(
+    "--similarity",
+    "Identification: raw embeddings that hard households are drawn by; repeatable.",
+    multiple=True,
+)
 @click.option(
     "--draws", default=1000, type=COUNT, show_default=True, help="Number of bootstrap draws."
 )
@@ -212,6 +217,7 @@ def evaluate(
     identify: Path | None,
     enroll: Path | None,
     runtime: Path | None,
+    similarity: tuple[Path, ...],
     draws: int,
     seed: int,
     output: Path | None,
@@ -223,7 +229,9 @@ def evaluate(
     the first one on the same draws.
 
     With --identify, the speakers of a data directory are identified by embeddings of two sides in
-    one space: closed set, open set, and households of 2 to 7 profiles with impostors.
+    one space: closed set, open set, and households of 2 to 7 profiles with impostors. Hard
+    households are of speakers alike by --similarity: give the raw embeddings of all models of a
+    comparison, the same for all systems. Without it, by the two sides, and not comparable.
 
     Example: nessa evaluate --trials recipes/mini/data/eval/trials
     --utt2spk recipes/mini/data/eval/utt2spk
@@ -233,6 +241,8 @@ def evaluate(
     Example: nessa evaluate --identify recipes/mini/data/eval
     --enroll recipes/mini/exp/mapped/nessa/new-old/eval/enroll
     --runtime recipes/mini/exp/mapped/nessa/new-old/eval/runtime
+    --similarity recipes/mini/exp/embeddings/old/eval
+    --similarity recipes/mini/exp/embeddings/new/eval
     """
     from nessa.files import write_json
 
@@ -244,14 +254,14 @@ def evaluate(
         refuse_given("not with --identify, which would ignore it", *of_scores)
         if enroll is None or runtime is None:
             raise click.UsageError("--identify takes --enroll and --runtime")
-        records = identify_sides(identify, enroll, runtime, draws, seed)
+        records = identify_sides(identify, enroll, runtime, draws, seed, similarity)
         text = format_identification(records)
     else:
         from nessa.evaluation.score_files import compare_score_files, format_comparison
 
         if trials is None or scores is None:
             raise click.UsageError("give --trials and --scores, or --identify")
-        refuse_given("is for --identify", "enroll", "runtime")
+        refuse_given("is for --identify", "enroll", "runtime", "similarity")
         if utt2spk is None:
             refuse_given("is for the intervals, which need --utt2spk", "draws", "seed")
         if enroll_map is not None and utt2spk is None:

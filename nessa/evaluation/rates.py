@@ -116,20 +116,28 @@ class Comparison(NamedTuple):
 
 
 def identify_sides(
-    set_dir: Path, enroll: Path, runtime: Path, draws: int, seed: int
+    set_dir: Path,
+    enroll: Path,
+    runtime: Path,
+    draws: int,
+    seed: int,
+    similarity: Sequence[Path] = (),
 ) -> list[Record]:
     """Identification by one system, whose two sides lie in one space.
 
     Args:
         set_dir: see `Comparison.draw`.
-        enroll, runtime: embeddings of both sides; they also say who sounds alike.
+        enroll, runtime: embeddings of both sides.
         draws, seed: of the bootstrap and of the protocol.
+        similarity: raw embeddings that say who sounds alike, by each model of a comparison; without
+            any, both sides do, and hard households are not those of other systems.
 
     Raises:
         InputError: see `Comparison.draw` and `Sides.read`.
     """
     sides = Sides.read(enroll, runtime)
-    comparison = Comparison.draw(set_dir, [sides.enroll, sides.runtime], seed)
+    models = [Embeddings.read(path) for path in similarity] or [sides.enroll, sides.runtime]
+    comparison = Comparison.draw(set_dir, models, seed)
     with about(enroll, runtime):
         return identification_rates(
             comparison.protocol, sides.enroll, sides.runtime, comparison.households, draws, seed

@@ -569,6 +569,7 @@ def test_identification_refuses_what_it_would_ignore(nessa: Command, ignored: li
     [
         (["--enroll", "x"], "--enroll: is for --identify"),
         (["--runtime", "x"], "--runtime: is for --identify"),
+        (["--similarity", "x"], "--similarity: is for --identify"),
         (["--draws", "100"], "--draws: is for the intervals"),
         (["--seed", "3"], "--seed: is for the intervals"),
         (["--enroll-map", "m"], "--enroll-map is for the intervals"),

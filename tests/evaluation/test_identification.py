@@ -23,7 +23,7 @@ from nessa.evaluation.households import (
 )
 from nessa.evaluation.identification import Search, bootstrap_search, search
 from nessa.evaluation.protocol import Protocol, draw_protocol, protocol_of
-from nessa.evaluation.rates import Comparison, identification_rates
+from nessa.evaluation.rates import Comparison, identification_rates, identify_sides
 from nessa.files import write_table
 from nessa.kaldi.embeddings import profile_means
 from nessa.kaldi.stamps import ModelStamp
@@ -664,6 +664,21 @@ def test_profiles_that_are_mapped_already_are_not_averaged_again(world, caplog):
     assert given == alone != averaged_after
     (warning,) = caplog.messages
     assert "averaged after mapping" in warning and "-p3-0'" in warning and "-p1-" not in warning
+
+
+def test_hard_households_are_drawn_by_the_given_models_or_by_the_two_sides(tmp_path):
+    utt2spk, utt2session = corpus(utterances=1)
+    write_table(tmp_path / "utt2spk", utt2spk)
+    write_table(tmp_path / "utt2session", utt2session)
+    x, y = tmp_path / "x", tmp_path / "y"
+    for seed, side in enumerate((x, y)):
+        vectors(utt2spk, seed=seed).write(side)
+
+    def hard(*similarity):
+        records = identify_sides(tmp_path, x, x, 1, 1, similarity)
+        return [record for record in records if record.get("drawn") == "hard"]
+
+    assert hard() == hard(x) != hard(y)
 
 
 def test_systems_that_do_not_fit_are_refused(world):
