@@ -37,6 +37,7 @@ TAKES = 3  # of a string
 STRINGS = 4  # of a speaker, at most
 PIECE = 4 * RATE  # samples of a piece of LibriSpeech
 PIECES = 4  # of a speaker, at most
+SENTENCES = "speechocean762"  # the folder that is unpacked by hand
 # Speakers of sets other than align, drawn among those of at least so many utterances.
 HELD_OUT = {"strings": {"eval": 250, "dev": 150}, "sentences": {"eval": 60, "dev": 30}}
 FEWEST = {"strings": STRINGS, "sentences": 1}
@@ -64,6 +65,7 @@ def main() -> None:
     if recipe.name in recipe.corpus.paths:
         log.info("%s: on disk; nothing to download", recipe.corpus.paths[recipe.name])
         return
+    check_sentences(corpus / SENTENCES)  # before gigabytes are downloaded
     for name, download in DOWNLOADS.items():
         try:
             download(target_dir=corpus)
@@ -80,7 +82,7 @@ def make_corpus(corpus: Path, seed: int) -> None:
     rng = np.random.default_rng(seed)
     clips = {
         "strings": list(find_strings(corpus / "SpeechCommands2", rng)),
-        "sentences": list(find_sentences(corpus / "speechocean762")),
+        "sentences": list(find_sentences(corpus / SENTENCES)),
         "librispeech": list(find_pieces(corpus / "LibriSpeech" / "train-clean-100")),
     }
     for clip in (clip for own in clips.values() for clip in own):
@@ -101,13 +103,17 @@ def find_strings(folder: Path, rng: np.random.Generator) -> Iterator[Clip]:
             yield Clip(name, speaker, name, tuple(chosen))
 
 
-def find_sentences(folder: Path) -> Iterator[Clip]:
-    """The utterances of speechocean762, as its {train,test}/{wav.scp,utt2spk} list them."""
+def check_sentences(folder: Path) -> None:
+    """Refuse to begin without speechocean762, which is not downloaded."""
     if not folder.is_dir():
         raise InputError(
             f"{folder}: no such folder; Lhotse does not download speechocean762: unpack it there, "
             "from https://www.openslr.org/101"
         )
+
+
+def find_sentences(folder: Path) -> Iterator[Clip]:
+    """The utterances of speechocean762, as its {train,test}/{wav.scp,utt2spk} list them."""
     for part in ("train", "test"):
         utt2spk = read_table(folder / part / "utt2spk")
         for utterance, place in read_table(folder / part / "wav.scp").items():

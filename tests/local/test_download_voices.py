@@ -125,6 +125,20 @@ def test_what_cannot_be_downloaded_is_told_in_a_line(
     monkeypatch.setattr(program, "DOWNLOADS", {"Speech Commands": offline})
     refuse(programs("download_voices", *words), "Speech Commands", "no route", "--voices DIR")
     monkeypatch.setattr(program, "DOWNLOADS", {})
+    assert programs("download_voices", *words).status == 0
+
+
+def test_what_must_be_unpacked_by_hand_is_asked_for_before_the_downloads(
+    program,
+    corpus: Path,
+    programs: Programs,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def download(target_dir: Path) -> None:
+        raise AssertionError("gigabytes")
+
+    words = ["--recipe", recipe_of(corpus), "--corpus", corpus]
+    monkeypatch.setattr(program, "DOWNLOADS", {"Speech Commands": download})
     (corpus / "speechocean762").rename(corpus / "elsewhere")
     refuse(programs("download_voices", *words), "speechocean762", "openslr.org/101")
     recipe_of(corpus, voices=str(corpus))
