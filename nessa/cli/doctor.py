@@ -7,10 +7,12 @@ import shutil
 import sys
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
 
 from nessa.alignment.memory import memory_limit
 
 PACKAGE = "nessa"
+CHECKOUT = Path(__file__).resolve().parents[2]
 
 # What the extras of pyproject.toml are for.
 EXTRAS = {
@@ -48,20 +50,22 @@ def diagnose() -> Iterator[str]:
     yield f"machine: {platform.system()} {platform.machine()}, {_cores()}, {_memory()}"
     yield f"  GPU: {_gpus()}"
     yield "extras:"
-    incomplete = set()
-    for extra, purpose in EXTRAS.items():
-        lacking = [name for name in _needed(extra) if _version(name) == NOT_INSTALLED]
-        if lacking:
-            incomplete.add(extra)
+    extras = _extras()
+    if not extras:
+        install = f"{sys.executable} -m pip install --no-deps -e {CHECKOUT}"
+        yield f"  unknown: {PACKAGE} is not installed in this Python: {install}"
+    for extra, lacking in extras.items():
         state = (
             f"lacks {', '.join(lacking)}: pip install '{PACKAGE}[{extra}]'" if lacking else "there"
         )
-        yield f"  {extra} ({purpose}): {state}"
+        yield f"  {extra} ({EXTRAS[extra]}): {state}"
     yield "programs:"
     for program, purpose in PROGRAMS.items():
         yield f"  {program} ({purpose}): {shutil.which(program) or 'not in PATH'}"
     yield "next:"
-    yield from (f"  {step}" for step in _next_steps(incomplete))
+    yield from (
+        f"  {step}" for step in _next_steps({extra for extra, lacking in extras.items() if lacking})
+    )
 
 
 def _next_steps(lacking: set[str]) -> Iterator[str]:
@@ -91,13 +95,25 @@ def _version(package: str) -> str:
         return NOT_INSTALLED
 
 
+def _extras() -> dict[str, list[str]]:
+    """{extra: its packages that are not installed}; empty where nothing tells which it needs."""
+    try:
+        needed = {extra: _needed(extra) for extra in EXTRAS}
+    except PackageNotFoundError:  # run from a checkout that is not installed
+        return {}
+    return {
+        extra: [name for name in names if _version(name) == NOT_INSTALLED]
+        for extra, names in needed.items()
+    }
+
+
 def _needed(extra: str) -> list[str]:
     """The packages of an extra."""
-    try:
-        listed = requires(PACKAGE) or []
-    except PackageNotFoundError:  # run from a checkout that is not installed
-        return []
-    own = [line for line in listed if re.search(rf"""extra == ['"]{extra}['"]""", line)]
+    own = [
+        line
+        for line in requires(PACKAGE) or []
+        if re.search(rf"""extra == ['"]{extra}['"]""", line)
+    ]
     return [match.group() for line in own if (match := REQUIREMENT.match(line))]
 
 

@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import click
@@ -710,6 +711,20 @@ def test_the_doctor_tells_versions_the_machine_and_what_is_lacking(
     steps = done.out.partition("next:\n")[2]
     assert "nessa assess OLD NEW" in steps and "pip install 'nessa[mini]'" in steps
     assert "install ffmpeg" in steps and "slurm" not in steps
+
+
+def test_the_doctor_knows_no_extras_of_a_checkout_that_is_not_installed(
+    nessa: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with NESSA_PYTHON, an environment of one's own."""
+
+    def unknown(package: str) -> list[str]:
+        raise PackageNotFoundError(package)
+
+    monkeypatch.setattr("nessa.cli.doctor.requires", unknown)
+    extras = nessa("doctor").out.partition("extras:\n")[2].partition("programs:")[0]
+    assert extras.startswith("  unknown: nessa is not installed") and "there" not in extras
+    assert f"pip install --no-deps -e {ROOT}" in extras
 
 
 def test_the_doctor_sends_on_to_what_is_there(

@@ -57,6 +57,16 @@ def test_files_and_functions_are_where_the_page_says(page: Path) -> None:
         assert page.name == "CHANGELOG.md" or locate(name), f"{page}: {name}"  # it has old names
 
 
+GUIDES = [page for page in PAGES if not page.name.startswith("RESULTS")]  # written by nessa report
+
+
+@pytest.mark.parametrize("page", GUIDES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_pages_put_the_programs_that_they_call_in_path(page: Path) -> None:
+    blocks = re.findall(r"^ *```sh\n(.*?)^ *```$", page.read_text(), re.M | re.S)
+    called = re.search(r"^ *(nessa|python|torchrun) ", "".join(blocks), re.M)
+    assert not called or re.search(r"export PATH=\$PWD/.venv/bin:\$PATH", "".join(blocks))
+
+
 def test_the_reference_names_what_is_there() -> None:
     text = (ROOT / "docs/api.md").read_text()
     for name, members in re.findall(r"^::: (\S+)(?:\n.*members: \[(.*?)\])?", text, re.M):
