@@ -15,7 +15,8 @@
 #                       that holds a recipe.yaml
 #   --stage STAGE       start at this stage (default: after the last stage that finished)
 #   --stop-stage STAGE  stop after this stage (default: the last one)
-#   --nj N              parallel jobs (default: the number of cores); never changes a result
+#   --nj N              parallel jobs (default: the number of cores; with slurm, no limit); never
+#                       changes a result
 #   --backend NAME      where the jobs run: local (default), or slurm, see docs/your-cluster.md
 #   --slurm-conf FILE   what each stage asks of Slurm (default: conf/slurm.yaml)
 #   --sbatch=OPTION     one more option of sbatch, as --sbatch=--account=speech; may be given often
@@ -322,7 +323,7 @@ number_of() {
 }
 
 read_options() {
-  recipe=mini stage='' stop_stage=${stages[-1]} nj=$(count_cores) size='' work_dir='' set=()
+  recipe=mini stage='' stop_stage=${stages[-1]} nj='' size='' work_dir='' set=()
   arguments=() backend=local slurm_conf=$root/conf/slurm.yaml sbatch=() max_jobs_run=9999
   skip_bad=false skip=() allow_pipes=false dry_run=false
   local corpus
@@ -336,10 +337,12 @@ read_options() {
   first=${stage:+$(number_of stage "$stage")}
   [[ -z $first ]] || ((first <= last)) ||
     fail 2 "--stage $stage comes after --stop-stage $stop_stage"
-  check_integer nj 1 9999
-  check_integer max_jobs_run 1 9999
   [[ $backend == local || $backend == slurm ]] ||
     fail 2 "--backend must be local or slurm, not '$backend'"
+  check_integer max_jobs_run 1 9999
+  [[ $backend == local ]] || nj=${nj:-$max_jobs_run} # the cores here are not those of the tasks
+  nj=${nj:-$(count_cores)}
+  check_integer nj 1 9999
   [[ $allow_pipes == false ]] || set+=(corpus.allow_pipes=true)
   [[ $skip_bad == false ]] || skip=(--skip-bad)
   slurm_conf=$(realpath -m -- "$slurm_conf")

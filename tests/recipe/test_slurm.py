@@ -1,5 +1,6 @@
 """What is asked of a cluster: checked before anything is submitted."""
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -93,6 +94,24 @@ def test_a_dry_run_shows_what_would_be_submitted_and_leaves_no_trace(tmp_path: P
     assert f"the first, with its log in {work}/exp/log/extract/old.1.log:" in done.out
     assert len({call[3] for call in calls}) == len(STAGES)
     assert not work.exists()
+
+
+@pytest.mark.slow
+def test_the_cores_of_the_host_that_submits_do_not_limit_the_tasks(tmp_path: Path) -> None:
+    options = (
+        "--size",
+        "tiny",
+        "--backend",
+        "slurm",
+        "--stage",
+        "extract",
+        "--stop-stage",
+        "extract",
+    )
+    done = run_recipe(tmp_path / "work", *options, "--dry-run", "true")
+    assert re.findall(r"--array=(\S+)", done.out) == ["0%9999", "0-3%9999", "0-1%9999"]
+    done = run_recipe(tmp_path / "work", *options, "--dry-run", "true", "--max-jobs-run", "3")
+    assert re.findall(r"--array=(\S+)", done.out) == ["0%3", "0-3%3", "0-1%3"]
 
 
 @pytest.mark.slow
