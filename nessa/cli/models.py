@@ -135,7 +135,8 @@ def extract(
     Given embeddings (a model of kind arks) are imported by --merge. With --skip-bad,
     OUTPUT/<set>/skipped lists the skipped utterances with their reasons.
     Memory: one batch of audio and the embeddings of a shard; with --merge, those of a set. An
-    utterance is embedded as a whole: one of two hours takes 3 to 4 GB with 64 channels.
+    utterance is embedded as a whole: with 64 channels, one of two hours takes 2.6 GB (x-vector) or
+    4.2 GB (ECAPA-TDNN).
 
     Example: nessa extract --encoder recipes/mini/exp/encoders/old --data recipes/mini/data
     --set eval --output embeddings
