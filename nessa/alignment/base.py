@@ -18,7 +18,7 @@ from safetensors.numpy import save
 from torch import nn
 from torch.random import fork_rng
 
-from nessa.alignment.dev import DevSet, calibrate_on, check_labels, judge
+from nessa.alignment.dev import DevSet, both_ways_eer, calibrate_on, check_labels, judge
 from nessa.alignment.domains import Shifted, domain_shifts, shifted
 from nessa.alignment.outliers import OutlierDetector
 from nessa.alignment.table import AlignTable
@@ -28,9 +28,7 @@ from nessa.files import atomic_open, digest, write_json
 from nessa.kaldi.directions import checked_lengths, well_scaled
 from nessa.kaldi.embeddings import Embeddings
 from nessa.kaldi.stamps import ModelStamp
-from nessa.metrics.roc import eer
 from nessa.scoring.calibration import Calibration
-from nessa.scoring.cosine import cosine_scores
 
 DESCRIPTION = "aligner.json"
 ARRAYS = "aligner.safetensors"
@@ -243,10 +241,16 @@ class Aligner(ABC):
         return Embeddings(keys, matrix, embeddings.stamp)
 
     def dev_eer(self, dev: DevSet) -> float:
-        """EER of the cosine scores of `dev`'s trials after mapping, as a fraction."""
-        assert dev.trials.labels is not None
-        mapped = self.map_views(dev.enroll, dev.runtime)
-        return eer(cosine_scores(*mapped, dev.trials), dev.trials.labels)
+        """Mean EER, as a fraction, of all lists of `dev` in both update directions after mapping.
+
+        The map of a side serves both directions; where vectors depend on their role, as NESSA's
+        do, the aligner has its own `dev_eer`.
+        """
+        x, y = (
+            (mapped.matrix, np.zeros(len(mapped)))
+            for mapped in self.map_views(dev.enroll, dev.runtime)
+        )
+        return both_ways_eer(x, y, dev)
 
     def check_fitted(self) -> None:
         """Refuse an aligner that has no maps yet."""

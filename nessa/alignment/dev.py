@@ -5,13 +5,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from nessa.alignment.views import Side
+from nessa.alignment.views import Floats, Matrix, Side
 from nessa.errors import InputError
 from nessa.kaldi.embeddings import Embeddings
 from nessa.metrics.bootstrap import Estimate, bootstrap, difference, mean_estimate
+from nessa.metrics.roc import eer
 from nessa.metrics.table import EER
 from nessa.scoring.calibration import Calibration
 from nessa.scoring.cosine import cosine_scores
@@ -22,6 +24,9 @@ DRAWS = 500  # of dev speakers
 # Fewer dev speakers decide nothing: draws of so few make intervals that are too narrow, and the
 # aligner was chosen by the same ones.
 FEWEST = 10
+TRIAL_FLOATS = 2**20  # gathered at a time
+
+Statistics = tuple[Matrix | Floats, Matrix | Floats]  # z (N, D) and u (N,) of a side's vectors
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,51 @@ class DevSet:
             enroll=center(self.enroll, "enroll", self.domains),
             runtime=center(self.runtime, "runtime", self.domains),
         )
+
+
+def both_ways_scores(x: Statistics, y: Statistics, dev: DevSet) -> list[tuple[Trials, Floats]]:
+    """Each dev list twice, with scores (T,): x enrolled and y tested, and the other way round."""
+    return [
+        (trials, scores)
+        for trials in dev.lists
+        for scores in (
+            _scores((x, dev.enroll), (y, dev.runtime), trials),
+            _scores((y, dev.runtime), (x, dev.enroll), trials),
+        )
+    ]
+
+
+def both_ways_eer(x: Statistics, y: Statistics, dev: DevSet) -> float:
+    """Mean EER of all lists and both directions, since the space serves both.
+
+    By it every aligner chooses, so that the comparison is one of methods.
+    """
+    scored = both_ways_scores(x, y, dev)
+    return float(np.mean([eer(scores, labels_of(trials)) for trials, scores in scored]))
+
+
+def labels_of(trials: Trials) -> npt.NDArray[np.bool_]:
+    """(T,), of a list that has labels."""
+    assert trials.labels is not None
+    return trials.labels
+
+
+def _scores(
+    enroll: tuple[Statistics, Embeddings], runtime: tuple[Statistics, Embeddings], trials: Trials
+) -> Floats:
+    """z_x . z_y + u_x + u_y of each trial; the embeddings tell the rows of the statistics."""
+    indices = trials.enroll_index, trials.test_index
+    rows = [
+        embeddings.rows(index.names)[index.codes]
+        for (_, embeddings), index in zip((enroll, runtime), indices, strict=True)
+    ]
+    (z_x, u_x), (z_y, u_y) = enroll[0], runtime[0]
+    scores = u_x[rows[0]].astype(np.float64) + u_y[rows[1]]
+    step = max(1, TRIAL_FLOATS // z_x.shape[1])
+    for first in range(0, len(scores), step):
+        i, j = (own[first : first + step] for own in rows)
+        scores[first : first + step] += np.einsum("td,td->t", z_x[i], z_y[j])
+    return scores
 
 
 def dev_errors(trials: Trials, systems: Sequence[Any], draws: int = DRAWS) -> list[Estimate]:

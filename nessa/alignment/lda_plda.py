@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save
 from scipy.linalg import eigh
 
 from nessa.alignment.covariance import scatter_within, within_speakers
-from nessa.alignment.dev import DevSet
+from nessa.alignment.dev import DevSet, labels_of
 from nessa.alignment.plda import factor_llr, trial_vectors
 from nessa.alignment.table import AlignTable
 from nessa.alignment.views import (
@@ -72,7 +72,7 @@ class LDAPLDA:
 
         Args:
             table: N utterances of S speakers; those of its enrollment side are used.
-            dev: held-out speakers; their EER chooses among `dims`.
+            dev: held-out speakers; the mean EER of their lists chooses among `dims`.
             dims: d, of which those above min(D, S - 1) mean that.
 
         Raises:
@@ -87,8 +87,8 @@ class LDAPLDA:
             normalized = Mapped(view, partial(_project, mean=mean, lda=lda))
             plda = _diagonalize(*_two_covariances(normalized, labels))
             model = cls(mean, lda, *plda, table.fingerprints[0])
-            assert dev.trials.labels is not None
-            error = eer(model.scores(dev.enroll, dev.trials), dev.trials.labels)
+            errors = [eer(model.scores(dev.enroll, t), labels_of(t)) for t in dev.lists]
+            error = float(np.mean(errors))
             if best is None or error < best[0]:
                 best = error, model
         assert best is not None

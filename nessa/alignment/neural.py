@@ -40,7 +40,14 @@ from torch import nn
 
 from nessa.alignment.config import NeuralConfig
 from nessa.alignment.covariance import cross_product, least_squares, whitening
-from nessa.alignment.dev import DevSet, dev_errors
+from nessa.alignment.dev import (
+    DevSet,
+    Statistics,
+    both_ways_eer,
+    both_ways_scores,
+    dev_errors,
+    labels_of,
+)
 from nessa.alignment.fusing import fit_weights
 from nessa.alignment.kernel import KernelFeatures
 from nessa.alignment.networks import (
@@ -53,13 +60,9 @@ from nessa.alignment.networks import (
 from nessa.alignment.outliers import MOST_STAMPED
 from nessa.alignment.starts import (
     Start,
-    Statistics,
-    both_ways_eer,
-    both_ways_scores,
     choose_start,
     find_joins,
     find_starts,
-    labels_of,
     random_start,
 )
 from nessa.alignment.table import AlignTable
@@ -435,7 +438,7 @@ class NeuralAligner(NetworkAligner):
         return self.settings | {"mode": other.get(mode, mode)}
 
     def dev_eer(self, dev: DevSet) -> float:
-        """Mean EER of both directions, since the space serves both."""
+        """See `Aligner.dev_eer`; of the scores that the parts give, before they are fused."""
         return both_ways_eer(*dev_statistics(self.modules, dev), dev)
 
 

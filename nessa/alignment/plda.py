@@ -9,7 +9,7 @@ from scipy.linalg import cholesky, eigh, solve_triangular
 from torch import nn
 
 from nessa.alignment.covariance import shrunk, within_speakers
-from nessa.alignment.dev import DevSet
+from nessa.alignment.dev import DevSet, Statistics, both_ways_eer
 from nessa.alignment.linear import Arrays, LinearAligner
 from nessa.alignment.views import (
     SIDES,
@@ -24,7 +24,6 @@ from nessa.alignment.views import (
 from nessa.errors import InputError
 from nessa.kaldi.directions import checked_lengths
 from nessa.kaldi.embeddings import Embeddings, profile_means
-from nessa.metrics.roc import eer
 from nessa.trials import Trials
 
 SHRINKAGES = (0.1, 0.01, 0.001, 0.3, 0.6, 0.8, 0.9)
@@ -76,9 +75,14 @@ class PLDAAligner(LinearAligner):
         self._choose(candidates(), dev)
 
     def dev_eer(self, dev: DevSet) -> float:
-        """EER of the likelihood ratios of `dev`'s trials, which is what PLDA is for."""
-        assert dev.trials.labels is not None
-        return eer(self.scores(dev.enroll, dev.runtime, dev.trials), dev.trials.labels)
+        """See `Aligner.dev_eer`; of the likelihood ratios, which are what PLDA is for."""
+        g_x, g_y = (self.arrays[f"{side}_precision"].astype(np.float64) for side in SIDES)
+        ratio = Ratio((self.arrays["enroll_map"], self.arrays["runtime_map"]), (g_x, g_y))
+        x, y = (
+            ratio.statistics(self._centered(self._checked(own.matrix, side, own.keys), side), place)
+            for place, (side, own) in enumerate(zip(SIDES, (dev.enroll, dev.runtime), strict=True))
+        )
+        return both_ways_eer(x, y, dev)
 
     def network(self, side: Side) -> nn.Module:
         """The map of one side; see `Aligner.network`."""
@@ -305,6 +309,11 @@ class Ratio(NamedTuple):
         identity = np.eye(len(self.precisions[0]))
         of_x, of_y = ((identity - np.linalg.inv(identity - g)) / 2 for g in self.precisions)
         return of_y, of_x
+
+    def statistics(self, inputs: Matrix, side: int) -> Statistics:
+        """z and u of a side's centered embeddings (N, D_in): its terms of the ratio."""
+        z = inputs @ self.maps[side]
+        return z, np.einsum("nd,nd->n", z @ self.quadratics[side], z)
 
     def arrays(self) -> Arrays:
         """Maps and precisions as the arrays of an aligner."""

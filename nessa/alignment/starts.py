@@ -5,11 +5,10 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from nessa.alignment.config import NeuralConfig
 from nessa.alignment.covariance import cross_product, ridge
-from nessa.alignment.dev import DevSet
+from nessa.alignment.dev import DevSet, Statistics, both_ways_eer
 from nessa.alignment.kernel import FEWEST_SPEAKERS, MOST_ROWS, KernelFeatures
 from nessa.alignment.linear import canonical_maps
 from nessa.alignment.plda import Scatter
@@ -22,18 +21,12 @@ from nessa.alignment.views import (
     Rows,
     length_normalize,
 )
-from nessa.kaldi.embeddings import Embeddings
-from nessa.metrics.roc import eer
-from nessa.trials import Trials
 
 log = logging.getLogger(__name__)
 PENALTIES = (0.1, 0.01, 1.0)  # of the regressions, in units of the mean eigenvalue
 KERNEL_PENALTY = 0.3  # of regressions of products, likewise
 REGRESSION_LANDMARKS = 1024
 RATIO_FEATURES = 640, 300  # landmarks, and features whose covariances PLDA knows well enough
-TRIAL_FLOATS = 2**20  # gathered at a time
-
-Statistics = tuple[Matrix | Floats, Matrix | Floats]  # z (N, D) and u (N,) of a side's vectors
 
 
 class Start(NamedTuple):
@@ -184,45 +177,3 @@ def choose_start(
             best, lowest = start, error
     assert best is not None
     return best
-
-
-def both_ways_scores(x: Statistics, y: Statistics, dev: DevSet) -> list[tuple[Trials, Floats]]:
-    """Each dev list twice, with scores (T,): x enrolled and y tested, and the other way round."""
-    return [
-        (trials, scores)
-        for trials in dev.lists
-        for scores in (
-            _scores((x, dev.enroll), (y, dev.runtime), trials),
-            _scores((y, dev.runtime), (x, dev.enroll), trials),
-        )
-    ]
-
-
-def both_ways_eer(x: Statistics, y: Statistics, dev: DevSet) -> float:
-    """Mean EER of all lists and both directions, since the space serves both."""
-    scored = both_ways_scores(x, y, dev)
-    return float(np.mean([eer(scores, labels_of(trials)) for trials, scores in scored]))
-
-
-def labels_of(trials: Trials) -> npt.NDArray[np.bool_]:
-    """(T,), of a list that has labels."""
-    assert trials.labels is not None
-    return trials.labels
-
-
-def _scores(
-    enroll: tuple[Statistics, Embeddings], runtime: tuple[Statistics, Embeddings], trials: Trials
-) -> Floats:
-    """z_x . z_y + u_x + u_y of each trial; the embeddings tell the rows of the statistics."""
-    indices = trials.enroll_index, trials.test_index
-    rows = [
-        embeddings.rows(index.names)[index.codes]
-        for (_, embeddings), index in zip((enroll, runtime), indices, strict=True)
-    ]
-    (z_x, u_x), (z_y, u_y) = enroll[0], runtime[0]
-    scores = u_x[rows[0]].astype(np.float64) + u_y[rows[1]]
-    step = max(1, TRIAL_FLOATS // z_x.shape[1])
-    for first in range(0, len(scores), step):
-        i, j = (own[first : first + step] for own in rows)
-        scores[first : first + step] += np.einsum("td,td->t", z_x[i], z_y[j])
-    return scores

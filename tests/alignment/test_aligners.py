@@ -13,6 +13,7 @@ from nessa.alignment import (
     AlignTable,
     DevSet,
     LogitAligner,
+    PLDAAligner,
     ProcrustesAligner,
     load,
 )
@@ -22,8 +23,10 @@ from nessa.alignment.views import SIDES, Labels, Matrix, Side
 from nessa.errors import InputError
 from nessa.kaldi.embeddings import Embeddings
 from nessa.kaldi.stamps import ModelStamp
+from nessa.metrics.roc import eer
 from nessa.recipe.aligners import make_aligner
 from nessa.recipe.resolve import resolve
+from nessa.scoring.cosine import cosine_scores
 from nessa.trials import Trials
 from tests.aligners import dev_for, error, fit, fitted, small, views_for
 from tests.conftest import ROOT
@@ -107,6 +110,34 @@ def test_the_mirror_serves_the_other_update_direction(kind: str, tmp_path: Path)
         one.check_models(y, x)
         assert one.space() == aligner.space()
     assert mirror.mirrored().settings == aligner.settings
+
+
+@every
+def test_the_dev_eer_is_the_mean_of_all_lists_and_both_directions(kind: str) -> None:
+    x, y, names = views_for(kind, 25, 3, first_speaker=5000)
+    trials = all_trials(names)
+    assert trials.labels is not None
+    rng = np.random.default_rng(0)
+    lists = []
+    for size in (300, 500):  # no trial stands beside the same with its sides swapped
+        rows = np.flatnonzero(trials.labels | (rng.random(len(trials)) < 0.1))
+        rows = rng.choice(rows, size, replace=False)
+        ids = ([side[row] for row in rows] for side in (trials.enroll, trials.test))
+        lists.append(Trials(*ids, trials.labels[rows]))
+    one = fitted(kind)
+    errors = [
+        eer(
+            own.scores(*sides, trials)
+            if isinstance(own, PLDAAligner)
+            else cosine_scores(*own.map_views(*sides), trials),
+            np.asarray(trials.labels),
+        )
+        for own, sides in ((one, (x, y)), (one.mirrored(), (y, x)))
+        for trials in lists
+    ]
+    assert len(set(errors)) == 4
+    expected = pytest.approx(np.mean(errors), abs=5e-4)  # ties, by rounding
+    assert one.dev_eer(DevSet(x, y, lists[0], (lists[1],))) == expected
 
 
 @every
