@@ -140,13 +140,16 @@ def dev_errors(trials: Trials, systems: Sequence[Any], draws: int = DRAWS) -> li
 
 def speakers_by_targets(trials: Trials) -> tuple[list[str], list[str]]:
     """The speakers of both sides of each trial, each (T,): who is joined by target trials."""
-    names = index_names([*trials.enroll, *trials.test])
-    enroll, test = np.split(names.codes, 2)
+    names, codes = index_names([*trials.enroll, *trials.test])
+    enroll, test = np.split(codes, 2)
     joined = enroll[trials.labels], test[trials.labels]
-    size = len(names.names)
-    graph = coo_array((np.ones(len(joined[0])), joined), shape=(size, size))
-    speaker = connected_components(graph, directed=False)[1].astype(str)
-    return speaker[enroll].tolist(), speaker[test].tolist()
+    graph = coo_array((np.ones(len(joined[0])), joined), shape=(len(names), len(names)))
+    numbers = connected_components(graph, directed=False)[1].tolist()
+    called: dict[int, str] = {}  # by the first of their utterances, whatever the trials' order
+    for name, number in sorted(zip(names, numbers, strict=True)):
+        called.setdefault(number, name)
+    speaker = [called[number] for number in numbers]
+    return [speaker[row] for row in enroll], [speaker[row] for row in test]
 
 
 def check_labels(trials: Trials) -> None:

@@ -42,7 +42,8 @@ def bootstrap(
 
     Speakers are drawn with replacement. A non-target trial weighs the product of its two
     speakers' counts, a target trial the count of its speaker. A draw that leaves no target or
-    no non-target is drawn again. All systems get the same draws, which makes them paired.
+    no non-target is drawn again. All systems get the same draws, which makes them paired; the
+    order of the trials does not matter.
 
     Args:
         systems: scores (T,) of each system on the same trials.
@@ -104,13 +105,16 @@ def draw_counts(speakers: int, rng: np.random.Generator) -> NDArray[np.int64]:
 def _speaker_codes(
     labels: NDArray[np.bool_], enroll_speakers: Sequence[str], test_speakers: Sequence[str]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Numbers of the speakers of both sides, each (T,)."""
+    """Numbers of the speakers of both sides, each (T,), by their names, not by trial order."""
     if not len(labels) == len(enroll_speakers) == len(test_speakers):
         raise InputError(
             f"{len(labels)} labels, {len(enroll_speakers)} enrollment and {len(test_speakers)} "
             "test speakers; give one of each per trial"
         )
-    enroll, test = np.split(index_names([*enroll_speakers, *test_speakers]).codes, 2)
+    names, codes = index_names([*enroll_speakers, *test_speakers])
+    place = np.empty(len(names), np.int64)
+    place[sorted(range(len(names)), key=names.__getitem__)] = np.arange(len(names))
+    enroll, test = np.split(place[codes], 2)
     wrong = np.flatnonzero(labels != (enroll == test))
     if len(wrong):
         kind = "target" if labels[wrong[0]] else "non-target"

@@ -1,5 +1,6 @@
 """The verdict: an aligner against not updating, with its uncertainty."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +80,15 @@ def test_speakers_follow_from_the_target_trials() -> None:
     for side, ids in zip(speakers_by_targets(trials), (trials.enroll, trials.test), strict=True):
         pairs = {(speaker, names[key]) for speaker, key in zip(side, ids, strict=True)}
         assert len(pairs) == 6 and len({speaker for speaker, _ in pairs}) == 6
+
+
+def test_the_verdict_does_not_depend_on_the_order_of_the_trials() -> None:
+    dev = dev_set(1.5, 0.1, 10)
+    order = np.random.default_rng(0).permutation(len(dev.trials))
+    ids = ([side[row] for row in order] for side in (dev.trials.enroll, dev.trials.test))
+    shuffled = replace(dev, trials=Trials(*ids, np.asarray(dev.trials.labels)[order]))
+    mapped = [(dev.runtime, dev.runtime)] * 2
+    assert judge(shuffled, mapped) == judge(dev, mapped)
 
 
 def test_trials_that_contradict_each_other_are_refused() -> None:

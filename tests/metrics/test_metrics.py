@@ -17,7 +17,14 @@ from sklearn.metrics import roc_curve
 
 from nessa import InputError
 from nessa.metrics import roc as metrics
-from nessa.metrics.bootstrap import Estimate, bootstrap, difference, mean_estimate, recovered_gain
+from nessa.metrics.bootstrap import (
+    Estimate,
+    bootstrap,
+    difference,
+    drawn_weights,
+    mean_estimate,
+    recovered_gain,
+)
 from nessa.metrics.roc import Roc, act_dcf, cllr, det_points, eer, min_cllr, min_dcf
 from nessa.metrics.table import EER, Metric
 
@@ -454,6 +461,18 @@ def test_draws_are_seeded_and_paired():
     assert (one[0]["eer"].draws != other["eer"].draws).any()
 
 
+def test_draws_do_not_depend_on_the_order_of_the_trials():
+    scores, labels, *speakers = speaker_trials(np.random.default_rng(0), speakers=12)
+    order = np.random.default_rng(1).permutation(len(scores))
+    shuffled = [[side[row] for row in order] for side in speakers]
+    (one,) = bootstrap([scores], labels, *speakers, draws=20)
+    (other,) = bootstrap([scores[order]], labels[order], *shuffled, draws=20)
+    assert (one["eer"].draws == other["eer"].draws).all()
+    weights = drawn_weights(labels[order], *shuffled, draws=1)
+    expected = next(iter(drawn_weights(labels, *speakers, draws=1)))[order]
+    np.testing.assert_array_equal(next(iter(weights)), expected)
+
+
 def test_draws_without_a_class_are_redrawn():
     # Only the pair s0, s1 has non-targets, and only s0 targets: most draws lack one of them.
     speakers = ["s0", "s0", "s1"], ["s1", "s0", "s1"]
@@ -499,7 +518,7 @@ def experiment(rng, speakers, utterances=10, trials=20, distance=4.5):
     non += session[enroll, first] + session[other, third] + noise[1]
     spread = np.sqrt([0.7**2 + 2 * 0.5**2 + 1, 2 * 0.5**2 + 2 * 0.5**2 + 1])
     sides = np.tile(enroll, 2), np.concatenate([enroll, other])
-    names = [side.astype(str).tolist() for side in sides]
+    names = [np.char.zfill(side.astype(str), 3).tolist() for side in sides]
     labels = np.arange(2 * len(enroll)) < len(enroll)
     return (np.concatenate([tar, non]), labels, *names), ndtr(-distance / spread.sum())
 
