@@ -101,8 +101,7 @@ class Aligner(ABC):
             shared = min((key for key in table.utterances() if key in held_out), default=None)
             if shared is not None:
                 raise InputError(f"{shared!r} is both in the align and the dev set")
-            for trials in dev.lists:
-                check_labels(trials)
+            check_labels(dev)
         own = zip(SIDES, self.fingerprints, table.fingerprints, strict=True)
         enroll, runtime = (
             new or (old if self.keeps(side) else None)  # what a side was fitted on, stays known

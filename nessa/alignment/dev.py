@@ -18,7 +18,7 @@ from nessa.metrics.table import EER
 from nessa.scoring.calibration import Calibration
 from nessa.scoring.cosine import cosine_scores
 from nessa.text import percent
-from nessa.trials import Trials, index_names
+from nessa.trials import Trials, index_names, trial_speakers
 
 DRAWS = 500  # of dev speakers
 # Fewer dev speakers decide nothing: draws of so few make intervals that are too narrow, and the
@@ -39,6 +39,8 @@ class DevSet:
         others: further lists of their own, such as of other domains; NESSA chooses by all alike,
             and weighs its parts by the trials of all together.
         domains: {utterance: domain}, of those whose domain is known.
+        speakers: {utterance: speaker}; empty: utterances that target trials join are a speaker's,
+            of whom lists with few target trials make several.
 
     Raises:
         InputError: trials without labels, or of utterances that one of the models has no
@@ -50,6 +52,7 @@ class DevSet:
     trials: Trials
     others: tuple[Trials, ...] = ()
     domains: Mapping[str, str] = field(default_factory=dict)
+    speakers: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for trials in self.lists:
@@ -64,6 +67,12 @@ class DevSet:
     def lists(self) -> tuple[Trials, ...]:
         """All lists, the main one first."""
         return self.trials, *self.others
+
+    def speakers_of(self, trials: Trials) -> tuple[list[str], list[str]]:
+        """The speakers of both sides of each trial of a list, each (T,)."""
+        if self.speakers:
+            return trial_speakers(trials, self.speakers)
+        return speakers_by_targets(trials)
 
     def moved(
         self, center: Callable[[Embeddings, Side, Mapping[str, str]], Embeddings]
@@ -121,20 +130,22 @@ def _scores(
     return scores
 
 
-def dev_errors(trials: Trials, systems: Sequence[Any], draws: int = DRAWS) -> list[Estimate]:
-    """EER of systems on the dev trials, from the same draws of speakers.
+def dev_errors(
+    dev: DevSet, trials: Trials, systems: Sequence[Any], draws: int = DRAWS
+) -> list[Estimate]:
+    """EER of systems on dev trials, from the same draws of speakers.
 
     Args:
-        trials: T labeled trials.
+        dev: tells the speakers.
+        trials: one of its lists, T trials.
         systems: scores (T,) of each system.
         draws: of speakers.
 
     Raises:
         InputError: labels that contradict each other.
     """
-    assert trials.labels is not None
-    speakers = speakers_by_targets(trials)
-    drawn = bootstrap(systems, trials.labels, *speakers, draws=draws, metrics=[EER])
+    speakers = dev.speakers_of(trials)
+    drawn = bootstrap(systems, labels_of(trials), *speakers, draws=draws, metrics=[EER])
     return [estimates[EER.key] for estimates in drawn]
 
 
@@ -152,18 +163,27 @@ def speakers_by_targets(trials: Trials) -> tuple[list[str], list[str]]:
     return [speaker[row] for row in enroll], [speaker[row] for row in test]
 
 
-def check_labels(trials: Trials) -> None:
-    """Refuse a labeled list whose target trials join what another trial tells apart.
+def check_labels(dev: DevSet) -> None:
+    """Refuse a list whose labels contradict the speakers, or each other where none are given.
 
     Raises:
         InputError: names the first such trial.
     """
-    enroll, test = map(np.array, speakers_by_targets(trials))
-    wrong = np.flatnonzero(~np.asarray(trials.labels) & (enroll == test))
-    if len(wrong):
+    for trials in dev.lists:
+        labels, (enroll, test) = labels_of(trials), dev.speakers_of(trials)
+        wrong = np.flatnonzero(labels != (np.array(enroll) == np.array(test)))
+        if not len(wrong):
+            continue
+        row = wrong[0]
+        kind = "target" if labels[row] else "nontarget"
+        trial = f"trial {trials.enroll[row]!r} {trials.test[row]!r} is a {kind}, but"
+        if dev.speakers:
+            raise InputError(
+                f"{trial} of speakers {enroll[row]!r} and {test[row]!r}; correct its label or "
+                "utt2spk"
+            )
         raise InputError(
-            f"trial {trials.enroll[wrong[0]]!r} {trials.test[wrong[0]]!r} is a nontarget, but by "
-            "target trials both are of one speaker; correct its label, or theirs"
+            f"{trial} by target trials both are of one speaker; correct its label, or theirs"
         )
 
 
@@ -195,12 +215,14 @@ def judge(dev: DevSet, aligned: Sequence[tuple[Embeddings, Embeddings]]) -> dict
         "lower_by_ci", its interval.
     """
     pairs = [*((model, model) for model in (dev.enroll, dev.runtime)), *aligned]
-    first, second, *both = dev_errors(dev.trials, [cosine_scores(*p, dev.trials) for p in pairs])
+    first, second, *both = dev_errors(
+        dev, dev.trials, [cosine_scores(*p, dev.trials) for p in pairs]
+    )
     old, error = max((first, second), key=lambda model: model.value), mean_estimate(both)
     lower = difference(old, error)
     low, high = lower.interval
-    enrolled, _ = speakers_by_targets(dev.trials)
-    speakers = len({enrolled[row] for row in np.flatnonzero(np.asarray(dev.trials.labels))})
+    enrolled, _ = dev.speakers_of(dev.trials)
+    speakers = len({enrolled[row] for row in np.flatnonzero(labels_of(dev.trials))})
     verdict = "helps" if low > 0 else "harms" if high < 0 else "cannot tell"
     return {
         "verdict": verdict if speakers >= FEWEST else "cannot tell",

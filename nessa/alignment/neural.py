@@ -374,7 +374,7 @@ class NeuralAligner(NetworkAligner):
         errors = []
         for modules in (start, self.modules):
             scored = both_ways_scores(*dev_statistics(modules, dev), dev)
-            errors.append(mean_estimate([dev_errors(t, [scores])[0] for t, scores in scored]))
+            errors.append(mean_estimate([dev_errors(dev, t, [scores])[0] for t, scores in scored]))
         won = difference(*errors)
         share = float(np.mean(won.draws > 0))
         log.info(

@@ -48,7 +48,13 @@ def fit_to_sets(
     main, *others = map(Trials.read, utterance_lists(data / "dev"))
     sides = Embeddings.read(enroll / "dev"), Embeddings.read(runtime / "dev")
     with about(data / "dev" / "trials", enroll / "dev", runtime / "dev"):
-        dev = DevSet(*sides, main, tuple(others), read_optional(data / "dev", "utt2domain"))
+        dev = DevSet(
+            *sides,
+            main,
+            tuple(others),
+            domains=read_optional(data / "dev", "utt2domain"),
+            speakers=read_optional(data / "dev", "utt2spk"),
+        )
     places = enroll / "align", runtime / "align", data / "align"
     if by_speaker:
         x, y = map(Embeddings.read, places[:2])
@@ -197,7 +203,8 @@ def _dev_set(tables: Tables, speakers: Mapping[str, str], seed: int) -> DevSet:
                 "several sessions"
             )
         trials = make_trials(speakers, sessions, None, targets, nontargets, seed)
-    return DevSet(tables.enroll.select(speakers), tables.runtime.select(speakers), trials)
+    sides = tables.enroll.select(speakers), tables.runtime.select(speakers)
+    return DevSet(*sides, trials, speakers=speakers)
 
 
 def _labels(tables: tuple[Path, Path], column: str, given: Path | None) -> dict[str, str]:

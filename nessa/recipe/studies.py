@@ -135,7 +135,7 @@ class StudyRunner:
             for model in recipe.update
             for part in SETS
         }
-        self.speakers = read_utt2spk(data / "align")
+        self.speakers, self.dev_speakers = (read_utt2spk(data / n) for n in ("align", "dev"))
         self.domains = {name: read_optional(data / name, "utt2domain") for name in SETS}
         self.dev_lists = [Trials.read(path) for path in utterance_lists(data / "dev")]
         self.conditions = [  # the main list first
@@ -175,6 +175,7 @@ class StudyRunner:
             main,
             tuple(others),
             self.domains["dev"],
+            self.dev_speakers,
         )
         x, y = self.sets[enroll, "align"], self.sets[runtime, "align"]
         if keys is not None:

@@ -82,6 +82,36 @@ def test_speakers_follow_from_the_target_trials() -> None:
         assert len(pairs) == 6 and len({speaker for speaker, _ in pairs}) == 6
 
 
+def test_given_speakers_are_drawn_whole_where_few_target_trials_join_them() -> None:
+    x, y, names = two_views(9, 6, first_speaker=5000)
+    every = all_trials(names)
+    keys = list(names)
+    rows = [  # each utterance with one other of its speaker: three parts a speaker
+        row
+        for row, (a, b) in enumerate(zip(every.enroll, every.test, strict=True))
+        if names[a] != names[b] or (keys.index(a) + 1 == keys.index(b) and keys.index(a) % 2 == 0)
+    ]
+    ids = ([side[row] for row in rows] for side in (every.enroll, every.test))
+    trials = Trials(*ids, np.asarray(every.labels)[rows])
+    bare = DevSet(noisy(x, 1.5), y, trials)
+    mapped = [(y, y)] * 2
+    assert judge(bare, mapped)["speakers"] == 27
+    found = judge(replace(bare, speakers=names), mapped)
+    assert (found["speakers"], found["verdict"]) == (9, "cannot tell")
+    whole = DevSet(noisy(x, 1.5), y, every)
+    assert judge(replace(whole, speakers=names), mapped) == judge(whole, mapped)
+
+
+def test_labels_that_contradict_the_speakers_are_refused_before_the_fit() -> None:
+    x, y, names = two_views(3, 2, first_speaker=5000)
+    first, second, third = x.keys[0], x.keys[1], x.keys[2]
+    align = two_views(10, 3)
+    for pair, label, kind in (((first, third), True, "target"), ((first, second), False, "non")):
+        dev = DevSet(x, y, Trials(*([key] for key in pair), np.array([label])), speakers=names)
+        with pytest.raises(InputError, match=rf"'{pair[0]}' '{pair[1]}' is a {kind}.*utt2spk"):
+            ProcrustesAligner().fit(*align, dev)
+
+
 def test_the_verdict_does_not_depend_on_the_order_of_the_trials() -> None:
     dev = dev_set(1.5, 0.1, 10)
     order = np.random.default_rng(0).permutation(len(dev.trials))

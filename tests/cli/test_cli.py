@@ -101,6 +101,17 @@ def test_align_map_and_score_work_together(nessa: Command, toy: Toy) -> None:
     assert f"{toy.folder / 'scores'}: 90 trials, EER" in done.out
 
 
+def test_a_dev_trial_whose_label_contradicts_utt2spk_is_refused(nessa: Command, toy: Toy) -> None:
+    trials = toy.data / "dev/trials"
+    lines = trials.read_text().splitlines(keepends=True)
+    targets = [line for line in lines if line.endswith(" target\n")]
+    wrong = targets[0].replace(" target", " nontarget")  # which the other trials do not contradict
+    trials.write_text("".join([wrong, targets[-1]]))
+    nessa(*toy.align()).refused(
+        "is a nontarget, but of speakers 'id00100' and 'id00100'", "utt2spk"
+    )
+
+
 def test_a_back_end_is_fitted_and_scores_its_model(nessa: Command, toy: Toy) -> None:
     score = toy.stage("score", "lda_plda:x:x")
     path = toy.exp / "backends/lda_plda/x.safetensors"

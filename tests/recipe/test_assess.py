@@ -8,9 +8,11 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from nessa.alignment import ProcrustesAligner
 from nessa.alignment.store import load
 from nessa.files import read_json, read_table, write_table
 from nessa.kaldi.embeddings import Embeddings
+from nessa.recipe import fitting
 from nessa.recipe.assessment import prepare
 from nessa.recipe.fitting import Tables, fit_to_tables
 from tests.conftest import Command
@@ -123,6 +125,16 @@ def test_align_takes_tables(
     given = "--enroll", enroll, "--runtime", runtime, "--output", tmp_path / "aligner"
     assert nessa("align", *given).status == 0
     assert load(tmp_path / "aligner").fitting["verdict"] == "helps"
+
+
+def test_the_verdict_counts_the_speakers_of_tables_not_what_few_targets_join(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(fitting, "DEV_TRIALS", (15, 100))
+    x, y, names = two_views(40, 10)
+    tables = fitting.Tables(x, y, names, {key: key for key in x.keys}, (Path("x"), Path("y")))
+    found = fitting.fit_to_tables(ProcrustesAligner(), tables).fitting
+    assert (found["speakers"], found["verdict"]) == (4, "cannot tell")
 
 
 @pytest.mark.slow
