@@ -13,6 +13,7 @@ from nessa.corpus.draw_trials import count_possible_trials, make_trials
 from nessa.corpus.speakers import split_speakers
 from nessa.errors import InputError, about, named
 from nessa.evaluation.conditions import utterance_lists
+from nessa.files import read_lines
 from nessa.files import read_table as read_text_table
 from nessa.kaldi.datadir import read_optional, read_utt2spk
 from nessa.kaldi.embeddings import Embeddings
@@ -43,7 +44,8 @@ def fit_to_sets(
         options: of `Aligner.fit_table`.
 
     Raises:
-        InputError: unreadable, or what does not fit together; names the files.
+        InputError: unreadable, what does not fit together, or a speaker in both sets; names the
+            files.
     """
     main, *others = map(Trials.read, utterance_lists(data / "dev"))
     sides = Embeddings.read(enroll / "dev"), Embeddings.read(runtime / "dev")
@@ -63,8 +65,22 @@ def fit_to_sets(
     else:
         table = AlignTable.open(*places)
     table = table.with_domains(read_optional(data / "align", "utt2domain"))
+    _check_disjoint(table, dev, data)
     with about(*places):
         return aligner.fit_table(table, dev, **options)
+
+
+def _check_disjoint(table: AlignTable, dev: DevSet, data: Path) -> None:
+    """Refuse a speaker whose utterances are in both sets; utt2spk may list more than is used."""
+    align, held_out = data / "align" / "utt2spk", data / "dev" / "utt2spk"
+    names = {dev.speakers[key] for key in dev.enroll.keys if key in dev.speakers}
+    lines = (line.split() for _, line in read_lines(align))  # which may be many
+    suspects = {own[0]: own[1] for own in lines if len(own) == 2 and own[1] in names}
+    if shared := next((key for key in table.utterances() if key in suspects), None):
+        raise InputError(
+            f"{align}, {held_out}: speaker {suspects[shared]!r} is in both; keep it in one of "
+            "them, for dev judges the aligner by speakers that it was not fitted to"
+        )
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from nessa.cli.main import cli
 from nessa.encoders import build, parse_settings, save_model
 from nessa.encoders.config import LossConfig
 from nessa.encoders.settings import XVectorConfig
-from nessa.files import read_json, write_json, write_table
+from nessa.files import read_json, read_table, write_json, write_table
 from nessa.kaldi.datadir import read_utt2spk
 from nessa.kaldi.embeddings import Embeddings
 from nessa.kaldi.stamps import ModelStamp
@@ -110,6 +110,17 @@ def test_a_dev_trial_whose_label_contradicts_utt2spk_is_refused(nessa: Command, 
     nessa(*toy.align()).refused(
         "is a nontarget, but of speakers 'id00100' and 'id00100'", "utt2spk"
     )
+
+
+def test_a_speaker_in_align_and_dev_is_refused(nessa: Command, toy: Toy) -> None:
+    align, dev = (toy.data / name / "utt2spk" for name in ("align", "dev"))
+    speakers = read_table(dev)
+    write_table(align, read_table(align) | speakers)  # of more utterances than have embeddings
+    assert nessa(*toy.align()).status == 0
+    write_table(dev, {u: s.replace("id00100", "id00007") for u, s in speakers.items()})
+    nessa(*toy.align()).refused(f"{align}, {dev}: speaker 'id00007' is in both; keep")
+    dev.unlink()
+    assert nessa(*toy.align()).status == 0
 
 
 def test_a_back_end_is_fitted_and_scores_its_model(nessa: Command, toy: Toy) -> None:
