@@ -98,7 +98,7 @@ class Aligner(ABC):
         """Fit to an align set that may be larger than memory; see `fit`."""
         if dev is not None:
             held_out = set(dev.enroll.keys)
-            shared = min((key for key in table.utterances() if key in held_out), default=None)
+            shared = min((key for key in table.all_utterances() if key in held_out), default=None)
             if shared is not None:
                 raise InputError(f"{shared!r} is both in the align and the dev set")
             check_labels(dev)
@@ -116,9 +116,9 @@ class Aligner(ABC):
         views = replace(
             views, enroll=self._fittable(views, "enroll"), runtime=self._fittable(views, "runtime")
         )
-        for side, view in zip(SIDES, (views.enroll, views.runtime), strict=True):
+        domains = views.domains or (None, None)
+        for side, view, known in zip(SIDES, (views.enroll, views.runtime), domains, strict=True):
             if not self.keeps(side):
-                known = views.domains
                 self.shifts[side] = domain_shifts(view, known) if known else {}
         fitted = self._centered_table(views)
         moved = dev and dev.moved(self.center_domains)
@@ -139,8 +139,9 @@ class Aligner(ABC):
         """The same with both views centered by their domains; see `center_domains`."""
         if table.domains is None:
             return table
-        x = Shifted(table.enroll, table.domains, self.shifts["enroll"])
-        y = Shifted(table.runtime, table.domains, self.shifts["runtime"])
+        of_x, of_y = table.domains
+        x = Shifted(table.enroll, of_x, self.shifts["enroll"])
+        y = Shifted(table.runtime, of_y, self.shifts["runtime"])
         moved = replace(table, enroll=x, runtime=y)
         in_memory = isinstance(table.enroll, np.ndarray)
         return replace(moved, enroll=x[:], runtime=y[:]) if in_memory else moved
@@ -150,7 +151,7 @@ class Aligner(ABC):
         view: Rows = table.enroll if side == "enroll" else table.runtime
 
         def name(row: int, first: int = 0) -> str:
-            key = next(islice(table.utterances(), first + row, None))
+            key = next(islice(table.utterances(side), first + row, None))
             return f"{side} embedding of align utterance {key!r}"
 
         if isinstance(view, np.ndarray):

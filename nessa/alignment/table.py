@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from nessa.alignment.domains import Domains
 from nessa.alignment.memory import available_memory
-from nessa.alignment.views import Labels, Matrix, Rows
+from nessa.alignment.views import SIDES, Labels, Matrix, Rows, Side
 from nessa.errors import InputError, about
 from nessa.files import read_lines
 from nessa.kaldi.datadir import read_utt2spk
@@ -32,8 +32,8 @@ class AlignTable:
         enroll, runtime: their embeddings by the two models, (N, Dx), (N, Dy).
         labels: speaker 0..S-1 of each, (N,), numbered in the order of their names.
         stamps: of the two models, None where unknown.
-        utterances: gives their ids, in order.
-        domains: of each; None where none is known.
+        utterances: gives the ids of a view's rows, in order.
+        domains: of the rows of each view; None where none is known.
         recordings: numbers of the utterances of the two views, (N, 2), where the rows of some
             share one; None: row n is of utterance n in both.
     """
@@ -42,8 +42,8 @@ class AlignTable:
     runtime: Rows
     labels: Labels
     stamps: tuple[ModelStamp | None, ModelStamp | None]
-    utterances: Callable[[], Iterable[str]]
-    domains: Domains | None = None
+    utterances: Callable[[Side], Iterable[str]]
+    domains: tuple[Domains, Domains] | None = None
     recordings: npt.NDArray[np.int64] | None = None
 
     @classmethod
@@ -72,7 +72,7 @@ class AlignTable:
         _check_speakers(enroll.keys, speakers)
         labels = _numbered(speakers[key] for key in enroll.keys)
         stamps = enroll.stamp, runtime.stamp
-        return cls(enroll.matrix, paired, labels, stamps, lambda: enroll.keys)
+        return cls(enroll.matrix, paired, labels, stamps, lambda _: enroll.keys)
 
     @classmethod
     def by_speaker(
@@ -112,15 +112,16 @@ class AlignTable:
                 "%d of %d shared speakers are left out: one of the models has a single utterance "
                 "or profile of them", lonely, len(shared),
             )  # fmt: skip
-        names, own, other = zip(*(pair for found in pairs.values() for pair in found), strict=True)
+        own, other = zip(*(pair for found in pairs.values() for pair in found), strict=True)
         codes = {key: code for code, key in enumerate(dict.fromkeys([*own, *other]))}
         recordings = np.array([[codes[key] for key in side] for side in (own, other)]).T
+        names: dict[Side, Sequence[str]] = {"enroll": own, "runtime": other}
         return cls(
             enroll.matrix[enroll.rows(own)],
             runtime.matrix[runtime.rows(other)],
-            _numbered(speakers[name] for name in names),
+            _numbered(speakers[key] for key in own),
             (enroll.stamp, runtime.stamp),
-            lambda: names,
+            names.__getitem__,
             recordings=recordings,
         )
 
@@ -149,7 +150,7 @@ class AlignTable:
                 return cls.of(*views, read_utt2spk(data))
         scps = enroll / "xvector.scp", runtime / "xvector.scp"
         stamps = read_stamp(scps[0], *vectors[0].shape), read_stamp(scps[1], *vectors[1].shape)
-        table = cls(*vectors, labels, stamps, lambda: chain.from_iterable(_keys(scps[0])))
+        table = cls(*vectors, labels, stamps, lambda _: chain.from_iterable(_keys(scps[0])))
         size = 4 * sum(len(view) * view.shape[1] for view in vectors)
         return table.loaded() if size <= MEMORY_SHARE * available_memory() else table
 
@@ -165,7 +166,19 @@ class AlignTable:
         """
         if not utt2domain:
             return self
-        return replace(self, domains=Domains.of([utt2domain.get(u, "") for u in self.utterances()]))
+        own = [
+            Domains.of([utt2domain.get(key, "") for key in self.utterances(side)])
+            for side in self._different()
+        ]
+        return replace(self, domains=(own[0], own[-1]))
+
+    def all_utterances(self) -> Iterator[str]:
+        """The ids of both views, some of them twice."""
+        return chain.from_iterable(map(self.utterances, self._different()))
+
+    def _different(self) -> tuple[Side, ...]:
+        """The views whose rows are of utterances of their own."""
+        return SIDES[:1] if self.recordings is None else SIDES
 
     @property
     def fingerprints(self) -> tuple[str | None, str | None]:
@@ -183,18 +196,18 @@ def _by_speaker(view: Embeddings, speakers: Mapping[str, str]) -> dict[str, list
     return found
 
 
-def _pairs(x: Sequence[str], y: Sequence[str]) -> list[tuple[str, str, str]]:
-    """(name, x's utterance, y's utterance) of a speaker's rows; see `AlignTable.by_speaker`."""
+def _pairs(x: Sequence[str], y: Sequence[str]) -> list[tuple[str, str]]:
+    """(x's utterance, y's utterance) of a speaker's rows; see `AlignTable.by_speaker`."""
     both = set(x) & set(y)
     shared = [key for key in x if key in both]
     alone = [[key for key in own if key not in both] for own in (x, y)]
     pairs = [(key, key) for key in shared] + list(zip(*alone, strict=False))
     met = len(pairs)
-    rows = [(first, first, second) for first, second in pairs]
+    rows = pairs.copy()
     for place, own in enumerate(alone):
         for n, key in enumerate(own[met - len(shared) :]):
             first, second = pairs[n % met]
-            rows.append((key, key, second) if place == 0 else (key, first, key))
+            rows.append((key, second) if place == 0 else (first, key))
     return rows
 
 

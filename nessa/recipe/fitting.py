@@ -76,7 +76,7 @@ def _check_disjoint(table: AlignTable, dev: DevSet, data: Path) -> None:
     names = {dev.speakers[key] for key in dev.enroll.keys if key in dev.speakers}
     lines = (line.split() for _, line in read_lines(align))  # which may be many
     suspects = {own[0]: own[1] for own in lines if len(own) == 2 and own[1] in names}
-    if shared := next((key for key in table.utterances() if key in suspects), None):
+    if shared := next((key for key in table.all_utterances() if key in suspects), None):
         raise InputError(
             f"{align}, {held_out}: speaker {suspects[shared]!r} is in both; keep it in one of "
             "them, for dev judges the aligner by speakers that it was not fitted to"

@@ -69,6 +69,25 @@ def test_a_domain_of_few_and_rows_of_none_stay_as_they_are() -> None:
     np.testing.assert_array_equal(found[2 * FEWEST :], matrix[2 * FEWEST :])
 
 
+def test_views_that_share_speakers_alone_have_the_domains_of_their_own_utterances() -> None:
+    x, y, names = two_views(120, 4)
+    numbers = {key: int(key.rpartition("-")[2]) for key in x.keys}
+    x, y = (v.select([k for k in v.keys if numbers[k] % 2 == n]) for n, v in enumerate((x, y)))
+    domains = {key: "sentence" if number == 3 else "word" for key, number in numbers.items()}
+    table = AlignTable.by_speaker(x, y, names).with_domains(domains)
+    aligner = small("procrustes").fit_table(table)
+    expected = domain_shifts(y.matrix, Domains.of([domains[key] for key in y.keys]))
+    assert aligner.shifts["runtime"].keys() == expected.keys() == {"sentence", "word"}
+    for name, shift in expected.items():
+        np.testing.assert_allclose(aligner.shifts["runtime"][name], shift, atol=1e-6)
+    assert aligner.shifts["enroll"].keys() == {"word"}
+    # The maps are fitted to views that are moved alike.
+    moved = aligner.center_domains(y, "runtime", domains)
+    again = small("procrustes").fit_table(AlignTable.by_speaker(x, moved, names))
+    one, other = (own.map_runtime(moved.matrix) for own in (aligner, again))
+    np.testing.assert_allclose(one, other, atol=1e-5)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["neural", "cca", "plda", "ridge"])
 def test_domains_that_lie_apart_are_told_apart_no_more(align, kind: str, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from nessa.alignment import AlignTable, DevSet, NeuralAligner, ProcrustesAligner, table
+from nessa.alignment.views import SIDES
 from nessa.errors import InputError
 from nessa.files import write_table
 from nessa.kaldi.embeddings import Embeddings, merge_parts
@@ -51,7 +52,8 @@ def assert_same(found: AlignTable, files: Files) -> None:
     np.testing.assert_array_equal(loaded.enroll, wanted.enroll)
     np.testing.assert_array_equal(loaded.runtime, wanted.runtime)
     np.testing.assert_array_equal(loaded.labels, wanted.labels)
-    assert list(found.utterances()) == files.x.keys
+    for side in SIDES:
+        assert list(found.utterances(side)) == files.x.keys
 
 
 def test_what_fits_is_in_memory(files: Files) -> None:
@@ -205,13 +207,29 @@ def test_shared_utterances_stay_pairs_and_lonely_speakers_are_left_out() -> None
     x = x.select([key for key in x.keys if key != alone])
     found = AlignTable.by_speaker(x, y, speakers)
     assert found.labels.max() == 4  # without the last speaker
-    rows = zip(found.utterances(), found.enroll, found.runtime, strict=True)
+    rows = zip(found.utterances("runtime"), found.enroll, found.runtime, strict=True)
     for (key, a, b), recordings in zip(rows, found.recordings, strict=True):
         np.testing.assert_array_equal(b, y.matrix[y.rows([key])[0]])
         partner = next(other for other in x.keys if speakers[other] == speakers[key])
         np.testing.assert_array_equal(a, x.matrix[x.rows([partner if key == alone else key])[0]])
         assert (recordings[0] != recordings[1]) == (key == alone)
-    assert set(found.utterances()) == set(y.keys)
+    assert set(found.utterances("runtime")) == set(y.keys)
+
+
+def test_utterances_of_either_view_are_not_of_dev_and_are_named_as_their_own() -> None:
+    views = two_views(10, 4)
+    x, y = disjoint(views)
+    found = AlignTable.by_speaker(x, y, views[2])
+    for keys in (x.keys, y.keys):
+        names = {key: views[2][key] for key in keys}
+        dev = DevSet(*(view.select(keys) for view in views[:2]), all_trials(names))
+        with pytest.raises(InputError, match=f"'{keys[0]}' is both in the align and the dev set"):
+            ProcrustesAligner().fit_table(found, dev)
+    matrix = y.matrix.copy()
+    matrix[3] = 0
+    found = AlignTable.by_speaker(x, Embeddings(y.keys, matrix), views[2])
+    with pytest.raises(InputError, match=f"runtime embedding of align utterance '{y.keys[3]}'"):
+        ProcrustesAligner().fit_table(found)
 
 
 def test_profiles_whose_audio_is_gone_take_part() -> None:
@@ -222,7 +240,7 @@ def test_profiles_whose_audio_is_gone_take_part() -> None:
     stored = Embeddings([*profiles.keys, *x.keys], np.concatenate([profiles.matrix, x.matrix]))
     speakers = speakers | {f"{name}-profile": name for name in names}
     found = AlignTable.by_speaker(stored, y, speakers)
-    assert len(found.labels) == len(stored) and set(found.utterances()) == set(stored.keys)
+    assert len(found.labels) == len(stored) and set(found.utterances("enroll")) == set(stored.keys)
     assert (np.bincount(found.labels) == 4).all()
     # A batch has no utterance in a profile and among those that the profile meets.
     nessa = NeuralAligner(**SETTINGS | {"steps": 5}).fit_table(found)
