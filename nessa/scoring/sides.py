@@ -57,8 +57,9 @@ class Sides:
 
         Raises:
             InputError: the map is unreadable, or names an utterance without an embedding, or a
-                profile of several utterances as one of them; or the embeddings are mapped ones,
-                and lack a profile, whose mean should have been mapped.
+                profile of several utterances as one of them; or some of the profiles, but not
+                all, are among the embeddings; or these are mapped ones, and lack a profile,
+                whose mean should have been mapped.
         """
         profiles = read_enroll_map(enroll_map)
         members = {utterance for own in profiles.values() for utterance in own}
@@ -66,8 +67,16 @@ class Sides:
             raise InputError(
                 f"{enroll_map}: {named(both)} is an utterance, and a profile of others; rename it"
             )
-        if profiles.keys() <= set(self.enroll.keys):
+        there = set(self.enroll.keys)
+        lacking = [p for p in profiles if p not in there]
+        if not lacking:
             return self
+        if any(p in there and list(own) != [p] for p, own in profiles.items()):
+            raise InputError(
+                f"{enroll_map}, {self.paths[0]}: some profiles are there, and others are without "
+                f"an embedding: {named(lacking)}; map all of them with this map (nessa map "
+                "--enroll-map)"
+            )
         if late := averaged_late(self.enroll, profiles):
             raise InputError(
                 f"{self.paths[0]}: mapped, but without profile {named(late)} of {enroll_map}, "
