@@ -5,7 +5,7 @@ Numbers of equations are those of docs/method.md.
 
 import copy
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from nessa.alignment.base import Aligner
 from nessa.alignment.dev import DevSet
 from nessa.alignment.kernel import KernelFeatures
 from nessa.alignment.views import SIDES, Floats, Matrix, Side
+from nessa.errors import InputError
 
 log = logging.getLogger(__name__)
 
@@ -258,6 +259,12 @@ class Fusion(nn.Module):
         return torch.cat([vector, *([slack, none] if self.role == "enroll" else [none, slack])], 1)
 
 
+def _are_finite(modules: Mapping[Side, nn.Module]) -> bool:
+    """Whether all weights are numbers."""
+    weights = (weight for module in modules.values() for weight in module.parameters())
+    return all(bool(weight.isfinite().all()) for weight in weights)
+
+
 def _mlp(inputs: int, hidden: int, outputs: int, dropout: float) -> nn.Sequential:
     """One hidden layer; zero at the start."""
     last = nn.Linear(hidden, outputs)
@@ -316,7 +323,7 @@ class NetworkAligner(Aligner):
         The learning rate falls: of weights that are alike on dev, the later are the better ones.
         Without a dev set, the last are kept. The start is among those that are compared: where
         training makes it worse by more than that, as on few speakers, it is kept. Training ends
-        early once the dev EER was higher `PATIENCE` times in a row.
+        early once the dev EER was higher `PATIENCE` times in a row, or the weights are no numbers.
 
         Args:
             modules: the two sides at their start; `step` changes them.
@@ -327,6 +334,9 @@ class NetworkAligner(Aligner):
 
         Returns:
             The step whose weights are kept; 0: the start.
+
+        Raises:
+            InputError: without a dev set, weights that are no numbers.
         """
         self._set_modules(modules)
         kept, best, lowest = 0, copy.deepcopy(modules), self.dev_eer(dev) if dev else np.inf
@@ -336,6 +346,17 @@ class NetworkAligner(Aligner):
             loss = step(number - 1)
             if number % evaluate_every and number < steps:
                 continue
+            if not (np.isfinite(loss) and _are_finite(modules)):
+                if dev is None:
+                    raise InputError(
+                        f"{self.kind}: the training diverged by step {number}; lower learning_rate "
+                        "(aligner.learning_rate of a recipe)"
+                    )
+                log.warning(
+                    "%s: the training diverged by step %d: the weights of step %d are kept",
+                    self.kind, number, kept,
+                )  # fmt: skip
+                break
             error = self.dev_eer(dev) if dev else np.nan
             log.info("step %d: loss %.4f, dev EER %.4f", number, loss, error)
             if dev is None or error <= (1 + ALIKE) * lowest:

@@ -1,7 +1,7 @@
 """How NESSA is trained: what a teacher teaches, and which weights are kept."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -13,7 +13,9 @@ from torch import nn
 from nessa.alignment import DevSet, NeuralAligner
 from nessa.alignment.networks import ALIKE, PATIENCE, NetworkAligner
 from nessa.alignment.training import TEMPERATURE, distillation
-from tests.aligners import NEURAL, dev_for, fit
+from nessa.alignment.views import Side
+from nessa.errors import InputError
+from tests.aligners import NEURAL, dev_for, fit, small
 from tests.pairs import two_views
 
 
@@ -117,3 +119,37 @@ def test_the_last_of_the_lowest_is_kept(errors: list[float], kept: int, taken: i
     assert aligner.train_modules(modules, step, len(errors) - 1, 1, dev_for("neural")) == kept
     assert len(steps) == taken
     assert aligner.modules["enroll"].weight.item() == kept
+
+
+def diverging(steps: int) -> tuple[dict[Side, nn.Module], Callable[[int], float]]:
+    """Modules, and a training whose weights are no numbers from a step on."""
+    module = nn.Linear(1, 1, bias=False)
+    module.weight.data[:] = 0
+
+    def step(number: int) -> float:
+        module.weight.data += 1 if number < steps else np.nan
+        return 0.0 if number <= steps else np.nan  # of the weights before the step
+
+    return {"enroll": module, "runtime": nn.Linear(1, 1)}, step
+
+
+def test_of_training_that_diverges_the_best_weights_are_kept(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    aligner = Told([0.5, 0.4, 0.3])
+    assert aligner.train_modules(*diverging(2), 9, 1, dev_for("neural")) == 2
+    assert aligner.modules["enroll"].weight.item() == 2
+    assert "diverged by step 3: the weights of step 2 are kept" in caplog.text
+
+
+@pytest.mark.parametrize("last", [3, 4])
+def test_without_dev_training_that_diverges_is_refused(last: int) -> None:
+    with pytest.raises(InputError, match=rf"told: .* diverged by step {last}; lower learning_rate"):
+        Told([]).train_modules(*diverging(2), last, 100, None)
+
+
+def test_a_learning_rate_that_is_too_high_is_named() -> None:
+    with pytest.raises(
+        InputError, match=r"regression: .* diverged by step 20; lower learning_rate"
+    ):
+        small("regression", learning_rate=1e30).fit(*two_views(30, 3))
