@@ -23,10 +23,11 @@ from nessa.corpus.sounds import part_of, sounds_digest
 from nessa.encoders.arks import GivenEmbeddings
 from nessa.encoders.base import SpeakerModel
 from nessa.errors import InputError, named, watched_readers
-from nessa.files import digest, read_json, write_json, write_table
+from nessa.files import digest, read_json, spots_digest, write_json, write_table
 from nessa.kaldi.datadir import read_utt2spk
 from nessa.kaldi.directions import without_direction
 from nessa.kaldi.embeddings import Embeddings, merge_parts
+from nessa.kaldi.scp import stream_scp
 from nessa.kaldi.stamps import ModelStamp
 from nessa.progress import progress
 
@@ -36,6 +37,7 @@ BATCH_SECONDS = 60.0  # of audio; more would not fit a CPU's cache
 ALIGN = "align"  # the set by whose vectors given embeddings are told apart
 SKIPPED = "skipped"  # what was left out of an embeddings directory, and why
 SOUNDS = "sounds"  # digest of the audio or features of a shard
+SPOTS = "spots"  # digest of some bytes of a shard's ark
 FEWEST_ALIKE = 3  # utterances that one recording under several names does not explain
 OUT_OF_MEMORY = (MemoryError, torch.cuda.OutOfMemoryError)
 LITTLE = 0.2  # of the time for computing: a reader that takes less leaves all cores to the encoder
@@ -58,7 +60,7 @@ def extract_shard(
     workers: int | None = None,
     skip_bad: bool = False,
 ) -> None:
-    """Extract one shard of a set; does nothing where it is there already, of the same model.
+    """Extract one shard of a set; does nothing where it is there already, whole and of this model.
 
     Args:
         model: the encoder.
@@ -77,7 +79,7 @@ def extract_shard(
     cuts = shard_of(CutTable(data, set_name), shard, shards)
     stamp, stamp_path = _stamp(model, cuts, shards), _stamp_path(output, shard)
     sounds = sounds_digest(cuts)
-    left_out = _left_out(stamp_path, stamp, sounds)
+    left_out = _left_out(output, shard, stamp, sounds)
     if left_out == {} or (left_out and skip_bad):
         log.info("%s: shard %d is there already", output, shard)
         return
@@ -92,7 +94,8 @@ def extract_shard(
         skipped if skip_bad else None,
     )
     embeddings.write_part(output, shard)
-    write_json(stamp_path, stamp | {SOUNDS: sounds, SKIPPED: skipped})
+    spots = spots_digest(_ark_path(output, shard)).hex()
+    write_json(stamp_path, stamp | {SOUNDS: sounds, SPOTS: spots, SKIPPED: skipped})
 
 
 def merge_shards(
@@ -117,8 +120,8 @@ def merge_shards(
         The embeddings of the set, sorted by key, and how many utterances were left out.
 
     Raises:
-        InputError: a shard is missing, or is of another model or other data, or, without
-            `skip_bad`, lacks utterances.
+        InputError: a shard is missing or damaged, or is of another model or other data, or,
+            without `skip_bad`, lacks utterances.
     """
     table = CutTable(data, set_name)
     utt2spk: dict[str, str] = {}
@@ -126,11 +129,11 @@ def merge_shards(
     for shard in range(1, shards + 1):
         cuts = shard_of(table, shard, shards)
         utt2spk |= {cut.id: cut.supervisions[0].speaker for cut in cuts}
-        left_out = _left_out(_stamp_path(output, shard), _stamp(model, cuts, shards))
+        left_out = _left_out(output, shard, _stamp(model, cuts, shards))
         if left_out is None or (left_out and not skip_bad):
             raise InputError(
-                f"{output}: shard {shard} of {shards} is missing, of another model or other data, "
-                f"or lacks utterances that were skipped; extract it again"
+                f"{output}: shard {shard} of {shards} is missing or damaged, of another model or "
+                f"other data, or lacks utterances that were skipped; extract it again"
             )
         skipped |= left_out
     own = set(skipped)
@@ -155,19 +158,40 @@ def skipped_in(output: Path, shards: int) -> dict[str, str]:
 
 
 def _left_out(
-    stamp_path: Path, stamp: Mapping[str, Any], sounds: str | None = None
+    output: Path, shard: int, stamp: Mapping[str, Any], sounds: str | None = None
 ) -> dict[str, str] | None:
     """What a finished shard had to leave out; None where there is none with this stamp.
 
     Args:
+        output, shard: which one.
+        stamp: see `_stamp`.
         sounds: of its audio or features now; None: whatever they were.
     """
-    found = read_json(stamp_path) if stamp_path.is_file() else None
+    path = _stamp_path(output, shard)
+    found = read_json(path) if path.is_file() else None
     if not isinstance(found, dict):
         return None
-    left_out, heard = found.pop(SKIPPED, None), found.pop(SOUNDS, None)
-    same = found == stamp and sounds in (heard, None)
+    left_out, heard, spots = (found.pop(name, None) for name in (SKIPPED, SOUNDS, SPOTS))
+    same = found == stamp and sounds in (heard, None) and _is_whole(output, shard, spots)
     return left_out if same and isinstance(left_out, dict) else None
+
+
+def _is_whole(output: Path, shard: int, spots: str | None) -> bool:
+    """Whether a shard's ark is as it was written, and is the one that its scp names.
+
+    In a copy of the directory the scp still names the arks of the original.
+
+    Args:
+        output, shard: which one.
+        spots: digest of the ark; None: not known, as of shards of earlier versions.
+    """
+    ark = _ark_path(output, shard)
+    try:
+        listed = {s for lines in stream_scp(ark.with_suffix(".scp")) for s in lines.sources}
+    except InputError:
+        return False
+    own = ark.is_file() and listed <= {os.path.abspath(ark)}
+    return own and spots in (spots_digest(ark).hex(), None)
 
 
 def _stamp(model: SpeakerModel, cuts: list[MonoCut], shards: int) -> dict[str, Any]:
@@ -181,6 +205,10 @@ def _stamp(model: SpeakerModel, cuts: list[MonoCut], shards: int) -> dict[str, A
 
 def _stamp_path(output: Path, shard: int) -> Path:
     return output / f".xvector.{shard}.json"
+
+
+def _ark_path(output: Path, shard: int) -> Path:
+    return output / f"xvector.{shard}.ark"
 
 
 def import_embeddings(

@@ -1,5 +1,6 @@
 """Extraction: batches, shards and restarts never change an embedding; bad audio is named."""
 
+import json
 import os
 import shutil
 import signal
@@ -156,6 +157,52 @@ def test_a_restart_keeps_finished_shards_and_ends_with_the_same_bytes(
     assert (out / "xvector.1.ark").stat().st_mtime_ns == kept
     merge_shards(model, prepared, "eval", out, 2)
     assert contents(out) == whole
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda ark: ark.unlink(),
+        lambda ark: ark.write_bytes(ark.read_bytes()[:-8]),
+        lambda ark: ark.with_suffix(".scp").write_bytes(b"\xff"),
+    ],
+    ids=["removed", "truncated", "no scp"],
+)
+def test_a_damaged_shard_is_not_merged_and_is_extracted_again(
+    data: Path, tmp_path: Path, damage
+) -> None:
+    shard, ark = (Whimsical({}), data, "eval", tmp_path), tmp_path / "xvector.1.ark"
+    extract_shard(*shard, 1, 1, 20.0)
+    whole = ark.read_bytes()
+    damage(ark)
+    with pytest.raises(InputError, match="shard 1 of 1 is missing or damaged"):
+        merge_shards(*shard, 1)
+    extract_shard(*shard, 1, 1, 20.0)
+    assert ark.read_bytes() == whole
+    merge_shards(*shard, 1)
+
+
+def test_a_copied_directory_is_extracted_again_for_its_scp_names_the_original(
+    data: Path, tmp_path: Path
+) -> None:
+    model, copy = Whimsical({}), tmp_path / "copy"
+    extract_shard(model, data, "eval", tmp_path / "original", 1, 1, 20.0)
+    shutil.copytree(tmp_path / "original", copy)
+    with pytest.raises(InputError, match="copy: shard 1 of 1"):
+        merge_shards(model, data, "eval", copy, 1)
+    extract_shard(model, data, "eval", copy, 1, 1, 20.0)
+    assert f" {copy}/xvector.1.ark:" in (copy / "xvector.1.scp").read_text()
+
+
+def test_a_shard_of_an_earlier_version_is_kept(data: Path, tmp_path: Path) -> None:
+    """Its stamp tells nothing of the ark."""
+    shard, stamp = (Whimsical({}), data, "eval", tmp_path), tmp_path / ".xvector.1.json"
+    extract_shard(*shard, 1, 1, 20.0)
+    told = json.loads(stamp.read_text())
+    del told["spots"]
+    stamp.write_text(json.dumps(told))
+    extract_shard(*shard, 1, 1, 20.0)
+    assert "spots" not in stamp.read_text()
 
 
 @pytest.mark.slow
