@@ -475,6 +475,8 @@ read_plan() {
   for key in "${stages[@]}"; do
     [[ $key == corpus ]] || digests[$key]+=${skip[*]:+ ${skip[*]}}
   done
+  # The models decide it, and what one of them could not embed, another one may.
+  ((${#skip[@]} == 0)) || digests[prepare]+=" ${digests[encoders]}"
 }
 
 find_first_stage() {

@@ -16,7 +16,8 @@ from nessa.recipe.stages import STAGES
 from tests.conftest import ROOT, start_recipe
 
 # Stands in for Python: resolves a recipe to a plan, and notes every other command in $CALLS.
-# The setting `late=...` matters from stage align on, any other from the first stage on.
+# The setting `late=...` matters from stage align on, `model=...` from stage encoders on, any other
+# from the first stage on.
 FAKE_PYTHON = f"""#!{sys.executable}
 import os, sys, time
 words = sys.argv[1:]
@@ -29,7 +30,8 @@ elif words[0].endswith("preload.py"):  # the server, which others wait for
 elif words[0].endswith("check_environment.py"):
     pass
 elif words[:4] == ["-m", "nessa.cli", "recipe", "resolve"]:
-    early = [w for w in words if "=" in w and not w.startswith("late=")]
+    matters_from = {{"late": 5, "model": 2}}
+    settings = [w for w in words if "=" in w]
     print("name mini\\nmodels old new\\nextract_sets align dev eval")
     print("corpus mini\\nprepare voxceleb\\nshards 2\\naligners logit\\npairs new:old")
     print("backends", os.environ.get("BACKENDS", "old"))
@@ -37,7 +39,7 @@ elif words[:4] == ["-m", "nessa.cli", "recipe", "resolve"]:
     print("mapped logit:new:old\\nsystems logit:new:old")
     print("exported", os.environ.get("EXPORTED", "logit:new:old"))
     for number, stage in enumerate({STAGES}):
-        seen = [w for w in words if "=" in w] if number >= 5 else early
+        seen = [w for w in settings if number >= matters_from.get(w.split("=")[0], 0)]
         print("digest", stage, f"{{stage}}-{{len(seen)}}-{{'.'.join(seen)}}")
 else:
     name = words[0] if words[0] != "-m" else words[1]
@@ -340,6 +342,15 @@ def test_what_is_left_out_is_decided_from_stage_prepare_on_even_after_a_finished
     assert "all done before" in finished.run("--skip-bad", "true").stdout
     assert finished.run().returncode == 0
     assert "--skip-bad" not in "".join(finished.lines())
+
+
+@pytest.mark.slow
+def test_what_one_model_cannot_embed_is_decided_anew_for_another_model(finished):
+    skip, changed = ("--skip-bad", "true", "--dry-run", "true"), ("--set", "model=2")
+    assert "stage 2: encoders" in finished.run(*changed, "--dry-run", "true").stdout
+    assert finished.run(*skip[:2]).returncode == 0
+    assert "all done before" in finished.run(*skip).stdout
+    assert re.findall(r"stage (\d): ", finished.run(*skip, *changed).stdout)[0] == "1"
 
 
 @pytest.mark.slow
