@@ -7,6 +7,12 @@
 # shellcheck disable=SC2154  # launch.sh sets the variables that are not set here
 
 readonly leave_time=60 # seconds that canceled tasks have to leave the queue
+# What run.sh exports: results depend on it, and tasks would start without it where a site or the
+# user gives sbatch --export=NONE.
+readonly inherited=(OMP_NUM_THREADS MKL_NUM_THREADS OPENBLAS_NUM_THREADS ATEN_CPU_CAPABILITY
+  ONEDNN_MAX_CPU_ISA MKL_CBWR OPENBLAS_CORETYPE NPY_DISABLE_CPU_FEATURES MALLOC_MMAP_THRESHOLD_
+  MALLOC_TRIM_THRESHOLD_ GLIBC_TUNABLES PYTHONUNBUFFERED PYTHONPATH PYTHONPYCACHEPREFIX NESSA_PYTHON
+  NESSA_STARTED_IN)
 
 check_slurm() {
   local program
@@ -49,10 +55,14 @@ largest_array() {
 
 # Leaves in $status_dir what every task runs: the jobs, one a line, and the script.
 write_task() {
+  local variable
   printf '%s\n' "${job_list[@]}" >"$status_dir/jobs"
   {
     echo '#!/usr/bin/env bash'
     echo 'set -euo pipefail'
+    for variable in "${inherited[@]}"; do
+      [[ ! -v $variable ]] || declare -px "$variable"
+    done
     declare -p arguments log show status_dir
     declare -f run_job fill_in open_log
     printf '%s\n' 'set +u' "${setup[@]}" 'set -u' # scripts of sites use variables that are not set

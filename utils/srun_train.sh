@@ -30,6 +30,8 @@ else
   meeting=(--rdzv-backend=c10d --rdzv-id="$SLURM_JOB_ID"
     --rdzv-endpoint="$first:$((20000 + SLURM_JOB_ID % 20000))")
 fi
-exec srun --nodes="$nodes" --ntasks-per-node=1 --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" \
+# --export=ALL: what this job has, where that of sbatch is NONE.
+exec srun --export=ALL --nodes="$nodes" --ntasks-per-node=1 \
+  --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" \
   "$python" "$utils/torchrun.py" --nnodes="$nodes" --nproc-per-node="$processes" \
   "${meeting[@]}" --max-restarts=0 "${arguments[@]:1}"

@@ -61,6 +61,41 @@ def test_a_dry_run_shows_the_first_command_and_runs_none(launch, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+# Stand-ins for Slurm's commands: a task runs at once, and sees nothing of the launcher's
+# environment, as where a site or the user asks for --export=NONE.
+SLURM = {
+    "sbatch": 'env -i PATH="$PATH" SLURM_ARRAY_TASK_ID=0 bash "${@: -2}" && echo 1',
+    "scontrol": "echo MaxArraySize = 1001",
+    "squeue": "",
+    "scancel": "",
+}
+
+
+@pytest.fixture
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
+    """Options of the launcher, for a job on a cluster."""
+    programs = tmp_path / "slurm"
+    programs.mkdir()
+    for name, body in SLURM.items():
+        (programs / name).write_text(f"#!/usr/bin/env bash\n{body}\n")
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    return "--backend", "slurm", "--name", "test", "--scratch", str(tmp_path)
+
+
+def test_what_run_sh_exports_reaches_the_tasks_of_slurm(launch, slurm, tmp_path, monkeypatch):
+    scripts = [ROOT / "run.sh", *(ROOT / "utils").glob("*.sh")]
+    lines = [line.split("#")[0] for path in scripts for line in path.read_text().splitlines()]
+    exports = [line for line in lines if line.lstrip().startswith("export ")]
+    names = set(re.findall(r"\b([A-Z_]+)=", " ".join(exports))) - {"PATH"}  # that of the machine
+    assert len(names) > 10
+    for name in names:
+        monkeypatch.setenv(name, str(2**25 + 1))  # a number, for malloc
+    assert launch("a", "env", options=slurm).returncode == 0
+    log = (tmp_path / "log/a.log").read_text().splitlines()
+    assert {line.split("=")[0] for line in log if line.endswith(f"={2**25 + 1}")} == names
+
+
 def test_fields_replace_placeholders_and_nothing_else_changes(launch, tmp_path):
     words = ["{1}", "{2}{1}", "a b", "*", "&", "-n", "", "{3}", "$HOME", "\\"]
     launch("x&y:new", "python3", "-c", "import sys; print(sys.argv[1:])", *words)
