@@ -488,15 +488,16 @@ find_first_stage() {
   while ((first < ${#stages[@]})) && is_done "${stages[first]}"; do first=$((first + 1)); done
 }
 
-# Stages before a first one that was chosen by hand stay as they are, whatever they were made with.
+# Stages before a first one that was chosen by hand stay as they are, whatever they were made with,
+# and half done where a run was stopped in them.
 compare_settings() {
   local name others=()
   for name in "${stages[@]:0:first}"; do
-    [[ ! -f $exp/.done/$name ]] || is_done "$name" || others+=("$name")
+    is_done "$name" || others+=("$name")
   done
   ((${#others[@]} == 0)) ||
-    log "warning: stages ${others[*]} were finished with other settings; their results are used as" \
-      "they are; repeat --set, --size and the like of that run, or leave out --stage"
+    log "warning: stages ${others[*]} were not finished with these settings; what is there of them" \
+      "is used as it is; repeat --set, --size and the like of the earlier run, or leave out --stage"
 }
 
 choose_first_stage() {

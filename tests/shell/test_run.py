@@ -213,16 +213,24 @@ def test_stages_can_be_run_alone(finished):
 
 @pytest.mark.slow
 def test_a_stage_after_others_of_other_settings_says_so(finished):
+    told = "not finished with these settings"
     report = ("--stage", "report", "--stop-stage", "report")
-    assert "other settings" not in finished.run(*report).stdout
+    assert told not in finished.run(*report).stdout
     assert finished.run("--set", "late=1").returncode == 0
     run = finished.run(*report)
     assert run.returncode == 0
-    (line,) = (line for line in run.stdout.splitlines() if "finished with other settings" in line)
+    (line,) = (line for line in run.stdout.splitlines() if told in line)
     assert "warning: stages align map asymmetric were" in line
-    assert "other settings" not in finished.run(*report, "--set", "late=1").stdout
-    assert "other settings" in finished.run(*report, "--dry-run", "true").stdout
-    assert "other settings" not in finished.run("--set", "late=2").stdout
+    assert told not in finished.run(*report, "--set", "late=1").stdout
+    assert told in finished.run(*report, "--dry-run", "true").stdout
+    assert told not in finished.run("--set", "late=2").stdout
+
+
+@pytest.mark.slow
+def test_a_stage_after_one_that_was_stopped_says_so(finished):
+    assert finished.run("--set", "late=1", FAIL="align").returncode == 2
+    run = finished.run("--set", "late=1", "--stage", "map", "--dry-run", "true")
+    assert "warning: stages align were not finished with these settings" in run.stdout
 
 
 @pytest.mark.slow
