@@ -41,6 +41,7 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source "$root/utils/log.sh"
 source "$root/utils/parse_options.sh"
+source "$root/utils/locks.sh"
 source "$root/utils/setup.sh"
 source "$root/utils/instructions.sh"
 source "$root/utils/memory.sh"
@@ -389,7 +390,7 @@ list_recipes() {
 lock_work_dir() {
   mkdir -p "$exp/.done" || fail 1 "cannot write to $exp; choose another --work-dir"
   { exec 9>>"$exp/.lock"; } 2>/dev/null || fail 1 "cannot write to $exp; choose another --work-dir"
-  flock -w 2 9 ||
+  take_lock 9 "$exp" -w 2 ||
     fail 1 "$work_dir is in use by another run.sh ($(<"$exp/.lock")) or by jobs it left behind;" \
       "wait for it, stop it, or choose another --work-dir"
   printf 'process %d on %s, started %(%F %T)T\n' $$ "$HOSTNAME" -1 >"$exp/.lock" ||

@@ -13,6 +13,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source utils/log.sh
 source utils/parse_options.sh
+source utils/locks.sh
 source utils/setup.sh
 source utils/memory.sh
 

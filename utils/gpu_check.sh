@@ -16,6 +16,7 @@ set -euo pipefail
 utils=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source "$utils/log.sh"
 source "$utils/parse_options.sh"
+source "$utils/locks.sh"
 source "$utils/setup.sh"
 
 main() {

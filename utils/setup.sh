@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# The Python environment. Source this file (after log.sh), then call
+# The Python environment. Source this file (after log.sh and locks.sh), then call
 #
 #     setup_environment mini onnx        # the extras of pyproject.toml that are needed
 #
@@ -55,7 +55,10 @@ use_own_environment() {
   is_set_up "$extras" && return
   mkdir -p "$venv" 2>/dev/null || fail 1 "cannot write to $repository; use a copy that you own"
   {
-    flock -n 8 || { log "another set-up is at work here; waiting for it" && flock 8; }
+    take_lock 8 "$venv" -n || {
+      log "another set-up is at work here; waiting for it"
+      take_lock 8 "$venv"
+    }
     is_set_up "$extras" || install_packages "$extras"
   } 8>"$venv/.lock"
 }

@@ -335,6 +335,17 @@ def test_a_second_run_at_once_is_refused_and_names_the_first(tree):
     first.communicate(timeout=30)
 
 
+def test_where_the_file_system_has_no_locks_a_run_warns_and_goes_on(tree):
+    flock = tree.root.parent / "bin/flock"
+    flock.parent.mkdir()
+    flock.write_text("#!/bin/sh\necho 'flock: 9: Function not implemented' >&2; exit 71\n")
+    flock.chmod(0o755)
+    run = tree.run("--stop-stage", "0", PATH=f"{flock.parent}:{os.environ['PATH']}")
+    assert run.returncode == 0, run.stderr
+    assert f"warning: no lock can be had in {tree.exp}" in run.stdout
+    assert tree.calls() == CHAIN[:1]
+
+
 @pytest.mark.slow
 def test_what_is_left_out_is_decided_from_stage_prepare_on_even_after_a_finished_run(finished):
     assert finished.run("--skip-bad", "true").returncode == 0

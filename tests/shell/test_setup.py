@@ -35,6 +35,7 @@ esac
 
 CALLER = """set -euo pipefail
 source "$1/utils/log.sh"
+source "$1/utils/locks.sh"
 source "$1/utils/setup.sh"
 shift
 setup_environment "$@"
@@ -249,6 +250,14 @@ def test_two_set_ups_at_once_install_once(tree):
     environment = tree.environment({"PIP": "slow"})
     runs = [subprocess.Popen([*tree.command, "mini"], env=environment) for _ in range(2)]
     assert [run.wait(timeout=60) for run in runs] == [0, 0]
+    assert tree.calls() == ["venv", "pip"]
+
+
+def test_without_locks_it_installs_all_the_same(tree):
+    tree.add_program("flock", "#!/bin/sh\nexit 71\n")
+    run = tree.setup()
+    assert run.returncode == 0, run.stderr
+    assert "warning: no lock can be had in" in run.stdout and "another set-up" not in run.stdout
     assert tree.calls() == ["venv", "pip"]
 
 

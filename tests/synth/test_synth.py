@@ -1,6 +1,8 @@
 """The synthetic corpus: same bytes however it is made, and voices that can be told apart."""
 
 import csv
+import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -164,6 +166,17 @@ def test_killed_and_taken_up_again_equals_undisturbed(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_file_system_without_locks_can_hold_a_corpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+    synthesize_corpus(tmp_path / "corpus", {"eval": size(1, 1, 1)})
+    assert len(list(tmp_path.glob("corpus/wav/*/*/*.wav"))) == 1
+
+
 def test_a_kill_while_the_stamp_is_written_does_no_harm(tmp_path: Path) -> None:
     (tmp_path / ".corpus.json.x1.tmp").write_text("{")
     synthesize_corpus(tmp_path, {"train": size(1, 1, 1)})
