@@ -418,11 +418,13 @@ name_jobs() {
   jobs_name=nessa-$(sha256sum <<<"$work_dir" | cut -c 1-8)
 }
 
-# What killed jobs were writing. What is locked, a training that was started by hand writes.
+# What killed jobs were writing. What is locked, a training that was started by hand writes. The
+# folders may be links to another disk.
 remove_leftovers() {
   local folder
-  for folder in "$data" "$exp"; do
-    [[ ! -d $folder ]] || find "$folder" -type f -name '.*.tmp' -exec flock --nonblock {} rm -f {} \;
+  for folder in "$data" "$data/copies" "$exp"; do
+    [[ ! -d $folder ]] ||
+      find -H "$folder" -type f -name '.*.tmp' -exec flock --nonblock {} rm -f {} \;
   done
   rm -rf "$exp"/.jobs.*
 }

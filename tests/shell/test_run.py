@@ -387,6 +387,18 @@ def test_what_somebody_is_writing_stays(finished):
     assert not locked.exists()
 
 
+def test_what_killed_jobs_left_is_removed_behind_links_too(tree):
+    """As of folders on another disk."""
+    links = [tree.exp, tree.exp.parent / "data", tree.exp.parent / "data/copies"]
+    left = [tree.root.parent / f"disk{number}/inside/.a.1.tmp" for number in range(len(links))]
+    for link, path in zip(links, left, strict=True):
+        path.parent.mkdir(parents=True)
+        path.touch()
+        link.symlink_to(path.parents[1])
+    assert tree.run("--stop-stage", "0").returncode == 0
+    assert [path for path in left if path.exists()] == []
+
+
 def test_work_dir_is_relative_to_the_caller(tree):
     assert tree.run("--stop-stage", "0", "--work-dir", "my work").returncode == 0
     assert (tree.root.parent / "my work/exp/log/corpus/mini.log").exists()
