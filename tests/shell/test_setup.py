@@ -181,6 +181,43 @@ def test_an_interpreter_that_is_gone_is_replaced(tree):
     assert tree.calls() == ["venv", "pip"]
 
 
+def given_environment(tree: Tree, version: str, pip: int = 0) -> Path:
+    """A .venv that somebody made by hand; tells what is in it."""
+    programs = tree.root / ".venv/bin"
+    programs.mkdir(parents=True)
+    import_pip = f'case "$*" in\n  "-c import pip") exit {pip} ;;'
+    fake = FAKE_PYTHON.replace('case "$*" in', import_pip, 1)
+    fake = fake.replace("${VERSION:-3.11.9}", version)
+    (programs / "python").write_text(fake)
+    (programs / "python").chmod(0o755)
+    (tree.root / ".venv/pyvenv.cfg").write_text(f"version = {version}\n")
+    return programs / "python"
+
+
+@pytest.mark.parametrize(
+    ("version", "pip", "what"),
+    [("3.9.2", 0, "it has 3.9.2, not Python 3.11 or newer"), ("3.12.1", 1, "it has no pip")],
+)
+def test_an_unfit_environment_of_somebody_else_is_refused_and_stays(tree, version, pip, what):
+    python = given_environment(tree, version, pip)
+    for _ in range(2):
+        run = tree.setup()
+        assert run.returncode == 1
+        assert f"/.venv is not of run.sh's making, and {what}; remove it, or set" in run.stderr
+        assert tree.calls() == [] and python.exists()
+
+
+def test_a_fit_environment_of_somebody_else_is_used_and_never_removed(tree):
+    python = given_environment(tree, "3.12.1")
+    assert tree.setup().returncode == 0
+    assert tree.calls() == ["pip"]
+    (tree.root / "utils/constraints.txt").write_text("# newer\n")
+    tree.setup(PIP="killed")
+    run = tree.setup()
+    assert run.returncode == 1 and "an installation into it was stopped; remove it" in run.stderr
+    assert python.exists()
+
+
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
