@@ -15,8 +15,8 @@
 #                       that holds a recipe.yaml
 #   --stage STAGE       start at this stage (default: after the last stage that finished)
 #   --stop-stage STAGE  stop after this stage (default: the last one)
-#   --nj N              parallel jobs (default: the number of cores; with slurm, no limit); never
-#                       changes a result
+#   --nj N              parallel jobs (default: the cores that it may use; with slurm, no limit);
+#                       never changes a result
 #   --backend NAME      where the jobs run: local (default), or slurm, see docs/your-cluster.md
 #   --slurm-conf FILE   what each stage asks of Slurm (default: conf/slurm.yaml)
 #   --sbatch=OPTION     one more option of sbatch, as --sbatch=--account=speech; may be given often
@@ -41,6 +41,7 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source "$root/utils/log.sh"
 source "$root/utils/parse_options.sh"
+source "$root/utils/cores.sh"
 source "$root/utils/locks.sh"
 source "$root/utils/setup.sh"
 source "$root/utils/instructions.sh"
@@ -373,10 +374,6 @@ find_recipe() {
       fail 2 "unknown recipe '$recipe'; there are: $(list_recipes); a folder is named with a slash"
     recipe_dir=$root/recipes/$recipe
   fi
-}
-
-count_cores() {
-  env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc # which would otherwise count the threads allowed
 }
 
 list_recipes() {
