@@ -273,7 +273,7 @@ start_server() {
 
 stop_server() {
   [[ -z ${server:-} ]] || kill "$server" 2>/dev/null || true
-  [[ -z ${server_dir:-} ]] || rm -rf "$server_dir"
+  [[ -z ${server_dir:-} ]] || rm -rf "$server_dir" 2>/dev/null || true
 }
 
 # stop STATUS: end the jobs that are running, then leave.
@@ -290,7 +290,7 @@ stop() {
 show_jobs() {
   local number name
   planned=$(mktemp -d)
-  trap 'rm -rf "$planned"' EXIT
+  trap 'rm -rf "$planned" 2>/dev/null || true' EXIT
   [[ $backend != slurm ]] || read_slurm_conf
   name_jobs
   read_plan "$planned"
@@ -423,7 +423,7 @@ remove_leftovers() {
     [[ ! -d $folder ]] ||
       find -H "$folder" -type f -name '.*.tmp' -exec flock --nonblock {} rm -f {} \;
   done
-  rm -rf "$exp"/.jobs.*
+  rm -rf "$exp"/.jobs.* 2>/dev/null || true # NFS keeps what a process has open
 }
 
 read_slurm_conf() {

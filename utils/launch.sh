@@ -66,7 +66,7 @@ main() {
   fi
   status_dir=$(mktemp -d "$(realpath -- "$scratch")/.jobs.XXXXXX") ||
     fail 1 "cannot write to $scratch; is the disk full?"
-  trap 'rm -rf "$status_dir"' EXIT
+  trap 'rm -rf "$status_dir" 2>/dev/null || true' EXIT # NFS keeps what a process has open
   trap 'stop_jobs HUP' HUP
   trap 'stop_jobs INT' INT
   trap 'stop_jobs TERM' TERM

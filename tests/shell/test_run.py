@@ -101,6 +101,14 @@ class Tree:
         stdout, stderr = process.communicate(timeout=60)
         return subprocess.CompletedProcess(options, process.returncode, stdout, stderr)
 
+    def path_with(self, name: str, body: str) -> str:
+        """PATH with a stand-in for a program of the system."""
+        program = self.root.parent / "bin" / name
+        program.parent.mkdir()
+        program.write_text(f"#!/bin/sh\n{body}\n")
+        program.chmod(0o755)
+        return f"{program.parent}:{os.environ['PATH']}"
+
     def lines(self) -> list[str]:
         """The commands called since the last time that this was asked."""
         lines = self.call_file.read_text().splitlines() if self.call_file.exists() else []
@@ -336,14 +344,19 @@ def test_a_second_run_at_once_is_refused_and_names_the_first(tree):
 
 
 def test_where_the_file_system_has_no_locks_a_run_warns_and_goes_on(tree):
-    flock = tree.root.parent / "bin/flock"
-    flock.parent.mkdir()
-    flock.write_text("#!/bin/sh\necho 'flock: 9: Function not implemented' >&2; exit 71\n")
-    flock.chmod(0o755)
-    run = tree.run("--stop-stage", "0", PATH=f"{flock.parent}:{os.environ['PATH']}")
+    path = tree.path_with("flock", "echo 'flock: 9: Function not implemented' >&2; exit 71")
+    run = tree.run("--stop-stage", "0", PATH=path)
     assert run.returncode == 0, run.stderr
     assert f"warning: no lock can be had in {tree.exp}" in run.stdout
     assert tree.calls() == CHAIN[:1]
+
+
+def test_a_folder_that_cannot_be_removed_fails_no_stage(tree):
+    """As where NFS keeps a file that some process has open."""
+    (tree.exp / ".jobs.1").mkdir(parents=True)
+    failing = '[ "$1" != -rf ] || { echo "rm: Device or resource busy" >&2; exit 1; }; /bin/rm "$@"'
+    run = tree.run("--stop-stage", "0", PATH=tree.path_with("rm", failing))
+    assert (run.returncode, run.stderr) == (0, "")
 
 
 @pytest.mark.slow
