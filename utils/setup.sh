@@ -54,6 +54,9 @@ use_own_environment() {
   python=$venv/bin/python
   is_set_up "$extras" && return
   mkdir -p "$venv" 2>/dev/null || fail 1 "cannot write to $repository; use a copy that you own"
+  { : >>"$venv/.lock"; } 2>/dev/null ||
+    fail 1 "cannot write to $venv, where packages are out of date or missing (extras: $extras);" \
+      "ask its owner to run ./run.sh, or set NESSA_PYTHON=/path/to/python"
   {
     take_lock 8 "$venv" -n || {
       log "another set-up is at work here; waiting for it"

@@ -246,6 +246,21 @@ def test_without_network_what_is_installed_stays(tree):
     assert (tree.root / ".venv/a-package").exists()
 
 
+def test_an_environment_of_somebody_elses_checkout_that_is_out_of_date_is_told(tree):
+    tree.setup()
+    tree.calls()
+    lock = tree.root / ".venv/.lock"
+    lock.unlink()
+    lock.mkdir()  # which root cannot write to either
+    run = tree.setup("mini", "test")
+    assert run.returncode == 1
+    assert run.stderr == (
+        f"run.sh: cannot write to {tree.root}/.venv, where packages are out of date or missing "
+        "(extras: mini,test); ask its owner to run ./run.sh, or set NESSA_PYTHON=/path/to/python\n"
+    )
+    assert tree.calls() == [] and tree.setup().returncode == 0
+
+
 def test_an_old_python_is_refused_and_named(tree):
     run = tree.setup(VERSION="3.9.2")
     assert run.returncode == 1
