@@ -97,7 +97,7 @@ run_array() {
   list=$(IFS=, && echo "$*")
   (($# == 1 || $# < ${!#} - $1 + 1)) || list=$1-${!#} # all from the first to the last
   call=(sbatch --wait --parsable --job-name="$name" --array="$list%$nj"
-    --output="$status_dir/$base.%a.out" "${sbatch[@]}" "$status_dir/task.sh" "$base")
+    --output="${status_dir//%/%%}/$base.%a.out" "${sbatch[@]}" "$status_dir/task.sh" "$base")
   if [[ $dry_run == true ]]; then
     show_call "${call[@]}"
     return

@@ -96,6 +96,11 @@ def test_what_run_sh_exports_reaches_the_tasks_of_slurm(launch, slurm, tmp_path,
     assert {line.split("=")[0] for line in log if line.endswith(f"={2**25 + 1}")} == names
 
 
+def test_a_percent_sign_in_the_place_of_outputs_is_none_of_slurms_patterns(launch, slurm):
+    told = launch("a", "env", options=(*slurm, "--scratch", "50%x", "--dry-run", "true")).stdout
+    assert " --output=50%%x/.jobs.XXXXXX/0.%a.out 50%x/.jobs.XXXXXX/task.sh" in told
+
+
 def test_fields_replace_placeholders_and_nothing_else_changes(launch, tmp_path):
     words = ["{1}", "{2}{1}", "a b", "*", "&", "-n", "", "{3}", "$HOME", "\\"]
     launch("x&y:new", "python3", "-c", "import sys; print(sys.argv[1:])", *words)
