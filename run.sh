@@ -38,7 +38,7 @@
 # shellcheck source-path=SCRIPTDIR
 set -euo pipefail
 
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+root=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 source "$root/utils/log.sh"
 source "$root/utils/parse_options.sh"
 source "$root/utils/cores.sh"

@@ -10,7 +10,7 @@
 # shellcheck source-path=SCRIPTDIR
 set -euo pipefail
 
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 source utils/log.sh
 source utils/parse_options.sh
 source utils/locks.sh

@@ -13,7 +13,7 @@
 # shellcheck source-path=SCRIPTDIR
 set -euo pipefail
 
-utils=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+utils=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 source "$utils/log.sh"
 source "$utils/parse_options.sh"
 source "$utils/locks.sh"

@@ -8,7 +8,8 @@
 # `$python` is the interpreter, `${nessa[@]}` the command line tool, and the environment's
 # programs come first in PATH.
 
-repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P) # the same one behind a link
+# The same one behind a link.
+repository=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)
 venv=$repository/.venv
 readonly oldest_python=3.11
 # GiB, of the packages and pip's copies while it installs them; more where pip takes PyTorch with CUDA

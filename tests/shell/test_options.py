@@ -1,5 +1,6 @@
 """utils/parse_options.sh: Kaldi's options without their faults."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -110,3 +111,20 @@ def test_help_is_the_comment_at_the_top(script):
     run = script("--nj", "3", "--help")
     assert run.returncode == 0
     assert run.stdout == "What the script is for.\n  --nj N   jobs\n"
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["run.sh", "utils/launch.sh", "utils/gpu_check.sh", "utils/srun_train.sh"],
+)
+def test_an_exported_cdpath_leads_no_script_astray(path):
+    """With one, cd prints where it goes, and may go elsewhere."""
+    done = subprocess.run(
+        ["bash", f"{ROOT.name}/{path}", "--help"],
+        cwd=ROOT.parent,
+        env={**os.environ, "CDPATH": str(ROOT.parent)},
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    assert (done.returncode, done.stderr) == (0, "") and len(done.stdout) > 100

@@ -13,7 +13,7 @@
 # shellcheck source-path=SCRIPTDIR/../../../utils
 set -euo pipefail
 
-utils=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../../utils" && pwd)
+utils=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../../../utils" && pwd)
 source "$utils/log.sh"
 source "$utils/parse_options.sh"
 export PATH=$PATH:/usr/sbin:/sbin # where the daemons are
