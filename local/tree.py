@@ -79,10 +79,5 @@ def find_utterances(wav: Path, genders: Mapping[str, str]) -> Iterator[Utterance
             )
 
 
-def file_name(utterance: Utterance) -> str:
-    """What VoxCeleb's lists call an utterance: <speaker>/<session>/<utterance>.wav."""
-    return "/".join(utterance.path.parts[-3:])
-
-
 if __name__ == "__main__":
     run_program(main)
