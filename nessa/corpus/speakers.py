@@ -51,6 +51,16 @@ def split_speakers(
     return {name: sorted(sets[name], key=str.encode) for name in SETS if name in sets}
 
 
+def unusual_order(names: Iterable[str]) -> list[str]:
+    """`names`, or nothing if sets stand as in `SETS` and other names as in the alphabet.
+
+    Part of digests where the order decides results: they are independent of that of mappings.
+    """
+    found = list(names)
+    usual = [*filter(found.__contains__, SETS), *sorted(set(found) - set(SETS))]
+    return [] if found == usual else found
+
+
 def check_disjoint(sets: Mapping[str, Iterable[str]], align_includes_train: bool = False) -> None:
     """Refuse sets that share speakers, which would make results too good.
 

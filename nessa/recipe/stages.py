@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from nessa.corpus.speakers import unusual_order
 from nessa.encoders.kinds import needs_of_corpus
 from nessa.files import digest
 from nessa.recipe.config import Recipe
@@ -24,6 +25,9 @@ FIRST_STAGE = {
     "aligner": "align",
 }
 
+# Mappings whose order decides as well: whose trials are the main list, and who is in a set.
+ORDERED = (("corpus", "sets"), ("prepare", "held_out"), ("prepare", "domains"))
+
 
 def stage_digest(recipe: Recipe, stage: str) -> str:
     """sha256 of the settings that the outcome of `stage` depends on."""
@@ -32,4 +36,6 @@ def stage_digest(recipe: Recipe, stage: str) -> str:
     touching = {k: v for k, v in settings.items() if FIRST_STAGE.get(k, STAGES[0]) in before}
     if stage == "prepare":  # reads of the encoders what they need of the corpus, and no more
         touching["encoders"] = needs_of_corpus(recipe.encoders)
-    return digest(touching)
+    mappings = {f"{part}.{key}": touching[part][key] for part, key in ORDERED if part in touching}
+    orders = {name: order for name, keys in mappings.items() if (order := unusual_order(keys))}
+    return digest([touching, orders] if orders else touching)

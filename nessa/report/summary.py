@@ -9,6 +9,7 @@ from nessa.files import Record
 from nessa.metrics.table import EER
 from nessa.recipe.config import Recipe
 from nessa.recipe.resolve import resolve
+from nessa.recipe.stages import STAGES, stage_digest
 from nessa.recipe.systems import NESSA, PLDA_LLR, RAW
 from nessa.report.decision import judge_update
 from nessa.report.extrapolation import speakers_needed
@@ -79,7 +80,8 @@ def _run(recipe: Recipe, size: str) -> Iterator[str]:
     except InputError:  # no such recipe, or size
         return
     elsewhere = own.corpus.model_copy(update={"paths": recipe.corpus.paths})
-    if own.model_copy(update={"corpus": elsewhere}) == recipe:
+    own = own.model_copy(update={"corpus": elsewhere})
+    if stage_digest(own, STAGES[-1]) == stage_digest(recipe, STAGES[-1]):
         yield f"./run.sh --recipe {recipe.name}" + (f" --size {size}" if size else "")
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nessa.corpus.config import SetName, SetSize
+from nessa.corpus.speakers import unusual_order
 from nessa.errors import InputError, explained
 from nessa.files import atomic_open, digest, read_json, write_json
 from nessa.progress import progress
@@ -107,7 +108,8 @@ def synthesize_corpus(
             f"{directory}: cannot be made a folder ({error.strerror}); name another one"
         ) from error
     with _locked(directory):
-        _open_directory(directory, {"digest": digest(stamp), **stamp})
+        order = unusual_order(sets)
+        _open_directory(directory, {"digest": digest([stamp, order] if order else stamp), **stamp})
         wav = directory / "wav"
         wav.mkdir(exist_ok=True)
         missing = [speaker for speaker in speakers if not (wav / speaker.id).is_dir()]

@@ -30,6 +30,28 @@ def test_digests_change_from_the_first_stage_that_a_setting_touches(
     assert same == list(STAGES[: STAGES.index(first)])
 
 
+@pytest.mark.parametrize(
+    ("key", "names", "first"),
+    [
+        ("corpus.sets", ["eval", "dev", "align", "train"], "corpus"),
+        ("prepare.held_out", ["eval", "align"], "prepare"),
+        ("prepare.domains", ["words", "sentences"], "prepare"),
+    ],
+)
+def test_digests_change_with_the_order_of_what_is_drawn_in_turn(
+    key: str, names: list[str], first: str
+) -> None:
+    values = {"corpus.sets": "{speakers: 9, sessions: 1, utterances: 1}", "prepare.held_out": "0.1"}
+    usual, other = (
+        f"{key}={{{', '.join(f'{name}: {values.get(key, name)}' for name in order)}}}"
+        for order in (names[::-1], names)
+    )
+    plain, changed = (resolve(MINI, overrides=[f"{key}={{}}", each]) for each in (usual, other))
+    assert plain == changed
+    same = [stage for stage in STAGES if stage_digest(plain, stage) == stage_digest(changed, stage)]
+    assert same == list(STAGES[: STAGES.index(first)])
+
+
 RESEMBLYZER = "{pretrained: resemblyzer}"
 GIVEN = "features={type: given, num_filters: 7}"
 PLAIN = "augmentation={noise_prob: 0, reverb_prob: 0, speeds: [1.0]}"

@@ -46,6 +46,7 @@ from nessa.trials import Trials
 from tests.conftest import ROOT, Command
 from tests.pairs import two_views, write_system
 
+MINI = ROOT / "recipes/mini/recipe.yaml"
 ENCODER = {"architecture": "tdnn", "channels": 8, "dim": 8, "steps": 1, "loss": {"type": "aam"}}
 # How far apart targets and non-targets are, in standard deviations of the scores.
 SEPARATION = {"logit": 1.0, "procrustes": 1.5, "nessa": 2.5}
@@ -593,11 +594,17 @@ def test_a_list_is_one_of_profiles_by_its_whole_name() -> None:
 def test_the_command_of_a_run_is_shown_where_it_makes_that_run(
     size: str, overrides: list[str], command: str
 ) -> None:
-    recipe = resolve(
-        ROOT / "recipes/mini/recipe.yaml", "tiny" if size == "tiny" else None, overrides
-    )
+    recipe = resolve(MINI, "tiny" if size == "tiny" else None, overrides)
     rows = [record("nessa", "new", "old")]
     assert command in summary_page(recipe, rows, [], {}, size, "x.svg")
+
+
+def test_sets_in_another_order_are_another_run() -> None:
+    sets = resolve(MINI).corpus.model_dump()["sets"]
+    reordered = f"corpus.sets={dict(reversed(sets.items()))}"
+    recipe = resolve(MINI, overrides=["corpus.sets={}", reordered])
+    page = summary_page(recipe, [record("nessa", "new", "old")], [], {}, "", "x.svg")
+    assert "run.sh" not in page
 
 
 @pytest.mark.slow

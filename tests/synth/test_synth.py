@@ -125,6 +125,14 @@ def test_other_settings_replace_the_corpus(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_sets_in_another_order_replace_the_corpus(tmp_path: Path) -> None:
+    sets = {"train": size(1, 1, 1), "eval": size(2, 1, 1)}
+    for ordered in (sets, dict(reversed(sets.items()))):
+        synthesize_corpus(tmp_path, ordered, Settings(1))
+    assert {path.name for path in tmp_path.glob("wav/*")} == {"id10001", "id10002", "id20001"}
+
+
+@pytest.mark.slow
 def test_same_settings_make_only_what_is_missing(tmp_path: Path) -> None:
     synthesize_corpus(tmp_path, PLAN, Settings(3))
     before = tree(tmp_path)
