@@ -45,9 +45,11 @@ def resolve(path: Path | str, size: str | None = None, overrides: Iterable[str] 
             raise InputError(f"{path}: no size {size!r}{nearest(size, ['default', *sizes])}")
         settings = _merge(settings, sizes[size])
     where = str(path)
-    for override in overrides:
-        settings = _merge(settings, _parse_override(override))
-        where += f" with --set {override}"
+    overrides = list(overrides)
+    changes = list(map(_parse_override, overrides))
+    for change in (*changes, *changes):  # a model's settings may come before the kind they are of
+        settings = _merge(settings, change)
+    where += "".join(f" with --set {override}" for override in overrides)
     try:
         recipe = _parse(settings)
         _check_programs(recipe)
@@ -116,8 +118,9 @@ def _parse_override(override: str) -> dict[str, Any]:
 def _merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
     """`base` with the values of `change`, mappings merged key by key.
 
-    An empty mapping takes the place of the old one. So does a mapping that says `pretrained`, or
-    `architecture` where the old one says `pretrained`, for it is another kind of model.
+    An empty mapping takes the place of the old one. So does a mapping that says another
+    `pretrained`, or `architecture` where the old one says `pretrained`, for it is another kind of
+    model.
     """
     merged = dict(base)
     for key, value in change.items():
@@ -130,4 +133,6 @@ def _merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _replaces(new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
-    return not new or "pretrained" in new or ("architecture" in new and "pretrained" in old)
+    if "pretrained" in new:
+        return new["pretrained"] != old.get("pretrained")
+    return not new or ("architecture" in new and "pretrained" in old)

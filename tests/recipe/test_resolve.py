@@ -1,6 +1,7 @@
 """The recipe: merged, checked, and refused with the nearest valid key."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from tests.conftest import ROOT
 from tests.encoders.exported import save_external
 
 MINI = ROOT / "recipes" / "mini" / "recipe.yaml"
+VOICES = ROOT / "recipes" / "voices" / "recipe.yaml"
 RECIPES = sorted((ROOT / "recipes").glob("*/recipe.yaml"))
 
 
@@ -164,21 +166,38 @@ def test_a_models_settings_are_complete_whoever_wrote_them() -> None:
 
 def test_a_model_of_another_kind_takes_the_place_of_the_old_one() -> None:
     ours = "encoders.old={architecture: tdnn, channels: 8, dim: 8, steps: 1, loss: {type: aam}}"
-    voices = ROOT / "recipes/voices/recipe.yaml"
-    old = resolve(voices, overrides=[ours]).encoders["old"]
+    old = resolve(VOICES, overrides=[ours]).encoders["old"]
     assert old["architecture"] == "tdnn" and "pretrained" not in old
     both = [ours, "encoders.old={pretrained: campplus, crop: 1}"]
-    assert resolve(voices, overrides=both).encoders["old"] == {"pretrained": "campplus", "crop": 1}
+    assert resolve(VOICES, overrides=both).encoders["old"] == {"pretrained": "campplus", "crop": 1}
     wider = resolve(MINI, overrides=["encoders.old={architecture: tdnn, channels: 8}"])
     assert wider.encoders["old"]["steps"] == resolve(MINI).encoders["old"]["steps"]
 
 
+@pytest.mark.parametrize(
+    ("size", "changes", "settings"),
+    [
+        (None, ["new.crop=1.0", "new.pretrained=campplus"], {"crop": 1.0}),
+        ("light", ["old.pretrained=campplus"], {"crop": 1.0}),
+        (None, ["old.file=x", "old.pretrained=onnx"], {"file": "x"}),
+        (None, ["old={pretrained: onnx}", "old.file=x"], {"file": "x"}),
+        (None, ["old.crop=2", "old={pretrained: campplus, crop: 1}"], {"crop": 1}),
+        (None, ["old.pretrained=campplus", "old.crop=1", "old.pretrained=resemblyzer"], {}),
+    ],
+)
+def test_settings_of_a_model_stay_in_whichever_order_they_are_given(
+    size: str | None, changes: list[str], settings: dict[str, object]
+) -> None:
+    name, kind = changes[0][:3], re.findall(r"pretrained[=:] ?(\w+)", " ".join(changes))[-1]
+    found = resolve(VOICES, size, [f"encoders.{change}" for change in changes]).encoders[name]
+    assert found["pretrained"] == kind and found.items() >= settings.items()
+
+
 def test_an_empty_mapping_takes_the_place_of_what_the_recipe_has() -> None:
-    voices = ROOT / "recipes/voices/recipe.yaml"
-    assert set(resolve(voices).prepare.align_copies) == {"crop"}
-    assert resolve(voices, overrides=["prepare.align_copies={}"]).prepare.align_copies == {}
+    assert set(resolve(VOICES).prepare.align_copies) == {"crop"}
+    assert resolve(VOICES, overrides=["prepare.align_copies={}"]).prepare.align_copies == {}
     refilled = ["prepare.align_copies={}", "prepare.align_copies={slow: {speed: 0.9}}"]
-    assert set(resolve(voices, overrides=refilled).prepare.align_copies) == {"slow"}
+    assert set(resolve(VOICES, overrides=refilled).prepare.align_copies) == {"slow"}
 
 
 def test_the_plan_says_which_extras_the_models_need() -> None:
