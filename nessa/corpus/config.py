@@ -61,6 +61,15 @@ class CopyConfig(Section):
     snr: Annotated[tuple[float, float], Rising] | None = None  # dB of added noise, drawn
 
     @model_validator(mode="after")
+    def _makes_another_voice(self) -> "CopyConfig":
+        for name, factor in (("speed", self.speed), ("formants", self.formants)):
+            # Of a pair hundredths are drawn.
+            ends = {round(end, 2) for end in factor} if isinstance(factor, tuple) else {factor}
+            if ends == {1}:
+                raise ValueError(f"{name}: a factor of 1 changes nothing; name another, or none")
+        return self
+
+    @model_validator(mode="after")
     def _perturbs(self) -> "CopyConfig":
         other = self.crop or self.reverb or self.codec or self.snr
         if not (other or self.is_another_voice):

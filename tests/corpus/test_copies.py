@@ -383,3 +383,13 @@ def test_a_table_of_copies_that_is_none_is_refused(tmp_path: Path, line: str) ->
 def test_a_copy_must_perturb(settings: dict) -> None:
     with pytest.raises(ValueError, match=r"copy of nothing|greater than or|before it begins|less"):
         CopyConfig(**settings)
+
+
+@pytest.mark.parametrize("factor", [1, (1, 1), (0.996, 1.004)])  # drawn in hundredths
+@pytest.mark.parametrize("name", ["speed", "formants"])
+def test_a_factor_that_changes_nothing_makes_no_other_voice(name: str, factor: object) -> None:
+    for others in ({}, {"snr": (5, 20)}):
+        with pytest.raises(
+            ValueError, match=f"{name}: a factor of 1 changes nothing; name another"
+        ):
+            CopyConfig(**{name: factor, **others})
