@@ -82,9 +82,8 @@ def write_durations(recipe: Recipe, data: Path, exp: Path, output: Path) -> list
             for key, one in _scores(seconds, condition, full, tests, aligners, domains)
         }
         records += _records(recipe, condition, scores, lengths)
-    write_json(
-        output, {"study": DURATIONS, "digest": study_digest(recipe, exp), "records": records}
-    )
+    key = study_digest(DURATIONS, recipe, data, exp)
+    write_json(output, {"study": DURATIONS, "digest": key, "records": records})
     return records
 
 

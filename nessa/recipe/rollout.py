@@ -72,7 +72,8 @@ def write_rollout(recipe: Recipe, data: Path, exp: Path, output: Path) -> list[R
         InputError: scores or trials are missing.
     """
     records = [r for strategy in _strategies(recipe, data, exp) for r in _days(strategy)]
-    write_json(output, {"study": ROLLOUT, "digest": study_digest(recipe, exp), "records": records})
+    key = study_digest(ROLLOUT, recipe, data, exp)
+    write_json(output, {"study": ROLLOUT, "digest": key, "records": records})
     return records
 
 

@@ -9,6 +9,7 @@ of it is used to choose anything.
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,16 +21,18 @@ from nessa.alignment.neural import NeuralAligner
 from nessa.alignment.table import AlignTable
 from nessa.alignment.views import SIDES
 from nessa.corpus.copies import original_speakers, read_additions
+from nessa.corpus.sets import COPIES, SOURCES
 from nessa.errors import InputError
 from nessa.evaluation.conditions import Condition, read_conditions, utterance_lists
-from nessa.files import Record, digest, read_json, spots_digest, write_json
-from nessa.kaldi.datadir import read_optional, read_utt2spk
+from nessa.files import Record, digest, file_digest, read_json, spots_digest, write_json
+from nessa.kaldi.datadir import MAIN_LIST, read_optional, read_utt2spk
 from nessa.kaldi.embeddings import Embeddings
 from nessa.metrics.bootstrap import Estimate, bootstrap, mean_estimate, recovered_gain
 from nessa.metrics.table import EER
 from nessa.progress import progress
 from nessa.recipe.config import Recipe
-from nessa.recipe.layout import embeddings_dir
+from nessa.recipe.layout import SCORED_SETS, aligner_dir, embeddings_dir, score_file
+from nessa.recipe.systems import NESSA, System, update_cells
 from nessa.scoring.cosine import cosine_scores
 from nessa.scoring.sides import Scores
 from nessa.trials import Trials
@@ -38,7 +41,8 @@ log = logging.getLogger(__name__)
 SPEAKERS = (50, 100, 200, 500, 1000, 2000, 5000)
 UTTERANCES = (2, 3, 4, 6, 8, 12, 16, 24, 32)
 WIDTHS = (0, 16, 64, 256, 1024)
-SETS = ("align", "dev", "eval")  # whose embeddings a study is made of
+SETS = ("align", "dev", "eval")  # of which a study is made
+TABLES = ("utt2spk", "utt2domain", COPIES, SOURCES)  # of these sets
 
 # The sections of the recipe that a study's outcome does not depend on.
 OTHER_SECTIONS = {"name", "controls", "baselines", "scoring"}
@@ -115,7 +119,8 @@ def run_study(
         ]
     else:
         records = runner.evaluate(points, runner.conditions[0])
-    write_json(output, {"study": name, "digest": study_digest(recipe, exp), "records": records})
+    key = study_digest(name, recipe, data, exp)
+    write_json(output, {"study": name, "digest": key, "records": records})
     return records
 
 
@@ -361,8 +366,8 @@ ROLLOUT = "rollout"  # of `nessa.recipe.rollout`, which trains nothing
 ON_EVERY_LIST = {"augmentation"}  # what helps one kind of speech may harm another
 
 
-def read_studies(exp: Path, recipe: Recipe) -> dict[str, list[Record]]:
-    """The studies in exp/studies of the recipe and the embeddings as they are, by name.
+def read_studies(recipe: Recipe, data: Path, exp: Path) -> dict[str, list[Record]]:
+    """The studies in exp/studies of the recipe and the files as they are, by name.
 
     Raises:
         InputError: a file there is no study.
@@ -373,25 +378,35 @@ def read_studies(exp: Path, recipe: Recipe) -> dict[str, list[Record]]:
         if not path.is_file():
             continue
         study = _read(path)
-        if study["digest"] == study_digest(recipe, exp):
+        if study["digest"] == study_digest(name, recipe, data, exp):
             found[name] = study["records"]
         else:
             log.warning(
-                "%s: made with other settings or embeddings; run `nessa study %s` again", path, name
-            )
+                "%s: made with other settings, data or aligners; run `nessa study %s` again",
+                path, name,
+            )  # fmt: skip
     return found
 
 
-def study_digest(recipe: Recipe, exp: Path) -> str:
-    """What a study was made of, by which a stale one is known: settings, and embeddings in `exp`.
+def study_digest(name: str, recipe: Recipe, data: Path, exp: Path) -> str:
+    """What a study was made of, by which a stale one is known: settings, and files.
 
-    The embeddings are known by `spots_digest`, which takes no time; those that are missing are
-    left out, so that a study of them is stale.
+    The embeddings are known by `spots_digest`, which takes no time. A study of what is missing is
+    stale.
     """
     folders = [embeddings_dir(exp, model, part) for model in recipe.update for part in SETS]
     arks = [ark for folder in folders for ark in sorted(folder.glob("xvector.*.ark"))]
     spots = {str(ark.relative_to(exp)): spots_digest(ark).hex() for ark in arks}
-    return digest([recipe.model_dump(mode="json", exclude=OTHER_SECTIONS), spots])
+    files = [data / part / table for part in SETS for table in TABLES]
+    files += [path for part in SCORED_SETS for path in utterance_lists(data / part)]
+    if name == DURATIONS:
+        folders = [aligner_dir(exp, System(NESSA, *pair)) for pair in recipe.pairs]
+        files += [path for folder in folders for path in sorted(folder.glob("*"))]
+    if name == ROLLOUT:
+        cells = product(update_cells(recipe), SCORED_SETS)
+        files += [score_file(exp / "scores", cell, MAIN_LIST, part) for cell, part in cells]
+    known = [[path.name, file_digest(path) if path.is_file() else None] for path in files]
+    return digest([recipe.model_dump(mode="json", exclude=OTHER_SECTIONS), spots, known])
 
 
 def _read(path: Path) -> dict[str, Any]:

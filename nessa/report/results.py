@@ -71,7 +71,7 @@ def write_report(recipe: Recipe, exp: Path, data: Path, results_page: Path | Non
     records = [record for name in METRICS for record in read_metrics(exp, name)]
     _check_seed(recipe, exp, records)
     identification = _read_identification(exp)
-    studies = read_studies(exp, recipe)
+    studies = read_studies(recipe, data, exp)
     rollout = studies.pop(ROLLOUT, [])
     has_nessa = (exp / "aligners" / NESSA).is_dir()
     comparisons = list(verdicts(recipe, exp)) if has_nessa else []

@@ -81,7 +81,7 @@ def test_each_length_has_both_models_and_both_pairs(
             assert 0 <= record["eer_ci"][0] <= record["eer"] <= record["eer_ci"][1] <= 1
             assert abs(record["shortened"] - shortened) < 0.3
             assert cell[0] == "nessa" or record["gain"] is None
-    studies = read_studies(exp, load_recipe(recipe))
+    studies = read_studies(load_recipe(recipe), data, exp)
     text = "\n".join(study_sections(studies))
     assert "## Gain over the duration of the test speech" in text
     assert "| 0.4 s   | x      | x       | single" in text

@@ -109,9 +109,9 @@ def test_the_report_shows_studies_of_the_same_settings_only(
 ) -> None:
     monkeypatch.setattr(studies, "SPEAKERS", (10,))
     recipe = load_recipe(toy.recipe)
-    assert read_studies(toy.exp, recipe) == {}
+    assert read_studies(recipe, toy.data, toy.exp) == {}
     records = run(toy, "speakers")
-    found = read_studies(toy.exp, recipe)
+    found = read_studies(recipe, toy.data, toy.exp)
     assert found == {"speakers": read_json(toy.exp / "studies/speakers.json")["records"]}
     lines = study_sections(found)
     assert sum(line.startswith("| 10 speakers") for line in "\n".join(lines).split("\n")) == 2
@@ -119,7 +119,7 @@ def test_the_report_shows_studies_of_the_same_settings_only(
     paths = plot.save(toy.folder)
     assert [path.name for path in paths] == ["study_speakers.png", "study_speakers.svg"]
     changed = recipe.model_copy(update={"seed": 7})
-    assert read_studies(toy.exp, changed) == {}
+    assert read_studies(changed, toy.data, toy.exp) == {}
     assert "run `nessa study speakers` again" in caplog.text
 
 
@@ -128,18 +128,50 @@ def test_a_study_of_other_embeddings_is_not_shown(
 ) -> None:
     """Of a model that was trained again, or of other audio, under the same ids."""
     recipe, path = load_recipe(toy.recipe), toy.exp / "studies/width.json"
-    made = {"study": "width", "digest": study_digest(recipe, toy.exp), "records": []}
+    made = {
+        "study": "width",
+        "digest": study_digest("width", recipe, toy.data, toy.exp),
+        "records": [],
+    }
     write_json(path, made)
-    assert read_studies(toy.exp, recipe) == {"width": []}
+    assert read_studies(recipe, toy.data, toy.exp) == {"width": []}
     before = Embeddings.read(toy.y / "eval")
     utt2spk = read_utt2spk(toy.data / "eval")
     before.write(toy.y / "eval", utt2spk)
-    assert read_studies(toy.exp, recipe) == {"width": []}, "the same again"
+    assert read_studies(recipe, toy.data, toy.exp) == {"width": []}, "the same again"
     Embeddings(before.keys, -before.matrix, before.stamp).write(toy.y / "eval", utt2spk)
-    assert read_studies(toy.exp, recipe) == {}
-    assert "width.json: made with other settings or embeddings; run `nessa study" in caplog.text
+    assert read_studies(recipe, toy.data, toy.exp) == {}
+    assert "width.json: made with other settings, data or aligners; run `nessa study" in caplog.text
     shutil.rmtree(toy.y / "eval")
-    assert read_studies(toy.exp, recipe) == {}
+    assert read_studies(recipe, toy.data, toy.exp) == {}
+
+
+@pytest.mark.parametrize(
+    ("file", "stale"),
+    [
+        ("data/align/utt2spk", {"width", "durations", "rollout"}),
+        ("data/align/utt2copy", {"width", "durations", "rollout"}),
+        ("data/dev/trials", {"width", "durations", "rollout"}),
+        ("data/eval/trials_words", {"width", "durations", "rollout"}),
+        ("data/eval/utt2domain", {"width", "durations", "rollout"}),
+        ("exp/aligners/nessa/x-y/aligner.json", {"durations"}),
+        ("exp/scores/raw/y-y/dev/trials.scores", {"rollout"}),
+    ],
+)
+def test_a_study_of_other_tables_or_aligners_is_not_shown(
+    toy: Toy, file: str, stale: set[str]
+) -> None:
+    recipe, path = load_recipe(toy.recipe), toy.folder / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = path.read_text() if path.exists() else ""
+    names = {"width", "durations", "rollout"}
+    path.write_text(text)
+    for name in names:
+        made = {"digest": study_digest(name, recipe, toy.data, toy.exp), "records": []}
+        write_json(toy.exp / f"studies/{name}.json", made)
+    assert read_studies(recipe, toy.data, toy.exp).keys() == names
+    path.write_text(text + "one more\n")
+    assert read_studies(recipe, toy.data, toy.exp).keys() == names - stale
 
 
 def _with_gain(record: dict) -> dict:
@@ -163,7 +195,7 @@ def test_what_is_no_study_is_named(toy: Toy) -> None:
     path.parent.mkdir()
     path.write_text("[]")
     with pytest.raises(InputError, match=r"width\.json: not a study"):
-        read_studies(toy.exp, load_recipe(toy.recipe))
+        read_studies(load_recipe(toy.recipe), toy.data, toy.exp)
 
 
 def test_the_command_knows_every_study() -> None:

@@ -663,7 +663,11 @@ def test_the_star_on_the_curve_counts_no_copies_and_is_of_the_trials_of_the_curv
     write_table(tmp_path / "data/align/utt2copy", {u: f"voice1 {u[7:]}" for u in copies})
     recipe = make_recipe()
     curve = [record("nessa", "v2", "v1", label=f"{n} speakers", value=n) for n in (1, 2)]
-    study = {"study": "speakers", "digest": study_digest(recipe, exp), "records": curve}
+    study = {
+        "study": "speakers",
+        "digest": study_digest("speakers", recipe, tmp_path / "data", exp),
+        "records": curve,
+    }
     write_json(exp / "studies/speakers.json", study)
     write_report(recipe, exp, tmp_path / "data")
     figure = exp / "report/study_speakers.svg"
