@@ -15,7 +15,8 @@ def speakers_needed(records: Sequence[Record]) -> str | None:
     """A sentence: what the EER does with each doubling, and where two gains would be reached.
 
     Lines are fitted to log EER over log speakers, the mean of the update directions given, at the
-    largest 3, 4 and 5 points. The range is that of these fits; it says nothing of other speakers.
+    largest 3, 4 and 5 points. The range is that of the fits that lie beyond the largest point; it
+    says nothing of other speakers.
 
     Args:
         records: of `nessa.recipe.studies.run_study`, for the study "speakers".
@@ -49,18 +50,19 @@ def speakers_needed(records: Sequence[Record]) -> str | None:
             continue
         error = without + per_gain * gain
         counts = [float(np.exp((np.log(error) - b) / a)) for a, b in lines] if error > 0 else []
-        reached.append(f"{what}: {_range(counts, FARTHEST * values[-1])}")
+        reached.append(f"{what}: {_range(counts, values[-1])}")
     return (
         f"Each doubling of the align speakers lowers the EER by {_ends(shares, '.0f')} %. "
         f"Speakers needed, extrapolated: {'; '.join(reached)}."
     )
 
 
-def _range(counts: Sequence[float], farthest: float) -> str:
-    """About how many, to two digits."""
-    if not counts or max(counts) > farthest:
+def _range(counts: Sequence[float], tried: float) -> str:
+    """About how many, to two digits; a fit tells nothing that names no more than were tried."""
+    told = [about for count in counts if (about := float(f"{count:.2g}")) > tried]
+    if not told or max(told) > FARTHEST * tried:
         return "beyond what the curve can tell"
-    low, high = (float(f"{count:.2g}") for count in (min(counts), max(counts)))
+    low, high = min(told), max(told)
     return f"about {low:,.0f}" if low == high else f"about {low:,.0f} to {high:,.0f}"
 
 

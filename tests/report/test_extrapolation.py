@@ -41,6 +41,22 @@ def test_a_curve_that_bends_gives_a_range() -> None:
 
 
 @pytest.mark.parametrize(
+    ("errors", "claimed"),
+    [
+        ((0.09, 0.072, 0.0576, 0.05, 0.0446, 0.0425), "beyond what the curve can tell"),
+        ((0.09, 0.075, 0.06, 0.047, 0.0435, 0.04238), "beyond what the curve can tell"),
+        ((0.09, 0.075, 0.06, 0.049, 0.045, 0.0428), "about 2,000"),  # of one fit
+    ],
+)
+def test_no_more_is_foretold_than_by_fits_that_lie_beyond_what_did_not_suffice(
+    errors: tuple[float, ...], claimed: str
+) -> None:
+    counts = [50, 100, 200, 500, 1000, 1700]
+    found = speakers_needed(curve(dict(zip(counts, errors, strict=True)).__getitem__, counts))
+    assert found is not None and found.endswith(f"60 % of the gain: {claimed}.")
+
+
+@pytest.mark.parametrize(
     "records",
     [
         curve(lambda n: 1.2 * n**-0.35, [50, 100]),
