@@ -17,8 +17,9 @@ class NeuralConfig(Section):
     dim: Positive = 512  # of the maps of PLDA and CCA, at most; regression keeps both models'
     hidden_dim: Annotated[int, Field(ge=0)] = 512  # of the MLP; 0: linear maps
     whitening_shrinkage: Fraction = 0.2  # of the covariance that is whitened; 1: no whitening
-    # Of the linear maps. best: the ratio of PLDA, fused with those of products of coordinates and
-    # the cosines of CCA and regression; of score cosine, CCA or regression, by the dev EER.
+    # Of the linear maps, in mode shared. best: the ratio of PLDA, fused with those of products of
+    # coordinates and the cosines of CCA and regression; of score cosine, CCA or regression, by the
+    # dev EER.
     start: Literal["best", "plda", "cca", "ridge", "random"] = "best"
     # Of the hidden layer; none: 0.6 up to 1,000 align speakers, 0.2 from 2,500 on.
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
@@ -30,6 +31,15 @@ class NeuralConfig(Section):
     weight_decay: NonNegativeFloat = 0.3
     distillation: NonNegativeFloat = 1.0  # weight of what the better model's own ratio teaches
     evaluate_every: Positive = 50  # steps between two evaluations of the dev EER
+
+    @model_validator(mode="after")
+    def _only_a_shared_space_has_a_start(self) -> "NeuralConfig":
+        if self.start != "best" and self.mode != "shared":
+            raise ValueError(
+                f"start: {self.start} is for mode shared; {self.mode} starts as a regression: "
+                "leave start out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _only_a_ratio_starts_as_plda(self) -> "NeuralConfig":

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nessa.alignment.base import Aligner
+from nessa.alignment.config import NeuralConfig
 from nessa.alignment.dev import DevSet
 from nessa.alignment.neural import NeuralAligner
 from nessa.alignment.table import AlignTable
@@ -53,8 +54,8 @@ PARTS: dict[str, dict[str, Any]] = {
     "NESSA as in the recipe": {},
     "no MLP: linear maps": {"hidden_dim": 0},
     "no whitening": {"whitening_shrinkage": 1.0},
-    "cosine instead of the ratio": {"score": "cosine"},
-    "the ratio alone": {"start": "plda"},
+    "cosine instead of the ratio": {"score": "cosine", "start": "best"},
+    "the ratio alone": {"start": "plda", "score": "ratio"},
     "start: CCA": {"start": "cca"},
     "random start": {"start": "random"},
     "no dropout": {"dropout": 0.0},
@@ -62,8 +63,8 @@ PARTS: dict[str, dict[str, Any]] = {
     "no distillation": {"distillation": 0.0},
     "64 speakers a batch": {"speakers_per_batch": 64},
     "profiles of up to 3 utterances in training": {"utterances_per_speaker": 4},
-    "new model's space kept, old model mapped": {"mode": "to-enroll"},
-    "old model's space kept, new model mapped": {"mode": "to-runtime"},
+    "new model's space kept, old model mapped": {"mode": "to-enroll", "start": "best"},
+    "old model's space kept, new model mapped": {"mode": "to-runtime", "start": "best"},
 }
 
 Pair = tuple[str, str]  # (enrollment model, runtime model)
@@ -289,8 +290,21 @@ def _by_width(runner: StudyRunner) -> Iterator[Point]:
 
 
 def _by_parts(runner: StudyRunner) -> Iterator[Point]:
-    for label, changes in _watched(list(PARTS.items()), "parts"):
+    for label, changes in _watched(list(_differing_parts(runner.recipe)), "parts"):
         yield Point(label, None, runner.both_ways(**changes))
+
+
+def _differing_parts(recipe: Recipe) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Those of `PARTS` without which NESSA is another one than the recipe's."""
+    settings = recipe.aligner.model_dump(exclude={"seeds"})
+    own = NeuralConfig(**settings)
+    unread = {"distillation"} if own.score == "cosine" else set()
+    if own.mode != "shared":
+        unread = {"score", "start", "distillation"}
+    for label, changes in PARTS.items():
+        is_read = bool(changes.keys() - unread)
+        if not changes or (is_read and NeuralConfig(**(settings | changes)) != own):
+            yield label, changes
 
 
 def _by_freezing(runner: StudyRunner) -> Iterator[Point]:

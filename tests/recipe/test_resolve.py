@@ -111,6 +111,7 @@ def test_an_encoder_that_cannot_be_is_refused_before_anything_is_made(
         ("prepare.program=tre", "prepare.program: no program local/tre.py; did you mean 'tree'"),
         ("aligner.seeds=[]", "aligner.seeds: Tuple should have at least 1 item"),
         ("aligner.seeds=[1, 2, 1]", "aligner.seeds: 1 is there twice; remove one"),
+        ("aligner={start: cca, mode: to-enroll}", "aligner.start: cca is for mode shared; "),
         ("aligner.learning_rate=0", "aligner.learning_rate: Input should be greater than 0"),
         ("aligner.weight_decay=-1", "aligner.weight_decay: Input should be greater than or equal"),
     ],

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nessa.alignment import NeuralAligner
+from nessa.alignment.config import AlignerConfig
 from nessa.cli.main import cli
 from nessa.errors import InputError
 from nessa.files import read_json, write_json, write_table
@@ -52,6 +54,38 @@ def test_every_part_is_taken_away_once(toy: Toy) -> None:
     assert [r["label"] for r in records[::2]] == list(studies.PARTS)
     known = load_recipe(toy.recipe).aligner.model_dump()
     assert all(changes.keys() <= known.keys() for changes in studies.PARTS.values())
+
+
+UNREAD = {"cosine instead of the ratio", "the ratio alone", "start: CCA", "random start"}
+UNREAD |= {"no distillation"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "left_out"),
+    [
+        ({}, set()),
+        ({"start": "plda"}, {"the ratio alone"}),
+        ({"score": "cosine"}, {"cosine instead of the ratio", "no distillation"}),
+        ({"start": "cca", "distillation": 0}, {"start: CCA", "no distillation"}),
+        ({"hidden_dim": 0}, {"no MLP: linear maps"}),
+        ({"mode": "to-enroll"}, {*UNREAD, "new model's space kept, old model mapped"}),
+        ({"mode": "to-runtime"}, {*UNREAD, "old model's space kept, new model mapped"}),
+    ],
+)
+def test_parts_are_those_that_differ_from_the_recipe(
+    toy: Toy, settings: dict, left_out: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = load_recipe(toy.recipe)
+    aligner = AlignerConfig(**(recipe.aligner.model_dump() | settings))
+    recipe = recipe.model_copy(update={"aligner": aligner})
+
+    def legal(runner: studies.StudyRunner, **changes: object) -> dict:
+        NeuralAligner(**(aligner.model_dump(exclude={"seeds"}) | changes))
+        return {}
+
+    monkeypatch.setattr(studies.StudyRunner, "both_ways", legal)
+    points = list(studies.STUDIES["parts"](studies.StudyRunner(recipe, toy.data, toy.exp)))
+    assert [point.label for point in points] == [p for p in studies.PARTS if p not in left_out]
 
 
 @pytest.mark.slow
