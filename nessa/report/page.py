@@ -16,7 +16,15 @@ from nessa.recipe.systems import NESSA, RAW
 from nessa.report.decision import Verdict, judge_update
 from nessa.report.logs import StageLog
 from nessa.report.plots import Plot
-from nessa.report.tables import UNDEFINED, by_system, header, legend, main_records, table_rows
+from nessa.report.tables import (
+    UNDEFINED,
+    by_system,
+    controlled_gain,
+    controlled_models,
+    legend,
+    main_records,
+    table_rows,
+)
 from nessa.text import ABSENT, percent, share
 
 TEMPLATE = "index.html.j2"
@@ -36,7 +44,7 @@ class Headline:
     direction: str
     verdict: Verdict | None
     recovered: Gain
-    controlled: Gain
+    controlled: Gain | None  # without controls there is none
     eer: str
     old_eer: str
     new_eer: str
@@ -45,6 +53,7 @@ class Headline:
 def headlines(recipe: Recipe, records: Sequence[Record]) -> list[Headline]:
     """NESSA in both update directions on the main trials, beside the raw models."""
     systems = by_system(record for record in records if record["trials"] == SINGLE)
+    controls = controlled_models(systems.values())
     raw = [
         percent(systems[RAW, model, model]["eer"]) if (RAW, model, model) in systems else ABSENT
         for model in recipe.update
@@ -54,10 +63,13 @@ def headlines(recipe: Recipe, records: Sequence[Record]) -> list[Headline]:
         record = systems.get((NESSA, enroll, runtime))
         if record is None:
             continue
-        gains = _gain(record, "gain"), _gain(record, "controlled_gain")
+        has_controls = controlled_gain(record, controls) != ABSENT
+        controlled = _gain(record, "controlled_gain") if has_controls else None
         direction = f"{enroll} enrolls, {runtime} runs"
         verdict = judge_update(recipe, main_records(records), (enroll, runtime))
-        found.append(Headline(direction, verdict, *gains, percent(record["eer"]), *raw))
+        eer = percent(record["eer"])
+        recovered = _gain(record, "gain")
+        found.append(Headline(direction, verdict, recovered, controlled, eer, *raw))
     return found
 
 
@@ -109,7 +121,6 @@ def write_page(
         comparisons=[
             c for c in comparisons if not c.startswith(tuple(f"{x}:" for x in conditions[1:]))
         ],
-        header=header(),
         tables=tables,
         legend=legend(records),
         figures=[

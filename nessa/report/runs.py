@@ -1,6 +1,6 @@
 """Several runs side by side: recipes, sizes or seeds, by their results.json."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from pathlib import Path
 
 from nessa.errors import InputError
@@ -10,6 +10,7 @@ from nessa.report.tables import (
     SYSTEM,
     UNDEFINED,
     controlled_gain,
+    controlled_models,
     gain,
     ordered_records,
     system_cells,
@@ -32,9 +33,10 @@ def compare_runs(runs: Sequence[Path], markdown: bool = False) -> str:
     results = {name: read_results(run) for name, run in zip(_names(runs), runs, strict=True)}
     rows: dict[Row, dict[str, str]] = {}
     for name, records in results.items():
+        controls = controlled_models(records)
         for record in ordered_records(records):
             # NESSA's seeds share a row; the first one is the aligner `nessa`.
-            rows.setdefault(system_cells(record), {}).setdefault(name, _figures(record))
+            rows.setdefault(system_cells(record), {}).setdefault(name, _figures(record, controls))
     lines = [
         (*system, *(cells.get(run, ABSENT) for run in results)) for system, cells in rows.items()
     ]
@@ -72,8 +74,9 @@ def _names(runs: Iterable[Path]) -> list[str]:
     raise InputError("a run is named twice; name each once")
 
 
-def _figures(record: Record) -> str:
+def _figures(record: Record, controls: Set[str]) -> str:
     # Runs of earlier versions have no controlled gain.
-    gains = gain(record), controlled_gain(record) if "controlled_gain" in record else ABSENT
+    known = "controlled_gain" in record
+    gains = gain(record), controlled_gain(record, controls) if known else ABSENT
     shown = (text if text in (UNDEFINED, ABSENT) else f"{text} %" for text in gains)
     return ", ".join([EER.show(record[EER.key]), *shown])

@@ -18,7 +18,11 @@ from nessa.metrics.table import EER
 from nessa.recipe.config import Recipe
 from nessa.recipe.layout import aligner_dir
 from nessa.recipe.systems import LDA_PLDA, NESSA, RAW, System
-from nessa.report.tables import by_system, controlled_gain_with_interval
+from nessa.report.tables import (
+    by_system,
+    controlled_gain_with_interval,
+    controlled_models,
+)
 
 Systems = Mapping[tuple[str, str, str], Record]  # of `by_system`
 LOGIT = "logit"
@@ -134,12 +138,13 @@ def _back_end(recipe: Recipe, systems: Systems) -> Iterator[str]:
 
 def _controlled(recipe: Recipe, systems: Systems) -> Iterator[str]:
     """What NESSA gains between its controls, where a better back-end counts for nothing."""
-    if not all((NESSA, model, model) in systems for model in recipe.update):
+    controls = controlled_models(systems.values())
+    if not controls.issuperset(recipe.update):
         return
     for pair in recipe.pairs:
         if (NESSA, *pair) in systems:
             record = systems[NESSA, *pair]
-            shown = controlled_gain_with_interval(record)
+            shown = controlled_gain_with_interval(record, controls)
             unit = "" if record["controlled_gain"] is None else " %"
             yield f"{_direction(pair)}: NESSA's controlled gain is {shown}{unit}"
 

@@ -14,7 +14,7 @@ from nessa.recipe.systems import NESSA, PLDA_LLR, RAW
 from nessa.report.decision import judge_update
 from nessa.report.extrapolation import speakers_needed
 from nessa.report.sentences import LOGIT
-from nessa.report.tables import by_system, header, table_rows
+from nessa.report.tables import by_system, table_rows
 from nessa.text import markdown_columns
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -55,7 +55,7 @@ def summary_page(
         *(f"- {sentence}" for sentence in _verdicts(recipe, records)),
         *([f"- {needed}"] if needed else []),
         "",
-        markdown_columns([header(), *table_rows(list(_summarized(recipe, records)), seeds=False)]),
+        markdown_columns(table_rows(list(_summarized(recipe, records)), seeds=False)),
         "",
         LEGEND,
         "",

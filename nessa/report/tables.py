@@ -3,7 +3,7 @@
 Records are those of `nessa.recipe.evaluation.evaluate_systems`, in any order.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from itertools import chain
 
 from nessa.files import Record
@@ -21,27 +21,23 @@ SYSTEM: Row = ("system", "enroll", "runtime", "trials")  # heads of what `system
 
 def format_records(records: Sequence[Record]) -> str:
     """The table of systems for the terminal, and below it what its columns mean."""
-    return f"{plain_columns([header(), *table_rows(records)])}\n\n{wrapped(legend(records))}"
+    return f"{plain_columns(table_rows(records))}\n\n{wrapped(legend(records))}"
 
 
 def markdown_table(records: Sequence[Record]) -> str:
     """The table of systems in Markdown, without a legend."""
-    return markdown_columns([header(), *table_rows(records)])
-
-
-def header() -> Row:
-    """The heads of the columns of `table_rows`."""
-    return (
-        *SYSTEM,
-        *(metric.title for metric in table.METRICS),
-        "recovered gain %",
-        "controlled gain %",
-    )
+    return markdown_columns(table_rows(records))
 
 
 def table_rows(records: Sequence[Record], seeds: bool = True) -> list[Row]:
-    """A row per system and kind of trials; with `seeds`, those of a mean share one row below it."""
-    rows: list[Row] = []
+    """The heads of the columns, then a row per system and kind of trials.
+
+    With `seeds`, those of a mean share one row below it. Without controls there is no column of the
+    controlled gain, which comes last.
+    """
+    controls = controlled_models(records)
+    metrics = (metric.title for metric in table.METRICS)
+    rows: list[Row] = [(*SYSTEM, *metrics, "recovered gain %", "controlled gain %")]
     averaged: dict[Row, list[Record]] = {
         _cell(record): [] for record in records if record["aligner"] == MEAN
     }
@@ -50,26 +46,37 @@ def table_rows(records: Sequence[Record], seeds: bool = True) -> list[Row]:
             averaged[_cell(record)].append(record)
             continue
         figures = (_figure(record, metric) for metric in table.METRICS)
-        gains = gain_with_interval(record), controlled_gain_with_interval(record)
+        gains = gain_with_interval(record), controlled_gain_with_interval(record, controls)
         rows.append((*system_cells(record), *figures, *gains))
         if seeds and record["aligner"] == MEAN:
-            rows.append(_seeds_row(averaged[_cell(record)]))
-    return rows
+            rows.append(_seeds_row(averaged[_cell(record)], controls))
+    return rows if _has_controlled_gains(records) else [row[:-1] for row in rows]
 
 
-def _seeds_row(seeds: Sequence[Record]) -> Row:
+def _seeds_row(seeds: Sequence[Record], controls: Set[str]) -> Row:
     return (
         "  seeds " + ", ".join(str(seed["seed"]) for seed in seeds),
         "",
         "",
         "",
         *(", ".join(m.show(seed[m.key]) for seed in seeds) for m in table.METRICS),
-        *(_listed([show(seed) for seed in seeds]) for show in (gain, controlled_gain)),
+        _listed([gain(seed) for seed in seeds]),
+        _listed([controlled_gain(seed, controls) for seed in seeds]),
     )
 
 
 def _listed(gains: Sequence[str]) -> str:
     return UNDEFINED if set(gains) == {UNDEFINED} else ", ".join(gains)
+
+
+def controlled_models(records: Iterable[Record]) -> set[str]:
+    """The models between whose controls gains can be counted."""
+    return {r["enroll"] for r in records if r["aligner"] == NESSA and _is_control(r)}
+
+
+def _has_controlled_gains(records: Sequence[Record]) -> bool:
+    controls = controlled_models(records)
+    return any(controlled_gain(record, controls) != ABSENT for record in records)
 
 
 def legend(records: Sequence[Record]) -> list[str]:
@@ -82,11 +89,17 @@ def legend(records: Sequence[Record]) -> list[str]:
         "Recovered gain: (E_oo - E) / (E_oo - E_nn), where E is the EER, E_oo that of the raw old "
         "model on both sides and E_nn that of the raw new one. 100 %: as good as re-enrolling all "
         "speakers; undefined: the new model is not significantly better than the old one.",
-        "Controlled gain: the same between NESSA's controls, (E_oo' - E) / (E_oo' - E_nn'), where "
-        "both models have NESSA as their back-end: what alignment alone recovers.",
-        f"Trials: {trials}. single: the main list; profileN: the enrollment side is the mean of N "
-        "utterances.",
     ]
+    if _has_controlled_gains(records):
+        lines.append(
+            "Controlled gain: the same between NESSA's controls, (E_oo' - E) / (E_oo' - E_nn'), "
+            "where both models have NESSA as their back-end: what alignment alone recovers; "
+            "undefined: the new model's control is not significantly better than the old one's."
+        )
+    lines.append(
+        f"Trials: {trials}. single: the main list; profileN: the enrollment side is the mean of N "
+        "utterances."
+    )
     if any(record["aligner"] == MEAN for record in records):
         lines.append(
             "mean: average over trainings with different seeds, listed below it; alike: each of "
@@ -181,9 +194,15 @@ def gain(record: Record) -> str:
     return UNDEFINED if record["gain"] is None else share(record["gain"])
 
 
-def controlled_gain(record: Record) -> str:
-    """The same of the controlled gain; of a model with itself there is none."""
-    if record["enroll"] == record["runtime"]:
+def controlled_gain(record: Record, controls: Set[str]) -> str:
+    """The same of the controlled gain; of a model with itself, or without controls, there is none.
+
+    Args:
+        record: of a system.
+        controls: see `controlled_models`.
+    """
+    pair = {*_pair(record)}
+    if len(pair) == 1 or (record["controlled_gain"] is None and not pair <= controls):
         return ABSENT
     return gain({"gain": record["controlled_gain"]})
 
@@ -200,10 +219,10 @@ def gain_with_interval(record: Record) -> str:
     return with_interval(record["gain"], (low, high), share)
 
 
-def controlled_gain_with_interval(record: Record) -> str:
-    """The controlled gain in percent, with its interval where it has one."""
+def controlled_gain_with_interval(record: Record, controls: Set[str]) -> str:
+    """The controlled gain in percent, with its interval where it has one; see `controlled_gain`."""
     if record["enroll"] == record["runtime"] or record["controlled_gain"] is None:
-        return controlled_gain(record)
+        return controlled_gain(record, controls)
     return with_interval(record["controlled_gain"], record["controlled_gain_ci"], share)
 
 

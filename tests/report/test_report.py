@@ -147,11 +147,29 @@ def test_references_and_undefined_gains() -> None:
             record("raw", "v1", "v1", gain=0.0, gain_ci=[0.0, 0.0]),
             record("raw", "v2", "v2", gain=1.0, gain_ci=[1.0, 1.0]),
             record("logit", "v2", "v1", gain=None, controlled_gain=None),
+            *(record("nessa", model, model, seed=5) for model in ("v1", "v2")),
         ]
     ).splitlines()[2:5]
     assert [row.split()[-2:] for row in rows] == [
         ["–", "–"], ["100.0", "–"], ["undefined", "undefined"]
     ]  # fmt: skip
+
+
+def test_without_controls_there_is_no_controlled_gain() -> None:
+    records = [
+        record("logit", "v2", "v1", controlled_gain=None),
+        *(record("nessa", "v2", "v1", seed=s, controlled_gain=None) for s in (5, 6)),
+        record("nessa.mean", "v2", "v1", seed=[5, 6], controlled_gain=None),
+    ]
+    controls = [record("nessa", model, model, seed=5) for model in ("v1", "v2")]
+    for there in ([], controls[:1]):
+        text = format_records(records + there)
+        assert "ontrolled" not in text and "undefined;" not in text
+    text = format_records(records + controls)
+    assert "controlled gain %" in text and re.search("50.0, 50.0 +undefined\n", text)
+    assert "undefined: the new model's control is not significantly better" in " ".join(
+        text.split()
+    )
 
 
 @pytest.mark.parametrize("draw", [format_records, markdown_table])
@@ -306,13 +324,15 @@ def test_controls_say_what_a_better_back_end_recovers_alone() -> None:
     assert not list(compare_systems(make_recipe(), [{**r, "gain": None} for r in records]))
 
 
+@pytest.mark.parametrize("controls", [True, False])
 @pytest.mark.parametrize("known", [True, False])
-def test_the_headline_has_both_gains_and_their_intervals(known: bool) -> None:
+def test_the_headline_has_both_gains_and_their_intervals(known: bool, controls: bool) -> None:
     gains = {} if known else {"gain": None, "controlled_gain": None}
     records = [
         record("raw", "v1", "v1", eer=0.08),
         record("raw", "v2", "v2", eer=0.02),
         record("nessa", "v2", "v1", eer=0.05, seed=5, **gains),
+        *(record("nessa", model, model, seed=5) for model in ("v1", "v2") if controls),
     ]
     (line,) = headlines(make_recipe(), records)
     assert line.direction == "v2 enrolls, v1 runs"
@@ -321,7 +341,8 @@ def test_the_headline_has_both_gains_and_their_intervals(known: bool) -> None:
         assert line.recovered == ("50.0 %", "30.0 to 70.0 %")
         assert line.controlled == ("20.0 %", "10.0 to 25.0 %")
     else:
-        assert line.recovered == line.controlled == ("undefined", "")
+        assert line.recovered == ("undefined", "")
+        assert line.controlled == (("undefined", "") if controls else None)
 
 
 def test_the_cost_of_nessa_is_counted_in_multiply_adds(tmp_path: Path) -> None:
@@ -633,7 +654,7 @@ def test_report_gathers_everything(exp: Path, data: Path) -> None:
     cards = below.split('<div class="card">')[1:]
     for card, line in zip(cards, headlines(recipe, results), strict=True):
         for gain in (line.recovered, line.controlled):
-            assert gain.value in card and gain.interval in card
+            assert gain is not None and gain.value in card and gain.interval in card
     for path in ("results.json", "report/results.md", "report/det.png", "report/det.svg"):
         assert str(exp / path) in text and (exp / path).stat().st_size > 0
 
@@ -745,6 +766,8 @@ def test_runs_stand_side_by_side(nessa: Command, tmp_path: Path) -> None:
     assert ["nessa", "v1", "v2", "single", "5.00, 80.0 %, 20.0 %", "10.00, undefined, –"] in lines
     assert ["raw", "v1", "v1", "single", "10.00, 0.0 %, –", "–"] in lines
     assert lines[-1] == ["Each cell: EER %, recovered gain, controlled gain."]
+    write_json(tmp_path / "three/results.json", [record("nessa", "v1", "v2", controlled_gain=None)])
+    assert "10.00, 50.0 %, –" in compare_runs([tmp_path / "three"])
     assert nessa("report", tmp_path / "one", "--markdown").out.startswith("| system")
     nessa("report", tmp_path / "none").refused("none: no results.json", "stage report")
     nessa("report", tmp_path / "one", tmp_path / "one").refused("named twice")
