@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from nessa.schema import Fraction, Name, Positive, Rising, Section
+from nessa.schema import Distinct, Fraction, Name, Positive, Rising, Section
 
 SetName = Literal["train", "align", "dev", "eval"]
 
@@ -102,4 +102,6 @@ class PrepareConfig(Section):
     align_copies: dict[Name, CopyConfig] = {}
     align_includes_train: bool = False  # aligners also learn from the encoders' speakers
     trials: dict[Literal["dev", "eval"], TrialCount] = {}
-    profile_sizes: tuple[Positive, ...] = (3,)  # enrollment utterances per profile
+    profile_sizes: Annotated[tuple[Positive, ...], Distinct] = (
+        3,
+    )  # enrollment utterances per profile

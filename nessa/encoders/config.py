@@ -161,8 +161,17 @@ def files_in(place: Path) -> list[Path]:
     return sorted(filter(Path.is_file, place.iterdir())) if place.is_dir() else [place]
 
 
+def _are_enough(sets: tuple[SetName, ...]) -> tuple[SetName, ...]:
+    for name in ("align", "dev", "eval"):
+        if name not in sets:
+            raise ValueError(f"no {name!r}, without which no aligner is fitted and tested; add it")
+    return sets
+
+
 class ExtractionConfig(Section):
     """What is extracted, in how many shards (their number is part of the result)."""
 
-    sets: Annotated[tuple[SetName, ...], Distinct] = ("align", "dev", "eval")
+    sets: Annotated[tuple[SetName, ...], Distinct, AfterValidator(_are_enough)] = (
+        "align", "dev", "eval",
+    )  # fmt: skip
     shards: Positive = 4

@@ -54,6 +54,7 @@ def resolve(path: Path | str, size: str | None = None, overrides: Iterable[str] 
         recipe = _parse(settings)
         _check_programs(recipe)
         encoders = {name: _encoder_settings(model, name) for name, model in recipe.encoders.items()}
+        _check_dimensions(recipe, encoders)
         paths = {name: find_given(path) for name, path in recipe.corpus.paths.items()}
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
@@ -99,6 +100,18 @@ def _check_programs(recipe: Recipe) -> None:
             raise InputError(
                 f"{section}.program: no program local/{program}.py{nearest(program, programs)}"
             )
+
+
+def _check_dimensions(recipe: Recipe, encoders: Mapping[str, dict[str, Any]]) -> None:
+    """Refuse the cosine of raw vectors of two lengths; those of pretrained models are not known."""
+    trained = {name: encoders[name] for name in recipe.update if "architecture" in encoders[name]}
+    dims = {name: model["dim"] for name, model in trained.items()}
+    if "raw" in recipe.baselines and len(set(dims.values())) > 1:
+        given = " and ".join(f"encoders.{name} has dim {dim}" for name, dim in dims.items())
+        raise InputError(
+            f"baselines: raw compares the models' own vectors, but {given}; leave out raw, or give "
+            "both one dim"
+        )
 
 
 def _parse_override(override: str) -> dict[str, Any]:

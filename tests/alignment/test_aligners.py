@@ -285,7 +285,7 @@ def test_recipe_names_make_their_aligners() -> None:
 def test_every_baseline_of_a_recipe_is_made() -> None:
     names = [name for name in ALIGNERS if name != "neural"]
     mini = ROOT / "recipes/mini/recipe.yaml"
-    recipe = resolve(mini, overrides=[f"baselines={names}"])
+    recipe = resolve(mini, overrides=[f"baselines={names}", "encoders.old.dim=160"])
     assert [make_aligner(name, recipe).kind for name in names] == names
 
 
@@ -314,7 +314,8 @@ def test_a_new_aligner_is_a_class_and_a_line(
 ) -> None:
     monkeypatch.setitem(ALIGNERS, "first", f"{__name__}.FirstAligner")
     mini = ROOT / "recipes/mini/recipe.yaml"
-    aligner = make_aligner("first", resolve(mini, overrides=["baselines=[raw, first]"]))
+    recipe = resolve(mini, overrides=["baselines=[logit, first]"])
+    aligner = make_aligner("first", recipe)
     assert aligner.settings == {"dim": 3}
     views = two_views(10, 3, dims=(12, 12))
     FirstAligner(dim=2).fit(*views).save(tmp_path)

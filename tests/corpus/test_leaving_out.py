@@ -140,13 +140,14 @@ def test_what_one_model_skips_all_do_without(
     data, exp = tmp_path / "data", tmp_path / "exp"
     prepare_set(data, "eval", SPEAKERS)
     prepare_set(data, "align", range(3, 5))
+    prepare_set(data, "dev", range(5, 7))
     utterances = list(read_utt2spk(data / "eval"))
     all_trials(read_utt2spk(data / "eval")).write(data / "eval/trials")
     recipe = tmp_path / "recipe.yaml"
     settings = {
         "name": "own", "corpus": {"program": "mini"}, "prepare": {"program": "tree"},
         "encoders": {"old": ENCODER, "new": ENCODER}, "update": ["old", "new"],
-        "extraction": {"sets": ["align", "eval"], "shards": 2},
+        "extraction": {"shards": 2},
     }  # fmt: skip
     recipe.write_text(yaml.safe_dump(settings))
     words = {
