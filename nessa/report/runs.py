@@ -6,6 +6,7 @@ from pathlib import Path
 from nessa.errors import InputError
 from nessa.files import Record, read_json
 from nessa.metrics.table import EER
+from nessa.recipe.systems import NESSA
 from nessa.report.tables import (
     SYSTEM,
     UNDEFINED,
@@ -32,13 +33,18 @@ def compare_runs(runs: Sequence[Path], markdown: bool = False) -> str:
     """
     results = {name: read_results(run) for name, run in zip(_names(runs), runs, strict=True)}
     rows: dict[Row, dict[str, str]] = {}
+    labels: dict[Row, set[str]] = {}
     for name, records in results.items():
         controls = controlled_models(records)
         for record in ordered_records(records):
             # NESSA's seeds share a row; the first one is the aligner `nessa`.
-            rows.setdefault(system_cells(record), {}).setdefault(name, _figures(record, controls))
+            label, *cells = system_cells(record)
+            key = (record["aligner"], *cells)
+            labels.setdefault(key, set()).add(label)
+            rows.setdefault(key, {}).setdefault(name, _figures(record, controls))
     lines = [
-        (*system, *(cells.get(run, ABSENT) for run in results)) for system, cells in rows.items()
+        (_label(labels[key]), *key[1:], *(figures.get(run, ABSENT) for run in results))
+        for key, figures in rows.items()
     ]
     table = (markdown_columns if markdown else plain_columns)([(*SYSTEM, *results), *lines])
     return f"{table}\n\n{CELL}"
@@ -72,6 +78,11 @@ def _names(runs: Iterable[Path]) -> list[str]:
         if len(set(names)) == len(names):
             return names
     raise InputError("a run is named twice; name each once")
+
+
+def _label(labels: Set[str]) -> str:
+    """What a row is called; runs have means of their own numbers of seeds."""
+    return next(iter(labels)) if len(labels) == 1 else f"{NESSA}, mean"
 
 
 def _figures(record: Record, controls: Set[str]) -> str:

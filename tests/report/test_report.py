@@ -785,6 +785,21 @@ def test_runs_are_compared_by_the_first_seed_and_the_mean(tmp_path: Path) -> Non
     assert found == {"nessa": "5.00", "nessa, mean of 2": "7.00"}
 
 
+def test_means_of_seeds_share_a_row_whatever_their_number_and_whether_they_are_alike(
+    tmp_path: Path,
+) -> None:
+    runs = [tmp_path / name for name in ("one", "two", "three")]
+    for run, seeds, alike in zip(
+        runs, ([1, 2, 3], [1, 2, 3], [1]), (False, True, True), strict=True
+    ):
+        row = record("nessa.mean", "v2", "v1", seed=seeds, alike=alike)
+        write_json(run / "results.json", [row])
+    rows = [re.split(r"  +", line) for line in compare_runs(runs).splitlines()[2:-2]]
+    assert [row[:4] for row in rows] == [["nessa, mean", "v2", "v1", "single"]]
+    (row,) = (re.split(r"  +", line) for line in compare_runs(runs[:1]).splitlines()[2:-2])
+    assert row[0] == "nessa, mean of 3"
+
+
 @pytest.mark.slow
 def test_the_machine_is_that_of_the_metrics(exp: Path, data: Path) -> None:
     for name, machine in (("symmetric", "alpha with 3 cores"), ("asymmetric", "beta with 5 cores")):
