@@ -192,10 +192,10 @@ def nessa_cost(recipe: Recipe, exp: Path) -> list[str]:
 
 
 def _encoder_costs(recipe: Recipe, exp: Path) -> dict[str, int]:
-    """Multiply-adds of the encoders trained here; those of pretrained ones are unknown."""
+    """Multiply-adds of the two encoders if trained here; those of pretrained ones are unknown."""
     costs = {}
-    for name, settings in recipe.encoders.items():
-        if "architecture" in settings:
+    for name in recipe.update:
+        if "architecture" in recipe.encoders[name]:
             model = load_model(exp / "encoders" / name)
             assert isinstance(model, TrainedModel)
             frames = round(SECONDS / model.config.features.frame_shift)

@@ -366,6 +366,8 @@ def test_the_cost_of_nessa_is_counted_in_multiply_adds(tmp_path: Path) -> None:
     layers = 80 * width * 5 + 2 * 3 * width * width + width * width + width * 3 * width
     layers += 2 * 3 * width  # their mean and variance over time
     assert f"of the {frames * layers + 6 * width * 12:,} that" in first
+    other = {"third": {**ENCODER, "channels": 64}}  # not in the update, and not needed
+    assert nessa_cost(make_recipe(encoders=recipe.encoders | other), tmp_path) == [first, second]
 
 
 # ---- DET curves ---------------------------------------------------------------------------------
