@@ -78,7 +78,7 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
     text = "\n".join(line for _, line in read_lines(path))
     try:
         check_depth(text)
-        settings = yaml.load(text, _Loader)
+        settings = yaml.load(text, StrictLoader)
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = f"line {where.line + 1}: " if where else ""
@@ -91,7 +91,7 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
     return settings
 
 
-class _Loader(yaml.SafeLoader):
+class StrictLoader(yaml.SafeLoader):
     """Refuses a key that a mapping has twice, of which PyYAML would keep the last alone."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:

@@ -16,7 +16,7 @@ from nessa.encoders.kinds import parse_settings
 from nessa.errors import InputError, about
 from nessa.files import find_given
 from nessa.recipe.config import Recipe
-from nessa.schema import check_depth, explain, nearest, read_yaml
+from nessa.schema import StrictLoader, check_depth, explain, nearest, read_yaml
 
 LOCAL = Path(__file__).parents[2] / "local"  # programs of corpora
 
@@ -120,9 +120,10 @@ def _parse_override(override: str) -> dict[str, Any]:
         raise InputError(f"--set {override}: expected key=value, for instance aligner.dim=128")
     try:
         check_depth(text)
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError):
-        raise InputError(f"--set {override}: the value is not plain YAML") from None
+        value = yaml.load(text, StrictLoader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        what = getattr(error, "problem", None) or "cannot be parsed"
+        raise InputError(f"--set {override}: the value is not plain YAML: {what}") from None
     for part in reversed(key.strip().split(".")):
         value = {part: value}
     return value

@@ -59,6 +59,7 @@ def test_a_resolved_recipe_reads_back_as_itself(tmp_path: Path) -> None:
         ("aligner.dim", ["key=value"]),
         ("aligner.dim=[", ["not plain YAML"]),
         ("name=!!python/object:os.system", ["not plain YAML"]),
+        ("aligner={dim: 3, dim: 4}", ["not plain YAML", "key 'dim' is there twice; remove one"]),
     ],
 )
 def test_wrong_overrides_name_the_key_and_the_remedy(override: str, parts: list[str]) -> None:
