@@ -4,7 +4,8 @@ import difflib
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args
+from types import NoneType, UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -117,21 +118,25 @@ def check_depth(text: str) -> None:
 
 
 def explain(error: ValidationError, schema: type[Section], place: str = "") -> Iterable[str]:
-    """One message per problem of a section, with the nearest valid key for an unknown one.
+    """One message per key of a section, with the nearest valid key for an unknown one.
 
     Args:
         error: what pydantic found.
         schema: the section's class.
         place: where the section is, such as "encoders.old"; "" at the top.
     """
-    for problem in error.errors():
-        location = [str(part) for part in problem["loc"]]
+    problems: dict[tuple[int | str, ...], Any] = {}
+    for found in error.errors():  # of a value that may be of several kinds there is one for each
+        key = _key_of(schema, found["loc"])
+        problems[key] = max(problems.get(key, found), found, key=_closeness)
+    for key, problem in problems.items():
+        location = [str(part) for part in key]
         name = ".".join([place] * bool(place) + location)
         match problem["type"]:
             case "extra_forbidden":
                 keys = list(getattr(_section_at(schema, location[:-1]), "model_fields", {}))
                 yield f"unknown key {name!r}{nearest(location[-1], keys)}"
-            case "missing":
+            case "missing" if key == problem["loc"]:  # else of a pair that has one end
                 yield f"key {name!r} is missing"
             case "value_error":
                 # Of a section as a whole, whose message begins with the key, or of one value.
@@ -139,6 +144,30 @@ def explain(error: ValidationError, schema: type[Section], place: str = "") -> I
                 yield f"{name}{mark if name else ''}{problem['ctx']['error']}"
             case _:
                 yield f"{name}: {problem['msg']} (got {problem['input']!r})"
+
+
+def _key_of(schema: type[Section], location: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """`location` without the names that pydantic has for the kinds of a value, and what follows."""
+    here: Any = schema
+    for number, part in enumerate(location):
+        if part == "[key]":  # of a mapping
+            return location[:number]
+        field = getattr(_section_of(here), "model_fields", {}).get(part)
+        here = field.annotation if field else here
+        if field and len(_kinds_of(here)) > 1:
+            return location[: number + 1]
+    return location
+
+
+def _kinds_of(annotation: Any) -> list[Any]:
+    """The types of a union such as `int | str | None`, without None."""
+    is_union = get_origin(annotation) in (Union, UnionType)
+    return [kind for kind in get_args(annotation) if kind is not NoneType] if is_union else []
+
+
+def _closeness(problem: Any) -> tuple[bool, int]:
+    """How close a value is to the kind that this problem is of: it is of the type, or parts are."""
+    return not problem["type"].endswith("_type"), len(problem["loc"])
 
 
 def _section_at(schema: type[Section], location: list[str]) -> type[Section] | None:

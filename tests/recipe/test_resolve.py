@@ -60,6 +60,7 @@ def test_a_resolved_recipe_reads_back_as_itself(tmp_path: Path) -> None:
         ("aligner.dim=[", ["not plain YAML"]),
         ("name=!!python/object:os.system", ["not plain YAML"]),
         ("aligner={dim: 3, dim: 4}", ["not plain YAML", "key 'dim' is there twice; remove one"]),
+        ("corpus.sets.tset.speakers=5", [": corpus.sets.tset: Input should be 'train', 'align'"]),
     ],
 )
 def test_wrong_overrides_name_the_key_and_the_remedy(override: str, parts: list[str]) -> None:
@@ -124,6 +125,26 @@ def test_a_recipe_that_cannot_be_is_refused(override: str, message: str) -> None
     with pytest.raises(InputError) as error:
         resolve(MINI, overrides=[override])
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("3", "Input should be less than or equal to 2 (got 3)"),
+        ("fast", "Input should be a valid number, unable to parse string as a number (got 'fast')"),
+        ("[3, 4]", "Input should be less than or equal to 2 (got 3)"),
+        ("[1.1, 0.9]", "(1.1, 0.9) ends before it begins; swap the two"),
+        ("[0.9]", "Field required (got [0.9])"),
+    ],
+)
+def test_a_value_that_may_be_of_two_kinds_is_refused_once_and_by_its_key(
+    value: str, message: str
+) -> None:
+    override = f"prepare.align_copies.slow.speed={value}"
+    with pytest.raises(InputError) as error:
+        resolve(MINI, overrides=[override])
+    found = str(error.value).partition(f" with --set {override}: ")[2]
+    assert found == f"prepare.align_copies.slow.speed: {message}"
 
 
 @pytest.mark.parametrize("name", ["mine", "mine/data", "a b"])
