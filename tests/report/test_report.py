@@ -31,7 +31,7 @@ from nessa.report import write_report
 from nessa.report.calibration import histogram_plot, reliability_curve, reliability_plot
 from nessa.report.decision import judge_update
 from nessa.report.fleet import fleet_plot, fleet_ways
-from nessa.report.page import headlines
+from nessa.report.page import headlines, write_page
 from nessa.report.plots import (
     det_curve,
     det_plot,
@@ -343,6 +343,15 @@ def test_the_headline_has_both_gains_and_their_intervals(known: bool, controls: 
     else:
         assert line.recovered == ("undefined", "")
         assert line.controlled == (("undefined", "") if controls else None)
+
+
+def test_what_is_folded_on_the_page_is_printed(tmp_path: Path) -> None:
+    rows = [record("nessa", "v2", "v1", seed=5)]
+    write_page(tmp_path / "index.html", make_recipe(), rows, [], [], [], "", {})
+    page = (tmp_path / "index.html").read_text()
+    printed = page.partition("@media print {")[2].partition("</style>")[0]
+    assert "<details>" in page
+    assert "details::details-content { content-visibility: visible; }" in printed
 
 
 def test_the_cost_of_nessa_is_counted_in_multiply_adds(tmp_path: Path) -> None:
