@@ -13,6 +13,9 @@ import sys
 import numpy as np
 import onnxruntime
 
+# Metadata that belong to a pair of models, so that both networks of an export have the same.
+OF_THE_PAIR = ("calibration_scale", "calibration_offset", "threshold", "unsure_from", "unsure_to")
+
 
 def open_side(path):
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -51,6 +54,9 @@ export, profiles, tests = sys.argv[1:]
 enroll, runtime = (open_side(f"{export}/{name}.onnx") for name in ("enroll", "runtime"))
 if enroll[1]["space"] != runtime[1]["space"]:
     sys.exit("the two networks are of different aligners")
+for fact in OF_THE_PAIR:  # after an update of one side, the other network still has the old pair's
+    if enroll[1].get(fact) != runtime[1].get(fact):
+        sys.exit(f"the two networks differ in {fact}; deploy both files of one export")
 if "calibration_scale" not in enroll[1]:
     sys.exit("exported without a calibration; nessa export --calibration adds one")
 scale, offset = (float(enroll[1][f"calibration_{name}"]) for name in ("scale", "offset"))

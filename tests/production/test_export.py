@@ -310,3 +310,22 @@ def test_the_example_takes_all_embeddings_where_the_aligner_knows_no_model(tmp_p
         words.append(file)
     done = subprocess.run(list(map(str, words)), capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.startswith("one one "), done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "value"), [("calibration_offset", "-20.5"), ("threshold", "0.4"), ("unsure_to", "0.6")]
+)
+def test_the_example_refuses_networks_of_two_exports_that_decide_differently(
+    product: tuple[Aligner, Path], tmp_path: Path, name: str, value: str
+) -> None:
+    for side in DIMS:
+        model = onnx.load(product[1] / f"{side}.onnx")
+        if side == "runtime":  # as after an update of it alone, in the same space
+            facts = {p.key: p.value for p in model.metadata_props} | {name: value}
+            onnx.helper.set_model_props(model, facts)
+        onnx.save(model, tmp_path / f"{side}.onnx")
+    words = [sys.executable, ROOT / "docs/examples/verify.py", tmp_path, "none.npz", "none.npz"]
+    done = subprocess.run(list(map(str, words)), capture_output=True, text=True)
+    assert done.returncode == 1 and f"differ in {name}" in done.stderr
+    assert "deploy both files of one export" in done.stderr
