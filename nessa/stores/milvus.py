@@ -26,6 +26,7 @@ STAMP_LENGTH = 64  # characters
 UNQUOTED = set('"\\\n\r')  # in a text id: what pymilvus writes into a filter as it is
 KEPT = ("is_primary", "is_partition_key", "nullable")  # of a field
 VECTORS = [kind for kind in DataType if kind.name.endswith("VECTOR")]
+COMMON = "_default"  # the partition of a collection without partitions
 DEFAULTS = {"collection": "", "embedding": "embedding", "live": ""}
 
 
@@ -38,7 +39,7 @@ class Milvus:
 
     Raises:
         InputError: no connection, collection or field; the raw collection is a mapped one, or has
-            further vectors, or the mapped one is not mapped.
+            further vectors or named partitions, or the mapped one is not mapped.
     """
 
     def __init__(self, url: str, to: str) -> None:
@@ -57,11 +58,12 @@ class Milvus:
             if not self._client.has_collection(name):
                 raise InputError(f"collection {name!r}: no such collection")
             schema = self._client.describe_collection(name)
+            partitions = self._client.list_partitions(name)
             if self._client.has_collection(to) and SPACE not in _fields(self._client, to):
                 raise InputError(
                     f"collection {to!r}: is there, and not made by nessa; name a new collection"
                 )
-        _check_raw(name, own["embedding"], schema)
+        _check_raw(name, own["embedding"], schema, partitions)
         self.source = Collection(self._client, name, own["embedding"], schema, mapped=False)
         self.target = Collection(self._client, to, own["embedding"], schema, mapped=True)
         self._live = own["live"] or f"{name}_live"
@@ -244,7 +246,7 @@ def _fields(client: MilvusClient, name: str) -> list[str]:
     return [field["name"] for field in client.describe_collection(name)["fields"]]
 
 
-def _check_raw(name: str, embedding: str, schema: dict[str, Any]) -> None:
+def _check_raw(name: str, embedding: str, schema: dict[str, Any], partitions: list[str]) -> None:
     types = {field["name"]: field["type"] for field in schema["fields"]}
     if embedding not in types:
         raise InputError(f"collection {name!r}: no field {embedding!r}; there are {list(types)}")
@@ -255,6 +257,14 @@ def _check_raw(name: str, embedding: str, schema: dict[str, Any]) -> None:
     if more := [field for field, kind in types.items() if kind in VECTORS and field != embedding]:
         raise InputError(
             f"collection {name!r}: has further vectors, {more[0]!r}; one can be mapped"
+        )
+    # A row does not say which of them it is in; those of a key are made anew by Milvus itself.
+    keyed = any(field.get("is_partition_key") for field in schema["fields"])
+    named = [partition for partition in partitions if partition != COMMON]
+    if named and not keyed:
+        raise InputError(
+            f"collection {name!r}: has the partition {named[0]!r}, which the mapped rows would "
+            "lose; copy it into a collection with a partition key instead"
         )
 
 

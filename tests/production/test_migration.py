@@ -550,6 +550,27 @@ def test_vectors_too_long_for_an_index_are_refused_before_any_row(
                 opened.index()
 
 
+def test_partitions_of_milvus_are_refused_unless_a_key_makes_them(
+    nessa: Command, saved: Path, tmp_path: Path
+) -> None:
+    with closing(pymilvus.MilvusClient(str(tmp_path / "p.db"))) as client:
+        for name, keyed in (("named", False), ("keyed", True)):
+            schema = client.create_schema(auto_id=False)
+            schema.add_field("id", pymilvus.DataType.INT64, is_primary=True)
+            schema.add_field(
+                "tenant", pymilvus.DataType.VARCHAR, max_length=9, is_partition_key=keyed
+            )
+            schema.add_field("embedding", pymilvus.DataType.FLOAT_VECTOR, dim=12)
+            client.create_collection(name, schema=schema)
+        client.create_partition("named", "acme")
+    words = ["--to", "new", "--aligner", saved]
+    url = f"milvus:{tmp_path}/p.db?collection="
+    nessa("store", "map", f"{url}named", *words).refused(
+        "collection 'named': has the partition 'acme'", "partition key"
+    )
+    nessa("store", "map", f"{url}keyed", *words).refused("collection 'keyed': holds no profiles")
+
+
 def test_urls_that_name_no_store(
     nessa: Command, database: str, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
