@@ -354,17 +354,19 @@ class Aligner(ABC):
         """
         if self.joined:
             return self.joined
+        maps = sorted(map(self.map_digest, SIDES))
+        return hashlib.sha256("".join(maps).encode()).hexdigest()
+
+    def map_digest(self, side: Side) -> str:
+        """sha256 (hex) of the map of one side: changed by each fit but those that freeze it."""
         # Settings, for some change the map that arrays make; of an aligner and its mirror alike.
         settings = min(digest(self.settings), digest(self._mirrored_settings()))
-        maps = []
-        for side in SIDES:
-            sha = hashlib.sha256(f"{self.kind} {settings}".encode())
-            for name, array in sorted(self.arrays.items()):
-                if name.startswith(side):
-                    sha.update(f"{name.removeprefix(side)} {array.dtype} {array.shape}".encode())
-                    sha.update(np.ascontiguousarray(array).tobytes())
-            maps.append(sha.hexdigest())
-        return hashlib.sha256("".join(sorted(maps)).encode()).hexdigest()
+        sha = hashlib.sha256(f"{self.kind} {settings}".encode())
+        for name, array in sorted(self.arrays.items()):
+            if name.startswith(side):
+                sha.update(f"{name.removeprefix(side)} {array.dtype} {array.shape}".encode())
+                sha.update(np.ascontiguousarray(array).tobytes())
+        return sha.hexdigest()
 
     def mirrored(self) -> Self:
         """The aligner of the other update direction: the same maps with the sides swapped."""

@@ -1,9 +1,9 @@
 """Profiles of a database -> the shared space of an aligner, in a new table of the same database.
 
-The raw table is only read. Every mapped row carries the fingerprint of its space and a digest of
-the raw row that it was made of, so that a run needs no memory of an earlier one: it maps the rows
-whose digest is not there, and deletes those whose raw row is gone. To go on after an interruption,
-and to follow rows that were changed, added or deleted since, are thus the same.
+The raw table is only read. Every mapped row carries the fingerprint of its space and digests of the
+map and of the raw row that it was made of, so that a run needs no memory of an earlier one: it maps
+the rows whose digests are not there, and deletes those whose raw row is gone. To go on after an
+interruption, and to follow rows that were changed, added or deleted since, are thus the same.
 """
 
 from collections.abc import Iterator
@@ -24,6 +24,23 @@ from nessa.stores.base import Matrix, ProfileStore, Rows, Stamp
 QUERIES, NEAREST = 200, 10  # of the search that an index is judged by
 MOST_GONE = 0.5  # of the mapped rows may have lost their raw row; more tells of a wrong table
 AGAIN = "map it again"
+MAP_DIGITS = 16  # of a map's digest in a stamp
+
+
+class _Maker(NamedTuple):
+    """What maps rows: a side that is fitted anew maps into a space that was there before."""
+
+    space: str
+    map: str
+
+    @classmethod
+    def of(cls, aligner: Aligner) -> "_Maker":
+        """The enrollment side of an aligner."""
+        return cls(aligner.space(), aligner.map_digest("enroll")[:MAP_DIGITS])
+
+    def stamps(self, rows: Rows) -> list[Stamp]:
+        """Of raw rows, the stamps of what it makes of them."""
+        return [Stamp(self.space, f"{self.map}.{digest}") for digest in rows.digests()]
 
 
 class Migrated(NamedTuple):
@@ -63,25 +80,19 @@ def migrate(
         InputError: no profiles, or a row that the aligner cannot map; or the target has rows of
             another aligner, or for the most part of another source.
     """
-    space = aligner.space()
-    gone = _gone(source, target, space)
+    maker = _Maker.of(aligner)
+    gone = _gone(source, target, maker.space)
     count = mapped = 0
     for rows in _shown(source, "map"):
         _check(rows, source, aligner, outliers)
         gone -= set(rows.keys)  # of those that came back meanwhile
-        sources = rows.digests()
-        known = _stamps(target, rows.keys)
-        changed = [
-            row
-            for row, key in enumerate(rows.keys)
-            if key not in known or known[key].source != sources[row]
-        ]
+        stamps, known = maker.stamps(rows), _stamps(target, rows.keys)
+        changed = [row for row, key in enumerate(rows.keys) if known.get(key) != stamps[row]]
         if changed:
-            part = rows.take(changed)
+            part = rows._replace(stamps=stamps).take(changed)
             matrix = aligner.map_side(part.matrix, "enroll", part.keys)
-            stamps = [Stamp(space, sources[row]) for row in changed]
             if not dry_run:
-                target.write(part._replace(matrix=matrix, stamps=stamps))
+                target.write(part._replace(matrix=matrix))
         count, mapped = count + len(rows.keys), mapped + len(changed)
     if not count:
         raise InputError(f"{source}: holds no profiles")
@@ -125,14 +136,13 @@ def verify_migration(source: ProfileStore, target: ProfileStore, aligner: Aligne
         InputError: a row is missing, or differs, or was made of another state of its source or by
             another aligner, or has no source; names some.
     """
-    space, count, largest = aligner.space(), 0, 0.0
+    maker, count, largest = _Maker.of(aligner), 0, 0.0
     sample = _Sample(QUERIES)
     for rows in _shown(source, "verify"):
         found = {key: row for part in target.read(rows.keys) for key, row in _by_key(part)}
         if missing := [key for key in rows.keys if key not in found]:
             raise InputError(f"{target}: lacks {named(missing)} of {source}; {AGAIN}")
-        stamps = [Stamp(space, digest) for digest in rows.digests()]
-        pairs = zip(rows.keys, stamps, strict=True)
+        pairs = zip(rows.keys, maker.stamps(rows), strict=True)
         if stale := [key for key, stamp in pairs if found[key][1] != stamp]:
             raise InputError(
                 f"{target}: {named(stale)} were made by another aligner, or of rows of {source} "

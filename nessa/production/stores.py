@@ -5,8 +5,7 @@ A mapped store is a folder of Parquet files, a part for so many rows; _info.json
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from collections.abc import Iterator, Mapping
 from itertools import zip_longest
 from pathlib import Path
 
@@ -56,9 +55,8 @@ def map_stores(
     for side, source in stores.items():  # of all, before one is written
         _check_folders(source, output / side, aligner.space())
     for side, source in stores.items():
-        apply = partial(aligner.map_side, side=side)
         outliers = Outliers(aligner.detectors.get(side), allowed=allow_outliers)
-        count, kept = map_store(source, output / side, apply, aligner.space(), outliers, dry_run)
+        count, kept = map_store(source, output / side, aligner, side, outliers, dry_run)
         done = "would be mapped" if dry_run else f"mapped, {kept} of them by an earlier run"
         if not dry_run:
             outliers.write(outliers_file(output, side))
@@ -68,20 +66,22 @@ def map_stores(
 def map_store(
     source: Path,
     output: Path,
-    apply: Callable[[Matrix], Matrix],
-    space: str,
+    aligner: Aligner,
+    side: Side,
     outliers: Outliers,
     dry_run: bool = False,
 ) -> tuple[int, int]:
     """Map a store part by part; parts that an earlier run made of the same rows are kept.
+
+    A side that was fitted anew while the other one was frozen maps all of them again, in its space.
 
     Memory: one part, of 50,000 rows, as it is and mapped, and 8 bytes an id; of .npz, the whole.
 
     Args:
         source: the store.
         output: the folder that receives the mapped one.
-        apply: raw embeddings (N, D_in) -> mapped ones (N, D).
-        space: fingerprint of the space that they are mapped into.
+        aligner: fitted on the model of the store.
+        side: of that model.
         outliers: gathers what is unlike the align data.
         dry_run: check everything, and write nothing.
 
@@ -92,6 +92,7 @@ def map_store(
         InputError: unreadable, or an id or an embedding that no store can have; names the row. Or
             the folder holds what another aligner mapped, which an application may be reading.
     """
+    space, map_digest = aligner.space(), aligner.map_digest(side)
     _check_folders(source, output, space)
     _check_unique(source)
     count = kept = dim = 0
@@ -100,10 +101,10 @@ def map_store(
         (output / INFO).unlink(missing_ok=True)
     for number, (keys, matrix) in enumerate(read_store(source)):
         part = output / f"part-{number:06d}.parquet"
-        made_of = _digest(space, keys, matrix)
+        made_of = _digest(map_digest, keys, matrix)
         there = _metadata(part).get(SOURCE) == made_of
-        with about(source):
-            mapped = None if there else apply(matrix)  # which refuses another dimension
+        with about(source):  # whose dimension may be another one
+            mapped = None if there else aligner.map_side(matrix, side)
             outliers.check(keys, matrix)
         if mapped is None:
             kept += len(keys)
@@ -118,7 +119,7 @@ def map_store(
         for path in output.glob("part-*.parquet"):  # of an earlier run
             if int(path.stem.removeprefix("part-")) > number:
                 path.unlink()
-        dim = dim or apply(matrix[:1]).shape[1]
+        dim = dim or aligner.map_side(matrix[:1], side).shape[1]
         write_json(output / INFO, {"space": space, "dim": dim, "count": count})
     return count, kept
 
@@ -207,8 +208,8 @@ def _hashes(keys: list[str]) -> npt.NDArray[np.int64]:
     return np.fromiter(map(hash, keys), np.int64, len(keys))
 
 
-def _digest(space: str, keys: list[str], matrix: Matrix) -> bytes:
-    sha = hashlib.sha256("\n".join([space, *keys]).encode())
+def _digest(map_digest: str, keys: list[str], matrix: Matrix) -> bytes:
+    sha = hashlib.sha256("\n".join([map_digest, *keys]).encode())
     sha.update(matrix.tobytes())
     return sha.hexdigest().encode()
 

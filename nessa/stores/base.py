@@ -22,7 +22,8 @@ class Stamp(NamedTuple):
 
     Attributes:
         space: fingerprint of the space that the vector is in.
-        source: digest of the raw row that it was made of; see `Rows.digests`.
+        source: digests of the map that made it, and of the raw row that it was made of; at most 64
+            characters. See `nessa.production.migration`.
     """
 
     space: str

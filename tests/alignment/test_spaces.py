@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from nessa.alignment import Aligner, NeuralAligner, aligner_class, load, load_to_update
+from nessa.alignment.views import SIDES
 from nessa.errors import InputError
 from nessa.files import read_json, write_json
 from tests.aligners import small, views_for
@@ -47,7 +48,10 @@ def test_a_side_that_joins_a_frozen_one_is_in_its_space(tmp_path: Path) -> None:
     first = small("neural").fit(*views_for("neural", 30, 3))
     assert isinstance(first, NeuralAligner)
     space, other = first.space(), views_for("neural", 40, 3)
+    maps = {side: first.map_digest(side) for side in SIDES}
     first.fit(*other, freeze="enroll")
+    assert first.map_digest("enroll") == maps["enroll"] == first.mirrored().map_digest("runtime")
+    assert first.map_digest("runtime") != maps["runtime"]
     assert first.space() == space == first.mirrored().space()
     first.save(tmp_path)
     assert load(tmp_path).space() == space

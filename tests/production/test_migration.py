@@ -213,6 +213,17 @@ def test_rows_are_mapped_and_those_that_change_are_followed(
     assert len(list(verify_migration(source, target, aligner))) == 2
 
 
+def test_a_side_that_is_fitted_anew_in_its_space_maps_all_again(
+    kept: Kept, aligner: Aligner, profiles: Embeddings
+) -> None:
+    other = ProcrustesAligner().fit(*two_views(50, 2))
+    other.joined = aligner.space()  # as with the runtime side frozen
+    for own in (aligner, other):
+        assert migrate(kept.source, kept.target, own, Outliers()) == (COUNT, COUNT, 0)
+        assert migrate(kept.source, kept.target, own, Outliers()) == (COUNT, 0, 0)
+        agrees(kept.target, own, profiles.matrix, [str(row + 1) for row in range(COUNT)])
+
+
 def test_another_table_deletes_nothing(kept: Kept, aligner: Aligner) -> None:
     migrate(kept.source, kept.target, aligner, Outliers(None))
     for key in range(1, COUNT // 2 + 2):  # more than half

@@ -12,10 +12,11 @@ from pyarrow import parquet
 import nessa.stores.tables
 from nessa.alignment import Aligner, ProcrustesAligner
 from nessa.alignment.outliers import Outliers
+from nessa.alignment.views import Side
 from nessa.errors import InputError
 from nessa.files import write_json
 from nessa.kaldi.embeddings import Embeddings
-from nessa.production.stores import map_store
+from nessa.production.stores import map_store, verify_store
 from nessa.stores.tables import read_store, read_table
 from tests.conftest import Command
 from tests.pairs import two_views
@@ -79,22 +80,24 @@ def test_every_form_is_mapped_with_its_ids(
 
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
-    aligner: Aligner, profiles: Embeddings, tmp_path: Path
+    aligner: Aligner, profiles: Embeddings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = store("lists", tmp_path, profiles)
-    space, calls = aligner.space(), []
+    source, parts = store("lists", tmp_path, profiles), tmp_path / "parts"
+    calls, whole = [], aligner.map_side
 
-    def killed(matrix: np.ndarray) -> np.ndarray:
+    def killed(matrix: np.ndarray, side: Side) -> np.ndarray:
         calls.append(len(matrix))
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return aligner.map_enroll(matrix)
+        return whole(matrix, side)
 
-    map_store(source, tmp_path / "whole", aligner.map_enroll, space, Outliers())
-    with pytest.raises(KeyboardInterrupt):
-        map_store(source, tmp_path / "parts", killed, space, Outliers())
-    assert not (tmp_path / "parts/_info.json").exists()
-    count, kept = map_store(source, tmp_path / "parts", aligner.map_enroll, space, Outliers())
+    map_store(source, tmp_path / "whole", aligner, "enroll", Outliers())
+    with monkeypatch.context() as patch:
+        patch.setattr(aligner, "map_side", killed)
+        with pytest.raises(KeyboardInterrupt):
+            map_store(source, parts, aligner, "enroll", Outliers())
+    assert not (parts / "_info.json").exists()
+    count, kept = map_store(source, parts, aligner, "enroll", Outliers())
     assert (count, kept) == (150, sum(calls[:2]))
     for path in (tmp_path / "whole").iterdir():
         assert path.read_bytes() == (tmp_path / "parts" / path.name).read_bytes()
@@ -106,9 +109,21 @@ def test_parts_of_another_store_are_made_again(
     source = store("lists", tmp_path, profiles)
     for keys in (profiles.keys, profiles.keys[:50]):
         write(source, keys, profiles.matrix[: len(keys)])
-        out, space = tmp_path / "out", aligner.space()
-        assert map_store(source, out, aligner.map_enroll, space, Outliers())[0] == len(keys)
+        out = tmp_path / "out"
+        assert map_store(source, out, aligner, "enroll", Outliers())[0] == len(keys)
     assert sum(len(keys) for keys, _ in read_store(tmp_path / "out")) == 50
+
+
+def test_a_side_that_is_fitted_anew_in_its_space_maps_all_again(
+    aligner: Aligner, profiles: Embeddings, tmp_path: Path
+) -> None:
+    source, out = store("npz", tmp_path, profiles), tmp_path / "enroll"
+    other = ProcrustesAligner().fit(*two_views(50, 2))
+    other.joined = aligner.space()  # as with the runtime side frozen
+    for own in (aligner, other):
+        for kept in (0, 150):
+            assert map_store(source, out, own, "enroll", Outliers()) == (150, kept)
+        assert "within" in verify_store(out, source, own)
 
 
 def test_a_store_that_another_aligner_mapped_is_left_as_it_is(
@@ -166,7 +181,7 @@ def test_bad_rows_are_named(
 ) -> None:
     path = write(tmp_path / "bad.parquet", *spoil(profiles.keys, profiles.matrix))
     with pytest.raises(ValueError, match=f"bad.parquet: .*{message}"):
-        map_store(path, tmp_path / "out", aligner.map_enroll, aligner.space(), Outliers())
+        map_store(path, tmp_path / "out", aligner, "enroll", Outliers())
     assert not (tmp_path / "out/_info.json").exists()
 
 
