@@ -183,21 +183,32 @@ def store_verify(url: str, to: str, aligner: Path) -> None:
 @store.command()
 @url_argument
 @to_option
-def switch(url: str, to: str) -> None:
-    """Let the application read the mapped profiles.
+@click.option(
+    "--allow-behind",
+    metavar="N",
+    type=click.IntRange(min=0),
+    default=0,
+    help="Profiles that may have been added, changed or deleted since `store map`.",
+)
+def switch(url: str, to: str, allow_behind: int) -> None:
+    """Let the application read the mapped profiles, if they are those of the raw table.
+
+    Reads all profiles, as `store map` does. Memory: 600 MB, as there.
 
     Example: nessa store switch "postgresql:///voices?table=profiles" --to profiles_new
     """
+    from nessa.production.migration import AGAIN, lag_of
+
     with _database(url, to) as database:
-        counts = len(database.target), len(database.source)
-        if counts[0] != counts[1]:
+        lag = lag_of(database.source, database.target)
+        if sum(lag) > allow_behind:
             raise InputError(
-                f"{database.target}: {counts[0]:,} profiles, but {counts[1]:,} in "
-                f"{database.source}; run nessa store map again"
+                f"{database.target}: is behind {database.source}: {lag}; {AGAIN}, or add "
+                f"--allow-behind {sum(lag)}"
             )
         database.serve(database.target)
         both = f"{len(database.target):,} profiles, of {len(database.source):,}"
-        click.echo(f"now read: {database.target}, {both} in {database.source}")
+        click.echo(f"now read: {database.target}, {both} in {database.source}; {lag}")
 
 
 @store.command()

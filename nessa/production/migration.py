@@ -6,7 +6,7 @@ the rows whose digests are not there, and deletes those whose raw row is gone. T
 interruption, and to follow rows that were changed, added or deleted since, are thus the same.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -23,7 +23,7 @@ from nessa.stores.base import Matrix, ProfileStore, Rows, Stamp
 
 QUERIES, NEAREST = 200, 10  # of the search that an index is judged by
 MOST_GONE = 0.5  # of the mapped rows may have lost their raw row; more tells of a wrong table
-AGAIN = "map it again"
+AGAIN = "run nessa store map again"
 MAP_DIGITS = 16  # of a map's digest in a stamp
 
 
@@ -58,6 +58,21 @@ class Migrated(NamedTuple):
         )
 
 
+class Lag(NamedTuple):
+    """How far mapped rows are behind the raw ones, which applications change meanwhile.
+
+    Attributes:
+        newer: raw rows that have no mapped one, or have changed since it was made.
+        gone: mapped rows whose raw one is gone.
+    """
+
+    newer: int
+    gone: int
+
+    def __str__(self) -> str:
+        return f"{self.newer:,} to map, {self.gone:,} to delete"
+
+
 def migrate(
     source: ProfileStore,
     target: ProfileStore,
@@ -87,7 +102,7 @@ def migrate(
         _check(rows, source, aligner, outliers)
         gone -= set(rows.keys)  # of those that came back meanwhile
         stamps, known = maker.stamps(rows), _stamps(target, rows.keys)
-        changed = [row for row, key in enumerate(rows.keys) if known.get(key) != stamps[row]]
+        changed = _behind(rows, stamps, known)
         if changed:
             part = rows._replace(stamps=stamps).take(changed)
             matrix = aligner.map_side(part.matrix, "enroll", part.keys)
@@ -118,8 +133,29 @@ def _gone(source: ProfileStore, target: ProfileStore, space: str) -> set[str]:
     return gone
 
 
+def lag_of(source: ProfileStore, target: ProfileStore) -> Lag:
+    """How far a mapped store is behind, by ids and stamps; what the first row was mapped by counts.
+
+    Memory: a block of rows.
+
+    Raises:
+        InputError: the target has no rows, or for the most part those of another source.
+    """
+    first = next((stamp for rows in target.read(vectors=False) for stamp in rows.stamps), None)
+    if first is None:
+        raise InputError(f"{target}: 0 profiles, but {len(source):,} in {source}; {AGAIN}")
+    maker = _Maker(first.space, first.source.partition(".")[0])
+    gone, newer = _gone(source, target, maker.space), 0
+    for rows in _shown(source, "compare"):
+        gone -= set(rows.keys)
+        newer += len(_behind(rows, maker.stamps(rows), _stamps(target, rows.keys)))
+    return Lag(newer, len(gone))
+
+
 def verify_migration(source: ProfileStore, target: ProfileStore, aligner: Aligner) -> Iterator[str]:
-    """Hold every row of a mapped store against its source mapped anew, and its index against all.
+    """Hold the rows of a mapped store against their sources mapped anew, and its index against all.
+
+    Rows that are behind their source are counted: others may change it at any time.
 
     The index is judged by queries made of some profiles: each with noise of its own length added,
     which leaves a cosine of 0.7 as another utterance of the speaker might.
@@ -133,21 +169,21 @@ def verify_migration(source: ProfileStore, target: ProfileStore, aligner: Aligne
         Lines that say what was found.
 
     Raises:
-        InputError: a row is missing, or differs, or was made of another state of its source or by
-            another aligner, or has no source; names some.
+        InputError: a row differs from what its own stamp says, or is of another aligner; names
+            some. Or all are behind, or for the most part of another source.
     """
-    maker, count, largest = _Maker.of(aligner), 0, 0.0
+    maker = _Maker.of(aligner)
+    gone, total, count, largest = _gone(source, target, maker.space), 0, 0, 0.0
     sample = _Sample(QUERIES)
     for rows in _shown(source, "verify"):
+        gone -= set(rows.keys)
+        total += len(rows.keys)
         found = {key: row for part in target.read(rows.keys) for key, row in _by_key(part)}
-        if missing := [key for key in rows.keys if key not in found]:
-            raise InputError(f"{target}: lacks {named(missing)} of {source}; {AGAIN}")
-        pairs = zip(rows.keys, maker.stamps(rows), strict=True)
-        if stale := [key for key, stamp in pairs if found[key][1] != stamp]:
-            raise InputError(
-                f"{target}: {named(stale)} were made by another aligner, or of rows of {source} "
-                f"that have changed since; {AGAIN}"
-            )
+        known = {key: stamp for key, (_, stamp) in found.items()}
+        behind = set(_behind(rows, maker.stamps(rows), known))
+        rows = rows.take([row for row in range(len(rows.keys)) if row not in behind])
+        if not rows.keys:
+            continue
         mapped = aligner.map_side(rows.matrix, "enroll", rows.keys)
         difference = np.abs(mapped - np.stack([found[key][0] for key in rows.keys])).max(axis=1)
         if wrong := [rows.keys[row] for row in np.flatnonzero(~(difference <= TOLERANCE))]:
@@ -157,12 +193,21 @@ def verify_migration(source: ProfileStore, target: ProfileStore, aligner: Aligne
             )
         sample.add(mapped)
         count, largest = count + len(rows.keys), max(largest, float(difference.max()))
-    if not count:
+    if not total:
         raise InputError(f"{source}: holds no profiles")
-    if len(target) != count:
-        raise InputError(f"{target}: {len(target)} rows, but {count} in {source}; {AGAIN}")
-    yield f"{target}: {count:,} profiles, the ids of {source}, within {largest:.1e}"
+    lag = Lag(total - count, len(gone))
+    if not count:
+        raise InputError(f"{target}: is behind {source}: {lag}; {AGAIN}")
+    ids = "ids" if any(lag) else "the ids"
+    yield f"{target}: {count:,} profiles, {ids} of {source}, within {largest:.1e}"
+    if any(lag):
+        yield f"  is behind {source}: {lag}; {AGAIN}"
     yield _recall(target, sample.queries())
+
+
+def _behind(rows: Rows, stamps: list[Stamp], known: Mapping[str, Stamp]) -> list[int]:
+    """The raw rows, by their places, whose mapped ones have not the stamps that they should."""
+    return [row for row, key in enumerate(rows.keys) if known.get(key) != stamps[row]]
 
 
 def _shown(store: ProfileStore, what: str) -> Iterator[Rows]:
@@ -241,6 +286,6 @@ def _check_space(target: ProfileStore, rows: Rows, space: str) -> None:
     for key, stamp in zip(rows.keys, rows.stamps, strict=True):
         if stamp.space != space:
             raise InputError(
-                f"{target}: {key!r} is of space {stamp.space[:12]}, the aligner's is "
-                f"{space[:12]}; name a new table for this aligner"
+                f"{target}: {key!r} is of space {stamp.space[:12]}, made by another aligner than "
+                f"that of {space[:12]}; give that one, or name a new table for this aligner"
             )

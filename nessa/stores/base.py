@@ -113,7 +113,11 @@ class Database(Protocol):
         """What makes the application read one of the two, in the database's own language."""
 
     def serve(self, store: ProfileStore) -> None:
-        """Run that statement: at once, for all that read."""
+        """Run that statement: at once, for all that read.
+
+        Raises:
+            InputError: the target has no index for search.
+        """
 
     def close(self) -> None:
         """Close its connections."""

@@ -74,6 +74,8 @@ class Postgres:
     def serve(self, store: ProfileStore) -> None:
         """See `Database.serve`."""
         table = self.target if store is self.target else self.source
+        if store is self.target:
+            self.target.check_index()
         with _explained(table.name):
             try:
                 self._connection.execute(self._view(store))
@@ -210,8 +212,7 @@ class Table:
 
     def search(self, queries: Matrix, count: int) -> list[list[str]]:
         """See `ProfileStore.search`."""
-        if not self.is_indexed():  # all rows would be compared, and the answers be perfect
-            raise InputError(f"{self}: has no index for search; run nessa store map again")
+        self.check_index()  # without one all rows would be compared, and the answers be perfect
         query = self._sql("SELECT {id}::text FROM {table} ORDER BY {vector} <=> %s LIMIT %s")
         found = []
         with _explained(self.name), self._connection.transaction():
@@ -221,6 +222,11 @@ class Table:
                 rows = self._connection.execute(query, [vector, count]).fetchall()
                 found.append([row[0] for row in rows])
         return found
+
+    def check_index(self) -> None:
+        """Refuse a table without an index for search."""
+        if not self.is_indexed():
+            raise InputError(f"{self}: has no index for search; run nessa store map again")
 
     def is_indexed(self) -> bool:
         """Whether it has an index for search, an HNSW one that is complete."""

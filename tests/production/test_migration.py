@@ -15,7 +15,7 @@ from nessa.alignment import Aligner, ProcrustesAligner
 from nessa.alignment.outliers import Outliers
 from nessa.errors import InputError
 from nessa.kaldi.embeddings import Embeddings
-from nessa.production.migration import migrate, verify_migration
+from nessa.production.migration import lag_of, migrate, verify_migration
 from nessa.stores.base import ProfileStore, Rows
 from nessa.stores.urls import open_database
 from tests.conftest import ROOT, Command
@@ -205,12 +205,16 @@ def test_rows_are_mapped_and_those_that_change_are_followed(
     drop(1)
     put(1000, matrix[7])
     changed = np.concatenate([matrix[1:], matrix[7:8]])
-    with pytest.raises(InputError, match=r"'5' were made .* changed since|lacks '1000'"):
-        list(verify_migration(source, target, aligner))
+    lines = list(verify_migration(source, target, aligner))
+    assert f"{target}: 148 profiles, ids of {source}, within" in lines[0]
+    assert lag_of(source, target) == (2, 1)
+    told = f"is behind {source}: 2 to map, 1 to delete; run nessa store map again"
+    assert lines[1] == f"  {told}"
     assert migrate(source, target, aligner, Outliers(), dry_run=True) == (COUNT, 2, 1)
     assert migrate(source, target, aligner, Outliers()) == (COUNT, 2, 1)
     agrees(target, aligner, changed, [*keys[1:], "1000"])
     assert len(list(verify_migration(source, target, aligner))) == 2
+    assert lag_of(source, target) == (0, 0)
 
 
 def test_a_side_that_is_fitted_anew_in_its_space_maps_all_again(
@@ -222,6 +226,11 @@ def test_a_side_that_is_fitted_anew_in_its_space_maps_all_again(
         assert migrate(kept.source, kept.target, own, Outliers()) == (COUNT, COUNT, 0)
         assert migrate(kept.source, kept.target, own, Outliers()) == (COUNT, 0, 0)
         agrees(kept.target, own, profiles.matrix, [str(row + 1) for row in range(COUNT)])
+    (row,) = kept.target.read(["7"])
+    (stamp,) = row.stamps
+    old = row._replace(stamps=[stamp._replace(source="0" + stamp.source[1:])])
+    kept.target.write(old._replace(more=raw_of(kept.source, "7").more))
+    assert lag_of(kept.source, kept.target).newer == 1  # of the map that was killed on the way
 
 
 def test_another_table_deletes_nothing(kept: Kept, aligner: Aligner) -> None:
@@ -254,11 +263,10 @@ def test_rows_that_differ_are_found(kept: Kept, aligner: Aligner, profiles: Embe
     with pytest.raises(InputError, match=f"{target}: vectors of '7' differ by"):
         list(verify_migration(source, target, aligner))
     target.delete(["7"])
-    with pytest.raises(InputError, match=f"{target}: lacks '7' of {source}"):
-        list(verify_migration(source, target, aligner))
-    assert migrate(source, target, aligner, Outliers()).mapped == 1
     drop(8)
-    with pytest.raises(InputError, match=f"{target}: 150 rows, but 149 in {source}"):
+    assert lag_of(source, target) == (1, 1)
+    target.delete([str(row + 1) for row in range(COUNT)])
+    with pytest.raises(InputError, match=f"{target}: is behind {source}: 149 to map, 0 to delete"):
         list(verify_migration(source, target, aligner))
 
 
@@ -543,6 +551,34 @@ def test_a_run_that_was_killed_before_its_index_is_not_verified(
     )
     assert nessa("store", "map", *words).status == 0
     assert nessa("store", "verify", *words).status == 0
+
+
+def test_a_switch_looks_at_rows_and_index_not_at_counts(
+    nessa: Command, database: str, saved: Path, profiles: Embeddings
+) -> None:
+    url = fill_postgres(database, profiles)
+    words = [url, "--to", "mapped"]
+    assert nessa("store", "map", *words, "--aligner", saved).status == 0
+    with psycopg.connect(database, autocommit=True) as connection:
+        for change, told in (
+            ("UPDATE profiles SET id = 1000 WHERE id = 3", "1 to map, 1 to delete"),
+            ("UPDATE profiles SET embedding = embedding + embedding WHERE id = 4", "1 to map, 0"),
+        ):
+            connection.execute(change)
+            nessa("store", "switch", *words).refused(
+                f"table 'mapped': is behind table 'profiles': {told}", "run nessa store map again"
+            )
+            done = nessa("store", "verify", *words, "--aligner", saved)
+            assert f"is behind table 'profiles': {told}" in done.out and "to switch: " in done.out
+            assert nessa("store", "map", *words, "--aligner", saved).status == 0
+        connection.execute("DELETE FROM profiles WHERE id = 5")
+        nessa("store", "switch", *words, "--allow-behind", 0).refused("or add --allow-behind 1")
+        done = nessa("store", "switch", *words, "--allow-behind", 1)
+        assert "now read: table 'mapped'" in done.out and "0 to map, 1 to delete" in done.out
+        connection.execute("DROP INDEX mapped_embedding_idx")
+        nessa("store", "switch", *words, "--allow-behind", 1).refused(
+            "table 'mapped': has no index", "run nessa store map again"
+        )
 
 
 def test_vectors_too_long_for_an_index_are_refused_before_any_row(
