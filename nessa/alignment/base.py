@@ -27,7 +27,7 @@ from nessa.errors import InputError
 from nessa.files import atomic_open, digest, write_json
 from nessa.kaldi.directions import checked_lengths, well_scaled
 from nessa.kaldi.embeddings import Embeddings
-from nessa.kaldi.stamps import ModelStamp
+from nessa.kaldi.stamps import ModelStamp, names_model, same_model
 from nessa.scoring.calibration import Calibration
 
 DESCRIPTION = "aligner.json"
@@ -104,7 +104,8 @@ class Aligner(ABC):
             check_labels(dev)
         own = zip(SIDES, self.fingerprints, table.fingerprints, strict=True)
         enroll, runtime = (
-            new or (old if self.keeps(side) else None)  # what a side was fitted on, stays known
+            # What model a side was fitted on, stays known.
+            old if self.keeps(side) and (new is None or names_model(old)) else new
             for side, old, new in own
         )
         self.fingerprints = enroll, runtime
@@ -389,16 +390,22 @@ class Aligner(ABC):
         self.check_stamp("enroll", enroll.stamp)
         self.check_stamp("runtime", runtime.stamp)
 
-    def check_stamp(self, side: Side, stamp: ModelStamp | None) -> None:
-        """The same by the stamp of one side; see `check_models`."""
+    def check_stamp(self, side: Side, stamp: ModelStamp | None) -> bool:
+        """The same by the stamp of one side; see `check_models`.
+
+        Returns:
+            Whether it is known that they are of its model; False where that cannot be told.
+        """
         expected = self.fingerprints[SIDES.index(side)]
-        if stamp and expected and stamp.fingerprint != expected:
+        same = same_model(stamp.fingerprint, expected) if stamp else None
+        if stamp and expected and same is False:
             name = {"enroll": "enrollment", "runtime": "runtime"}[side]
             raise InputError(
                 f"{name} embeddings are of model {stamp.model!r} ({stamp.fingerprint[:12]}), "
                 f"but the aligner was fitted on model {expected[:12]}; extract them with "
                 f"that model, or fit an aligner for this one"
             )
+        return bool(same)
 
 
 def seal_of(description: Mapping[str, Any], arrays: bytes) -> str:

@@ -29,6 +29,7 @@ from nessa.alignment.views import (
 from nessa.errors import InputError
 from nessa.files import atomic_open
 from nessa.kaldi.embeddings import Embeddings
+from nessa.kaldi.stamps import same_model
 from nessa.metrics.roc import eer
 from nessa.trials import Trials
 
@@ -132,10 +133,10 @@ class LDAPLDA:
 
     def _check(self, embeddings: Embeddings) -> None:
         stamp, dim = embeddings.stamp, embeddings.matrix.shape[1]
-        if stamp and self.fingerprint and stamp.fingerprint != self.fingerprint:
+        if stamp and same_model(stamp.fingerprint, self.fingerprint) is False:
             raise InputError(
                 f"embeddings are of model {stamp.model!r} ({stamp.fingerprint[:12]}), but the "
-                f"back-end was fitted on model {self.fingerprint[:12]}; fit it again"
+                f"back-end was fitted on model {str(self.fingerprint)[:12]}; fit it again"
             )
         if dim != len(self.mean):
             raise InputError(

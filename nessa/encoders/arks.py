@@ -10,7 +10,7 @@ from nessa.encoders.settings import ArksConfig
 from nessa.errors import about
 from nessa.files import changes_of, digest
 from nessa.kaldi.embeddings import Embeddings
-from nessa.kaldi.stamps import ModelStamp
+from nessa.kaldi.stamps import VECTORS, ModelStamp
 from nessa.stores.tables import files_of, read_table
 
 SET = "{set}"  # in a path: the name of the set
@@ -80,7 +80,7 @@ class GivenEmbeddings:
         with about(place):
             vectors = table.select(sample).matrix
         content = hashlib.sha256(vectors.tobytes()).hexdigest()
-        return digest(["arks", len(keys), sample, table.dim, content])
+        return VECTORS + digest([len(keys), sample, table.dim, content])
 
     @property
     def fingerprint(self) -> str:

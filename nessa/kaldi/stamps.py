@@ -7,6 +7,7 @@ from pathlib import Path
 from nessa.errors import InputError
 from nessa.files import read_json, write_json
 
+VECTORS = "arks:"  # begins the fingerprint of vectors that nothing names a model of
 XVECTOR_TABLES = ("xvector.scp", "spk_xvector.scp")  # the tables that info.json is about
 MAPPED = re.compile(r" in \w+ space$")  # the end of the model's name, of mapped embeddings
 
@@ -17,7 +18,8 @@ class ModelStamp:
 
     Attributes:
         model: name of the model in the recipe.
-        fingerprint: sha256 over the weights and the feature configuration.
+        fingerprint: sha256 over the weights and the feature configuration; or `VECTORS` and a
+            sha256 over some of the vectors.
         set: the data set that was extracted: train, align, dev, eval...
     """
 
@@ -38,6 +40,18 @@ class ModelStamp:
     def is_mapped(self) -> bool:
         """Whether the embeddings are mapped ones."""
         return MAPPED.search(self.model) is not None
+
+
+def names_model(fingerprint: str | None) -> bool:
+    """Whether a fingerprint is a model's, not of some of its vectors, and known."""
+    return bool(fingerprint) and not str(fingerprint).startswith(VECTORS)
+
+
+def same_model(one: str | None, other: str | None) -> bool | None:
+    """Whether two fingerprints are of one model; None where they cannot tell."""
+    if not one or not other or names_model(one) != names_model(other):
+        return None
+    return one == other
 
 
 @dataclass(frozen=True)

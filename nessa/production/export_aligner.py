@@ -15,6 +15,7 @@ from nessa.alignment.dev import verdict_sentence
 from nessa.alignment.views import SIDES, Matrix, Side
 from nessa.errors import InputError
 from nessa.kaldi.directions import LARGEST, SMALLEST
+from nessa.kaldi.stamps import names_model
 from nessa.production.onnx import OPSET, facts_lines, open_session, to_onnx, write_export
 from nessa.scoring.calibration import Calibration
 
@@ -104,7 +105,8 @@ def _export_side(aligner: Aligner, side: Side, facts: Mapping[str, str]) -> _Net
     module = nn.Sequential(WellScaled(), aligner.network(side)).eval()
     with torch.inference_mode():
         output_dim = module(torch.ones(1, dim)).shape[1]
-    fingerprint = aligner.fingerprints[SIDES.index(side)] or "unknown"
+    known = aligner.fingerprints[SIDES.index(side)]
+    fingerprint = str(known) if names_model(known) else "unknown"
     properties = {
         **facts,
         "kind": aligner.kind,

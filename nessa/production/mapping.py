@@ -231,8 +231,7 @@ class _Side:
         return parts[0]
 
     def _outliers(self, embeddings: Embeddings) -> Outliers:
-        expected = self.aligner.fingerprints[SIDES.index(self.name)]
-        stamped = embeddings.stamp is not None and expected is not None
+        stamped = self.aligner.check_stamp(self.name, embeddings.stamp)
         detector = self.aligner.detectors.get(self.name)
         return Outliers(detector, stamped, self.allow_outliers, total=len(embeddings))
 
@@ -283,6 +282,15 @@ class _Side:
         if embeddings.stamp is None:
             log.warning(
                 "%s: no info.json; is this the model that the aligner was fitted on?", self.source
+            )
+        elif self.aligner.fingerprints[SIDES.index(self.name)] and not self.aligner.check_stamp(
+            self.name, embeddings.stamp
+        ):
+            log.warning(
+                "%s: cannot tell whether %r is the model that the aligner was fitted on, as one of "
+                "them is known by vectors alone; is it?",
+                self.source,
+                embeddings.stamp.model,
             )
         domains, known = self._domains(), self.aligner.shifts[self.name]
         given = {domains[key] for key in embeddings.keys if key in domains}

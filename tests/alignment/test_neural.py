@@ -121,6 +121,25 @@ def test_a_frozen_side_stays_known_beside_tables_without_stamps() -> None:
     assert aligner.fingerprints == ("x" * 64, None)
 
 
+@pytest.mark.parametrize(
+    ("before", "given", "after"),
+    [
+        ("arks:1", "arks:2", "arks:2"),  # of the vectors of more speakers, for instance
+        ("arks:1", "x", "x"),
+        ("x", "arks:1", "x"),
+    ],
+)
+def test_a_frozen_side_takes_vectors_whose_model_nothing_names(
+    before: str, given: str, after: str
+) -> None:
+    x, y, speakers = two_views(40, 3)
+    x.stamp = ModelStamp("x", before, "align")
+    aligner = NeuralAligner(**QUICK).fit(x, y, speakers)
+    x.stamp = ModelStamp("x", given, "align")
+    aligner.fit(x, y, speakers, freeze="enroll")
+    assert aligner.fingerprints == (after, "y" * 64)
+
+
 def test_a_frozen_side_takes_no_embeddings_of_another_model() -> None:
     x, y, speakers = two_views(40, 3)
     aligner = NeuralAligner(**QUICK).fit(x, y, speakers)

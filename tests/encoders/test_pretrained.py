@@ -276,7 +276,9 @@ def test_an_exported_encoder_loaded_back_gives_the_same_embeddings(
     nessa("verify", file, "--encoder", tmp_path / "other").refused(f"{file}: ", "another encoder")
     config = OnnxConfig(pretrained="onnx", file=str(file), features=features)
     theirs = loaded(tmp_path / "theirs", config)
-    assert theirs.dim == 24
+    assert theirs.dim == 24 and theirs.fingerprint == ours.fingerprint
+    others = config.model_copy(update={"features": FeatureConfig(num_filters=40, low_freq=20)})
+    assert loaded(tmp_path / "others", others).fingerprint != ours.fingerprint
     assert_same_embeddings(ours, theirs, cuts)
     assert_batches_change_nothing(theirs, cuts)
     if SAMPLE.is_dir():

@@ -155,6 +155,16 @@ def test_same_unstamped_aligner_gives_the_same_bytes_quietly(
 
 
 @pytest.mark.slow
+def test_vectors_known_by_themselves_name_no_model(tmp_path: Path) -> None:
+    aligner = fitted("procrustes")
+    aligner.fingerprints = "arks:1", FINGERPRINTS["runtime"]
+    export_aligner(aligner, tmp_path)
+    for side, wanted in (("enroll", "unknown"), ("runtime", FINGERPRINTS["runtime"])):
+        properties = {p.key: p.value for p in onnx.load(tmp_path / f"{side}.onnx").metadata_props}
+        assert properties["model_fingerprint"] == wanted
+
+
+@pytest.mark.slow
 def test_a_network_that_differs_is_never_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -294,6 +304,8 @@ def test_the_example_verifies_with_onnxruntime_and_numpy_alone(
     assert len(done.stdout.splitlines()) == 4
     wrong = subprocess.run([*words, tmp_path / "profiles.npz"], capture_output=True, text=True)
     assert wrong.returncode == 1 and "12 dimensions, but this network takes 8" in wrong.stderr
+    np.savez(tmp_path / "tests.npz", model_fingerprint="arks:1", **tests)
+    assert subprocess.run([*words, tmp_path / "tests.npz"], capture_output=True).returncode == 0
     np.savez(tmp_path / "tests.npz", model_fingerprint="c" * 64, **tests)
     other = subprocess.run([*words, tmp_path / "tests.npz"], capture_output=True, text=True)
     assert other.returncode == 1 and f"another model than {'b' * 64}" in other.stderr

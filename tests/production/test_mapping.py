@@ -9,8 +9,9 @@ import pytest
 
 from nessa.alignment import Aligner, ProcrustesAligner
 from nessa.errors import InputError
-from nessa.files import read_json, write_table
+from nessa.files import read_json, write_json, write_table
 from nessa.kaldi.embeddings import Embeddings
+from nessa.kaldi.stamps import ModelStamp
 from nessa.production.mapping import map_sides
 from nessa.recipe.mapping import map_system
 from nessa.recipe.resolve import load_recipe
@@ -157,6 +158,22 @@ def test_vectors_without_a_stamp_stay_without_one(aligner, raw, tmp_path, caplog
     map_sides(aligner, *raw, None, tmp_path / "mapped")
     assert Embeddings.read(tmp_path / "mapped/enroll").stamp is None
     assert caplog.text.count("no info.json; is this the model") == 2  # once for each side
+
+
+@pytest.mark.parametrize(("known", "given"), [("arks:1", "x" * 64), ("x" * 64, "arks:1")])
+def test_vectors_known_by_themselves_are_of_any_model(raw, tmp_path, caplog, known, given):
+    x, y, speakers = two_views(40, 2)
+    x.stamp = ModelStamp("old", known, "align")
+    aligner = ProcrustesAligner().fit(x, y, speakers)
+    info = read_json(raw[0] / "info.json")
+    write_json(raw[0] / "info.json", info | {"fingerprint": given})
+    map_sides(aligner, *raw, None, tmp_path / "mapped")
+    assert caplog.text.count("cannot tell whether 'x' is the model that the aligner") == 1
+    for other in ("arks:2", "y" * 64):
+        if other.startswith("arks:") == known.startswith("arks:"):
+            write_json(raw[0] / "info.json", info | {"fingerprint": other})
+            with pytest.raises(InputError, match="embeddings are of model 'x'"):
+                map_sides(aligner, *raw, None, tmp_path / "mapped")
 
 
 def test_a_system_has_all_that_it_is_scored_on_mapped(aligner, tmp_path):
