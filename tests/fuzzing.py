@@ -518,7 +518,7 @@ class CalibrationKind(Kind):
     def make(self) -> list[bytes]:
         return [
             b'{"scale": 9.5, "offset": -3.25, "quality": {}}',
-            b'{"scale": 1, "offset": 0, "quality": {"log_duration": 0.5}}',
+            b'{"scale": 1, "offset": 0, "quality": {"log_duration": 0.5}, "pair": "ab"}',
         ]
 
     def read(self) -> None:

@@ -130,7 +130,8 @@ class Aligner(ABC):
             sides = self.map_views(moved.enroll, moved.runtime)
             other = self.mirrored().map_views(moved.runtime, moved.enroll)
             self.fitting |= judge(dev, [sides, other])
-            self.calibration = calibrate_on(dev, [sides, other])
+            calibration = calibrate_on(dev, [sides, other])
+            self.calibration = calibration and replace(calibration, pair=self.pair())
         for side, view in zip(SIDES, (views.enroll, views.runtime), strict=True):
             if not self.keeps(side):
                 self.detectors[side] = OutlierDetector.fit(view, views.labels)
@@ -353,8 +354,13 @@ class Aligner(ABC):
         it can be compared with the runtime utterances of either. A side that joins a frozen one
         is in the space that this one has: what it mapped before stays valid.
         """
-        if self.joined:
-            return self.joined
+        return self.joined or self.pair()
+
+    def pair(self) -> str:
+        """sha256 (hex) of both maps, which scores, calibrations and thresholds are of.
+
+        It is that of the space, unless a side has joined one that was there before.
+        """
         maps = sorted(map(self.map_digest, SIDES))
         return hashlib.sha256("".join(maps).encode()).hexdigest()
 

@@ -48,10 +48,11 @@ def export(
     facts = {"license": license, "training_data": training_data}
     known = {name: text for name, text in facts.items() if text}
     if aligner and not encoder:
-        fitted = read_calibration(calibration) if calibration else None
+        original = load(aligner)
+        fitted = read_calibration(calibration, original.pair()) if calibration else None
         if threshold:
-            known |= threshold_facts(threshold)
-        for line in export_aligner(load(aligner), output, fitted, known):
+            known |= threshold_facts(threshold, original.pair())
+        for line in export_aligner(original, output, fitted, known):
             click.echo(line)
     elif encoder and not aligner:
         refuse_given("is for --aligner", "calibration", "threshold")

@@ -15,6 +15,10 @@ from nessa.cli.options import (
     utt2dur_option,
 )
 
+aligner_option = optional_path(
+    "--aligner", "The aligner of the (new) scores; nessa export refuses the result for another."
+)
+
 
 @click.command()
 @path_option("--enroll", "Embeddings of the enrollment side.")
@@ -92,6 +96,7 @@ def score(
     "--enroll-map",
     "Profiles of the trials (`profile utterance ...`); their size is a quality measure.",
 )
+@aligner_option
 @path_option("--output", "Calibration file (JSON), for nessa score --calibration.")
 def calibrate(
     trials: Path,
@@ -99,6 +104,7 @@ def calibrate(
     p_target: float,
     utt2dur: Path | None,
     enroll_map: Path | None,
+    aligner: Path | None,
     output: Path,
 ) -> None:
     """Fit a map from scores to natural-log likelihood ratios, by logistic regression.
@@ -110,7 +116,8 @@ def calibrate(
     """
     from nessa.scoring.calibration import fit_calibration
 
-    fitted = fit_calibration(trials, scores, output, p_target, utt2dur, enroll_map)
+    pair = _pair(aligner)
+    fitted = fit_calibration(trials, scores, output, p_target, utt2dur, enroll_map, pair)
     click.echo(f"{output}: {fitted}")
 
 
@@ -132,6 +139,7 @@ def calibrate(
 @click.option("--unsure", type=click.FloatRange(1, min_open=True), help="Factor of false accepts.")
 @click.option("--draws", default=1000, type=COUNT, show_default=True, help="Bootstrap draws.")
 @click.option("--seed", type=NUMBER, default=1, show_default=True, help="Seed of the draws.")
+@aligner_option
 @optional_path("--output", "Threshold file (JSON), for nessa export --threshold.")
 def threshold(
     value: float,
@@ -145,6 +153,7 @@ def threshold(
     unsure: float | None,
     draws: int,
     seed: int,
+    aligner: Path | None,
     output: Path | None,
 ) -> None:
     """Carry a threshold over to a new system: the one with the same false-accept rate.
@@ -160,6 +169,7 @@ def threshold(
     from nessa.evaluation.threshold import as_record, carry_over_files
     from nessa.files import write_json
 
+    pair = _pair(aligner)
     found = carry_over_files(
         value,
         convention,
@@ -174,7 +184,7 @@ def threshold(
         seed=seed,
     )
     if output is not None:
-        write_json(output, as_record(found))
+        write_json(output, as_record(found, pair))
     for one in found:
         click.echo(one)
 
@@ -272,3 +282,9 @@ def evaluate(
     if output is not None:
         write_json(output, records)
     click.echo(text)
+
+
+def _pair(aligner: Path | None) -> str | None:
+    from nessa.alignment.store import load
+
+    return load(aligner).pair() if aligner else None

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from nessa.errors import InputError, about
 from nessa.files import read_json, read_table
 from nessa.metrics.bootstrap import Estimate, drawn_weights
+from nessa.scoring.calibration import check_pair
 from nessa.scoring.matching import read_scores_of
 from nessa.scoring.quality import durations_of_tests
 from nessa.text import percent
@@ -256,18 +257,28 @@ def _classes(seconds: Seconds, count: int) -> Iterator[tuple[NDArray[np.bool_], 
         yield (seconds >= low) & (seconds <= high if last else seconds < high), (low, high)
 
 
-def as_record(carried: Sequence[Carried]) -> dict[str, Any]:
-    """For JSON: the threshold of all trials, and `by_duration` where there are classes."""
+def as_record(carried: Sequence[Carried], pair: str | None = None) -> dict[str, Any]:
+    """For JSON: the threshold of all trials, and `by_duration` where there are classes.
+
+    Args:
+        carried: of `carry_over_files`.
+        pair: of the aligner whose scores the new ones are; None where it is not known.
+    """
     first, *classes = (asdict(one) for one in carried)
     first.pop("seconds")
-    return first | ({"by_duration": classes} if classes else {})
+    own = {"pair": pair} if pair else {}
+    return first | own | ({"by_duration": classes} if classes else {})
 
 
-def threshold_facts(path: Path) -> dict[str, str]:
+def threshold_facts(path: Path, pair: str) -> dict[str, str]:
     """What the metadata of an exported network say of a threshold file.
 
+    Args:
+        path: of the file.
+        pair: of the exported aligner.
+
     Raises:
-        InputError: not a file of `nessa threshold`.
+        InputError: not a file of `nessa threshold`, or of another aligner.
     """
     record = read_json(path)
     try:
@@ -277,4 +288,6 @@ def threshold_facts(path: Path) -> dict[str, str]:
             facts |= {"unsure_from": repr(low), "unsure_to": repr(high)}
     except (KeyError, TypeError, ValueError):
         raise InputError(f"{path}: not a threshold file; make it by nessa threshold") from None
+    with about(path):
+        check_pair(record.get("pair"), pair)
     return facts

@@ -10,6 +10,7 @@ from nessa.evaluation.conditions import Condition, utterance_lists
 from nessa.files import read_table
 from nessa.kaldi.datadir import PROFILE_LIST, map_of_list, read_optional
 from nessa.kaldi.embeddings import Embeddings
+from nessa.kaldi.stamps import read_info
 from nessa.recipe.config import Recipe, ScoringConfig
 from nessa.recipe.layout import (
     AS_NORM,
@@ -22,6 +23,7 @@ from nessa.recipe.layout import (
     backend_file,
     calibration_file,
     embeddings_dir,
+    mapped_dir,
     raw_sides,
     score_file,
     scored_cohort,
@@ -88,6 +90,7 @@ def score_system(recipe: Recipe, data: Path, exp: Path, system: System) -> Itera
     if has_as_norm(system):
         cohort = Sides.read(*scored_cohort(exp, system, settings.cohort))
     calibrations: dict[Kind, Calibration] = {}
+    pair = _pair(exp, system)
     for set_name in SCORED_SETS:
         if system.aligner == PLDA_LLR:
             score = _by_likelihood_ratio(data, exp, system, set_name)
@@ -107,11 +110,17 @@ def score_system(recipe: Recipe, data: Path, exp: Path, system: System) -> Itera
                 if set_name == DEV:
                     fitted = calibration_file(exp / "scores", system, kind)
                     calibrations[kind] = fit_calibration(
-                        path, score_file(*place), fitted, settings.p_target
+                        path, score_file(*place), fitted, settings.p_target, pair=pair
                     )
                 else:
                     llrs = calibrations[kind].apply(values)
                     write_scores(score_file(*place, calibrated=True), trials, llrs)
+
+
+def _pair(exp: Path, system: System) -> str | None:
+    """Of the aligner that mapped both sides, into a space of their own; None where none did."""
+    info = read_info(mapped_dir(exp, system, DEV) / "enroll")
+    return info.stamp.fingerprint if info else None
 
 
 def _by_cosine(

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +35,13 @@ class Calibration:
         scale: weight of the score.
         offset: constant.
         quality: {measure: weight w} of the quality measures q; empty without.
+        pair: of the aligner whose scores it is for, see `Aligner.pair`; None where not known.
     """
 
     scale: float
     offset: float
     quality: Mapping[str, float] = field(default_factory=dict)
+    pair: str | None = None
 
     @classmethod
     def fit(
@@ -97,7 +99,8 @@ class Calibration:
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able form; see `from_dict`."""
-        return {"scale": self.scale, "offset": self.offset, "quality": dict(self.quality)}
+        record = {"scale": self.scale, "offset": self.offset, "quality": dict(self.quality)}
+        return record | ({"pair": self.pair} if self.pair else {})
 
     @classmethod
     def from_dict(cls, record: Any) -> "Calibration":
@@ -108,9 +111,11 @@ class Calibration:
         """
         try:
             quality = {str(name): float(weight) for name, weight in record["quality"].items()}
-            made = cls(float(record["scale"]), float(record["offset"]), quality)
+            pair = record.get("pair")
+            made = cls(float(record["scale"]), float(record["offset"]), quality, pair)
             values = np.array([made.scale, made.offset, *quality.values()])
-            sound = len(record) == 3 and bool(np.isfinite(values).all())
+            others = record.keys() - {"scale", "offset", "quality", "pair"}
+            sound = not others and isinstance(pair, str | None) and bool(np.isfinite(values).all())
         except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
             sound = False
         if not sound:
@@ -165,6 +170,7 @@ def fit_calibration(
     p_target: float,
     utt2dur: Path | None = None,
     enroll_map: Path | None = None,
+    pair: str | None = None,
 ) -> Calibration:
     """Fit a calibration on scored dev trials and write it as JSON.
 
@@ -176,6 +182,7 @@ def fit_calibration(
         utt2dur: {utterance: seconds}; the log durations of both sides become quality measures.
         enroll_map: of the profiles that the trials name; the log number of utterances becomes a
             quality measure.
+        pair: of the aligner whose scores they are.
 
     Raises:
         InputError: unlabeled trials, one without a score, or a quality measure that is unknown
@@ -196,20 +203,35 @@ def fit_calibration(
             )
     assert wanted.labels is not None
     with about(trials, scores):
-        fitted = Calibration.fit(joined, wanted.labels, p_target, measures)
+        fitted = replace(Calibration.fit(joined, wanted.labels, p_target, measures), pair=pair)
     write_json(output, fitted.to_dict())
     return fitted
 
 
-def read_calibration(path: Path) -> Calibration:
+def read_calibration(path: Path, pair: str | None = None) -> Calibration:
     """The calibration that `fit_calibration` wrote.
 
+    Args:
+        path: of the file.
+        pair: of the aligner whose scores it is wanted for.
+
     Raises:
-        InputError: unreadable, or something else.
+        InputError: unreadable, or something else, or of another aligner.
     """
     record = read_json(path)
     with about(path):
-        return Calibration.from_dict(record)
+        found = Calibration.from_dict(record)
+        check_pair(found.pair, pair)
+    return found
+
+
+def check_pair(found: str | None, wanted: str | None) -> None:
+    """Refuse what was found by the scores of another aligner; where one is None, nobody knows."""
+    if found and wanted and found != wanted:
+        raise InputError(
+            "is of another aligner's scores, or of this one's before a side was fitted anew; make "
+            "it anew from those of this aligner"
+        )
 
 
 def calibrate(

@@ -114,6 +114,7 @@ def test_ratios_are_calibrated_as_they_come(tmp_path: Path) -> None:
     aligner = NeuralAligner(**NEURAL).fit(*align, dev)
     aligner.save(tmp_path)
     calibration = read_calibration(tmp_path / "calibration.json")
+    assert calibration.pair == aligner.pair()
     assert load(tmp_path).calibration == calibration == load(tmp_path).mirrored().calibration
     *sides, names = views_for("neural", 150, 4, first_speaker=9000)
     trials = all_trials(names)

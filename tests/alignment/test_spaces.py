@@ -53,12 +53,14 @@ def test_a_side_that_joins_a_frozen_one_is_in_its_space(tmp_path: Path) -> None:
     assert first.map_digest("enroll") == maps["enroll"] == first.mirrored().map_digest("runtime")
     assert first.map_digest("runtime") != maps["runtime"]
     assert first.space() == space == first.mirrored().space()
+    assert first.pair() != space  # whose calibration is another one
+    assert first.pair() == first.mirrored().pair()
     first.save(tmp_path)
     assert load(tmp_path).space() == space
     again = load_to_update(tmp_path).fit(*other, freeze="runtime")
     assert again.space() == space
     fresh = again.fit(*other)  # both sides anew
-    assert fresh.space() != space
+    assert fresh.pair() == fresh.space() != space
 
 
 @pytest.mark.slow

@@ -16,10 +16,12 @@ import nessa.production.onnx
 from nessa.alignment import ALIGNERS, Aligner
 from nessa.alignment.views import SIDES, Labels, Matrix, Side
 from nessa.errors import InputError
+from nessa.files import read_json, write_json, write_table
 from nessa.kaldi.embeddings import Embeddings
 from nessa.kaldi.stamps import ModelStamp
 from nessa.production.export_aligner import export_aligner
 from nessa.scoring.calibration import Calibration
+from nessa.trials import Trials, write_scores
 from tests.aligners import small
 from tests.conftest import ROOT, Command
 
@@ -279,6 +281,42 @@ def test_a_calibration_that_needs_more_than_the_score_is_refused(tmp_path: Path)
     with pytest.raises(InputError, match=r"log_duration.*knows the score alone"):
         list(export_aligner(fitted("logit"), tmp_path, calibration))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_what_is_of_the_scores_of_another_aligner_is_refused(
+    nessa: Command, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(4)
+    labels = np.arange(400) < 200
+    trials = Trials([f"e{n}" for n in range(400)], [f"t{n}" for n in range(400)], labels)
+    trials.write(tmp_path / "trials")
+    write_scores(tmp_path / "scores", trials, labels + rng.standard_normal(400))
+    speakers = {f"e{n}": f"s{n % 200}" for n in range(400)}
+    speakers |= {f"t{n}": f"s{(n + n // 200) % 200}" for n in range(400)}
+    write_table(tmp_path / "utt2spk", speakers)
+    own, other = fitted("logit"), fitted("procrustes")
+    own.save(tmp_path / "own")
+    other.save(tmp_path / "other")
+    given = ["--trials", tmp_path / "trials"]
+    old_and_new = ["--old", tmp_path / "scores", "--new", tmp_path / "scores"]
+    more = ["--convention", "score", "--draws", 2, "--utt2spk", tmp_path / "utt2spk"]
+    kinds = {
+        "calibration": ["calibrate", *given, "--scores", tmp_path / "scores"],
+        "threshold": ["threshold", "--threshold", 0.5, *given, *old_and_new, *more],
+    }
+    export = ["export", "--aligner", tmp_path / "own", "--output", tmp_path / "onnx"]
+    for kind, words in kinds.items():
+        file = tmp_path / f"{kind}.json"
+        assert nessa(*words, "--output", file, "--aligner", tmp_path / "other").status == 0
+        nessa(*export, f"--{kind}", file).refused(f"{file}: is of another aligner's scores")
+        assert not (tmp_path / "onnx").exists()
+        assert nessa(*words, "--output", file, "--aligner", tmp_path / "own").status == 0
+        export += [f"--{kind}", file]
+    record = read_json(tmp_path / "threshold.json")
+    write_json(tmp_path / "threshold.json", {k: v for k, v in record.items() if k != "pair"})
+    done = nessa(*export)  # and what an earlier version made is taken as it is
+    assert done.status == 0, done
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from nessa.kaldi.embeddings import Embeddings
 from nessa.recipe.backends import fit_backend
 from nessa.recipe.config import ScoringConfig
 from nessa.recipe.layout import AS_NORM, COSINE, aligner_dir, backend_file, score_file
+from nessa.recipe.mapping import map_system
 from nessa.recipe.plan import plan
 from nessa.recipe.resolve import load_recipe
 from nessa.recipe.scoring import cohort_warnings, score_system
@@ -118,6 +119,20 @@ def test_plda_is_scored_by_its_likelihood_ratio_too(toy: Toy) -> None:
         expected = plda.scores(enroll, runtime, trials, enroll_map)
         np.testing.assert_allclose(scores, expected, rtol=1e-5)
     assert not score_file(toy.exp / "scores", ratio, "trials", kind=AS_NORM).exists()
+
+
+@pytest.mark.slow
+def test_the_calibration_of_an_aligner_names_its_maps(toy: Toy) -> None:
+    system = System("plda", "x", "y")
+    x, y = (Embeddings.read(side / "align") for side in (toy.x, toy.y))
+    plda = PLDAAligner().fit(x, y, read_utt2spk(toy.data / "align"))
+    plda.save(aligner_dir(toy.exp, system))
+    list(map_system(load_recipe(toy.recipe), toy.data, toy.exp, system))
+    score(toy, system)
+    score(toy, RAW)
+    found = toy.exp / "scores/plda/x-y/calibration.json"
+    assert read_json(found)["pair"] == plda.pair()
+    assert "pair" not in read_json(toy.exp / "scores/raw/x-x/calibration.json")
 
 
 def test_models_are_scored_by_lda_and_plda_too(toy: Toy) -> None:
