@@ -127,7 +127,8 @@ def stacked(vectors: Sequence[Any], keys: Sequence[str], place: str) -> Matrix:
     """Vectors (D,) of a database as a matrix (N, D).
 
     Raises:
-        InputError: a null, or another dimension than the first row's; names the row.
+        InputError: a null, or one in a vector, or another dimension than the first row's; names
+            the row.
     """
     dim = None
     for key, vector in zip(keys, vectors, strict=True):
@@ -139,4 +140,11 @@ def stacked(vectors: Sequence[Any], keys: Sequence[str], place: str) -> Matrix:
                 f"{place}: {key!r} has dimension {len(vector)}, {keys[0]!r} {dim}; "
                 "keep one model's embeddings alone"
             )
-    return np.array(vectors, np.float32).reshape(len(vectors), dim or 0)
+        if dim and isinstance(vector[0], list):
+            raise InputError(f"{place}: {key!r}: the embedding is an array of arrays; flatten it")
+    with np.errstate(over="ignore"):  # infinite then, which is refused as such
+        matrix = np.array(vectors, np.float32).reshape(len(vectors), dim or 0)
+    for row in np.flatnonzero(np.isnan(matrix).any(axis=1)):  # a null is one of these
+        if None in list(vectors[row]):
+            raise InputError(f"{place}: {keys[row]!r}: the embedding has a null in it; fill it")
+    return matrix

@@ -11,6 +11,7 @@ whatever else is known of a profile stays in one place.
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
 
 import psycopg
@@ -160,7 +161,7 @@ class Table:
         """See `ProfileStore.read`; all rows are those at the time of the call."""
         if not self._is_there():
             return
-        columns = ["{id}::text", "{vector}::vector" if vectors else "NULL"]
+        columns = ["{id}::text", "{vector}" if vectors else "NULL"]
         columns += [SPACE, SOURCE] if self._mapped else []
         query = self._sql(f"SELECT {', '.join(columns)} FROM {{table}}")
         with _explained(self.name):
@@ -265,7 +266,7 @@ class Table:
         keys = [row[0] for row in found]
         if None in keys:
             raise InputError(f"{self}: a row has a null id; fill it or remove the row")
-        vectors_found = [row[1] and row[1].to_numpy() if vectors else () for row in found]
+        vectors_found = [_as_array(row[1]) if vectors else () for row in found]
         matrix = stacked(vectors_found, keys, str(self))
         return Rows(keys, matrix, [Stamp(*row[2:]) for row in found] if self._mapped else [])
 
@@ -276,6 +277,11 @@ class Table:
             GROUP BY {id} HAVING count(*) > 1 LIMIT 1"""
         if row := self._connection.execute(self._sql(query)).fetchone():
             raise InputError(f"{self}: duplicate id {row[0]!r}; remove one")
+
+
+def _as_array(vector: Any) -> Any:
+    """A value of the embedding column: of pgvector's own types, an array; or a list, or null."""
+    return vector.to_numpy() if hasattr(vector, "to_numpy") else vector
 
 
 def _connect(server: str, table: str, autocommit: bool = False) -> psycopg.Connection:

@@ -465,7 +465,11 @@ def test_a_statement_that_the_server_refuses_names_its_table_once(
 
 
 def test_a_view_without_the_index_of_its_column_is_told(
-    nessa: Command, database: str, profiles: Embeddings, caplog: pytest.LogCaptureFixture
+    nessa: Command,
+    database: str,
+    saved: Path,
+    profiles: Embeddings,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     url = fill_postgres(database, profiles)
     told = "'embedding' is of type halfvec(12), but vector in the view 'profiles_live'"
@@ -476,6 +480,8 @@ def test_a_view_without_the_index_of_its_column_is_told(
         connection.execute("ALTER TABLE profiles ALTER embedding TYPE halfvec(12)")
     assert nessa("store", "rollback", url, "--to", "mapped").status == 0
     assert f"table 'profiles': {told}" in caplog.text and "read the table" in caplog.text
+    assert nessa("store", "map", url, "--to", "mapped", "--aligner", saved).status == 0
+    assert nessa("store", "verify", url, "--to", "mapped", "--aligner", saved).status == 0
 
 
 @pytest.mark.parametrize(
@@ -537,6 +543,39 @@ def test_what_cannot_be_migrated_is_named(
         connection.execute(change)
     done = nessa("store", "map", url, "--to", "mapped", "--aligner", saved, "--dry-run")
     done.refused("nessa: error: table '", told)
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "told"),
+    [
+        ("real[]", "embedding[2] = 'NaN'", "id '3': vector of '3' has 1 NaN"),
+        ("real[]", "embedding[2] = NULL", "'3': the embedding has a null in it"),
+        ("real[]", "embedding = '{}'", "'3' has dimension 0"),
+        (
+            "real[]",
+            "embedding = array_fill(1, '{12,2}')::real[]",
+            "'3': the embedding is an array of arrays",
+        ),
+        ("double precision[]", "embedding[1] = 1e39", "id '3': vector of '3' has 1 infinite"),
+    ],
+)
+def test_an_array_that_is_no_vector_is_named(
+    nessa: Command,
+    database: str,
+    saved: Path,
+    profiles: Embeddings,
+    kind: str,
+    change: str,
+    told: str,
+) -> None:
+    url = fill_postgres(database, profiles)
+    with psycopg.connect(database) as connection:
+        connection.execute(
+            f"ALTER TABLE profiles ALTER embedding TYPE {kind} USING embedding::real[]"
+        )
+        connection.execute(f"UPDATE profiles SET {change} WHERE id = 3")
+    done = nessa("store", "map", url, "--to", "mapped", "--aligner", saved, "--dry-run")
+    done.refused("nessa: error: table 'profiles': ", told)
 
 
 def test_a_run_that_was_killed_before_its_index_is_not_verified(
