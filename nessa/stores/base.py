@@ -144,7 +144,7 @@ def stacked(vectors: Sequence[Any], keys: Sequence[str], place: str) -> Matrix:
             raise InputError(f"{place}: {key!r}: the embedding is an array of arrays; flatten it")
     with np.errstate(over="ignore"):  # infinite then, which is refused as such
         matrix = np.array(vectors, np.float32).reshape(len(vectors), dim or 0)
-    for row in np.flatnonzero(np.isnan(matrix).any(axis=1)):  # a null is one of these
+    for row in np.flatnonzero(np.isnan(matrix).any(axis=1)).tolist():  # a null is one of these
         if None in list(vectors[row]):
             raise InputError(f"{place}: {keys[row]!r}: the embedding has a null in it; fill it")
     return matrix

@@ -56,7 +56,8 @@ class Postgres:
         found = _columns(self._connection, to)
         if found and not {SPACE, SOURCE} <= found.keys():
             raise InputError(f"table {to!r}: is there, and not made by nessa; name a new table")
-        fields = self._connection, server, own["id"], own["embedding"], self._columns[own["id"]]
+        key_type = self._columns[own["id"]], _collation(self._connection, own["table"], own["id"])
+        fields = self._connection, server, own["id"], own["embedding"], *key_type
         self.source = Table(own["table"], *fields, mapped=False)
         self.target = Table(to, *fields, mapped=True)
         self._live = own["live"] or f"{own['table']}_live"
@@ -127,7 +128,7 @@ class Table:
         connection: commits each statement.
         server: URL of further connections.
         key, embedding: its columns.
-        key_type: of the ids, as PostgreSQL writes it.
+        key_type, collation: of the ids, as PostgreSQL writes it; the latter may be empty.
         mapped: whether the rows are stamped.
     """
 
@@ -139,13 +140,14 @@ class Table:
         key: str,
         embedding: str,
         key_type: str,
+        collation: str,
         mapped: bool,
     ) -> None:
         self.name, self.embedding = name, embedding
         self.identifier = _identifier(name)
         self.id, self.vector = sql.Identifier(key), sql.Identifier(embedding)
         self._connection, self._server, self._mapped = connection, server, mapped
-        self._type = sql.SQL(key_type)
+        self._type, self._collation = sql.SQL(key_type), sql.SQL(collation)
 
     def __str__(self) -> str:
         return f"table {self.name!r}"
@@ -183,7 +185,9 @@ class Table:
 
     def write(self, rows: Rows) -> None:
         """See `ProfileStore.write`; all rows or none."""
-        create = "CREATE TABLE IF NOT EXISTS {table} ({id} {type} PRIMARY KEY, {columns})"
+        create = (
+            "CREATE TABLE IF NOT EXISTS {table} ({id} {type} {collation} PRIMARY KEY, {columns})"
+        )
         staging = "CREATE TEMP TABLE IF NOT EXISTS {staging} (key text, {columns})"
         insert = """
             INSERT INTO {table} ({id}, {names}) SELECT key::{type}, {names} FROM {staging}
@@ -254,6 +258,7 @@ class Table:
             id=self.id,
             vector=self.vector,
             type=self._type,
+            collation=self._collation,
             columns=sql.SQL(", ").join(columns),
             names=sql.SQL(", ").join(names),
             changed=sql.SQL(", ").join(changed),
@@ -303,6 +308,20 @@ def _columns(connection: psycopg.Connection, table: str) -> dict[str, str]:
     with _explained(table):
         name = _identifier(table).as_string(connection)
         return dict(connection.execute(query, [name]).fetchall())
+
+
+def _collation(connection: psycopg.Connection, table: str, column: str) -> str:
+    """A COLLATE clause of a column; without it, no index of another table would be used for it."""
+    query = """
+        SELECT format('COLLATE %%I.%%I', nspname, collname) FROM pg_attribute
+        JOIN pg_type ON pg_type.oid = atttypid
+        JOIN pg_collation ON pg_collation.oid = attcollation
+        JOIN pg_namespace ON pg_namespace.oid = collnamespace
+        WHERE attrelid = to_regclass(%s) AND attname = %s AND attcollation <> typcollation"""
+    with _explained(table):
+        name = _identifier(table).as_string(connection)
+        found = connection.execute(query, [name, column]).fetchone()
+    return found[0] if found else ""
 
 
 def _check_raw(table: str, key: str, embedding: str, columns: dict[str, str]) -> None:

@@ -506,6 +506,21 @@ def test_ids_and_vectors_of_other_types(
         assert connection.execute(query).fetchone() == (COUNT,)
 
 
+def test_ids_with_a_collation_are_looked_up_by_their_index(
+    nessa: Command, database: str, saved: Path, profiles: Embeddings
+) -> None:
+    url = fill_postgres(database, profiles)
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute('ALTER TABLE profiles ALTER id TYPE text COLLATE "C"')
+        words = [url, "--to", "mapped"]
+        assert nessa("store", "map", *words, "--aligner", saved).status == 0
+        assert nessa("store", "switch", *words).status == 0
+        connection.execute("SET enable_seqscan = off")
+        query = "EXPLAIN SELECT embedding FROM profiles_live WHERE id = '7'"
+        plan = "\n".join(row[0] for row in connection.execute(query))
+        assert "mapped_pkey" in plan and "Seq Scan" not in plan, plan
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
