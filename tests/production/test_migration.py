@@ -217,6 +217,7 @@ def test_rows_are_mapped_and_those_that_change_are_followed(
     assert lag_of(source, target) == (0, 0)
 
 
+@pytest.mark.slow
 def test_a_side_that_is_fitted_anew_in_its_space_maps_all_again(
     kept: Kept, aligner: Aligner, profiles: Embeddings
 ) -> None:
@@ -607,6 +608,7 @@ def test_a_run_that_was_killed_before_its_index_is_not_verified(
     assert nessa("store", "verify", *words).status == 0
 
 
+@pytest.mark.slow
 def test_a_switch_looks_at_rows_and_index_not_at_counts(
     nessa: Command, database: str, saved: Path, profiles: Embeddings
 ) -> None:
