@@ -70,7 +70,7 @@ def finish_sets(data: Path, config: PrepareConfig, seed: int, has_audio: bool = 
     speakers = {name: read_table(data / name / "spk2utt").keys() for name in names}
     check_disjoint(speakers, config.align_includes_train)
     for name in TESTED:
-        if name in config.trials or (data / name / "trials").exists():
+        if name in config.trials or (data / name / MAIN_LIST).exists():
             _make_trials(data, name, config, seed)
     if "align" in names:
         read_domains(data / "align", config.domains)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from nessa.corpus.profiles import lists_in
 from nessa.corpus.sets import COPIES, SOURCES, write_skipped
 from nessa.errors import InputError
 from nessa.files import read_table, write_table
@@ -42,7 +43,8 @@ def leave_out(directory: Path, utterances: Mapping[str, str]) -> tuple[int, int]
         broken = _broken_profiles(read_enroll_map(path), lost)
         skipped |= dict.fromkeys(broken, "profile of what was skipped")
     # The maps go after what they are read for, which a repeated call would not find in them.
-    trials = sum(_take_trials(path, skipped) for path in sorted(directory.glob("trials*")))
+    lists = lists_in(directory, profiles=True)
+    trials = sum(_take_trials(path, skipped) for path in lists)
     write_skipped(directory.parent, directory.name, read_optional(directory, "skipped") | skipped)
     for path in maps:
         _take_profiles(path, lost)

@@ -9,15 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nessa.errors import InputError, named
-from nessa.kaldi.datadir import ENROLL_MAP, PROFILE_LIST, TAKEN, spk2utt_of
+from nessa.kaldi.datadir import ENROLL_MAP, TAKEN, spk2utt_of, trial_lists
 from nessa.trials import Trials, rates_fault, read_enroll_map
 
 
-def lists_in(directory: Path) -> tuple[Path, ...]:
-    """The trial lists of a directory: `trials`, and others as `trials_<name>`."""
-    if not directory.is_dir():
-        return ()
-    return tuple(p for p in sorted(directory.glob("trials*")) if p.name != PROFILE_LIST)
+def lists_in(directory: Path, profiles: bool = False) -> tuple[Path, ...]:
+    """Those of `trial_lists` that are there."""
+    return tuple(path for path in trial_lists(directory, profiles) if path.exists())
 
 
 @dataclass(frozen=True)

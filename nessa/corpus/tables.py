@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from nessa.corpus.copies import read_copies
-from nessa.corpus.profiles import GivenTrials, stale_problem
+from nessa.corpus.profiles import GivenTrials, lists_in, stale_problem
 from nessa.corpus.sets import COPIES, SOURCES
 from nessa.errors import InputError, named
 from nessa.files import parse_numbers, read_table
@@ -91,7 +91,7 @@ def _table_problems(directory: Path, has_audio: bool) -> Iterator[str]:
             yield from _lacking(directory / name, table, audio or utt2spk, "recording")
             yield from _beyond(directory / name, table, audio or utt2spk, "recording")
     yield from _missing_audio(directory / "wav.scp", audio)
-    trials = GivenTrials.read(directory, utt2spk, sorted(directory.glob("trials*")))
+    trials = GivenTrials.read(directory, utt2spk, lists_in(directory, profiles=True))
     if stale := stale | trials.stale:
         yield stale_problem(directory, stale)
     else:

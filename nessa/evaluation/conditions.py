@@ -15,6 +15,7 @@ from nessa.kaldi.datadir import (
     map_of_list,
     read_optional,
     read_utt2spk,
+    trial_lists,
 )
 from nessa.trials import Trials, read_enroll_map, read_labeled, trial_speakers
 
@@ -46,12 +47,6 @@ def is_of_profiles(name: str) -> bool:
     return name != SINGLE and TAKEN.fullmatch(name) is not None
 
 
-def utterance_lists(set_dir: Path) -> list[Path]:
-    """The lists of single utterances: `trials`, the main one, and others as `trials_<name>`."""
-    others = sorted(set(set_dir.glob("trials_*")) - {set_dir / PROFILE_LIST})
-    return [set_dir / MAIN_LIST, *others]
-
-
 def read_conditions(set_dir: Path) -> Iterator[Condition]:
     """The kinds of trials of a set's data directory.
 
@@ -59,7 +54,7 @@ def read_conditions(set_dir: Path) -> Iterator[Condition]:
         InputError: a list is unreadable or unlabeled, or names what has no speaker.
     """
     utt2spk = read_utt2spk(set_dir)
-    for path in utterance_lists(set_dir):
+    for path in trial_lists(set_dir):
         trials = read_labeled(path)
         enroll_map = map_of_list(path, trials.enroll_index.names)
         given = read_enroll_map(enroll_map) if enroll_map is not None else None

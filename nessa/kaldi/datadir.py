@@ -33,6 +33,18 @@ def read_utt2spk(directory: Path | str) -> dict[str, str]:
     return utt2spk
 
 
+def trial_lists(directory: Path, profiles: bool = False) -> list[Path]:
+    """The trial lists of a set: `trials`, there or not, and those further ones that are there.
+
+    Args:
+        directory: the set's.
+        profiles: with that of drawn profiles, last.
+    """
+    drawn = directory / PROFILE_LIST
+    further = sorted(path for path in directory.glob(f"{MAIN_LIST}_*") if path != drawn)
+    return [directory / MAIN_LIST, *further, *([drawn] if profiles and drawn.is_file() else [])]
+
+
 def map_of_list(path: Path, enrolled: Iterable[str]) -> Path | None:
     """The enrollment map of a set's trial list; None where that names utterances alone.
 

@@ -18,7 +18,7 @@ from nessa.encoders.extraction import import_embeddings
 from nessa.encoders.settings import ArksConfig
 from nessa.errors import InputError, about, named
 from nessa.files import Record, write_json, write_table
-from nessa.kaldi.datadir import spk2utt_of
+from nessa.kaldi.datadir import MAIN_LIST, spk2utt_of
 from nessa.metrics.roc import check_classes
 from nessa.recipe.aligners import make_aligner
 from nessa.recipe.backends import fit_backend
@@ -82,9 +82,9 @@ def prepare(tables: Tables, trials: Path | None, folder: Path, seed: int) -> Rec
         directory = folder / "data" / name
         write_table(directory / "utt2session", {key: tables.sessions[key] for key in keys})
         write_table(directory / "spk2utt", spk2utt_of(keys))
-        (directory / "trials").unlink(missing_ok=True)
+        (directory / MAIN_LIST).unlink(missing_ok=True)
         if given and name == "eval":
-            given.write(directory / "trials")
+            given.write(directory / MAIN_LIST)
         write_table(directory / "utt2spk", keys)
     for model in recipe.update:
         embedded = GivenEmbeddings(model, ArksConfig.model_validate(recipe.encoders[model]))

@@ -6,7 +6,7 @@ from nessa.alignment.dev import DevSet
 from nessa.alignment.lda_plda import LDAPLDA
 from nessa.alignment.table import AlignTable
 from nessa.errors import about
-from nessa.evaluation.conditions import utterance_lists
+from nessa.kaldi.datadir import MAIN_LIST, trial_lists
 from nessa.kaldi.embeddings import Embeddings
 from nessa.recipe.layout import DEV, backend_file, embeddings_dir
 from nessa.trials import Trials
@@ -28,8 +28,8 @@ def fit_backend(data: Path, exp: Path, model: str) -> str:
             utterances.
     """
     embeddings = Embeddings.read(embeddings_dir(exp, model, DEV))
-    main, *others = map(Trials.read, utterance_lists(data / DEV))
-    with about(data / DEV / "trials", embeddings_dir(exp, model, DEV)):
+    main, *others = map(Trials.read, trial_lists(data / DEV))
+    with about(data / DEV / MAIN_LIST, embeddings_dir(exp, model, DEV)):
         dev = DevSet(embeddings, embeddings, main, tuple(others))
     places = embeddings_dir(exp, model, "align"), data / "align"
     table = AlignTable.open(places[0], *places)

@@ -12,10 +12,9 @@ from nessa.alignment.table import AlignTable
 from nessa.corpus.draw_trials import count_possible_trials, make_trials
 from nessa.corpus.speakers import split_speakers
 from nessa.errors import InputError, about, named
-from nessa.evaluation.conditions import utterance_lists
 from nessa.files import read_lines
 from nessa.files import read_table as read_text_table
-from nessa.kaldi.datadir import read_optional, read_utt2spk
+from nessa.kaldi.datadir import MAIN_LIST, read_optional, read_utt2spk, trial_lists
 from nessa.kaldi.embeddings import Embeddings
 from nessa.stores.tables import read_labels, read_table
 from nessa.trials import Trials
@@ -47,9 +46,9 @@ def fit_to_sets(
         InputError: unreadable, what does not fit together, or a speaker in both sets; names the
             files.
     """
-    main, *others = map(Trials.read, utterance_lists(data / "dev"))
+    main, *others = map(Trials.read, trial_lists(data / "dev"))
     sides = Embeddings.read(enroll / "dev"), Embeddings.read(runtime / "dev")
-    with about(data / "dev" / "trials", enroll / "dev", runtime / "dev"):
+    with about(data / "dev" / MAIN_LIST, enroll / "dev", runtime / "dev"):
         dev = DevSet(
             *sides,
             main,

@@ -10,7 +10,7 @@ from nessa.alignment.store import load
 from nessa.alignment.views import SIDES
 from nessa.errors import about
 from nessa.files import Record
-from nessa.kaldi.datadir import map_of_list, read_optional
+from nessa.kaldi.datadir import MAIN_LIST, map_of_list, read_optional
 from nessa.kaldi.embeddings import Embeddings
 from nessa.metrics.roc import eer
 from nessa.production.mapping import with_profiles
@@ -66,11 +66,11 @@ def _scores(
 ) -> tuple[Trials, dict[tuple[str, str], NDArray[np.floating]]]:
     """A set's trials, and their scores by each (enrollment model, runtime model) in the space."""
     old, new = recipe.update
-    trials = read_labeled(set_dir / "trials")
+    trials = read_labeled(set_dir / MAIN_LIST)
     raw = {m: Embeddings.read(embeddings_dir(exp, m, set_dir.name)) for m in (new, old)}
     aligner.check_models(raw[new], raw[old])
     domains = read_optional(set_dir, "utt2domain")
-    enrolled, enroll_map = raw, map_of_list(set_dir / "trials", trials.enroll_index.names)
+    enrolled, enroll_map = raw, map_of_list(set_dir / MAIN_LIST, trials.enroll_index.names)
     if enroll_map is not None:
         own = read_enroll_map(enroll_map)
         domains = with_profiles(domains, own)

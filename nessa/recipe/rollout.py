@@ -14,6 +14,7 @@ import numpy as np
 from nessa.errors import InputError
 from nessa.evaluation.conditions import SINGLE, Condition, read_conditions
 from nessa.files import Record, write_json
+from nessa.kaldi.datadir import MAIN_LIST
 from nessa.recipe.config import Recipe
 from nessa.recipe.layout import DEV, score_file
 from nessa.recipe.scoring import read_condition_scores
@@ -79,7 +80,7 @@ def write_rollout(recipe: Recipe, data: Path, exp: Path, output: Path) -> list[R
 
 def _strategies(recipe: Recipe, data: Path, exp: Path) -> list[Strategy]:
     old, new = recipe.update
-    dev, condition = read_labeled(data / DEV / "trials"), _single(data)
+    dev, condition = read_labeled(data / DEV / MAIN_LIST), _single(data)
     before, aligned, after = (
         _rates(exp / "scores", dev, condition, system)
         for system in (System(RAW, old, old), System(NESSA, old, new), System(RAW, new, new))
@@ -104,7 +105,7 @@ def _single(data: Path) -> Condition:
 
 def _rates(scores_dir: Path, dev: Trials, condition: Condition, system: System) -> Rates:
     """Of a cell on eval, at the threshold that dev gives."""
-    scores = join_scores(dev, *read_scores(score_file(scores_dir, system, "trials", DEV)))
+    scores = join_scores(dev, *read_scores(score_file(scores_dir, system, MAIN_LIST, DEV)))
     threshold = np.quantile(scores[~np.asarray(dev.labels)], 1 - FALSE_ACCEPTS)
     labels = np.asarray(condition.trials.labels)
     accepted = read_condition_scores(scores_dir, system, condition) >= threshold

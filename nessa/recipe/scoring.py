@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from nessa.errors import about
-from nessa.evaluation.conditions import Condition, utterance_lists
+from nessa.evaluation.conditions import Condition
 from nessa.files import read_table
-from nessa.kaldi.datadir import PROFILE_LIST, map_of_list, read_optional
+from nessa.kaldi.datadir import MAIN_LIST, map_of_list, read_optional, trial_lists
 from nessa.kaldi.embeddings import Embeddings
 from nessa.kaldi.stamps import read_info
 from nessa.recipe.config import Recipe, ScoringConfig
@@ -186,7 +186,4 @@ def _by_lda_plda(exp: Path, model: str, set_name: str) -> Scorer:
 
 def _lists(set_dir: Path) -> list[Path]:
     """The trial lists of a set that are scored; of dev, which calibrates, only the main one."""
-    if set_dir.name == DEV:
-        return [set_dir / "trials"]
-    profiles = set_dir / PROFILE_LIST
-    return [*utterance_lists(set_dir), *([profiles] if profiles.is_file() else [])]
+    return [set_dir / MAIN_LIST] if set_dir.name == DEV else trial_lists(set_dir, profiles=True)

@@ -24,9 +24,9 @@ from nessa.alignment.views import SIDES
 from nessa.corpus.copies import original_speakers, read_additions
 from nessa.corpus.sets import COPIES, SOURCES
 from nessa.errors import InputError
-from nessa.evaluation.conditions import Condition, read_conditions, utterance_lists
+from nessa.evaluation.conditions import Condition, read_conditions
 from nessa.files import Record, digest, file_digest, read_json, spots_digest, write_json
-from nessa.kaldi.datadir import MAIN_LIST, read_optional, read_utt2spk
+from nessa.kaldi.datadir import MAIN_LIST, read_optional, read_utt2spk, trial_lists
 from nessa.kaldi.embeddings import Embeddings
 from nessa.metrics.bootstrap import Estimate, bootstrap, mean_estimate, recovered_gain
 from nessa.metrics.table import EER
@@ -143,7 +143,7 @@ class StudyRunner:
         }
         self.speakers, self.dev_speakers = (read_utt2spk(data / n) for n in ("align", "dev"))
         self.domains = {name: read_optional(data / name, "utt2domain") for name in SETS}
-        self.dev_lists = [Trials.read(path) for path in utterance_lists(data / "dev")]
+        self.dev_lists = [Trials.read(path) for path in trial_lists(data / "dev")]
         self.conditions = [  # the main list first
             c for c in read_conditions(data / "eval") if c.enroll_map is None
         ]
@@ -412,7 +412,7 @@ def study_digest(name: str, recipe: Recipe, data: Path, exp: Path) -> str:
     arks = [ark for folder in folders for ark in sorted(folder.glob("xvector.*.ark"))]
     spots = {str(ark.relative_to(exp)): spots_digest(ark).hex() for ark in arks}
     files = [data / part / table for part in SETS for table in TABLES]
-    files += [path for part in SCORED_SETS for path in utterance_lists(data / part)]
+    files += [path for part in SCORED_SETS for path in trial_lists(data / part)]
     if name == DURATIONS:
         folders = [aligner_dir(exp, System(NESSA, *pair)) for pair in recipe.pairs]
         files += [path for folder in folders for path in sorted(folder.glob("*"))]

@@ -186,6 +186,20 @@ def test_one_directory_is_divided_by_speaker(
     assert len(Trials.read(data / "dev/trials")) == 80
 
 
+def test_copies_of_a_trial_list_that_tools_leave_are_no_lists(
+    programs: Programs,  # noqa: F811
+    recipe: Path,
+    corpus: Path,
+    tmp_path: Path,
+) -> None:
+    all_trials(read_utt2spk(corpus)).write(corpus / "trials.bak")
+    (corpus / "trials~").write_text("nobody id00000/s0/00000.wav target\n")
+    prepare(programs, recipe, tmp_path / "data")
+    speakers = set(read_utt2spk(tmp_path / "data/eval").values())
+    assert speakers == {f"id{n:05d}" for n in range(48, 60)}
+    assert [path.name for path in (tmp_path / "data/eval").glob("trials*")] == ["trials"]
+
+
 def test_a_directory_per_set(
     programs: Programs,  # noqa: F811
     recipe: Path,
