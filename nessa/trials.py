@@ -151,15 +151,24 @@ class Trials:
         return self.enroll_index.codes * len(self.test_index.names) + self.test_index.codes
 
     @property
+    def known_labels(self) -> NDArray[np.bool_]:
+        """`labels`, of a list that must have them.
+
+        Raises:
+            InputError: the list has none.
+        """
+        if self.labels is None:
+            raise InputError(NO_LABELS)
+        return self.labels
+
+    @property
     def targets(self) -> int:
         """Number of target trials.
 
         Raises:
             InputError: the list has no labels.
         """
-        if self.labels is None:
-            raise InputError("these trials have no labels; use a labeled list")
-        return int(np.count_nonzero(self.labels))
+        return int(np.count_nonzero(self.known_labels))
 
     @property
     def nontargets(self) -> int:
@@ -420,9 +429,7 @@ def concatenated(lists: Sequence[Trials]) -> Trials:
     rows = sorted(
         row
         for trials in lists
-        for row in zip(
-            trials.enroll, trials.test, as_labels(np.asarray(trials.labels)).tolist(), strict=True
-        )
+        for row in zip(trials.enroll, trials.test, trials.known_labels.tolist(), strict=True)
     )
     enroll, test, labels = zip(*rows, strict=True)
     return Trials(list(enroll), list(test), np.array(labels))

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -18,7 +17,7 @@ from nessa.metrics.table import EER
 from nessa.scoring.calibration import Calibration
 from nessa.scoring.cosine import cosine_scores
 from nessa.text import percent
-from nessa.trials import Trials, index_names, trial_speakers
+from nessa.trials import NO_LABELS, Trials, index_names, trial_speakers
 
 DRAWS = 500  # of dev speakers
 # Fewer dev speakers decide nothing: draws of so few make intervals that are too narrow, and the
@@ -57,7 +56,7 @@ class DevSet:
     def __post_init__(self) -> None:
         for trials in self.lists:
             if trials.labels is None:
-                raise InputError("no labels; write `enroll test target|nontarget`")
+                raise InputError(NO_LABELS)
             # Both models embed both sides of a trial, for an aligner is judged in both directions.
             names = [*trials.enroll_index.names, *trials.test_index.names]
             for embeddings in (self.enroll, self.runtime):
@@ -103,13 +102,7 @@ def both_ways_eer(x: Statistics, y: Statistics, dev: DevSet) -> float:
     By it every aligner chooses, so that the comparison is one of methods.
     """
     scored = both_ways_scores(x, y, dev)
-    return float(np.mean([eer(scores, labels_of(trials)) for trials, scores in scored]))
-
-
-def labels_of(trials: Trials) -> npt.NDArray[np.bool_]:
-    """(T,), of a list that has labels."""
-    assert trials.labels is not None
-    return trials.labels
+    return float(np.mean([eer(scores, trials.known_labels) for trials, scores in scored]))
 
 
 def _scores(
@@ -145,7 +138,7 @@ def dev_errors(
         InputError: labels that contradict each other.
     """
     speakers = dev.speakers_of(trials)
-    drawn = bootstrap(systems, labels_of(trials), *speakers, draws=draws, metrics=[EER])
+    drawn = bootstrap(systems, trials.known_labels, *speakers, draws=draws, metrics=[EER])
     return [estimates[EER.key] for estimates in drawn]
 
 
@@ -170,7 +163,7 @@ def check_labels(dev: DevSet) -> None:
         InputError: names the first such trial.
     """
     for trials in dev.lists:
-        labels, (enroll, test) = labels_of(trials), dev.speakers_of(trials)
+        labels, (enroll, test) = trials.known_labels, dev.speakers_of(trials)
         wrong = np.flatnonzero(labels != (np.array(enroll) == np.array(test)))
         if not len(wrong):
             continue
@@ -195,7 +188,7 @@ def calibrate_on(dev: DevSet, aligned: Sequence[tuple[Embeddings, Embeddings]]) 
         aligned: the mapped dev set of the enrollment and the test role, in each direction.
     """
     scores = [cosine_scores(*pair, dev.trials) for pair in aligned]
-    labels = np.tile(np.asarray(dev.trials.labels), len(aligned))
+    labels = np.tile(dev.trials.known_labels, len(aligned))
     return Calibration.fit(np.concatenate(scores), labels, p_target=0.5)
 
 
@@ -222,7 +215,7 @@ def judge(dev: DevSet, aligned: Sequence[tuple[Embeddings, Embeddings]]) -> dict
     lower = difference(old, error)
     low, high = lower.interval
     enrolled, _ = dev.speakers_of(dev.trials)
-    speakers = len({enrolled[row] for row in np.flatnonzero(labels_of(dev.trials))})
+    speakers = len({enrolled[row] for row in np.flatnonzero(dev.trials.known_labels)})
     verdict = "helps" if low > 0 else "harms" if high < 0 else "cannot tell"
     return {
         "verdict": verdict if speakers >= FEWEST else "cannot tell",

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save
 from scipy.linalg import eigh
 
 from nessa.alignment.covariance import scatter_within, within_speakers
-from nessa.alignment.dev import DevSet, labels_of
+from nessa.alignment.dev import DevSet
 from nessa.alignment.plda import factor_llr, trial_vectors
 from nessa.alignment.table import AlignTable
 from nessa.alignment.views import (
@@ -88,7 +88,7 @@ class LDAPLDA:
             normalized = Mapped(view, partial(_project, mean=mean, lda=lda))
             plda = _diagonalize(*_two_covariances(normalized, labels))
             model = cls(mean, lda, *plda, table.fingerprints[0])
-            errors = [eer(model.scores(dev.enroll, t), labels_of(t)) for t in dev.lists]
+            errors = [eer(model.scores(dev.enroll, t), t.known_labels) for t in dev.lists]
             error = float(np.mean(errors))
             if best is None or error < best[0]:
                 best = error, model

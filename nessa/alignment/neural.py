@@ -46,7 +46,6 @@ from nessa.alignment.dev import (
     both_ways_eer,
     both_ways_scores,
     dev_errors,
-    labels_of,
 )
 from nessa.alignment.fusing import fit_weights
 from nessa.alignment.kernel import KernelFeatures
@@ -273,7 +272,7 @@ class NeuralAligner(NetworkAligner):
         if not self.config.distillation or dev is None or not free:
             return None
         errors = [
-            np.mean([eer(cosine_scores(own, own, t), labels_of(t)) for t in dev.lists])
+            np.mean([eer(cosine_scores(own, own, t), t.known_labels) for t in dev.lists])
             for own in (dev.enroll, dev.runtime)
         ]
         if errors[0] == errors[1]:
@@ -397,7 +396,7 @@ class NeuralAligner(NetworkAligner):
         weights = {0: 1.0}
         if dev is not None and len(parts) > 1:
             scored = [both_ways_scores(*dev_statistics(part, dev), dev) for part in parts]
-            labels = np.concatenate([labels_of(trials) for trials, _ in scored[0]])
+            labels = np.concatenate([trials.known_labels for trials, _ in scored[0]])
             scores = [np.concatenate([own for _, own in part]) for part in scored]
             weights = fit_weights(scores, labels)
         if labels := self.fitting.pop("parts", None):

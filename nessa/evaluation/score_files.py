@@ -52,8 +52,7 @@ def compare_score_files(
         InputError: no labels, scores of other trials than these, or a trial without a speaker.
     """
     wanted = read_labeled(trials)
-    labels = wanted.labels
-    assert labels is not None
+    labels = wanted.known_labels
     read = [read_scores_of(wanted, path) for path in files]
     scores = [values for values, _ in read]
     records: list[Record] = []

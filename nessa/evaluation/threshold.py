@@ -201,8 +201,7 @@ def carry_over_files(
             "convention: cosine, distance (1 - cosine), half ((1 + cosine) / 2), or score"
         )
     wanted = read_labeled(trials)
-    labels = wanted.labels
-    assert labels is not None
+    labels = wanted.known_labels
     scores: list[Floats] = []
     for path in (old, new):
         read, how = read_scores_of(wanted, path)

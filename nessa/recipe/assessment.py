@@ -7,8 +7,6 @@ are compared on the eval speakers as in any recipe, and a curve shows what more 
 import logging
 from pathlib import Path
 
-import numpy as np
-
 from nessa.alignment.base import Aligner
 from nessa.corpus.config import CorpusConfig, PrepareConfig, TrialCount
 from nessa.corpus.finishing import finish_sets
@@ -108,8 +106,8 @@ def _given_trials(path: Path | None, utt2spk: dict[str, str]) -> Trials | None:
         )
     with about(path):
         enroll, test = trial_speakers(trials, utt2spk)
-        check_classes(np.asarray(trials.labels))
-    rows = zip(enroll, test, np.asarray(trials.labels).tolist(), strict=True)
+        check_classes(trials.known_labels)
+    rows = zip(enroll, test, trials.known_labels.tolist(), strict=True)
     for row, (first, second, target) in enumerate(rows):
         if target != (first == second):
             raise InputError(

@@ -146,8 +146,7 @@ def _records(
 ) -> list[Record]:
     """All of them from the same draws of the bootstrap."""
     settings = recipe.evaluation
-    labels = condition.trials.labels
-    assert labels is not None
+    labels = condition.trials.known_labels
     drawn = bootstrap(
         list(scores.values()),
         labels,

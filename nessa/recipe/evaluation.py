@@ -111,9 +111,8 @@ def _draw_some(
     seed: int,
     systems: Sequence[System],
 ) -> list[Estimates]:
-    assert condition.trials.labels is not None
     scores = [read_condition_scores(scores_dir, system, condition, kind) for system in systems]
-    labels, speakers = condition.trials.labels, condition.speakers
+    labels, speakers = condition.trials.known_labels, condition.speakers
     with about(condition.list_name):
         return bootstrap(scores, labels, *speakers, draws=draws, seed=seed)
 
@@ -138,8 +137,7 @@ def _calibrated(
 def _calibrated_some(
     scores_dir: Path, condition: Condition, kind: Kind, systems: Sequence[System]
 ) -> list[Record]:
-    labels = condition.trials.labels
-    assert labels is not None
+    labels = condition.trials.known_labels
     found = []
     for system in systems:
         llrs = read_condition_scores(scores_dir, system, condition, kind, calibrated=True)

@@ -48,10 +48,10 @@ def mixed_gallery(recipe: Recipe, exp: Path, set_dir: Path) -> list[Record]:
     aligner = load(aligner_dir(exp, System(NESSA, new, old)))
     dev, dev_scores = _scores(aligner, recipe, exp, set_dir.with_name(DEV))
     trials, scores = _scores(aligner, recipe, exp, set_dir)
-    assert dev.labels is not None
     p_target = recipe.scoring.p_target
     for pair, found in dev_scores.items():
-        scores[pair] = Calibration.fit(found, dev.labels, p_target=p_target).apply(scores[pair])
+        fitted = Calibration.fit(found, dev.known_labels, p_target=p_target)
+        scores[pair] = fitted.apply(scores[pair])
     records = []
     for runtime in recipe.update:
         of_old, of_new = scores[old, runtime], scores[new, runtime]
@@ -90,11 +90,10 @@ def _scores(
 
 def _mixed_eer(old: np.ndarray, new: np.ndarray, trials: Trials, share: float, seed: int) -> float:
     """Mean EER over draws of which enrollment ids are the old model's."""
-    assert trials.labels is not None
     ids = trials.enroll_index
     errors = []
     for draw in range(DRAWS):
         order = np.random.default_rng((seed, draw)).permutation(len(ids.names))
         is_old = order < round(share * len(ids.names))
-        errors.append(eer(np.where(is_old[ids.codes], old, new), trials.labels))
+        errors.append(eer(np.where(is_old[ids.codes], old, new), trials.known_labels))
     return float(np.mean(errors))

@@ -106,8 +106,8 @@ def _single(data: Path) -> Condition:
 def _rates(scores_dir: Path, dev: Trials, condition: Condition, system: System) -> Rates:
     """Of a cell on eval, at the threshold that dev gives."""
     scores = join_scores(dev, *read_scores(score_file(scores_dir, system, MAIN_LIST, DEV)))
-    threshold = np.quantile(scores[~np.asarray(dev.labels)], 1 - FALSE_ACCEPTS)
-    labels = np.asarray(condition.trials.labels)
+    threshold = np.quantile(scores[~dev.known_labels], 1 - FALSE_ACCEPTS)
+    labels = condition.trials.known_labels
     accepted = read_condition_scores(scores_dir, system, condition) >= threshold
     return Rates(float((~accepted[labels]).mean()), float(accepted[~labels].mean()))
 

@@ -210,8 +210,6 @@ class StudyRunner:
     def evaluate(self, points: Sequence[Point], condition: Condition) -> list[Record]:
         """Records of all points on the trials of a condition, from the same bootstrap draws."""
         trials = condition.trials
-        labels = trials.labels
-        assert labels is not None
         old, new = self.recipe.update
         cells = [(point, pair) for point in points for pair in point.systems]
         scores = [self._raw_scores(model, trials) for model in (old, new)]
@@ -223,7 +221,7 @@ class StudyRunner:
         settings = self.recipe.evaluation
         drawn = bootstrap(
             scores,
-            labels,
+            trials.known_labels,
             *condition.speakers,
             draws=settings.bootstrap_draws,
             seed=settings.seed,

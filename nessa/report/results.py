@@ -79,8 +79,7 @@ def write_report(recipe: Recipe, exp: Path, data: Path, results_page: Path | Non
     if (exp / "encoders").is_dir():  # not where embeddings came from elsewhere
         comparisons += nessa_cost(recipe, exp)
     condition = next(read_conditions(data / "eval"))
-    labels = condition.trials.labels
-    assert labels is not None
+    labels = condition.trials.known_labels
     cells = read_cells(recipe, exp / "scores", condition)
     thresholds = threshold_costs(cells, labels)
     gallery = mixed_gallery(recipe, exp, data / "eval") if has_nessa else []

@@ -201,9 +201,9 @@ def fit_calibration(
                 f"{trials}: {name} is the same in every trial; leave out {OPTIONS[name]}, or "
                 "calibrate on trials that differ in it"
             )
-    assert wanted.labels is not None
     with about(trials, scores):
-        fitted = replace(Calibration.fit(joined, wanted.labels, p_target, measures), pair=pair)
+        calibration = Calibration.fit(joined, wanted.known_labels, p_target, measures)
+        fitted = replace(calibration, pair=pair)
     write_json(output, fitted.to_dict())
     return fitted
 

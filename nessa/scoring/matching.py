@@ -56,8 +56,7 @@ def _check_order(trials: Trials, count: int, labels: NDArray[np.bool_] | None) -
 
 
 def _check_labels(trials: Trials, labels: NDArray[np.bool_]) -> None:
-    assert trials.labels is not None
-    other = np.flatnonzero(labels != trials.labels)
+    other = np.flatnonzero(labels != trials.known_labels)
     if len(other):
         raise InputError(
             f"its label of trial {named_trials(trials, other)} is not that of the trial list; is "
