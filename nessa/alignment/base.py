@@ -213,12 +213,21 @@ class Aligner(ABC):
         """
         return self._map(self._checked(matrix, side, keys), side)
 
-    def map_views(self, enroll: Embeddings, runtime: Embeddings) -> tuple[Embeddings, Embeddings]:
-        """Embeddings of both models, mapped, without their stamps; see `map_side`."""
-        return (
-            Embeddings(enroll.keys, self.map_side(enroll.matrix, "enroll", enroll.keys)),
-            Embeddings(runtime.keys, self.map_side(runtime.matrix, "runtime", runtime.keys)),
-        )
+    def map_views(
+        self, enroll: Embeddings, runtime: Embeddings, domains: Mapping[str, str] | None = None
+    ) -> tuple[Embeddings, Embeddings]:
+        """Embeddings of both models, mapped, without their stamps; see `map_side`.
+
+        Args:
+            enroll, runtime: as the models made them.
+            domains: by which they are centered before; see `center_domains`.
+        """
+
+        def mapped(side: Side, raw: Embeddings) -> Embeddings:
+            moved = self.center_domains(raw, side, domains or {})
+            return Embeddings(raw.keys, self.map_side(moved.matrix, side, raw.keys))
+
+        return mapped("enroll", enroll), mapped("runtime", runtime)
 
     def center_domains(
         self, embeddings: Embeddings, side: Side, domains: Mapping[str, str]

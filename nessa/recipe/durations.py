@@ -12,7 +12,6 @@ from lhotse.cut import MonoCut
 
 from nessa.alignment.base import Aligner
 from nessa.alignment.store import load
-from nessa.alignment.views import SIDES
 from nessa.corpus.manifests import CutTable
 from nessa.encoders.arks import GivenEmbeddings
 from nessa.encoders.base import SpeakerModel
@@ -130,11 +129,7 @@ def _scores(
         scores = cosine_scores(full[model], tests[model], trials)
         yield (seconds, RAW, (model, model)), scores
     for (enroll, runtime), aligner in aligners.items():
-        sides = (
-            aligner.center_domains(embeddings, side, domains)
-            for embeddings, side in zip((full[enroll], tests[runtime]), SIDES, strict=True)
-        )
-        mapped = aligner.map_views(*sides)
+        mapped = aligner.map_views(full[enroll], tests[runtime], domains)
         yield (seconds, NESSA, (enroll, runtime)), cosine_scores(*mapped, trials)
 
 

@@ -7,7 +7,6 @@ from numpy.typing import NDArray
 
 from nessa.alignment.base import Aligner
 from nessa.alignment.store import load
-from nessa.alignment.views import SIDES
 from nessa.errors import about
 from nessa.files import Record
 from nessa.kaldi.datadir import MAIN_LIST, map_of_list, read_optional
@@ -80,11 +79,8 @@ def _scores(
             }
     profiles, tests = {}, {}
     for one, (enroll, runtime) in ((aligner, (new, old)), (aligner.mirrored(), (old, new))):
-        sides = (
-            one.center_domains(embeddings, side, domains)
-            for embeddings, side in zip((enrolled[enroll], raw[runtime]), SIDES, strict=True)
-        )
-        profiles[enroll], tests[runtime] = one.map_views(*sides)
+        sides = enrolled[enroll], raw[runtime]
+        profiles[enroll], tests[runtime] = one.map_views(*sides, domains)
     return trials, {(e, r): cosine_scores(profiles[e], tests[r], trials) for e in raw for r in raw}
 
 

@@ -150,15 +150,13 @@ def _by_likelihood_ratio(data: Path, exp: Path, system: System, set_name: str) -
     """By PLDA itself, of the raw embeddings, centered by their domains as all that are mapped."""
     from nessa.alignment.plda import PLDAAligner  # torch, which other systems do without
     from nessa.alignment.store import load
-    from nessa.alignment.views import SIDES
 
     aligner = load(aligner_dir(exp, system._replace(aligner=PLDA)))
     assert isinstance(aligner, PLDAAligner)
-    sides = map(Embeddings.read, raw_sides(exp, system, set_name))
+    enroll, runtime = map(Embeddings.read, raw_sides(exp, system, set_name))
     domains = read_optional(data / set_name, "utt2domain")
-    enroll, runtime = (
-        aligner.center_domains(own, side, domains) for own, side in zip(sides, SIDES, strict=True)
-    )
+    enroll = aligner.center_domains(enroll, "enroll", domains)
+    runtime = aligner.center_domains(runtime, "runtime", domains)
     aligner.check_models(enroll, runtime)
 
     def score(trials: Trials, enroll_map: Path | None) -> dict[Kind, Scores]:

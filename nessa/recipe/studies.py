@@ -20,7 +20,6 @@ from nessa.alignment.config import NeuralConfig
 from nessa.alignment.dev import DevSet
 from nessa.alignment.neural import NeuralAligner
 from nessa.alignment.table import AlignTable
-from nessa.alignment.views import SIDES
 from nessa.corpus.copies import original_speakers, read_additions
 from nessa.corpus.sets import COPIES, SOURCES
 from nessa.errors import InputError
@@ -247,11 +246,8 @@ class StudyRunner:
         return cosine_scores(embeddings, embeddings, trials)
 
     def _scores(self, aligner: Aligner, pair: Pair, trials: Trials) -> Scores:
-        enroll, runtime = (
-            aligner.center_domains(self.sets[model, "eval"], side, self.domains["eval"])
-            for model, side in zip(pair, SIDES, strict=True)
-        )
-        return cosine_scores(*aligner.map_views(enroll, runtime), trials)
+        sides = (self.sets[model, "eval"] for model in pair)
+        return cosine_scores(*aligner.map_views(*sides, self.domains["eval"]), trials)
 
 
 def _watched(points: Sequence[Any], what: str) -> Iterable[Any]:

@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 from scipy.special import ndtri
 
 from nessa.alignment.store import load
-from nessa.alignment.views import SIDES
 from nessa.evaluation.conditions import SINGLE
 from nessa.files import Record, atomic_open
 from nessa.kaldi.datadir import read_optional, read_utt2spk
@@ -319,11 +318,7 @@ def spaces_plot(recipe: Recipe, exp: Path, set_dir: Path) -> Plot:
         m: Embeddings.read(embeddings_dir(exp, m, set_dir.name)).select(keys) for m in (old, new)
     }
     domains = read_optional(set_dir, "utt2domain")
-    sides = (
-        aligner.center_domains(raw[model], side, domains)
-        for model, side in zip((new, old), SIDES, strict=True)
-    )
-    of_new, of_old = aligner.map_views(*sides)
+    of_new, of_old = aligner.map_views(raw[new], raw[old], domains)
     shared = _plane(np.concatenate([of_old.matrix, of_new.matrix]))
     first, second = MODEL_MARKERS
     views = {
