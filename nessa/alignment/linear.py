@@ -64,20 +64,20 @@ class LinearAligner(Aligner):
         """Keep the candidate of the lowest dev EER; without dev, the first.
 
         Args:
-            candidates: (description, arrays), the best guess first.
+            candidates: (description, arrays), the best guess first; at least one.
             dev: held-out speakers.
         """
-        best, best_eer = None, float("inf")
-        for description, arrays in candidates:
-            self.arrays = arrays
-            if dev is None:
-                return
-            error = self.dev_eer(dev)
-            log.info("%s: %s: dev EER %.4f", self.kind, description, error)
-            if best is None or error < best_eer:
-                best, best_eer = arrays, error
-        assert best is not None, "an aligner offers at least one candidate"
-        self.arrays = best
+        if dev is None:
+            _, self.arrays = next(iter(candidates))
+            return
+
+        def error(candidate: tuple[str, Arrays]) -> float:
+            description, self.arrays = candidate
+            found = self.dev_eer(dev)
+            log.info("%s: %s: dev EER %.4f", self.kind, description, found)
+            return found
+
+        _, self.arrays = min(candidates, key=error)
 
 
 def centered_views(enroll: Matrix, runtime: Matrix) -> tuple[Arrays, Matrix, Matrix]:

@@ -169,11 +169,10 @@ def choose_start(
     """
     if dev is None or statistics is None:
         return next(candidates)
-    best, lowest = None, np.inf
-    for start in candidates:
-        error = both_ways_eer(*statistics(start), dev)
-        log.info("start: %s: dev EER %.4f", start.label, error)
-        if best is None or error < lowest:
-            best, lowest = start, error
-    assert best is not None
-    return best
+
+    def error(start: Start) -> float:
+        found = both_ways_eer(*statistics(start), dev)
+        log.info("start: %s: dev EER %.4f", start.label, found)
+        return found
+
+    return min(candidates, key=error)
