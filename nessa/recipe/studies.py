@@ -246,8 +246,8 @@ class StudyRunner:
         return cosine_scores(embeddings, embeddings, trials)
 
     def _scores(self, aligner: Aligner, pair: Pair, trials: Trials) -> Scores:
-        sides = (self.sets[model, "eval"] for model in pair)
-        return cosine_scores(*aligner.map_views(*sides, self.domains["eval"]), trials)
+        enroll, runtime = (self.sets[model, "eval"] for model in pair)
+        return cosine_scores(*aligner.map_views(enroll, runtime, self.domains["eval"]), trials)
 
 
 def _watched(points: Sequence[Any], what: str) -> Iterable[Any]:
