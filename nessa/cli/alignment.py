@@ -190,7 +190,7 @@ def map_embeddings(
     from nessa.alignment.store import load
     from nessa.alignment.views import Side
     from nessa.files import read_table
-    from nessa.production.mapping import check_sides, map_sides
+    from nessa.production.mapping import map_sides
     from nessa.production.stores import map_stores
     from nessa.stores.tables import is_store
 
@@ -211,13 +211,13 @@ def map_embeddings(
     if not any(arks.values()):
         refuse_given("is for arks; a store is mapped by one process", "nj")
     places = arks["enroll"], arks["runtime"], enroll_map, output
-    domains = read_table(utt2domain) if utt2domain else {}
+    options = nj, allow_outliers, read_table(utt2domain) if utt2domain else {}
     lines: list[str] = []
     if any(arks.values()) and (dry_run or stores):  # arks are judged before a store is written
-        lines = list(check_sides(fitted, *places, allow_outliers, domains))
+        lines = map_sides(fitted, *places, *options, dry_run=True)
     for line in map_stores(fitted, stores, output, dry_run, allow_outliers):
         click.echo(line)
     if any(arks.values()) and not dry_run:
-        lines = map_sides(fitted, *places, nj, allow_outliers, domains)
+        lines = map_sides(fitted, *places, *options)
     for line in lines:
         click.echo(line)

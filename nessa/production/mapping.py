@@ -37,6 +37,7 @@ def map_sides(
     nj: int = 1,
     allow_outliers: bool = False,
     domains: Mapping[str, str] | None = None,
+    dry_run: bool = False,
 ) -> list[str]:
     """Map one set of embeddings of each model; writes `output`/enroll and `output`/runtime.
 
@@ -56,6 +57,7 @@ def map_sides(
         allow_outliers: take embeddings most of which are unlike the align data.
         domains: {utterance or profile: domain}; see `Aligner.center_domains`. A profile that is
             not there is of the domain of its first utterance.
+        dry_run: read and judge everything, and write nothing.
 
     Returns:
         A line per side.
@@ -69,18 +71,25 @@ def map_sides(
         side.check_info()
     parts = max(1, nj // len(sides))
     jobs = [(side, part) for side in sides for part in range(1, parts + 1)]
+    to_write = [] if dry_run else jobs
     # All sides are read and judged before one is written: a refusal leaves the output as it is.
     if nj == 1:
         judged = _judged(sides, [side.check_part(part, parts) for side, part in jobs])
-        found = [side.map_part(part, parts, alone=True) for side, part in jobs]
+        found = [side.map_part(part, parts, alone=True) for side, part in to_write]
     else:
         # Threads of torch do not survive a fork, and many processes need none.
         context, one_thread = get_context("fork"), (1,)
         with ProcessPoolExecutor(nj, context, torch.set_num_threads, one_thread) as pool:
             checks = [pool.submit(side.check_part, part, parts) for side, part in jobs]
             judged = _judged(sides, [done.result() for done in checks])
-            started = [pool.submit(side.map_part, part, parts, False) for side, part in jobs]
+            started = [pool.submit(side.map_part, part, parts, False) for side, part in to_write]
             found = [done.result() for done in started]
+    if dry_run:
+        return [
+            f"{side.source}: {outliers.count} embeddings would be mapped to {side.output}; "
+            f"{outliers}"
+            for side, outliers in zip(sides, judged, strict=True)
+        ]
     lines = []
     for number, (side, outliers) in enumerate(zip(sides, judged, strict=True)):
         own = found[number * parts : (number + 1) * parts]
@@ -95,30 +104,6 @@ def _judged(sides: list["_Side"], found: list[Outliers]) -> list[Outliers]:
     parts = len(found) // len(sides)
     firsts = range(0, len(found), parts)
     return [side.together(found[k : k + parts]) for side, k in zip(sides, firsts, strict=True)]
-
-
-def check_sides(
-    aligner: Aligner,
-    enroll: Path | None,
-    runtime: Path | None,
-    enroll_map: Path | None,
-    output: Path,
-    allow_outliers: bool = False,
-    domains: Mapping[str, str] | None = None,
-) -> Iterator[str]:
-    """Check all that `map_sides` would read, and write nothing.
-
-    Args:
-        aligner, enroll, runtime, enroll_map, output, allow_outliers, domains: as there.
-
-    Yields:
-        A line per side.
-
-    Raises:
-        InputError: as there.
-    """
-    for side in _sides(aligner, enroll, runtime, enroll_map, output, allow_outliers, domains):
-        yield side.check()
 
 
 def _sides(
@@ -208,20 +193,6 @@ class _Side:
         if info is not None:
             with about(self.source):
                 self.aligner.check_stamp(self.name, info.stamp)
-
-    def check(self) -> str:
-        """Read and check everything; a line that says what would be mapped."""
-        self.check_info()
-        embeddings = self._read()
-        self._warn(embeddings)
-        with about(self.source):
-            dim = self._map(embeddings, slice(1), self._domains()).shape[1]
-            outliers = self._outliers(embeddings)
-            outliers.check(embeddings.keys, embeddings.matrix)
-        return (
-            f"{self.source}: {len(embeddings)} embeddings of dimension {embeddings.dim} would be "
-            f"mapped to dimension {dim} in {self.output}; {outliers}"
-        )
 
     def together(self, parts: list[Outliers]) -> Outliers:
         """The outliers of all parts; refused where they are most of the side."""

@@ -248,7 +248,11 @@ def odd_among(count: int, total: int) -> Embeddings:
 def test_outliers_are_judged_among_all_and_not_by_block(aligner, tmp_path, monkeypatch, nj):
     monkeypatch.setattr("nessa.production.mapping.ROWS_PER_BLOCK", 40)
     odd_among(20, 100).write(tmp_path / "few")
-    (line,) = map_sides(aligner, tmp_path / "few", None, None, tmp_path / "mapped", nj)
+    few = tmp_path / "few", None, None, tmp_path / "mapped"
+    (line,) = map_sides(aligner, *few, nj, dry_run=True)
+    assert "100 embeddings would be mapped" in line and "unlike the align data" in line
+    assert not (tmp_path / "mapped").exists()
+    (line,) = map_sides(aligner, *few, nj)
     assert "100 embeddings mapped; 2" in line and "unlike the align data" in line
     odd_among(60, 100).write(tmp_path / "most")
     before = {path: path.read_bytes() for path in (tmp_path / "mapped").rglob("*.*")}
