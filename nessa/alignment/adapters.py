@@ -13,7 +13,7 @@ from scipy.special import expit
 
 from nessa.alignment.covariance import cross_product
 from nessa.alignment.dev import DevSet
-from nessa.alignment.linear import RANKS, Arrays, LinearAligner, centered_views
+from nessa.alignment.linear import Arrays, LinearAligner, centered_views, ranks
 from nessa.alignment.views import EPSILON, Floats, Labels, Matrix
 
 # Directions of y with less than this part of the strongest one's power are float32 noise.
@@ -46,8 +46,7 @@ class LowRankAligner(LinearAligner):
         def arrays(rank: int) -> Arrays:
             return _arrays(means, full @ axes[:, :rank] @ axes[:, :rank].T)
 
-        ranks = sorted({min(rank, *full.shape) for rank in RANKS}, reverse=True)
-        self._choose(((f"rank {rank}", arrays(rank)) for rank in ranks), dev)
+        self._choose(((f"rank {rank}", arrays(rank)) for rank in ranks(min(full.shape))), dev)
 
 
 class DiagonalAligner(LinearAligner):

@@ -14,6 +14,7 @@ from scipy.linalg import eigh
 
 from nessa.alignment.covariance import scatter_within, within_speakers
 from nessa.alignment.dev import DevSet
+from nessa.alignment.linear import ranks
 from nessa.alignment.plda import factor_llr, trial_vectors
 from nessa.alignment.table import AlignTable
 from nessa.alignment.views import (
@@ -83,7 +84,7 @@ class LDAPLDA:
         mean = sum(view[r].sum(axis=0, dtype=np.float64) for r in blocks(len(view))) / len(view)
         directions = _lda(Mapped(view, lambda rows: rows - mean.astype(np.float32)), labels)
         best: tuple[float, Self] | None = None
-        for dim in sorted({min(d, directions.shape[1]) for d in dims}, reverse=True):
+        for dim in ranks(directions.shape[1], dims):
             lda = directions[:, :dim]
             normalized = Mapped(view, partial(_project, mean=mean, lda=lda))
             plda = _diagonalize(*_two_covariances(normalized, labels))

@@ -1,7 +1,7 @@
 """Linear aligners: raw, Procrustes, ridge regression and canonical correlation analysis."""
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,7 @@ Arrays = dict[str, npt.NDArray[Any]]
 # The penalty, in units of the mean eigenvalue of Y^T Y.
 PENALTIES = (1e-4, 1e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0)
 SHRINKAGES = (0.03, 0.003, 0.1, 0.3, 0.6, 0.9)
-RANKS = (512, 128, 64, 32, 16)  # those above min(Dx, Dy) mean min(Dx, Dy)
+RANKS = (512, 128, 64, 32, 16)  # those above the highest rank there is mean that
 
 
 class LinearAligner(Aligner):
@@ -209,8 +209,12 @@ def canonical_maps(
     for shrinkage in SHRINKAGES:
         roots = [inverse_root(shrunk(c, shrinkage)) for c in (c_aa, c_bb)]
         u, r, vt = svd(roots[0] @ c_ab @ roots[1], full_matrices=False)
-        most = min(len(r), largest_rank or len(r))
-        for rank in sorted({min(rank, most) for rank in RANKS}, reverse=True):
+        for rank in ranks(min(len(r), largest_rank or len(r))):
             scale = np.sqrt(r[:rank] / r[0])
             maps = roots[0] @ u[:, :rank] * scale, roots[1] @ vt[:rank].T * scale
             yield f"shrinkage {shrinkage}, rank {rank}", maps
+
+
+def ranks(most: int, tried: Sequence[int] = RANKS) -> list[int]:
+    """Those to try where there are `most`, falling."""
+    return sorted({min(rank, most) for rank in tried}, reverse=True)

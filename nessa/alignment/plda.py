@@ -8,9 +8,9 @@ import numpy.typing as npt
 from scipy.linalg import cholesky, eigh, solve_triangular
 from torch import nn
 
-from nessa.alignment.covariance import shrunk, within_speakers
+from nessa.alignment.covariance import inverse_root, shrunk, within_speakers
 from nessa.alignment.dev import DevSet, Statistics, both_ways_eer
-from nessa.alignment.linear import Arrays, LinearAligner
+from nessa.alignment.linear import Arrays, LinearAligner, ranks
 from nessa.alignment.views import (
     SIDES,
     Floats,
@@ -27,7 +27,6 @@ from nessa.kaldi.embeddings import Embeddings, profile_means
 from nessa.trials import Trials
 
 SHRINKAGES = (0.1, 0.01, 0.001, 0.3, 0.6, 0.8, 0.9)
-RANKS = (512, 128, 64, 32, 16)  # those above the number of significant dimensions mean that
 GATHER_FLOATS = 2**18  # trials are scored in blocks whose gathered vectors stay in the cache
 
 
@@ -273,8 +272,7 @@ class Scatter(NamedTuple):
         """Yield (description, model) for each shrinkage and rank, the best guess first."""
         for shrinkage in SHRINKAGES:
             loading, noise = self.solve(shrinkage)
-            most = min(loading.shape[1], largest_rank or loading.shape[1])
-            for rank in sorted({min(r, most) for r in RANKS}, reverse=True):
+            for rank in ranks(min(loading.shape[1], largest_rank or loading.shape[1])):
                 model = Ratio.of(loading[:, :rank], noise, self.enroll_dim)
                 yield f"shrinkage {shrinkage}, rank {rank}", model
 
@@ -298,8 +296,7 @@ class Ratio(NamedTuple):
         sides = slice(enroll_dim), slice(enroll_dim, None)
         filters = [np.linalg.solve(noise[v, v], loading[v]) for v in sides]  # S^-1 A
         precisions = [loading[v].T @ f for v, f in zip(sides, filters, strict=True)]
-        values, vectors = eigh(np.eye(loading.shape[1]) + sum(precisions))
-        root = vectors / np.sqrt(values) @ vectors.T  # K^1/2
+        root = inverse_root(np.eye(loading.shape[1]) + sum(precisions))  # K^1/2
         maps = filters[0] @ root, filters[1] @ root
         return cls(maps, (root @ precisions[0] @ root, root @ precisions[1] @ root))
 

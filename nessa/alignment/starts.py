@@ -28,6 +28,8 @@ KERNEL_PENALTY = 0.3  # of regressions of products, likewise
 REGRESSION_LANDMARKS = 1024
 RATIO_FEATURES = 640, 300  # landmarks, and features whose covariances PLDA knows well enough
 
+Features = tuple[KernelFeatures | None, KernelFeatures | None]  # of each side; None: as it is
+
 
 class Start(NamedTuple):
     """Linear maps of centered embeddings, and how what they give is scored.
@@ -42,7 +44,7 @@ class Start(NamedTuple):
     label: str
     maps: tuple[Floats, Floats]
     quadratics: tuple[Floats, Floats] | None = None
-    features: tuple[KernelFeatures | None, KernelFeatures | None] = (None, None)
+    features: Features = (None, None)
 
     def statistics(self, inputs: Matrix, side: int) -> Statistics:
         """z and u of a side's centered embeddings, or of their features, (N, D_in)."""
@@ -86,17 +88,24 @@ def find_starts(a: Rows, b: Rows, labels: Labels, config: NeuralConfig) -> list[
     return [make() for name, make in makers if config.start in ("best", name)]
 
 
-def _ratios(a: Rows, b: Rows, labels: Labels, dim: int) -> Iterator[Start]:
-    for label, model in Scatter.of(a, b, labels).models(dim):
-        yield Start(f"PLDA, {label}", model.maps, model.quadratics)
+def _ratios(
+    x: Rows,
+    y: Rows,
+    labels: Labels,
+    dim: int,
+    name: str = "PLDA",
+    features: Features = (None, None),
+) -> Iterator[Start]:
+    """PLDA's of two views, which may be of other `features` than centered embeddings."""
+    for label, model in Scatter.of(x, y, labels).models(dim):
+        yield Start(f"{name}, {label}", model.maps, model.quadratics, features)
 
 
 def _kernel_ratios(a: Rows, b: Rows, labels: Labels, dim: int) -> Iterator[Start]:
     """PLDA's of the products of both views."""
     of_a, of_b = (KernelFeatures.of(view, labels, *RATIO_FEATURES) for view in (a, b))
     x, y = Mapped(a, of_a.apply), Mapped(b, of_b.apply)
-    for label, model in Scatter.of(x, y, labels).models(dim):
-        yield Start(f"PLDA of products, {label}", model.maps, model.quadratics, (of_a, of_b))
+    yield from _ratios(x, y, labels, dim, "PLDA of products", (of_a, of_b))
 
 
 def _regression_ratios(a: Rows, b: Rows, labels: Labels, dim: int, onto: int) -> Iterator[Start]:
@@ -107,9 +116,8 @@ def _regression_ratios(a: Rows, b: Rows, labels: Labels, dim: int, onto: int) ->
     image = Mapped(source, regression.apply)
     x, y = (a, image) if onto == 0 else (image, b)
     own = (None, regression) if onto == 0 else (regression, None)
-    for label, model in Scatter.of(x, y, labels).models(dim):
-        name = f"PLDA of products' regression onto {SIDES[onto]}, {label}"
-        yield Start(name, model.maps, model.quadratics, own)
+    name = f"PLDA of products' regression onto {SIDES[onto]}"
+    yield from _ratios(x, y, labels, dim, name, own)
 
 
 def _correlations(a: Rows, b: Rows, labels: Labels, dim: int) -> Iterator[Start]:

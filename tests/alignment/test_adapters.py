@@ -63,7 +63,7 @@ def test_low_rank_of_full_rank_is_least_squares() -> None:
 
 
 def test_low_rank_has_its_rank_and_the_least_error_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adapters, "RANKS", (4,))
+    monkeypatch.setattr(adapters, "ranks", lambda most: [4])
     aligner = LowRankAligner().fit(*VIEWS)
     assert np.linalg.matrix_rank(aligner.arrays["runtime_map"], tol=1e-4) == 4
     # The truncated SVD of the least-squares map is of this rank as well.
