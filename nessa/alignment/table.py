@@ -14,7 +14,7 @@ from nessa.alignment.memory import available_memory
 from nessa.alignment.views import SIDES, Labels, Matrix, Rows, Side
 from nessa.errors import InputError, about
 from nessa.files import read_lines
-from nessa.kaldi.datadir import read_utt2spk
+from nessa.kaldi.datadir import read_utt2spk, speakers_of, utterances_by_speaker
 from nessa.kaldi.embeddings import Embeddings
 from nessa.kaldi.lazy import NotStorableError, StoredVectors
 from nessa.kaldi.scp import stream_scp
@@ -69,8 +69,7 @@ class AlignTable:
                     f"{different[:1]}; extract both from the same data, or pair them by speaker"
                 )
             paired = runtime.matrix[runtime.rows(enroll.keys)]
-        _check_speakers(enroll.keys, speakers)
-        labels = _numbered(speakers[key] for key in enroll.keys)
+        labels = _numbered(speakers_of(enroll.keys, speakers))
         stamps = enroll.stamp, runtime.stamp
         return cls(enroll.matrix, paired, labels, stamps, lambda _: enroll.keys)
 
@@ -95,7 +94,7 @@ class AlignTable:
             InputError: an utterance without a speaker, or fewer than two speakers of whom both
                 have two utterances.
         """
-        x, y = (_by_speaker(view, speakers) for view in (enroll, runtime))
+        x, y = (utterances_by_speaker(view.keys, speakers) for view in (enroll, runtime))
         shared = sorted(x.keys() & y.keys())
         pairs = {
             speaker: _pairs(x[speaker], y[speaker])
@@ -187,15 +186,6 @@ class AlignTable:
         return enroll, runtime
 
 
-def _by_speaker(view: Embeddings, speakers: Mapping[str, str]) -> dict[str, list[str]]:
-    """{speaker: utterances of a view}."""
-    _check_speakers(view.keys, speakers)
-    found: dict[str, list[str]] = {}
-    for key in view.keys:
-        found.setdefault(speakers[key], []).append(key)
-    return found
-
-
 def _pairs(x: Sequence[str], y: Sequence[str]) -> list[tuple[str, str]]:
     """(x's utterance, y's utterance) of a speaker's rows; see `AlignTable.by_speaker`."""
     both = set(x) & set(y)
@@ -209,12 +199,6 @@ def _pairs(x: Sequence[str], y: Sequence[str]) -> list[tuple[str, str]]:
             first, second = pairs[n % met]
             rows.append((key, second) if place == 0 else (first, key))
     return rows
-
-
-def _check_speakers(keys: Sequence[str], speakers: Mapping[str, str]) -> None:
-    missing = [key for key in keys if key not in speakers]
-    if missing:
-        raise InputError(f"utterance {missing[0]!r} has no speaker ({len(missing)} in all)")
 
 
 def _keys(scp: Path) -> Iterator[list[str]]:

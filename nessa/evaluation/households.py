@@ -3,7 +3,6 @@
 All systems of a comparison take the same households.
 """
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -14,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from nessa.errors import InputError
 from nessa.evaluation.identification import Search, check_speakers, joined_searches, score_blocks
 from nessa.evaluation.protocol import Codes, Protocol
+from nessa.kaldi.datadir import utterances_by_speaker
 from nessa.kaldi.embeddings import Embeddings, profile_means
 from nessa.scoring.cosine import cosine_matrix
 
@@ -54,9 +54,7 @@ def speaker_similarity(models: Sequence[Embeddings], utt2spk: Mapping[str, str])
         InputError: no model, fewer than 3 speakers, an utterance that a model lacks, or speakers
             who are all the same to a model.
     """
-    spoken: dict[str, list[str]] = defaultdict(list)
-    for utterance, speaker in utt2spk.items():
-        spoken[speaker].append(utterance)
+    spoken = utterances_by_speaker(sorted(utt2spk), utt2spk)
     if not models or len(spoken) < 3:
         raise InputError(
             f"{len(models)} models and {len(spoken)} speakers; similarity needs a model and at "
@@ -65,7 +63,7 @@ def speaker_similarity(models: Sequence[Embeddings], utt2spk: Mapping[str, str])
     names = sorted(spoken)
     total = np.zeros((len(names), len(names)), np.float32)
     for model in models:
-        means = profile_means(model, {name: sorted(spoken[name]) for name in names})
+        means = profile_means(model, {name: spoken[name] for name in names})
         centered = Embeddings(names, means.matrix - means.matrix.mean(axis=0))
         total += _standardized(cosine_matrix(centered, centered))
     return Similarity(names, total / np.float32(len(models)))

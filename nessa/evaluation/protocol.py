@@ -4,7 +4,6 @@ All systems of a comparison take one protocol, so that they meet the same profil
 """
 
 import logging
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from nessa.corpus.draw_trials import make_profile_trials, spare_utterances
 from nessa.errors import InputError, TooFewError
+from nessa.kaldi.datadir import utterances_by_speaker
 
 PROFILE_SIZES = (1, 3, 10)  # utterances of a profile
 Codes = NDArray[np.int64]
@@ -216,10 +216,7 @@ def _by_speaker(utt2spk: Mapping[str, str], utt2session: Mapping[str, str]) -> d
     missing = sorted(set(utt2spk) - set(utt2session))
     if missing:
         raise InputError(f"utterance {missing[0]!r} has no session; add it to utt2session")
-    spoken = defaultdict(list)
-    for utterance in sorted(utt2spk):
-        spoken[utt2spk[utterance]].append(utterance)
-    return dict(sorted(spoken.items()))
+    return dict(sorted(utterances_by_speaker(sorted(utt2spk), utt2spk).items()))
 
 
 def _enrolled_count(speakers: int, share: float) -> int:

@@ -1,11 +1,10 @@
 """Reading the tables of Kaldi data directories."""
 
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from nessa.errors import InputError
+from nessa.errors import InputError, named
 from nessa.files import read_table
 
 MAIN_LIST = "trials"
@@ -68,7 +67,29 @@ def read_optional(directory: Path | str, name: str, empty: bool = False) -> dict
 
 def spk2utt_of(utt2spk: Mapping[str, str]) -> dict[str, str]:
     """{speaker: "utterance utterance ..."}, sorted as `LC_ALL=C sort` sorts."""
-    utterances = defaultdict(list)
-    for utterance in sorted(utt2spk, key=str.encode):
-        utterances[utt2spk[utterance]].append(utterance)
-    return {speaker: " ".join(names) for speaker, names in utterances.items()}
+    spoken = utterances_by_speaker(sorted(utt2spk, key=str.encode), utt2spk)
+    return {speaker: " ".join(names) for speaker, names in spoken.items()}
+
+
+def utterances_by_speaker(keys: Iterable[str], utt2spk: Mapping[str, str]) -> dict[str, list[str]]:
+    """{speaker: utterances}, both in the order of `keys`.
+
+    Args:
+        keys: utterances.
+        utt2spk: {utterance: speaker}; may name more of them.
+
+    Raises:
+        InputError: an utterance has no speaker.
+    """
+    keys = list(keys)
+    found: dict[str, list[str]] = {}
+    for utterance, speaker in zip(keys, speakers_of(keys, utt2spk), strict=True):
+        found.setdefault(speaker, []).append(utterance)
+    return found
+
+
+def speakers_of(keys: Sequence[str], utt2spk: Mapping[str, str]) -> list[str]:
+    """The speaker of each utterance; refuses one without."""
+    if orphans := [key for key in keys if key not in utt2spk]:
+        raise InputError(f"no speaker for {named(orphans)}; add them to utt2spk")
+    return [utt2spk[key] for key in keys]

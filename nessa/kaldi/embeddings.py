@@ -20,6 +20,7 @@ from nessa.errors import InputError, about, named
 from nessa.files import find_listed, write_table
 from nessa.kaldi.ark import Ark, Matrix
 from nessa.kaldi.checks import as_float32, check_finite, check_ids, check_unique
+from nessa.kaldi.datadir import utterances_by_speaker
 from nessa.kaldi.directory import clear, complete, read_parts, write_part, write_tables
 from nessa.kaldi.scp import Listing, are_sorted, merge_scps, read_scp, without_keys
 from nessa.kaldi.stamps import XVECTOR_TABLES, ModelStamp, read_stamp
@@ -416,11 +417,7 @@ def speaker_means(
     Raises:
         InputError: an utterance has no speaker.
     """
-    if orphans := [key for key in embeddings.keys if key not in utt2spk]:
-        raise InputError(f"no speaker for {named(orphans)}; add them to utt2spk")
-    spk2utt: dict[str, list[str]] = {}
-    for key in embeddings.keys:
-        spk2utt.setdefault(utt2spk[key], []).append(key)
-    spk2utt = {speaker: spk2utt[speaker] for speaker in sorted(spk2utt, key=str.encode)}
+    spoken = utterances_by_speaker(embeddings.keys, utt2spk)
+    spk2utt = {speaker: spoken[speaker] for speaker in sorted(spoken, key=str.encode)}
     counts = {speaker: len(utterances) for speaker, utterances in spk2utt.items()}
     return profile_means(embeddings, spk2utt), counts

@@ -25,7 +25,13 @@ from nessa.corpus.sets import COPIES, SOURCES
 from nessa.errors import InputError
 from nessa.evaluation.conditions import Condition, read_conditions
 from nessa.files import Record, digest, file_digest, read_json, spots_digest, write_json
-from nessa.kaldi.datadir import MAIN_LIST, read_optional, read_utt2spk, trial_lists
+from nessa.kaldi.datadir import (
+    MAIN_LIST,
+    read_optional,
+    read_utt2spk,
+    trial_lists,
+    utterances_by_speaker,
+)
 from nessa.kaldi.embeddings import Embeddings
 from nessa.metrics.bootstrap import Estimate, bootstrap, mean_estimate, recovered_gain
 from nessa.metrics.table import EER
@@ -201,10 +207,8 @@ class StudyRunner:
         A copy is its original's speaker's, though it may count as another in training.
         """
         speakers = original_speakers(self.data / "align")
-        found: dict[str, list[str]] = {}
-        for key in sorted(self.sets[self.recipe.update[0], "align"].keys):
-            found.setdefault(speakers[key], []).append(key)
-        return found
+        keys = self.sets[self.recipe.update[0], "align"].keys
+        return utterances_by_speaker(sorted(keys), speakers)
 
     def evaluate(self, points: Sequence[Point], condition: Condition) -> list[Record]:
         """Records of all points on the trials of a condition, from the same bootstrap draws."""
