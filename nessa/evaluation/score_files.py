@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from nessa.errors import about
-from nessa.files import Record, read_table
+from nessa.files import Record
+from nessa.kaldi.datadir import read_speaker_table
 from nessa.metrics import table
 from nessa.metrics.bootstrap import bootstrap, difference
 from nessa.metrics.roc import Roc, act_dcf
@@ -70,7 +71,7 @@ def compare_score_files(
             record["act_dcf_05"] = act_dcf(values, labels, P_TARGET_05)
         records.append(record)
     if utt2spk is not None:
-        speakers = _speakers(trials, wanted, utt2spk, enroll_map)
+        speakers = read_trial_speakers(trials, wanted, utt2spk, enroll_map)
         with about(trials, utt2spk):
             drawn = bootstrap(scores, labels, *speakers, draws=draws, seed=seed)
         for number, record in enumerate(records):
@@ -87,13 +88,13 @@ def _over_first(key: str) -> str:
     return "over_first" if key == table.EER.key else f"{key}_over_first"
 
 
-def _speakers(
+def read_trial_speakers(
     path: Path, trials: Trials, utt2spk: Path, enroll_map: Path | None
 ) -> tuple[list[str], list[str]]:
+    """The speakers on the two sides of each trial of the list `path`; see `trial_speakers`."""
     profiles = read_enroll_map(enroll_map) if enroll_map is not None else None
-    files = [path, utt2spk, *([enroll_map] if enroll_map is not None else [])]
-    speakers = read_table(utt2spk)
-    with about(*files):
+    speakers = read_speaker_table(utt2spk)
+    with about(path, utt2spk, *([enroll_map] if enroll_map is not None else [])):
         return trial_speakers(trials, speakers, profiles)
 
 

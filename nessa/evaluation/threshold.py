@@ -16,14 +16,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nessa.errors import InputError, about
-from nessa.files import read_json, read_table
+from nessa.errors import InputError
+from nessa.evaluation.score_files import read_trial_speakers
+from nessa.files import read_json
 from nessa.metrics.bootstrap import Estimate, drawn_weights
 from nessa.scoring.calibration import check_pair
 from nessa.scoring.matching import read_scores_of
 from nessa.scoring.quality import durations_of_tests
 from nessa.text import percent
-from nessa.trials import read_enroll_map, read_labeled, trial_speakers
+from nessa.trials import read_labeled
 
 log = logging.getLogger(__name__)
 # A threshold as people write it down -> the score that it stands for, higher being more alike.
@@ -208,9 +209,7 @@ def carry_over_files(
         scores.append(read)
         if how:
             log.warning("%s: %s", path, how)
-    profiles = read_enroll_map(enroll_map) if enroll_map else None
-    with about(trials, utt2spk):
-        speakers = trial_speakers(wanted, read_table(utt2spk), profiles)
+    speakers = read_trial_speakers(trials, wanted, utt2spk, enroll_map)
 
     def weights() -> Iterator[NDArray[np.int64]]:
         return drawn_weights(labels, *speakers, draws, seed)

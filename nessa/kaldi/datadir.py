@@ -16,12 +16,16 @@ TAKEN = re.compile(r"(single|(.+\.)?profile[0-9]+)?")
 
 
 def read_utt2spk(directory: Path | str) -> dict[str, str]:
-    """{utterance: speaker} of a data directory.
+    """{utterance: speaker} of a data directory; see `read_speaker_table`."""
+    return read_speaker_table(Path(directory) / "utt2spk")
+
+
+def read_speaker_table(path: Path) -> dict[str, str]:
+    """{utterance: speaker} of a file such as utt2spk.
 
     Raises:
         InputError: unreadable, or a line that is not two fields.
     """
-    path = Path(directory) / "utt2spk"
     utt2spk = read_table(path)
     for utterance, speaker in utt2spk.items():
         if len(speaker.split()) != 1:

@@ -220,6 +220,13 @@ def test_what_is_matched_by_order_is_said_and_what_is_missing_is_named(
     gone = trials.test[0]
     write_table(tmp_path / "utt2spk", {key: s for key, s in speakers.items() if key != gone})
     nessa(*words).refused(str(tmp_path / "utt2spk"), repr(gone))
+    write_table(tmp_path / "utt2spk", speakers)
+    (tmp_path / "enroll_map").write_text("p nobody\n")
+    nessa(*words, "--enroll-map", tmp_path / "enroll_map").refused(
+        "enroll_map: no speaker", "nobody"
+    )
+    write_table(tmp_path / "utt2spk", dict.fromkeys(speakers, "ann bob"))
+    nessa(*words).refused("utt2spk: ", "expected one speaker, got 'ann bob'")
 
 
 def test_a_seed_is_not_negative(nessa: Command, files: list[object]) -> None:
