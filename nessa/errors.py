@@ -37,6 +37,16 @@ def named(items: Sequence[str]) -> str:
     return first if len(items) <= 3 else f"{first} and {len(items) - 3} more"
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says; its type where it says nothing.
+
+    Examples:
+        >>> first_line(OSError("no room\\nleft")), first_line(OSError())
+        ('no room', 'OSError')
+    """
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 EXIT_REFUSED, EXIT_BAD_INPUT = 1, 2  # by the system, by us
 MEMORY_REMEDY = (
     "; was there not enough memory? Allow more, or fewer processes; --help says what is needed"
@@ -75,7 +85,7 @@ def explained(program: str) -> Iterator[None]:
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError":  # torch's, of a GPU
             raise
-        what = str(error).splitlines()[0]
+        what = first_line(error)
         _leave(EXIT_REFUSED, f"{program}: error: {what}; free the GPU, or use smaller batches")
 
 

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from nessa.corpus.lengths import missing_of_wav, repaired, samples_of_mp3
 from nessa.corpus.mp4 import read_mp4_header
-from nessa.errors import InputError, about
+from nessa.errors import InputError, about, first_line
 
 SHORTEST = 5  # frames that an utterance must have
 MP4 = (".m4a", ".m4b", ".mp4")  # read by ffmpeg
@@ -245,11 +245,8 @@ def _check_decoder(path: Path) -> None:
 
 def reason(error: Exception) -> str:
     """The first line of what an error says, or, of Lhotse's, what the first decoder said."""
-    text = str(error).strip()
-    decoders = [said for said in DECODER_SAID.findall(text) if said]
-    if decoders:
-        return decoders[0]
-    return text.splitlines()[0] if text else type(error).__name__
+    decoders = [said for said in DECODER_SAID.findall(str(error)) if said]
+    return decoders[0] if decoders else first_line(error)
 
 
 def _fault(blocks: Iterator[Samples], sampling_rate: int, all_of_it: bool = True) -> str | None:

@@ -25,7 +25,7 @@ from nessa.encoders.features import FeatureExtractor
 from nessa.encoders.kinds import class_of, parse_settings
 from nessa.encoders.models import load_model
 from nessa.encoders.trained import CONFIG, TrainedModel
-from nessa.errors import InputError
+from nessa.errors import InputError, first_line
 from nessa.schema import read_yaml
 
 SAME = 1e-4  # largest cosine distance of two embeddings of the same audio
@@ -285,16 +285,12 @@ def _silence(
             return Finding("silence")
     except Exception as error:  # of any library
         if NOT_FINITE not in str(error):
-            return Finding("silence", fact=f"refused: {_first_line(error)}")
+            return Finding("silence", fact=f"refused: {first_line(error)}")
     return Finding(
         "silence",
         "NaN or infinite values for silence",
         "let its pooling bound the variance from below before the square root, or cut silence away",
     )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def dead_dimensions(embedded: Matrix) -> Finding:
@@ -318,7 +314,7 @@ def _shortest(model: SpeakerModel, cuts: Sequence[MonoCut]) -> Finding:
         try:
             found = embed_alone(model, [model.read(longest.truncate(duration=seconds))])
         except Exception as error:  # of any library
-            reason = _first_line(error)
+            reason = first_line(error)
             continue
         if np.isfinite(found).all():
             return Finding("shortest speech", fact=f"{seconds:g} s")

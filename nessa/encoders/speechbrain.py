@@ -20,7 +20,7 @@ from nessa.encoders.base import (
     weights_digest,
 )
 from nessa.encoders.settings import SpeechBrainConfig
-from nessa.errors import InputError
+from nessa.errors import InputError, first_line
 from nessa.files import digest
 
 
@@ -62,10 +62,9 @@ def _load(source: str) -> Any:
         classifier = encoder_classifier.from_hparams(source=source, **options)
     except Exception as error:  # its YAML and its hub raise many types
         what = "no such folder, and" if not Path(source).is_dir() else "the model"
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
-            f"source {source!r}: {what} SpeechBrain cannot load it: {reason}; give a folder with "
-            "hyperparams.yaml and the weights, or a name on the model hub"
+            f"source {source!r}: {what} SpeechBrain cannot load it: {first_line(error)}; give a "
+            "folder with hyperparams.yaml and the weights, or a name on the model hub"
         ) from error
     if classifier is None:
         raise InputError(f"source {source!r}: SpeechBrain found no model there")

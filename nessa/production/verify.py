@@ -12,7 +12,7 @@ from nessa.encoders.config import FeatureConfig
 from nessa.encoders.models import load_model
 from nessa.encoders.onnx import KIND
 from nessa.encoders.trained import TrainedModel
-from nessa.errors import InputError
+from nessa.errors import InputError, first_line
 from nessa.production.export_aligner import EXPONENTS, TOLERANCE
 from nessa.production.export_encoder import LEAST_COSINE, least_cosine
 from nessa.production.onnx import onnx, open_session
@@ -127,7 +127,7 @@ def read_properties(path: Path) -> dict[str, str]:
         model = onnx.load_model_from_string(path.read_bytes())
         onnx.checker.check_model(model)
     except Exception as error:  # of onnx and of protobuf
-        raise InputError(f"{path}: not an ONNX model ({str(error).splitlines()[0]})") from None
+        raise InputError(f"{path}: not an ONNX model ({first_line(error)})") from None
     properties = {entry.key: entry.value for entry in model.metadata_props}
     needed = NEEDED_OF_ENCODER if properties.get("kind") == KIND else NEEDED
     lacking = [name for name in needed if name not in properties]
@@ -145,7 +145,7 @@ def _run(path: Path, batch: Matrix, given: str = "embedding", wanted: str = "map
     try:
         return open_session(path.read_bytes()).run([wanted], {given: batch})[0]
     except Exception as error:  # of onnxruntime
-        raise InputError(f"{path}: fails in onnxruntime: {str(error).splitlines()[0]}") from None
+        raise InputError(f"{path}: fails in onnxruntime: {first_line(error)}") from None
 
 
 def _embeddings(rows: int, dim: int) -> Matrix:

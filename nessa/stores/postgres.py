@@ -18,7 +18,7 @@ import psycopg
 from pgvector.psycopg import register_vector
 from psycopg import errors, sql
 
-from nessa.errors import InputError
+from nessa.errors import InputError, first_line
 from nessa.stores.base import SOURCE, SPACE, Matrix, ProfileStore, Rows, Stamp, stacked
 
 log = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ class Postgres:
             except (errors.InvalidTableDefinition, errors.WrongObjectType) as error:
                 raise InputError(
                     f"view {self._live!r}: is there, and not made by nessa of these columns "
-                    f"({_first_line(error)}); drop it, or give another &live="
+                    f"({first_line(error)}); drop it, or give another &live="
                 ) from None
         kind = self._columns[self.source.embedding]
         if store is self.source and not kind.startswith("vector"):
@@ -345,8 +345,4 @@ def _explained(table: str) -> Iterator[None]:
     try:
         yield
     except psycopg.Error as error:
-        raise InputError(f"table {table!r}: PostgreSQL: {_first_line(error)}") from None
-
-
-def _first_line(error: psycopg.Error) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"table {table!r}: PostgreSQL: {first_line(error)}") from None

@@ -20,7 +20,7 @@ from zipfile import BadZipFile
 import numpy as np
 import numpy.typing as npt
 
-from nessa.errors import InputError, about
+from nessa.errors import InputError, about, first_line
 from nessa.files import find_listed
 from nessa.kaldi.ark import Block
 from nessa.kaldi.directions import checked_lengths
@@ -220,7 +220,7 @@ def _batches(path: Path, columns: list[str]) -> Iterator[tuple[_Place, Any]]:
                     yield _Place(file, first), batch
                     first += len(batch)
         except (pa.ArrowException, OSError) as error:
-            what = str(error).splitlines()[0]
+            what = first_line(error)
             raise InputError(f"{file}: not Parquet with {ID} and {EMBEDDING} ({what})") from None
 
 

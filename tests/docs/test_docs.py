@@ -107,7 +107,10 @@ def test_every_public_name_says_what_it_is(name: str) -> None:
                 assert function.__doc__ or inherited, f"{name}.{member}.{method}"
 
 
-EXAMPLES = ("nessa.metrics.roc", "nessa.scoring.cosine", "nessa.kaldi.embeddings", "nessa.trials")
+EXAMPLES = (
+    "nessa.errors", "nessa.metrics.roc", "nessa.scoring.cosine", "nessa.kaldi.embeddings",
+    "nessa.trials",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
