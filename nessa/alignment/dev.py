@@ -123,22 +123,19 @@ def _scores(
     return scores
 
 
-def dev_errors(
-    dev: DevSet, trials: Trials, systems: Sequence[Any], draws: int = DRAWS
-) -> list[Estimate]:
+def dev_errors(dev: DevSet, trials: Trials, systems: Sequence[Any]) -> list[Estimate]:
     """EER of systems on dev trials, from the same draws of speakers.
 
     Args:
         dev: tells the speakers.
         trials: one of its lists, T trials.
         systems: scores (T,) of each system.
-        draws: of speakers.
 
     Raises:
         InputError: labels that contradict each other.
     """
     speakers = dev.speakers_of(trials)
-    drawn = bootstrap(systems, trials.known_labels, *speakers, draws=draws, metrics=[EER])
+    drawn = bootstrap(systems, trials.known_labels, *speakers, draws=DRAWS, metrics=[EER])
     return [estimates[EER.key] for estimates in drawn]
 
 

@@ -48,9 +48,9 @@ PRETRAINED = {
 }
 
 
-def class_of(settings: Mapping[str, Any], place: str = "") -> Any:
+def class_of(settings: Mapping[str, Any]) -> Any:
     """The class of the model whose kind its settings name; see `settings_class`."""
-    return _found(_kind_of(settings, place).model)
+    return _found(_kind_of(settings).model)
 
 
 def settings_class(
@@ -68,7 +68,7 @@ def settings_class(
     return _found(_kind_of(settings, place).settings)
 
 
-def _kind_of(settings: Mapping[str, Any], place: str) -> Kind:
+def _kind_of(settings: Mapping[str, Any], place: str = "") -> Kind:
     key, kinds = "architecture", ARCHITECTURES
     if "pretrained" in settings:
         key, kinds = "pretrained", PRETRAINED

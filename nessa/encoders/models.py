@@ -11,12 +11,12 @@ from nessa.errors import InputError, about
 from nessa.schema import read_yaml, save_yaml
 
 
-def load_model(directory: Path | str, name: str | None = None) -> SpeakerModel | GivenEmbeddings:
+def load_model(directory: Path | str) -> SpeakerModel | GivenEmbeddings:
     """Load a model from its directory.
 
     Args:
-        directory: holds config.yaml and, of a model of ours, model.safetensors.
-        name: what to call it; the directory's own name where None.
+        directory: holds config.yaml and, of a model of ours, model.safetensors; the model is
+            called as it is.
 
     Returns:
         The model, or, where there is none, its embeddings.
@@ -30,10 +30,9 @@ def load_model(directory: Path | str, name: str | None = None) -> SpeakerModel |
     settings = read_yaml(directory / CONFIG)
     with about(directory / CONFIG):
         config = parse_settings(settings)
-    name = name or directory.name
     if isinstance(config, EncoderConfig):
-        return load_trained(directory, name, config)
-    return class_of(settings)(name, config)
+        return load_trained(directory, directory.name, config)
+    return class_of(settings)(directory.name, config)
 
 
 def save_pretrained(directory: Path | str, config: PretrainedConfig) -> None:

@@ -35,6 +35,7 @@ CONVENTIONS = {
     "score": lambda threshold: threshold,  # of any other scale
 }
 COSINES = ("cosine", "distance", "half")
+CLASSES = 3  # of test durations, equally large
 FEWEST = 10  # false accepts that a rate is told from
 Floats = NDArray[np.float32]
 Seconds = NDArray[np.float64]
@@ -171,7 +172,6 @@ def carry_over_files(
     utt2spk: Path,
     enroll_map: Path | None = None,
     utt2dur: Path | None = None,
-    classes: int = 3,
     unsure: float | None = None,
     draws: int = 1000,
     seed: int = 1,
@@ -187,7 +187,6 @@ def carry_over_files(
         enroll_map: of the profiles that the trials name.
         utt2dur: {utterance: seconds}; each class of test durations gets a threshold with the rate
             of all trials at the old one.
-        classes: of durations, equally large.
         unsure: see `carry_over`.
         draws, seed: of the speakers.
 
@@ -224,7 +223,7 @@ def carry_over_files(
                 utt2dur,
                 seconds[0],
             )
-        for mask, span in _classes(seconds, classes):
+        for mask, span in _classes(seconds):
             own = (w[mask] for w in weights() if w[mask & ~labels].any())
             # The rate of all trials, whatever that of the class was at the old threshold.
             impostors = scores[0][mask & ~labels]
@@ -248,8 +247,8 @@ def _level(impostors: Floats, rate: float) -> float:
     return _reached_by(rate, np.sort(impostors)[::-1], np.ones(len(impostors)))
 
 
-def _classes(seconds: Seconds, count: int) -> Iterator[tuple[NDArray[np.bool_], Interval]]:
-    edges = np.unique(np.quantile(seconds, np.linspace(0, 1, count + 1)))
+def _classes(seconds: Seconds) -> Iterator[tuple[NDArray[np.bool_], Interval]]:
+    edges = np.unique(np.quantile(seconds, np.linspace(0, 1, CLASSES + 1)))
     for low, high in pairwise(edges.tolist()):
         last = high == edges[-1]
         yield (seconds >= low) & (seconds <= high if last else seconds < high), (low, high)

@@ -10,6 +10,8 @@ from nessa.files import id_fault
 from nessa.kaldi.ark import Matrix, all_finite
 from nessa.kaldi.scp import are_sorted
 
+_row: Callable[[int], str] = "row {}".format
+
 
 def as_float32(matrix: npt.ArrayLike) -> Matrix:
     """A matrix of real numbers as float32, C-contiguous; what is beyond float32 is infinite."""
@@ -23,13 +25,13 @@ def as_float32(matrix: npt.ArrayLike) -> Matrix:
         raise InputError(f"embeddings need a matrix of real numbers: {error}") from error
 
 
-def check_ids(keys: list[str], where: Callable[[int], str]) -> None:
+def check_ids(keys: list[str]) -> None:
     """Refuse keys that text files cannot hold: empty, or with what ends or marks a line there."""
     if _are_printable(keys):
         return
     for row, key in enumerate(keys):
         if fault := id_fault(key):
-            raise InputError(f"{where(row)}: key {key!r} {fault}")
+            raise InputError(f"{_row(row)}: key {key!r} {fault}")
 
 
 def _are_printable(keys: list[str]) -> bool:
@@ -41,7 +43,7 @@ def _are_printable(keys: list[str]) -> bool:
     return joined.isascii() and joined.isprintable() and " " not in joined and all(keys)
 
 
-def check_unique(keys: list[str], where: Callable[[int], str]) -> None:
+def check_unique(keys: list[str], where: Callable[[int], str] = _row) -> None:
     """Refuse a key that is there twice."""
     # Sorted keys, which are common, are seen to be different without a set.
     if are_sorted(keys) or len(set(keys)) == len(keys):
@@ -54,7 +56,7 @@ def check_unique(keys: list[str], where: Callable[[int], str]) -> None:
             )
 
 
-def check_finite(keys: list[str], matrix: Matrix, where: Callable[[int], str]) -> None:
+def check_finite(keys: list[str], matrix: Matrix, where: Callable[[int], str] = _row) -> None:
     """Refuse vectors with a NaN or an infinity."""
     if all_finite(matrix):
         return

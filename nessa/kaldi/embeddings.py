@@ -45,11 +45,7 @@ class Embeddings:
     """
 
     def __init__(
-        self,
-        keys: Iterable[str],
-        matrix: npt.ArrayLike,
-        stamp: ModelStamp | None = None,
-        where: Callable[[int], str] = "row {}".format,
+        self, keys: Iterable[str], matrix: npt.ArrayLike, stamp: ModelStamp | None = None
     ) -> None:
         """Check and keep keys and matrix; a C-contiguous float32 array is kept without a copy.
 
@@ -57,7 +53,6 @@ class Embeddings:
             keys: N ids.
             matrix: real (N, D), D at least 1.
             stamp: the model that made them.
-            where: says where row i came from; messages about that row begin with it.
 
         Raises:
             InputError: a key that is empty, repeated or has white space, a matrix of another
@@ -71,9 +66,9 @@ class Embeddings:
             raise InputError(f"{len(self.keys)} keys need a matrix of as many rows, got {shape}")
         if self.matrix.shape[1] == 0:
             raise InputError("embeddings need at least one dimension, got a matrix of 0 columns")
-        check_ids(self.keys, where)
-        check_unique(self.keys, where)
-        check_finite(self.keys, self.matrix, where)
+        check_ids(self.keys)
+        check_unique(self.keys)
+        check_finite(self.keys, self.matrix)
 
     @classmethod
     def _read(

@@ -49,7 +49,7 @@ def data(prepared: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module", params=["tdnn", "ecapa"])
 def model_dir(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp(request.param)
+    directory = tmp_path_factory.mktemp(request.param) / "test"
     config = parse_settings(
         {
             "architecture": request.param,
@@ -71,7 +71,7 @@ def model_dir(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 
 @pytest.fixture(scope="module")
 def model(model_dir: Path):
-    return load_model(model_dir, "test")
+    return load_model(model_dir)
 
 
 def cuts_of(data: Path) -> list:
