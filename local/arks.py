@@ -26,6 +26,7 @@ from nessa.kaldi.datadir import (
     read_utt2spk,
     spk2utt_of,
 )
+from nessa.trials import write_enroll_map
 
 log = logging.getLogger(__name__)
 
@@ -74,8 +75,7 @@ def write_directory(directory: Path, part: Part) -> None:
     for path, trials in part.lists.items():
         trials.write(directory / path.name)
     if part.profiles:
-        table = {profile: " ".join(utterances) for profile, utterances in part.profiles.items()}
-        write_table(directory / GIVEN_MAP, table)
+        write_enroll_map(directory / GIVEN_MAP, part.profiles)
     write_table(directory / "utt2spk", part.utt2spk)
 
 

@@ -27,12 +27,12 @@ from nessa.corpus.sets import SetCounts, write_set, write_skipped
 from nessa.corpus.utterances import Utterance, make_cuts, read_recording
 from nessa.encoders.kinds import given_dimensions, sampling_rates
 from nessa.errors import InputError, about, explained
-from nessa.files import write_table
 from nessa.kaldi.datadir import GIVEN_MAP, read_utt2spk
 from nessa.recipe.config import Recipe
 from nessa.recipe.resolve import load_recipe
 from nessa.synth.acoustics import SAMPLE_RATE
 from nessa.synth.background import make_noises, make_rooms
+from nessa.trials import write_enroll_map
 
 log = logging.getLogger(__name__)
 MADE_UP = "made-up"  # no copy has a dash in its name
@@ -130,8 +130,7 @@ def write_cuts(
         known = read_utt2spk(directory)
         kept = profiles_among(profiles, known, skipped)
         if kept:
-            table = {profile: " ".join(utterances) for profile, utterances in kept.items()}
-            write_table(directory / GIVEN_MAP, table)
+            write_enroll_map(directory / GIVEN_MAP, kept)
         for file, given in lists.items():
             trials = given.among(known, skipped, kept)
             trials.write(directory / file)

@@ -5,7 +5,7 @@ Lists are read as toolkits write them: `enroll test`, with a label before or aft
 by key; by line only where a file has labels instead of ids, and then it is said.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +26,7 @@ from nessa.files import (
     read_columns,
     read_table,
     with_labels,
+    write_table,
 )
 
 FORMATS = "`1|0 enroll test`, `enroll test target|nontarget` or `enroll test`"
@@ -265,6 +266,11 @@ def read_enroll_map(path: Path | str) -> dict[str, list[str]]:
     return enroll_map
 
 
+def write_enroll_map(path: Path | str, enroll_map: Mapping[str, Sequence[str]]) -> None:
+    """Write an enrollment map, {profile: utterances}, which `read_enroll_map` reads."""
+    write_table(path, {profile: " ".join(own) for profile, own in enroll_map.items()})
+
+
 def trial_speakers(
     trials: Trials,
     utt2spk: Mapping[str, str],
@@ -424,15 +430,22 @@ def named_trials(trials: Trials, rows: NDArray[np.int64]) -> str:
     return named([f"{trials.enroll[row]} {trials.test[row]}" for row in rows])
 
 
+def sorted_trials(rows: Iterable[tuple[str, str, bool]]) -> Trials:
+    """Labeled trials of rows (enroll, test, label), C-sorted by enrollment and test id."""
+    # Python orders strings by code point, which is the byte order of their UTF-8 (C order).
+    rows = sorted(rows)
+    return Trials(
+        [row[0] for row in rows], [row[1] for row in rows], as_labels([row[2] for row in rows])
+    )
+
+
 def concatenated(lists: Sequence[Trials]) -> Trials:
-    """Labeled lists as one, C-sorted by enrollment and test id."""
-    rows = sorted(
+    """Labeled lists as one, sorted."""
+    return sorted_trials(
         row
         for trials in lists
         for row in zip(trials.enroll, trials.test, trials.known_labels.tolist(), strict=True)
     )
-    enroll, test, labels = zip(*rows, strict=True)
-    return Trials(list(enroll), list(test), np.array(labels))
 
 
 def read_labeled(path: Path) -> Trials:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nessa.errors import InputError
-from nessa.trials import Trials, as_labels
+from nessa.trials import Trials, sorted_trials
 
 UNKNOWN = ""  # the gender of a speaker without one
 
@@ -108,12 +108,9 @@ def make_trials(
     rng = np.random.default_rng(seed)
     target_rows = _draw_targets(corpus, n_target, rng)
     nontarget_rows = _draw_nontargets(corpus, n_nontarget, rng)
-    enroll, test = np.concatenate([target_rows, nontarget_rows], axis=1)
-    return _sorted_trials(
-        [corpus.utterances[row] for row in enroll.tolist()],
-        [corpus.utterances[row] for row in test.tolist()],
-        np.arange(len(enroll)) < n_target,
-    )
+    pairs = np.concatenate([target_rows, nontarget_rows], axis=1).T.tolist()
+    names = corpus.utterances
+    return sorted_trials((names[e], names[t], k < n_target) for k, (e, t) in enumerate(pairs))
 
 
 def count_possible_trials(
@@ -137,14 +134,6 @@ def _first_pairs(corpus: _Corpus) -> NDArray[np.int64]:
     session_end = corpus.session_runs.ends[corpus.session_runs.run_of]
     partners = corpus.speaker_runs.ends[corpus.speaker_runs.run_of] - session_end
     return np.concatenate([[0], np.cumsum(partners)])
-
-
-def _sorted_trials(enroll: list[str], test: list[str], labels: NDArray[np.bool_]) -> Trials:
-    # Python orders strings by code point, which is the byte order of their UTF-8 (C order).
-    rows = sorted(zip(enroll, test, labels.tolist(), strict=True))
-    return Trials(
-        [row[0] for row in rows], [row[1] for row in rows], as_labels([row[2] for row in rows])
-    )
 
 
 def _draw_targets(corpus: _Corpus, total: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -306,7 +295,7 @@ def make_profile_trials(
                 enroll += [profile] * (len(tests) + len(impostors))
                 test += [corpus.utterances[row] for row in (*tests, *impostors)]
                 labels += [True] * len(tests) + [False] * len(impostors)
-    return enroll_map, _sorted_trials(enroll, test, np.array(labels))
+    return enroll_map, sorted_trials(zip(enroll, test, labels, strict=True))
 
 
 def _check_sizes(sizes: Sequence[int], largest: int) -> None:

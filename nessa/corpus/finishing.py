@@ -19,7 +19,7 @@ from nessa.corpus.sets import COPIES
 from nessa.corpus.speakers import SETS, check_disjoint
 from nessa.corpus.tables import validate_tables
 from nessa.errors import InputError, about, named
-from nessa.files import read_table, write_table
+from nessa.files import read_table
 from nessa.kaldi.datadir import (
     ENROLL_MAP,
     GIVEN_MAP,
@@ -28,7 +28,7 @@ from nessa.kaldi.datadir import (
     read_optional,
     read_utt2spk,
 )
-from nessa.trials import Trials, concatenated
+from nessa.trials import Trials, concatenated, read_enroll_map, write_enroll_map
 
 TestSet = Literal["dev", "eval"]
 TESTED: tuple[TestSet, ...] = ("dev", "eval")  # sets with trials
@@ -108,15 +108,14 @@ def _make_trials(data: Path, name: TestSet, config: PrepareConfig, seed: int) ->
             log.info("%s: %d trials made", directory / list_name, len(trials))
     for stale in (PROFILE_LIST, ENROLL_MAP):
         (directory / stale).unlink(missing_ok=True)
-    given = read_optional(directory, GIVEN_MAP)
+    given_map = directory / GIVEN_MAP
+    given = read_enroll_map(given_map) if given_map.exists() else {}
     drawn = [_draw_profiles(directory, own, utt2session, spk2gender, config, seed) for own in parts]
-    enroll_map = {name: " ".join(utts) for profiles, _ in drawn for name, utts in profiles.items()}
+    enroll_map = {name: own for profiles, _ in drawn for name, own in profiles.items()}
     if clash := sorted(given.keys() & enroll_map.keys()):
-        raise InputError(
-            f"{directory / GIVEN_MAP}: {named(clash)} is called as one that is drawn; rename it"
-        )
+        raise InputError(f"{given_map}: {named(clash)} is called as one that is drawn; rename it")
     if given or enroll_map:
-        write_table(directory / ENROLL_MAP, enroll_map | given)
+        write_enroll_map(directory / ENROLL_MAP, enroll_map | given)
     if enroll_map:
         trials = concatenated([trials for _, trials in drawn if trials is not None])
         trials.write(directory / PROFILE_LIST)

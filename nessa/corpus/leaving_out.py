@@ -10,7 +10,7 @@ from nessa.corpus.sets import COPIES, SOURCES, write_skipped
 from nessa.errors import InputError
 from nessa.files import read_table, write_table
 from nessa.kaldi.datadir import ENROLL_MAP, GIVEN_MAP, read_optional, read_utt2spk, spk2utt_of
-from nessa.trials import Trials, rates_fault, read_enroll_map
+from nessa.trials import Trials, rates_fault, read_enroll_map, write_enroll_map
 
 TABLES = ("segments", "feats.scp", "utt2dur", "utt2session", "utt2domain", "text", COPIES, SOURCES)
 
@@ -72,9 +72,9 @@ def _take_profiles(path: Path, lost: set[str]) -> None:
     """Take the broken profiles out of a map."""
     profiles = read_enroll_map(path)
     broken = _broken_profiles(profiles, lost)
-    whole = {name: " ".join(own) for name, own in profiles.items() if name not in broken}
+    whole = {name: own for name, own in profiles.items() if name not in broken}
     if whole:
-        write_table(path, whole)
+        write_enroll_map(path, whole)
     else:
         path.unlink()
 

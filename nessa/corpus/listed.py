@@ -9,11 +9,11 @@ from pathlib import Path
 
 import kaldi_native_io
 import numpy as np
-from lhotse import AudioSource, Recording
+from lhotse import Recording
 from numpy.typing import NDArray
 
 from nessa.corpus.audio import AudioHeader, header_of, run_command
-from nessa.corpus.utterances import read_recording
+from nessa.corpus.utterances import read_recording, recording_of
 from nessa.errors import InputError
 from nessa.kaldi.scp import find_place
 
@@ -115,24 +115,13 @@ def read_listed(name: str, place: str, table: Path, allow_pipes: bool = False) -
                 "corpus.allow_pipes=true, or --allow-pipes of nessa validate; or write its output "
                 "to a file"
             )
-        return _by_command(
-            name, command, header_of(io.BytesIO(run_command(command)), repr(command))
-        )
+        header = header_of(io.BytesIO(run_command(command)), repr(command))
+        return recording_of(name, "command", command, header)
     path, offset = find_place(place, table)
     if offset is None:
         return read_recording(name, path)
     audio = ArkAudio.at(path, offset)
-    return _by_command(name, audio.command, audio.header())
-
-
-def _by_command(name: str, command: str, header: AudioHeader) -> Recording:
-    return Recording(
-        id=name,
-        sources=[AudioSource(type="command", channels=[0], source=command)],
-        sampling_rate=header.sampling_rate,
-        num_samples=header.num_samples,
-        duration=header.num_samples / header.sampling_rate,
-    )
+    return recording_of(name, "command", audio.command, audio.header())
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from lhotse import AudioSource, Features, Recording, SupervisionSegment
 from lhotse.cut import MonoCut
@@ -45,13 +45,16 @@ def sort_utterances(utterances: Iterable[Utterance]) -> list[Utterance]:
 def read_recording(name: str, path: Path) -> Recording:
     """The Lhotse recording of an audio file, with `name` as its id; see `read_audio_header`."""
     path = path.absolute()
-    return _recording(name, path, read_audio_header(path))
+    return recording_of(name, "file", str(path), read_audio_header(path))
 
 
-def _recording(name: str, path: Path, header: AudioHeader) -> Recording:
+def recording_of(
+    name: str, kind: Literal["file", "command"], source: str, header: AudioHeader
+) -> Recording:
+    """The Lhotse recording of a file or of what a command prints, of a known header."""
     return Recording(
         id=name,
-        sources=[AudioSource(type="file", channels=[0], source=str(path))],
+        sources=[AudioSource(type=kind, channels=[0], source=source)],
         sampling_rate=header.sampling_rate,
         num_samples=header.num_samples,
         duration=header.num_samples / header.sampling_rate,
@@ -116,7 +119,7 @@ def _cuts_by_header(
         _check_id(utterance, last)
         last = utterance
         if isinstance(header, AudioHeader):
-            recording = _recording(utterance.id, utterance.path.absolute(), header)
+            recording = recording_of(utterance.id, "file", str(utterance.path.absolute()), header)
             yield make_cut(recording, _supervision(utterance, recording.duration))
         elif skipped is None:
             raise InputError(f"{header} (utterance {utterance.id!r}), or use --skip-bad")
