@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 from scipy.linalg import svd
-from torch import nn
+from torch import Tensor, nn
 
 from nessa.alignment.covariance import cross_product, whitening
 from nessa.alignment.dev import DevSet
@@ -11,8 +11,6 @@ from nessa.alignment.linear import centered_views
 from nessa.alignment.networks import DEVICE, NetworkAligner
 from nessa.alignment.views import SIDES, Labels, Matrix, Side, length_normalize, means_by_speaker
 from nessa.encoders.losses import AAMSoftmax
-from nessa.optimizer import AdamW
-from nessa.schedule import learning_rate
 
 WHITENING_SHRINKAGE = 0.5  # of the covariances that are whitened
 
@@ -82,20 +80,11 @@ class ClassifierAligner(NetworkAligner):
         head.weight.data = torch.from_numpy(length_normalize(centers)).to(DEVICE)
         views = [torch.from_numpy(view).to(DEVICE) for view in (enroll, runtime)]
         speakers = torch.from_numpy(labels.astype(np.int64)).to(DEVICE)
-        rng = np.random.default_rng(self.seed)
-        trained = nn.ModuleList([head, *modules.values()])
-        optimizer = AdamW(trained.parameters(), weight_decay=self.weight_decay)
 
-        def step(number: int) -> float:
-            rate = learning_rate(number, self.steps, self.learning_rate)
-            optimizer.param_groups[0]["lr"] = rate
-            batch = torch.from_numpy(rng.integers(len(speakers), size=self.batch_size)).to(DEVICE)
+        def loss(rows: Tensor) -> Tensor:
             pairs = zip(modules.values(), views, strict=True)
-            z = torch.cat([module(view[batch]) for module, view in pairs])
-            loss = head(z, speakers[batch].repeat(2))
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            return loss.item()
+            z = torch.cat([module(view[rows]) for module, view in pairs])
+            return head(z, speakers[rows].repeat(2))
 
-        self.train_modules(modules, step, self.steps, self.evaluate_every, dev)
+        trained = nn.ModuleList([head, *modules.values()])
+        self.train_on_rows(modules, trained, len(speakers), loss, dev)

@@ -19,6 +19,8 @@ from nessa.alignment.dev import DevSet
 from nessa.alignment.kernel import KernelFeatures
 from nessa.alignment.views import SIDES, Floats, Matrix, Side
 from nessa.errors import InputError
+from nessa.optimizer import AdamW
+from nessa.schedule import learning_rate
 
 log = logging.getLogger(__name__)
 
@@ -279,10 +281,18 @@ class NetworkAligner(Aligner):
     Attributes:
         modules: of the two sides, once fitted; their weights are the arrays.
         hidden_dim, dropout: of the networks; a subclass sets them.
+        steps, batch_size, learning_rate, weight_decay, evaluate_every, seed: of `train_on_rows`;
+            a subclass that trains by it sets them.
     """
 
     hidden_dim: int
     dropout: float = 0.0
+    steps: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    evaluate_every: int
+    seed: int
 
     def __init__(self) -> None:
         super().__init__()
@@ -309,6 +319,38 @@ class NetworkAligner(Aligner):
         m, w, p, q = map(torch.from_numpy, (mean, whitening, start, quadratic))
         hidden = self.hidden_dim if hidden_dim is None else hidden_dim
         return RatioNetwork(m, w, p, q, spread, hidden, self.dropout)
+
+    def train_on_rows(
+        self,
+        modules: dict[Side, nn.Module],
+        trained: nn.Module,
+        rows: int,
+        loss: Callable[[Tensor], Tensor],
+        dev: DevSet | None,
+    ) -> None:
+        """Train by batches of rows that are drawn alike; see `train_modules`.
+
+        Args:
+            modules: the two sides at their start.
+            trained: holds the parameters.
+            rows: that there are.
+            loss: of rows (B,), on `DEVICE`.
+            dev: held-out speakers.
+        """
+        rng = np.random.default_rng(self.seed)
+        optimizer = AdamW(trained.parameters(), weight_decay=self.weight_decay)
+
+        def step(number: int) -> float:
+            rate = learning_rate(number, self.steps, self.learning_rate)
+            optimizer.param_groups[0]["lr"] = rate
+            drawn = torch.from_numpy(rng.integers(rows, size=self.batch_size)).to(DEVICE)
+            found = loss(drawn)
+            optimizer.zero_grad()
+            found.backward()
+            optimizer.step()
+            return found.item()
+
+        self.train_modules(modules, step, self.steps, self.evaluate_every, dev)
 
     def train_modules(
         self,

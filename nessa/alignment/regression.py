@@ -1,15 +1,12 @@
 """Regression of the enrollment view on the runtime view by a small residual network."""
 
-import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nessa.alignment.covariance import least_squares, whitening
 from nessa.alignment.dev import DevSet
 from nessa.alignment.networks import DEVICE, Centering, NetworkAligner
 from nessa.alignment.views import Labels, Matrix, Side, center, fit_mean
-from nessa.optimizer import AdamW
-from nessa.schedule import learning_rate
 
 WHITENING_SHRINKAGE = 0.2  # of the covariance of the network's input, which is whitened
 
@@ -64,22 +61,13 @@ class RegressionAligner(NetworkAligner):
         start = least_squares(source, w, target)
         network = self.new_network(y_mean, w, start).to(DEVICE)
         views = torch.from_numpy(target).to(DEVICE), torch.from_numpy(runtime).to(DEVICE)
-        rng = np.random.default_rng(self.seed)
-        optimizer = AdamW(network.parameters(), weight_decay=self.weight_decay)
 
-        def step(number: int) -> float:
-            rate = learning_rate(number, self.steps, self.learning_rate)
-            optimizer.param_groups[0]["lr"] = rate
-            batch = torch.from_numpy(rng.integers(len(target), size=self.batch_size)).to(DEVICE)
-            x, y = (view[batch] for view in views)
-            loss = (network.train()(y) - x).square().sum(dim=1).mean()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            return loss.item()
+        def loss(rows: Tensor) -> Tensor:
+            x, y = (view[rows] for view in views)
+            return (network.train()(y) - x).square().sum(dim=1).mean()
 
         modules: dict[Side, nn.Module] = {
             "enroll": Centering(torch.from_numpy(x_mean)),
             "runtime": network,
         }
-        self.train_modules(modules, step, self.steps, self.evaluate_every, dev)
+        self.train_on_rows(modules, network, len(target), loss, dev)
