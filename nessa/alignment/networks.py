@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")  # of training
 ALIKE = 0.02  # relative differences of dev EERs that chance makes
 PATIENCE = 4  # evaluations with a higher dev EER, after which training ends
-ROWS_PER_BLOCK = 2048  # of a matrix mapped at once: the hidden layer stays in the cache
+ROWS_AT_ONCE = 2048  # of a matrix mapped at once: the hidden layer stays in the cache
 
 
 class Centering(nn.Module):
@@ -476,5 +476,5 @@ class NetworkAligner(Aligner):
     def _map(self, matrix: Matrix, side: Side) -> Matrix:
         module = self.modules[side].eval()
         device = next(module.buffers()).device
-        blocks = torch.from_numpy(matrix).split(ROWS_PER_BLOCK)
+        blocks = torch.from_numpy(matrix).split(ROWS_AT_ONCE)
         return torch.cat([module(block.to(device)).cpu() for block in blocks]).numpy()

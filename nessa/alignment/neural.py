@@ -50,7 +50,7 @@ from nessa.alignment.dev import (
 from nessa.alignment.fusing import fit_weights
 from nessa.alignment.kernel import KernelFeatures
 from nessa.alignment.networks import (
-    ROWS_PER_BLOCK,
+    ROWS_AT_ONCE,
     Centering,
     Fusion,
     KernelNetwork,
@@ -462,7 +462,7 @@ def _statistics(module: nn.Module, matrix: Matrix) -> tuple[Matrix, Matrix]:
     with torch.inference_mode():
         parts = [
             module.statistics(block.to(device))
-            for block in torch.from_numpy(matrix).split(ROWS_PER_BLOCK)
+            for block in torch.from_numpy(matrix).split(ROWS_AT_ONCE)
         ]
         z, u = (torch.cat(part).cpu().numpy() for part in zip(*parts, strict=True))
     return z, u

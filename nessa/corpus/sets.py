@@ -33,8 +33,6 @@ _TABLES = (
     "spk2gender",
     "text",
 )  # that a set may have, or not
-
-
 _KINDS = ("recordings", "supervisions", "cuts")  # of manifests
 
 

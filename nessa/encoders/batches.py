@@ -21,7 +21,7 @@ from nessa.errors import InputError
 from nessa.files import digest
 
 Batch = tuple[Tensor, Tensor]
-MOST_HEARD = 1000  # utterances by whose samples a train set is known; so for noises, and for rooms
+MOST_DIGESTED = 1000  # utterances, noises or rooms by whose samples a train set is known
 
 
 class TrainSpeakers:
@@ -76,13 +76,13 @@ class TrainSpeakers:
                     sha.update(digest(part).encode() + b"\n")
         background = [[r.id for r in recordings or []] for recordings in (self.noises, self.rirs)]
         own = np.concatenate(self._cuts)
-        heard = (self._table[index] for index in own[:: 1 + len(own) // MOST_HEARD])
-        return digest([sha.hexdigest(), background, sounds_digest(heard)])
+        digested = (self._table[index] for index in own[:: 1 + len(own) // MOST_DIGESTED])
+        return digest([sha.hexdigest(), background, sounds_digest(digested)])
 
     def background_digest(self) -> str:
         """sha256 over samples of the noises and rooms."""
         kinds = [list(recordings or []) for recordings in (self.noises, self.rirs)]
-        return digest([sounds_digest(own[:: 1 + len(own) // MOST_HEARD]) for own in kinds])
+        return digest([sounds_digest(own[:: 1 + len(own) // MOST_DIGESTED]) for own in kinds])
 
 
 class TrainBatches(Dataset):

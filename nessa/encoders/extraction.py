@@ -171,8 +171,8 @@ def _left_out(
     found = read_json(path) if path.is_file() else None
     if not isinstance(found, dict):
         return None
-    left_out, heard, spots = (found.pop(name, None) for name in (SKIPPED, SOUNDS, SPOTS))
-    same = found == stamp and sounds in (heard, None) and _is_whole(output, shard, spots)
+    left_out, found_contents, spots = (found.pop(key, None) for key in (SKIPPED, SOUNDS, SPOTS))
+    same = found == stamp and sounds in (found_contents, None) and _is_whole(output, shard, spots)
     return left_out if same and isinstance(left_out, dict) else None
 
 

@@ -26,6 +26,7 @@ from nessa.encoders.kinds import class_of, parse_settings
 from nessa.encoders.models import load_model
 from nessa.encoders.trained import CONFIG, TrainedModel
 from nessa.errors import InputError, first_line
+from nessa.kaldi.ark import Matrix
 from nessa.schema import read_yaml
 
 SAME = 1e-4  # largest cosine distance of two embeddings of the same audio
@@ -37,7 +38,6 @@ SPEAKERS, UTTERANCES = 12, 4  # of the reference, at most
 SCALES = (1.0, 32768.0)
 NOT_FINITE = "not finite"  # what models say of embeddings that they refuse
 WINDOWS = ("povey", "hamming", "hanning")
-Matrix = np.ndarray
 
 
 class Finding(NamedTuple):

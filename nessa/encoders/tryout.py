@@ -183,7 +183,7 @@ def _warnings(tried: Tried, speakers: Sequence[str]) -> Iterator[str]:
     alone = tried.alone
     bad = ~np.isfinite(alone).all(axis=1)
     if bad.any():
-        yield f"embeddings of {bad.sum()} of {len(bad)} utterances are not finite"
+        yield f"embeddings of {bad.sum()} of {len(alone)} utterances are not finite"
     for what, (one, other), remedy in (
         ("repetition", (alone[:FEW], tried.again), "does chance take part?"),
         ("the batch", tried.equal, "is it in evaluation mode?"),

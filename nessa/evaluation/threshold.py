@@ -23,6 +23,7 @@ from nessa.metrics.bootstrap import Estimate, drawn_weights
 from nessa.scoring.calibration import check_pair
 from nessa.scoring.matching import read_scores_of
 from nessa.scoring.quality import durations_of_tests
+from nessa.scoring.sides import Scores
 from nessa.text import percent
 from nessa.trials import read_labeled
 
@@ -37,7 +38,6 @@ CONVENTIONS = {
 COSINES = ("cosine", "distance", "half")
 CLASSES = 3  # of test durations, equally large
 FEWEST = 10  # false accepts that a rate is told from
-Floats = NDArray[np.float32]
 Seconds = NDArray[np.float64]
 Interval = tuple[float, float]
 
@@ -86,8 +86,8 @@ class Carried:
 
 def carry_over(
     threshold: float,
-    old: Floats,
-    new: Floats,
+    old: Scores,
+    new: Scores,
     labels: NDArray[np.bool_],
     weights: Iterable[NDArray[np.int64]],
     unsure: float | None = None,
@@ -147,7 +147,7 @@ def _share(chosen: NDArray[np.bool_]) -> float | None:
     return float(chosen.mean()) if len(chosen) else None
 
 
-def _reached_by(rate: float, descending: Floats, weights: NDArray[Any]) -> float:
+def _reached_by(rate: float, descending: Scores, weights: NDArray[Any]) -> float:
     """The score that so large a share of the trials reaches; between two scores, their middle.
 
     Of equal scores, none reaches it. It is a float32, as scores are: rounded to one, it would
@@ -202,7 +202,7 @@ def carry_over_files(
         )
     wanted = read_labeled(trials)
     labels = wanted.known_labels
-    scores: list[Floats] = []
+    scores: list[Scores] = []
     for path in (old, new):
         read, how = read_scores_of(wanted, path)
         scores.append(read)
@@ -242,7 +242,7 @@ def carry_over_files(
     return carried
 
 
-def _level(impostors: Floats, rate: float) -> float:
+def _level(impostors: Scores, rate: float) -> float:
     """The old threshold that gives a class the rate of all trials."""
     return _reached_by(rate, np.sort(impostors)[::-1], np.ones(len(impostors)))
 

@@ -6,8 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nessa.errors import InputError
-
-Matrix = npt.NDArray[np.float32]
+from nessa.kaldi.ark import Matrix
 
 # Of the largest value of a vector: within these, float32 holds the direction and the length.
 SMALLEST, LARGEST = 1e-36, 1e36

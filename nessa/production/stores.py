@@ -17,8 +17,9 @@ from nessa.alignment.outliers import Outliers
 from nessa.alignment.views import SIDES, Side
 from nessa.errors import InputError, about
 from nessa.files import atomic_open, read_json, write_json
+from nessa.kaldi.ark import Matrix
 from nessa.production.mapping import check_apart, outliers_file
-from nessa.stores.tables import EMBEDDING, ID, Matrix, need_parquet, read_ids, read_store
+from nessa.stores.tables import EMBEDDING, ID, need_parquet, read_ids, read_store
 
 INFO = "_info.json"  # Parquet readers pass over names that begin with a line
 # Metadata of a part: the space that its vectors are in, and what it was made of.

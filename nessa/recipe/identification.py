@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 def identify_cells(recipe: Recipe, set_dir: Path, exp: Path) -> list[Record]:
-    """Identification rates in the four cells, of the same profiles and probes.
+    """Identification rates in the four cells, of the same profiles and test utterances.
 
     Args:
         recipe: names the models, the draws and their seed.

@@ -9,11 +9,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from nessa.errors import InputError
+from nessa.kaldi.ark import Matrix
 
-Matrix = npt.NDArray[np.float32]
 SPACE, SOURCE = "nessa_space", "nessa_source"  # columns of mapped rows: their stamp
 
 

@@ -31,7 +31,6 @@ ROWS_PER_PART = 50_000
 SUFFIXES = (".npz", ".parquet")
 ID, EMBEDDING = "id", "embedding"
 ARRAYS = ("ids", "embeddings", "speakers", "sessions")  # of an .npz, the first two always
-Matrix = npt.NDArray[np.float32]
 
 
 def is_store(path: Path) -> bool:
