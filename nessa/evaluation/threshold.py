@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nessa.errors import InputError
+from nessa.errors import InputError, about
 from nessa.evaluation.score_files import read_trial_speakers
 from nessa.files import read_json
 from nessa.metrics.bootstrap import Estimate, drawn_weights
