@@ -18,6 +18,10 @@ import torch
 from nessa.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[1]
+# Real recordings and published lists, which are no part of the repository.
+DATA = Path(os.environ.get("NESSA_TEST_DATA") or ROOT.parent / "shared/data").resolve()
+LIBRISPEECH = DATA / "librispeech_sample/LibriSpeech"
+VOXCELEB_LISTS = DATA / "voxceleb_trials"
 
 # Under nohup, or in the background of a script, signals are ignored, and bash cannot undo that in
 # the programs that tests stop by them.
@@ -93,6 +97,12 @@ def in_process(
 def nessa(in_process: Callable[[str, Callable[[], None]], Command]) -> Command:
     """The command `nessa` inside this process."""
     return in_process("nessa", main)
+
+
+def need(data: Path) -> None:
+    """Skip the test, and say so, where a folder of DATA is not there."""
+    if not data.is_dir():
+        pytest.skip(f"{data}: no such folder; NESSA_TEST_DATA may name another place of test data")
 
 
 def start_recipe(work_dir: Path, *options: str) -> subprocess.Popen[str]:

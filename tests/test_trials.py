@@ -1,7 +1,5 @@
 """Trial lists: the three formats, and scores joined by key."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -17,8 +15,7 @@ from nessa.trials import (
     trial_speakers,
     write_scores,
 )
-
-VOXCELEB_LISTS = Path(__file__).parents[2] / "shared" / "data" / "voxceleb_trials"
+from tests.conftest import VOXCELEB_LISTS, need
 
 
 def write(path, text):
@@ -74,8 +71,7 @@ def test_trials_is_a_public_name():
 
 @pytest.mark.parametrize(("name", "targets"), [("veri_test.txt", 18860), ("veri_test2.txt", 18802)])
 def test_voxceleb_lists(name, targets):
-    if not VOXCELEB_LISTS.is_dir():
-        pytest.skip("the VoxCeleb trial lists are not beside this checkout")
+    need(VOXCELEB_LISTS)
     trials = Trials.read(VOXCELEB_LISTS / name)
     assert len(trials) == {"veri_test.txt": 37720, "veri_test2.txt": 37611}[name]
     assert (trials.targets, trials.nontargets) == (targets, len(trials) - targets)

@@ -14,9 +14,7 @@ from nessa.encoders import SpeakerModel, load_model, parse_settings, save_pretra
 from nessa.encoders.campplus import NETWORK, WEIGHTS, _module, _package
 from nessa.encoders.extraction import extract
 from nessa.errors import InputError
-from tests.conftest import ROOT
-
-SAMPLE = ROOT.parent / "shared/data/librispeech_sample/LibriSpeech"
+from tests.conftest import LIBRISPEECH, need
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +31,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> SpeakerModel:
 
 @pytest.fixture(scope="module")
 def cuts() -> list[MonoCut]:
-    files = sorted(SAMPLE.rglob("*.flac"))[::20]
-    if not files:
-        pytest.skip(f"no recordings in {SAMPLE}")
+    need(LIBRISPEECH)
+    files = sorted(LIBRISPEECH.rglob("*.flac"))[::20]
     return list(make_cuts(Utterance(f"x-{k}", "x", "x", file) for k, file in enumerate(files)))
 
 

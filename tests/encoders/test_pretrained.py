@@ -45,13 +45,11 @@ from nessa.encoders.settings import (
 from nessa.errors import InputError
 from nessa.metrics.roc import eer
 from nessa.recipe.resolve import load_recipe, resolve
-from tests.conftest import ROOT, Command
+from tests.conftest import LIBRISPEECH, ROOT, Command, need
 from tests.encoders.exported import save_external, save_network
 from tests.encoders.pyannotes import save_checkpoint, skip_without_pyannote
 from tests.pairs import two_views
 from tests.speech import prepare_set, read_cuts, tone
-
-SAMPLE = ROOT.parent / "shared/data/librispeech_sample/LibriSpeech"
 
 
 @pytest.fixture(scope="module")
@@ -281,12 +279,12 @@ def test_an_exported_encoder_loaded_back_gives_the_same_embeddings(
     assert loaded(tmp_path / "others", others).fingerprint != ours.fingerprint
     assert_same_embeddings(ours, theirs, cuts)
     assert_batches_change_nothing(theirs, cuts)
-    if SAMPLE.is_dir():
-        real = sorted(SAMPLE.rglob("*.flac"))[::12]
-        assert_same_embeddings(ours, theirs, [Recording.from_file(p).to_cut() for p in real])
     card = (tmp_path / "onnx/README.md").read_text()
     assert "- License: CC-BY-4.0" in card
     assert ours.fingerprint in card and "features: {num_filters: 40, low_freq: 50.0}" in card
+    need(LIBRISPEECH)  # the last, so that all else is tested without
+    real = sorted(LIBRISPEECH.rglob("*.flac"))[::12]
+    assert_same_embeddings(ours, theirs, [Recording.from_file(p).to_cut() for p in real])
 
 
 def wespeakers_features(samples: np.ndarray) -> np.ndarray:
@@ -307,9 +305,9 @@ def kaldis_features(samples: np.ndarray, window: str) -> np.ndarray:
     return features - features.mean(axis=0)
 
 
-@pytest.mark.skipif(not SAMPLE.is_dir(), reason="the LibriSpeech sample is not beside the checkout")
 def test_features_are_wespeakers() -> None:
-    samples, _ = soundfile.read(next(SAMPLE.rglob("*.flac")), dtype="float32")
+    need(LIBRISPEECH)
+    samples, _ = soundfile.read(next(LIBRISPEECH.rglob("*.flac")), dtype="float32")
     expected = wespeakers_features(samples)
     found = FeatureExtractor(WESPEAKER_FEATURES)(torch.from_numpy(samples)[None])[0].numpy()
     assert found.shape == expected.shape
@@ -641,11 +639,11 @@ def test_resemblyzer_embeds_where_it_hears_no_voice(
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not SAMPLE.is_dir(), reason="the LibriSpeech sample is not beside the checkout")
 def test_resemblyzer_tells_real_speakers_apart(resemblyzer: SpeakerModel) -> None:
+    need(LIBRISPEECH)
     utterances = sort_utterances(
         Utterance(path.stem, path.stem.split("-")[0], path.stem, path)
-        for path in SAMPLE.rglob("*.flac")
+        for path in LIBRISPEECH.rglob("*.flac")
     )
     embeddings = extract(resemblyzer, list(make_cuts(utterances)))
     unit = embeddings.matrix / np.linalg.norm(embeddings.matrix, axis=1, keepdims=True)

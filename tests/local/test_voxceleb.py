@@ -23,11 +23,10 @@ from nessa.errors import InputError
 from nessa.files import read_table
 from nessa.kaldi.datadir import read_utt2spk
 from nessa.trials import Trials
-from tests.conftest import ROOT, run_recipe
+from tests.conftest import ROOT, VOXCELEB_LISTS, need, run_recipe
 from tests.local.test_programs import ENCODER, Done, Programs, programs, refuse  # noqa: F401
 from tests.speech import RATE, hum, read_cuts, tone
 
-LISTS = ROOT.parent / "shared/data/voxceleb_trials"
 SESSIONS = ("x6uYqmx31kE", "-5r0dWxy17C", "_p-aWxy17C8")
 TESTED = range(10270, 10278)
 TRAINED = range(12, 36)
@@ -323,7 +322,6 @@ def test_noises_and_rooms(
 # ---- the official lists -------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(not LISTS.is_dir(), reason="the published lists are not beside the checkout")
 @pytest.mark.parametrize(
     ("name", "count", "targets"),
     [("veri_test.txt", 37720, 18860), ("veri_test2.txt", 37611, 18802)],
@@ -331,10 +329,11 @@ def test_noises_and_rooms(
 def test_the_published_lists(
     name: str, count: int, targets: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    need(VOXCELEB_LISTS)
     monkeypatch.syspath_prepend(str(ROOT / "local"))
     from trial_lists import TrialList
 
-    trials = TrialList.read_files(LISTS / name).trials
+    trials = TrialList.read_files(VOXCELEB_LISTS / name).trials
     assert (len(trials), trials.targets, trials.nontargets) == (count, targets, count - targets)
     assert trials.enroll[0] == "id10270-x6uYqmx31kE-00001"
 

