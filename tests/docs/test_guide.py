@@ -74,10 +74,11 @@ def test_a_store_mapped_and_networks_verified(tiny: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-def test_a_rollout(tiny: Path) -> None:
-    out = walk("rollout.md", {"recipes/mini": tiny})
+def test_a_rollout(tiny: Path, tmp_path: Path) -> None:
+    mini = shutil.copytree(tiny, tmp_path / "mini")
+    out = walk("rollout.md", {"recipes/mini": mini})
     assert "aligned, re-enroll on use" in out and "day 90" in out
-    (tiny / "exp/studies/rollout.json").unlink()
+    assert (mini / "exp/studies/rollout.json").is_file()
 
 
 @pytest.mark.slow
