@@ -6,6 +6,8 @@ would if the utterance were alone, since each block masks its output.
 """
 
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -55,10 +57,18 @@ VARIANCE_FLOOR = 1e-4  # under the square root, so that its gradient stays finit
 
 def weighted_statistics(x: Tensor, weights: Tensor) -> Tensor:
     """Mean and standard deviation over time under weights that sum to 1: (B, C, T) -> (B, 2C)."""
-    x = x.float()  # a variance in the few digits of autocast's bf16 would be noise
-    mean = _weighted_sum(x, weights)
-    variance = _weighted_sum((x - mean.unsqueeze(2)).square(), weights)
+    with _autocast_off(x.device.type):  # a variance in the few digits of bf16 would be noise
+        x, weights = x.float(), weights.float()
+        mean = _weighted_sum(x, weights)
+        variance = _weighted_sum((x - mean.unsqueeze(2)).square(), weights)
     return torch.cat([mean, variance.clamp(min=VARIANCE_FLOOR).sqrt()], dim=1)
+
+
+def _autocast_off(device: str) -> AbstractContextManager[Any]:
+    """The device "meta", on which costs are counted, has no autocast."""
+    if torch.amp.is_autocast_available(device):
+        return torch.autocast(device, enabled=False)
+    return nullcontext()
 
 
 def _weighted_sum(x: Tensor, weights: Tensor) -> Tensor:
@@ -73,7 +83,7 @@ class StatisticsPooling(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """(B, C, T) -> (B, 2C)."""
-        weights = torch.ones_like(x[:, :1]) if mask is None else mask
+        weights = torch.ones_like(x[:, :1], dtype=torch.float32) if mask is None else mask
         return weighted_statistics(x, weights / weights.sum(dim=2, keepdim=True))
 
 

@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from nessa.encoders import build, fingerprint, load_model, parse_settings, save_model
 from nessa.encoders.config import EncoderConfig, FeatureConfig
 from nessa.encoders.kinds import ARCHITECTURES, settings_class
+from nessa.encoders.layers import make_pooling
 from nessa.errors import InputError
 from tests.encoders import small
 
@@ -165,3 +167,21 @@ def test_a_deeper_resnet() -> None:
         for blocks in ((1, 1, 1, 1), (3, 8, 36, 3))
     )
     assert len(deep.blocks) == 50 and len(shallow.blocks) == 4
+
+
+@pytest.mark.parametrize("kind", ["statistics", "attentive"])
+@torch.inference_mode()
+def test_statistics_of_frames_in_bf16_are_those_of_float32(kind: str) -> None:
+    torch.manual_seed(0)
+    pooling = make_pooling(kind, pooled=8, channels=8)
+    frames = (5 + 0.1 * torch.randn(4, 8, 201)).bfloat16()
+    expected = pooling(frames.float())
+    with torch.autocast("cpu", torch.bfloat16):
+        found = pooling(frames)
+    np.testing.assert_allclose(found, expected, rtol=2e-3)
+
+
+@pytest.mark.parametrize("architecture", ALL)
+def test_costs_can_be_counted_where_nothing_is_computed(architecture: str) -> None:
+    encoder = build(config(architecture)).eval().to("meta")
+    assert encoder(torch.zeros(1, 100, 10, device="meta")).shape == (1, 12)

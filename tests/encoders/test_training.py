@@ -15,9 +15,10 @@ from nessa.encoders.augmentation import Augmenter
 from nessa.encoders.batches import TrainBatches, TrainSpeakers
 from nessa.encoders.config import AugmentationConfig, FeatureConfig, LossConfig
 from nessa.encoders.distributed import Processes
+from nessa.encoders.losses import Criterion
 from nessa.encoders.settings import PythonConfig, XVectorConfig
 from nessa.encoders.trained import TrainedModel
-from nessa.encoders.training import train_encoder
+from nessa.encoders.training import Training, train_encoder
 from nessa.errors import InputError
 from nessa.files import read_json, write_json
 from nessa.schedule import learning_rate
@@ -91,6 +92,32 @@ def test_an_interrupted_training_ends_with_the_same_weights(
     train_encoder(config(), data, tmp_path / "parts", workers=1)
     assert weights(tmp_path / "parts") == weights(tmp_path / "whole")
     assert not (tmp_path / "parts" / "checkpoint.pt").exists()
+
+
+@pytest.mark.slow
+def test_in_bf16_the_network_is_rounded_and_the_loss_is_not(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a GPU does by default, on the CPU."""
+    forward = Criterion.forward
+    rounding = []
+
+    def exact(self: Criterion, embeddings: torch.Tensor, *rest: object) -> torch.Tensor:
+        rounding.append(bool((embeddings == embeddings.bfloat16()).all()))
+        loss = forward(self, embeddings, *rest)
+        with torch.autocast("cpu", enabled=False):
+            assert loss == forward(self, embeddings.float(), *rest)
+        return loss
+
+    monkeypatch.setattr(Criterion, "forward", exact)
+    curves = []
+    for bf16 in (False, True):
+        training = Training(config(), TrainSpeakers(data, (0, 1)), Processes(), "test")
+        training._bf16 = bf16
+        curves.append(list(training.run(workers=0)))
+    assert rounding == [False] * 6 + [True] * 6
+    np.testing.assert_allclose(curves[1], curves[0], rtol=0.01)
+    assert curves[1] != curves[0]
 
 
 @pytest.mark.parametrize("content", [b"", b"half", b"PK\x03\x04 and so on"])
