@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
+from types import SimpleNamespace
 
 import click
 import numpy as np
@@ -22,7 +23,8 @@ from nessa.files import read_json, read_table, write_json, write_table
 from nessa.kaldi.datadir import read_utt2spk
 from nessa.kaldi.embeddings import Embeddings
 from nessa.kaldi.stamps import ModelStamp
-from nessa.trials import Trials
+from nessa.scoring.calibration import Calibration, read_calibration
+from nessa.trials import Trials, read_scores
 from tests.conftest import ROOT, Command
 from tests.speech import prepare_set
 from tests.toy import ENCODER, Toy
@@ -176,6 +178,33 @@ def test_a_new_runtime_model_joins_without_touching_mapped_profiles(
     nessa(*update).refused("procrustes aligner; only NESSA")
 
 
+# --- training -----------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_the_loss_goes_to_tensorboard_too(
+    nessa: Command, toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = "torch.utils.tensorboard"
+    logged: list[tuple[object, ...]] = []
+
+    def writer(folder: str) -> SimpleNamespace:
+        return SimpleNamespace(add_scalar=lambda *scalar: logged.append((folder, *scalar)))
+
+    prepare_set(toy.data, "train", range(4))
+    output = toy.folder / "model"
+    words = ["train", "--recipe", toy.recipe, "--model", "x", "--data", toy.data]
+    words += ["--output", output, "--workers", 0]
+    monkeypatch.setitem(sys.modules, library, None)
+    nessa(*words, "--tensorboard").refused("pip install 'nessa[tensorboard]'")
+    monkeypatch.setitem(sys.modules, library, SimpleNamespace(SummaryWriter=writer))
+    done = nessa(*words, "--tensorboard")
+    assert done.status == 0, done
+    ((folder, name, loss, step),) = logged
+    assert (folder, name, step) == (str(output / "tensorboard"), "loss", 1)
+    assert float((output / "loss.tsv").read_text().split()[-1]) == pytest.approx(loss)
+
+
 # --- scores, calibrated and compared ------------------------------------------------------------
 
 
@@ -186,7 +215,13 @@ def test_dev_calibrates_what_eval_is_evaluated_with(nessa: Command, toy: Toy) ->
     trials = ["--trials", toy.data / "dev/trials"]
     done = nessa(*toy.score(toy.x / "dev", toy.x / "dev"), *norm, *trials, "--output", dev)
     assert done.status == 0, done
-    done = nessa("calibrate", *trials, "--scores", dev, "--output", calibration)
+    fit = ["calibrate", *trials, "--scores", dev, "--output"]
+    for target_prior in (0.01, 0.5):
+        done = nessa(*fit, toy.folder / "own.json", "--p-target", target_prior)
+        assert done.status == 0, done
+        fitted = Calibration.fit(read_scores(dev)[1], Trials.read(trials[1]).labels, target_prior)
+        assert read_calibration(toy.folder / "own.json") == fitted
+    done = nessa(*fit, calibration)
     assert done.status == 0, done
     plain, llr = toy.folder / "plain", toy.folder / "llr"
     assert nessa(*toy.score(), "--output", plain).status == 0
@@ -253,12 +288,13 @@ def test_evaluation_without_speakers_says_why_there_are_no_intervals(
 
 
 @pytest.mark.slow
-def test_scoring_does_not_wait_for_torch(toy: Toy) -> None:
+def test_recipes_and_scoring_do_not_wait_for_torch(toy: Toy) -> None:
     code = (
         "import sys\nfrom nessa.cli.main import main\n"
         "try: main()\nfinally: print(sorted({'torch', 'lhotse'} & sys.modules.keys()))"
     )
-    for command in (toy.score(), toy.stage("score", "raw:x:x")):
+    resolve = ["recipe", "resolve", "--recipe", toy.recipe, "--work-dir", toy.folder]
+    for command in (resolve, toy.score(), toy.stage("score", "raw:x:x")):
         words = [sys.executable, "-c", code, *map(str, command)]
         done = subprocess.run(words, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr

@@ -41,6 +41,8 @@ elif words[:4] == ["-m", "nessa.cli", "recipe", "resolve"]:
     for number, stage in enumerate({STAGES}):
         seen = [w for w in settings if number >= matters_from.get(w.split("=")[0], 0)]
         print("digest", stage, f"{{stage}}-{{len(seen)}}-{{'.'.join(seen)}}")
+elif words[:4] == ["-m", "nessa.cli", "recipe", "slurm"]:
+    print("retries 0")
 else:
     name = words[0] if words[0] != "-m" else words[1]
     if name == "nessa.cli":
@@ -430,6 +432,12 @@ def test_only_a_recipe_that_names_back_ends_fits_some(tree):
     run = tree.run("--stage", "symmetric", "--stop-stage", "symmetric", BACKENDS="")
     assert run.returncode == 0 and "nothing to do" not in run.stdout
     assert tree.calls() == ["score", "score", "evaluate"]
+
+
+def test_fewer_jobs_may_run_at_once_than_a_stage_is_split_into(tree):
+    stage = ("--stage", "extract", "--stop-stage", "extract", "--nj", "9", "--max-jobs-run", "2")
+    run = tree.run(*stage, "--backend", "slurm", "--dry-run", "true")
+    assert set(re.findall(r"--array=\S+?%(\d+) ", run.stdout)) == {"2"}, run
 
 
 @pytest.mark.slow
