@@ -181,7 +181,7 @@ def test_a_log_folder_that_is_removed_meanwhile_loses_nothing(tiny: Path, tmp_pa
     _, err = process.communicate()
     assert process.returncode == 0, err
     expected = {k: v for k, v in outcome(tiny).items() if k.startswith("exp/embeddings/")}
-    found = outcome(tmp_path)
+    found = outcome(tmp_path, tiny)
     assert_same({name: found[name] for name in expected}, expected)
 
 
@@ -190,12 +190,12 @@ def test_times_that_go_backwards_change_nothing(tiny: Path, tmp_path: Path) -> N
     shutil.copytree(tiny, tmp_path / "work")
     for number, path in enumerate(sorted((tmp_path / "work").rglob("*"))):
         os.utime(path, (4e9 - 1000 * number,) * 2)
-    before = outcome(tmp_path / "work")
+    before = outcome(tmp_path / "work", tiny)
     done = run_recipe(tmp_path / "work", "--size", "tiny")
     assert done.status == 0 and "all done before" in done.out
     done = run_recipe(tmp_path / "work", "--size", "tiny", "--stage", "3", "--stop-stage", "4")
     assert done.status == 0, done.err
-    found = outcome(tmp_path / "work")
+    found = outcome(tmp_path / "work", tiny)
     for name in set(before) - set(found):
         assert name.startswith("exp/.done/")
     assert_same(found, {name: before[name] for name in found})

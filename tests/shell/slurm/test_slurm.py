@@ -168,7 +168,7 @@ def test_training_and_extraction_end_with_the_bytes_of_the_local_run(
     assert "trying them again" in out
     made = ("exp/encoders/", "exp/embeddings/")
     expected = {name: data for name, data in outcome(tiny).items() if name.startswith(made)}
-    found = outcome(prepared)
+    found = outcome(prepared, tiny)
     assert_same({name: data for name, data in found.items() if name.startswith(made)}, expected)
 
 
