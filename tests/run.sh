@@ -5,7 +5,8 @@
 #
 #   --quick   leave out the tests that are marked slow
 #
-# All parts run, whatever fails; the exit status is 0 only if none did.
+# All parts run, whatever fails; the exit status is 0 only if none did. Tests write to memory where
+# it has room, into a folder that is removed at the end; --basetemp FOLDER names another.
 
 # shellcheck source-path=SCRIPTDIR
 set -euo pipefail
@@ -17,8 +18,10 @@ source utils/locks.sh
 source utils/setup.sh
 source utils/memory.sh
 
+readonly ROOM=$((4 << 20)) # KiB of memory that must be free for the tests' files; they take less
+
 main() {
-  local selection=()
+  local selection=() place=() folder
   case ${1-} in
     --help | -h) print_help && exit 0 ;;
     --quick) selection=(-m 'not slow') && shift ;;
@@ -33,10 +36,23 @@ main() {
   # their fixtures made. Files start in the order of tests/conftest.py, the long ones first.
   export OMP_NUM_THREADS=1
   keep_freed_memory
+  if folder=$(make_folder_in_memory); then
+    # shellcheck disable=SC2064  # it is that folder
+    trap "rm -rf $folder" EXIT
+    place=(--basetemp "$folder/pytest")
+  fi
   check "pytest" "$python" -m pytest -n auto --dist loadfile --no-loadscope-reorder \
-    "${selection[@]}" "$@"
+    "${place[@]}" "${selection[@]}" "$@"
   ((${#failed[@]} == 0)) || fail 1 "failed: $(printf '%s, ' "${failed[@]}" | sed 's/, $//')"
   log "all checks passed"
+}
+
+# A disk would be waited for thousands of times: what is written is synchronized.
+make_folder_in_memory() {
+  local free
+  free=$(df --output=avail /dev/shm 2>/dev/null | tail -n 1) && ((free >= ROOM)) || return 1
+  [[ ,$(findmnt --noheadings --output OPTIONS --target /dev/shm), != *,noexec,* ]] || return 1
+  mktemp -d /dev/shm/nessa-tests.XXXXXX
 }
 
 # check NAME COMMAND...: run it, and remember its name if it fails.
