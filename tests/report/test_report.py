@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -110,10 +110,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return data
 
 
-@pytest.fixture
-def exp(tmp_path: Path, data: Path) -> Path:
-    """Scores and metrics of every system of the toy recipe."""
-    recipe, exp = make_recipe(), tmp_path / "exp"
+@pytest.fixture(scope="module")
+def evaluated(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Scores and metrics of every system of the toy recipe, which are only read."""
+    recipe, exp = make_recipe(), tmp_path_factory.mktemp("evaluated") / "exp"
     rng = np.random.default_rng(0)
     systems = {"symmetric": symmetric_systems(recipe), "asymmetric": aligned_systems(recipe)}
     for system in (s for group in systems.values() for s in group):
@@ -127,6 +127,26 @@ def exp(tmp_path: Path, data: Path) -> Path:
         write_json(exp / "metrics" / f"{name}.json", records)
     write_json(exp / "metrics" / "identification.json", [])
     return exp
+
+
+@pytest.fixture
+def exp(evaluated: Path, tmp_path: Path) -> Path:
+    """The same, to be written to."""
+    return shutil.copytree(evaluated, tmp_path / "exp")
+
+
+class Report(NamedTuple):
+    """Where the report was written, and what was said."""
+
+    exp: Path
+    text: str
+
+
+@pytest.fixture(scope="module")
+def reported(evaluated: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Report:
+    """The report of the toy recipe and its summary, which are only read."""
+    exp = shutil.copytree(evaluated, tmp_path_factory.mktemp("reported") / "exp")
+    return Report(exp, write_report(make_recipe(), exp, data, exp / "RESULTS-small.md"))
 
 
 # ---- tables -------------------------------------------------------------------------------------
@@ -499,9 +519,8 @@ def rows_of(page: str, heading: str) -> list[list[str]]:
 
 
 @pytest.mark.slow
-def test_the_page_has_the_four_cells_and_one_threshold_for_them(exp: Path, data: Path) -> None:
-    recipe = make_recipe()
-    write_report(recipe, exp, data)
+def test_the_page_has_the_four_cells_and_one_threshold_for_them(reported: Report) -> None:
+    recipe, exp = make_recipe(), reported.exp
     page = (exp / "report" / "results.md").read_text()
     results = read_json(exp / "results.json")
     rows = rows_of(page, "Calibration")
@@ -525,9 +544,8 @@ def test_the_page_has_the_four_cells_and_one_threshold_for_them(exp: Path, data:
 
 
 @pytest.mark.slow
-def test_the_page_shows_as_norm_beside_cosine(exp: Path, data: Path) -> None:
-    write_report(make_recipe(), exp, data)
-    rows = rows_of((exp / "report" / "results.md").read_text(), "Score normalization")[2:]
+def test_the_page_shows_as_norm_beside_cosine(reported: Report) -> None:
+    rows = rows_of((reported.exp / "report" / "results.md").read_text(), "Score normalization")[2:]
     # Two raw, 2 x (logit, procrustes, one seed), two controls, on two kinds of trials.
     assert len(rows) == 2 * (2 + 2 * 3 + 2)
     assert [row[0] for row in rows[:4]] == ["raw", "raw", "logit", "procrustes"]
@@ -583,8 +601,8 @@ def test_the_ways_of_a_fleet_are_drawn_in_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_run_on_one_page(exp: Path, data: Path) -> None:
-    write_report(make_recipe(), exp, data, exp / "RESULTS-small.md")
+def test_the_run_on_one_page(reported: Report) -> None:
+    exp = reported.exp
     page = (exp / "RESULTS-small.md").read_text()
     assert page.startswith("# Results of recipe toy, size small\n") and page.count("\n") <= 60
     assert "./run.sh" not in page, "of a recipe that is not in recipes/"
@@ -640,9 +658,8 @@ def test_sets_in_another_order_are_another_run() -> None:
 
 
 @pytest.mark.slow
-def test_report_gathers_everything(exp: Path, data: Path) -> None:
-    recipe = make_recipe()
-    text = write_report(recipe, exp, data)
+def test_report_gathers_everything(reported: Report) -> None:
+    recipe, (exp, text) = make_recipe(), reported
     results = read_json(exp / "results.json")
     for name in ("symmetric", "asymmetric"):
         assert all(r in results for r in read_json(exp / "metrics" / f"{name}.json"))
@@ -711,15 +728,15 @@ def test_the_star_on_the_curve_counts_no_copies_and_is_of_the_trials_of_the_curv
 
 
 @pytest.mark.slow
-def test_report_has_the_same_bytes_again(exp: Path, data: Path) -> None:
+def test_report_has_the_same_bytes_again(reported: Report, data: Path, tmp_path: Path) -> None:
     files = ["results.json", "metrics/thresholds.json", "report/results.md"]
     files += [
         f"report/{n}.{s}" for n in ("det", "calibration", "reliability") for s in ("png", "svg")
     ]
-    write_report(make_recipe(), exp, data)
-    before = [(exp / name).read_bytes() for name in files]
-    write_report(make_recipe(), exp, data)
-    assert [(exp / name).read_bytes() for name in files] == before
+    again = shutil.copytree(reported.exp, tmp_path / "exp")
+    write_report(make_recipe(), again, data)
+    for name in files:
+        assert (again / name).read_bytes() == (reported.exp / name).read_bytes()
 
 
 @pytest.mark.slow
