@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import torch
 
 from nessa.cli.main import main
 
@@ -32,11 +31,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # They take minutes: started first, for else one worker would be at them when all others are done.
 LONG_FILES = (
     "tests/shell/test_crashes.py",
+    "tests/local/test_voxceleb.py",  # without `tiny`, which the first one makes meanwhile
     "tests/shell/test_pipeline.py",
     "tests/shell/slurm/test_slurm.py",
     "tests/docs/test_guide.py",
     "tests/local/test_arks.py",
-    "tests/local/test_voxceleb.py",
     "tests/production/test_export.py",
     "tests/encoders/test_distributed.py",
 )
@@ -144,6 +143,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """Networks as small as these only wait for more threads."""
+    import torch  # here, so that the process that only hands out tests does without
+
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
