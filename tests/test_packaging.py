@@ -56,16 +56,24 @@ def test_the_sdist_can_be_built_from(built: Path) -> None:
     assert {"pyproject.toml", "README.md", "LICENSE", "nessa/report/index.html.j2"} <= names
 
 
-@pytest.mark.parametrize("form", ["*.whl", "*.tar.gz"])
-def test_it_works_from_an_empty_folder(form: str, built: Path, tiny: Path, tmp_path: Path) -> None:
-    """Installed by pip, without the recipes: the program of docs/api.md."""
+def install(form: str, built: Path, site: Path) -> dict[str, bytes]:
+    """By pip; gives the content of every file of the package."""
     (file,) = built.glob(form)
-    site, empty = tmp_path / "site", tmp_path / "empty"
-    words = ["--no-deps", "--no-index", "--no-build-isolation", "--target", site, file]
+    words = ["--no-deps", "--no-index", "--no-build-isolation", "--no-compile", "--target", site]
     pip = subprocess.run(
-        [sys.executable, "-m", "pip", "install", "--quiet", *words], capture_output=True, text=True
+        [sys.executable, "-m", "pip", "install", "--quiet", *words, file],
+        capture_output=True,
+        text=True,
     )
     assert pip.returncode == 0, pip.stderr
+    files = (path for path in (site / "nessa").rglob("*") if path.is_file())
+    return {str(path.relative_to(site)): path.read_bytes() for path in files}
+
+
+def test_it_works_from_an_empty_folder(built: Path, tiny: Path, tmp_path: Path) -> None:
+    """Installed from either form, without the recipes: the program of docs/api.md."""
+    site, empty = tmp_path / "site", tmp_path / "empty"
+    assert install("*.tar.gz", built, tmp_path / "other") == install("*.whl", built, site)
     empty.mkdir()
 
     def run(*command: object) -> str:
