@@ -662,6 +662,7 @@ def test_vectors_too_long_for_an_index_are_refused_before_any_row(
                 opened.index()
 
 
+@on_milvus
 def test_partitions_of_milvus_are_refused_unless_a_key_makes_them(
     nessa: Command, saved: Path, tmp_path: Path
 ) -> None:
