@@ -48,7 +48,7 @@ def resolve(path: Path | str, size: str | None = None, overrides: Iterable[str] 
     overrides = list(overrides)
     changes = list(map(_parse_override, overrides))
     for change in (*changes, *changes):  # a model's settings may come before the kind they are of
-        settings = _merge(settings, change)
+        settings = _merge(settings, change, kind_alone=True)
     where += "".join(f" with --set {override}" for override in overrides)
     try:
         recipe = _parse(settings)
@@ -129,24 +129,33 @@ def _parse_override(override: str) -> dict[str, Any]:
     return value
 
 
-def _merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+def _merge(
+    base: Mapping[str, Any], change: Mapping[str, Any], kind_alone: bool = False
+) -> dict[str, Any]:
     """`base` with the values of `change`, mappings merged key by key.
 
-    An empty mapping takes the place of the old one. So does a mapping that says another
-    `pretrained`, or `architecture` where the old one says `pretrained`, for it is another kind of
-    model.
+    An empty mapping takes the place of the old one. So does a mapping that says `pretrained`, or
+    `architecture` where the old one says `pretrained`, for it is another model.
+
+    Args:
+        base: settings.
+        change: what they become.
+        kind_alone: a mapping of `pretrained` alone names no other model where the old one is of
+            that kind, and is merged.
     """
     merged = dict(base)
     for key, value in change.items():
         old = merged.get(key)
-        if isinstance(value, Mapping) and isinstance(old, Mapping) and not _replaces(value, old):
-            merged[key] = _merge(old, value)
-        else:
+        if not isinstance(value, Mapping) or not isinstance(old, Mapping):
             merged[key] = value
+        elif kind_alone and list(value) == ["pretrained"] and value.items() <= old.items():
+            continue
+        elif _replaces(value, old):
+            merged[key] = value
+        else:
+            merged[key] = _merge(old, value, kind_alone)
     return merged
 
 
 def _replaces(new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
-    if "pretrained" in new:
-        return new["pretrained"] != old.get("pretrained")
-    return not new or ("architecture" in new and "pretrained" in old)
+    return not new or "pretrained" in new or ("architecture" in new and "pretrained" in old)

@@ -219,6 +219,20 @@ def test_settings_of_a_model_stay_in_whichever_order_they_are_given(
     assert found["pretrained"] == kind and found.items() >= settings.items()
 
 
+def test_another_model_of_the_same_kind_keeps_no_settings_of_the_old_one(tmp_path: Path) -> None:
+    first = {"pretrained": "onnx", "file": "a.onnx", "features": {"num_filters": 64}}
+    second = {"pretrained": "onnx", "file": "b.onnx"}
+    content = read_yaml(VOICES) | {"sizes": {"new": {"encoders": {"new": second}}}}
+    content["encoders"]["new"] = first
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(content))
+    override = "encoders.new={pretrained: onnx, file: b.onnx}"
+    sizes = resolve(tmp_path / "recipe.yaml", "new").encoders["new"]
+    assert sizes["file"].endswith("b.onnx") and sizes["features"]["num_filters"] == 80
+    assert resolve(tmp_path / "recipe.yaml", overrides=[override]).encoders["new"] == sizes
+    kept = resolve(tmp_path / "recipe.yaml", overrides=["encoders.new.pretrained=onnx"])
+    assert kept.encoders["new"]["features"]["num_filters"] == 64
+
+
 def test_an_empty_mapping_takes_the_place_of_what_the_recipe_has() -> None:
     assert set(resolve(VOICES).prepare.align_copies) == {"crop"}
     assert resolve(VOICES, overrides=["prepare.align_copies={}"]).prepare.align_copies == {}
