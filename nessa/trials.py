@@ -8,6 +8,7 @@ by key; by line only where a file has labels instead of ids, and then it is said
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import eq
 from pathlib import Path
 from typing import NamedTuple
 
@@ -454,6 +455,32 @@ def read_labeled(path: Path) -> Trials:
     if trials.labels is None:
         raise InputError(f"{path}: {NO_LABELS}")
     return trials
+
+
+def label_fault(trials: Trials, speakers: tuple[Sequence[str], Sequence[str]]) -> str | None:
+    """What is wrong with the first label that contradicts the speakers; None where none does.
+
+    Args:
+        trials: T labeled trials.
+        speakers: of their enrollment and their test sides, each (T,); see `trial_speakers`.
+    """
+    rows = contradicted(trials, speakers)
+    if not len(rows):
+        return None
+    row, (enroll, test) = rows[0], speakers
+    kind = "target" if trials.known_labels[row] else "nontarget"
+    return (
+        f"trial {trials.enroll[row]!r} {trials.test[row]!r} is a {kind}, but of speakers "
+        f"{enroll[row]!r} and {test[row]!r}; correct its label or utt2spk"
+    )
+
+
+def contradicted(
+    trials: Trials, speakers: tuple[Sequence[str], Sequence[str]]
+) -> NDArray[np.int64]:
+    """The rows of trials whose labels contradict the speakers of their sides; see `label_fault`."""
+    same = np.fromiter(map(eq, *speakers), np.bool_, len(trials))
+    return np.flatnonzero(trials.known_labels != same)
 
 
 def rates_fault(trials: Trials) -> str | None:

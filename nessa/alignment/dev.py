@@ -17,7 +17,14 @@ from nessa.metrics.table import EER
 from nessa.scoring.calibration import Calibration
 from nessa.scoring.cosine import cosine_scores
 from nessa.text import percent
-from nessa.trials import NO_LABELS, Trials, index_names, trial_speakers
+from nessa.trials import (
+    NO_LABELS,
+    Trials,
+    contradicted,
+    index_names,
+    label_fault,
+    trial_speakers,
+)
 
 DRAWS = 500  # of dev speakers
 # Fewer dev speakers decide nothing: draws of so few make intervals that are too narrow, and the
@@ -160,21 +167,21 @@ def check_labels(dev: DevSet) -> None:
         InputError: names the first such trial.
     """
     for trials in dev.lists:
-        labels, (enroll, test) = trials.known_labels, dev.speakers_of(trials)
-        wrong = np.flatnonzero(labels != (np.array(enroll) == np.array(test)))
-        if not len(wrong):
-            continue
-        row = wrong[0]
-        kind = "target" if labels[row] else "nontarget"
-        trial = f"trial {trials.enroll[row]!r} {trials.test[row]!r} is a {kind}, but"
-        if dev.speakers:
-            raise InputError(
-                f"{trial} of speakers {enroll[row]!r} and {test[row]!r}; correct its label or "
-                "utt2spk"
-            )
-        raise InputError(
-            f"{trial} by target trials both are of one speaker; correct its label, or theirs"
-        )
+        speakers = dev.speakers_of(trials)
+        fault = label_fault(trials, speakers) if dev.speakers else _target_fault(trials, speakers)
+        if fault:
+            raise InputError(fault)
+
+
+def _target_fault(trials: Trials, speakers: tuple[list[str], list[str]]) -> str | None:
+    """What is wrong with the first nontarget of what target trials join; None where none is."""
+    rows = contradicted(trials, speakers)
+    if not len(rows):
+        return None
+    return (
+        f"trial {trials.enroll[rows[0]]!r} {trials.test[rows[0]]!r} is a nontarget, but by target "
+        "trials both are of one speaker; correct its label, or theirs"
+    )
 
 
 def calibrate_on(dev: DevSet, aligned: Sequence[tuple[Embeddings, Embeddings]]) -> Calibration:

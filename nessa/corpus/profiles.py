@@ -1,7 +1,7 @@
 """The trial lists that come with a corpus, and the profiles of several utterances that they name.
 
 The enrollment side of a trial is an utterance of the set, or a profile: of the enroll_map beside
-the list, or else a speaker of spk2utt, as the models of Kaldi's egs/sre16 are.
+the list, or else of spk2utt. Labels say whether both sides are of one speaker of utt2spk.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from nessa.errors import InputError, named
 from nessa.kaldi.datadir import ENROLL_MAP, TAKEN, spk2utt_of, trial_lists
-from nessa.trials import Trials, rates_fault, read_enroll_map
+from nessa.trials import Trials, label_fault, rates_fault, read_enroll_map, trial_speakers
 
 
 def lists_in(directory: Path, profiles: bool = False) -> tuple[Path, ...]:
@@ -85,6 +85,10 @@ class GivenTrials:
                     f"{path}: {named(own)}: the test utterance is one of the profile; write an "
                     f"{ENROLL_MAP} without it"
                 )
+        mixed = list(self._mixed_profiles(utt2spk))
+        yield from mixed or self._label_problems(utt2spk)
+
+    def _mixed_profiles(self, utt2spk: Mapping[str, str]) -> Iterator[str]:
         for name, utterances in self.profiles.items():
             speakers = sorted({utt2spk[utterance] for utterance in utterances})
             if len(speakers) != 1:
@@ -92,6 +96,13 @@ class GivenTrials:
                     f"{self.directory / ENROLL_MAP}: profile {name!r} holds utterances of "
                     f"{len(speakers)} speakers ({', '.join(speakers[:3])}); correct it"
                 )
+
+    def _label_problems(self, utt2spk: Mapping[str, str]) -> Iterator[str]:
+        for path, trials in self.lists.items():
+            if trials.labels is not None:
+                speakers = trial_speakers(trials, utt2spk, self.profiles)
+                if fault := label_fault(trials, speakers):
+                    yield f"{path}: {fault}"
 
     def _trials_of_their_own(self, trials: Trials) -> list[str]:
         """Target trials whose test utterance is in the profile: these would be too easy."""

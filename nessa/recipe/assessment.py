@@ -36,7 +36,7 @@ from nessa.recipe.systems import (
     symmetric_systems,
 )
 from nessa.schema import save_yaml
-from nessa.trials import Trials, read_labeled, trial_speakers
+from nessa.trials import Trials, label_fault, read_labeled, trial_speakers
 
 log = logging.getLogger(__name__)
 
@@ -105,15 +105,9 @@ def _given_trials(path: Path | None, utt2spk: dict[str, str]) -> Trials | None:
             "trials"
         )
     with about(path):
-        enroll, test = trial_speakers(trials, utt2spk)
         check_classes(trials.known_labels)
-    rows = zip(enroll, test, trials.known_labels.tolist(), strict=True)
-    for row, (first, second, target) in enumerate(rows):
-        if target != (first == second):
-            raise InputError(
-                f"{path}: trial {row + 1} ({trials.enroll[row]} {trials.test[row]}) is of speakers "
-                f"{first!r} and {second!r}; correct its label"
-            )
+    if fault := label_fault(trials, trial_speakers(trials, utt2spk)):
+        raise InputError(f"{path}: {fault}")
     return trials
 
 

@@ -316,6 +316,17 @@ TABLES: dict[str, Case] = {
         lambda d: (d / "trials").write_text(f"{NAME} spk004_rec0_0 nontarget\n"),
         "trials: 0 target and 1 non-target trials",
     ),
+    "a wrong label": table(
+        lambda d: (d / "trials").write_text(TRIALS.format("target", "target")),
+        f"trials: trial '{NAME}' 'spk004_rec0_0' is a target, but of speakers",
+    ),
+    "a profile's wrong label": table(
+        lambda d: (
+            (d / "enroll_map").write_text(f"p {NAME}\n"),
+            (d / "trials").write_text("p spk003_rec1_0 nontarget\np spk004_rec1_0 target\n"),
+        ),
+        "trials: trial 'p' 'spk003_rec1_0' is a nontarget, but of speakers",
+    ),
     "profiles of others": table(
         lambda d: (d / "enroll_map").write_text(f"p {NAME} nobody\n"), "nobody"
     ),

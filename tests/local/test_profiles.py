@@ -65,8 +65,8 @@ def test_profiles_of_given_trials_are_prepared(own: Own, where: str) -> None:  #
     assert conditions["single"].enroll_map is None and "models" in conditions
 
 
-def test_models_of_spk2utt_are_prepared(own: Own) -> None:  # noqa: F811
-    """As in egs/sre16: models are speakers, and tested utterances speakers of their own."""
+def test_targets_of_speakers_of_their_own_are_refused(own: Own) -> None:  # noqa: F811
+    """As in egs/sre16, whose utt2spk does not tell whose they are: no interval can be drawn."""
     mine = own.folder / "mine"
     tested = [f"{s}_rec1_1" for s in (X, Y)]
     utt2spk = write_audio_dir(mine, range(12)) | {name: name for name in tested}
@@ -74,14 +74,10 @@ def test_models_of_spk2utt_are_prepared(own: Own) -> None:  # noqa: F811
     write_table(mine / "spk2utt", spk2utt_of(utt2spk))
     (mine / "trials").write_text(TRIALS.format(a=X, b=Y, x=X, y=Y))
     done = own.prepare(data=mine, held_out={"align": 3, "dev": 2})
-    assert done.status == 0, done
-    made = own.data / "eval"
-    assert set(read_utt2spk(made).values()) == {X, Y, *tested}
-    assert read_table(made / "enroll_map_given") == {
-        s: " ".join(f"{s}_{part}" for part in PARTS[:3]) for s in (X, Y)
-    }
-    main = next(read_conditions(made))
-    assert main.name == "single" and main.trials.enroll == [X, X, Y]
+    fault = (
+        f"trials: trial {X!r} {tested[0]!r} is a target, but of speakers {X!r} and {tested[0]!r}"
+    )
+    assert done.status == 2 and f"{mine}/{fault}; correct its label or utt2spk" in done.err, done
 
 
 def test_scores_of_a_list_of_profiles_and_utterances(tmp_path: Path) -> None:
@@ -117,6 +113,14 @@ UTT2SPK = {f"{s}-{k}": s for s in ("ann", "bob") for k in range(3)}
         ("p ann-0 bob-1\n", "p ann-1 target\n", "profile 'p' holds utterances of 2 speakers"),
         ("ann-0 ann-1\n", "ann-0 ann-2 target\n", "'ann-0' is an utterance, and a profile of oth"),
         (None, "ann ann-2 target\n", "'ann ann-2': the test utterance is one of the profile"),
+        ("p ann-0\n", "p bob-1 target\n", "trials: trial 'p' 'bob-1' is a target, but of speakers"),
+        (
+            "p ann-0\n",
+            "p ann-1 nontarget\n",
+            "is a nontarget, but of speakers 'ann' and 'ann'; cor",
+        ),
+        (None, "ann-0 bob-1 target\n", "'ann' and 'bob'; correct its label or utt2spk"),
+        (None, "ann bob-1 target\n", "'ann' and 'bob'; correct its label or utt2spk"),
         (None, "eve ann-2 target\n", r"trials \(1\): 'eve' is not in the set"),
     ],
 )
@@ -153,11 +157,12 @@ def test_profiles_in_trials_of_dev_are_refused_by_name(own: Own) -> None:  # noq
 
 
 def test_models_of_spk2utt_are_profiles(tmp_path: Path) -> None:
-    utt2spk = {"m1-a": "m1", "m1-b": "m1", "m2-a": "m2", "t1": "t1", "t2": "t2"}
-    (tmp_path / "trials").write_text("m1 t1 target\nm2 t1 nontarget\nm1 t2 nontarget\n")
+    utt2spk = {"a-1": "a", "a-2": "a", "a-3": "a", "b-1": "b", "b-2": "b"}
+    (tmp_path / "spk2utt").write_text("m1 a-1 a-2\nm2 b-1\n")
+    (tmp_path / "trials").write_text("m1 a-3 target\nm2 a-3 nontarget\nm1 b-2 nontarget\n")
     given = read(tmp_path, utt2spk)
     given.check(utt2spk)
-    assert given.profiles == {"m1": ["m1-a", "m1-b"], "m2": ["m2-a"]}
+    assert given.profiles == {"m1": ["a-1", "a-2"], "m2": ["b-1"]}
 
 
 def test_own_profiles_of_one_utterance_may_have_its_name(tmp_path: Path) -> None:

@@ -112,7 +112,9 @@ def test_the_speakers_of_given_trials_are_held_out(
     (tmp_path / "list").write_text(f"{keys[0]} {keys[9]}\n")
     nessa("assess", *tables, *given).refused("list")
     (tmp_path / "list").write_text(f"{keys[0]} {keys[1]} nontarget\n{keys[0]} {keys[2]} target\n")
-    nessa("assess", *tables, *given).refused("list: trial 1 (", "correct its label")
+    nessa("assess", *tables, *given).refused(
+        f"list: trial {keys[0]!r} {keys[1]!r} is a nontarget, but of speakers", "correct its label"
+    )
 
 
 @pytest.mark.slow
