@@ -2,14 +2,11 @@
 
 from pathlib import Path
 
-from nessa.alignment.dev import DevSet
 from nessa.alignment.lda_plda import LDAPLDA
 from nessa.alignment.table import AlignTable
 from nessa.errors import about
-from nessa.kaldi.datadir import MAIN_LIST, trial_lists
-from nessa.kaldi.embeddings import Embeddings
+from nessa.recipe.fitting import read_dev
 from nessa.recipe.layout import DEV, backend_file, embeddings_dir
-from nessa.trials import Trials
 
 
 def fit_backend(data: Path, exp: Path, model: str) -> str:
@@ -27,10 +24,8 @@ def fit_backend(data: Path, exp: Path, model: str) -> str:
         InputError: embeddings or trials are missing or do not fit, or no align speaker has two
             utterances.
     """
-    embeddings = Embeddings.read(embeddings_dir(exp, model, DEV))
-    main, *others = map(Trials.read, trial_lists(data / DEV))
-    with about(data / DEV / MAIN_LIST, embeddings_dir(exp, model, DEV)):
-        dev = DevSet(embeddings, embeddings, main, tuple(others))
+    held_out = embeddings_dir(exp, model, DEV)
+    dev = read_dev(data / DEV, held_out, held_out)
     places = embeddings_dir(exp, model, "align"), data / "align"
     table = AlignTable.open(places[0], *places)
     with about(*places):

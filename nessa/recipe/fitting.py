@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from nessa.alignment.base import Aligner
-from nessa.alignment.dev import DevSet
+from nessa.alignment.dev import DevSet, check_labels
 from nessa.alignment.table import AlignTable
 from nessa.corpus.draw_trials import count_possible_trials, make_trials
 from nessa.corpus.speakers import split_speakers
 from nessa.errors import InputError, about, named
 from nessa.files import read_lines
 from nessa.files import read_table as read_text_table
-from nessa.kaldi.datadir import MAIN_LIST, read_optional, read_utt2spk, trial_lists
+from nessa.kaldi.datadir import read_optional, read_utt2spk, trial_lists
 from nessa.kaldi.embeddings import Embeddings
 from nessa.stores.tables import read_labels, read_table
-from nessa.trials import Trials
+from nessa.trials import read_labeled
 
 log = logging.getLogger(__name__)
 DEV_SHARE = 0.1  # of the speakers of two tables
@@ -46,16 +46,7 @@ def fit_to_sets(
         InputError: unreadable, what does not fit together, or a speaker in both sets; names the
             files.
     """
-    main, *others = map(Trials.read, trial_lists(data / "dev"))
-    sides = Embeddings.read(enroll / "dev"), Embeddings.read(runtime / "dev")
-    with about(data / "dev" / MAIN_LIST, enroll / "dev", runtime / "dev"):
-        dev = DevSet(
-            *sides,
-            main,
-            tuple(others),
-            domains=read_optional(data / "dev", "utt2domain"),
-            speakers=read_optional(data / "dev", "utt2spk"),
-        )
+    dev = read_dev(data / "dev", enroll / "dev", runtime / "dev")
     places = enroll / "align", runtime / "align", data / "align"
     if by_speaker:
         x, y = map(Embeddings.read, places[:2])
@@ -67,6 +58,29 @@ def fit_to_sets(
     _check_disjoint(table, dev, data)
     with about(*places):
         return aligner.fit_table(table, dev, **options)
+
+
+def read_dev(data: Path, enroll: Path, runtime: Path) -> DevSet:
+    """The dev set of a recipe; each list is checked by itself, so that a fault names its file.
+
+    Args:
+        data: the data directory of dev.
+        enroll, runtime: its embeddings by a model each, or both by the same one.
+
+    Raises:
+        InputError: unreadable, a list without labels, of utterances that have no embedding, or
+            with labels that contradict the speakers.
+    """
+    lists = {path: read_labeled(path) for path in trial_lists(data)}
+    sides = {path: Embeddings.read(path) for path in (enroll, runtime)}
+    main, *others = lists.values()
+    domains, speakers = (read_optional(data, name) for name in ("utt2domain", "utt2spk"))
+    for path, trials in lists.items():
+        with about(path, enroll, runtime):
+            own = DevSet(sides[enroll], sides[runtime], trials, speakers=speakers)
+        with about(path):
+            check_labels(own)
+    return DevSet(sides[enroll], sides[runtime], main, tuple(others), domains, speakers)
 
 
 def _check_disjoint(table: AlignTable, dev: DevSet, data: Path) -> None:

@@ -41,7 +41,7 @@ from nessa.recipe.layout import SCORED_SETS, aligner_dir, embeddings_dir, score_
 from nessa.recipe.systems import NESSA, System, update_cells
 from nessa.scoring.cosine import cosine_scores
 from nessa.scoring.sides import Scores
-from nessa.trials import Trials
+from nessa.trials import Trials, read_labeled
 
 log = logging.getLogger(__name__)
 SPEAKERS = (50, 100, 200, 500, 1000, 2000, 5000)
@@ -148,7 +148,7 @@ class StudyRunner:
         }
         self.speakers, self.dev_speakers = (read_utt2spk(data / n) for n in ("align", "dev"))
         self.domains = {name: read_optional(data / name, "utt2domain") for name in SETS}
-        self.dev_lists = [Trials.read(path) for path in trial_lists(data / "dev")]
+        self.dev_lists = [read_labeled(path) for path in trial_lists(data / "dev")]
         self.conditions = [  # the main list first
             c for c in read_conditions(data / "eval") if c.enroll_map is None
         ]

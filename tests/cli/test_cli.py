@@ -110,8 +110,31 @@ def test_a_dev_trial_whose_label_contradicts_utt2spk_is_refused(nessa: Command, 
     wrong = targets[0].replace(" target", " nontarget")  # which the other trials do not contradict
     trials.write_text("".join([wrong, targets[-1]]))
     nessa(*toy.align()).refused(
-        "is a nontarget, but of speakers 'id00100' and 'id00100'", "utt2spk"
+        f"{trials}: trial ",
+        "is a nontarget, but of speakers 'id00100' and 'id00100'",
+        "utt2spk",
     )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda line: line.replace(" target", ""), "{0}: no labels; write"),
+        (lambda line: line.replace(" target", " nontarget"), "{0}: trial "),
+        (lambda line: "stranger " + line.split(" ", 1)[1], "{0}, {1}"),
+    ],
+)
+def test_a_fault_of_a_further_dev_list_names_it(
+    nessa: Command, toy: Toy, change: Callable[[str], str], message: str
+) -> None:
+    dev = toy.data / "dev"
+    lines = (dev / "trials").read_text().splitlines(keepends=True)
+    target = next(line for line in lines if line.endswith(" target\n"))
+    further = dev / "trials_words"
+    further.write_text(change(target))
+    fit = ["recipe", "fit-backend", "--data", toy.data, "--exp", toy.exp, "--model", "x"]
+    for command in (toy.align(), fit):
+        nessa(*command).refused(message.format(further, toy.x / "dev"))
 
 
 def test_a_speaker_in_align_and_dev_is_refused(nessa: Command, toy: Toy) -> None:
