@@ -20,7 +20,6 @@ from nessa.encoders.settings import OnnxConfig
 from nessa.errors import InputError
 from nessa.files import digest, file_digest
 
-KIND = "encoder"  # in the metadata of what nessa exported; no aligner has this kind
 PROBE_FRAMES = 200  # of the noise that a model's dimension is found with
 
 
@@ -47,20 +46,10 @@ class OnnxModel(SpeakerModel):
         outputs = [output.name for output in self._session.get_outputs()]
         self._output = self._choose_output(outputs, config.output)
         self.dim = self._find_dim(config.features.num_filters)
-        self.fingerprint = self._own_fingerprint(config) or self._digest(config, len(outputs))
-
-    def _own_fingerprint(self, config: OnnxConfig) -> str | None:
-        """That of the encoder which nessa exported, if it is given the features that it takes."""
-        facts = self._session.get_modelmeta().custom_metadata_map
-        own = facts.get("kind") == KIND and "nessa_version" in facts
-        same = facts.get("features") == config.features.model_dump_json()
-        return facts.get("model_fingerprint") if own and same else None
-
-    def _digest(self, config: OnnxConfig, outputs: int) -> str:
         described: list[Any] = [file_digest(self._path), config.features.model_dump(mode="json")]
         if outside := external_files(self._path):
             described.append(list(map(file_digest, outside)))
-        return digest([*described, *([self._output] if outputs > 1 else [])])
+        self.fingerprint = digest([*described, *([self._output] if len(outputs) > 1 else [])])
 
     def read(self, cut: MonoCut) -> Tensor:
         """Features, shape (T, F)."""

@@ -10,11 +10,10 @@ from nessa.alignment.base import Aligner
 from nessa.alignment.views import Matrix, Side
 from nessa.encoders.config import FeatureConfig
 from nessa.encoders.models import load_model
-from nessa.encoders.onnx import KIND
 from nessa.encoders.trained import TrainedModel
 from nessa.errors import InputError, first_line
 from nessa.production.export_aligner import EXPONENTS, TOLERANCE
-from nessa.production.export_encoder import LEAST_COSINE, least_cosine
+from nessa.production.export_encoder import KIND, LEAST_COSINE, least_cosine
 from nessa.production.onnx import onnx, open_session
 
 ROWS = 10_000  # embeddings on which a network is compared with its aligner
