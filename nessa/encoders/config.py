@@ -157,8 +157,15 @@ class PretrainedConfig(Section):
 
 
 def files_in(place: Path) -> list[Path]:
-    """A file, or the files of a folder, but not of the folders in it."""
-    return sorted(filter(Path.is_file, place.iterdir())) if place.is_dir() else [place]
+    """A file, or all files below a folder, save what Git, hubs and Python keep in folders there."""
+    if not place.is_dir():
+        return [place]
+    inside = {path: path.relative_to(place).parent.parts for path in place.rglob("*")}
+    return sorted(
+        path
+        for path, folders in inside.items()
+        if path.is_file() and not any(f.startswith(".") or f == "__pycache__" for f in folders)
+    )
 
 
 def _are_enough(sets: tuple[SetName, ...]) -> tuple[SetName, ...]:

@@ -123,7 +123,8 @@ def _with_contents(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     if os.path.isdir(value):
-        return {file.name: file_digest(file) for file in files_in(Path(value))}
+        files = files_in(Path(value))
+        return {file.relative_to(value).as_posix(): file_digest(file) for file in files}
     return file_digest(value) if os.path.isfile(value) else value
 
 

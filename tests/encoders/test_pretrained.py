@@ -572,19 +572,25 @@ def test_the_fingerprint_is_that_of_arguments_and_their_files_too(
     assert saved("a.pt", b"first") == saved("b.pt", b"first") != saved("a.pt", b"other")
 
 
-@pytest.mark.parametrize("arguments", [{"weights": "m"}, {"weights": ["m/b.pt", {"n": "m/a.pt"}]}])
+@pytest.mark.parametrize(
+    "arguments",
+    [{"weights": "in/m"}, {"weights": "in"}, {"weights": ["in/m/b.pt", {"n": "in/m/a.pt"}]}],
+)
 def test_the_fingerprint_is_that_of_folders_and_of_nested_files_too(
     module: str, arguments: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("m").mkdir()
-    Path("m/b.pt").write_bytes(b"b")
+    Path("in/m").mkdir(parents=True)
+    Path("in/m/b.pt").write_bytes(b"b")
 
     def fingerprint(weights: bytes) -> str:
-        Path("m/a.pt").write_bytes(weights)
+        Path("in/m/a.pt").write_bytes(weights)
         return loaded(tmp_path / "x", python(module, "Louder", **arguments)).fingerprint
 
     first = fingerprint(b"first")
+    for made in ("in/m/__pycache__", "in/m/.git"):  # says nothing of the model
+        Path(made).mkdir()
+        Path(made, "made").touch()
     assert fingerprint(b"other") != first == fingerprint(b"first")
 
 

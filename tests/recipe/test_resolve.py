@@ -347,6 +347,7 @@ def test_plan_lists_both_directions_of_every_aligner_and_the_controls() -> None:
             "encoders",
         ),
         ("{{pretrained: python, factory: 'a:b', arguments: {{m: {0}}}}}", "net.pt", "encoders"),
+        ("{{pretrained: python, factory: 'a:b', arguments: {{m: {0}}}}}", "in/net.pt", "encoders"),
         (
             "{{pretrained: python, factory: 'a:b', arguments: {{m: [{{x: {0}/net.pt}}]}}}}",
             "net.pt",
@@ -364,6 +365,7 @@ def test_a_file_replaced_under_the_same_path_is_planned_anew(
         lines = plan(resolve(MINI, overrides=[override]))
         return dict(value.split() for key, value in lines if key == "digest")  # type: ignore[misc]
 
+    (tmp_path / file).parent.mkdir(exist_ok=True)
     (tmp_path / file).write_bytes(b"weights")
     before = digests()
     assert digests() == before
