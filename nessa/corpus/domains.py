@@ -9,7 +9,14 @@ from nessa.corpus.copies import read_copies
 from nessa.corpus.sets import SOURCES
 from nessa.errors import InputError
 from nessa.files import write_table
-from nessa.kaldi.datadir import MAIN_LIST, PROFILE_LIST, TAKEN, read_optional, read_utt2spk
+from nessa.kaldi.datadir import (
+    LEFT_BY_TOOLS,
+    MAIN_LIST,
+    PROFILE_LIST,
+    TAKEN,
+    read_optional,
+    read_utt2spk,
+)
 
 RESERVED = PROFILE_LIST.removeprefix(f"{MAIN_LIST}_")
 
@@ -46,7 +53,7 @@ def _check_names(names: Iterable[str], where: str) -> None:
     for name in names:
         if name == RESERVED or TAKEN.fullmatch(name):
             raise InputError(f"{where}: results call other trials {name!r}; rename the domain")
-        if "/" in name:
+        if "/" in name or name.endswith(LEFT_BY_TOOLS):
             raise InputError(
                 f"{where}: domain {name!r} cannot be the end of the name of a trial list, "
                 f"{MAIN_LIST}_{name}; rename it"

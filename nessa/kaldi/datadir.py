@@ -10,6 +10,7 @@ from nessa.files import read_table
 MAIN_LIST = "trials"
 PROFILE_LIST = "trials_profile"
 ENROLL_MAP = "enroll_map"  # {profile: utterances}, of all lists of a set
+LEFT_BY_TOOLS = ("~", ".bak", ".orig", ".old", ".swp")  # ends of names of copies: no lists
 GIVEN_MAP = "enroll_map_given"  # of those that came with the corpus, which other lists name
 # What results call trials of no further list: those of the main one, and of profiles of a size.
 TAKEN = re.compile(r"(single|(.+\.)?profile[0-9]+)?")
@@ -44,7 +45,11 @@ def trial_lists(directory: Path, profiles: bool = False) -> list[Path]:
         profiles: with that of drawn profiles, last.
     """
     drawn = directory / PROFILE_LIST
-    further = sorted(path for path in directory.glob(f"{MAIN_LIST}_*") if path != drawn)
+    further = [
+        path
+        for path in sorted(directory.glob(f"{MAIN_LIST}_*"))
+        if path != drawn and not path.name.endswith(LEFT_BY_TOOLS) and not path.is_dir()
+    ]
     return [directory / MAIN_LIST, *further, *([drawn] if profiles and drawn.is_file() else [])]
 
 

@@ -315,6 +315,15 @@ def test_domains_that_results_would_call_as_other_trials_are_refused(
         finish_sets(directory.parent, CONFIG, seed=1)
 
 
+@pytest.mark.parametrize("name", ["words/few", "words.old"])
+def test_domains_by_which_no_trial_list_can_be_called_are_refused(
+    directory: Path, name: str
+) -> None:
+    config = CONFIG.model_copy(update={"domains": {name: ".*"}})
+    with pytest.raises(InputError, match=rf"prepare\.domains: domain '{name}' .* trials_{name}"):
+        finish_sets(directory.parent, config, seed=1)
+
+
 def test_sets_of_other_durations_are_warned_about(
     directory: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -193,7 +193,9 @@ def test_copies_of_a_trial_list_that_tools_leave_are_no_lists(
     tmp_path: Path,
 ) -> None:
     all_trials(read_utt2spk(corpus)).write(corpus / "trials.bak")
-    (corpus / "trials~").write_text("nobody id00000/s0/00000.wav target\n")
+    for name in ("trials~", "trials_hard~", "trials_hard.bak", "trials_profile.bak"):
+        (corpus / name).write_text("nobody id00000/s0/00000.wav target\n")
+    (corpus / "trials_old").mkdir()
     prepare(programs, recipe, tmp_path / "data")
     speakers = set(read_utt2spk(tmp_path / "data/eval").values())
     assert speakers == {f"id{n:05d}" for n in range(48, 60)}
