@@ -190,7 +190,7 @@ def _is_whole(output: Path, shard: int, spots: str | None) -> bool:
         listed = {s for lines in stream_scp(ark.with_suffix(".scp")) for s in lines.sources}
     except InputError:
         return False
-    own = ark.is_file() and listed <= {os.path.abspath(ark)}
+    own = ark.is_file() and set(map(os.path.realpath, listed)) <= {os.path.realpath(ark)}
     return own and spots in (spots_digest(ark).hex(), None)
 
 

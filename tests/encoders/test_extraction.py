@@ -194,6 +194,16 @@ def test_a_copied_directory_is_extracted_again_for_its_scp_names_the_original(
     assert f" {copy}/xvector.1.ark:" in (copy / "xvector.1.scp").read_text()
 
 
+def test_a_directory_that_is_reached_by_a_link_is_whole(data: Path, tmp_path: Path) -> None:
+    model, shard = Whimsical({}), tmp_path / "exp/xvector.1.ark"
+    extract_shard(model, data, "eval", shard.parent, 1, 1, 20.0)
+    (tmp_path / "link").symlink_to("exp")
+    made = shard.stat().st_mtime_ns
+    extract_shard(model, data, "eval", tmp_path / "link", 1, 1, 20.0)
+    merge_shards(model, data, "eval", tmp_path / "link", 1)
+    assert shard.stat().st_mtime_ns == made
+
+
 def test_a_shard_of_an_earlier_version_is_kept(data: Path, tmp_path: Path) -> None:
     """Its stamp tells nothing of the ark."""
     shard, stamp = (Whimsical({}), data, "eval", tmp_path), tmp_path / ".xvector.1.json"
