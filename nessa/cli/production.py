@@ -150,6 +150,7 @@ def store_map(
         click.echo(f"{aligner}: {sentence}")
     found = Outliers(fitted.detectors.get("enroll"), allowed=allow_outliers)
     with _database(url, to) as database:
+        database.check()
         done = migrate(database.source, database.target, fitted, found, dry_run)
         if not dry_run:
             database.index()

@@ -105,6 +105,9 @@ class Database(Protocol):
     source: ProfileStore
     target: ProfileStore
 
+    def check(self) -> None:
+        """Refuse to map a source of which mapped rows would lose something; before `migrate`."""
+
     def index(self) -> None:
         """Make the target's index for search, if there is none."""
 

@@ -39,7 +39,7 @@ class Milvus:
 
     Raises:
         InputError: no connection, collection or field; the raw collection is a mapped one, or has
-            further vectors or named partitions, or the mapped one is not mapped.
+            further vectors, or the mapped one is not mapped.
     """
 
     def __init__(self, url: str, to: str) -> None:
@@ -58,15 +58,27 @@ class Milvus:
             if not self._client.has_collection(name):
                 raise InputError(f"collection {name!r}: no such collection")
             schema = self._client.describe_collection(name)
-            partitions = self._client.list_partitions(name)
             if self._client.has_collection(to) and SPACE not in _fields(self._client, to):
                 raise InputError(
                     f"collection {to!r}: is there, and not made by nessa; name a new collection"
                 )
-        _check_raw(name, own["embedding"], schema, partitions)
+        _check_raw(name, own["embedding"], schema)
         self.source = Collection(self._client, name, own["embedding"], schema, mapped=False)
         self.target = Collection(self._client, to, own["embedding"], schema, mapped=True)
         self._live = own["live"] or f"{name}_live"
+        # A row does not say which of them it is in; those of a key are made anew by Milvus itself.
+        self._keyed = any(field.get("is_partition_key") for field in schema["fields"])
+
+    def check(self) -> None:
+        """Refuse named partitions; see `Database.check`."""
+        name = self.source.name
+        with _explained(name):
+            partitions = [] if self._keyed else self._client.list_partitions(name)
+        if named := [partition for partition in partitions if partition != COMMON]:
+            raise InputError(
+                f"collection {name!r}: has the partition {named[0]!r}, which the mapped rows would "
+                "lose; copy it into a collection with a partition key instead"
+            )
 
     def index(self) -> None:
         """Milvus indexes what is flushed by itself; see `Database.index`."""
@@ -246,7 +258,7 @@ def _fields(client: MilvusClient, name: str) -> list[str]:
     return [field["name"] for field in client.describe_collection(name)["fields"]]
 
 
-def _check_raw(name: str, embedding: str, schema: dict[str, Any], partitions: list[str]) -> None:
+def _check_raw(name: str, embedding: str, schema: dict[str, Any]) -> None:
     types = {field["name"]: field["type"] for field in schema["fields"]}
     if embedding not in types:
         raise InputError(f"collection {name!r}: no field {embedding!r}; there are {list(types)}")
@@ -257,14 +269,6 @@ def _check_raw(name: str, embedding: str, schema: dict[str, Any], partitions: li
     if more := [field for field, kind in types.items() if kind in VECTORS and field != embedding]:
         raise InputError(
             f"collection {name!r}: has further vectors, {more[0]!r}; one can be mapped"
-        )
-    # A row does not say which of them it is in; those of a key are made anew by Milvus itself.
-    keyed = any(field.get("is_partition_key") for field in schema["fields"])
-    named = [partition for partition in partitions if partition != COMMON]
-    if named and not keyed:
-        raise InputError(
-            f"collection {name!r}: has the partition {named[0]!r}, which the mapped rows would "
-            "lose; copy it into a collection with a partition key instead"
         )
 
 

@@ -62,6 +62,9 @@ class Postgres:
         self.target = Table(to, *fields, mapped=True)
         self._live = own["live"] or f"{own['table']}_live"
 
+    def check(self) -> None:
+        """Nothing is lost: the view joins the rows to the raw ones; see `Database.check`."""
+
     def index(self) -> None:
         """HNSW by cosine; see `Database.index`."""
         create = sql.SQL("CREATE INDEX ON {} USING hnsw ({} vector_cosine_ops)")

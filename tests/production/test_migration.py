@@ -678,9 +678,14 @@ def test_partitions_of_milvus_are_refused_unless_a_key_makes_them(
         client.create_partition("named", "acme")
     words = ["--to", "new", "--aligner", saved]
     url = f"milvus:{tmp_path}/p.db?collection="
-    nessa("store", "map", f"{url}named", *words).refused(
-        "collection 'named': has the partition 'acme'", "partition key"
-    )
+    for option in ([], ["--dry-run"]):
+        nessa("store", "map", f"{url}named", *words, *option).refused(
+            "collection 'named': has the partition 'acme'", "partition key"
+        )
+    nessa("store", "verify", f"{url}named", *words).refused("collection 'named': holds no profiles")
+    nessa("store", "switch", f"{url}named", "--to", "new").refused("0 profiles, but 0")
+    done = nessa("store", "rollback", f"{url}named", "--to", "new")
+    assert "now read: collection 'named'" in done.out, done
     nessa("store", "map", f"{url}keyed", *words).refused("collection 'keyed': holds no profiles")
 
 
