@@ -11,9 +11,10 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from nessa import InputError
-from nessa.alignment import load
+from nessa.alignment import NeuralAligner, load
 from tests.aligners import fitted
 from tests.conftest import Command
+from tests.pairs import two_views
 
 Description = dict[str, Any]
 
@@ -89,3 +90,9 @@ def test_the_fit_may_be_annotated(folder: Path) -> None:
     path = folder / "aligner.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"fitting": {"by": "ann"}}))
     assert load(folder).fitting == {"by": "ann"}
+
+
+def test_a_start_that_the_mode_does_not_read_may_be_saved(tmp_path: Path) -> None:
+    aligner = NeuralAligner(mode="to-enroll", start="cca", steps=1, hidden_dim=0)
+    aligner.fit(*two_views(20, 3)).save(tmp_path)
+    assert load(tmp_path).space() == aligner.space()
