@@ -411,9 +411,11 @@ class Aligner(ABC):
         Returns:
             Whether it is known that they are of its model; False where that cannot be told.
         """
-        expected = self.fingerprints[SIDES.index(side)]
-        same = same_model(stamp.fingerprint, expected) if stamp else None
-        if stamp and expected and same is False:
+        place = SIDES.index(side)
+        expected, other = self.fingerprints[place], self.fingerprints[1 - place]
+        same = same_model(stamp, expected)
+        swapped = same is None and same_model(stamp, other)
+        if stamp and expected and (same is False or swapped):
             name = {"enroll": "enrollment", "runtime": "runtime"}[side]
             raise InputError(
                 f"{name} embeddings are of model {stamp.model!r} ({stamp.fingerprint[:12]}), "

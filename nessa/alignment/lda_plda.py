@@ -134,7 +134,7 @@ class LDAPLDA:
 
     def _check(self, embeddings: Embeddings) -> None:
         stamp, dim = embeddings.stamp, embeddings.matrix.shape[1]
-        if stamp and same_model(stamp.fingerprint, self.fingerprint) is False:
+        if stamp and same_model(stamp, self.fingerprint) is False:
             raise InputError(
                 f"embeddings are of model {stamp.model!r} ({stamp.fingerprint[:12]}), but the "
                 f"back-end was fitted on model {str(self.fingerprint)[:12]}; fit it again"

@@ -47,11 +47,14 @@ def names_model(fingerprint: str | None) -> bool:
     return bool(fingerprint) and not str(fingerprint).startswith(VECTORS)
 
 
-def same_model(one: str | None, other: str | None) -> bool | None:
-    """Whether two fingerprints are of one model; None where they cannot tell."""
-    if not one or not other or names_model(one) != names_model(other):
+def same_model(stamp: ModelStamp | None, fingerprint: str | None) -> bool | None:
+    """Whether embeddings are of the model of a fingerprint; None where that cannot be told."""
+    if not stamp or not stamp.fingerprint or not fingerprint:
         return None
-    return one == other
+    # Mapped embeddings have their space's fingerprint, never that of some vectors.
+    if names_model(stamp.fingerprint) != names_model(fingerprint) and not stamp.is_mapped:
+        return None
+    return stamp.fingerprint == fingerprint
 
 
 @dataclass(frozen=True)

@@ -176,6 +176,21 @@ def test_vectors_known_by_themselves_are_of_any_model(raw, tmp_path, caplog, kno
                 map_sides(aligner, *raw, None, tmp_path / "mapped")
 
 
+@pytest.mark.parametrize(
+    ("model", "fingerprint"), [("x in nessa space", "z" * 64), ("y", "y" * 64)]
+)
+def test_vectors_known_by_themselves_are_not_mapped_ones_nor_the_other_sides(
+    raw, tmp_path, model, fingerprint
+):
+    x, y, speakers = two_views(40, 2)
+    x.stamp = ModelStamp("old", "arks:1", "align")
+    aligner = ProcrustesAligner().fit(x, y, speakers)
+    info = read_json(raw[0] / "info.json")
+    write_json(raw[0] / "info.json", info | {"model": model, "fingerprint": fingerprint})
+    with pytest.raises(InputError, match=f"enrollment embeddings are of model '{model}'"):
+        map_sides(aligner, *raw, None, tmp_path / "mapped")
+
+
 def test_a_system_has_all_that_it_is_scored_on_mapped(aligner, tmp_path):
     toy = Toy(tmp_path)
     write_table(toy.data / "eval/enroll_map", {"id00200-p1-0": "id00200-s0-00000"})
