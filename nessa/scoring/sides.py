@@ -53,13 +53,14 @@ class Sides:
 
         Args:
             enroll_map: {profile: utterances}.
-            enrolled: enrollment ids of the trials, of which some may be utterances.
+            enrolled: enrollment ids of the trials, of which some may be utterances; where empty,
+                these are all profiles.
 
         Raises:
             InputError: the map is unreadable, or names an utterance without an embedding, or a
-                profile of several utterances as one of them; or some of the profiles, but not
-                all, are among the embeddings; or these are mapped ones, and lack a profile,
-                whose mean should have been mapped.
+                profile of several utterances as one of them; or some of the profiles that are
+                enrolled, but not all, are among the embeddings; or these are mapped ones, and
+                lack such a profile, whose mean should have been mapped.
         """
         profiles = read_enroll_map(enroll_map)
         members = {utterance for own in profiles.values() for utterance in own}
@@ -67,17 +68,24 @@ class Sides:
             raise InputError(
                 f"{enroll_map}: {named(both)} is an utterance, and a profile of others; rename it"
             )
+        tried = set(enrolled or profiles)
+        wanted = {p: own for p, own in profiles.items() if p in tried}
         there = set(self.enroll.keys)
-        lacking = [p for p in profiles if p not in there]
+        lacking = [p for p in wanted or profiles if p not in there]
         if not lacking:
             return self
-        if any(p in there and list(own) != [p] for p, own in profiles.items()):
+        if any(p in there and list(own) != [p] for p, own in wanted.items()):
+            stamp = self.enroll.stamp
+            remedy = (
+                "map all of them with this map (nessa map --enroll-map)"
+                if stamp and stamp.is_mapped
+                else "give embeddings of all of them, or of their utterances alone"
+            )
             raise InputError(
                 f"{enroll_map}, {self.paths[0]}: some profiles are there, and others are without "
-                f"an embedding: {named(lacking)}; map all of them with this map (nessa map "
-                "--enroll-map)"
+                f"an embedding: {named(lacking)}; {remedy}"
             )
-        if late := averaged_late(self.enroll, profiles):
+        if late := averaged_late(self.enroll, wanted):
             raise InputError(
                 f"{self.paths[0]}: mapped, but without profile {named(late)} of {enroll_map}, "
                 "which is averaged before it is mapped; give --enroll-map to nessa map as well"

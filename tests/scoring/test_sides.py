@@ -131,20 +131,31 @@ def test_profiles_are_not_averaged_after_mapping(tmp_path: Path) -> None:
     score_trials(*words)
 
 
-def test_profiles_of_which_some_alone_are_mapped_are_refused(
-    sides: tuple[Path, Path, Trials], tmp_path: Path
+@pytest.mark.parametrize("mapped", [False, True])
+def test_profiles_of_which_some_alone_are_there_are_refused(
+    sides: tuple[Path, Path, Trials], tmp_path: Path, mapped: bool
 ) -> None:
     """Else means of mapped utterances would stand in the place of those that are there."""
     enroll, runtime, trials = sides
     one, two, three, four = trials.enroll_index.names[:4]
     vectors = Embeddings.read(enroll)
     matrix = np.vstack([vectors.matrix, vectors.matrix[:1]])
-    Embeddings([*vectors.keys, "p"], matrix, vectors.stamp).write(tmp_path / "mapped")
-    (tmp_path / "profiles").write_text(f"p {three}\n{one} {three}\n")
-    words = tmp_path / "mapped", runtime, tmp_path / "profiles", tmp_path / "out"
+    stamp = vectors.stamp and vectors.stamp.mapped("neural", vectors.stamp.fingerprint)
+    stamp = stamp if mapped else vectors.stamp
+    Embeddings([*vectors.keys, "p"], matrix, stamp).write(tmp_path / "some")
+    (tmp_path / "profiles").write_text(f"p {three}\nq {three}\n")
+    words = tmp_path / "some", runtime, tmp_path / "profiles", tmp_path / "out"
     write_table(tmp_path / "enroll_map", {"p": f"{one} {two}", "q": f"{three} {four}"})
-    with pytest.raises(InputError, match=r"enroll_map, .*mapped: .* without .*: 'q'; .*nessa map"):
+    with pytest.raises(InputError, match=r"enroll_map, .*some: .* without .*: 'q'; ") as refusal:
         score_trials(*words, enroll_map=tmp_path / "enroll_map")
+    assert ("nessa map" in str(refusal.value)) == mapped
+    (tmp_path / "profiles").write_text(f"p {three}\n{one} {three}\n")  # no trial names q
+    score_trials(*words, enroll_map=tmp_path / "enroll_map")
+    if mapped:
+        (tmp_path / "profiles").write_text(f"{one} {three}\n")
+        write_table(tmp_path / "enroll_map", {"q": f"{three} {four}"})
+        score_trials(*words, enroll_map=tmp_path / "enroll_map")
+        return
     write_table(tmp_path / "enroll_map", {"p": f"{one} {two}", one: one})
     score_trials(*words, enroll_map=tmp_path / "enroll_map")
     write_table(tmp_path / "enroll_map", {"q": f"{three} {four}", one: one})  # raw: all are means
