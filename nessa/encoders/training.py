@@ -23,6 +23,7 @@ from nessa.encoders.checkpoints import damaged, fits, read_checkpoint
 from nessa.encoders.config import EncoderConfig
 from nessa.encoders.distributed import Processes, join_processes
 from nessa.encoders.features import FeatureExtractor
+from nessa.encoders.kinds import parse_settings
 from nessa.encoders.losses import Criterion
 from nessa.encoders.trained import CONFIG, STAMP, WEIGHTS, build, load_trained, save_model
 from nessa.errors import InputError, watched_readers
@@ -30,7 +31,7 @@ from nessa.files import atomic_open, digest, read_json, write_json
 from nessa.optimizer import AdamW
 from nessa.progress import progress
 from nessa.schedule import learning_rate
-from nessa.schema import save_yaml
+from nessa.schema import read_yaml, save_yaml
 
 log = logging.getLogger(__name__)
 MAX_GRADIENT_NORM = 5.0
@@ -64,7 +65,7 @@ def train_encoder(
             BACKGROUND: speakers.background_digest(),
         }
         if _already_trained(output, stamp, config):
-            if processes.first:
+            if processes.first and not _describes(output / CONFIG, config):
                 save_yaml(output / CONFIG, config)  # a pretrained model in between left its own
             log.info("%s: already trained with these settings; nothing to do", output)
             return
@@ -326,6 +327,13 @@ def _already_trained(output: Path, stamp: dict[str, Any], config: EncoderConfig)
         return False
     load_trained(output, output.name, config)  # raises where the weights are damaged
     return True
+
+
+def _describes(path: Path, config: EncoderConfig) -> bool:
+    try:
+        return parse_settings(read_yaml(path)) == config
+    except InputError:
+        return False
 
 
 def _summary_writer(output: Path) -> Any:
