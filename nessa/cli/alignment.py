@@ -212,12 +212,13 @@ def map_embeddings(
         refuse_given("is for arks; a store is mapped by one process", "nj")
     places = arks["enroll"], arks["runtime"], enroll_map, output
     options = nj, allow_outliers, read_table(utt2domain) if utt2domain else {}
-    lines: list[str] = []
-    if any(arks.values()) and (dry_run or stores):  # arks are judged before a store is written
-        lines = map_sides(fitted, *places, *options, dry_run=True)
-    for line in map_stores(fitted, stores, output, dry_run, allow_outliers):
-        click.echo(line)
-    if any(arks.values()) and not dry_run:
-        lines = map_sides(fitted, *places, *options)
-    for line in lines:
+
+    def map_the_stores() -> None:
+        for line in map_stores(fitted, stores, output, dry_run, allow_outliers):
+            click.echo(line)
+
+    if not any(arks.values()):
+        map_the_stores()
+        return
+    for line in map_sides(fitted, *places, *options, dry_run, before_writing=map_the_stores):
         click.echo(line)

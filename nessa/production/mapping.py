@@ -1,7 +1,7 @@
 """Embeddings of both models -> the shared space of an aligner, as embeddings directories."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -38,6 +38,7 @@ def map_sides(
     allow_outliers: bool = False,
     domains: Mapping[str, str] | None = None,
     dry_run: bool = False,
+    before_writing: Callable[[], None] = lambda: None,
 ) -> list[str]:
     """Map one set of embeddings of each model; writes `output`/enroll and `output`/runtime.
 
@@ -58,6 +59,7 @@ def map_sides(
         domains: {utterance or profile: domain}; see `Aligner.center_domains`. A profile that is
             not there is of the domain of its first utterance.
         dry_run: read and judge everything, and write nothing.
+        before_writing: called once all is judged; if it raises, nothing is written.
 
     Returns:
         A line per side.
@@ -75,6 +77,7 @@ def map_sides(
     # All sides are read and judged before one is written: a refusal leaves the output as it is.
     if nj == 1:
         judged = _judged(sides, [side.check_part(part, parts) for side, part in jobs])
+        before_writing()
         found = [side.map_part(part, parts, alone=True) for side, part in to_write]
     else:
         # Threads of torch do not survive a fork, and many processes need none.
@@ -82,6 +85,7 @@ def map_sides(
         with ProcessPoolExecutor(nj, context, torch.set_num_threads, one_thread) as pool:
             checks = [pool.submit(side.check_part, part, parts) for side, part in jobs]
             judged = _judged(sides, [done.result() for done in checks])
+            before_writing()
             started = [pool.submit(side.map_part, part, parts, False) for side, part in to_write]
             found = [done.result() for done in started]
     if dry_run:

@@ -423,3 +423,21 @@ def test_an_array_by_the_name_of_a_store_is_refused(tmp_path: Path) -> None:
         np.save(file, np.zeros((3, 4), np.float32))
     with pytest.raises(InputError, match=r"a\.npz: not an \.npz"):
         next(read_store(tmp_path / "a.npz"))
+
+
+def test_arks_beside_a_store_are_judged_once(
+    nessa: Command, aligner: Aligner, profiles: Embeddings, tmp_path: Path
+) -> None:
+    aligner.save(tmp_path / "aligner")
+    heard = two_views(30, 5, first_speaker=200)[1]
+    Embeddings(heard.keys, heard.matrix).write(tmp_path / "heard")
+    sides = ["--enroll", store("npz", tmp_path, profiles), "--runtime", tmp_path / "heard"]
+    words = ["map", "--aligner", tmp_path / "aligner", *sides, "--output", tmp_path / "out"]
+    for more in (["--dry-run"], [], ["--nj", "2"]):
+        done = nessa(*words, *more)
+        warned = done.err.count("no info.json")  # of other processes, not to be seen here
+        assert done.status == 0 and warned == ("--nj" not in more), done
+        assert done.out.index("store.npz: 150 ") < done.out.index("heard: 150 ")
+        assert (tmp_path / "out").exists() == ("--dry-run" not in more)
+    assert read_table(tmp_path / "out/enroll").keys == profiles.keys
+    assert Embeddings.read(tmp_path / "out/runtime").keys == heard.keys
