@@ -71,7 +71,7 @@ def test_no_mean_normalization_shows_without_the_original(
 ) -> None:
     monkeypatch.setattr(selftest, "USEFUL", 0.0)  # the network is not trained
     rng = np.random.default_rng(2)
-    for wav in (data / "audio").iterdir():  # each as loud as its microphone was near
+    for wav in sorted((data / "audio").iterdir()):  # each as loud as its microphone was near
         speaker, session, _ = wav.stem.split("-")
         place = tmp_path / "speech" / speaker / session / wav.name
         place.parent.mkdir(parents=True, exist_ok=True)

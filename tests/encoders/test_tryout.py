@@ -78,7 +78,7 @@ def test_mean_normalization_that_is_missing(
     monkeypatch.setattr(tryout, "USEFUL", 0.0)  # the network is not trained
     prepare_set(tmp_path, "align", range(8))
     rng = np.random.default_rng(2)
-    for wav in (tmp_path / "audio").iterdir():  # each as loud as its microphone was near
+    for wav in sorted((tmp_path / "audio").iterdir()):  # each as loud as its microphone was near
         samples = soundfile.read(wav)[0]
         soundfile.write(wav, 10 ** rng.uniform(-2, 0) * samples, RATE, "FLOAT")
     encoder = trained(tmp_path, "used", mean_norm=False)
