@@ -18,7 +18,7 @@ source utils/locks.sh
 source utils/setup.sh
 source utils/memory.sh
 
-readonly ROOM=$((4 << 20)) # KiB of memory that must be free for the tests' files; they take less
+readonly ROOM=$((4 << 20)) # KiB that the tests' files may take of memory; they take less
 
 main() {
   local selection=() place=() folder
@@ -38,7 +38,7 @@ main() {
   keep_freed_memory
   if folder=$(make_folder_in_memory); then
     # shellcheck disable=SC2064  # it is that folder
-    trap "rm -rf $folder" EXIT
+    trap "rm -rf $folder 2>/dev/null || true" EXIT
     place=(--basetemp "$folder/pytest")
   fi
   check "pytest" "$python" -m pytest -n auto --dist loadfile --no-loadscope-reorder \
@@ -49,8 +49,9 @@ main() {
 
 # A disk would be waited for thousands of times: what is written is synchronized.
 make_folder_in_memory() {
-  local free
-  free=$(df --output=avail /dev/shm 2>/dev/null | tail -n 1) && ((free >= ROOM)) || return 1
+  local room free
+  room=$(df --output=avail /dev/shm 2>/dev/null | tail -n 1) && ((room >= ROOM)) || return 1
+  free=$(awk '/^MemAvailable/ { print $2 }' /proc/meminfo) && ((free >= 3 * ROOM)) || return 1
   [[ ,$(findmnt --noheadings --output OPTIONS --target /dev/shm), != *,noexec,* ]] || return 1
   mktemp -d /dev/shm/nessa-tests.XXXXXX
 }

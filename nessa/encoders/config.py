@@ -1,5 +1,6 @@
 """Settings that all speaker models share; `settings` has those of each kind."""
 
+import os
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -160,12 +161,16 @@ def files_in(place: Path) -> list[Path]:
     """A file, or all files below a folder, save what Git, hubs and Python keep in folders there."""
     if not place.is_dir():
         return [place]
-    inside = {path: path.relative_to(place).parent.parts for path in place.rglob("*")}
-    return sorted(
-        path
-        for path, folders in inside.items()
-        if path.is_file() and not any(f.startswith(".") or f == "__pycache__" for f in folders)
-    )
+    found: list[Path] = []
+    entered: set[str] = set()  # links may lead back
+    for folder, inside, names in os.walk(place, followlinks=True):
+        if (own := os.path.realpath(folder)) in entered:
+            inside.clear()
+            continue
+        entered.add(own)
+        inside[:] = [name for name in inside if name[0] != "." and name != "__pycache__"]
+        found += (path for name in names if (path := Path(folder, name)).is_file())
+    return sorted(found)
 
 
 def _are_enough(sets: tuple[SetName, ...]) -> tuple[SetName, ...]:

@@ -349,6 +349,11 @@ def test_plan_lists_both_directions_of_every_aligner_and_the_controls() -> None:
         ("{{pretrained: python, factory: 'a:b', arguments: {{m: {0}}}}}", "net.pt", "encoders"),
         ("{{pretrained: python, factory: 'a:b', arguments: {{m: {0}}}}}", "in/net.pt", "encoders"),
         (
+            "{{pretrained: python, factory: 'a:b', arguments: {{m: {0}/models}}}}",
+            "in/net.pt",
+            "encoders",
+        ),
+        (
             "{{pretrained: python, factory: 'a:b', arguments: {{m: [{{x: {0}/net.pt}}]}}}}",
             "net.pt",
             "encoders",
@@ -360,6 +365,10 @@ def test_a_file_replaced_under_the_same_path_is_planned_anew(
     settings: str, file: str, first: str, tmp_path: Path
 ) -> None:
     override = f"encoders.old={settings.format(tmp_path)}"
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models/linked").symlink_to(tmp_path / "in")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/back").symlink_to(tmp_path / "models")
 
     def digests() -> dict[str, str]:
         lines = plan(resolve(MINI, overrides=[override]))
