@@ -20,9 +20,9 @@ from torch.random import fork_rng
 
 from nessa.alignment.dev import DevSet, both_ways_eer, calibrate_on, check_labels, judge
 from nessa.alignment.domains import Shifted, domain_shifts, shifted
-from nessa.alignment.outliers import OutlierDetector
+from nessa.alignment.outliers import OutlierDetector, check_scale
 from nessa.alignment.table import AlignTable
-from nessa.alignment.views import SIDES, Labels, Mapped, Matrix, Rows, Side, blocks
+from nessa.alignment.views import SIDES, Labels, Mapped, Matrix, Rows, Side, blocks, check_vary
 from nessa.errors import InputError
 from nessa.files import atomic_open, digest, write_json
 from nessa.kaldi.directions import checked_lengths, well_scaled
@@ -117,12 +117,14 @@ class Aligner(ABC):
         views = replace(
             views, enroll=self._fittable(views, "enroll"), runtime=self._fittable(views, "runtime")
         )
+        for side, view in zip(SIDES, (views.enroll, views.runtime), strict=True):
+            check_vary(view, side)
         domains = views.domains or (None, None)
         for side, view, known in zip(SIDES, (views.enroll, views.runtime), domains, strict=True):
             if not self.keeps(side):
                 self.shifts[side] = domain_shifts(view, known) if known else {}
         fitted = self._centered_table(views)
-        moved = dev and dev.moved(self.center_domains)
+        moved = dev and self._comparable(dev).moved(self.center_domains)
         # Aligners seed torch's generators; the caller's go on as if nothing had been drawn.
         with fork_rng(range(torch.cuda.device_count())):
             self._fit(fitted.enroll, fitted.runtime, fitted.labels, moved)
@@ -130,12 +132,22 @@ class Aligner(ABC):
             sides = self.map_views(moved.enroll, moved.runtime)
             other = self.mirrored().map_views(moved.runtime, moved.enroll)
             self.fitting |= judge(dev, [sides, other])
-            calibration = calibrate_on(dev, [sides, other])
-            self.calibration = calibration and replace(calibration, pair=self.pair())
+            self.calibration = replace(calibrate_on(dev, [sides, other]), pair=self.pair())
         for side, view in zip(SIDES, (views.enroll, views.runtime), strict=True):
             if not self.keeps(side):
                 self.detectors[side] = OutlierDetector.fit(view, views.labels)
         return self
+
+    def _comparable(self, dev: DevSet) -> DevSet:
+        """A dev set whose rows can be squared; refuses one without direction by its id."""
+
+        def scaled(own: Embeddings, side: Side) -> Embeddings:
+            name = f"{side} embedding of dev utterance {{!r}}"
+            matrix = self._scaled(own.matrix, lambda row: name.format(own.keys[row]))
+            return Embeddings(own.keys, matrix, own.stamp)
+
+        enroll, runtime = scaled(dev.enroll, "enroll"), scaled(dev.runtime, "runtime")
+        return replace(dev, enroll=enroll, runtime=runtime)
 
     def _centered_table(self, table: AlignTable) -> AlignTable:
         """The same with both views centered by their domains; see `center_domains`."""
@@ -163,6 +175,13 @@ class Aligner(ABC):
             found = view[rows]
             odd |= self._scaled(found, partial(name, first=rows.start)) is not found
         return Mapped(view, lambda rows: self._scaled(rows, name)) if odd else view
+
+    def length_range(self, side: Side) -> tuple[float, float] | None:
+        """The lengths of the shortest and the longest align embedding of one side.
+
+        None, as of most aligners: lengths do not count.
+        """
+        return None
 
     def keeps(self, side: Side) -> bool:
         """Whether fitting again leaves a side as it is."""
@@ -208,10 +227,14 @@ class Aligner(ABC):
             keys: their ids, for messages.
 
         Raises:
-            InputError: not fitted, another dimension, values that are not finite, or a row
-                without direction (zero, or beyond 1e-36 to 1e36).
+            InputError: not fitted, another dimension, values that are not finite, a row
+                without direction (zero, or beyond 1e-36 to 1e36), or, where lengths count, most
+                of them unlike those of the align set.
         """
-        return self._map(self._checked(matrix, side, keys), side)
+        checked = self._checked(matrix, side, keys)
+        if known := self.length_range(side):
+            check_scale(checked, known, side)
+        return self._map(checked, side)
 
     def map_views(
         self, enroll: Embeddings, runtime: Embeddings, domains: Mapping[str, str] | None = None

@@ -9,7 +9,15 @@ from nessa.alignment.covariance import cross_product, whitening
 from nessa.alignment.dev import DevSet
 from nessa.alignment.linear import centered_views
 from nessa.alignment.networks import DEVICE, NetworkAligner
-from nessa.alignment.views import SIDES, Labels, Matrix, Side, length_normalize, means_by_speaker
+from nessa.alignment.views import (
+    SIDES,
+    Center,
+    Labels,
+    Matrix,
+    Side,
+    length_normalize,
+    means_by_speaker,
+)
 from nessa.encoders.losses import AAMSoftmax
 
 WHITENING_SHRINKAGE = 0.5  # of the covariances that are whitened
@@ -68,7 +76,7 @@ class ClassifierAligner(NetworkAligner):
         u, _, vt = svd(whites[0] @ cross_product(a, b) @ whites[1], full_matrices=False)
         starts = u.astype(np.float32), vt.T.astype(np.float32)
         modules: dict[Side, nn.Module] = {
-            side: self.new_network(means[f"{side}_mean"], white, start).to(DEVICE)
+            side: self.new_network(Center(means[f"{side}_mean"]), white, start).to(DEVICE)
             for side, white, start in zip(SIDES, whites, starts, strict=True)
         }
         z_x, z_y = (

@@ -16,6 +16,7 @@ class NeuralConfig(Section):
     score: Literal["ratio", "cosine"] = "ratio"
     dim: Positive = 512  # of the maps of PLDA and CCA, at most; regression keeps both models'
     hidden_dim: Annotated[int, Field(ge=0)] = 512  # of the MLP; 0: linear maps
+    length_power: Fraction = 0.0  # with which embeddings' lengths count; 0: only directions do
     whitening_shrinkage: Fraction = 0.2  # of the covariance that is whitened; 1: no whitening
     # Of the linear maps, in mode shared. best: the ratio of PLDA, fused with those of products of
     # coordinates and the cosines of CCA and regression; of score cosine, CCA or regression, by the
@@ -37,6 +38,14 @@ class NeuralConfig(Section):
         if self.start == "plda" and self.score != "ratio":
             raise ValueError(
                 "start: plda is a likelihood ratio; set score to ratio, or another start"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _only_a_ratio_has_lengths(self) -> "NeuralConfig":
+        if self.length_power and (self.score, self.mode) != ("ratio", "shared"):
+            raise ValueError(
+                "length_power: only score ratio in mode shared can use lengths; set it to 0"
             )
         return self
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nessa.alignment.views import Floats, Labels, Matrix, Rows, blocks, length_normalize
+from nessa.kaldi.directions import lengths
 
 FEWEST = 100  # align utterances of a domain, whose mean is known well enough
 
@@ -77,10 +78,14 @@ class Shifted:
 
 
 def shifted(matrix: Matrix, domains: Sequence[str | None], shifts: Mapping[str, Matrix]) -> Matrix:
-    """Rows (N, D) of unit length plus the shift of their domain; others stay as they are."""
+    """Rows (N, D) of unit length plus the shift of their domain, made as long as they were.
+
+    Others stay as they are: a profile of both is the mean of vectors of one scale.
+    """
     moved = matrix.copy()
     names = np.array([name or "" for name in domains])
     for name, shift in shifts.items():
         rows = names == name
-        moved[rows] = length_normalize(matrix[rows]) + shift
+        own = matrix[rows]
+        moved[rows] = (length_normalize(own) + shift) * lengths(own)[:, None]
     return moved

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from scipy.linalg import eigh, svd
 from torch import nn
 
@@ -15,6 +14,7 @@ from nessa.alignment.covariance import between_utterances, cross_product, invers
 from nessa.alignment.dev import DevSet
 from nessa.alignment.networks import Centering, Linear, Normalize
 from nessa.alignment.views import (
+    Center,
     Floats,
     Labels,
     Matrix,
@@ -46,7 +46,7 @@ class LinearAligner(Aligner):
 
     def network(self, side: Side) -> nn.Module:
         """The map of one side; see `Aligner.network`."""
-        centering = Centering(torch.from_numpy(self.arrays[f"{side}_mean"]))
+        centering = Centering(Center(self.arrays[f"{side}_mean"]))
         weight = self.arrays.get(f"{side}_map")
         if weight is None:
             return centering

@@ -17,7 +17,7 @@ from torch.nn import functional
 from nessa.alignment.base import Aligner
 from nessa.alignment.dev import DevSet
 from nessa.alignment.kernel import KernelFeatures
-from nessa.alignment.views import SIDES, Floats, Matrix, Side
+from nessa.alignment.views import SIDES, Center, Floats, Matrix, Side
 from nessa.errors import InputError
 from nessa.optimizer import AdamW
 from nessa.schedule import learning_rate
@@ -31,13 +31,16 @@ ROWS_AT_ONCE = 2048  # of a matrix mapped at once: the hidden layer stays in the
 
 
 class Centering(nn.Module):
-    """normalize(normalize(x) - mean)."""
+    """normalize(normalize(x) - mean), or with the lengths that a `Center` keeps."""
 
     mean: Tensor
+    lengths: Tensor | None
 
-    def __init__(self, mean: Tensor) -> None:
+    def __init__(self, center: Center) -> None:
         super().__init__()
-        self.register_buffer("mean", mean)
+        self.register_buffer("mean", torch.from_numpy(center.mean))
+        kept = center.lengths
+        self.register_buffer("lengths", None if kept is None else torch.from_numpy(kept))
 
     def statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(N, D) -> z (N, D), of unit length, and u = 0 (N,); see `Fusion`."""
@@ -45,8 +48,13 @@ class Centering(nn.Module):
         return z, torch.zeros_like(z[:, 0])
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, D) -> (N, D), unit length."""
-        return functional.normalize(functional.normalize(x, dim=1) - self.mean, dim=1)  # (1)
+        """(N, D) -> (N, D), unit length unless lengths are kept."""
+        unit = functional.normalize(x, dim=1)
+        if self.lengths is None:
+            return functional.normalize(unit - self.mean, dim=1)  # (1)
+        power, scale, shortest, longest = self.lengths
+        length = x.norm(dim=1, keepdim=True).clamp(shortest, longest)
+        return unit * (length**power / scale) - self.mean  # (9)
 
 
 class Linear(nn.Module):
@@ -88,7 +96,7 @@ class SideNetwork(nn.Module):
     weights learn at one rate. Its own variances are what P starts from.
 
     Args:
-        mean: of the model's length-normalized align embeddings, shape (D_in,).
+        center: of the model's embeddings, of dimension D_in.
         whitening: W, symmetric, shape (D_in, D_in); see `covariance.whitening`.
         projection: start of P, shape (D_in, D).
         hidden_dim: width of the MLP r; 0 leaves it out.
@@ -98,11 +106,16 @@ class SideNetwork(nn.Module):
     whitening: Tensor
 
     def __init__(
-        self, mean: Tensor, whitening: Tensor, projection: Tensor, hidden_dim: int, dropout: float
+        self,
+        center: Center,
+        whitening: Tensor,
+        projection: Tensor,
+        hidden_dim: int,
+        dropout: float,
     ) -> None:
         super().__init__()
         inputs, outputs = projection.shape
-        self.centering = Centering(mean)
+        self.centering = Centering(center)
         self.register_buffer("whitening", whitening)
         self.linear = nn.Linear(inputs, outputs, bias=False)
         self.linear.weight.data = projection.T.contiguous()
@@ -129,7 +142,7 @@ class RatioNetwork(nn.Module):
     With P and Q of `plda.Ratio` and r = 0, which is the start, it is two-view PLDA's.
 
     Args:
-        mean: of the model's length-normalized align embeddings, shape (D_in,).
+        center: of the model's embeddings, of dimension D_in.
         whitening: W, symmetric, shape (D_in, D_in); see `covariance.whitening`.
         projection: start of P, shape (D_in, D).
         quadratic: start of Q, shape (D, D).
@@ -143,7 +156,7 @@ class RatioNetwork(nn.Module):
 
     def __init__(
         self,
-        mean: Tensor,
+        center: Center,
         whitening: Tensor,
         projection: Tensor,
         quadratic: Tensor,
@@ -155,7 +168,7 @@ class RatioNetwork(nn.Module):
         inputs, outputs = projection.shape
         self.register_buffer("whitening", whitening)
         self.register_buffer("spread", torch.tensor([spread], dtype=torch.float32))
-        self.centering = Centering(mean)
+        self.centering = Centering(center)
         self.linear = nn.Linear(inputs, outputs, bias=False)
         self.linear.weight.data = projection.T.contiguous()
         self.quadratic = nn.Parameter(quadratic)
@@ -177,7 +190,7 @@ class KernelNetwork(nn.Module):
         z = (c l_1 + q (c l_1)^2, ..., c l_L + q (c l_L)^2) V - m,   u = z Q z^T
 
     Args:
-        mean: of the model's length-normalized align embeddings, shape (D_in,).
+        center: of the model's embeddings, of dimension D_in.
         features: l, q, V and m, the map to z folded in; see `kernel.KernelFeatures`.
         quadratic: Q, shape (D, D).
     """
@@ -188,9 +201,9 @@ class KernelNetwork(nn.Module):
     shift: Tensor
     quadratic: Tensor
 
-    def __init__(self, mean: Matrix, features: KernelFeatures, quadratic: Floats) -> None:
+    def __init__(self, center: Center, features: KernelFeatures, quadratic: Floats) -> None:
         super().__init__()
-        self.centering = Centering(torch.from_numpy(mean))
+        self.centering = Centering(center)
         self.register_buffer("landmarks", torch.from_numpy(features.landmarks))
         self.register_buffer("weight", torch.tensor([features.weight], dtype=torch.float32))
         self.register_buffer("projection", torch.from_numpy(features.projection))
@@ -299,16 +312,16 @@ class NetworkAligner(Aligner):
         self.modules: dict[Side, nn.Module] = {}
 
     def new_network(
-        self, mean: Matrix, whitening: Matrix, start: Matrix, hidden_dim: int | None = None
+        self, center: Center, whitening: Matrix, start: Matrix, hidden_dim: int | None = None
     ) -> SideNetwork:
-        """A fresh network of mean (D_in,), W (D_in, D_in) and P (D_in, D); see `SideNetwork`."""
-        m, w, p = map(torch.from_numpy, (mean, whitening, start))
+        """A fresh network of a center, W (D_in, D_in) and P (D_in, D); see `SideNetwork`."""
+        w, p = map(torch.from_numpy, (whitening, start))
         hidden = self.hidden_dim if hidden_dim is None else hidden_dim
-        return SideNetwork(m, w, p, hidden, self.dropout)
+        return SideNetwork(center, w, p, hidden, self.dropout)
 
     def new_ratio_network(
         self,
-        mean: Matrix,
+        center: Center,
         whitening: Matrix,
         start: Matrix,
         quadratic: Matrix,
@@ -316,9 +329,9 @@ class NetworkAligner(Aligner):
         hidden_dim: int | None = None,
     ) -> RatioNetwork:
         """The same of a network that gives ratios; see `RatioNetwork`."""
-        m, w, p, q = map(torch.from_numpy, (mean, whitening, start, quadratic))
+        w, p, q = map(torch.from_numpy, (whitening, start, quadratic))
         hidden = self.hidden_dim if hidden_dim is None else hidden_dim
-        return RatioNetwork(m, w, p, q, spread, hidden, self.dropout)
+        return RatioNetwork(center, w, p, q, spread, hidden, self.dropout)
 
     def train_on_rows(
         self,
@@ -450,14 +463,15 @@ class NetworkAligner(Aligner):
                 parts.append(self._empty_module(own))
             return Fusion(parts, weights["weights"].tolist())
         if "mean" in weights:
-            return Centering(torch.from_numpy(weights["mean"]))
+            return Centering(Center(weights["mean"]))
+        center = Center(weights["centering.mean"], weights.get("centering.lengths"))
         if "landmarks" in weights:
             weight = float(weights["weight"][0])
             features = KernelFeatures(
                 weights["landmarks"], weight, weights["projection"], weights["shift"]
             )
-            return KernelNetwork(weights["centering.mean"], features, weights["quadratic"])
-        given = weights["centering.mean"], weights["whitening"], weights["linear.weight"].T
+            return KernelNetwork(center, features, weights["quadratic"])
+        given = center, weights["whitening"], weights["linear.weight"].T
         hidden = None if "residual.0.weight" in weights else 0
         if "quadratic" in weights:
             return self.new_ratio_network(*given, weights["quadratic"], 1.0, hidden)

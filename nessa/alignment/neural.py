@@ -68,6 +68,7 @@ from nessa.alignment.table import AlignTable
 from nessa.alignment.training import Teacher, Training
 from nessa.alignment.views import (
     SIDES,
+    Center,
     Floats,
     Labels,
     Mapped,
@@ -75,9 +76,6 @@ from nessa.alignment.views import (
     Rows,
     Side,
     blocks,
-    center,
-    centered,
-    fit_mean,
 )
 from nessa.errors import InputError
 from nessa.kaldi.embeddings import Embeddings
@@ -227,31 +225,31 @@ class NeuralAligner(NetworkAligner):
             dev: held-out speakers.
         """
         views: dict[Side, Rows] = {"enroll": enroll, "runtime": runtime}
-        means = {side: fit_mean(view) for side, view in views.items()}
-        around = {side: centered(view, means[side]) for side, view in views.items()}
+        centers = {side: self._center(view) for side, view in views.items()}
+        around = {side: Mapped(view, centers[side].apply) for side, view in views.items()}
         kept = self._frozen or self.KEPT_BY_MODE.get(self.config.mode)
         shrinkage = self.config.whitening_shrinkage
         whitenings = {s: whitening(around[s], shrinkage) for s in SIDES if s != kept}
         if kept is None:
-            starts = self._starts(around["enroll"], around["runtime"], labels, means, dev)
+            starts = self._starts(around["enroll"], around["runtime"], labels, centers, dev)
             self.fitting["start"] = starts[0].label
             self.fitting["parts"] = [start.label for start in starts]
             hidden = [self.hidden_dim, *(0 for _ in starts[1:])]  # none in what is not trained
             return [
                 {
-                    s: self._started(around[s], means[s], whitenings[s], start, place, width)
+                    s: self._started(around[s], centers[s], whitenings[s], start, place, width)
                     for place, s in enumerate(SIDES)
                 }
                 for start, width in zip(starts, hidden, strict=True)
             ]
         if self._frozen is None:
-            self.modules[kept] = Centering(torch.from_numpy(means[kept]))
+            self.modules[kept] = Centering(centers[kept])
         module = self.modules[kept].requires_grad_(False)
         target = Mapped(views[kept], lambda rows: _statistics(module, rows)[0])
         (side,) = whitenings
-        given = means[side], whitenings[side]
+        given = centers[side], whitenings[side]
         if isinstance(module, Fusion):
-            join = self._join(module, target, around[side], labels, means[side], dev)
+            join = self._join(module, target, around[side], labels, centers[side], dev)
             self.fitting["start"] = join.label
             place = SIDES.index(side)
             joined = self._started(around[side], *given, join, place, self.hidden_dim)
@@ -259,6 +257,9 @@ class NeuralAligner(NetworkAligner):
             joined = self.new_network(*given, least_squares(around[side], given[1], target))
         modules: dict[Side, nn.Module] = {kept: module, side: joined}
         return [{side: modules[side] for side in SIDES}]
+
+    def _center(self, view: Rows) -> Center:
+        return Center.fit(view, self.config.length_power)
 
     def _teacher(
         self, views: tuple[Rows, Rows], labels: Labels, dev: DevSet | None
@@ -279,10 +280,10 @@ class NeuralAligner(NetworkAligner):
             return None
         place = int(np.argmin(errors))
         own, view = (dev.enroll, dev.runtime)[place], views[place]
-        mean = fit_mean(view)
-        around = centered(view, mean)
+        center = self._center(view)
+        around = Mapped(view, center.apply)
         white = whitening(around, self.config.whitening_shrinkage)
-        x = center(own.matrix, mean)
+        x = center.apply(own.matrix)
 
         def statistics(start: Start) -> tuple[Statistics, Statistics]:
             return start.statistics(x, 0), start.statistics(x, 1)
@@ -292,7 +293,9 @@ class NeuralAligner(NetworkAligner):
         alone = replace(dev, enroll=own, runtime=own)
         start = choose_start(candidates, statistics, alone)
         log.info("teacher: the %s model with itself", SIDES[place])
-        modules = {s: self._started(around, mean, white, start, n, 0) for n, s in enumerate(SIDES)}
+        modules = {
+            s: self._started(around, center, white, start, n, 0) for n, s in enumerate(SIDES)
+        }
         return Teacher(modules, place)
 
     def _join(
@@ -301,7 +304,7 @@ class NeuralAligner(NetworkAligner):
         target: Rows,
         joining: Rows,
         labels: Labels,
-        mean: Matrix,
+        center: Center,
         dev: DevSet | None,
     ) -> Start:
         """The map of a centered view that joins the z of a side that stays as it is."""
@@ -311,7 +314,7 @@ class NeuralAligner(NetworkAligner):
         pair = dev.enroll, dev.runtime
         place = 0 if self._frozen == "runtime" else 1  # of the side that joins
         stays = _statistics(kept, pair[1 - place].matrix)
-        x = center(pair[place].matrix, mean)
+        x = center.apply(pair[place].matrix)
 
         def statistics(start: Start) -> tuple[Statistics, Statistics]:
             own = start.statistics(x, place)
@@ -325,7 +328,7 @@ class NeuralAligner(NetworkAligner):
         enroll: Rows,
         runtime: Rows,
         labels: Labels,
-        means: Mapping[Side, Matrix],
+        centers: Mapping[Side, Center],
         dev: DevSet | None,
     ) -> list[Start]:
         """Maps of both sides, of centered views: the one to train, and those to fuse with it."""
@@ -338,8 +341,8 @@ class NeuralAligner(NetworkAligner):
         if dev is None:
             found = found[:1]
         else:
-            x = center(dev.enroll.matrix, means["enroll"])
-            y = center(dev.runtime.matrix, means["runtime"])
+            x = centers["enroll"].apply(dev.enroll.matrix)
+            y = centers["runtime"].apply(dev.runtime.matrix)
 
             @lru_cache(maxsize=2)  # candidates of one aligner have the same features
             def inputs(features: KernelFeatures | None, side: int) -> Matrix:
@@ -353,22 +356,28 @@ class NeuralAligner(NetworkAligner):
         return [choose_start(candidates, statistics, dev) for candidates in found]
 
     def _started(
-        self, centered: Rows, mean: Matrix, white: Matrix, start: Start, place: int, hidden_dim: int
+        self,
+        centered: Rows,
+        center: Center,
+        white: Matrix,
+        start: Start,
+        place: int,
+        hidden_dim: int,
     ) -> nn.Module:
         """The network of a side that maps as the start does."""
         if (features := start.features[place]) is not None:
             assert start.quadratics is not None
             folded = features.folded(start.maps[place])
-            return KernelNetwork(mean, folded, start.quadratics[place])
+            return KernelNetwork(center, folded, start.quadratics[place])
         projection = np.linalg.solve(white.astype(np.float64), start.maps[place])
         if start.quadratics is None:
             projection /= np.linalg.norm(projection, 2)  # the length of z does not count
-            return self.new_network(mean, white, projection.astype(np.float32), hidden_dim)
+            return self.new_network(center, white, projection.astype(np.float32), hidden_dim)
         covariance = cross_product(centered, centered) / len(centered)
         powers = np.einsum("id,ij,jd->d", start.maps[place], covariance, start.maps[place])
         arrays = (projection.astype(np.float32), start.quadratics[place].astype(np.float32))
         return self.new_ratio_network(
-            mean, white, *arrays, float(np.sqrt(powers.mean())), hidden_dim
+            center, white, *arrays, float(np.sqrt(powers.mean())), hidden_dim
         )
 
     def _improves_on(self, start: dict[Side, nn.Module], dev: DevSet) -> bool:
@@ -433,6 +442,14 @@ class NeuralAligner(NetworkAligner):
     def keeps(self, side: Side) -> bool:
         """Whether fitting leaves a side as it is: the frozen one."""
         return side == self._frozen
+
+    def length_range(self, side: Side) -> tuple[float, float] | None:
+        """See `Aligner.length_range`."""
+        if not self.config.length_power:
+            return None
+        own = (n for n in self.arrays if n.startswith(side) and n.endswith("lengths"))
+        shortest, longest = self.arrays[next(own)][2:].tolist()
+        return shortest, longest
 
     def _mirrored_settings(self) -> dict[str, Any]:
         other = {"to-enroll": "to-runtime", "to-runtime": "to-enroll"}

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from nessa.alignment.covariance import inverse_root, shrunk
-from nessa.alignment.views import EPSILON, Labels, Matrix, Rows, blocks, length_normalize
+from nessa.alignment.views import EPSILON, Labels, Matrix, Rows, Side, blocks, length_normalize
 from nessa.errors import InputError
 from nessa.files import atomic_open
-from nessa.kaldi.directions import well_scaled
+from nessa.kaldi.directions import lengths, well_scaled
 
 INSIDE = 0.999  # of the utterances of speakers that W has not seen
 SHRINKAGE = 0.1
@@ -22,6 +22,7 @@ FEWEST_JUDGED = 10  # embeddings, by which the model that made them may be doubt
 # More outliers than this share of the embeddings are refused: of a stamp alone, another domain may
 # be the reason, but not of nearly all.
 MOST, MOST_STAMPED = 0.5, 0.95
+SCALED = 2.0  # times the longest align embedding: longer ones are scaled
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,18 @@ def _of_half(view: Rows, labels: Labels, half: int) -> Iterator[Matrix]:
     """Length-normalized rows of every other speaker."""
     for rows in blocks(len(view)):
         yield length_normalize(view[rows][labels[rows] % 2 == half])
+
+
+def check_scale(matrix: Matrix, known: tuple[float, float], side: Side) -> None:
+    """Refuse embeddings most of which are far longer or shorter than all of the align set."""
+    found = lengths(matrix)
+    odd = (found < known[0] / SCALED) | (found > known[1] * SCALED)
+    if odd.sum() > MOST_STAMPED * len(odd):
+        raise InputError(
+            f"{side} embeddings have lengths of about {np.median(found):.3g}, those of the align "
+            f"set {known[0]:.3g} to {known[1]:.3g}, and this aligner was fitted with length_power: "
+            "give them as the model made them, not scaled, or fit it with length_power 0"
+        )
 
 
 @dataclass

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from nessa.alignment.covariance import least_squares, whitening
 from nessa.alignment.dev import DevSet
 from nessa.alignment.networks import DEVICE, Centering, NetworkAligner
-from nessa.alignment.views import Labels, Matrix, Side, center, fit_mean
+from nessa.alignment.views import Center, Labels, Matrix, Side, center, fit_mean
 
 WHITENING_SHRINKAGE = 0.2  # of the covariance of the network's input, which is whitened
 
@@ -59,7 +59,7 @@ class RegressionAligner(NetworkAligner):
         target, source = center(enroll, x_mean), center(runtime, y_mean)
         w = whitening(source, WHITENING_SHRINKAGE)
         start = least_squares(source, w, target)
-        network = self.new_network(y_mean, w, start).to(DEVICE)
+        network = self.new_network(Center(y_mean), w, start).to(DEVICE)
         views = torch.from_numpy(target).to(DEVICE), torch.from_numpy(runtime).to(DEVICE)
 
         def loss(rows: Tensor) -> Tensor:
@@ -67,7 +67,7 @@ class RegressionAligner(NetworkAligner):
             return (network.train()(y) - x).square().sum(dim=1).mean()
 
         modules: dict[Side, nn.Module] = {
-            "enroll": Centering(torch.from_numpy(x_mean)),
+            "enroll": Centering(Center(x_mean)),
             "runtime": network,
         }
         self.train_on_rows(modules, network, len(target), loss, dev)

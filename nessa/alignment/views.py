@@ -1,12 +1,12 @@
 """Views, the embeddings of some utterances by one model, and the steps that all aligners share."""
 
 from collections.abc import Callable, Iterator
-from functools import partial
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from nessa.errors import InputError
 from nessa.kaldi.ark import Matrix
 from nessa.kaldi.directions import lengths
 
@@ -19,6 +19,7 @@ Labels = npt.NDArray[np.integer]  # of the speakers of its rows
 Floats = npt.NDArray[np.float64]
 
 EPSILON = 1e-12
+SAME = 1e-6  # difference of unit vectors that rounding makes
 TINY = float(np.finfo(np.float32).tiny)
 ROWS_PER_BLOCK = 4096
 
@@ -47,11 +48,48 @@ def center(matrix: Matrix, mean: Matrix) -> Matrix:
     return length_normalize(length_normalize(matrix) - mean)
 
 
+class Center(NamedTuple):
+    """What one model's embeddings are centered by.
+
+    Attributes:
+        mean: of the align set, (D,).
+        lengths: (p, s, shortest, longest) where lengths |x| count with their power p: then
+            c = x |x|^(p-1) / s - mean, s the mean of |x|^p, and a length beyond those of the align
+            set counts as the nearest of them. None: `center` of the mean.
+    """
+
+    mean: Matrix
+    lengths: Matrix | None = None
+
+    @classmethod
+    def fit(cls, view: Rows, power: float) -> "Center":
+        """Of the align embeddings (N, D); `power` 0: lengths do not count."""
+        if not power:
+            return cls(fit_mean(view))
+        measured = np.concatenate([lengths(view[rows]) for rows in blocks(len(view))])
+        scale = np.mean(measured.astype(np.float64) ** power)
+        known = np.array([power, scale, measured.min(), measured.max()], np.float32)
+        without = cls(np.zeros(view.shape[1], np.float32), known)
+        return cls(_mean(Mapped(view, without.apply)), known)
+
+    def apply(self, matrix: Matrix) -> Matrix:
+        """c (N, D) of embeddings (N, D)."""
+        if self.lengths is None:
+            return center(matrix, self.mean)
+        power, scale, shortest, longest = self.lengths
+        measured = lengths(matrix).clip(shortest, longest)[:, None]
+        return (length_normalize(matrix) * (measured**power / scale) - self.mean).astype(np.float32)
+
+
 def fit_mean(view: Rows) -> Matrix:
     """The mean that `center` subtracts, shape (D,)."""
+    return _mean(Mapped(view, length_normalize))
+
+
+def _mean(view: Rows) -> Matrix:
     total = np.zeros(view.shape[1])
     for rows in blocks(len(view)):
-        total += length_normalize(view[rows]).sum(axis=0, dtype=np.float64)
+        total += view[rows].sum(axis=0, dtype=np.float64)
     return (total / len(view)).astype(np.float32)
 
 
@@ -74,11 +112,6 @@ class Mapped:
         return self._apply(self._view[rows])
 
 
-def centered(view: Rows, mean: Matrix) -> Mapped:
-    """`center` of rows when they are asked for: no copy of the whole."""
-    return Mapped(view, partial(center, mean=mean))
-
-
 class Stacked:
     """Rows of two views (N, Dx), (N, Dy) side by side, (N, Dx + Dy), when they are asked for."""
 
@@ -99,6 +132,17 @@ def blocks(count: int) -> Iterator[slice]:
     """Consecutive parts of `count` rows, small enough to stay in the cache."""
     for start in range(0, count, ROWS_PER_BLOCK):
         yield slice(start, start + ROWS_PER_BLOCK)
+
+
+def check_vary(view: Rows, side: Side) -> None:
+    """Refuse embeddings that all point the same way."""
+    first = length_normalize(view[:1])
+    units = (length_normalize(view[rows]) for rows in blocks(len(view)))
+    if all(np.allclose(unit, first, atol=SAME) for unit in units):
+        raise InputError(
+            f"the {side} embeddings of the align set are all the same; look at what that model "
+            "was given, and extract them again"
+        )
 
 
 def means_by_speaker(matrix: Matrix, labels: Labels) -> Matrix:

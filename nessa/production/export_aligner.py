@@ -78,13 +78,25 @@ class WellScaled(nn.Module):
     """Rows of the same directions at a scale that can be squared; NaN where there is none.
 
     A network cannot refuse a row, as the aligner does, but no score of NaN passes for a match.
+
+    Args:
+        lengths: the shortest and the longest of the align set, to which rows beyond them are
+            scaled; None: lengths do not count.
     """
 
+    def __init__(self, lengths: tuple[float, float] | None) -> None:
+        super().__init__()
+        self.lengths = lengths
+
     def forward(self, x: Tensor) -> Tensor:
-        """(N, D) -> (N, D), the largest value of a row 1."""
+        """(N, D) -> (N, D), the largest value of a row 1 unless lengths count."""
         largest = x.abs().amax(dim=1, keepdim=True)
         valid = (largest >= SMALLEST) & (largest <= LARGEST)
-        return x / torch.where(valid, largest, torch.nan)
+        scaled = x / torch.where(valid, largest, torch.nan)
+        if self.lengths is None:
+            return scaled
+        length = scaled.norm(dim=1, keepdim=True)
+        return scaled / length * (length * largest).clamp(*self.lengths)
 
 
 @dataclass(frozen=True)
@@ -102,7 +114,7 @@ class _Network:
 def _export_side(aligner: Aligner, side: Side, facts: Mapping[str, str]) -> _Network:
     aligner.check_fitted()
     dim = aligner.input_dim(side)
-    module = nn.Sequential(WellScaled(), aligner.network(side)).eval()
+    module = nn.Sequential(WellScaled(aligner.length_range(side)), aligner.network(side)).eval()
     with torch.inference_mode():
         output_dim = module(torch.ones(1, dim)).shape[1]
     known = aligner.fingerprints[SIDES.index(side)]
@@ -127,7 +139,7 @@ def _export_side(aligner: Aligner, side: Side, facts: Mapping[str, str]) -> _Net
 
 
 def _largest_difference(aligner: Aligner, side: Side, content: bytes, input_dim: int) -> float:
-    """Between onnxruntime and the aligner, on random rows of every length from tiny to large."""
+    """Between onnxruntime and the aligner, on random rows of every length that it takes."""
     session = open_session(content)
     none = session.run(["mapped"], {"embedding": np.zeros((1, input_dim), np.float32)})[0]
     if not np.isnan(none).any():
@@ -135,8 +147,12 @@ def _largest_difference(aligner: Aligner, side: Side, content: bytes, input_dim:
     rng = np.random.default_rng(0)
     differences = []
     for rows in CHECKED_BATCHES:
-        lengths = 10.0 ** rng.uniform(*EXPONENTS, (rows, 1))
-        batch: Matrix = (lengths * rng.standard_normal((rows, input_dim))).astype(np.float32)
+        batch: Matrix = rng.standard_normal((rows, input_dim)).astype(np.float32)
+        if known := aligner.length_range(side):
+            lengths = rng.uniform(*known, (rows, 1)) / np.linalg.norm(batch, axis=1, keepdims=True)
+        else:
+            lengths = 10.0 ** rng.uniform(*EXPONENTS, (rows, 1))
+        batch = (lengths * batch).astype(np.float32)
         (mapped,) = session.run(["mapped"], {"embedding": batch})
         differences.append(np.abs(mapped - aligner.map_side(batch, side)).max())
     return float(max(differences))

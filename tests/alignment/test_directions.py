@@ -1,6 +1,7 @@
 """Cosines do not depend on scale; a vector without direction is refused by row and id."""
 
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from nessa.kaldi.ark import Matrix
 from nessa.kaldi.directions import lengths
 from nessa.scoring.cosine import cosine_matrix, cosine_scores
 from nessa.stores.tables import read_store
+from tests.aligners import dev_for, small
 from tests.conftest import Command
 from tests.pairs import two_views
 
@@ -81,6 +83,32 @@ def test_aligners_are_fitted_at_any_scale(
     assert np.allclose(
         again.map_enroll(enroll.matrix), aligner.map_enroll(enroll.matrix), atol=1e-4
     )
+
+
+@pytest.mark.parametrize("scale", [2.0**-50, 2.0**66])
+def test_nessa_chooses_alike_at_any_scale(scale: float) -> None:
+    enroll, runtime, speakers = two_views(60, 3)
+    dev = dev_for("neural")
+    fits = []
+    for factor in (1.0, scale):
+        x, held_out = (
+            Embeddings(own.keys, own.matrix * np.float32(factor)) for own in (enroll, dev.enroll)
+        )
+        fits.append(small("neural").fit(x, runtime, speakers, replace(dev, enroll=held_out)))
+    plain, scaled = (aligner.fitting for aligner in fits)
+    assert scaled["step"] == plain["step"] and scaled["eer"] == plain["eer"]
+    assert scaled["weights"] == pytest.approx(plain["weights"], rel=1e-3)
+
+
+def test_a_dev_vector_without_direction_is_refused_before_the_fit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    dev = dev_for("neural")
+    bad = with_row(dev.enroll, 4, WITHOUT["zero"])
+    aligner = small("neural", distillation=0)
+    monkeypatch.setattr(aligner, "_fit", lambda *_: pytest.fail("fitted"))
+    with pytest.raises(InputError, match=f"dev utterance '{bad.keys[4]}' is zero"):
+        aligner.fit(*two_views(60, 3), replace(dev, enroll=bad))
 
 
 @pytest.mark.parametrize("kind", WITHOUT)

@@ -7,6 +7,7 @@ import pytest
 
 from nessa import Embeddings, InputError
 from nessa.alignment import ALIGNERS
+from nessa.alignment.views import SIDES
 from tests.aligners import small, views_for
 
 Change = Callable[[np.ndarray], np.ndarray]
@@ -50,3 +51,14 @@ def test_identical_utterances_are_refused_or_fitted(kind: str, case: str) -> Non
         assert kind == "plda" and "are all the same" in str(error)
     else:
         assert kind != "plda" and np.isfinite(mapped).all()
+
+
+@pytest.mark.parametrize("side", [0, 1])
+@pytest.mark.parametrize("kind", [kind for kind in ALIGNERS if kind != "raw"])
+def test_a_model_that_gives_one_vector_is_refused(kind: str, side: int) -> None:
+    """As one does whose input is always silence."""
+    views = list(views_for(kind, 30, 3)[:2])
+    speakers = views_for(kind, 30, 3)[2]
+    views[side] = Embeddings(views[side].keys, np.full_like(views[side].matrix, 0.1))
+    with pytest.raises(InputError, match=f"the {SIDES[side]} embeddings .* are all the same"):
+        small(kind).fit(*views, speakers)
