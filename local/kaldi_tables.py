@@ -79,7 +79,13 @@ class KaldiDir(Source):
         duration = end - start if recording is not None else features.duration
         if features is not None and recording is not None:
             # They are of the utterance, and Lhotse counts from the recording's start.
-            features = fastcopy(features, start=start, duration=duration, recording_id=recording.id)
+            features = fastcopy(
+                features,
+                start=start,
+                duration=duration,
+                recording_id=recording.id,
+                sampling_rate=recording.sampling_rate,
+            )
         supervision = SupervisionSegment(
             id=utterance,
             recording_id=recording.id if recording is not None else utterance,
@@ -145,7 +151,7 @@ class KaldiDir(Source):
             num_frames=matrix.rows,
             num_features=matrix.columns,
             frame_shift=self._frame_shift,
-            sampling_rate=16000,  # required by Lhotse, and not used: there is no audio
+            sampling_rate=16000,  # required by Lhotse, and not used where there is no audio
             start=0.0,
             duration=matrix.rows * self._frame_shift,
             storage_type="kaldiio",

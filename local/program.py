@@ -178,10 +178,10 @@ def fit_for_models(
 
 def _check_fit(cut: MonoCut, rates: set[int], dims: set[int]) -> None:
     if cut.has_recording:
-        if len(rates) == 1 and cut.sampling_rate not in rates:
+        rate = cut.recording.sampling_rate
+        if len(rates) == 1 and rate not in rates:
             raise InputError(
-                f"sampled at {cut.sampling_rate} Hz, the recipe's models take {min(rates)} Hz; "
-                "resample it"
+                f"sampled at {rate} Hz, the recipe's models take {min(rates)} Hz; resample it"
             )
         check_length(cut.num_samples, cut.sampling_rate)
     if cut.has_features and dims:

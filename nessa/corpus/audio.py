@@ -213,10 +213,10 @@ def check_recording(cut: MonoCut, sampling_rate: int, model: str) -> str:
             "add wav.scp, or set features.type to given"
         )
     where = f"utterance {cut.id!r} ({_place_of(cut.recording.sources[0])})"
-    if cut.sampling_rate != sampling_rate:
+    rate = cut.recording.sampling_rate  # the cut's own is that of its features, where it has some
+    if rate != sampling_rate:
         raise InputError(
-            f"{where}: sampled at {cut.sampling_rate} Hz, model {model!r} takes "
-            f"{sampling_rate} Hz; resample it"
+            f"{where}: sampled at {rate} Hz, model {model!r} takes {sampling_rate} Hz; resample it"
         )
     return where
 

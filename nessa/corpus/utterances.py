@@ -163,7 +163,7 @@ def find_problem(cut: MonoCut) -> str | None:
     """Read a cut to its end; what is wrong with it, or None."""
     try:
         if cut.has_recording:
-            read_audio(cut, cut.sampling_rate, "any")
+            read_audio(cut, cut.recording.sampling_rate, "any")
         if cut.has_features:
             load_features(cut)
     except NoDecoderError:

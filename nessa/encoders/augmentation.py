@@ -89,7 +89,7 @@ class Augmenter:
             InputError: the cut has no audio, or audio of another sampling rate.
         """
         check_recording(cut, self.sampling_rate, "in training")
-        seconds = samples / cut.sampling_rate
+        seconds = samples / self.sampling_rate
         augmented: Cut = random_part(cut, seconds * speed, rng)
         if speed != 1.0:
             augmented = augmented.perturb_speed(speed, affix_id=False)
@@ -117,6 +117,6 @@ def _load(augmented: Cut, samples: int, cut: MonoCut) -> np.ndarray:
             f"{where} for it, cannot be read: {reason(error)}; repair or remove it"
         ) from None
     if not np.isfinite(found).all():
-        read_audio(cut, cut.sampling_rate, "in training")  # says where in the file
+        read_audio(cut, cut.recording.sampling_rate, "in training")  # says where in the file
         raise InputError(f"{where} for it, has samples that are not finite; repair or remove it")
     return np.resize(found, samples)

@@ -7,16 +7,26 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
+from lhotse.utils import fastcopy
 
+from nessa.corpus.audio import read_audio
+from nessa.corpus.utterances import find_problem
 from nessa.encoders.kinds import sampling_rates
 from nessa.errors import InputError
+from nessa.files import read_table, write_table
 from tests.conftest import ROOT
+from tests.kaldi_corpora import write_audio_dir, write_feature_dir
 from tests.speech import prepare_set, read_cuts
 
 sys.path.insert(0, str(ROOT / "local"))
 
 OURS = {"architecture": "tdnn", "dim": 8, "loss": {"type": "aam"}, "steps": 1, "channels": 8}
 PYTHON = {"pretrained": "python", "factory": "m:f"}
+GIVEN = OURS | {
+    "features": {"type": "given", "num_filters": 20},
+    "augmentation": {"noise_prob": 0, "reverb_prob": 0},
+}
 ONNX = {"pretrained": "onnx", "file": "m.onnx"}
 ARKS = {"pretrained": "arks", "path": "x.ark"}
 PYANNOTE = {"pretrained": "pyannote", "source": "owner/name"}
@@ -30,10 +40,9 @@ PYANNOTE = {"pretrained": "pyannote", "source": "owner/name"}
         ([PYTHON | {"sampling_rate": 8000}, OURS], {8000, 16000}),
         ([ARKS, PYANNOTE], set()),
         ([{"pretrained": "resemblyzer"}, {"pretrained": "campplus", "crop": 1.0}], {16000}),
-        ([OURS | {"features": {"type": "given", "num_filters": 20},
-                  "augmentation": {"noise_prob": 0, "reverb_prob": 0}}], set()),
+        ([GIVEN], set()),
     ],
-)  # fmt: skip
+)
 def test_rates_of_models(models: list[dict[str, Any]], rates: set[int]) -> None:
     assert sampling_rates({f"m{n}": model for n, model in enumerate(models)}) == rates
 
@@ -54,3 +63,26 @@ def test_another_rate_is_refused_or_skipped(tmp_path: Path, rate: int) -> None:
     lenient: Any = SimpleNamespace(recipe=recipe, skip_bad=True)
     assert list(fit_for_models(cuts, lenient, skipped)) == [cuts[0], *cuts[2:]]
     assert list(skipped) == [cuts[1].id]
+
+
+@pytest.mark.parametrize("said", [8000, 16000])  # by the features, of which Lhotse takes the rate
+def test_features_beside_audio_do_not_hide_its_rate(tmp_path: Path, said: int) -> None:
+    from kaldi_tables import KaldiDir
+    from program import fit_for_models
+
+    utt2spk = write_audio_dir(tmp_path / "mine", range(1))
+    for wav in (tmp_path / "mine/audio").iterdir():
+        soundfile.write(wav, soundfile.read(wav)[0], 8000)
+    write_feature_dir(tmp_path / "features", 1, len(utt2spk), frames=140, dim=20)
+    places = read_table(tmp_path / "features/feats.scp").values()
+    write_table(tmp_path / "mine/feats.scp", dict(zip(sorted(utt2spk), places, strict=True)))
+    cut = next(iter(KaldiDir(tmp_path / "mine", 0.01, allow_pipes=False).cuts(utt2spk, None)))
+    assert cut.sampling_rate == 8000
+    cut = fastcopy(cut, features=fastcopy(cut.features, sampling_rate=said))
+    recipe = SimpleNamespace(encoders={"old": GIVEN, "new": ONNX})
+    strict: Any = SimpleNamespace(recipe=recipe, skip_bad=False)
+    with pytest.raises(InputError, match=rf"{cut.id}.*8000 Hz.*16000 Hz.*--skip-bad"):
+        list(fit_for_models([cut], strict, {}))
+    with pytest.raises(InputError, match=rf"{cut.id}.*8000 Hz.*16000 Hz; resample"):
+        read_audio(cut, 16000, "new")
+    assert find_problem(cut) is None
