@@ -361,9 +361,14 @@ def _share_cores(inputs: "_Inputs", threads: int) -> tuple[int, int]:
     reading = time.perf_counter() - start
     if not read.lengths:
         return 0, threads
-    inputs.model.embed(_split(read))  # sets up what it does with batches
-    start = time.perf_counter()
-    inputs.model.embed(_split(read))
+    try:
+        inputs.model.embed(_split(read))  # sets up what it does with batches
+        start = time.perf_counter()
+        inputs.model.embed(_split(read))
+    except OUT_OF_MEMORY:
+        raise
+    except Exception:  # of any library; extraction names the utterances, or skips them
+        return 0, threads
     computing = time.perf_counter() - start
     workers = min(cores, math.ceil(reading / computing))
     little = on_gpu or reading < LITTLE * computing

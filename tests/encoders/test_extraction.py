@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -449,3 +450,36 @@ def test_a_model_that_gives_one_embedding_is_refused(data: Path, value: list[flo
     model = Whimsical({cut.num_samples: value for cut in cuts})
     with pytest.raises(InputError, match="'whimsical' gives one and the same embedding for all 12"):
         extract(model, cuts, skipped={})
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("fault", ["refused", "failed"])
+def test_the_shortest_batch_may_fail_where_readers_share_the_cores(
+    data: Path, two_threads: None, fault: str
+) -> None:
+    cuts, (what, told) = cuts_of(data), FAULTS[fault]
+    shortest = min(cuts, key=lambda cut: cut.num_samples)
+    model = Whimsical({shortest.num_samples: what})
+    skipped: dict[str, str] = {}
+    assert len(extract(model, cuts, batch_seconds=0.1, skipped=skipped)) == len(cuts) - 1
+    assert list(skipped) == [shortest.id] and told in skipped[shortest.id]
+    with pytest.raises(type(what), match=told) as error:
+        extract(model, cuts, batch_seconds=0.1)
+    assert shortest.id in f"{error.value} {getattr(error.value, '__notes__', '')}"
+
+
+@pytest.mark.parametrize("error", [MemoryError(), torch.cuda.OutOfMemoryError("out of memory")])
+def test_memory_may_end_where_readers_share_the_cores(
+    data: Path, two_threads: None, error: Exception
+) -> None:
+    cuts = cuts_of(data)
+    shortest = min(cut.num_samples for cut in cuts)
+    with pytest.raises(type(error)):
+        extract(Whimsical({shortest: error}), cuts, batch_seconds=0.1, skipped={})
