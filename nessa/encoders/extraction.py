@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -332,18 +331,12 @@ def _reading(inputs: "_Inputs", workers: int | None) -> Iterator[DataLoader]:
     left = threads
     if workers is None:
         workers, left = _share_cores(inputs, threads)
-    # A worker with threads of its own would take the cores from the encoder.
-    one_thread = partial(_set_threads, 1)
-    loader = DataLoader(inputs, batch_size=None, num_workers=workers, worker_init_fn=one_thread)
+    loader = DataLoader(inputs, batch_size=None, num_workers=workers)  # of one thread each
     torch.set_num_threads(left)
     try:
         yield loader
     finally:
         torch.set_num_threads(threads)
-
-
-def _set_threads(threads: int, worker: int) -> None:
-    torch.set_num_threads(threads)
 
 
 def _share_cores(inputs: "_Inputs", threads: int) -> tuple[int, int]:

@@ -44,7 +44,7 @@ class ResemblyzerModel(SpeakerModel):
     def read(self, cut: MonoCut) -> Tensor:
         """Samples without long silences, shape (S,)."""
         samples = read_audio(cut, self._rate, self.name).numpy()
-        voiced = self._library.preprocess_wav(samples) if samples.any() else samples[:0]
+        voiced = self._library.preprocess_wav(samples)
         # Where its detector hears no voice, the sound is embedded as it is: the other model has
         # to embed it, too, and an utterance must not be lost on one side alone.
         if len(voiced) < SHORTEST * self._rate:

@@ -74,9 +74,11 @@ def try_encoder(folder: Path, data: Path, set_name: str) -> Iterator[str]:
     subject = open_encoder(folder)
     name = subject.model.name
     cuts = _readable(subject, CutTable(data, set_name))
+    if len(cuts) < FEW:
+        what = f"only {len(cuts)} of its utterances in {set_name} can be read"
+        log.info("model %r is not tried: %s", name, what)
+        return
     try:
-        if len(cuts) < FEW:
-            raise InputError(f"only {len(cuts)} of its utterances in {set_name} can be read")
         tried = _embed(subject, cuts)
     except OUT_OF_MEMORY:
         raise
