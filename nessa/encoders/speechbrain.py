@@ -23,6 +23,9 @@ from nessa.encoders.settings import SpeechBrainConfig
 from nessa.errors import InputError, first_line
 from nessa.files import digest
 
+SETTINGS = "hyperparams.yaml"  # of features, normalization and network
+WEIGHTS_PLACE = "pretrained_path"  # its key for that
+
 
 class SpeechBrainModel(SpeakerModel):
     """An EncoderClassifier; its features and their normalization are its own.
@@ -38,7 +41,8 @@ class SpeechBrainModel(SpeakerModel):
     def __init__(self, name: str, config: SpeechBrainConfig) -> None:
         self.name, self._rate = name, config.sampling_rate
         self._classifier = _load(config.source)
-        self.fingerprint = digest([weights_digest(self._classifier.mods), self._rate])
+        described = [weights_digest(self._classifier.mods), _settings(config.source), self._rate]
+        self.fingerprint = digest(described)
         self.dim = self.embed([noise(self._rate)]).shape[1]
 
     def read(self, cut: MonoCut) -> Tensor:
@@ -57,18 +61,29 @@ def _load(source: str) -> Any:
     encoder_classifier, options = _import(), {}
     if Path(source).is_dir():
         # Published models name the hub as the place of their weights, also in a copy of them.
-        options = {"overrides": {"pretrained_path": source}, "overrides_must_match": False}
+        options = {"overrides": {WEIGHTS_PLACE: source}, "overrides_must_match": False}
     try:
         classifier = encoder_classifier.from_hparams(source=source, **options)
     except Exception as error:  # its YAML and its hub raise many types
         what = "no such folder, and" if not Path(source).is_dir() else "the model"
         raise InputError(
             f"source {source!r}: {what} SpeechBrain cannot load it: {first_line(error)}; give a "
-            "folder with hyperparams.yaml and the weights, or a name on the model hub"
+            f"folder with {SETTINGS} and the weights, or a name on the model hub"
         ) from error
     if classifier is None:
         raise InputError(f"source {source!r}: SpeechBrain found no model there")
     return classifier.eval()
+
+
+def _settings(source: str) -> list[str]:
+    """The lines of a model's settings, but for the place of its weights, which copies change."""
+    path = Path(source, SETTINGS)
+    if not Path(source).is_dir():
+        import huggingface_hub
+
+        path = Path(huggingface_hub.hf_hub_download(source, SETTINGS))
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if not line.startswith(f"{WEIGHTS_PLACE}:")]
 
 
 def _import() -> Any:

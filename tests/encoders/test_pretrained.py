@@ -8,6 +8,7 @@ import sys
 import tomllib
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import kaldi_native_fbank
 import numpy as np
@@ -722,6 +723,47 @@ def test_a_speechbrain_source(
     assert model.dim == 12
     assert_batches_change_nothing(model, cuts)
     assert model.fingerprint == loaded(tmp_path / "m", config).fingerprint
+
+
+@pytest.fixture
+def speechbrains_stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SpeechBrain as far as this package knows it: always the same weights."""
+
+    class Classifier(torch.nn.Module):
+        mods = torch.nn.ModuleDict({"layer": torch.nn.Linear(1, 3)})
+
+        @staticmethod
+        def from_hparams(source: str, **_: object) -> torch.nn.Module:
+            return Classifier()
+
+        def encode_batch(self, batch: torch.Tensor) -> torch.Tensor:
+            return self.mods["layer"](batch.std(dim=1)[:, None, None])
+
+    library = ModuleType("speechbrain.inference.classifiers")
+    monkeypatch.setattr(library, "EncoderClassifier", Classifier, raising=False)
+    for name in ("speechbrain", "speechbrain.inference", library.__name__):
+        monkeypatch.setitem(sys.modules, name, library)
+
+
+@pytest.mark.parametrize("on_hub", [False, True])
+def test_the_fingerprint_is_that_of_speechbrains_settings_too(
+    speechbrains_stand_in: None, on_hub: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "source").mkdir()
+    file = tmp_path / "source/hyperparams.yaml"
+    hub = SimpleNamespace(hf_hub_download=lambda *_: str(file))
+    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+    source = "someone/on-the-hub" if on_hub else str(file.parent)
+
+    def fingerprint(text: str) -> str:
+        file.write_text(text)
+        return loaded(
+            tmp_path / "m", SpeechBrainConfig(pretrained="speechbrain", source=source)
+        ).fingerprint
+
+    first = fingerprint("pretrained_path: someone/on-the-hub\nstd_norm: False\n")
+    assert first == fingerprint("pretrained_path: a/copy\nstd_norm: False\n")
+    assert first != fingerprint("pretrained_path: someone/on-the-hub\nstd_norm: True\n")
 
 
 def test_a_torchaudio_for_another_torch_is_named(
