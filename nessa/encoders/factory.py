@@ -21,8 +21,9 @@ gives one embedding each: a tensor or array, shape (B, D). For instance, in my_m
 An embedding must depend neither on the other utterances of the list nor on chance: pad with a
 mask or not at all, and return a network in evaluation mode. All are finite, D stays the same, and
 gradients are off. The fingerprint is over the function's name, its arguments (of those that name
-files or folders, the files' content), and a torch module's weights; anything else has a str
-`fingerprint`, which changes whenever its embeddings do.
+files or folders, the files' content), and a torch module's weights; anything else, also a network
+that is quantized, or frozen and of no file among the arguments, has a str `fingerprint`, which
+changes whenever its embeddings do.
 """
 
 import importlib
@@ -103,15 +104,25 @@ class PythonModel(SpeakerModel):
     def _find_fingerprint(self) -> str:
         own = getattr(self._model, "fingerprint", None)
         if not isinstance(own, str) and isinstance(self._model, nn.Module):
-            own = weights_digest(self._model)
+            own = self._digest(self._model)
         if not isinstance(own, str):
             raise InputError(
-                f"{self._config.factory}: what it makes is no torch module and has no fingerprint; "
-                "add an attribute `fingerprint`, a str that changes with the weights"
+                f"{self._config.factory}: what it makes has no fingerprint, and no torch weights "
+                "to make one of, as quantized or frozen networks have none; add an attribute "
+                "`fingerprint`, a str that changes with the weights"
             )
         settings = self._config.model_dump(mode="json", exclude={"pretrained"})
         settings["arguments"] = _with_contents(settings["arguments"])
         return digest([own, settings])
+
+    def _digest(self, module: nn.Module) -> str | None:
+        """Of a module's weights; None where nothing tells it from others."""
+        state = module.state_dict()
+        if not all(
+            isinstance(value, Tensor) and not value.is_quantized for value in state.values()
+        ):
+            return None
+        return weights_digest(module) if state or self._config.places() else None
 
 
 def _with_contents(value: Any) -> Any:

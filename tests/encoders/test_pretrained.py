@@ -531,6 +531,17 @@ class Aging:
 
 def nameless():
     return lambda utterances: numpy.zeros((len(utterances), 2))
+
+class Packed(Net):
+    def get_extra_state(self):
+        return torch.qint8, (self.layer.weight,)  # as quantized layers have them
+
+class Wrapped(torch.nn.Module):
+    def __init__(self, file=None):
+        super().__init__()
+        self.session = [Net()]  # as onnxruntime's, or a network frozen by torch.jit.freeze
+    def forward(self, utterances):
+        return torch.stack([u[:3].abs() for u in utterances])
 """
 
 
@@ -593,6 +604,24 @@ def test_the_fingerprint_is_that_of_folders_and_of_nested_files_too(
         Path(made).mkdir()
         Path(made, "made").touch()
     assert fingerprint(b"other") != first == fingerprint(b"first")
+
+
+@pytest.mark.parametrize("function", ["Wrapped", "Packed"])
+def test_a_module_without_weights_to_tell_it_by_needs_a_fingerprint(
+    module: str, function: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=f"{module}:{function}.*add an attribute `fingerprint`"):
+        save_pretrained(tmp_path / "m", python(module, function))
+
+
+def test_a_module_without_weights_is_told_by_its_files(module: str, tmp_path: Path) -> None:
+    file = tmp_path / "frozen.pt"
+
+    def fingerprint(content: bytes) -> str:
+        file.write_bytes(content)
+        return loaded(tmp_path / "m", python(module, "Wrapped", file=str(file))).fingerprint
+
+    assert fingerprint(b"first") == fingerprint(b"first") != fingerprint(b"other")
 
 
 def test_faults_of_a_factory_are_named(module: str, tmp_path: Path) -> None:
