@@ -27,6 +27,7 @@ changes whenever its embeddings do.
 """
 
 import importlib
+import inspect
 import os
 import sys
 from collections.abc import Callable
@@ -53,15 +54,28 @@ class PythonModel(SpeakerModel):
         config: the factory and its arguments.
 
     Raises:
-        InputError: there is no such function, or what it makes has no fingerprint or gives no
-            embeddings.
+        InputError: there is no such function, it does not take these arguments, or what it makes
+            has no fingerprint or gives no embeddings.
     """
 
     def __init__(self, name: str, config: PythonConfig) -> None:
         self.name, self._config = name, config
-        self._model = _find(config.factory)(**config.arguments)
+        function = _find(config.factory)
+        self._check_arguments(function)
+        self._model = function(**config.arguments)
         self.fingerprint = self._find_fingerprint()
         self.dim = self._call([noise(config.sampling_rate)]).shape[1]
+
+    def _check_arguments(self, function: Callable[..., Any]) -> None:
+        try:
+            inspect.signature(function).bind(**self._config.arguments)
+        except ValueError:  # one that is written in C may have no signature
+            return
+        except TypeError as error:
+            taken = f"{self._config.factory}{inspect.signature(function)}"
+            raise InputError(
+                f"encoders.{self.name}.arguments: {taken}: {error}; correct them"
+            ) from None
 
     def read(self, cut: MonoCut) -> Tensor:
         """Samples, shape (S,)."""

@@ -630,9 +630,16 @@ def test_faults_of_a_factory_are_named(module: str, tmp_path: Path) -> None:
         (python(module, "make"), "no function 'make'"),
         (python(module, "nameless"), "add an attribute `fingerprint`"),
         (python(module, "Rough", rows=1), r"shape \(2, 3\) for 1 utterances"),
+        (python(module, "Rough", row=1), r"encoders\.m\.arguments: .*Rough.*dim=3.*'row'"),
+        (python(module, "Aging"), r"encoders\.m\.arguments: .*Aging\(fate\).*missing.*'fate'"),
     ):
         with pytest.raises(InputError, match=message):
             save_pretrained(tmp_path / "m", config)
+
+
+def test_type_errors_of_a_factory_itself_keep_their_traceback(module: str, tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="int"):
+        save_pretrained(tmp_path / "m", python(module, "Net", seed=[]))
 
 
 def test_faults_while_extracting_name_factory_and_utterances(
