@@ -152,7 +152,7 @@ def skipped_in(output: Path, shards: int) -> dict[str, str]:
     """What a model skipped in the shards of an embeddings directory, {utterance: why}."""
     paths = [_stamp_path(output, shard) for shard in range(1, shards + 1)]
     found = [read_json(path).get(SKIPPED, {}) for path in paths if path.is_file()]  # not of arks
-    model = output.parent.name
+    model = output.absolute().parent.name
     return {u: f"model {model!r}: {why}" for skipped in found for u, why in skipped.items()}
 
 

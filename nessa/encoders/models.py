@@ -1,5 +1,6 @@
 """Speaker models from their folders, whichever kind they are."""
 
+import os
 from pathlib import Path
 
 from nessa.encoders.arks import GivenEmbeddings
@@ -16,7 +17,7 @@ def load_model(directory: Path | str) -> SpeakerModel | GivenEmbeddings:
 
     Args:
         directory: holds config.yaml and, of a model of ours, model.safetensors; the model is
-            called as it is.
+            called as it is, also where it is `.`.
 
     Returns:
         The model, or, where there is none, its embeddings.
@@ -31,8 +32,8 @@ def load_model(directory: Path | str) -> SpeakerModel | GivenEmbeddings:
     with about(directory / CONFIG):
         config = parse_settings(settings)
     if isinstance(config, EncoderConfig):
-        return load_trained(directory, directory.name, config)
-    return class_of(settings)(directory.name, config)
+        return load_trained(directory, _name_of(directory), config)
+    return class_of(settings)(_name_of(directory), config)
 
 
 def save_pretrained(directory: Path | str, config: PretrainedConfig) -> None:
@@ -49,5 +50,9 @@ def save_pretrained(directory: Path | str, config: PretrainedConfig) -> None:
     paths = {key: Path(getattr(config, key)) for key in config.paths}
     absolute = {key: str(path.absolute()) for key, path in paths.items() if path.exists()}
     config = config.model_copy(update=absolute)
-    class_of(dict(config))(Path(directory).name, config)
+    class_of(dict(config))(_name_of(directory), config)
     save_yaml(Path(directory) / CONFIG, config)
+
+
+def _name_of(directory: Path | str) -> str:
+    return os.path.basename(os.path.abspath(directory))

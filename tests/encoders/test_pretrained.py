@@ -642,6 +642,18 @@ def test_type_errors_of_a_factory_itself_keep_their_traceback(module: str, tmp_p
         save_pretrained(tmp_path / "m", python(module, "Net", seed=[]))
 
 
+def test_a_model_opened_from_within_its_folder_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "m").mkdir()
+    monkeypatch.chdir(tmp_path / "m")
+    save_pretrained(".", parse_settings({"pretrained": "loudness"}))
+    assert [load_model(place).name for place in (".", "../m", "../m/../m")] == ["m"] * 3
+    (tmp_path / "m/inside").mkdir()
+    monkeypatch.chdir("inside")
+    assert load_model("..").name == "m"
+
+
 def test_faults_while_extracting_name_factory_and_utterances(
     module: str, cuts: list[MonoCut], tmp_path: Path
 ) -> None:
