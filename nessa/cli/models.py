@@ -147,6 +147,7 @@ def extract(
     from nessa.encoders.arks import GivenEmbeddings
     from nessa.encoders.extraction import (
         extract_shard,
+        forget_shards,
         import_embeddings,
         merge_shards,
         skipped_in,
@@ -163,7 +164,9 @@ def extract(
     for name in sets:
         place = data, name, output / name
         if not merge:
-            if not isinstance(model, GivenEmbeddings):
+            if isinstance(model, GivenEmbeddings):
+                forget_shards(output / name)  # before other models are merged, beside this one
+            else:
                 extract_shard(model, *place, shard, shards, batch_seconds, workers, skip_bad)
             continue
         others = [other / name for other in beside if other != output]

@@ -151,9 +151,15 @@ def merge_shards(
 def skipped_in(output: Path, shards: int) -> dict[str, str]:
     """What a model skipped in the shards of an embeddings directory, {utterance: why}."""
     paths = [_stamp_path(output, shard) for shard in range(1, shards + 1)]
-    found = [read_json(path).get(SKIPPED, {}) for path in paths if path.is_file()]  # not of arks
+    found = [read_json(path).get(SKIPPED, {}) for path in paths if path.is_file()]
     model = output.absolute().parent.name
     return {u: f"model {model!r}: {why}" for skipped in found for u, why in skipped.items()}
+
+
+def forget_shards(output: Path) -> None:
+    """Remove what is said of the shards of an embeddings directory, as given ones have none."""
+    for stale in (output / SKIPPED, *output.glob(_stamp_path(output, "*").name)):
+        stale.unlink(missing_ok=True)
 
 
 def _left_out(
@@ -202,7 +208,7 @@ def _stamp(model: SpeakerModel, cuts: list[MonoCut], shards: int) -> dict[str, A
     }
 
 
-def _stamp_path(output: Path, shard: int) -> Path:
+def _stamp_path(output: Path, shard: int | str) -> Path:
     return output / f".xvector.{shard}.json"
 
 
@@ -223,12 +229,13 @@ def import_embeddings(
         given: where they are.
         data: the recipe's data folder; the set's utt2spk names the utterances.
         set_name: train, align, dev or eval.
-        output: receives the embeddings directory.
+        output: receives the embeddings directory; what a model has left there goes.
         left_out: utterances that are not imported, {id: why}, as other models skipped them.
 
     Raises:
         InputError: see `GivenEmbeddings.read_set`.
     """
+    forget_shards(output)
     utt2spk = read_utt2spk(data / set_name)
     utt2spk = {u: speaker for u, speaker in utt2spk.items() if u not in left_out}
     align = data / ALIGN / "utt2spk"

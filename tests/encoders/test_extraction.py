@@ -19,7 +19,7 @@ from lhotse.utils import fastcopy
 
 from nessa.corpus.audio import read_audio
 from nessa.corpus.manifests import manifest_path, write_manifest
-from nessa.encoders import build, load_model, parse_settings, save_model
+from nessa.encoders import build, load_model, parse_settings, save_model, save_pretrained
 from nessa.encoders.base import SpeakerModel
 from nessa.encoders.config import FeatureConfig
 from nessa.encoders.extraction import extract, extract_shard, merge_shards
@@ -483,3 +483,24 @@ def test_memory_may_end_where_readers_share_the_cores(
     shortest = min(cut.num_samples for cut in cuts)
     with pytest.raises(type(error)):
         extract(Whimsical({shortest: error}), cuts, batch_seconds=0.1, skipped={})
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_given_embeddings_forget_what_a_model_in_their_place_had_skipped(
+    data: Path, tmp_path: Path, nessa: Command, merged: bool
+) -> None:
+    cuts, old, new = cuts_of(data), tmp_path / "exp/old", tmp_path / "exp/new"
+    model = Whimsical({cuts[2].num_samples: FAULTS["zero"][0]})
+    extract_shard(model, data, "eval", old / "eval", 1, 1, 20.0, skip_bad=True)
+    merge_shards(model, data, "eval", old / "eval", 1, skip_bad=True)
+    extract_shard(Whimsical({}), data, "eval", new / "eval", 1, 1, 20.0)
+    Embeddings([cut.id for cut in cuts], np.eye(len(cuts))).write_ark(tmp_path / "given.ark")
+    config = parse_settings({"pretrained": "arks", "path": str(tmp_path / "given.ark")})
+    save_pretrained(tmp_path / "model", config)
+    words = ["extract", "--encoder", tmp_path / "model", "--data", data, "--set", "eval"]
+    assert nessa(*words, "--output", old, *(["--merge"] if merged else [])).status == 0
+    assert not (old / "eval/skipped").exists()
+    whole, skipped = merge_shards(
+        Whimsical({}), data, "eval", new / "eval", 1, True, [old / "eval"]
+    )
+    assert len(whole) == len(cuts) and skipped == 0
