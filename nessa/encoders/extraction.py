@@ -120,7 +120,7 @@ def merge_shards(
 
     Raises:
         InputError: a shard is missing or damaged, or is of another model or other data, or,
-            without `skip_bad`, lacks utterances.
+            without `skip_bad`, lacks utterances; or all utterances were skipped.
     """
     table = CutTable(data, set_name)
     utt2spk: dict[str, str] = {}
@@ -142,6 +142,11 @@ def merge_shards(
     (output / SKIPPED).unlink(missing_ok=True)
     for utterance in skipped:
         utt2spk.pop(utterance, None)
+    if skipped and not utt2spk:
+        first = skipped[min(skipped)]
+        raise InputError(
+            f"{output}: all {len(skipped)} utterances were skipped; the first: {first}"
+        )
     merged = merge_parts(output, shards, utt2spk, stamp, skipped.keys() - own)
     if skipped:
         write_table(output / SKIPPED, skipped)
@@ -151,7 +156,7 @@ def merge_shards(
 def skipped_in(output: Path, shards: int) -> dict[str, str]:
     """What a model skipped in the shards of an embeddings directory, {utterance: why}."""
     paths = [_stamp_path(output, shard) for shard in range(1, shards + 1)]
-    found = [read_json(path).get(SKIPPED, {}) for path in paths if path.is_file()]
+    found = [_read_stamp(path).get(SKIPPED, {}) for path in paths]
     model = output.absolute().parent.name
     return {u: f"model {model!r}: {why}" for skipped in found for u, why in skipped.items()}
 
@@ -172,10 +177,7 @@ def _left_out(
         stamp: see `_stamp`.
         sounds: of its audio or features now; None: whatever they were.
     """
-    path = _stamp_path(output, shard)
-    found = read_json(path) if path.is_file() else None
-    if not isinstance(found, dict):
-        return None
+    found = _read_stamp(_stamp_path(output, shard))
     left_out, found_contents, spots = (found.pop(key, None) for key in (SKIPPED, SOUNDS, SPOTS))
     same = found == stamp and sounds in (found_contents, None) and _is_whole(output, shard, spots)
     return left_out if same and isinstance(left_out, dict) else None
@@ -210,6 +212,15 @@ def _stamp(model: SpeakerModel, cuts: list[MonoCut], shards: int) -> dict[str, A
 
 def _stamp_path(output: Path, shard: int | str) -> Path:
     return output / f".xvector.{shard}.json"
+
+
+def _read_stamp(path: Path) -> dict[str, Any]:
+    """What a stamp says; nothing where it is missing, or damaged, as a copy that was cut off."""
+    try:
+        found = read_json(path)
+    except InputError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _ark_path(output: Path, shard: int) -> Path:

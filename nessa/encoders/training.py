@@ -322,7 +322,10 @@ def _seeded(seed: int) -> Iterator[None]:
 def _already_trained(output: Path, stamp: dict[str, Any], config: EncoderConfig) -> bool:
     if not all((output / name).is_file() for name in (STAMP, WEIGHTS)):
         return False
-    found = read_json(output / STAMP)
+    try:
+        found = read_json(output / STAMP)
+    except InputError:  # cut off, as in a copy
+        return False
     if not isinstance(found, dict) or {BACKGROUND: stamp[BACKGROUND]} | found != stamp:
         return False
     load_trained(output, output.name, config)  # raises where the weights are damaged

@@ -504,3 +504,32 @@ def test_given_embeddings_forget_what_a_model_in_their_place_had_skipped(
         Whimsical({}), data, "eval", new / "eval", 1, True, [old / "eval"]
     )
     assert len(whole) == len(cuts) and skipped == 0
+
+
+def test_a_model_that_embeds_nothing_is_told_with_the_first_reason(
+    data: Path, tmp_path: Path
+) -> None:
+    cuts = cuts_of(data)
+    model = Whimsical({cut.num_samples: InputError("needs half a second") for cut in cuts})
+    shard = model, data, "eval", tmp_path
+    extract_shard(*shard, 1, 1, 20.0, skip_bad=True)
+    told = rf"all 12 utterances were skipped; the first: utterance '{cuts[0].id}': needs half"
+    with pytest.raises(InputError, match=told):
+        merge_shards(*shard, 1, skip_bad=True)
+
+
+@pytest.mark.parametrize("content", [b"", b'{"fingerprint": "', b"\xff", b"[]"])
+def test_a_shard_whose_stamp_is_damaged_is_extracted_again(
+    data: Path, tmp_path: Path, content: bytes
+) -> None:
+    shard, stamp = (Whimsical({}), data, "eval", tmp_path / "new"), tmp_path / "new/.xvector.1.json"
+    extract_shard(*shard, 1, 1, 20.0)
+    whole = stamp.read_bytes()
+    stamp.write_bytes(content)
+    with pytest.raises(InputError, match="shard 1 of 1 is missing or damaged"):
+        merge_shards(*shard, 1)
+    other = Whimsical({}), data, "eval", tmp_path / "old"
+    extract_shard(*other, 1, 1, 20.0)
+    assert merge_shards(*other, 1, True, [tmp_path / "new"])[1] == 0  # whose own merge refuses it
+    extract_shard(*shard, 1, 1, 20.0)
+    assert stamp.read_bytes() == whole

@@ -177,6 +177,14 @@ def test_a_finished_training_is_not_done_again_unless_settings_change(
     assert weights(tmp_path) != first
 
 
+def test_a_damaged_stamp_is_taken_for_none(data: Path, tmp_path: Path) -> None:
+    train_encoder(config(), data, tmp_path, workers=0)
+    first, stamp = weights(tmp_path), (tmp_path / "training.json").read_bytes()
+    (tmp_path / "training.json").write_bytes(stamp[:20])
+    train_encoder(config(), data, tmp_path, workers=0)
+    assert weights(tmp_path) == first and (tmp_path / "training.json").read_bytes() == stamp
+
+
 @pytest.mark.slow
 def test_a_pretrained_model_in_between_is_not_taken_for_the_trained_one(
     data: Path, tmp_path: Path
