@@ -22,6 +22,7 @@ CONFIG = "config.yaml"
 # Batches are padded to a multiple: on a CPU a convolution sets up slowly for every new length.
 FRAMES_PER_BUCKET = 16
 WEIGHTS = "model.safetensors"
+REMEDY = "restore it, or remove it and run ./run.sh --stage encoders, which trains it again"
 STAMP = "training.json"  # what the weights beside it were trained with
 
 
@@ -110,8 +111,12 @@ def load_trained(directory: Path, name: str, config: EncoderConfig) -> TrainedMo
         weights: dict[str, Tensor] = load_file(directory / WEIGHTS)
         encoder.load_state_dict(weights)
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{directory / WEIGHTS}: not a safetensors file ({error})") from None
+        raise InputError(
+            f"{directory / WEIGHTS}: not a safetensors file ({error}); {REMEDY}"
+        ) from None
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
-        raise InputError(f"{directory / WEIGHTS}: does not fit {CONFIG}: {reason}") from None
+        raise InputError(
+            f"{directory / WEIGHTS}: does not fit {CONFIG}: {reason}; {REMEDY}"
+        ) from None
     return TrainedModel(name, config, encoder)

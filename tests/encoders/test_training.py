@@ -185,6 +185,23 @@ def test_a_damaged_stamp_is_taken_for_none(data: Path, tmp_path: Path) -> None:
     assert weights(tmp_path) == first and (tmp_path / "training.json").read_bytes() == stamp
 
 
+def test_damaged_weights_are_trained_again_once_they_are_removed(
+    data: Path, tmp_path: Path
+) -> None:
+    train_encoder(config(), data, tmp_path, workers=0)
+    first, file = weights(tmp_path), tmp_path / "model.safetensors"
+    file.write_bytes(first[:-100])
+    remedy = (
+        r"model\.safetensors: not a safetensors file .*restore it, or remove it and run .*encoders"
+    )
+    for use in (load_model, lambda place: train_encoder(config(), data, place, workers=0)):
+        with pytest.raises(InputError, match=remedy):
+            use(tmp_path)
+    file.unlink()
+    train_encoder(config(), data, tmp_path, workers=0)
+    assert weights(tmp_path) == first
+
+
 @pytest.mark.slow
 def test_a_pretrained_model_in_between_is_not_taken_for_the_trained_one(
     data: Path, tmp_path: Path
