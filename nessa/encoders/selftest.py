@@ -119,6 +119,12 @@ class Subject(NamedTuple):
             return self.features.sampling_rate
         return getattr(self.config, "sampling_rate", 16000)
 
+    @property
+    def takes_given(self) -> bool:
+        """Whether it takes features that the corpus brings, not audio."""
+        features = getattr(self.config, "features", None)
+        return features is not None and features.type == "given"
+
     def with_features(self, features: FeatureConfig) -> SpeakerModel:
         """The model with other features."""
         changed = self.config.model_copy(update={"features": features})
@@ -157,7 +163,7 @@ def check_encoder(
         original: the model that the encoder was exported from, or that it should equal.
     """
     model, features, rate = subject.model, subject.features, subject.sampling_rate
-    cuts = [cut if cut.sampling_rate == rate else cut.resample(rate) for cut in cuts]
+    cuts = [cut if subject.takes_given else _at_rate(cut, rate) for cut in cuts]
     inputs = [model.read(cut) for cut in cuts]
     yield _repeats(model, inputs)
     yield _neighbors(model, inputs)
@@ -181,6 +187,11 @@ def check_encoder(
         wanted = embed_alone(original.model, [original.model.read(cut) for cut in cuts])
         yield _agreement(embedded, wanted, variants)
     yield _separation(embedded, speakers, variants)
+
+
+def _at_rate(cut: MonoCut, rate: int) -> MonoCut:
+    same = not cut.has_recording or cut.recording.sampling_rate == rate
+    return cut if same else cut.resample(rate)
 
 
 # --- other settings -------------------------------------------------------------------------------

@@ -8,14 +8,20 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from lhotse import Features
 from lhotse.utils import fastcopy
 
 from nessa.corpus.audio import read_audio
+from nessa.corpus.manifests import manifest_path, write_manifest
 from nessa.corpus.utterances import find_problem
+from nessa.encoders import build, parse_settings, save_model
+from nessa.encoders.config import EncoderConfig
 from nessa.encoders.kinds import sampling_rates
+from nessa.encoders.selftest import check_encoder, open_encoder
 from nessa.errors import InputError
 from nessa.files import read_table, write_table
-from tests.conftest import ROOT
+from tests.conftest import ROOT, Command
+from tests.encoders.spoilt import spoilt
 from tests.kaldi_corpora import write_audio_dir, write_feature_dir
 from tests.speech import prepare_set, read_cuts
 
@@ -86,3 +92,33 @@ def test_features_beside_audio_do_not_hide_its_rate(tmp_path: Path, said: int) -
     with pytest.raises(InputError, match=rf"{cut.id}.*8000 Hz.*16000 Hz; resample"):
         read_audio(cut, 16000, "new")
     assert find_problem(cut) is None
+
+
+def test_given_features_are_checked_whatever_the_rate_of_their_audio(
+    tmp_path: Path, nessa: Command
+) -> None:
+    from kaldi_tables import KaldiDir
+
+    utt2spk = write_feature_dir(tmp_path / "mine", 4, 3, frames=140, dim=20)
+    cuts = KaldiDir(tmp_path / "mine", 0.01, allow_pipes=False).cuts(utt2spk, None)
+    cuts = [fastcopy(cut, features=fastcopy(cut.features, sampling_rate=8000)) for cut in cuts]
+    write_manifest(manifest_path(tmp_path, "eval", "cuts"), cuts)
+    config = parse_settings(GIVEN)
+    assert isinstance(config, EncoderConfig)
+    save_model(tmp_path / "model", config, build(config))
+    done = nessa("check-encoder", tmp_path / "model", "--data", tmp_path)
+    assert "repetition: ok" in done.out and "shortest speech: ok" in done.out, done
+
+
+def test_audio_of_another_rate_is_resampled_for_a_check_though_it_has_features(
+    tmp_path: Path,
+) -> None:
+    prepare_set(tmp_path, "eval", range(2), sessions=1, utterances=2)
+    cuts = [cut.resample(8000) for cut in read_cuts(tmp_path, "eval")]
+    features = Features(
+        type="fbank", num_frames=1, num_features=1, frame_shift=0.01, sampling_rate=16000, start=0,
+        duration=9, storage_type="lilcom_files", storage_path="x", storage_key="x",
+    )  # fmt: skip
+    cuts = [fastcopy(cut, features=features) for cut in cuts]
+    subject = open_encoder(spoilt(tmp_path, "none"))
+    assert next(check_encoder(subject, cuts)).fault is None
