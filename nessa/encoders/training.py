@@ -194,7 +194,9 @@ class Training:
             loss = self._phase.loss(features, labels, step)
         mean = self.processes.mean(loss.detach()).item()
         if not torch.isfinite(torch.tensor(mean)):
-            raise InputError(f"loss is {mean} at step {step}; lower the learning_rate")
+            where = "" if self._phase.config is self._phases[0] else "fine_tuning."
+            at = f"at step {len(self.losses) + 1}"
+            raise InputError(f"loss is {mean} {at}; lower {where}learning_rate")
         self._phase.update(loss, step)
         self.losses.append(mean)
         # The last `average` checkpoints, counted from the end.

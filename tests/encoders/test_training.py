@@ -13,7 +13,7 @@ from nessa.corpus.manifests import manifest_path, write_manifest
 from nessa.encoders import load_model, save_pretrained
 from nessa.encoders.augmentation import Augmenter
 from nessa.encoders.batches import TrainBatches, TrainSpeakers
-from nessa.encoders.config import AugmentationConfig, FeatureConfig, LossConfig
+from nessa.encoders.config import AugmentationConfig, FeatureConfig, FineTuningConfig, LossConfig
 from nessa.encoders.distributed import Processes
 from nessa.encoders.losses import Criterion
 from nessa.encoders.settings import PythonConfig, XVectorConfig
@@ -346,3 +346,24 @@ def test_learning_rate_rises_then_falls_to_zero() -> None:
     assert all(a <= b for a, b in pairwise(rates[:10]))
     assert all(a >= b for a, b in pairwise(rates[10:]))
     assert rates[-1] < 0.01
+
+
+@pytest.mark.parametrize(
+    ("step", "key"), [(2, "learning_rate"), (3, r"fine_tuning\.learning_rate")]
+)
+def test_a_loss_that_diverges_names_step_and_key(
+    data: Path, step: int, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tuning = FineTuningConfig(steps=2, crop=0.5, speakers_per_batch=8)
+    training = Training(
+        config(steps=2, fine_tuning=tuning), TrainSpeakers(data, (0, 1)), Processes(), "test"
+    )
+    forward, calls = Criterion.forward, []
+
+    def diverging(self: Criterion, *inputs: object) -> torch.Tensor:
+        calls.append(1)
+        return forward(self, *inputs) * (torch.nan if len(calls) == step else 1)
+
+    monkeypatch.setattr(Criterion, "forward", diverging)
+    with pytest.raises(InputError, match=rf"loss is nan at step {step}; lower {key}$"):
+        list(training.run(workers=0))
