@@ -137,7 +137,10 @@ stage_extract() {
     for part in ${plan[models]}; do skip_alike+=(--beside "$exp/embeddings/$part"); done
   fi
   run_jobs '{1}.merge' "${plan[models]}" "${extract[@]}" --merge "${skip_alike[@]}"
-  ((${#skip[@]} == 0)) || run_one "${nessa[@]}" recipe leave-out "${of_recipe[@]}"
+  ((${#skip[@]})) || return 0
+  # Sets that were prepared whole are not that any more: the next run makes them again.
+  [[ $dry_run == true ]] || is_done prepare || rm -f "$exp/.done/prepare"
+  run_one "${nessa[@]}" recipe leave-out "${of_recipe[@]}"
 }
 
 stage_symmetric() {

@@ -379,6 +379,18 @@ def test_what_is_left_out_is_decided_from_stage_prepare_on_even_after_a_finished
 
 
 @pytest.mark.slow
+def test_what_stage_extract_alone_leaves_out_comes_back(finished):
+    """It is taken out of sets that stage prepare made whole."""
+    alone = ("--skip-bad", "true", "--stage", "extract", "--stop-stage", "extract")
+    assert finished.run(*alone, "--dry-run", "true").returncode == 0
+    assert "all done before" in finished.run("--dry-run", "true").stdout
+    assert finished.run(*alone, FAIL="leave-out").returncode == 2
+    finished.lines()
+    assert finished.run().returncode == 0
+    assert finished.calls() == CHAIN[1:]
+
+
+@pytest.mark.slow
 def test_what_one_model_cannot_embed_is_decided_anew_for_another_model(finished):
     skip, changed = ("--skip-bad", "true", "--dry-run", "true"), ("--set", "model=2")
     assert "stage 2: encoders" in finished.run(*changed, "--dry-run", "true").stdout
