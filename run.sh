@@ -82,7 +82,7 @@ main() {
   trap 'stop 143' TERM
   trap stop_server EXIT
   [[ $backend == slurm ]] || start_server # imports while the plan is read
-  read_plan "$work_dir"
+  read_plan "$exp/.jobs.plan"
   # shellcheck disable=SC2086  # a word each
   [[ -z ${plan[extras]:-} ]] || setup_environment mini onnx ${plan[extras]}
   choose_first_stage
@@ -459,7 +459,7 @@ choose_backend_options() {
 
 # What to run, as lines of `key value...` that the recipe resolves to; `digest STAGE HEX` tells the
 # settings apart that this stage and those before it depend on.
-# read_plan FOLDER: receives exp/recipe.yaml.
+# read_plan FOLDER: receives exp/recipe.yaml, a folder of its own until it is known what will run.
 read_plan() {
   local text key value changes=()
   for value in "${set[@]}"; do changes+=(--set "$value"); done
@@ -506,8 +506,13 @@ compare_settings() {
 choose_first_stage() {
   local name
   find_first_stage
-  # What comes after is older than what will be made now.
-  for name in "${stages[@]:first}"; do rm -f "$exp/.done/$name"; done
+  # What a later stage has to make anew, with other settings, stays until a run gets there.
+  if ((first <= last || first == ${#stages[@]})); then
+    mv "$exp/.jobs.plan/exp/recipe.yaml" "$config"
+    # What comes after is older than what will be made now.
+    for name in "${stages[@]:first}"; do rm -f "$exp/.done/$name"; done
+  fi
+  rm -rf "$exp/.jobs.plan" 2>/dev/null || true
 }
 
 is_done() {

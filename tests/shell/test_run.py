@@ -32,6 +32,9 @@ elif words[0].endswith("check_environment.py"):
 elif words[:4] == ["-m", "nessa.cli", "recipe", "resolve"]:
     matters_from = {{"late": 5, "model": 2}}
     settings = [w for w in words if "=" in w]
+    exp = words[words.index("--work-dir") + 1] + "/exp"
+    os.makedirs(exp, exist_ok=True)
+    open(exp + "/recipe.yaml", "w").write(" ".join(settings))
     print("name mini\\nmodels old new\\nextract_sets align dev eval")
     print("corpus mini\\nprepare voxceleb\\nshards 2\\naligners logit\\npairs new:old")
     print("backends", os.environ.get("BACKENDS", "old"))
@@ -259,6 +262,20 @@ def test_stop_stage_stops_and_the_next_run_carries_on(tree):
     assert tree.calls() == CHAIN[:3]
     tree.run()
     assert tree.calls() == CHAIN[3:]
+
+
+@pytest.mark.slow
+def test_a_call_that_runs_nothing_changes_nothing(finished):
+    """Its settings touch stages that come after the last one wanted."""
+    files = [finished.exp / "recipe.yaml", *(finished.exp / ".done").iterdir()]
+    before = {file: file.read_text() for file in files}
+    run = finished.run("--set", "late=1", "--stop-stage", "extract")
+    assert run.returncode == 0 and "stages up to extract are done" in run.stdout
+    assert finished.calls() == []
+    assert {file: file.read_text() for file in files if file.exists()} == before
+    assert "all done before" in finished.run().stdout
+    assert finished.run("--set", "late=1").returncode == 0
+    assert "late=1" in files[0].read_text()
 
 
 def test_help_lists_the_stages(tree):
