@@ -531,10 +531,10 @@ show_results() {
     log "stages up to ${stages[last]} are done; results will be in $exp"
     return
   fi
-  if ((first == ${#stages[@]})); then # else stage report has just printed the table
-    [[ ! -f $exp/report/results.md ]] || cat "$exp/report/results.md"
+  [[ " ${stages[*]:first} " == *" report "* || ! -f $exp/report/results.md ]] || # just printed
+    cat "$exp/report/results.md"
+  ((first < ${#stages[@]})) ||
     log "all done before; --stage STAGE runs that stage and those after it again"
-  fi
   log "all done; results in $exp/results.json, $exp/report, logs in $exp/log"
 }
 

@@ -206,6 +206,15 @@ def test_a_second_run_does_nothing_and_says_so(finished):
 
 
 @pytest.mark.slow
+def test_a_run_that_begins_after_the_report_prints_the_table_too(finished):
+    run = finished.run("--stage", "export")
+    assert run.returncode == 0 and "all done before" not in run.stdout
+    assert finished.calls() == ["export"]
+    assert run.stdout.count("| the table |") == 1
+    assert finished.run("--stage", "report").stdout.count("| the table |") == 1
+
+
+@pytest.mark.slow
 def test_only_the_stages_that_a_changed_setting_touches_run_again(finished):
     finished.run("--set", "late=1")
     assert finished.calls() == LATE
