@@ -88,6 +88,7 @@ main() {
   choose_first_stage
   local number
   for ((number = first; number <= last; number++)); do run_stage "$number"; done
+  rm -f "$exp/.slurm" # all jobs have ended
   show_results
 }
 

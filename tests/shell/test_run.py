@@ -45,7 +45,7 @@ elif words[:4] == ["-m", "nessa.cli", "recipe", "resolve"]:
         seen = [w for w in settings if number >= matters_from.get(w.split("=")[0], 0)]
         print("digest", stage, f"{{stage}}-{{len(seen)}}-{{'.'.join(seen)}}")
 elif words[:4] == ["-m", "nessa.cli", "recipe", "slurm"]:
-    print("retries 0")
+    print("retries 0\\ncorpus.cpus 1")
 else:
     name = words[0] if words[0] != "-m" else words[1]
     if name == "nessa.cli":
@@ -107,9 +107,9 @@ class Tree:
         return subprocess.CompletedProcess(options, process.returncode, stdout, stderr)
 
     def path_with(self, name: str, body: str) -> str:
-        """PATH with a stand-in for a program of the system."""
+        """PATH with a stand-in for a program of the system, and those of earlier calls."""
         program = self.root.parent / "bin" / name
-        program.parent.mkdir()
+        program.parent.mkdir(exist_ok=True)
         program.write_text(f"#!/bin/sh\n{body}\n")
         program.chmod(0o755)
         return f"{program.parent}:{os.environ['PATH']}"
@@ -369,6 +369,21 @@ def test_a_second_run_at_once_is_refused_and_names_the_first(tree):
     assert elsewhere.returncode == 0
     first.terminate()
     first.communicate(timeout=30)
+
+
+def test_only_a_run_that_stopped_leaves_word_of_the_jobs_that_it_may_have_in_slurm(tree):
+    run_task = 'shift $(($# - 2)); SLURM_ARRAY_TASK_ID=0 bash "$@"; echo 1'
+    tree.path_with("sbatch", run_task)
+    tree.path_with("scontrol", "echo MaxArraySize = 1001")
+    tree.path_with("scancel", "")
+    path = tree.path_with("squeue", "")
+    on_slurm = ("--stop-stage", "corpus", "--backend", "slurm")
+    assert tree.run(*on_slurm, PATH=path, FAIL="local/mini.py").returncode == 2
+    assert (tree.exp / ".slurm").exists()
+    run = tree.run(*on_slurm, PATH=path)
+    assert run.returncode == 0, run.stderr
+    assert tree.calls() == ["local/mini.py"] * 2
+    assert not (tree.exp / ".slurm").exists()
 
 
 def test_where_the_file_system_has_no_locks_a_run_warns_and_goes_on(tree):
