@@ -36,7 +36,7 @@
 # instead of .venv. Exit status: 0 done, 2 bad options or bad input, 1 anything else.
 
 # shellcheck source-path=SCRIPTDIR
-set -euo pipefail
+set -euo pipefail +o noclobber # which an exported SHELLOPTS may set
 
 root=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 source "$root/utils/log.sh"

@@ -9,7 +9,7 @@
 # it has room, into a folder that is removed at the end; --basetemp FOLDER names another.
 
 # shellcheck source-path=SCRIPTDIR
-set -euo pipefail
+set -euo pipefail +o noclobber # which an exported SHELLOPTS may set
 
 CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 source utils/log.sh

@@ -11,7 +11,7 @@
 # which joins by NCCL where there is a GPU. Exit status: 0 if all of it ran.
 
 # shellcheck source-path=SCRIPTDIR
-set -euo pipefail
+set -euo pipefail +o noclobber # which an exported SHELLOPTS may set
 
 utils=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 source "$utils/log.sh"

@@ -30,7 +30,7 @@
 # 1 otherwise. Ctrl-C or SIGTERM stops all jobs first.
 
 # shellcheck source-path=SCRIPTDIR
-set -euo pipefail
+set -euo pipefail +o noclobber # which an exported SHELLOPTS may set
 
 utils=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 source "$utils/log.sh"

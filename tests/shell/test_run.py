@@ -467,6 +467,13 @@ def test_what_killed_jobs_left_is_removed_behind_links_too(tree):
     assert [path for path in left if path.exists()] == []
 
 
+def test_options_of_the_callers_shell_do_not_matter(tree):
+    """As of one that exports SHELLOPTS, and writes over no file."""
+    for _ in range(2):
+        run = tree.run("--stage", "corpus", "--stop-stage", "corpus", SHELLOPTS="noclobber")
+        assert run.returncode == 0, run.stderr
+
+
 def test_work_dir_is_relative_to_the_caller(tree):
     assert tree.run("--stop-stage", "0", "--work-dir", "my work").returncode == 0
     assert (tree.root.parent / "my work/exp/log/corpus/mini.log").exists()

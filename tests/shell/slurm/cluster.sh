@@ -11,7 +11,7 @@
 # Needs slurmctld, slurmd and munged (Debian and Ubuntu: slurmctld slurmd slurm-client munge).
 
 # shellcheck source-path=SCRIPTDIR/../../../utils
-set -euo pipefail
+set -euo pipefail +o noclobber # which an exported SHELLOPTS may set
 
 utils=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../../../utils" && pwd)
 source "$utils/log.sh"
