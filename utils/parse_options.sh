@@ -77,8 +77,9 @@ nearest() {
 }
 
 _check_value() {
-  case $2 in
-    '') fail 2 "$1 needs a value" ;;
+  case $1=$2 in
+    "$1=") fail 2 "$1 needs a value" ;;
+    --setup=*) ;; # of launch.sh: a line of shell, which jobs run
     *"\$("* | *"\`"*) fail 2 "$1: '$2' asks for a command to be run, which never happens here;" \
       "write its result instead" ;;
   esac

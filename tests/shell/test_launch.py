@@ -83,6 +83,14 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
     return "--backend", "slurm", "--name", "test", "--scratch", str(tmp_path)
 
 
+def test_lines_of_setup_may_run_commands(launch, slurm, tmp_path):
+    """As `$(conda info --base)`, in the task, where it may say something else."""
+    lines = ("--setup", "export HERE=$(echo $SLURM_ARRAY_TASK_ID)", "--setup=export TOO=`echo 2`")
+    done = launch("a", "bash", "-c", "echo $HERE $TOO", options=(*slurm, *lines))
+    assert done.returncode == 0, done.stderr
+    assert "\n0 2\n" in (tmp_path / "log/a.log").read_text()
+
+
 def test_what_run_sh_exports_reaches_the_tasks_of_slurm(launch, slurm, tmp_path, monkeypatch):
     scripts = [ROOT / "run.sh", *(ROOT / "utils").glob("*.sh")]
     lines = [line.split("#")[0] for path in scripts for line in path.read_text().splitlines()]

@@ -61,8 +61,8 @@ def test_a_value_keeps_its_characters(script):
 
 
 def test_an_array_collects_repeated_values_in_order(script):
-    run = script("--set", "a.b=1", "--nj", "3", "--set=c.d=x y")
-    assert "set=a.b=1\nset=c.d=x y\n" in run.stdout
+    run = script("--set", "a.b=1", "--nj", "3", "--set=c.d=x y", "--set", "e=")
+    assert "set=a.b=1\nset=c.d=x y\nset=e=\n" in run.stdout
 
 
 def test_words_after_the_options_are_left(script):
