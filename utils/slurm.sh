@@ -25,6 +25,7 @@ check_slurm() {
 # All jobs, and those that failed once more, up to $retries times.
 run_slurm() {
   local pending=("${!job_list[@]}") attempt
+  forget_outer_job
   array_size=$(largest_array)
   write_task
   for ((attempt = 0; attempt <= retries; attempt++)); do
@@ -35,6 +36,15 @@ run_slurm() {
     find_unfinished "${pending[@]}"
     pending=("${unfinished[@]}")
     ((${#pending[@]})) || break
+  done
+}
+
+# Where run.sh is a job itself: tasks, and srun in them, would read what that asked for as theirs.
+forget_outer_job() {
+  local variable
+  [[ -n ${SLURM_JOB_ID:-} ]] || return 0
+  for variable in "${!SLURM_@}"; do
+    [[ $variable == SLURM_CONF* || $variable == SLURM_JWT ]] || unset "$variable"
   done
 }
 

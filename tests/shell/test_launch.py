@@ -91,6 +91,19 @@ def test_lines_of_setup_may_run_commands(launch, slurm, tmp_path):
     assert "\n0 2\n" in (tmp_path / "log/a.log").read_text()
 
 
+def test_what_slurm_tells_a_job_that_submits_others_does_not_reach_them(
+    launch, slurm, tmp_path, monkeypatch
+):
+    """As where run.sh is a job: its tasks would take what it asked for as what they did."""
+    own = 'SLURM_ARRAY_TASK_ID=0 bash "${@: -2}" && echo 1'  # with the environment of sbatch
+    (tmp_path / "slurm/sbatch").write_text(f"#!/usr/bin/env bash\n{own}\n")
+    for name in ("SLURM_JOB_ID", "SLURM_NTASKS", "SLURM_MEM_PER_CPU", "SLURM_CONF"):
+        monkeypatch.setenv(name, "4")
+    assert launch("a", "env", options=slurm).returncode == 0
+    named = re.findall(r"^SLURM_\w+", (tmp_path / "log/a.log").read_text(), re.MULTILINE)
+    assert sorted(named) == ["SLURM_ARRAY_TASK_ID", "SLURM_CONF"]
+
+
 def test_what_run_sh_exports_reaches_the_tasks_of_slurm(launch, slurm, tmp_path, monkeypatch):
     scripts = [ROOT / "run.sh", *(ROOT / "utils").glob("*.sh")]
     lines = [line.split("#")[0] for path in scripts for line in path.read_text().splitlines()]
