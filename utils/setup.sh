@@ -130,10 +130,11 @@ fault_of_venv() {
   fi
 }
 
+# pip has the lock as well, for it may outlive the set-up; what it starts itself has not.
 install() {
   # Python compiles what is imported, and most never is.
   "$python" -m pip install --no-input --disable-pip-version-check --no-compile \
-    -c "$repository/utils/constraints.txt" "$@" >>"$venv/pip.log" 2>&1 8>&- || explain_pip_failure
+    -c "$repository/utils/constraints.txt" "$@" >>"$venv/pip.log" 2>&1 || explain_pip_failure
 }
 
 make_venv() {

@@ -28,6 +28,8 @@ case "$*" in
       full) echo "Installing collected packages: torch"
         echo "ERROR: [Errno 28] No space left on device"; exit 1 ;;
       killed) echo "Installing collected packages: torch"; kill -KILL "$PPID" ;;
+      alone) echo "Installing collected packages: torch"; kill -KILL "$PPID"
+        sleep 1; echo "pip has ended" >>"$CALLS" ;;
       slow) sleep 1 ;;
     esac ;;
 esac
@@ -171,6 +173,14 @@ def test_an_install_killed_half_way_starts_from_nothing(tree):
     assert tree.setup().returncode == 0
     assert tree.calls() == ["venv", "pip"]
     assert not (tree.root / ".venv/half-a-package").exists()
+
+
+def test_a_pip_that_outlives_its_set_up_is_waited_for(tree):
+    assert tree.setup(PIP="alone").returncode < 0
+    again = tree.setup()
+    assert again.returncode == 0 and "another set-up is at work here" in again.stdout
+    calls = tree.call_file.read_text().splitlines()
+    assert calls[2:4] == ["pip has ended", "venv"] and len(calls) == 5
 
 
 def test_an_interpreter_that_is_gone_is_replaced(tree):
