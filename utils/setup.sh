@@ -106,8 +106,8 @@ install_packages() {
     make_venv
   fi
   log "installing packages into .venv (some minutes, once); log: $venv/pip.log"
-  touch "$venv/.unfinished" # a package may be half there until pip returns
   : >"$venv/pip.log"
+  touch "$venv/.unfinished" # a package may be half there until pip returns
   install -e "${repository}[$(IFS=, && echo "${with_dependencies[*]}")]"
   ((${#alone[@]} == 0)) || install --no-deps "${alone[@]}"
   mkdir -p "$venv/.installed"
@@ -119,7 +119,7 @@ install_packages() {
 fault_of_venv() {
   local version
   version=$(python_version "$python")
-  if [[ -e $venv/.unfinished ]]; then
+  if half_installed; then
     echo "an installation into it was stopped"
   elif ! new_enough "$version"; then
     echo "it has $version, not Python $oldest_python or newer"
@@ -130,10 +130,16 @@ fault_of_venv() {
   fi
 }
 
+# While pip only downloads, it touches nothing that is there.
+half_installed() {
+  [[ -e $venv/.unfinished ]] &&
+    { [[ ! -e $venv/pip.log ]] || grep -q '^Installing collected packages' "$venv/pip.log"; }
+}
+
 # pip has the lock as well, for it may outlive the set-up; what it starts itself has not.
 install() {
   # Python compiles what is imported, and most never is.
-  "$python" -m pip install --no-input --disable-pip-version-check --no-compile \
+  PYTHONUNBUFFERED=1 "$python" -m pip install --no-input --disable-pip-version-check --no-compile \
     -c "$repository/utils/constraints.txt" "$@" >>"$venv/pip.log" 2>&1 || explain_pip_failure
 }
 
@@ -190,8 +196,7 @@ check_space() {
 explain_pip_failure() {
   local pip_log=$venv/pip.log why="pip failed"
   local no_index='NewConnectionError|ConnectTimeout|NameResolutionError|ProxyError'
-  # Nothing was touched yet: what is there may stay.
-  grep -q '^Installing collected packages' "$pip_log" || rm "$venv/.unfinished"
+  half_installed || rm "$venv/.unfinished"
   if grep -qi 'no space left on device' "$pip_log"; then
     why="the disk is full (here, or in ${TMPDIR:-/tmp}, where pip unpacks; TMPDIR moves that)"
   elif grep -qE "$no_index|from versions: none" "$pip_log"; then

@@ -18,7 +18,8 @@ case "$*" in
   "-c import venv"*) exit "${NO_VENV:-0}" ;;
   "-m venv "*)
     echo venv >>"$CALLS"
-    mkdir -p "$3/bin" && cp "$0" "$3/bin/python" && echo "version = 3.11.9" >"$3/pyvenv.cfg" ;;
+    mkdir -p "$3/bin" && cp "$0" "$3/bin/python" && echo "version = 3.11.9" >"$3/pyvenv.cfg"
+    [[ ${PIP:-} != before ]] || kill -KILL "$PPID" ;;
   "-m pip install "*)
     echo "$*" >>"$CALLS"
     case "${PIP:-}" in
@@ -28,6 +29,7 @@ case "$*" in
       full) echo "Installing collected packages: torch"
         echo "ERROR: [Errno 28] No space left on device"; exit 1 ;;
       killed) echo "Installing collected packages: torch"; kill -KILL "$PPID" ;;
+      cut_off) echo "Collecting torch"; kill -KILL "$PPID" ;;
       alone) echo "Installing collected packages: torch"; kill -KILL "$PPID"
         sleep 1; echo "pip has ended" >>"$CALLS" ;;
       slow) sleep 1 ;;
@@ -173,6 +175,22 @@ def test_an_install_killed_half_way_starts_from_nothing(tree):
     assert tree.setup().returncode == 0
     assert tree.calls() == ["venv", "pip"]
     assert not (tree.root / ".venv/half-a-package").exists()
+
+
+def test_a_download_that_is_cut_off_costs_no_environment(tree):
+    for _ in range(2):
+        assert tree.setup(PIP="cut_off").returncode < 0
+    assert tree.calls() == ["venv", "pip", "pip"]
+    (tree.root / ".venv/a-package").touch()
+    assert tree.setup().returncode == 0
+    assert tree.calls() == ["pip"]
+    assert (tree.root / ".venv/a-package").exists()
+
+
+def test_an_environment_half_made_is_made_again(tree):
+    assert tree.setup(PIP="before").returncode < 0
+    assert tree.setup().returncode == 0
+    assert tree.calls() == ["venv", "venv", "pip"]
 
 
 def test_a_pip_that_outlives_its_set_up_is_waited_for(tree):
