@@ -24,7 +24,7 @@ from nessa.recipe.circumstances import write_circumstances
 from nessa.recipe.config import Recipe, ScoringConfig
 from nessa.recipe.evaluation import evaluate_systems
 from nessa.recipe.fitting import DEV_SHARE, Tables, fit_to_sets
-from nessa.recipe.layout import aligner_dir, embeddings_dir
+from nessa.recipe.layout import COMPARED_SETS, aligner_dir, embeddings_dir
 from nessa.recipe.mapping import map_system
 from nessa.recipe.scoring import score_system
 from nessa.recipe.studies import run_study
@@ -43,7 +43,6 @@ log = logging.getLogger(__name__)
 # Shares of the speakers; dev first, so that `fit_to_tables` holds out the same dev speakers.
 HELD_OUT = {"dev": DEV_SHARE, "eval": 0.2}
 COHORT = 300  # speakers of AS-norm, at most
-SETS = ("align", "dev", "eval")
 STUDY = "speakers"
 
 
@@ -74,7 +73,7 @@ def prepare(tables: Tables, trials: Path | None, folder: Path, seed: int) -> Rec
     sets["align"] = sets.pop("train")
     sets["eval"] = sorted(tested) or sets["eval"]
     recipe = _recipe(tables.names, len(sets["align"]), seed)
-    for name in SETS:
+    for name in COMPARED_SETS:
         own = set(sets[name])
         keys = {key: speaker for key, speaker in utt2spk.items() if speaker in own}
         directory = folder / "data" / name
@@ -86,7 +85,7 @@ def prepare(tables: Tables, trials: Path | None, folder: Path, seed: int) -> Rec
         write_table(directory / "utt2spk", keys)
     for model in recipe.update:
         embedded = GivenEmbeddings(model, ArksConfig.model_validate(recipe.encoders[model]))
-        for name in SETS:
+        for name in COMPARED_SETS:
             place = embeddings_dir(folder / "exp", model, name)
             import_embeddings(embedded, folder / "data", name, place)
     finish_sets(folder / "data", recipe.prepare, seed, has_audio=False)

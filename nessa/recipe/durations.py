@@ -19,14 +19,14 @@ from nessa.encoders.extraction import extract
 from nessa.encoders.models import load_model
 from nessa.errors import InputError
 from nessa.evaluation.conditions import Condition, read_conditions
-from nessa.files import Record, write_json
+from nessa.files import Record
 from nessa.kaldi.datadir import read_optional
 from nessa.kaldi.embeddings import Embeddings
 from nessa.metrics.bootstrap import bootstrap, recovered_gain
 from nessa.metrics.table import EER
 from nessa.recipe.config import Recipe
 from nessa.recipe.layout import EVAL, aligner_dir, embeddings_dir
-from nessa.recipe.studies import DURATIONS, Pair, measured, study_digest
+from nessa.recipe.studies import DURATIONS, Pair, measured, study_digest, write_study
 from nessa.recipe.systems import NESSA, RAW, System
 from nessa.scoring.cosine import cosine_scores
 from nessa.scoring.sides import Scores
@@ -54,6 +54,7 @@ def write_durations(recipe: Recipe, data: Path, exp: Path, output: Path) -> list
     Raises:
         InputError: a model or audio is missing, or all trials are of profiles.
     """
+    key = study_digest(DURATIONS, recipe, data, exp)
     conditions = [c for c in read_conditions(data / EVAL) if c.enroll_map is None]
     if not conditions:
         raise InputError(f"{data / EVAL}: no trials of single utterances; add some")
@@ -81,8 +82,7 @@ def write_durations(recipe: Recipe, data: Path, exp: Path, output: Path) -> list
             for key, one in _scores(seconds, condition, full, tests, aligners, domains)
         }
         records += _records(recipe, condition, scores, lengths)
-    key = study_digest(DURATIONS, recipe, data, exp)
-    write_json(output, {"study": DURATIONS, "digest": key, "records": records})
+    write_study(output, DURATIONS, key, records)
     return records
 
 

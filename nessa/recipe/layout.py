@@ -21,6 +21,7 @@ Kind = Literal["", ".asnorm"]  # of scores, as their files are named
 COSINE: Kind = ""
 AS_NORM: Kind = ".asnorm"
 DEV, EVAL = SCORED_SETS = ("dev", "eval")
+COMPARED_SETS = ("align", *SCORED_SETS)  # of which aligners are made, chosen and scored
 COHORT = "cohort"
 
 

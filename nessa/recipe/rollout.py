@@ -13,12 +13,12 @@ import numpy as np
 
 from nessa.errors import InputError
 from nessa.evaluation.conditions import SINGLE, Condition, read_conditions
-from nessa.files import Record, write_json
+from nessa.files import Record
 from nessa.kaldi.datadir import MAIN_LIST
 from nessa.recipe.config import Recipe
 from nessa.recipe.layout import DEV, score_file
 from nessa.recipe.scoring import read_condition_scores
-from nessa.recipe.studies import ROLLOUT, study_digest
+from nessa.recipe.studies import ROLLOUT, study_digest, write_study
 from nessa.recipe.systems import NESSA, RAW, System
 from nessa.trials import Trials, join_scores, read_labeled, read_scores
 
@@ -72,9 +72,9 @@ def write_rollout(recipe: Recipe, data: Path, exp: Path, output: Path) -> list[R
     Raises:
         InputError: scores or trials are missing.
     """
-    records = [r for strategy in _strategies(recipe, data, exp) for r in _days(strategy)]
     key = study_digest(ROLLOUT, recipe, data, exp)
-    write_json(output, {"study": ROLLOUT, "digest": key, "records": records})
+    records = [r for strategy in _strategies(recipe, data, exp) for r in _days(strategy)]
+    write_study(output, ROLLOUT, key, records)
     return records
 
 

@@ -37,7 +37,7 @@ from nessa.metrics.bootstrap import Estimate, bootstrap, mean_estimate, recovere
 from nessa.metrics.table import EER
 from nessa.progress import progress
 from nessa.recipe.config import Recipe
-from nessa.recipe.layout import SCORED_SETS, aligner_dir, embeddings_dir, score_file
+from nessa.recipe.layout import COMPARED_SETS, SCORED_SETS, aligner_dir, embeddings_dir, score_file
 from nessa.recipe.systems import NESSA, System, update_cells
 from nessa.scoring.cosine import cosine_scores
 from nessa.scoring.sides import Scores
@@ -47,8 +47,7 @@ log = logging.getLogger(__name__)
 SPEAKERS = (50, 100, 200, 500, 1000, 2000, 5000)
 UTTERANCES = (2, 3, 4, 6, 8, 12, 16, 24, 32)
 WIDTHS = (0, 16, 64, 256, 1024)
-SETS = ("align", "dev", "eval")  # of which a study is made
-TABLES = ("utt2spk", "utt2domain", COPIES, SOURCES)  # of these sets
+TABLES = ("utt2spk", "utt2domain", COPIES, SOURCES)  # of the compared sets
 
 # The sections of the recipe that a study's outcome does not depend on.
 OTHER_SECTIONS = {"name", "controls", "baselines", "scoring"}
@@ -115,6 +114,7 @@ def run_study(
     Raises:
         InputError: embeddings or trials are missing, or what the study is about.
     """
+    key = study_digest(name, recipe, data, exp)  # of what is read now, whatever changes meanwhile
     runner = StudyRunner(recipe, data, exp, whole)
     points = list(STUDIES[name](runner))
     if name in ON_EVERY_LIST:
@@ -125,8 +125,7 @@ def run_study(
         ]
     else:
         records = runner.evaluate(points, runner.conditions[0])
-    key = study_digest(name, recipe, data, exp)
-    write_json(output, {"study": name, "digest": key, "records": records})
+    write_study(output, name, key, records)
     return records
 
 
@@ -144,10 +143,10 @@ class StudyRunner:
         self.sets = {
             (model, part): Embeddings.read(embeddings_dir(exp, model, part))
             for model in recipe.update
-            for part in SETS
+            for part in COMPARED_SETS
         }
         self.speakers, self.dev_speakers = (read_utt2spk(data / n) for n in ("align", "dev"))
-        self.domains = {name: read_optional(data / name, "utt2domain") for name in SETS}
+        self.domains = {name: read_optional(data / name, "utt2domain") for name in COMPARED_SETS}
         self.dev_lists = [read_labeled(path) for path in trial_lists(data / "dev")]
         self.conditions = [  # the main list first
             c for c in read_conditions(data / "eval") if c.enroll_map is None
@@ -406,10 +405,10 @@ def study_digest(name: str, recipe: Recipe, data: Path, exp: Path) -> str:
     The embeddings are known by `spots_digest`, which takes no time. A study of what is missing is
     stale.
     """
-    folders = [embeddings_dir(exp, model, part) for model in recipe.update for part in SETS]
+    folders = [embeddings_dir(exp, *cell) for cell in product(recipe.update, COMPARED_SETS)]
     arks = [ark for folder in folders for ark in sorted(folder.glob("xvector.*.ark"))]
     spots = {str(ark.relative_to(exp)): spots_digest(ark).hex() for ark in arks}
-    files = [data / part / table for part in SETS for table in TABLES]
+    files = [data / part / table for part in COMPARED_SETS for table in TABLES]
     files += [path for part in SCORED_SETS for path in trial_lists(data / part)]
     if name == DURATIONS:
         folders = [aligner_dir(exp, System(NESSA, *pair)) for pair in recipe.pairs]
@@ -419,6 +418,18 @@ def study_digest(name: str, recipe: Recipe, data: Path, exp: Path) -> str:
         files += [score_file(exp / "scores", cell, MAIN_LIST, part) for cell, part in cells]
     known = [[path.name, file_digest(path) if path.is_file() else None] for path in files]
     return digest([recipe.model_dump(mode="json", exclude=OTHER_SECTIONS), spots, known])
+
+
+def write_study(output: Path, name: str, key: str, records: Sequence[Record]) -> None:
+    """Write a study as JSON: {"study", "digest", "records"}.
+
+    Args:
+        output: the file.
+        name: of the study.
+        key: its `study_digest`, taken before anything was read.
+        records: what it found.
+    """
+    write_json(output, {"study": name, "digest": key, "records": records})
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -7,11 +7,13 @@ import pytest
 
 from nessa.files import read_json, write_table
 from nessa.kaldi.datadir import spk2utt_of
+from nessa.recipe import rollout
 from nessa.recipe.layout import DEV, EVAL, score_file
 from nessa.recipe.resolve import load_recipe
 from nessa.recipe.rollout import DAYS, USE, write_rollout
+from nessa.recipe.studies import read_studies
 from nessa.recipe.systems import NESSA, RAW, System
-from nessa.trials import write_scores
+from nessa.trials import Trials, read_scores, write_scores
 from tests.conftest import Command
 from tests.pairs import all_trials
 from tests.toy import Toy
@@ -69,6 +71,23 @@ def test_every_strategy_ends_where_it_should(scored: Toy, tmp_path: Path) -> Non
     assert asked["re-enroll on use", 1] == pytest.approx(USE)
     assert asked["re-enroll on use", last] == pytest.approx(1 - (1 - USE) ** last)
     assert asked["aligned, re-enroll on use", last] == 0
+
+
+def test_scores_that_change_meanwhile_make_it_stale(
+    scored: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = load_recipe(scored.recipe)
+    changing = score_file(scored.exp / "scores", System(RAW, "y", "y"), "trials", DEV)
+
+    def read(path: Path) -> tuple[Trials, np.ndarray]:
+        found = read_scores(path)
+        if path == changing:
+            write_scores(path, found[0], found[1] + 1)
+        return found
+
+    monkeypatch.setattr(rollout, "read_scores", read)
+    write_rollout(recipe, scored.data, scored.exp, scored.exp / "studies/rollout.json")
+    assert read_studies(recipe, scored.data, scored.exp) == {}
 
 
 def test_the_command(scored: Toy, nessa: Command) -> None:

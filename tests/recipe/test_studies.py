@@ -180,6 +180,20 @@ def test_a_study_of_other_embeddings_is_not_shown(
     assert read_studies(recipe, toy.data, toy.exp) == {}
 
 
+def test_a_study_of_which_files_change_meanwhile_is_not_shown(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is of those that it read at its start."""
+
+    def points(runner: studies.StudyRunner) -> list[studies.Point]:
+        (toy.data / "eval/trials_words").write_text("another list\n")
+        return []
+
+    monkeypatch.setitem(studies.STUDIES, "width", points)
+    assert run(toy, "width") == []
+    assert read_studies(load_recipe(toy.recipe), toy.data, toy.exp) == {}
+
+
 @pytest.mark.parametrize(
     ("file", "stale"),
     [
