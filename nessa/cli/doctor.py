@@ -5,7 +5,7 @@ import platform
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
@@ -55,9 +55,7 @@ def diagnose() -> Iterator[str]:
         install = f"{sys.executable} -m pip install --no-deps -e {CHECKOUT}"
         yield f"  unknown: {PACKAGE} is not installed in this Python: {install}"
     for extra, lacking in extras.items():
-        state = (
-            f"lacks {', '.join(lacking)}: pip install '{PACKAGE}[{extra}]'" if lacking else "there"
-        )
+        state = f"lacks {', '.join(lacking)}: {_install(extra, lacking)}" if lacking else "there"
         yield f"  {extra} ({EXTRAS[extra]}): {state}"
     yield "programs:"
     for program, purpose in PROGRAMS.items():
@@ -86,6 +84,13 @@ def _next_steps(lacking: set[str]) -> Iterator[str]:
     if shutil.which("sbatch"):
         yield "on this cluster: ./run.sh --backend slurm (docs/your-cluster.md)"
     yield "your audio, models or store: docs/choose.md"
+
+
+def _install(extra: str, lacking: Sequence[str]) -> str:
+    """How to get what an extra lacks."""
+    if extra == "campplus":  # what its package depends on would bring a CUDA build of torch
+        return f"pip install --no-deps {' '.join(lacking)}"
+    return f"pip install '{PACKAGE}[{extra}]'"
 
 
 def _version(package: str) -> str:

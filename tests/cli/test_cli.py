@@ -788,6 +788,8 @@ def test_the_doctor_tells_versions_the_machine_and_what_is_lacking(
     assert re.search(r"^nessa .*, Python 3\.", done.out)
     assert re.search(r"\d+ cores.* \d+ GiB of memory", done.out)
     assert "mini (recipe mini: synthetic speech): lacks no-such-package: pip install" in done.out
+    (line,) = (line for line in done.out.splitlines() if line.startswith("  campplus "))
+    assert line.endswith("pip install --no-deps no-such-package")  # which may bring CUDA
     assert "ffmpeg (audio in m4a, as VoxCeleb2 is distributed): not in PATH" in done.out
     steps = done.out.partition("next:\n")[2]
     assert "nessa assess OLD NEW" in steps and "pip install 'nessa[mini]'" in steps
