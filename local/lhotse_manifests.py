@@ -60,7 +60,7 @@ class LhotseDir(Source):
         self._check_hit("spk2gender", self._genders, set(self.utt2spk.values()), "speaker")
         valid = [cut for cut in self._found.values() if not isinstance(cut, str)]
         self.has_domains = bool(self._domains) or any(
-            "domain" in (cut.supervisions[0].custom or {}) for cut in valid
+            _said(cut.supervisions[0], "domain") for cut in valid
         )
         self.segmented = any(map(_is_part, valid))
         genders = {self._gender(cut.supervisions[0]) for cut in valid}
@@ -108,8 +108,9 @@ class LhotseDir(Source):
                 cut = fastcopy(cut, recording=self._located(cut.recording))
         segment = cut.supervisions[0]
         custom = {**(segment.custom or {}), "session": self._session(cut)}
-        if self._domains:
-            custom["domain"] = self._line(self._domains, "utt2domain", utterance)
+        custom.pop("domain", None)
+        if domain := self._domain(segment):
+            custom["domain"] = domain
         segment = fastcopy(
             segment,
             custom=custom,
@@ -155,8 +156,19 @@ class LhotseDir(Source):
     def _session(self, cut: MonoCut) -> str:
         if self._sessions:
             return self._line(self._sessions, "utt2session", cut.id)
-        own = (cut.supervisions[0].custom or {}).get("session")
-        return str(own or (cut.recording_id if cut.has_recording else cut.id))
+        own = _said(cut.supervisions[0], "session")
+        return own or (cut.recording_id if cut.has_recording else cut.id)
+
+    def _domain(self, segment: SupervisionSegment) -> str:
+        if self._domains:
+            return self._line(self._domains, "utt2domain", segment.id)
+        return _said(segment, "domain")
+
+
+def _said(segment: SupervisionSegment, key: str) -> str:
+    """What a supervision says of itself in `custom`, where 0 is a name as well; "" for nothing."""
+    value = (segment.custom or {}).get(key)
+    return "" if value is None else str(value)
 
 
 Found = tuple[Any, MonoCut | str]  # a supervision, and its cut or what is wrong with it

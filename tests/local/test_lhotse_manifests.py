@@ -254,6 +254,28 @@ def test_tables_beside_the_manifests_count_as_beside_those_of_kaldi() -> None:
         Path("m", name).unlink()
 
 
+def test_sessions_and_domains_that_are_numbers_are_their_names() -> None:
+    numbers = [{"session": k, "domain": k} for k in (0, 0, 1)]
+    names = ("A-1", "A-2", "A-3")
+    write(
+        [recording("a")],
+        [segment(n, "a", 0, 1, custom=own) for n, own in zip(names, numbers, strict=True)],
+    )
+    write_set(Path("data"), "eval", read(), segmented=True)
+    expected = dict(zip(names, "001", strict=True))
+    for table in ("utt2session", "utt2domain"):
+        assert read_table(Path("data/eval") / table) == expected
+
+
+@pytest.mark.parametrize("empty", [None, ""])
+def test_an_empty_session_or_domain_is_none(empty: str | None) -> None:
+    own = {"session": empty, "domain": empty}
+    write([recording("a")], [segment("A-1", "a", 0, 1, custom=own)])
+    write_set(Path("data"), "eval", read(), segmented=True)
+    assert read_table("data/eval/utt2session") == {"A-1": "a"}
+    assert not Path("data/eval/utt2domain").exists()
+
+
 @pytest.mark.parametrize(("table", "key"), [("text", "utterance"), ("spk2gender", "speaker")])
 def test_a_table_of_other_keys_beside_the_manifests_is_refused(table: str, key: str) -> None:
     write([recording("a")], [segment("A-1", "a", 0, 1)])
