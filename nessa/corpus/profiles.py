@@ -4,17 +4,29 @@ The enrollment side of a trial is an utterance of the set, or a profile: of the 
 the list, or else of spk2utt. Labels say whether both sides are of one speaker of utt2spk.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from nessa.errors import InputError, named
-from nessa.kaldi.datadir import ENROLL_MAP, TAKEN, spk2utt_of, trial_lists
+from nessa.kaldi.datadir import ENROLL_MAP, PROFILE_LIST, TAKEN, spk2utt_of, trial_lists
 from nessa.trials import Trials, label_fault, rates_fault, read_enroll_map, trial_speakers
+
+DRAWN = re.compile(r".+-p[0-9]+-[0-9]+")  # names of profiles, see `make_profile_trials`
 
 
 def lists_in(directory: Path, profiles: bool = False) -> tuple[Path, ...]:
-    """Those of `trial_lists` that are there."""
+    """Those of `trial_lists` that are there.
+
+    Raises:
+        InputError: a user's list is called as that of drawn profiles, which is made again.
+    """
+    drawn = directory / PROFILE_LIST
+    if drawn.is_file() and not all(map(DRAWN.fullmatch, Trials.read(drawn).enroll_index.names)):
+        raise InputError(
+            f"{drawn}: a list of drawn profiles takes this name in stage prepare; rename the list"
+        )
     return tuple(path for path in trial_lists(directory, profiles) if path.exists())
 
 

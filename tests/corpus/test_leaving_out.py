@@ -42,13 +42,14 @@ def directory(tmp_path: Path) -> Path:
     write_table(folder / "spk2gender", dict.fromkeys(utt2spk.values(), "f"))
     all_trials(utt2spk).write(folder / "trials")
     profiles = {
-        "p0": "spk000_rec0_0 spk000_rec0_1", "p1": "spk001_rec0_0 spk001_rec0_1",
-        "p2": "spk002_rec0_0",
+        "spk000-p2-1": "spk000_rec0_0 spk000_rec0_1", "spk001-p2-1": "spk001_rec0_0 spk001_rec0_1",
+        "spk002-p1-1": "spk002_rec0_0",
     }  # fmt: skip
     write_table(folder / "enroll_map", profiles)
     (folder / "trials_profile").write_text(
-        "p0 spk000_rec1_0 target\np1 spk001_rec1_0 target\np1 spk001_rec1_1 target\n"
-        "p2 spk001_rec1_0 nontarget\n"
+        "spk000-p2-1 spk000_rec1_0 target\nspk001-p2-1 spk001_rec1_0 target\n"
+        "spk001-p2-1 spk001_rec1_1 target\n"
+        "spk002-p1-1 spk001_rec1_0 nontarget\n"
     )
     assert validate(folder) == []
     return folder
@@ -64,10 +65,10 @@ def test_all_that_names_them_goes(directory: Path) -> None:
     left = len(Trials.read(directory / "trials"))
     assert 0 < left < before and trials == before - left + 2
     assert (directory / "trials_profile").read_text() == (
-        "p1 spk001_rec1_0 target\np2 spk001_rec1_0 nontarget\n"
+        "spk001-p2-1 spk001_rec1_0 target\nspk002-p1-1 spk001_rec1_0 nontarget\n"
     )
-    assert list(read_table(directory / "enroll_map")) == ["p1", "p2"]
-    assert sorted(read_table(directory / "skipped")) == ["p0", *sorted(LOST)[:2]]
+    assert list(read_table(directory / "enroll_map")) == ["spk001-p2-1", "spk002-p1-1"]
+    assert sorted(read_table(directory / "skipped")) == ["spk000-p2-1", *sorted(LOST)[:2]]
     assert not read_table(directory / "utt2copy") and not read_table(directory / "utt2source")
     assert leave_out(directory, LOST) == (0, 0)
 

@@ -8,6 +8,7 @@ import pytest
 from nessa.corpus.config import PrepareConfig
 from nessa.corpus.finishing import finish_sets
 from nessa.corpus.profiles import GivenTrials, lists_in
+from nessa.corpus.validation import validate
 from nessa.errors import InputError
 from nessa.evaluation.conditions import read_conditions
 from nessa.files import read_table, write_table
@@ -145,6 +146,21 @@ def test_lists_that_results_would_call_as_other_trials_are_refused(
     (tmp_path / "trials").rename(path)
     with pytest.raises(InputError, match=f"{path}: results call other trials {name!r}; rename"):
         read(tmp_path, UTT2SPK).check(UTT2SPK)
+
+
+def test_a_list_called_as_that_of_drawn_profiles_is_refused(own: Own) -> None:  # noqa: F811
+    mine = own.folder / "mine"
+    write_audio_dir(mine, range(12))
+    profiles(mine, "enroll_map")
+    (mine / "trials").rename(mine / "trials_profile")
+    assert own.prepare("--skip-bad", data=mine).status == 2
+    (problem,) = validate(mine)
+    assert problem.startswith(f"{mine}/trials_profile: ") and "rename the list" in problem
+    done = own.prepare(data=mine)
+    assert done.status == 2 and problem in done.err, done
+    (mine / "trials_profile").rename(mine / "trials_models")
+    assert validate(mine) == [] and own.prepare(data=mine).status == 0
+    assert validate(own.data / "eval") == []
 
 
 def test_profiles_in_trials_of_dev_are_refused_by_name(own: Own) -> None:  # noqa: F811
