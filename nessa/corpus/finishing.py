@@ -52,8 +52,8 @@ def finish_sets(data: Path, config: PrepareConfig, seed: int, has_audio: bool = 
         has_audio: whether the sets hold audio or features, not embeddings alone.
 
     Raises:
-        InputError: a set is missing or inconsistent, two sets share speakers, or there are none of
-            the copies that the configuration asks for.
+        InputError: a set is missing or inconsistent, dev or eval has no trials, two sets share
+            speakers, or there are none of the copies that the configuration asks for.
     """
     names = [name for name in SETS if (data / name / "utt2spk").exists()]
     for name in config.trials:
@@ -70,7 +70,7 @@ def finish_sets(data: Path, config: PrepareConfig, seed: int, has_audio: bool = 
     speakers = {name: read_table(data / name / "spk2utt").keys() for name in names}
     check_disjoint(speakers, config.align_includes_train)
     for name in TESTED:
-        if name in config.trials or (data / name / MAIN_LIST).exists():
+        if name in names:
             _make_trials(data, name, config, seed)
     if "align" in names:
         read_domains(data / "align", config.domains)
@@ -82,6 +82,11 @@ def finish_sets(data: Path, config: PrepareConfig, seed: int, has_audio: bool = 
 
 def _make_trials(data: Path, name: TestSet, config: PrepareConfig, seed: int) -> None:
     directory = data / name
+    if name not in config.trials and not (directory / MAIN_LIST).exists():
+        raise InputError(
+            f"{directory}: no trials; say in prepare.trials.{name} how many to draw, or name a "
+            f"list of the corpus {MAIN_LIST!r}"
+        )
     utt2spk = read_utt2spk(directory)
     utt2session = read_table(directory / "utt2session")
     spk2gender = read_optional(directory, "spk2gender")

@@ -6,6 +6,7 @@ audio or features, a set that was made without a look at them. What is different
 """
 
 import contextlib
+import shutil
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -409,7 +410,11 @@ class Stages:
         settings = {
             "name": "own",
             "corpus": {"paths": {"data": str(self.mine)}},
-            "prepare": {"program": "kaldi_dir", **prepare},
+            "prepare": {
+                "program": "kaldi_dir",
+                "trials": {"eval": {"targets": 1, "nontargets": 1}},
+                **prepare,
+            },
             "encoders": dict.fromkeys(("old", "new"), ENCODER | (GIVEN if given else {})),
             "update": ["old", "new"],
         }
@@ -425,6 +430,7 @@ class Stages:
         message = said(self._programs("kaldi_dir", *words, *options))
         if not message:
             loaded = load_recipe(recipe)
+            shutil.rmtree(self.data / "dev")  # a single speaker has no trials
             try:
                 finish_sets(self.data, loaded.prepare, loaded.seed)
             except InputError as error:

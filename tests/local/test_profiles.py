@@ -217,3 +217,17 @@ def test_no_trials_at_all_are_refused_by_the_key(tmp_path: Path) -> None:
     config = PrepareConfig(program="arks", trials={"dev": {"targets": 5, "nontargets": 5}})
     with pytest.raises(InputError, match=r"dev: no targets can be drawn \(prepare.trials.dev.targ"):
         finish_sets(tmp_path, config, 1, has_audio=False)
+
+
+@pytest.mark.parametrize("further", [False, True])
+def test_a_set_without_trials_is_refused_before_the_trainings(
+    tmp_path: Path, further: bool
+) -> None:
+    utt2spk = {f"s{s}-{k}": f"s{s}" for s in range(3) for k in range(2)}
+    write_table(tmp_path / "eval/utt2spk", utt2spk)
+    write_table(tmp_path / "eval/spk2utt", spk2utt_of(utt2spk))
+    write_table(tmp_path / "eval/utt2session", {u: u for u in utt2spk})
+    if further:
+        (tmp_path / "eval/trials_hard").write_text("s0-0 s0-1 target\ns0-0 s1-1 nontarget\n")
+    with pytest.raises(InputError, match=r"eval: no trials; say in prepare.trials.eval how many"):
+        finish_sets(tmp_path, PrepareConfig(program="arks"), 1, has_audio=False)
