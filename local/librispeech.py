@@ -20,7 +20,7 @@ import tree
 from program import corpus_arguments, run_program, write_utterances
 
 from nessa.corpus.sets import remove_other_sets
-from nessa.corpus.speakers import split_speakers
+from nessa.corpus.speakers import split_speakers, with_train_in_align
 from nessa.corpus.utterances import Utterance, sort_utterances, write_backgrounds
 from nessa.errors import InputError
 from nessa.files import read_lines
@@ -83,10 +83,9 @@ def divide(recipe: Recipe, speakers: set[str]) -> dict[str, set[str]]:
             "--size sample, where all of them are eval, and synthetic ones train"
         )
     sets = split_speakers(speakers, recipe.prepare.held_out, recipe.seed, where)
-    divided = {name: set(names) for name, names in sets.items()}
     if recipe.prepare.align_includes_train:
-        divided["align"] |= divided["train"]
-    return divided
+        sets = with_train_in_align(sets)
+    return {name: set(names) for name, names in sets.items()}
 
 
 def read_speakers(path: Path) -> dict[str, str]:

@@ -24,7 +24,7 @@ from trial_lists import TrialList
 from voxceleb_copies import Copy, find_copy, need_ffmpeg
 
 from nessa.corpus.sets import remove_other_sets
-from nessa.corpus.speakers import split_speakers
+from nessa.corpus.speakers import split_speakers, with_train_in_align
 from nessa.corpus.utterances import Utterance, write_backgrounds
 from nessa.errors import InputError, named
 from nessa.recipe.config import Recipe
@@ -52,6 +52,11 @@ PUBLISHED_UTTERANCES = 1092009  # of VoxCeleb2 dev
 def main() -> None:
     """Prepare every set of the recipe."""
     arguments = corpus_arguments(__doc__)
+    if "eval" in arguments.recipe.prepare.held_out:
+        raise InputError(
+            "prepare.held_out: eval is what the lists of VoxCeleb1 name, and is not held out of "
+            "VoxCeleb2; remove eval"
+        )
     paths = read_paths(arguments.recipe)
     first = find_copy(paths["voxceleb1"])
     second = find_copy(paths["voxceleb2"], without_test=True)
@@ -144,7 +149,7 @@ def prepare_training(arguments: Arguments, copy: Copy) -> None:
     sets = split_speakers(copy.speakers, settings.held_out, arguments.recipe.seed, copy.root)
     twice = "train" if settings.align_includes_train else None
     if twice:
-        sets["align"] = sets["align"] + sets["train"]
+        sets = with_train_in_align(sets)
     remove_other_sets(arguments.output, ["eval", *sets])
     utterances = 0
     for name, speakers in sets.items():

@@ -51,6 +51,11 @@ def split_speakers(
     return {name: sorted(sets[name], key=str.encode) for name in SETS if name in sets}
 
 
+def with_train_in_align(sets: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    """The sets of `split_speakers` with the speakers of train in align, as well as its own."""
+    return {**sets, "align": [*sets.get("align", []), *sets["train"]]}
+
+
 def unusual_order(names: Iterable[str]) -> list[str]:
     """`names`, or nothing if sets stand as in `SETS` and other names as in the alphabet.
 

@@ -67,12 +67,23 @@ class Programs:
     def tree(self, recipe: Path, corpus: Path, data: Path, *options: str) -> Done:
         return self("tree", "--recipe", recipe, "--corpus", corpus, "--output", data, *options)
 
-    def librispeech(self, corpus: Path, data: Path, *options: str, **settings: object) -> Done:
+    def librispeech(
+        self,
+        corpus: Path,
+        data: Path,
+        *options: str,
+        prepare: dict | None = None,
+        **settings: object,
+    ) -> Done:
         recipe = data.parent / "librispeech.yaml"
         changed = {
             "name": "librispeech",
             "corpus": {"paths": {"librispeech": str(corpus)}, **settings},
-            "prepare": {"program": "librispeech", "held_out": {"align": 2, "dev": 2, "eval": 2}},
+            "prepare": {
+                "program": "librispeech",
+                "held_out": {"align": 2, "dev": 2, "eval": 2},
+                **(prepare or {}),
+            },
             "encoders": dict.fromkeys(("old", "new"), ENCODER),
             "update": ["old", "new"],
         }
@@ -354,6 +365,16 @@ def test_librispeech_is_divided_and_chapters_are_sessions_where_there_are_severa
     assert [len(found) for found in speakers] == [10, 2, 2, 2]
     assert len(set.union(*speakers)) == 16
     assert [validate_tables(data / name) for name in SETS] == [[]] * 4
+
+
+def test_all_align_speakers_of_librispeech_may_be_those_of_train(
+    programs: Programs, tmp_path: Path, librispeech: Path
+) -> None:
+    prepare = {"held_out": {"dev": 2, "eval": 2}, "align_includes_train": True}
+    done = programs.librispeech(librispeech, tmp_path / "data", prepare=prepare)
+    assert done.status == 0, done
+    align, train = (read_utt2spk(tmp_path / "data" / name) for name in ("align", "train"))
+    assert align == train and len(set(align.values())) == 12
 
 
 def test_parts_of_librispeech_can_be_chosen(

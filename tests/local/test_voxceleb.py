@@ -120,6 +120,7 @@ def prepare(
     data: Path,
     *options: object,
     includes_train: bool = True,
+    held_out: dict | None = None,
     **paths: Path,
 ) -> Done:
     places = {"voxceleb1": corpus / "vox1", "voxceleb2": corpus / "vox2"} | paths
@@ -128,7 +129,7 @@ def prepare(
         "corpus": {"paths": {name: str(path) for name, path in places.items()}},
         "prepare": {
             "program": "voxceleb",
-            "held_out": {"align": 5, "dev": 4},
+            "held_out": held_out or {"align": 5, "dev": 4},
             "align_includes_train": includes_train,
         },
         "encoders": dict.fromkeys(("old", "new"), ENCODER),
@@ -179,6 +180,28 @@ def test_sets_and_lists(
     for count in ("speakers: 8, published: 1251", "trials: 60, published: 37611"):
         assert count in done.out
     assert "no MUSAN" in done.out and "no RIRS_NOISES" in done.out
+
+
+def test_all_align_speakers_may_be_those_of_train(
+    programs: Programs,  # noqa: F811
+    made: Path,
+    tmp_path: Path,
+) -> None:
+    done = prepare(programs, made, tmp_path / "data", held_out={"dev": 4})
+    assert done.status == 0, done
+    speakers = speakers_of(tmp_path / "data")
+    assert speakers["align"] == speakers["train"] and len(speakers["dev"]) == 4
+
+
+def test_eval_is_not_held_out_of_voxceleb2(
+    programs: Programs,  # noqa: F811
+    made: Path,
+    tmp_path: Path,
+) -> None:
+    held_out = {"align": 5, "dev": 4, "eval": 3}
+    done = prepare(programs, made, tmp_path / "data", held_out=held_out)
+    refuse(done, "prepare.held_out: eval is what the lists of VoxCeleb1 name", "remove eval")
+    assert not (tmp_path / "data").exists()
 
 
 @pytest.mark.slow
