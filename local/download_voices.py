@@ -12,6 +12,7 @@ from https://www.openslr.org/101.
 python local/download_voices.py --recipe exp/recipe.yaml --corpus data/corpus --nj 2
 """
 
+import contextlib
 import logging
 import tarfile
 from collections import Counter, defaultdict
@@ -56,6 +57,11 @@ class Clip(NamedTuple):
     files: tuple[Path, ...]
     start: int = 0
     samples: int = -1
+
+    @property
+    def origin(self) -> str:
+        """What its audio is made of, which other seeds choose among others of the same words."""
+        return f"{' '.join(file.name for file in self.files)} {self.start} {self.samples}"
 
 
 def main() -> None:
@@ -136,8 +142,8 @@ def find_pieces(folder: Path) -> Iterator[Clip]:
 
 
 def write_audio(path: Path, clip: Clip) -> None:
-    """Write a clip as FLAC, whole or not at all; one that is there stays."""
-    if path.is_file():
+    """Write a clip as FLAC, whole or not at all; one that is there, of the same origin, stays."""
+    if path.is_file() and _origin_of(path) == clip.origin:
         return
     parts = []
     for file in clip.files:
@@ -145,8 +151,19 @@ def write_audio(path: Path, clip: Clip) -> None:
         if rate != RATE:
             raise InputError(f"{file}: sampled at {rate} Hz, expected {RATE}; resample it")
         parts.append(samples)
-    with atomic_open(path, "wb") as output:
-        soundfile.write(output, np.concatenate(parts), RATE, format="FLAC", subtype="PCM_16")
+    with (
+        atomic_open(path, "wb") as output,
+        soundfile.SoundFile(output, "w", RATE, 1, "PCM_16", format="FLAC") as sound,
+    ):
+        sound.comment = clip.origin
+        sound.write(np.concatenate(parts))
+
+
+def _origin_of(path: Path) -> str:
+    """What a clip says of its origin; "" where it says nothing, or is no audio any more."""
+    with contextlib.suppress(soundfile.LibsndfileError), soundfile.SoundFile(path) as sound:
+        return sound.comment
+    return ""
 
 
 def divide(clips: Mapping[str, Sequence[Clip]], rng: np.random.Generator) -> dict[str, str]:

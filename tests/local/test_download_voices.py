@@ -1,5 +1,6 @@
 """Real voices from public corpora: what is made of trees shaped like them."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +88,23 @@ def test_the_same_seed_gives_the_same_corpus(program, corpus: Path) -> None:
     assert [(corpus / table).read_bytes() for table in tables] == first
     program.make_corpus(corpus, seed=2)
     assert (corpus / "spk2set").read_bytes() != first[1]
+
+
+def test_another_seed_in_the_same_folder_gives_its_own_audio(program, corpus: Path) -> None:
+    def made() -> dict[str, bytes]:
+        places = read_table(corpus / "wav.scp")
+        return {u: soundfile.read(corpus / place)[0].tobytes() for u, place in places.items()}
+
+    for seed in (1, 2):  # of 24 strings, some are of the same words by both
+        program.make_corpus(corpus, seed=seed)
+    second = made()
+    kept = next((corpus / "wav").rglob("so*.flac"))
+    when = kept.stat().st_mtime_ns
+    program.make_corpus(corpus, seed=2)
+    assert kept.stat().st_mtime_ns == when
+    shutil.rmtree(corpus / "wav")
+    program.make_corpus(corpus, seed=2)
+    assert made() == second
 
 
 def recipe_of(corpus: Path, **paths: str) -> Path:
