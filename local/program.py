@@ -7,7 +7,7 @@ A new corpus is one file beside this one: it lists the `Utterance`s of each set 
 import argparse
 import logging
 import sys
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -22,6 +22,7 @@ from trial_lists import TrialList
 from nessa.corpus.audio import check_length
 from nessa.corpus.copies import FOLDER, Background, add_copies, remove_copies
 from nessa.corpus.features import check_frames
+from nessa.corpus.leaving_out import BROKEN, whole_profiles
 from nessa.corpus.manifests import read_background
 from nessa.corpus.sets import SetCounts, write_set, write_skipped
 from nessa.corpus.utterances import Utterance, make_cuts, read_recording
@@ -128,7 +129,8 @@ def write_cuts(
             counts = make_copies(arguments, skipped)
     if lists:
         known = read_utt2spk(directory)
-        kept = profiles_among(profiles, known, skipped)
+        kept = whole_profiles(profiles, known)
+        skipped |= dict.fromkeys(profiles.keys() - kept.keys(), BROKEN)
         if kept:
             write_enroll_map(directory / GIVEN_MAP, kept)
         for file, given in lists.items():
@@ -141,18 +143,6 @@ def write_cuts(
         directory, counts.speakers, counts.utterances, counts.hours, len(skipped),
     )  # fmt: skip
     return found
-
-
-def profiles_among(
-    profiles: Mapping[str, Sequence[str]], known: Container[str], skipped: dict[str, str]
-) -> dict[str, list[str]]:
-    """The profiles of the utterances that a set has; `skipped` receives what others lose."""
-    kept = {}
-    for profile, utterances in profiles.items():
-        kept[profile] = [utterance for utterance in utterances if utterance in known]
-        if lost := len(utterances) - len(kept[profile]):
-            skipped[profile] = f"profile, {lost} of whose {len(utterances)} utterances were skipped"
-    return {profile: utterances for profile, utterances in kept.items() if utterances}
 
 
 def fit_for_models(

@@ -12,6 +12,7 @@ from nessa.files import read_table, write_table
 from nessa.kaldi.datadir import ENROLL_MAP, GIVEN_MAP, read_optional, read_utt2spk, spk2utt_of
 from nessa.trials import Trials, rates_fault, read_enroll_map, write_enroll_map
 
+BROKEN = "profile of what was skipped"  # why a profile is left out
 TABLES = ("segments", "feats.scp", "utt2dur", "utt2session", "utt2domain", "text", COPIES, SOURCES)
 
 
@@ -40,14 +41,14 @@ def leave_out(directory: Path, utterances: Mapping[str, str]) -> tuple[int, int]
     skipped = {utterance: utterances[utterance] for utterance in lost}
     maps = [directory / name for name in (ENROLL_MAP, GIVEN_MAP) if (directory / name).exists()]
     for path in maps:
-        broken = _broken_profiles(read_enroll_map(path), lost)
-        skipped |= dict.fromkeys(broken, "profile of what was skipped")
+        profiles = read_enroll_map(path)
+        skipped |= dict.fromkeys(profiles.keys() - whole_profiles(profiles, kept), BROKEN)
     # The maps go after what they are read for, which a repeated call would not find in them.
     lists = lists_in(directory, profiles=True)
     trials = sum(_take_trials(path, skipped) for path in lists)
     write_skipped(directory.parent, directory.name, read_optional(directory, "skipped") | skipped)
     for path in maps:
-        _take_profiles(path, lost)
+        _take_profiles(path, kept)
     for name in TABLES if (directory / "segments").exists() else (*TABLES, "wav.scp"):
         if (directory / name).exists():
             table = read_table(directory / name, empty=name == "text")
@@ -63,17 +64,16 @@ def leave_out(directory: Path, utterances: Mapping[str, str]) -> tuple[int, int]
     return len(lost), trials
 
 
-def _broken_profiles(profiles: Mapping[str, Sequence[str]], lost: set[str]) -> set[str]:
-    """Those that lose an utterance, for their size would be another."""
-    return {name for name, own in profiles.items() if not lost.isdisjoint(own)}
+def whole_profiles(
+    profiles: Mapping[str, Sequence[str]], kept: Container[str]
+) -> dict[str, Sequence[str]]:
+    """Those that lose no utterance: the size of others would be another."""
+    return {name: own for name, own in profiles.items() if all(map(kept.__contains__, own))}
 
 
-def _take_profiles(path: Path, lost: set[str]) -> None:
+def _take_profiles(path: Path, kept: Container[str]) -> None:
     """Take the broken profiles out of a map."""
-    profiles = read_enroll_map(path)
-    broken = _broken_profiles(profiles, lost)
-    whole = {name: own for name, own in profiles.items() if name not in broken}
-    if whole:
+    if whole := whole_profiles(read_enroll_map(path), kept):
         write_enroll_map(path, whole)
     else:
         path.unlink()

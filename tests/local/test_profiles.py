@@ -148,6 +148,24 @@ def test_lists_that_results_would_call_as_other_trials_are_refused(
         read(tmp_path, UTT2SPK).check(UTT2SPK)
 
 
+def test_a_profile_that_loses_an_utterance_is_skipped_with_its_trials(
+    own: Own,  # noqa: F811
+) -> None:
+    mine = own.folder / "mine"
+    write_audio_dir(mine, range(12))
+    profiles(mine, "enroll_map")
+    with open(mine / "trials", "a") as file:
+        file.write(f"m2 {X}_rec1_1 nontarget\n")
+    (mine / f"audio/{X}_rec0_1.wav").write_bytes(b"")
+    done = own.prepare("--skip-bad", data=mine, held_out={"align": 3, "dev": 2})
+    assert done.status == 0, done
+    assert list(read_table(own.data / "eval/enroll_map_given")) == ["m2"]
+    assert set(Trials.read(own.data / "eval/trials").enroll) == {"m2"}
+    skipped = read_table(own.data / "eval/skipped")
+    assert list(skipped) == ["m1", f"{X}_rec0_1", "trials:1", "trials:2"]
+    assert skipped["m1"] == "profile of what was skipped"
+
+
 def test_a_list_called_as_that_of_drawn_profiles_is_refused(own: Own) -> None:  # noqa: F811
     mine = own.folder / "mine"
     write_audio_dir(mine, range(12))
