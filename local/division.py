@@ -10,12 +10,13 @@ its trials are `eval`, and prepare.held_out says how many of the others the othe
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from nessa.corpus.profiles import GivenTrials, lists_in
-from nessa.corpus.speakers import SETS, split_speakers
+from nessa.corpus.speakers import split_speakers
+from nessa.corpus.tables import division_problems
 from nessa.errors import InputError, about, named
 from nessa.files import read_table
 from nessa.recipe.config import Recipe
@@ -44,6 +45,11 @@ class Part:
     profiles: Mapping[str, list[str]] = field(default_factory=dict)
 
 
+def takes_made(recipe: Recipe, others: Collection[str]) -> bool:
+    """Whether a recipe takes what stage corpus makes, for it names no paths but others."""
+    return bool(recipe.corpus.program) and recipe.corpus.paths.keys() <= set(others)
+
+
 def find_parts(
     recipe: Recipe,
     made: Path,
@@ -64,7 +70,7 @@ def find_parts(
         InputError: a set without speakers, or a path that belongs to none.
     """
     paths = {name: Path(path) for name, path in recipe.corpus.paths.items()}
-    if recipe.corpus.program and paths.keys() <= set(others):
+    if takes_made(recipe, others):
         paths[WHOLE] = made
     unknown = sorted(paths.keys() - {WHOLE, recipe.name, *sets, *others})
     if unknown:
@@ -76,6 +82,11 @@ def find_parts(
         if not path.exists():
             raise InputError(f"{path}: no such folder (corpus.paths.{name}); correct it")
     if recipe.name in paths:
+        if WHOLE in paths and recipe.name != WHOLE:
+            raise InputError(
+                f"corpus.paths: {WHOLE} and {recipe.name} both name the directory of all sets; "
+                "remove one of them"
+            )
         paths[WHOLE] = paths.pop(recipe.name)
     own = [name for name in sets if name in paths]
     parts = {}
@@ -159,6 +170,7 @@ def _divide(
     given = _read_trials(directory, utt2spk, lists)
     if (directory / "spk2set").is_file():
         set_of = _read_division(recipe, directory / "spk2set", sets, utt2spk)
+        _check_tested(directory / "spk2set", set_of, given, utt2spk)
     else:
         set_of = _draw_division(recipe, directory, sets, given, utt2spk)
     own: dict[str, dict[str, str]] = {name: {} for name in sets}
@@ -178,24 +190,32 @@ def _read_division(
 
     Where no train set is made of any, those of train are align if the recipe includes them there.
     """
-    set_of = read_table(path)
-    for speaker, name in set_of.items():
-        if name not in SETS:
-            raise InputError(
-                f"{path}: {speaker!r}: no set is called {name!r}; write one of {', '.join(SETS)}"
-            )
-    if lacking := sorted(set(utt2spk.values()) - set_of.keys()):
-        raise InputError(f"{path}: no line for speaker {named(lacking)}; add `speaker set`")
+    if problems := list(division_problems(path.parent, utt2spk)):
+        raise InputError("\n".join(problems))
+    speakers = set(utt2spk.values())
+    set_of = {speaker: name for speaker, name in read_table(path).items() if speaker in speakers}
     if "train" in sets and "train" not in set_of.values():
         set_of |= dict.fromkeys(_lent_to_train(recipe, path, set_of), "train")
     if "train" not in (*sets, *recipe.corpus.paths) and recipe.prepare.align_includes_train:
         set_of = {s: "align" if name == "train" else name for s, name in set_of.items()}
-    left_out = Counter(set_of[speaker] for speaker in set(utt2spk.values()))
+    left_out = Counter(set_of.values())
     for name in sorted(left_out.keys() - set(sets)):
         say_left_out(path, left_out[name], name)
     if empty := set(sets) - set(set_of.values()):
         raise InputError(f"{path}: no speaker of set {sorted(empty)[0]!r}; write some")
     return {speaker: name for speaker, name in set_of.items() if name in sets}
+
+
+def _check_tested(
+    path: Path, set_of: Mapping[str, str], given: GivenTrials, utt2spk: Mapping[str, str]
+) -> None:
+    """Refuse trials of speakers whom spk2set has in other sets than eval."""
+    for place, own in _speakers_of(given, utt2spk).items():
+        if strays := sorted(speaker for speaker in own if set_of.get(speaker) != "eval"):
+            raise InputError(
+                f"{place}: {path} has speaker {named(strays)} in another set than eval; correct "
+                "it, or remove their trials"
+            )
 
 
 def _lent_to_train(recipe: Recipe, path: Path, set_of: Mapping[str, str]) -> list[str]:
@@ -219,7 +239,7 @@ def _draw_division(
 ) -> dict[str, str]:
     """{speaker: set}, by the trials and by chance."""
     held_out = {k: v for k, v in recipe.prepare.held_out.items() if k in sets}
-    tested = _speakers_of(given, utt2spk)
+    tested = set[str]().union(*_speakers_of(given, utt2spk).values())
     if tested:
         held_out.pop("eval", None)
     others = set(utt2spk.values()) - tested
@@ -236,6 +256,9 @@ def _draw_division(
             raise InputError(
                 f"{directory}: no speakers for set {name!r}; say in prepare.held_out how many"
             )
+    for name in speakers.keys() - set(sets):
+        if speakers[name]:
+            say_left_out(directory, len(speakers[name]), name)
     return {speaker: name for name in sets for speaker in speakers[name]}
 
 
@@ -254,9 +277,10 @@ def warn_of_no_sessions(directory: Path) -> None:
     )  # fmt: skip
 
 
-def _speakers_of(given: GivenTrials, utt2spk: Mapping[str, str]) -> set[str]:
-    found: set[str] = set()
+def _speakers_of(given: GivenTrials, utt2spk: Mapping[str, str]) -> dict[Path, set[str]]:
+    """The speakers of each list."""
+    found = {}
     for path, trials in given.lists.items():
         with about(path, given.directory):
-            found.update(*trial_speakers(trials, utt2spk, given.profiles))
+            found[path] = set[str]().union(*trial_speakers(trials, utt2spk, given.profiles))
     return found

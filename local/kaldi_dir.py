@@ -55,8 +55,7 @@ def main() -> None:
         return source(path).utt2spk
 
     sets = needed_sets(recipe)
-    others = (ADDITIONAL,) if "train" in sets else (ADDITIONAL, "train")
-    parts = find_parts(recipe, arguments.corpus, sets, speakers, others)
+    parts = find_parts(recipe, arguments.corpus, sets, speakers, other_paths(recipe))
     if "train" not in sets and (unneeded := find_unneeded_train(recipe, speakers)):
         parts["train"] = unneeded
     additional = find_additional(recipe, parts, speakers)
@@ -71,6 +70,11 @@ def main() -> None:
 def needed_sets(recipe: Recipe) -> tuple[str, ...]:
     """All sets, but train only where an encoder is to be trained."""
     return SETS if are_trained(recipe.encoders) else SETS[1:]
+
+
+def other_paths(recipe: Recipe) -> tuple[str, ...]:
+    """Paths that a recipe may name besides, which no set is divided from."""
+    return (ADDITIONAL,) if "train" in needed_sets(recipe) else (ADDITIONAL, "train")
 
 
 def open_source(path: Path, recipe: Recipe, skip_bad: bool) -> Source:

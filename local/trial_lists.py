@@ -23,11 +23,6 @@ class TrialList:
     trials: Trials
 
     @classmethod
-    def read(cls, path: Path) -> "TrialList":
-        """Read a list of utterance ids; see `Trials.read`."""
-        return cls(path, Trials.read(path))
-
-    @classmethod
     def read_files(cls, path: Path) -> "TrialList":
         """Read a list that names files, as VoxCeleb's do: `1 id10270/x6uYqmx31kE/00001.wav ...`.
 
@@ -57,7 +52,7 @@ class TrialList:
             skipped: those that were left out; receives their trials, {file:line: why}.
 
         Raises:
-            InputError: an utterance is neither known nor skipped.
+            InputError: an utterance is neither known nor skipped, or no trial is left.
         """
         kept = np.ones(len(self.trials), dtype=bool)
         for row, pair in enumerate(zip(self.trials.enroll, self.trials.test, strict=True)):
@@ -72,6 +67,11 @@ class TrialList:
                         f"{self.path}: line {row + 1}: {name!r} matches no utterance of the set; "
                         "restore the file, or remove the line"
                     )
+        if not kept.any():
+            raise InputError(
+                f"{self.path}: all trials are of what was skipped; repair the utterances "
+                "(restore their files), or remove the list"
+            )
         return self.trials if kept.all() else self.trials.select(kept)
 
 

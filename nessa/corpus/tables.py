@@ -11,6 +11,7 @@ from pathlib import Path
 from nessa.corpus.copies import read_copies
 from nessa.corpus.profiles import GivenTrials, lists_in, stale_problem
 from nessa.corpus.sets import COPIES, SOURCES
+from nessa.corpus.speakers import SETS
 from nessa.errors import InputError, named
 from nessa.files import parse_numbers, read_table
 from nessa.kaldi.datadir import read_optional, read_utt2spk, spk2utt_of
@@ -70,6 +71,7 @@ def _table_problems(directory: Path, has_audio: bool) -> Iterator[str]:
         if not has_contents(directory):
             yield f"{directory}: neither wav.scp nor feats.scp; make one of them"
     yield from _speaker_problems(directory, utt2spk, has_audio)
+    yield from division_problems(directory, utt2spk)
     audio = read_optional(directory, "wav.scp")
     segments = read_optional(directory, "segments")
     if segments:
@@ -145,6 +147,20 @@ def _speaker_problems(
             yield from unsorted(path, genders)
         if wrong := [speaker for speaker, gender in genders.items() if gender not in ("m", "f")]:
             yield f"{path}: neither m nor f: {named(wrong)}; write m or f"
+
+
+def division_problems(directory: Path, utt2spk: Mapping[str, str]) -> Iterator[str]:
+    """Of spk2set, which says what sets the speakers of a directory of several are in."""
+    path = directory / "spk2set"
+    if not path.is_file():
+        return
+    set_of = read_table(path)
+    yield from _lacking(path, set_of, spk2utt_of(utt2spk), "speaker")
+    if wrong := [speaker for speaker, name in set_of.items() if name not in SETS]:
+        yield (
+            f"{path}: {named(wrong)}: no set is called {set_of[wrong[0]]!r}; write one of "
+            f"{', '.join(SETS)}"
+        )
 
 
 def _lacking(

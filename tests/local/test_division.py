@@ -1,0 +1,80 @@
+"""local/division.py: what the sets of a user's corpus are made of, and what is refused."""
+
+import pytest
+
+from nessa.corpus.validation import validate
+from nessa.files import write_table
+from tests.kaldi_corpora import write_audio_dir
+from tests.local.test_kaldi_dir import SETS, Own, own, programs, refuse  # noqa: F401
+
+
+@pytest.fixture
+def set_of(own: Own) -> dict[str, str]:  # noqa: F811
+    """{speaker: set} of a directory `mine`, whose spk2set has three speakers of each set."""
+    write_audio_dir(own.folder / "mine", range(12))
+    set_of = {f"spk{number:03d}": SETS[number // 3] for number in range(12)}
+    write_table(own.folder / "mine/spk2set", set_of)
+    return set_of
+
+
+def test_trials_of_speakers_whom_spk2set_has_elsewhere_are_refused(
+    own: Own,  # noqa: F811
+    set_of: dict[str, str],
+) -> None:
+    trials = own.folder / "mine/trials"
+    good = "spk009_rec0_0 spk009_rec1_0 target\nspk009_rec0_0 spk010_rec0_0 nontarget\n"
+    trials.write_text(good + "spk009_rec0_0 spk007_rec0_0 nontarget\n")
+    for options in ((), ("--skip-bad",)):
+        done = own.prepare(*options, data=own.folder / "mine")
+        refuse(done, f"{trials}: ", "mine/spk2set has speaker 'spk007' in another set than eval")
+    assert not own.data.exists()
+    trials.write_text(good)
+    assert own.prepare(data=own.folder / "mine").status == 0
+
+
+def test_spk2set_is_validated_as_it_is_prepared(
+    own: Own,  # noqa: F811
+    set_of: dict[str, str],
+) -> None:
+    mine = own.folder / "mine"
+    for table in (set_of | {"spk001": "test"}, {s: n for s, n in set_of.items() if s != "spk001"}):
+        write_table(mine / "spk2set", table)
+        (problem,) = validate(mine)
+        assert "spk2set: " in problem and "'spk001'" in problem
+        for options in ((), ("--skip-bad",)):
+            refuse(own.prepare(*options, data=mine), problem)
+
+
+def test_lines_of_absent_speakers_in_spk2set_do_not_count(
+    own: Own,  # noqa: F811
+    set_of: dict[str, str],
+) -> None:
+    lent = {s: "align" if name == "train" else name for s, name in set_of.items()}
+    write_table(own.folder / "mine/spk2set", lent | {f"x{k:02d}": "align" for k in range(20)})
+    assert own.prepare(data=own.folder / "mine", held_out={"align": 0.5}).status == 0
+    assert [len(own.speakers()[name]) for name in SETS] == [3, 3, 3, 3]
+
+
+def test_two_directories_of_all_sets_are_refused(own: Own) -> None:  # noqa: F811
+    write_audio_dir(own.folder / "mine", range(2))
+    done = own.prepare(data=own.folder / "mine", own=own.folder / "mine")
+    refuse(done, "corpus.paths: data and own both name the directory of all sets", "remove one")
+
+
+def test_speakers_that_no_set_takes_are_said_to_be_left_out(own: Own) -> None:  # noqa: F811
+    write_audio_dir(own.folder / "mine", range(8))
+    write_audio_dir(own.folder / "own", range(10, 13))
+    paths = {"data": own.folder / "mine", "align": own.folder / "own"}
+    held_out = {"dev": 2, "eval": 3}
+    done = own.prepare(**paths, encoder={"pretrained": "resemblyzer"}, held_out=held_out)
+    assert done.status == 0 and "3 speakers of set align are left out" in done.out, done
+
+
+def test_a_list_that_loses_all_trials_is_named(own: Own) -> None:  # noqa: F811
+    mine = own.folder / "mine"
+    write_audio_dir(mine, range(12))
+    bad = "spk003_rec0_0"
+    (mine / "trials").write_text(f"{bad} spk003_rec1_0 target\n{bad} spk004_rec0_0 nontarget\n")
+    (mine / f"audio/{bad}.wav").write_bytes(b"")
+    done = own.prepare("--skip-bad", data=mine)
+    refuse(done, f"{mine}/trials: all trials are of what was skipped", "repair the utterances")
