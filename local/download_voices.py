@@ -23,6 +23,8 @@ from typing import NamedTuple
 
 import numpy as np
 import soundfile
+from division import takes_made
+from kaldi_dir import other_paths
 from lhotse.recipes.librispeech import download_librispeech
 from lhotse.recipes.speechcommands import download_speechcommands
 from program import corpus_arguments, run_program
@@ -68,8 +70,8 @@ def main() -> None:
     """Make the directory, unless the recipe names one."""
     arguments = corpus_arguments(__doc__, writes_sets=False)
     recipe, corpus = arguments.recipe, arguments.corpus
-    if recipe.name in recipe.corpus.paths:
-        log.info("%s: on disk; nothing to download", recipe.corpus.paths[recipe.name])
+    if not takes_made(recipe, other_paths(recipe)):
+        log.info("%s: on disk; nothing to download", ", ".join(recipe.corpus.paths.values()))
         return
     check_sentences(corpus / SENTENCES)  # before gigabytes are downloaded
     for name, download in DOWNLOADS.items():

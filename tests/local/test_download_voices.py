@@ -146,6 +146,30 @@ def test_what_cannot_be_downloaded_is_told_in_a_line(
     assert programs("download_voices", *words).status == 0
 
 
+@pytest.mark.parametrize("name", ["voices", "data", "align"])
+def test_nothing_is_downloaded_where_the_recipe_names_a_directory(
+    program,
+    corpus: Path,
+    programs: Programs,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:
+    monkeypatch.setattr(program, "DOWNLOADS", {"Speech Commands": lambda target_dir: 1 / 0})
+    recipe = recipe_of(corpus, **{name: str(corpus.parent)})
+    done = programs("download_voices", "--recipe", recipe, "--corpus", corpus.parent / "empty")
+    assert done.status == 0 and f"{corpus.parent}: on disk; nothing to download" in done.out, done
+
+
+def test_additional_align_speakers_do_not_stand_for_the_corpus(
+    program,
+    corpus: Path,
+    programs: Programs,  # noqa: F811
+) -> None:
+    recipe = recipe_of(corpus, align_also=str(corpus))
+    done = programs("download_voices", "--recipe", recipe, "--corpus", corpus.parent / "empty")
+    refuse(done, "empty/speechocean762: no such folder")
+
+
 def test_what_must_be_unpacked_by_hand_is_asked_for_before_the_downloads(
     program,
     corpus: Path,
