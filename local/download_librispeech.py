@@ -8,7 +8,7 @@ import logging
 import tarfile
 
 from lhotse.recipes.librispeech import LIBRISPEECH, MINI_LIBRISPEECH, download_librispeech
-from program import corpus_arguments, run_program
+from program import corpus_arguments, read_paths, run_program
 
 from nessa.errors import InputError
 
@@ -19,8 +19,8 @@ def main() -> None:
     """Download what is not there yet."""
     arguments = corpus_arguments(__doc__, writes_sets=False)
     corpus = arguments.recipe.corpus
-    if "librispeech" in corpus.paths:
-        log.info("%s: a local copy; nothing to download", corpus.paths["librispeech"])
+    for path in read_paths(arguments.recipe, ["librispeech"]).values():
+        log.info("%s: a local copy; nothing to download", path)
         return
     parts = corpus.parts or MINI_LIBRISPEECH
     for part in parts:

@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import tree
-from program import corpus_arguments, run_program, write_utterances
+from program import corpus_arguments, read_paths, run_program, write_utterances
 
 from nessa.corpus.sets import remove_other_sets
 from nessa.corpus.speakers import split_speakers, with_train_in_align
@@ -35,12 +35,12 @@ def main() -> None:
     """Prepare every set of the recipe."""
     arguments = corpus_arguments(__doc__)
     recipe, downloaded = arguments.recipe, arguments.corpus
-    write_backgrounds(arguments.output, [downloaded / "noise"], [downloaded / "rir"])
-    synthetic = tree.read_meta(downloaded / "meta.csv") if recipe.corpus.sets else {}
-    tree.prepare_tree(arguments, synthetic)
     corpus = find_corpus(recipe, downloaded)
     utterances = split_single_chapters(read_corpus(recipe, corpus))
     sets = divide(recipe, {utterance.speaker for utterance in utterances})
+    synthetic = tree.read_meta(downloaded / "meta.csv") if recipe.corpus.sets else {}
+    write_backgrounds(arguments.output, [downloaded / "noise"], [downloaded / "rir"])
+    tree.prepare_tree(arguments, synthetic)
     remove_other_sets(arguments.output, [*synthetic, *sets])
     for name, speakers in sets.items():
         own = sort_utterances(u for u in utterances if u.speaker in speakers)
@@ -49,8 +49,7 @@ def main() -> None:
 
 def find_corpus(recipe: Recipe, downloaded: Path) -> Path:
     """The local copy that the recipe names, or the downloaded one."""
-    given = recipe.corpus.paths.get("librispeech")
-    return Path(given) if given else downloaded / "LibriSpeech"
+    return read_paths(recipe, ["librispeech"]).get("librispeech", downloaded / "LibriSpeech")
 
 
 def read_corpus(recipe: Recipe, corpus: Path) -> list[Utterance]:

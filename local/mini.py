@@ -21,8 +21,9 @@ def main() -> None:
     arguments = corpus_arguments(__doc__, writes_sets=False)
     corpus = arguments.corpus
     synthesize(arguments.recipe_path, corpus, arguments.nj)
-    # Versions up to 0.2.0 wrote lists, which would go before prepare.trials.
-    shutil.rmtree(corpus / "trials", ignore_errors=True)
+    if (corpus / "trials").exists():
+        log.info("%s: lists, as versions up to 0.2.0 wrote; removed", corpus / "trials")
+        shutil.rmtree(corpus / "trials")
     genders = read_meta(corpus / "meta.csv")
     speakers = sum(map(len, genders.values()))
     log.info("%s: %d speakers in %d sets", corpus, speakers, len(genders))

@@ -80,6 +80,29 @@ def corpus_arguments(description: str, writes_sets: bool = True) -> Arguments:
     return Arguments(load_recipe(path), path, **given)
 
 
+def read_paths(recipe: Recipe, names: Sequence[str]) -> dict[str, Path]:
+    """The folders that a recipe names.
+
+    Args:
+        recipe: its corpus.paths.
+        names: of those that the program reads.
+
+    Raises:
+        InputError: one that the program does not read, or that is not there.
+    """
+    paths = {name: Path(path) for name, path in recipe.corpus.paths.items()}
+    for name, path in paths.items():
+        if name not in names:
+            of_ones_own = "remove it; for your own corpus, see docs/your-corpus.md"
+            known = f"there are {', '.join(names)}" if names else of_ones_own
+            raise InputError(
+                f"corpus.paths: {recipe.prepare.program} reads nothing called {name!r}; {known}"
+            )
+        if not path.is_dir():
+            raise InputError(f"{path}: no such folder (corpus.paths.{name}); correct it")
+    return paths
+
+
 def write_utterances(
     arguments: Arguments,
     name: str,

@@ -4,7 +4,8 @@
 The corpus holds wav/<speaker>/<session>/<utterance>.wav, VoxCeleb's meta.csv, whose column `Set`
 says which set a speaker is in, and optionally trials/<set>.txt, lists that name files
 (`1 id10270/x6uYqmx31kE/00001.wav id10270/8jEAjG6SegY/00008.wav`), and noise/ and rir/, recordings
-of noise and of room impulse responses for the encoders' augmentation.
+of noise and of room impulse responses for the encoders' augmentation. Of a corpus that
+local/mini.py makes, the trials are drawn: it removes lists.
 
     python local/tree.py --recipe exp/recipe.yaml --corpus data/corpus --output data
 """
@@ -12,7 +13,7 @@ of noise and of room impulse responses for the encoders' augmentation.
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from program import Arguments, corpus_arguments, run_program, write_utterances
+from program import Arguments, corpus_arguments, read_paths, run_program, write_utterances
 from trial_lists import TrialList
 
 from nessa.corpus.sets import remove_other_sets
@@ -26,6 +27,7 @@ COLUMNS = ["VoxCeleb1 ID", "VGGFace1 ID", "Gender", "Nationality", "Set"]
 def main() -> None:
     """Prepare every set of the corpus."""
     arguments = corpus_arguments(__doc__)
+    read_paths(arguments.recipe, [])  # the corpus is where stage corpus makes it
     sets = read_meta(arguments.corpus / "meta.csv")
     for name in arguments.recipe.corpus.sets:
         if name not in sets:

@@ -19,7 +19,7 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from program import Arguments, corpus_arguments, run_program, write_utterances
+from program import Arguments, corpus_arguments, read_paths, run_program, write_utterances
 from trial_lists import TrialList
 from voxceleb_copies import Copy, find_copy, need_ffmpeg
 
@@ -57,7 +57,7 @@ def main() -> None:
             "prepare.held_out: eval is what the lists of VoxCeleb1 name, and is not held out of "
             "VoxCeleb2; remove eval"
         )
-    paths = read_paths(arguments.recipe)
+    paths = find_folders(arguments.recipe)
     first = find_copy(paths["voxceleb1"])
     second = find_copy(paths["voxceleb2"], without_test=True)
     need_ffmpeg(first, second)
@@ -67,20 +67,13 @@ def main() -> None:
     prepare_training(arguments, second)
 
 
-def read_paths(recipe: Recipe) -> dict[str, Path]:
+def find_folders(recipe: Recipe) -> dict[str, Path]:
     """The folders that the recipe names.
 
     Raises:
         InputError: one is missing, or unknown.
     """
-    paths = {name: Path(path) for name, path in recipe.corpus.paths.items()}
-    for name in paths:
-        if name not in PATHS:
-            raise InputError(
-                f"corpus.paths: nothing is called {name!r}; there are {', '.join(PATHS)}"
-            )
-        if not paths[name].is_dir():
-            raise InputError(f"{paths[name]}: no such folder (corpus.paths.{name}); correct it")
+    paths = read_paths(recipe, PATHS)
     for name in ("voxceleb1", "voxceleb2"):
         if name not in paths:
             raise InputError(

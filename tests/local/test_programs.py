@@ -389,9 +389,38 @@ def test_parts_of_librispeech_can_be_chosen(
     )
 
 
+def test_paths_that_a_program_does_not_read_are_refused_before_anything_is_made(
+    programs: Programs, tmp_path: Path, recipe: Path, voxceleb: Path, librispeech: Path
+) -> None:
+    data = tmp_path / "data"
+    settings = yaml.safe_load(recipe.read_text())
+    settings["corpus"]["paths"] = {"data": str(voxceleb)}
+    recipe.write_text(yaml.safe_dump(settings))
+    done = programs.tree(recipe, voxceleb, data)
+    refuse(done, "corpus.paths: tree reads nothing called 'data'", "docs/your-corpus.md")
+    paths = {"librispeech": str(librispeech), "data": str(librispeech)}
+    done = programs.librispeech(librispeech, data, paths=paths)
+    refuse(done, "corpus.paths: librispeech reads nothing called 'data'; there are librispeech")
+    words = ["--recipe", tmp_path / "librispeech.yaml", "--corpus", data]
+    refuse(programs("download_librispeech", *words), "reads nothing called 'data'")
+    assert not data.exists()
+
+
+def test_librispeech_is_found_before_synthetic_sets_are_written(
+    programs: Programs, tmp_path: Path, voxceleb: Path
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(voxceleb, data / "corpus")
+    sets = {"eval": {"speakers": 2, "sessions": 3, "utterances": 2}}
+    corpus = {"paths": {"librispeech": str(tmp_path / "nowhere")}, "sets": sets}
+    done = programs.librispeech(tmp_path / "nowhere", data, **corpus)
+    refuse(done, "nowhere: no such folder (corpus.paths.librispeech)")
+    assert [path.name for path in data.iterdir()] == ["corpus"]
+
+
 def test_librispeech_refusals(programs: Programs, tmp_path: Path, librispeech: Path) -> None:
     data = tmp_path / "data"
-    refuse(programs.librispeech(tmp_path / "nowhere", data), "SPEAKERS.TXT", "no such file")
+    refuse(programs.librispeech(tmp_path / "nowhere", data), "nowhere: no such folder")
     (librispeech / "dev/17/208/17-208-0001.flac").write_bytes(b"")
     refuse(programs.librispeech(librispeech, data), "17-208-0001.flac")
     done = programs.librispeech(librispeech, data, "--skip-bad")
