@@ -5,6 +5,7 @@ checks every key and value, fills in what models leave to their defaults, and re
 `Recipe`. Anything unknown is an error that names the key, the file and the nearest valid key.
 """
 
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from pydantic import ValidationError
 
 from nessa.encoders.kinds import parse_settings
 from nessa.errors import InputError, about
-from nessa.files import find_given
+from nessa.files import STARTED_IN, find_given
 from nessa.recipe.config import Recipe
 from nessa.schema import StrictLoader, check_depth, explain, nearest, read_yaml
 
@@ -67,7 +68,22 @@ def _encoder_settings(model: dict[str, Any], name: str) -> dict[str, Any]:
     settings = parse_settings(model, f"encoders.{name}")
     found = settings.model_dump(mode="json")
     paths = ("path", *getattr(settings, "paths", ()))  # of arks, and of exported networks
-    return found | {key: find_given(found[key]) for key in paths if found.get(key)}
+    found |= {key: find_given(found[key]) for key in paths if found.get(key)}
+    if "arguments" in found:  # of a function of the user's
+        found["arguments"] = _with_found_files(found["arguments"])
+    return found
+
+
+def _with_found_files(value: Any) -> Any:
+    """Arguments whose texts are found as paths are, if they name files; others may be any words."""
+    if isinstance(value, dict):
+        return {name: _with_found_files(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_with_found_files(each) for each in value]
+    if not isinstance(value, str):
+        return value
+    is_file = os.path.isfile(os.path.join(os.environ.get(STARTED_IN, ""), value))
+    return find_given(value) if is_file else value
 
 
 def _read(path: Path | str) -> tuple[dict[str, Any], dict[str, Any]]:

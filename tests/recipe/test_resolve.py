@@ -174,6 +174,26 @@ def test_relative_paths_are_found_where_run_sh_was_called(
         resolve(path, None, overrides)
 
 
+def test_files_among_the_arguments_of_a_function_are_found_where_run_sh_was_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "models").mkdir()
+    for place in ("models/old.pt", "README.md"):
+        (tmp_path / place).write_text("weights")
+    given = {"weights": "models/old.pt", "more": ["models/old.pt", {"kind": "models"}], "n": 3}
+    model = {"pretrained": "python", "factory": "a:b", "arguments": given}
+    override = f"encoders.old={model}"
+    monkeypatch.chdir(ROOT)
+    assert resolve(MINI, None, [override]).encoders["old"]["arguments"] == given
+    monkeypatch.setenv(STARTED_IN, str(tmp_path))
+    path = f"{tmp_path}/models/old.pt"
+    found = resolve(MINI, None, [override]).encoders["old"]["arguments"]
+    assert found == {"weights": path, "more": [path, {"kind": "models"}], "n": 3}
+    model["arguments"] = {"weights": "README.md"}
+    with pytest.raises(InputError, match=r"README.md: is both in .*; write absolute paths"):
+        resolve(MINI, None, [f"encoders.old={model}"])
+
+
 def test_given_features_may_have_any_dimension() -> None:
     sound = "augmentation={noise_prob: 0, reverb_prob: 0, speeds: [1.0]}"
     given = "features={type: given, num_filters: 600}"
