@@ -79,10 +79,13 @@ def _run(recipe: Recipe, size: str) -> Iterator[str]:
         own = resolve(RECIPES / recipe.name / "recipe.yaml", size or None)
     except InputError:  # no such recipe, or size
         return
-    elsewhere = own.corpus.model_copy(update={"paths": recipe.corpus.paths})
+    paths = recipe.corpus.paths
+    given = [name for name in paths if paths[name] != own.corpus.paths.get(name)]
+    elsewhere = own.corpus.model_copy(update={"paths": paths})
     own = own.model_copy(update={"corpus": elsewhere})
     if stage_digest(own, STAGES[-1]) == stage_digest(recipe, STAGES[-1]):
-        yield f"./run.sh --recipe {recipe.name}" + (f" --size {size}" if size else "")
+        places = "".join(f" --set corpus.paths.{name}=DIR" for name in given)  # the reader's own
+        yield f"./run.sh --recipe {recipe.name}" + (f" --size {size}" if size else "") + places
 
 
 def _by_trials(records: Sequence[Record]) -> Iterator[tuple[str, list[Record]]]:

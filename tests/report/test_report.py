@@ -636,7 +636,11 @@ def test_a_list_is_one_of_profiles_by_its_whole_name() -> None:
     [
         ("", [], "\n./run.sh --recipe mini\nnessa report"),
         ("tiny", [], "\n./run.sh --recipe mini --size tiny\nnessa report"),
-        ("", ["corpus.paths.speech=/somewhere"], "\n./run.sh --recipe mini\nnessa report"),
+        (
+            "tiny",
+            ["corpus.paths.speech=/somewhere"],
+            "\n./run.sh --recipe mini --size tiny --set corpus.paths.speech=DIR\nnessa report",
+        ),
         ("tiny", ["aligner.dim=3"], "```sh\nnessa report"),
         ("mine", [], "```sh\nnessa report"),  # a page of another name, not of a size
     ],
