@@ -2,8 +2,8 @@
 """Stage prepare: utt2spk and trials -> data directories of sets that have embeddings, but no audio.
 
 corpus.paths names a directory for all sets or one per set, see local/division.py. Each holds
-utt2spk and, optionally, utt2session, spk2gender, trials, and enroll_map or spk2utt with the
-profiles that trials name.
+utt2spk and, optionally, utt2session, utt2domain, spk2gender, spk2set, trials, and enroll_map or
+spk2utt with the profiles that trials name.
 
     python local/arks.py --recipe exp/recipe.yaml --corpus data/corpus --output data
 """
