@@ -83,7 +83,7 @@ def _next_steps(lacking: set[str]) -> Iterator[str]:
         yield "for audio in m4a: install ffmpeg; wav, flac, mp3 and sph are read without it"
     if shutil.which("sbatch"):
         yield "on this cluster: ./run.sh --backend slurm (docs/your-cluster.md)"
-    yield "your audio, models or store: docs/choose.md"
+    yield "your audio, models or store: README.md, under I have"
 
 
 def _install(extra: str, lacking: Sequence[str]) -> str:

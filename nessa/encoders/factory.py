@@ -1,22 +1,8 @@
 """A pretrained model that a Python function makes: the way in for any other toolkit.
 
-The recipe names the function as `module:function`, with its arguments by name. What it returns is
-called with a list of utterances, each a float32 tensor of samples in [-1, 1], shape (S_i,), and
-gives one embedding each: a tensor or array, shape (B, D). For instance, in my_models.py:
-
-    class Model(torch.nn.Module):
-        def __init__(self, weights):
-            super().__init__()
-            self.network = load(weights)
-
-        def forward(self, utterances):
-            return torch.stack([self.network(samples[None])[0] for samples in utterances])
-
-    def make(weights):
-        return Model(weights).eval()
-
-    encoders:
-      old: {pretrained: python, factory: "my_models:make", arguments: {weights: old.pt}}
+The recipe names the function as `module:function`, with its arguments by name; docs/pretrained.md
+has an example. What it returns is called with a list of utterances, each a float32 tensor of
+samples in [-1, 1], shape (S_i,), and gives one embedding each: a tensor or array, shape (B, D).
 
 An embedding must depend neither on the other utterances of the list nor on chance: pad with a
 mask or not at all, and return a network in evaluation mode. All are finite, D stays the same, and
