@@ -71,7 +71,7 @@ def finish_sets(data: Path, config: PrepareConfig, seed: int, has_audio: bool = 
     check_disjoint(speakers, config.align_includes_train)
     for name in TESTED:
         if name in names:
-            _make_trials(data, name, config, seed)
+            make_set_trials(data, name, config, seed)
     if "align" in names:
         read_domains(data / "align", config.domains)
     warn_of_durations(data)
@@ -80,7 +80,8 @@ def finish_sets(data: Path, config: PrepareConfig, seed: int, has_audio: bool = 
         raise InputError("\n".join(problems))
 
 
-def _make_trials(data: Path, name: TestSet, config: PrepareConfig, seed: int) -> None:
+def make_set_trials(data: Path, name: TestSet, config: PrepareConfig, seed: int) -> None:
+    """Draw the lists of a set: those it lacks, and its profiles anew; see `finish_sets`."""
     directory = data / name
     if name not in config.trials and not (directory / MAIN_LIST).exists():
         raise InputError(

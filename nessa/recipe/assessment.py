@@ -9,7 +9,7 @@ from pathlib import Path
 
 from nessa.alignment.base import Aligner
 from nessa.corpus.config import CorpusConfig, PrepareConfig, TrialCount
-from nessa.corpus.finishing import finish_sets
+from nessa.corpus.finishing import finish_sets, make_set_trials
 from nessa.corpus.speakers import split_speakers
 from nessa.encoders.arks import GivenEmbeddings
 from nessa.encoders.extraction import import_embeddings
@@ -44,6 +44,7 @@ log = logging.getLogger(__name__)
 HELD_OUT = {"dev": DEV_SHARE, "eval": 0.2}
 COHORT = 300  # speakers of AS-norm, at most
 STUDY = "speakers"
+PROFILE_SIZES = (3,)  # of dev, where a threshold for profiles is found; its figures do without
 
 
 def prepare(tables: Tables, trials: Path | None, folder: Path, seed: int) -> Recipe:
@@ -89,6 +90,8 @@ def prepare(tables: Tables, trials: Path | None, folder: Path, seed: int) -> Rec
             place = embeddings_dir(folder / "exp", model, name)
             import_embeddings(embedded, folder / "data", name, place)
     finish_sets(folder / "data", recipe.prepare, seed, has_audio=False)
+    with_profiles = recipe.prepare.model_copy(update={"profile_sizes": PROFILE_SIZES})
+    make_set_trials(folder / "data", "dev", with_profiles, seed)
     save_yaml(folder / "exp" / "recipe.yaml", recipe)
     return recipe
 

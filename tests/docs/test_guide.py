@@ -97,9 +97,7 @@ def test_a_database_migrated_and_switched(tiny: Path, tmp_path: Path, database: 
 
 
 # Distances of random networks are far below 0.5; this is one that some impostors reach.
-AMONG_THE_SCORES = (
-    "awk '{print 1 - $3}' $SCORES/raw/old-old/dev/trials.scores | sort -g | sed -n 80p"
-)
+AMONG_THE_SCORES = "awk '{print 1 - $3}' $WORK/old.scores | sort -g | sed -n 24p"
 OLD_DIM = 48  # fewer than the few speakers here have utterances
 
 
@@ -173,7 +171,8 @@ def test_from_pyannote_to_wespeaker(tmp_path: Path, database: str, nessa: Comman
     out = walk("migrations/pyannote-to-wespeaker.md", places)
     assert out.count("repetition: ok") == 2 and "FAULT" not in out
     assert "GO" in out and (tmp_path / "work/by-speaker/aligner.json").is_file()
-    assert re.search(r"work/live/dev.scores: \d+ trials, EER", out)
+    assert re.search(r"work/new.scores: \d+ trials, EER", out)
+    assert "-p3-1 " in (tmp_path / "work/new.scores").read_text()
     assert "24 profiles: 24 mapped, 0 as they were, 0 deleted" in out
     assert "now read: table 'profiles_wespeaker', 24 profiles, of 24 in table 'profiles'" in out
     assert out.count("now read: table 'profiles'\n") == 2

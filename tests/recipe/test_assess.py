@@ -15,6 +15,7 @@ from nessa.kaldi.embeddings import Embeddings
 from nessa.recipe import fitting
 from nessa.recipe.assessment import prepare
 from nessa.recipe.fitting import Tables, fit_to_tables
+from nessa.trials import Trials, read_enroll_map
 from tests.conftest import Command
 from tests.pairs import two_views
 
@@ -178,6 +179,18 @@ def test_align_by_speaker_holds_out_the_dev_speakers_of_assess(tmp_path: Path) -
     table, held_out = aligner.fit_table.call_args.args
     assert sorted(held_out.enroll.keys) == sorted(dev)
     assert len(set(table.labels.tolist())) == 24 - len(set(dev.values()))
+
+
+def test_assess_draws_profiles_of_dev_alone(tmp_path: Path) -> None:
+    """On which docs/migration.md carries a threshold of profiles over."""
+    old, new, speakers = two_views(24, 4)
+    tables = write_npz(tmp_path / "old.npz", old, speakers), write_npz(tmp_path / "new.npz", new)
+    prepare(Tables.read(*tables), None, tmp_path / "out", seed=1)
+    profiles = read_enroll_map(tmp_path / "out/data/dev/enroll_map")
+    assert {len(members) for members in profiles.values()} == {3}
+    trials = Trials.read(tmp_path / "out/data/dev/trials_profile")
+    assert sorted(trials.enroll_index.names) == sorted(profiles)
+    assert not (tmp_path / "out/data/eval/enroll_map").exists()
 
 
 @pytest.mark.parametrize(
