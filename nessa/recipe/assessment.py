@@ -35,7 +35,7 @@ from nessa.recipe.systems import (
     scored_systems,
     symmetric_systems,
 )
-from nessa.schema import save_yaml
+from nessa.schema import read_yaml, save_yaml
 from nessa.trials import Trials, label_fault, read_labeled, trial_speakers
 
 log = logging.getLogger(__name__)
@@ -45,6 +45,8 @@ HELD_OUT = {"dev": DEV_SHARE, "eval": 0.2}
 COHORT = 300  # speakers of AS-norm, at most
 STUDY = "speakers"
 PROFILE_SIZES = (3,)  # of dev, where a threshold for profiles is found; its figures do without
+RECIPE = Path("exp/recipe.yaml")
+NAME = "assess"  # of the recipe, by which an assessment is told from another run
 
 
 def prepare(tables: Tables, trials: Path | None, folder: Path, seed: int) -> Recipe:
@@ -59,8 +61,10 @@ def prepare(tables: Tables, trials: Path | None, folder: Path, seed: int) -> Rec
         seed: of the division and of the trials.
 
     Raises:
-        InputError: too few speakers, or trials of utterances that are not there.
+        InputError: too few speakers, trials of utterances that are not there, or a folder of
+            other data or another run.
     """
+    _check_free(folder)
     utt2spk = {key: tables.speakers[key] for key in tables.shared}
     old, new = tables.names
     if not utt2spk:
@@ -74,6 +78,7 @@ def prepare(tables: Tables, trials: Path | None, folder: Path, seed: int) -> Rec
     sets["align"] = sets.pop("train")
     sets["eval"] = sorted(tested) or sets["eval"]
     recipe = _recipe(tables.names, len(sets["align"]), seed)
+    save_yaml(folder / RECIPE, recipe)  # before the data, which it marks as an assessment's
     for name in COMPARED_SETS:
         own = set(sets[name])
         keys = {key: speaker for key, speaker in utt2spk.items() if speaker in own}
@@ -92,8 +97,18 @@ def prepare(tables: Tables, trials: Path | None, folder: Path, seed: int) -> Rec
     finish_sets(folder / "data", recipe.prepare, seed, has_audio=False)
     with_profiles = recipe.prepare.model_copy(update={"profile_sizes": PROFILE_SIZES})
     make_set_trials(folder / "data", "dev", with_profiles, seed)
-    save_yaml(folder / "exp" / "recipe.yaml", recipe)
     return recipe
+
+
+def _check_free(folder: Path) -> None:
+    """Refuse a folder whose data or run are not of an assessment: they would be written over."""
+    recipe = folder / RECIPE
+    is_ours = recipe.exists() and read_yaml(recipe).get("name") == NAME
+    if not is_ours and (recipe.exists() or (folder / "data").exists()):
+        raise InputError(
+            f"{folder}: holds data or a run that are not of an assessment, and would be lost; "
+            "give another --output"
+        )
 
 
 def _given_trials(path: Path | None, utt2spk: dict[str, str]) -> Trials | None:
@@ -116,7 +131,7 @@ def _given_trials(path: Path | None, utt2spk: dict[str, str]) -> Trials | None:
 def _recipe(tables: tuple[Path, Path], align_speakers: int, seed: int) -> Recipe:
     old, new = ({"pretrained": "arks", "path": str(path.absolute())} for path in tables)
     return Recipe(
-        name="assess",
+        name=NAME,
         seed=seed,
         corpus=CorpusConfig(),
         prepare=PrepareConfig(

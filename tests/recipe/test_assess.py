@@ -12,7 +12,7 @@ from nessa.alignment import ProcrustesAligner
 from nessa.alignment.store import load
 from nessa.files import read_json, read_table, write_table
 from nessa.kaldi.embeddings import Embeddings
-from nessa.recipe import fitting
+from nessa.recipe import assessment, fitting
 from nessa.recipe.assessment import prepare
 from nessa.recipe.fitting import Tables, fit_to_tables
 from nessa.trials import Trials, read_enroll_map
@@ -219,6 +219,31 @@ def test_sessions_are_of_all_or_of_none(tmp_path: Path, nessa: Command) -> None:
     write_table(tmp_path / "utt2session", dict.fromkeys(old.keys[1:], "s1"))
     given = "--utt2session", tmp_path / "utt2session", "--output", tmp_path / "out"
     nessa("assess", *tables, *given).refused("utt2session: no session for 'id00000-s0-00000'")
+
+
+@pytest.mark.parametrize("name", ["data/eval/trials", "exp/recipe.yaml"])
+def test_data_and_runs_are_not_written_over(tmp_path: Path, nessa: Command, name: str) -> None:
+    old, new, speakers = two_views(24, 2)
+    tables = write_npz(tmp_path / "old.npz", old, speakers), write_npz(tmp_path / "new.npz", new)
+    there = tmp_path / name
+    there.parent.mkdir(parents=True)
+    there.write_text("name: mini\n")
+    before = sorted(tmp_path.rglob("*"))
+    nessa("assess", *tables, "--output", tmp_path).refused(f"{tmp_path}: ", "another --output")
+    assert sorted(tmp_path.rglob("*")) == before
+    assert there.read_text() == "name: mini\n"
+
+
+def test_an_assessment_that_was_interrupted_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new, speakers = two_views(24, 2)
+    tables = write_npz(tmp_path / "old.npz", old, speakers), write_npz(tmp_path / "new.npz", new)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(assessment, "import_embeddings", Mock(side_effect=KeyboardInterrupt))
+        prepare(Tables.read(*tables), None, tmp_path / "out", seed=1)
+    prepare(Tables.read(*tables), None, tmp_path / "out", seed=1)
+    prepare(Tables.read(*tables), None, tmp_path / "out", seed=2)
 
 
 def test_tables_must_tell_the_same_speakers(tmp_path: Path, nessa: Command) -> None:
