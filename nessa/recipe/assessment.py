@@ -69,6 +69,7 @@ def prepare(tables: Tables, trials: Path | None, folder: Path, seed: int) -> Rec
     old, new = tables.names
     if not utt2spk:
         raise InputError(f"{old} and {new} share no utterance; embed the same ones by both models")
+    _warn_of_unshared(tables)
     given = _given_trials(trials, utt2spk)
     tested = set().union(*trial_speakers(given, utt2spk)) if given else set()
     others = set(utt2spk.values()) - tested
@@ -109,6 +110,17 @@ def _check_free(folder: Path) -> None:
             f"{folder}: holds data or a run that are not of an assessment, and would be lost; "
             "give another --output"
         )
+
+
+def _warn_of_unshared(tables: Tables) -> None:
+    shared = set(tables.shared)
+    sides = (tables.names[0], tables.enroll), (tables.names[1], tables.runtime)
+    for name, embeddings in sides:
+        if alone := [key for key in embeddings.keys if key not in shared]:
+            log.warning(
+                "%s: %d of %d utterances are left out, which the other table lacks: %s",
+                name, len(alone), len(embeddings), named(alone),
+            )  # fmt: skip
 
 
 def _given_trials(path: Path | None, utt2spk: dict[str, str]) -> Trials | None:

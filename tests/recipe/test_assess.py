@@ -246,6 +246,18 @@ def test_an_assessment_that_was_interrupted_is_made_again(
     prepare(Tables.read(*tables), None, tmp_path / "out", seed=2)
 
 
+def test_utterances_of_one_table_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    old, new, speakers = two_views(24, 2)
+    kept = old.select(old.keys[5:])
+    tables = write_npz(tmp_path / "old.npz", kept), write_npz(tmp_path / "new.npz", new, speakers)
+    prepare(Tables.read(*tables), None, tmp_path / "out", seed=1)
+    (said,) = [line for line in caplog.messages if "left out" in line]
+    assert f"{tables[1]}: 5 of 48 utterances are left out" in said
+    assert f"{old.keys[0]!r}" in said and "and 2 more" in said
+
+
 def test_tables_must_tell_the_same_speakers(tmp_path: Path, nessa: Command) -> None:
     old, new, speakers = two_views(4, 2)
     write_npz(tmp_path / "old.npz", old, speakers)
