@@ -19,6 +19,7 @@ from nessa.corpus.speakers import split_speakers
 from nessa.corpus.tables import division_problems
 from nessa.errors import InputError, about, named
 from nessa.files import read_table
+from nessa.kaldi.datadir import is_there
 from nessa.recipe.config import Recipe
 from nessa.trials import Trials, trial_speakers
 
@@ -168,7 +169,7 @@ def _divide(
     """The parts of a directory of all sets."""
     lists = lists_in(directory) if "eval" in sets else ()
     given = _read_trials(directory, utt2spk, lists)
-    if (directory / "spk2set").is_file():
+    if is_there(directory / "spk2set"):
         set_of = _read_division(recipe, directory / "spk2set", sets, utt2spk)
         _check_tested(directory / "spk2set", set_of, given, utt2spk)
     else:

@@ -14,7 +14,7 @@ from nessa.corpus.listed import GivenMatrix, read_listed
 from nessa.corpus.tables import parse_segment, validate_order, validate_tables, wrong_duration
 from nessa.corpus.utterances import make_cut
 from nessa.errors import InputError, about
-from nessa.kaldi.datadir import read_optional, read_utt2spk
+from nessa.kaldi.datadir import is_there, read_optional, read_utt2spk
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class KaldiDir(Source):
         self._genders = read_optional(directory, "spk2gender")
         self._text = read_optional(directory, "text", empty=True)
         self.segmented, self.has_domains = bool(self._segments), bool(self._domains)
-        if frame_shift and not (directory / "feats.scp").exists():
+        if frame_shift and not is_there(directory / "feats.scp"):
             raise InputError(
                 f"{directory}: no feats.scp, but an encoder's features are of type given; make "
                 "features, or set features.type to fbank"
@@ -65,7 +65,7 @@ class KaldiDir(Source):
             )
         if not self._sessions and not self.segmented:
             warn_of_no_sessions(directory)
-        if self._features and (directory / "vad.scp").exists():
+        if self._features and is_there(directory / "vad.scp"):
             log.warning(
                 "%s: vad.scp is not applied, all frames of feats.scp are used; Kaldi's recipes "
                 "drop those without voice (select-voiced-frames)", directory,

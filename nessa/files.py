@@ -135,7 +135,10 @@ def read_blocks(path: Path | str) -> Iterator[tuple[int, bytes]]:
                     yield first, block
                     first += block.count(b"\n")
     except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file; has the stage that makes it been run?") from error
+        what = "no such file; has the stage that makes it been run?"
+        if os.path.islink(path):
+            what = "is a link to nothing; restore it, or remove the link"
+        raise InputError(f"{path}: {what}") from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     if rest.strip(_BLANKS + b"\n"):

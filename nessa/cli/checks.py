@@ -27,6 +27,7 @@ def validate(directory: Path, headers_only: bool, allow_pipes: bool, nj: int) ->
     from nessa.corpus.durations import warn_of_durations
     from nessa.corpus.tables import has_contents
     from nessa.corpus.validation import directories_of, validate
+    from nessa.kaldi.datadir import is_there
 
     directories = directories_of(directory)
     decode = not headers_only
@@ -40,7 +41,7 @@ def validate(directory: Path, headers_only: bool, allow_pipes: bool, nj: int) ->
     warn_of_durations(directory)
     for each in directories:
         valid = "valid"
-        if (each / "utt2spk").exists() and not has_contents(each):
+        if is_there(each / "utt2spk") and not has_contents(each):
             valid += ", for given embeddings (recipe arks): there is no wav.scp and no feats.scp"
         click.echo(f"{each}: {valid}")
 

@@ -29,7 +29,7 @@ from nessa.corpus.manifests import CutTable, open_manifest
 from nessa.corpus.sets import COPIES, SOURCES, SetCounts, write_set
 from nessa.corpus.utterances import make_cut, read_recording, with_results
 from nessa.errors import InputError
-from nessa.kaldi.datadir import read_optional, read_utt2spk
+from nessa.kaldi.datadir import is_there, read_optional, read_utt2spk
 from nessa.progress import progress
 
 FOLDER = "copies"  # of the data folder; holds the audio
@@ -85,7 +85,7 @@ def add_copies(
     (directory / "utt2spk").unlink()
     additional = read_optional(directory, SOURCES)
     chosen = [index for index in range(len(table)) if table.id(index) not in additional]
-    segmented = (directory / "segments").exists()
+    segmented = is_there(directory / "segments")
     makers = [
         _CopyMaker(data / FOLDER / copy, copy, config, background, seed)
         for copy, config in copies.items()

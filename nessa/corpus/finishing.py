@@ -25,6 +25,7 @@ from nessa.kaldi.datadir import (
     GIVEN_MAP,
     MAIN_LIST,
     PROFILE_LIST,
+    is_there,
     read_optional,
     read_utt2spk,
 )
@@ -55,7 +56,7 @@ def finish_sets(data: Path, config: PrepareConfig, seed: int, has_audio: bool = 
         InputError: a set is missing or inconsistent, dev or eval has no trials, two sets share
             speakers, or there are none of the copies that the configuration asks for.
     """
-    names = [name for name in SETS if (data / name / "utt2spk").exists()]
+    names = [name for name in SETS if is_there(data / name / "utt2spk")]
     for name in config.trials:
         if name not in names:
             raise InputError(
@@ -101,7 +102,7 @@ def make_set_trials(data: Path, name: TestSet, config: PrepareConfig, seed: int)
         parts = [{u: s for u, s in utt2spk.items() if domains[u] == domain} for domain in names]
         lists += [f"{MAIN_LIST}_{domain}" for domain in names[1:]]
     for own, list_name, place in zip(parts, lists, places, strict=True):
-        if name in config.trials and not (directory / list_name).exists():
+        if name in config.trials and not is_there(directory / list_name):
             with about(place):
                 trials = make_trials(
                     own,
@@ -115,7 +116,7 @@ def make_set_trials(data: Path, name: TestSet, config: PrepareConfig, seed: int)
     for stale in (PROFILE_LIST, ENROLL_MAP):
         (directory / stale).unlink(missing_ok=True)
     given_map = directory / GIVEN_MAP
-    given = read_enroll_map(given_map) if given_map.exists() else {}
+    given = read_enroll_map(given_map) if is_there(given_map) else {}
     drawn = [_draw_profiles(directory, own, utt2session, spk2gender, config, seed) for own in parts]
     enroll_map = {name: own for profiles, _ in drawn for name, own in profiles.items()}
     if clash := sorted(given.keys() & enroll_map.keys()):

@@ -9,7 +9,14 @@ from nessa.corpus.profiles import lists_in
 from nessa.corpus.sets import COPIES, SOURCES, write_skipped
 from nessa.errors import InputError
 from nessa.files import read_table, write_table
-from nessa.kaldi.datadir import ENROLL_MAP, GIVEN_MAP, read_optional, read_utt2spk, spk2utt_of
+from nessa.kaldi.datadir import (
+    ENROLL_MAP,
+    GIVEN_MAP,
+    is_there,
+    read_optional,
+    read_utt2spk,
+    spk2utt_of,
+)
 from nessa.trials import Trials, rates_fault, read_enroll_map, write_enroll_map
 
 BROKEN = "profile of what was skipped"  # why a profile is left out
@@ -39,7 +46,7 @@ def leave_out(directory: Path, utterances: Mapping[str, str]) -> tuple[int, int]
     if not kept:
         raise InputError(f"{directory}: there is no utterance that all models can embed")
     skipped = {utterance: utterances[utterance] for utterance in lost}
-    maps = [directory / name for name in (ENROLL_MAP, GIVEN_MAP) if (directory / name).exists()]
+    maps = [directory / name for name in (ENROLL_MAP, GIVEN_MAP) if is_there(directory / name)]
     for path in maps:
         profiles = read_enroll_map(path)
         skipped |= dict.fromkeys(profiles.keys() - whole_profiles(profiles, kept), BROKEN)
@@ -49,8 +56,8 @@ def leave_out(directory: Path, utterances: Mapping[str, str]) -> tuple[int, int]
     write_skipped(directory.parent, directory.name, read_optional(directory, "skipped") | skipped)
     for path in maps:
         _take_profiles(path, kept)
-    for name in TABLES if (directory / "segments").exists() else (*TABLES, "wav.scp"):
-        if (directory / name).exists():
+    for name in TABLES if is_there(directory / "segments") else (*TABLES, "wav.scp"):
+        if is_there(directory / name):
             table = read_table(directory / name, empty=name == "text")
             rows = {key: row for key, row in table.items() if key not in lost}
             if name == COPIES:  # a copy whose original is lost is an utterance as others are

@@ -10,7 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nessa.errors import InputError, named
-from nessa.kaldi.datadir import ENROLL_MAP, PROFILE_LIST, TAKEN, spk2utt_of, trial_lists
+from nessa.kaldi.datadir import (
+    ENROLL_MAP,
+    PROFILE_LIST,
+    TAKEN,
+    is_there,
+    spk2utt_of,
+    trial_lists,
+)
 from nessa.trials import Trials, label_fault, rates_fault, read_enroll_map, trial_speakers
 
 DRAWN = re.compile(r".+-p[0-9]+-[0-9]+")  # names of profiles, see `make_profile_trials`
@@ -27,7 +34,7 @@ def lists_in(directory: Path, profiles: bool = False) -> tuple[Path, ...]:
         raise InputError(
             f"{drawn}: a list of drawn profiles takes this name in stage prepare; rename the list"
         )
-    return tuple(path for path in trial_lists(directory, profiles) if path.exists())
+    return tuple(path for path in trial_lists(directory, profiles) if is_there(path))
 
 
 @dataclass(frozen=True)
@@ -65,7 +72,7 @@ class GivenTrials:
         known = _profiles_in(directory, utt2spk)
         profiles = {name: known[name] for name in sorted(enrolled - utt2spk.keys() & known.keys())}
         stale = {}
-        if (directory / ENROLL_MAP).exists():
+        if is_there(directory / ENROLL_MAP):
             members = {utterance for utterances in known.values() for utterance in utterances}
             stale[ENROLL_MAP] = sorted(members - utt2spk.keys())
         for path, trials in read.items():
@@ -87,7 +94,7 @@ class GivenTrials:
             both = [
                 n for n in trials.enroll_index.names if n in utt2spk and known.get(n, [n]) != [n]
             ]
-            if both and (self.directory / ENROLL_MAP).exists():
+            if both and is_there(self.directory / ENROLL_MAP):
                 yield (
                     f"{path}: {named(both)} is an utterance, and a profile of others in "
                     f"{ENROLL_MAP}; rename the profile"
@@ -142,6 +149,6 @@ def stale_problem(directory: Path, stale: Mapping[str, Sequence[str]]) -> str:
 
 def _profiles_in(directory: Path, utt2spk: Mapping[str, str]) -> dict[str, list[str]]:
     for name in (ENROLL_MAP, "spk2utt"):
-        if (directory / name).is_file():
+        if is_there(directory / name):
             return read_enroll_map(directory / name)
     return {speaker: names.split() for speaker, names in spk2utt_of(utt2spk).items()}

@@ -14,7 +14,7 @@ from nessa.corpus.sets import COPIES, SOURCES
 from nessa.corpus.speakers import SETS
 from nessa.errors import InputError, named
 from nessa.files import parse_numbers, read_table
-from nessa.kaldi.datadir import read_optional, read_utt2spk, spk2utt_of
+from nessa.kaldi.datadir import is_there, read_optional, read_utt2spk, spk2utt_of
 from nessa.kaldi.scp import find_place
 
 DURATION_TOLERANCE = 0.05  # seconds between utt2dur and the audio
@@ -26,7 +26,7 @@ UTTERANCE_TABLES = (
 
 def has_contents(directory: Path) -> bool:
     """Whether a data directory has audio or features; without, it is about given embeddings."""
-    return any((directory / name).exists() for name in ("wav.scp", "feats.scp"))
+    return any(is_there(directory / name) for name in ("wav.scp", "feats.scp"))
 
 
 def validate_tables(directory: Path, has_audio: bool = True) -> list[str]:
@@ -80,7 +80,7 @@ def _table_problems(directory: Path, has_audio: bool) -> Iterator[str]:
     stale: dict[str, list[str]] = {}  # table -> the utterances that the set has not
     for name in UTTERANCE_TABLES if segments else (*UTTERANCE_TABLES, "wav.scp"):
         path = directory / name
-        if path.exists():
+        if is_there(path):
             table = read_table(path, empty=name == "text")
             if unknown := sorted(table.keys() - utt2spk.keys()):
                 stale[name] = unknown
@@ -88,7 +88,7 @@ def _table_problems(directory: Path, has_audio: bool) -> Iterator[str]:
             if has_audio:
                 yield from unsorted(path, table)
     for name in ("reco2dur", "reco2file_and_channel"):
-        if (directory / name).exists():
+        if is_there(directory / name):
             table = read_table(directory / name)
             yield from _lacking(directory / name, table, audio or utt2spk, "recording")
             yield from _beyond(directory / name, table, audio or utt2spk, "recording")
@@ -131,7 +131,7 @@ def _speaker_problems(
     directory: Path, utt2spk: Mapping[str, str], has_audio: bool
 ) -> Iterator[str]:
     inverse = spk2utt_of(utt2spk)
-    if (directory / "spk2utt").exists():
+    if is_there(directory / "spk2utt"):
         spk2utt = read_table(directory / "spk2utt")
         if {s: sorted(u.split(), key=str.encode) for s, u in spk2utt.items()} != {
             s: u.split() for s, u in inverse.items()

@@ -33,7 +33,7 @@ from nessa.corpus.tables import (
 from nessa.corpus.utterances import DECODED_PER_JOB, ITEMS_PER_JOB, make_cut, with_results
 from nessa.errors import InputError, about, named
 from nessa.files import read_table
-from nessa.kaldi.datadir import read_optional, read_utt2spk
+from nessa.kaldi.datadir import is_there, read_optional, read_utt2spk
 from nessa.kaldi.directions import without_direction
 from nessa.kaldi.embeddings import Embeddings, speaker_means
 from nessa.progress import progress
@@ -50,7 +50,7 @@ def directories_of(folder: Path) -> list[Path]:
 
 
 def _is_set(directory: Path) -> bool:
-    return any((directory / name).exists() for name in ("utt2spk", "xvector.scp"))
+    return any(is_there(directory / name) for name in ("utt2spk", "xvector.scp"))
 
 
 def validate(
@@ -67,8 +67,8 @@ def validate(
     Returns:
         One sentence per problem, each with its remedy; empty where there is none.
     """
-    has_data = (directory / "utt2spk").exists()
-    has_embeddings = (directory / "xvector.scp").exists()
+    has_data = is_there(directory / "utt2spk")
+    has_embeddings = is_there(directory / "xvector.scp")
     if directory.is_dir() and not has_data and not has_embeddings:
         return [
             f"{directory}: neither utt2spk nor xvector.scp; name a data directory, an embeddings "
@@ -245,7 +245,7 @@ def _embedding_problems(directory: Path) -> Iterator[str]:
             f"{path}: {named(bad)} is zero, or beyond 1e-36 to 1e36, and has no direction; "
             "extract it again"
         )
-    if not (directory / "spk_xvector.scp").exists():
+    if not is_there(directory / "spk_xvector.scp"):
         return
     try:
         yield from _mean_problems(directory, embeddings)
@@ -257,7 +257,7 @@ def _mean_problems(directory: Path, embeddings: Embeddings) -> Iterator[str]:
     """Whether the speakers' vectors are those of the utterances that begin with their names."""
     path = directory / "spk_xvector.scp"
     stored = Embeddings.read(path)
-    if (directory / "utt2spk").exists():
+    if is_there(directory / "utt2spk"):
         utt2spk = read_utt2spk(directory)
     else:
         utt2spk = _by_prefix(embeddings.keys, stored.keys)
@@ -274,7 +274,7 @@ def _mean_problems(directory: Path, embeddings: Embeddings) -> Iterator[str]:
     wrong = [key for key, bad in zip(means.keys, far, strict=True) if bad]
     if wrong:
         yield f"{path}: not the mean of the utterances of {named(wrong)}; merge them again"
-    if (directory / "num_utts.ark").exists():
+    if is_there(directory / "num_utts.ark"):
         claimed = read_table(directory / "num_utts.ark")
         if claimed != {speaker: str(count) for speaker, count in counts.items()}:
             yield f"{directory}/num_utts.ark: other counts than xvector.scp has; merge them again"

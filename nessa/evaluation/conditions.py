@@ -12,6 +12,7 @@ from nessa.kaldi.datadir import (
     MAIN_LIST,
     PROFILE_LIST,
     TAKEN,
+    is_there,
     map_of_list,
     read_optional,
     read_utt2spk,
@@ -62,7 +63,7 @@ def read_conditions(set_dir: Path) -> Iterator[Condition]:
             speakers = trial_speakers(trials, utt2spk, given)
         name = path.name.partition("_")[2] or SINGLE
         yield Condition(name, path.name, trials, speakers, enroll_map)
-    if not (set_dir / PROFILE_LIST).is_file():
+    if not is_there(set_dir / PROFILE_LIST):
         return
     trials = read_labeled(set_dir / PROFILE_LIST)
     enroll_map = set_dir / ENROLL_MAP

@@ -17,7 +17,7 @@ from nessa.evaluation.households import (
 from nessa.evaluation.identification import FPIRS, Search, bootstrap_search, search
 from nessa.evaluation.protocol import Protocol, draw_protocol, protocol_of
 from nessa.files import Record, read_table
-from nessa.kaldi.datadir import ENROLL_MAP, GIVEN_MAP, read_optional, read_utt2spk
+from nessa.kaldi.datadir import ENROLL_MAP, GIVEN_MAP, is_there, read_optional, read_utt2spk
 from nessa.kaldi.embeddings import Embeddings, profile_means
 from nessa.scoring.sides import Sides, averaged_late
 from nessa.trials import read_enroll_map
@@ -99,7 +99,7 @@ class Comparison(NamedTuple):
         """
         utt2spk, utt2session = read_utt2spk(set_dir), read_table(set_dir / "utt2session")
         enroll_map, profiles = set_dir / ENROLL_MAP, {}
-        if enroll_map.is_file():  # but for those of given trials, which may be of any size
+        if is_there(enroll_map):  # but for those of given trials, which may be of any size
             given = read_optional(set_dir, GIVEN_MAP)
             everything = read_enroll_map(enroll_map)
             profiles = {name: everything[name] for name in everything if name not in given}

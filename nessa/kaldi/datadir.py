@@ -1,5 +1,6 @@
 """Reading the tables of Kaldi data directories."""
 
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,14 @@ LEFT_BY_TOOLS = ("~", ".bak", ".orig", ".old", ".swp")  # ends of names of copie
 GIVEN_MAP = "enroll_map_given"  # of those that came with the corpus, which other lists name
 # What results call trials of no further list: those of the main one, and of profiles of a size.
 TAKEN = re.compile(r"(single|(.+\.)?profile[0-9]+)?")
+
+
+def is_there(path: Path) -> bool:
+    """Whether a file that may be left out is there, if only as a link to nothing.
+
+    Such a link is refused where it is read; else what it stood for would be lost without a word.
+    """
+    return os.path.lexists(path)
 
 
 def read_utt2spk(directory: Path | str) -> dict[str, str]:
@@ -50,7 +59,7 @@ def trial_lists(directory: Path, profiles: bool = False) -> list[Path]:
         for path in sorted(directory.glob(f"{MAIN_LIST}_*"))
         if path != drawn and not path.name.endswith(LEFT_BY_TOOLS) and not path.is_dir()
     ]
-    return [directory / MAIN_LIST, *further, *([drawn] if profiles and drawn.is_file() else [])]
+    return [directory / MAIN_LIST, *further, *([drawn] if profiles and is_there(drawn) else [])]
 
 
 def map_of_list(path: Path, enrolled: Iterable[str]) -> Path | None:
@@ -63,7 +72,7 @@ def map_of_list(path: Path, enrolled: Iterable[str]) -> Path | None:
     if path.name == PROFILE_LIST:
         return path.with_name(ENROLL_MAP)
     given = path.with_name(GIVEN_MAP)
-    if given.is_file() and not read_table(given).keys().isdisjoint(enrolled):
+    if is_there(given) and not read_table(given).keys().isdisjoint(enrolled):
         return given
     return None
 
@@ -71,7 +80,7 @@ def map_of_list(path: Path, enrolled: Iterable[str]) -> Path | None:
 def read_optional(directory: Path | str, name: str, empty: bool = False) -> dict[str, str]:
     """A table of a data directory, see `read_table`, or {} where there is none."""
     path = Path(directory) / name
-    return read_table(path, empty) if path.exists() else {}
+    return read_table(path, empty) if is_there(path) else {}
 
 
 def spk2utt_of(utt2spk: Mapping[str, str]) -> dict[str, str]:

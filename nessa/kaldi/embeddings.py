@@ -20,7 +20,7 @@ from nessa.errors import InputError, about, named
 from nessa.files import find_listed, write_table
 from nessa.kaldi.ark import Ark, Matrix
 from nessa.kaldi.checks import as_float32, check_finite, check_ids, check_unique
-from nessa.kaldi.datadir import utterances_by_speaker
+from nessa.kaldi.datadir import is_there, utterances_by_speaker
 from nessa.kaldi.directory import clear, complete, read_parts, write_part, write_tables
 from nessa.kaldi.scp import Listing, are_sorted, merge_scps, read_scp, without_keys
 from nessa.kaldi.stamps import XVECTOR_TABLES, ModelStamp, read_stamp
@@ -216,7 +216,7 @@ class Embeddings:
 
 def scps_of_ranks(directory: Path) -> list[Path]:
     """The tables of a directory that 3D-Speaker wrote: one for each process, and none of all."""
-    if (directory / "xvector.scp").exists():
+    if is_there(directory / "xvector.scp"):
         return []
     return sorted(directory.glob("xvector_[0-9]*.scp"))
 

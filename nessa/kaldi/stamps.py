@@ -6,6 +6,7 @@ from pathlib import Path
 
 from nessa.errors import InputError
 from nessa.files import read_json, write_json
+from nessa.kaldi.datadir import is_there
 
 VECTORS = "arks:"  # begins the fingerprint of vectors that nothing names a model of
 XVECTOR_TABLES = ("xvector.scp", "spk_xvector.scp")  # the tables that info.json is about
@@ -78,7 +79,7 @@ def read_info(directory: Path) -> Info | None:
         InputError: a field is missing or of another type.
     """
     path = directory / "info.json"
-    if not path.exists():
+    if not is_there(path):
         return None
     info = read_json(path)
     fields = {"model": str, "fingerprint": str, "set": str, "dim": int, "count": int}

@@ -6,6 +6,7 @@ from pathlib import Path
 from nessa.errors import TooFewError, about
 from nessa.evaluation.rates import Comparison, identification_rates
 from nessa.files import Record
+from nessa.kaldi.datadir import is_there
 from nessa.kaldi.embeddings import Embeddings
 from nessa.recipe.config import Recipe
 from nessa.recipe.layout import embeddings_dir, scored_sides
@@ -30,7 +31,7 @@ def identify_cells(recipe: Recipe, set_dir: Path, exp: Path) -> list[Record]:
     Raises:
         InputError: see `Comparison.draw`; or embeddings are missing.
     """
-    if not (set_dir / "enroll_map").is_file():
+    if not is_there(set_dir / "enroll_map"):
         return []
     draws, seed = recipe.evaluation.bootstrap_draws, recipe.evaluation.seed
     models = [Embeddings.read(embeddings_dir(exp, m, set_dir.name)) for m in recipe.update]

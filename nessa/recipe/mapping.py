@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from nessa.alignment.store import load
-from nessa.kaldi.datadir import read_optional, read_utt2spk
+from nessa.kaldi.datadir import is_there, read_optional, read_utt2spk
 from nessa.production.mapping import map_sides
 from nessa.recipe.config import Recipe
 from nessa.recipe.layout import COHORT, SCORED_SETS, aligner_dir, mapped_dir, raw_cohort, raw_sides
@@ -34,7 +34,7 @@ def map_system(recipe: Recipe, data: Path, exp: Path, system: System) -> Iterato
     mapped = partial(map_sides, aligner, allow_outliers=recipe.scoring.allow_outliers)
     for name in SCORED_SETS:
         enroll_map = data / name / "enroll_map"
-        profiles = enroll_map if enroll_map.is_file() else None
+        profiles = enroll_map if is_there(enroll_map) else None
         raw = raw_sides(exp, system, name)
         domains = read_optional(data / name, "utt2domain")
         yield from mapped(*raw, profiles, mapped_dir(exp, system, name), domains=domains)

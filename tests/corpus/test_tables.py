@@ -49,6 +49,11 @@ def write(name: str, text: str) -> Change:
     return lambda directory: (directory / name).write_text(text)
 
 
+def link(name: str) -> Change:
+    """To a file that is gone."""
+    return lambda directory: (directory / name).symlink_to(directory / "gone")
+
+
 def first(directory: Path) -> str:
     return min(read_table(directory / "utt2spk"))
 
@@ -142,6 +147,8 @@ BAD: dict[str, tuple[Change, str]] = {
         "byte order mark",
     ),
     "duplicates": (lines("wav.scp", lambda x: [x[0], *x]), "line 2: duplicate key"),
+    "a list that is gone": (link("trials"), "trials: is a link to nothing"),
+    "a further list that is gone": (link("trials_hard"), "trials_hard: is a link to nothing"),
     "genders": (
         lambda d: write_table(d / "spk2gender", dict.fromkeys(read_table(d / "spk2utt"), "female")),
         "neither m nor f: 'spk000', 'spk001', 'spk002' and 9 more",
@@ -181,6 +188,15 @@ def test_bad_tables_are_refused_by_both_in_the_same_words(
     assert len(problems) == 1 and message in problems[0], problems
     done = own.prepare(data=kaldi)
     assert done.status == 2 and problems[0] in done.err, done
+
+
+@pytest.mark.parametrize("name", ["utt2spk", "spk2utt", "feats.scp", "utt2dur", "enroll_map"])
+def test_links_to_nothing_are_no_tables_that_were_left_out(tmp_path: Path, name: str) -> None:
+    write_audio_dir(tmp_path, range(3))
+    (tmp_path / name).unlink(missing_ok=True)
+    link(name)(tmp_path)
+    (problem,) = validate(tmp_path)
+    assert problem == f"{tmp_path / name}: is a link to nothing; restore it, or remove the link"
 
 
 @pytest.mark.parametrize(

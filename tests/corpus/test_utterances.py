@@ -265,6 +265,12 @@ def test_a_list_that_is_there_stays(directory: Path) -> None:
     assert (directory / "trials").read_text() == given
 
 
+def test_a_list_whose_link_leads_nowhere_is_not_drawn_anew(directory: Path) -> None:
+    (directory / "trials").symlink_to(directory / "gone")
+    with pytest.raises(InputError, match="trials: is a link to nothing"):
+        finish_sets(directory.parent, CONFIG, seed=1)
+
+
 def test_finishing_is_seeded(directory: Path) -> None:
     made = []
     for seed in (1, 1, 2):
