@@ -1,11 +1,14 @@
 """Options that several commands share."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 from click.core import ParameterSource
+
+from nessa.errors import InputError
 
 PathType = click.Path(path_type=Path)
 COUNT = click.IntRange(min=1)
@@ -58,6 +61,23 @@ def refuse_given(why: str, *names: str) -> None:
     ]
     if found:
         raise click.UsageError(f"{', '.join(found)}: {why}")
+
+
+def refuse_input_as_output() -> None:
+    """Refuse an --output of the command at hand that is one of the files that it reads."""
+    context = click.get_current_context()
+    output = context.params["output"]
+    if output is None or not output.is_file():
+        return
+    for parameter in context.command.params:
+        value = context.params[parameter.name]
+        given = value if isinstance(value, tuple) else (value,)
+        paths = [each for each in given if isinstance(each, Path) and each.exists()]
+        if parameter.name != "output" and any(os.path.samefile(output, path) for path in paths):
+            name = parameter.opts[0] if isinstance(parameter, click.Option) else "a score file"
+            raise InputError(
+                f"{output}: is {name} as well, and would be lost; give another --output"
+            )
 
 
 def system_option(multiple: bool = False) -> Callable[..., Any]:

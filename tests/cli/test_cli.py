@@ -299,6 +299,26 @@ def test_options_of_scoring_that_do_not_fit_are_told(
     assert not (toy.folder / "scores").exists()
 
 
+def test_no_output_takes_the_place_of_an_input(nessa: Command, toy: Toy) -> None:
+    assert nessa(*toy.score()).status == 0
+    scores, linked = toy.folder / "scores", toy.folder / "linked"
+    linked.symlink_to(toy.trials)
+    before = toy.trials.read_bytes(), scores.read_bytes()
+    given = ["--trials", toy.trials, "--scores", scores]
+    carried = ["--threshold", 0.5, "--old", scores, "--new", scores, "--utt2spk", scores]
+    for words, output, name in (
+        (toy.score(), toy.trials, "--trials"),
+        (toy.score(), linked, "--trials"),
+        (["calibrate", *given], scores, "--scores"),
+        (["threshold", "--trials", toy.trials, *carried], scores, "--old"),
+        (["evaluate", *given], toy.trials, "--trials"),
+        (["evaluate", *given[:3], linked, scores], scores, "a score file"),
+    ):
+        said = f"{output}: is {name} as well, and would be lost; give another --output"
+        nessa(*words, "--output", output).refused(said)
+    assert (toy.trials.read_bytes(), scores.read_bytes()) == before
+
+
 def test_evaluation_without_speakers_says_why_there_are_no_intervals(
     nessa: Command, toy: Toy
 ) -> None:
