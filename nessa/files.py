@@ -29,7 +29,6 @@ BYTE_ORDER_MARK = "\ufeff"  # as some editors write it
 OPENED = re.compile(r"/dev/(stdout|stderr)|(?:/dev/fd|/proc/self/fd)/(\d+)")
 STARTED_IN = "NESSA_STARTED_IN"  # environment: where the user called run.sh, which goes elsewhere
 Record = dict[str, Any]  # one line of a table of results, as JSON has it
-
 SPOTS = (0.25, 0.5, 0.75)  # of a file, in parts of its size
 SPOT_BYTES = 1024
 LINE_END = "\0"  # between lines that are split together: not in a line that was read
@@ -42,11 +41,10 @@ ENROLL, TEST, LABEL, SCORE = "enroll", "test", "label", "score"
 def atomic_open(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
     """Open `path` for writing so that it appears complete or not at all.
 
-    The bytes go to a temporary file in the same folder, which is flushed, fsynced and renamed
-    over `path` when the block ends without an exception, and removed otherwise. It is locked
-    (flock) meanwhile: run.sh removes those that nobody writes any more. What is no file,
-    such as /dev/stdout or /dev/null, is written as it is. A link is replaced: a folder of links may
-    stand for one that must stay as it is.
+    The bytes go to a temporary file in the same folder, which is locked (flock: run.sh removes
+    those that nobody writes any more), flushed, fsynced and renamed over `path` when the block
+    ends without an exception, and removed otherwise. What is no file, such as /dev/null, is written
+    as it is. A link is replaced: a folder of links may stand for one that must stay as it is.
 
     Args:
         path: the final name; missing parent folders are made.
@@ -54,6 +52,9 @@ def atomic_open(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
 
     Yields:
         The open temporary file.
+
+    Raises:
+        InputError: `path` is a folder.
     """
     text = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
     if (stream := _stream(path)) is not None:
@@ -61,19 +62,24 @@ def atomic_open(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
             yield file
         return
     path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; name a file in it")
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    prefix, temporary = f".{path.name}.", ""
     try:
+        handle, temporary = tempfile.mkstemp(".tmp", prefix, path.parent)
         with open(handle, mode, **text) as file:  # type: ignore[call-overload]
             with contextlib.suppress(OSError):  # of a file system without locks
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield file
             file.flush()
             os.fsync(file.fileno())
-            os.chmod(temporary, 0o666 & ~_umask())
+            mask = os.umask(0)
+            os.umask(mask)
+            os.chmod(temporary, 0o666 & ~mask)
             os.replace(temporary, path)
     except BaseException as error:
-        if isinstance(error, OSError) and error.filename is None:
+        if isinstance(error, OSError) and (not temporary or error.filename in (None, temporary)):
             error.filename = str(path)  # a full disk does not say where it is
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
@@ -97,12 +103,6 @@ def sync_directory(directory: Path | str) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def read_blocks(path: Path | str) -> Iterator[tuple[int, bytes]]:

@@ -43,6 +43,21 @@ def test_atomic_open_keeps_the_old_file_when_the_writer_fails(tmp_path):
     assert os.listdir(tmp_path) == ["file"]
 
 
+@pytest.mark.parametrize("name", ["x" * 250, "taken/file"])
+def test_atomic_open_names_what_could_not_be_written(tmp_path, name):
+    path = tmp_path / name
+    with pytest.raises(OSError) as caught, atomic_open(path) as file:
+        (path.parent / "file").mkdir()
+        file.write("text")
+    assert caught.value.filename == str(path)
+    assert not list(tmp_path.rglob(".*"))
+
+
+def test_atomic_open_refuses_a_folder_before_it_is_written(tmp_path):
+    with pytest.raises(InputError, match="is a folder; name a file in it"), atomic_open(tmp_path):
+        pytest.fail("was opened")
+
+
 def test_atomic_open_leaves_nothing_when_the_rename_fails(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")

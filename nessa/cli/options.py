@@ -63,10 +63,12 @@ def refuse_given(why: str, *names: str) -> None:
         raise click.UsageError(f"{', '.join(found)}: {why}")
 
 
-def refuse_input_as_output() -> None:
-    """Refuse an --output of the command at hand that is one of the files that it reads."""
+def check_output() -> None:
+    """Refuse an --output of the command at hand that is a folder, or a file that it reads."""
     context = click.get_current_context()
     output = context.params["output"]
+    if output is not None and output.is_dir():
+        raise InputError(f"{output}: is a folder; name a file in it")
     if output is None or not output.is_file():
         return
     for parameter in context.command.params:

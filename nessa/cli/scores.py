@@ -9,10 +9,10 @@ from nessa.cli.options import (
     COUNT,
     NUMBER,
     PathType,
+    check_output,
     optional_path,
     path_option,
     refuse_given,
-    refuse_input_as_output,
     utt2dur_option,
 )
 
@@ -65,7 +65,7 @@ def score(
     """
     from nessa.scoring.sides import score_trials
 
-    refuse_input_as_output()
+    check_output()
     if (enroll_cohort is None) != (runtime_cohort is None):
         raise click.UsageError("--enroll-cohort and --runtime-cohort go together")
     if exemplars is not None and (enroll_map is None or enroll_cohort is not None):
@@ -118,7 +118,7 @@ def calibrate(
     """
     from nessa.scoring.calibration import fit_calibration
 
-    refuse_input_as_output()
+    check_output()
     pair = _pair(aligner)
     fitted = fit_calibration(trials, scores, output, p_target, utt2dur, enroll_map, pair)
     click.echo(f"{output}: {fitted}")
@@ -172,7 +172,7 @@ def threshold(
     from nessa.evaluation.threshold import as_record, carry_over_files
     from nessa.files import write_json
 
-    refuse_input_as_output()
+    check_output()
     pair = _pair(aligner)
     found = carry_over_files(
         value,
@@ -260,7 +260,7 @@ def evaluate(
     """
     from nessa.files import write_json
 
-    refuse_input_as_output()
+    check_output()
     if identify is not None:
         from nessa.evaluation.rates import identify_sides
         from nessa.report.identification import format_identification

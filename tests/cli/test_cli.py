@@ -317,6 +317,7 @@ def test_no_output_takes_the_place_of_an_input(nessa: Command, toy: Toy) -> None
         said = f"{output}: is {name} as well, and would be lost; give another --output"
         nessa(*words, "--output", output).refused(said)
     assert (toy.trials.read_bytes(), scores.read_bytes()) == before
+    nessa(*toy.score(toy.folder / "gone"), "--output", toy.data).refused(f"{toy.data}: is a folder")
 
 
 def test_evaluation_without_speakers_says_why_there_are_no_intervals(
