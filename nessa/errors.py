@@ -55,6 +55,7 @@ REMEDIES = {
     errno.ENOSPC: "free some of the disk, and run again",
     errno.EDQUOT: "free some of your quota, and run again",
     errno.EROFS: "choose another place",
+    errno.ENOTDIR: "choose another place",
     errno.EACCES: "choose another place, or change who may write there",
 }
 

@@ -5,7 +5,15 @@ from typing import Any
 
 import click
 
-from nessa.cli.options import COUNT, NUMBER, PathType, optional_path, path_option, refuse_given
+from nessa.cli.options import (
+    COUNT,
+    NUMBER,
+    PathType,
+    optional_path,
+    path_option,
+    refuse_given,
+    try_folders,
+)
 
 
 @click.command()
@@ -67,6 +75,7 @@ def align(
     from nessa.recipe.fitting import Tables, fit_to_sets, fit_to_tables
     from nessa.recipe.resolve import load_recipe
 
+    try_folders(output, mirror or output)
     made: Aligner
     options: dict[str, Any] = {}
     if recipe and aligner and not (freeze or start):

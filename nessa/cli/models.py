@@ -12,6 +12,7 @@ from nessa.cli.options import (
     path_option,
     recipe_option,
     refuse_given,
+    try_folders,
 )
 from nessa.errors import InputError, about
 
@@ -85,6 +86,7 @@ def train(
     from nessa.encoders.training import train_encoder
     from nessa.recipe.resolve import load_recipe
 
+    try_folders(output)
     settings = load_recipe(recipe)
     if model not in settings.encoders:
         raise InputError(f"{recipe}: no encoder {model!r}; there are {list(settings.encoders)}")
@@ -160,6 +162,7 @@ def extract(
         refuse_given("is for --merge", "beside")
     if shard > shards:
         raise InputError(f"--shard {shard} is beyond --shards {shards}")
+    try_folders(*(output / name for name in sets))
     model = load_model(encoder)
     for name in sets:
         place = data, name, output / name

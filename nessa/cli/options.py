@@ -1,6 +1,7 @@
 """Options that several commands share."""
 
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,25 @@ def check_output() -> None:
             raise InputError(
                 f"{output}: is {name} as well, and would be lost; give another --output"
             )
+
+
+def try_folders(*folders: Path) -> None:
+    """Try to write where the command at hand will write to, before work that would be lost.
+
+    Args:
+        folders: those that it makes, or that are there.
+
+    Raises:
+        OSError: one cannot be written to; names it.
+    """
+    for folder in folders:
+        places = folder.absolute(), *folder.absolute().parents
+        try:
+            with tempfile.TemporaryFile(dir=next(filter(os.path.lexists, places))):
+                pass
+        except OSError as error:
+            error.filename = str(folder)
+            raise
 
 
 def system_option(multiple: bool = False) -> Callable[..., Any]:

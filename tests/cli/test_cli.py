@@ -103,6 +103,25 @@ def test_align_map_and_score_work_together(nessa: Command, toy: Toy) -> None:
     assert f"{toy.folder / 'scores'}: 90 trials, EER" in done.out
 
 
+@pytest.mark.parametrize("place", ["there", "there/below", "gone"])
+def test_a_folder_that_cannot_be_written_to_is_named_before_the_work(
+    nessa: Command, toy: Toy, place: str
+) -> None:
+    (toy.folder / "there").write_text("a file")
+    (toy.folder / "gone").symlink_to(toy.folder / "nothing")
+    folder, data = toy.folder / place, ["--data", toy.folder / "no_data"]
+    extracted = ["extract", "--encoder", toy.exp, *data, "--set", "eval", "--output", folder]
+    for words, named in (
+        ([*toy.align(), *data, "--output", folder], folder),
+        ([*toy.align(), *data, "--mirror", folder], folder),
+        (["train", "--recipe", toy.recipe, *data, "--model", "x", "--output", folder], folder),
+        (extracted, folder / "eval"),
+    ):
+        done = nessa(*words)
+        assert done.status == 1 and f"nessa: error: {named}: " in done.err, done
+    assert not (toy.folder / "aligner").exists()
+
+
 def test_a_dev_trial_whose_label_contradicts_utt2spk_is_refused(nessa: Command, toy: Toy) -> None:
     trials = toy.data / "dev/trials"
     lines = trials.read_text().splitlines(keepends=True)
