@@ -17,9 +17,9 @@ from nessa.corpus.utterances import read_recording, recording_of
 from nessa.errors import InputError
 from nessa.kaldi.scp import find_place
 
-RANGE = re.compile(
-    r"^(?P<place>.*)\[(?P<rows>[0-9]{1,9}:[0-9]{1,9})?(,(?P<columns>[0-9]{1,9}:[0-9]{1,9}))?\]$"
-)
+ALL = ":"  # of a range: every row, or column
+SPAN = r"[0-9]{1,9}:[0-9]{1,9}|:"
+RANGE = re.compile(rf"^(?P<place>.*)\[(?P<rows>{SPAN})(,(?P<columns>{SPAN}))?\]$")
 LATE = 3  # frames
 BYTES_OF_ARK = re.compile(r"tail -c \+(\d{1,18}) (\S.*) \| head -c (\d{1,18})")
 RIFF, KALDIIO_AUDIO = b"RIFF", b"AUDIO"  # what a recording in an ark begins with
@@ -143,7 +143,8 @@ class GivenMatrix:
 
         Args:
             place: `file` or `ark:offset`, and maybe a range of rows, or of rows and columns, as
-                Kaldi has it: `[0:49]` are 50 rows, `[0:49,0:12]` of 13 columns.
+                Kaldi has it: `[0:49]` are 50 rows, `[0:49,0:12]` of 13 columns, `[:,0:12]` all
+                rows of these.
             table: the feats.scp.
 
         Raises:
@@ -164,7 +165,8 @@ class GivenMatrix:
             return cls(path, shape.num_rows, shape.num_cols)
         ranges = []
         for part, size in ((found["rows"], shape.num_rows), (found["columns"], shape.num_cols)):
-            first, last = map(int, (part or f"0:{size - 1}").split(":"))
+            whole = part in (None, ALL)
+            first, last = (0, size - 1) if whole else map(int, part.split(":"))
             # Kaldi's tools let a range end a few frames late, and cut it.
             if not 0 <= first <= last < size + LATE or first >= size:
                 raise InputError(

@@ -99,7 +99,9 @@ def matrices(folder: Path, **options) -> str:
         ("[15:19]", (15, 20), (0, 3)),
         ("[15:21]", (15, 20), (0, 3)),  # as Kaldi: some frames late
         ("[2:9,1:2]", (2, 10), (1, 3)),
-        ("[,0:1]", (0, 20), (0, 2)),
+        ("[:,0:1]", (0, 20), (0, 2)),
+        ("[2:5,:]", (2, 6), (0, 3)),
+        ("[:]", (0, 20), (0, 3)),
     ],
 )
 def test_ranges_of_features_are_those_of_kaldi(
@@ -122,6 +124,8 @@ def test_ranges_of_features_are_those_of_kaldi(
         ("[20:21]", "correct the range"),
         ("[0:4,0:9]", "correct the range"),
         ("[a:b]", "expected a range as"),
+        ("[,0:1]", "expected a range as"),
+        ("[]", "expected a range as"),
         ("[0:-1]", "expected a range as"),
         ("[0:99999999999999999999]", "expected a range as"),
         (" |", "is a command, which is not run"),
