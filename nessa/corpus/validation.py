@@ -35,7 +35,7 @@ from nessa.errors import InputError, about, named
 from nessa.files import read_table
 from nessa.kaldi.datadir import is_there, read_optional, read_utt2spk
 from nessa.kaldi.directions import without_direction
-from nessa.kaldi.embeddings import Embeddings, speaker_means
+from nessa.kaldi.embeddings import Embeddings, scps_of_ranks, speaker_means
 from nessa.progress import progress
 
 FIGURES = re.compile(r"[0-9.]+")
@@ -50,7 +50,11 @@ def directories_of(folder: Path) -> list[Path]:
 
 
 def _is_set(directory: Path) -> bool:
-    return any(is_there(directory / name) for name in ("utt2spk", "xvector.scp"))
+    return is_there(directory / "utt2spk") or _has_embeddings(directory)
+
+
+def _has_embeddings(directory: Path) -> bool:
+    return is_there(directory / "xvector.scp") or bool(scps_of_ranks(directory))
 
 
 def validate(
@@ -59,7 +63,8 @@ def validate(
     """Find what is wrong with a directory: its tables, and, where they are right, all contents.
 
     Args:
-        directory: a Kaldi data directory (utt2spk), an embeddings directory (xvector.scp), or both.
+        directory: a Kaldi data directory (utt2spk), an embeddings directory (xvector.scp, or
+            3D-Speaker's xvector_NN.scp), or both.
         decode: read audio and features to their end, as extraction does; else their headers.
         allow_pipes: run the commands of wav.scp.
         nj: processes that read; does not change the result.
@@ -68,7 +73,7 @@ def validate(
         One sentence per problem, each with its remedy; empty where there is none.
     """
     has_data = is_there(directory / "utt2spk")
-    has_embeddings = is_there(directory / "xvector.scp")
+    has_embeddings = _has_embeddings(directory)
     if directory.is_dir() and not has_data and not has_embeddings:
         return [
             f"{directory}: neither utt2spk nor xvector.scp; name a data directory, an embeddings "
@@ -233,7 +238,7 @@ def _look_at_features(place: str, table: Path, decode: bool) -> int | str:
 
 
 def _embedding_problems(directory: Path) -> Iterator[str]:
-    path = directory / "xvector.scp"
+    path = directory if scps_of_ranks(directory) else directory / "xvector.scp"
     try:
         embeddings = Embeddings.read(directory)
     except InputError as error:

@@ -226,6 +226,17 @@ def test_embeddings_of_several_sets(tmp_path: Path, nessa: Command) -> None:
     nessa("validate", tmp_path).refused("eval", "xvector.1.ark")
 
 
+def test_embeddings_of_a_table_for_each_process(tmp_path: Path, nessa: Command) -> None:
+    x, _, _ = two_views(4, 3)
+    (tmp_path / "eval").mkdir()
+    for rank, keys in enumerate((x.keys[::2], x.keys[1::2])):
+        place = tmp_path / f"eval/xvector_{rank:02}.ark"
+        x.select(keys).write_ark(place, place.with_suffix(".scp"))
+    assert nessa("validate", tmp_path).out == f"{tmp_path / 'eval'}: valid\n"
+    place.unlink()
+    nessa("validate", tmp_path / "eval").refused("xvector_01.ark: no such file")
+
+
 def test_what_is_neither(tmp_path: Path, nessa: Command) -> None:
     nessa("validate", tmp_path).refused("neither utt2spk nor xvector.scp")
     nessa("validate", tmp_path / "nowhere").refused("no such folder")
