@@ -53,6 +53,8 @@ def validate_order(directory: Path) -> list[str]:
 
 
 def _all(directory: Path, find: Callable[[], Iterator[str]]) -> list[str]:
+    if directory.exists() and not directory.is_dir():
+        return [f"{directory}: is a file; name the folder that it is in"]
     if not directory.is_dir():
         return [f"{directory}: no such folder; has stage prepare been run?"]
     try:

@@ -129,7 +129,7 @@ class Embeddings:
             embeddings = _read_listed(read_scp(path), allow_pipes)
         else:
             wanted = "expected a .scp, an .ark or an embeddings directory"
-            missing = "no such folder; has the stage that makes it been run?"
+            missing = "no such file or folder; has the stage that makes it been run?"
             raise InputError(f"{path}: {wanted if path.exists() else missing}")
         if path.name in XVECTOR_TABLES:
             embeddings.stamp = read_stamp(path, len(embeddings), embeddings.dim)

@@ -172,7 +172,7 @@ def test_a_back_end_is_fitted_and_scores_its_model(nessa: Command, toy: Toy) -> 
     path = toy.exp / "backends/lda_plda/x.safetensors"
     nessa(*score).refused(f"{path}: no such file", "--stage symmetric")
     fit = ["recipe", "fit-backend", "--data", toy.data, "--exp", toy.exp, "--model"]
-    nessa(*fit, "z").refused("embeddings/z/dev: no such folder")
+    nessa(*fit, "z").refused("embeddings/z/dev: no such file or folder")
     assert f"{path}: LDA from 12 to 12 dimensions" in nessa(*fit, "x").out
     assert f"{toy.exp}/scores/lda_plda/x-x/eval/trials.scores: 90 trials, EER" in nessa(*score).out
 
@@ -524,7 +524,8 @@ def test_missing_folders_and_files_are_named(nessa: Command, toy: Toy) -> None:
     gone = toy.folder / "gone"
     recipe = ["--recipe", toy.recipe, "--exp", toy.exp, "--data", toy.data]
     for words, *parts in (
-        (toy.score(gone), f"{gone}: no such folder"),
+        (toy.score(gone), f"{gone}: no such file or folder"),
+        (["assess", f"{gone}.txt", gone, "--output", gone], f"{gone}.txt: no such file or folder"),
         (toy.score(gone / "xvector.scp"), f"{gone}/xvector.scp: no such file"),
         ([*toy.score(), "--enroll-map", gone], f"{gone}: no such file"),
         (toy.map(), f"{toy.folder / 'aligner'}: no aligner here", "stage align"),

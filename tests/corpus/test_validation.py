@@ -240,3 +240,5 @@ def test_embeddings_of_a_table_for_each_process(tmp_path: Path, nessa: Command) 
 def test_what_is_neither(tmp_path: Path, nessa: Command) -> None:
     nessa("validate", tmp_path).refused("neither utt2spk nor xvector.scp")
     nessa("validate", tmp_path / "nowhere").refused("no such folder")
+    (tmp_path / "utt").write_text("a a\n")
+    nessa("validate", tmp_path / "utt").refused("utt: is a file; name the folder that it is in")

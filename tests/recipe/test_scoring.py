@@ -182,7 +182,7 @@ def test_a_cohort_smaller_than_top_n_is_named(toy: Toy) -> None:
 
 
 def test_what_was_not_mapped_is_named(toy: Toy) -> None:
-    with pytest.raises(InputError, match="mapped/nessa/x-y/cohort/enroll: no such folder"):
+    with pytest.raises(InputError, match="mapped/nessa/x-y/cohort/enroll: no such file or folder"):
         score(toy, System("nessa", "x", "y"))
 
 
