@@ -27,8 +27,8 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
-from nessa.errors import InputError
-from nessa.files import id_fault
+from nessa.errors import InputError, about
+from nessa.files import find_listed, id_fault, parse_numbers
 from nessa.threads import background, in_threads
 
 _FLOAT32 = np.dtype("<f4")
@@ -332,9 +332,7 @@ class Ark:
         if not numbers:
             self._refuse(key, offset, "is empty; extract it again")
         try:
-            if b"_" in line:  # Python reads 1_000, Kaldi does not
-                raise ValueError
-            values = np.array([float(number) for number in numbers])
+            values = np.array(parse_numbers([number.decode() for number in numbers]))
         except ValueError:
             self._refuse(key, offset, "has an entry that is not a number; write it again")
         return self._narrow(values, key, offset), end
@@ -412,6 +410,31 @@ class Found:
         odd = list(self.odd)
         finite = self.ark._gather(np.delete(self.offsets, odd), out, np.delete(rows, odd))
         return finite & _put({rows[row]: vector for row, vector in self.odd.items()}, out)
+
+
+def open_listed(table: Path | str, place: str, source: str) -> Ark:
+    """Map the file that a line of an scp names.
+
+    Args:
+        table: the scp.
+        place: of the line, for messages about the file.
+        source: the file, as it is written there; see `nessa.files.find_listed`.
+
+    Raises:
+        InputError: see `Ark.open`.
+    """
+    with about(place):
+        file = find_listed(source, Path(table))
+    return Ark.open(f"{table}: {source}", f"{place}: {source}", file)
+
+
+def check_alike(found: Found, dim: int, place: str, source: str) -> None:
+    """Refuse vectors of another dimension than `dim`, that of the files listed before."""
+    if found.dim != dim:
+        raise InputError(
+            f"{place}: {source} has vectors of dimension {found.dim}, those before it {dim}; "
+            "extract all with one model"
+        )
 
 
 def write_records(file: IO[bytes], keys: Sequence[str], matrix: Matrix) -> Offsets:

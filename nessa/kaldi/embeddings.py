@@ -16,9 +16,9 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from nessa.errors import InputError, about, named
-from nessa.files import find_listed, write_table
-from nessa.kaldi.ark import Ark, Matrix
+from nessa.errors import InputError, named
+from nessa.files import write_table
+from nessa.kaldi.ark import Ark, Matrix, check_alike, open_listed
 from nessa.kaldi.checks import as_float32, check_finite, check_ids, check_unique
 from nessa.kaldi.datadir import is_there, utterances_by_speaker
 from nessa.kaldi.directory import clear, complete, read_parts, write_part, write_tables
@@ -239,11 +239,7 @@ def _read_listed(listing: Listing, allow_pipes: bool) -> Embeddings:
         vectors = ark.find(keys, listing.offsets[rows])
         if not matrix.size:
             matrix = np.empty((len(listing.keys), vectors.dim), np.float32)
-        if vectors.dim != matrix.shape[1]:
-            raise InputError(
-                f"{place}: {source} has vectors of dimension {vectors.dim}, those before it "
-                f"{matrix.shape[1]}; extract all with one model"
-            )
+        check_alike(vectors, matrix.shape[1], place, source)
         finite &= vectors.gather(matrix, rows)
     return Embeddings._read(listing.keys, matrix, finite, listing.where)
 
@@ -262,9 +258,7 @@ def _open_source(table: str, place: str, source: str, allow_pipes: bool) -> Ark:
                 f"(Kaldi: copy-vector scp:{table} ark,scp:new.ark,new.scp) and name that"
             )
         return Ark(f"{place}: {source}", _run_pipe(place, source.removesuffix("|")))
-    with about(place):
-        file = find_listed(source, Path(table))
-    return Ark.open(f"{table}: {source}", f"{place}: {source}", file)
+    return open_listed(table, place, source)
 
 
 def _run_pipe(place: str, command: str) -> bytes:

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nessa.errors import InputError, about
-from nessa.files import find_listed
-from nessa.kaldi.ark import Ark
+from nessa.errors import InputError
+from nessa.kaldi.ark import Ark, check_alike, open_listed
 from nessa.kaldi.scp import Lines, stream_scp
 from nessa.threads import in_threads
 
@@ -67,19 +66,12 @@ class StoredVectors:
             raise NotStorableError
         place = f"{self._scp}: line {lines.first + rows[0]}"
         if code not in self._arks:
-            name = f"{self._scp}: {source}"
-            with about(place):
-                file = find_listed(source, self._scp)
-            self._arks[code] = Ark.open(name, f"{place}: {source}", file)
+            self._arks[code] = open_listed(self._scp, place, source)
         found = self._arks[code].find([lines.keys[row] for row in rows], lines.offsets[rows])
         if found.odd:
             raise NotStorableError
         self._dim = self._dim or found.dim
-        if found.dim != self._dim:
-            raise InputError(
-                f"{place}: {source} has vectors of dimension {found.dim}, those before it "
-                f"{self._dim}; extract all with one model"
-            )
+        check_alike(found, self._dim, place, source)
 
     @property
     def shape(self) -> tuple[int, int]:
