@@ -63,7 +63,7 @@ def finish_sets(data: Path, config: PrepareConfig, seed: int, has_audio: bool = 
                 f"{data / name}: no such set, but the recipe wants trials for it; "
                 "prepare the set, or remove it from prepare.trials"
             )
-    if config.align_copies and not (data / "align" / COPIES).exists():
+    if config.align_copies and not is_there(data / "align" / COPIES):
         raise InputError(
             f"{data / 'align'}: no copies: local/{config.program}.py makes none, for it has no "
             "audio; remove prepare.align_copies"
@@ -84,7 +84,7 @@ def finish_sets(data: Path, config: PrepareConfig, seed: int, has_audio: bool = 
 def make_set_trials(data: Path, name: TestSet, config: PrepareConfig, seed: int) -> None:
     """Draw the lists of a set: those it lacks, and its profiles anew; see `finish_sets`."""
     directory = data / name
-    if name not in config.trials and not (directory / MAIN_LIST).exists():
+    if name not in config.trials and not is_there(directory / MAIN_LIST):
         raise InputError(
             f"{directory}: no trials; say in prepare.trials.{name} how many to draw, or name a "
             f"list of the corpus {MAIN_LIST!r}"
