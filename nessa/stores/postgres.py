@@ -104,9 +104,14 @@ class Postgres:
     def _view(self, store: ProfileStore) -> sql.Composed:
         """The columns of the raw table, with the vectors of one of the two.
 
-        The cast leaves their dimension open, which a view could not change otherwise.
+        The cast leaves their dimension open, which a view could not change otherwise. The options
+        of a view that is there, such as security_invoker, would be lost if they were not repeated.
         """
-        raw = self.source
+        raw, live = self.source, _identifier(self._live)
+        query = "SELECT reloptions FROM pg_class WHERE oid = to_regclass(%s)"
+        with _explained(raw.name):
+            found = self._connection.execute(query, [live.as_string(self._connection)]).fetchone()
+        options = f" WITH ({', '.join(found[0])})" if found and found[0] else ""
         vectors = sql.SQL("mapped" if store is self.target else "raw")
         columns = [
             sql.SQL("{}.{}::vector AS {}").format(vectors, raw.vector, raw.vector)
@@ -115,8 +120,9 @@ class Postgres:
             for name in self._columns
         ]
         join = sql.SQL(" JOIN {} mapped USING ({})").format(self.target.identifier, raw.id)
-        return sql.SQL("CREATE OR REPLACE VIEW {} AS SELECT {} FROM {} raw{}").format(
-            _identifier(self._live),
+        return sql.SQL("CREATE OR REPLACE VIEW {}{} AS SELECT {} FROM {} raw{}").format(
+            live,
+            sql.SQL(options),
             sql.SQL(", ").join(columns),
             raw.identifier,
             join if store is self.target else sql.SQL(""),

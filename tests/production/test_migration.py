@@ -449,6 +449,43 @@ def test_the_application_reads_the_view(
         assert connection.execute(query).fetchone() == (1,)
 
 
+def test_a_switch_keeps_the_options_of_the_view_and_so_row_level_security(
+    nessa: Command, database: str, saved: Path, profiles: Embeddings
+) -> None:
+    words = [fill_postgres(database, profiles), "--to", "mapped"]
+    own = "POLICY own ON {} USING (id {})"
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("ALTER TABLE profiles ENABLE ROW LEVEL SECURITY")
+        connection.execute(f"CREATE {own.format('profiles', '<= 10')}")
+        assert nessa("store", "rollback", *words).status == 0
+        connection.execute("ALTER VIEW profiles_live SET (security_invoker = true)")
+        assert nessa("store", "map", *words, "--aligner", saved).status == 0
+        connection.execute("ALTER TABLE mapped ENABLE ROW LEVEL SECURITY")
+        connection.execute(f"CREATE {own.format('mapped', 'IN (SELECT id FROM profiles)')}")
+        done = nessa("store", "verify", *words, "--aligner", saved)
+        printed = [
+            line.partition(": ")[2] for line in done.out.splitlines() if line.startswith("to ")
+        ]
+        connection.execute("CREATE ROLE nessa_reader")
+        try:
+            connection.execute("GRANT SELECT ON profiles, mapped, profiles_live TO nessa_reader")
+            for change in (
+                lambda: nessa("store", "switch", *words),
+                lambda: nessa("store", "rollback", *words),
+                *(lambda statement=line: connection.execute(statement) for line in printed),
+            ):
+                change()
+                connection.execute("SET ROLE nessa_reader")
+                query = "SELECT count(*) FROM profiles_live"
+                assert connection.execute(query).fetchone() == (10,)
+                assert connection.execute("SELECT count(*) FROM mapped").fetchone() == (10,)
+                connection.execute("RESET ROLE")
+        finally:
+            connection.execute("RESET ROLE")
+            connection.execute("DROP OWNED BY nessa_reader")
+            connection.execute("DROP ROLE nessa_reader")
+
+
 @pytest.mark.parametrize(
     ("made", "told"),
     [
