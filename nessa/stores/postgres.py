@@ -9,6 +9,7 @@ whatever else is known of a profile stays in one place.
 """
 
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -26,6 +27,9 @@ ROWS_PER_BLOCK = 10_000
 DEFAULTS = {"table": "", "id": "id", "embedding": "embedding", "live": ""}
 VECTORS = ("vector", "halfvec", "real[]", "double precision[]")  # what can be cast to vector
 STAGING = sql.Identifier("nessa_staging")
+# By the aliases of its tables; one with more, such as WHERE, is somebody else's.
+NAME = r'(?:[^\s"]|"[^"]*")+'
+OWN_VIEW = re.compile(rf"SELECT .+ FROM {NAME} raw(?: JOIN {NAME} mapped USING \({NAME}\))?;")
 INDEXED = 2000  # dimensions of a vector at most that pgvector's HNSW takes
 
 
@@ -78,16 +82,16 @@ class Postgres:
 
     def serve(self, store: ProfileStore) -> None:
         """See `Database.serve`."""
-        table = self.target if store is self.target else self.source
         if store is self.target:
             self.target.check_index()
-        with _explained(table.name):
+        view = self._view(store)
+        with _explained(self.source.name):
             try:
-                self._connection.execute(self._view(store))
-            except (errors.InvalidTableDefinition, errors.WrongObjectType) as error:
+                self._connection.execute(view)
+            except errors.InvalidTableDefinition as error:
                 raise InputError(
-                    f"view {self._live!r}: is there, and not made by nessa of these columns "
-                    f"({first_line(error)}); drop it, or give another &live="
+                    f"view {self._live!r}: was made of other columns ({first_line(error)}); drop "
+                    "it, or give another &live="
                 ) from None
         kind = self._columns[self.source.embedding]
         if store is self.source and not kind.startswith("vector"):
@@ -101,17 +105,30 @@ class Postgres:
         """See `Database.close`."""
         self._connection.close()
 
+    def _options(self) -> str:
+        """WITH of the view that is there, such as security_invoker, which it must keep."""
+        query = """
+            SELECT relkind = 'v', pg_get_viewdef(oid, true), reloptions FROM pg_class
+            WHERE oid = to_regclass(%s)"""
+        with _explained(self.source.name):
+            name = _identifier(self._live).as_string(self._connection)
+            found = self._connection.execute(query, [name]).fetchone()
+        if found is None:
+            return ""
+        is_view, definition, options = found
+        if not (is_view and OWN_VIEW.fullmatch(" ".join(definition.split()))):
+            raise InputError(
+                f"view {self._live!r}: is there, and not made by nessa; drop it, or give another "
+                "&live="
+            )
+        return f" WITH ({', '.join(options)})" if options else ""
+
     def _view(self, store: ProfileStore) -> sql.Composed:
         """The columns of the raw table, with the vectors of one of the two.
 
-        The cast leaves their dimension open, which a view could not change otherwise. The options
-        of a view that is there, such as security_invoker, would be lost if they were not repeated.
+        The cast leaves their dimension open, which a view could not change otherwise.
         """
-        raw, live = self.source, _identifier(self._live)
-        query = "SELECT reloptions FROM pg_class WHERE oid = to_regclass(%s)"
-        with _explained(raw.name):
-            found = self._connection.execute(query, [live.as_string(self._connection)]).fetchone()
-        options = f" WITH ({', '.join(found[0])})" if found and found[0] else ""
+        raw = self.source
         vectors = sql.SQL("mapped" if store is self.target else "raw")
         columns = [
             sql.SQL("{}.{}::vector AS {}").format(vectors, raw.vector, raw.vector)
@@ -121,8 +138,8 @@ class Postgres:
         ]
         join = sql.SQL(" JOIN {} mapped USING ({})").format(self.target.identifier, raw.id)
         return sql.SQL("CREATE OR REPLACE VIEW {}{} AS SELECT {} FROM {} raw{}").format(
-            live,
-            sql.SQL(options),
+            _identifier(self._live),
+            sql.SQL(self._options()),
             sql.SQL(", ").join(columns),
             raw.identifier,
             join if store is self.target else sql.SQL(""),

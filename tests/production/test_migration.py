@@ -487,20 +487,37 @@ def test_a_switch_keeps_the_options_of_the_view_and_so_row_level_security(
 
 
 @pytest.mark.parametrize(
-    ("made", "told"),
+    "made",
     [
-        ("VIEW profiles_live AS SELECT id, name, embedding::vector(12) FROM profiles", "data type"),
-        ("TABLE profiles_live (id int)", "not a view"),
+        "VIEW profiles_live AS SELECT * FROM profiles WHERE id < 100",
+        "VIEW profiles_live AS SELECT raw.* FROM profiles raw WHERE id < 100",
+        "VIEW profiles_live AS SELECT mapped.* FROM profiles raw JOIN profiles mapped USING (id)"
+        " WHERE raw.id < 100",
+        "VIEW profiles_live AS SELECT id, name, embedding::vector(12) FROM profiles",
+        "MATERIALIZED VIEW profiles_live AS SELECT raw.* FROM profiles raw",
+        "TABLE profiles_live (id int)",
     ],
 )
 def test_what_has_the_name_of_the_view_is_left_as_it_is(
-    nessa: Command, database: str, profiles: Embeddings, made: str, told: str
+    nessa: Command, database: str, profiles: Embeddings, made: str
 ) -> None:
     url = fill_postgres(database, profiles)
     with psycopg.connect(database) as connection:
         connection.execute(f"CREATE {made}")
     done = nessa("store", "rollback", url, "--to", "mapped")
-    done.refused("nessa: error: view 'profiles_live': ", told, "drop it, or give another &live=")
+    told = "is there, and not made by nessa; drop it, or give another &live="
+    done.refused(f"nessa: error: view 'profiles_live': {told}")
+
+
+def test_a_view_of_other_columns_is_left_as_it_is(
+    nessa: Command, database: str, profiles: Embeddings
+) -> None:
+    words = ["store", "rollback", fill_postgres(database, profiles), "--to", "mapped"]
+    assert nessa(*words).status == 0
+    with psycopg.connect(database) as connection:
+        connection.execute("ALTER TABLE profiles RENAME name TO called")
+    told = "view 'profiles_live': was made of other columns"
+    nessa(*words).refused(told, "drop it, or give another &live=")
 
 
 def test_a_statement_that_the_server_refuses_names_its_table_once(
