@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
+from urllib.parse import parse_qsl
 
 import numpy as np
 
@@ -123,6 +124,16 @@ class Database(Protocol):
 
     def close(self) -> None:
         """Close its connections."""
+
+
+def parse_query(query: str) -> dict[str, str]:
+    """What follows the ? of a database's URL, read as libpq reads it: a + is a plus.
+
+    Examples:
+        >>> parse_query("table=a+b%2Bc%20d&live=")
+        {'table': 'a+b+c d', 'live': ''}
+    """
+    return dict(parse_qsl(query.replace("+", "%2B"), keep_blank_values=True))
 
 
 def stacked(vectors: Sequence[Any], keys: Sequence[str], place: str) -> Matrix:

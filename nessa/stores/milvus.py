@@ -13,13 +13,21 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import parse_qsl
 
 from pymilvus import DataType, MilvusClient, MilvusException
 from pymilvus.orm.iterator import QueryIterator
 
 from nessa.errors import InputError
-from nessa.stores.base import SOURCE, SPACE, Matrix, ProfileStore, Rows, Stamp, stacked
+from nessa.stores.base import (
+    SOURCE,
+    SPACE,
+    Matrix,
+    ProfileStore,
+    Rows,
+    Stamp,
+    parse_query,
+    stacked,
+)
 
 ROWS_PER_BLOCK = 2_000  # some megabytes in a message
 STAMP_LENGTH = 64  # characters
@@ -44,7 +52,7 @@ class Milvus:
 
     def __init__(self, url: str, to: str) -> None:
         uri, _, query = url.partition(":")[2].partition("?")
-        given = dict(parse_qsl(query))
+        given = parse_query(query)
         if unknown := given.keys() - DEFAULTS.keys():
             raise InputError(f"the URL has an unknown {min(unknown)!r}; it takes {list(DEFAULTS)}")
         own = DEFAULTS | given
@@ -158,10 +166,9 @@ class Collection:
         with _explained(self.name):
             self._client.load_collection(self.name)
             if keys is not None:
-                for start in range(0, len(keys), ROWS_PER_BLOCK):
-                    among = self._among(keys[start : start + ROWS_PER_BLOCK])
-                    found = self._client.query(self.name, filter=among, output_fields=fields)
-                    yield self._rows(found, vectors)
+                among = self._among(keys)
+                found = self._client.query(self.name, filter=among, output_fields=fields)
+                yield self._rows(found, vectors)
                 return
             for found in self._pages(fields):
                 yield self._rows(found, vectors)
@@ -171,14 +178,15 @@ class Collection:
         with _explained(self.name):
             if not self._is_there():
                 self._create(rows.matrix.shape[1])
-            for start in range(0, len(rows.keys), ROWS_PER_BLOCK):
-                places = range(start, min(start + ROWS_PER_BLOCK, len(rows.keys)))
-                self._client.upsert(self.name, [self._record(rows, place) for place in places])
+            records = [self._record(rows, place) for place in range(len(rows.keys))]
+            self._client.upsert(self.name, records)
 
     def delete(self, keys: Sequence[str]) -> None:
         """See `ProfileStore.delete`."""
         with _explained(self.name):
-            self._client.delete(self.name, filter=self._among(keys))
+            for start in range(0, len(keys), ROWS_PER_BLOCK):  # of all that are gone
+                among = self._among(keys[start : start + ROWS_PER_BLOCK])
+                self._client.delete(self.name, filter=among)
 
     def search(self, queries: Matrix, count: int) -> list[list[str]]:
         """See `ProfileStore.search`."""

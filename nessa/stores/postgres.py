@@ -13,14 +13,23 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import parse_qsl, quote, urlencode
+from urllib.parse import quote, urlencode
 
 import psycopg
 from pgvector.psycopg import register_vector
 from psycopg import errors, sql
 
 from nessa.errors import InputError, first_line
-from nessa.stores.base import SOURCE, SPACE, Matrix, ProfileStore, Rows, Stamp, stacked
+from nessa.stores.base import (
+    SOURCE,
+    SPACE,
+    Matrix,
+    ProfileStore,
+    Rows,
+    Stamp,
+    parse_query,
+    stacked,
+)
 
 log = logging.getLogger(__name__)
 ROWS_PER_BLOCK = 10_000
@@ -47,7 +56,7 @@ class Postgres:
 
     def __init__(self, url: str, to: str) -> None:
         place, _, query = url.partition("?")
-        given = dict(parse_qsl(query))
+        given = parse_query(query)
         own = DEFAULTS | {name: given.pop(name) for name in DEFAULTS if name in given}
         if not own["table"]:
             raise InputError("the URL names no table; add ?table=NAME")
@@ -72,7 +81,7 @@ class Postgres:
     def index(self) -> None:
         """HNSW by cosine; see `Database.index`."""
         create = sql.SQL("CREATE INDEX ON {} USING hnsw ({} vector_cosine_ops)")
-        with _explained(self.target.name):
+        with self.target.alone():
             if not self.target.is_indexed():
                 self._connection.execute(create.format(self.target.identifier, self.target.vector))
 
@@ -225,7 +234,7 @@ class Table:
                 f"{INDEXED:,}; fit the aligner with a lower dim, or with start: plda alone"
             )
         values = zip(rows.keys, rows.matrix, *zip(*rows.stamps, strict=True), strict=True)
-        with _explained(self.name), self._connection.transaction():
+        with self.alone():
             cursor = self._connection.cursor()
             for statement in (create, f"{staging} ON COMMIT DELETE ROWS"):
                 cursor.execute(self._sql(statement, dim))
@@ -269,6 +278,14 @@ class Table:
         with _explained(self.name):
             name = self.identifier.as_string(self._connection)
             return bool(self._connection.execute(there, [name]).fetchone())
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """A transaction that waits for those of other runs that write to the table."""
+        with _explained(self.name), self._connection.transaction():
+            lock = "SELECT pg_advisory_xact_lock(hashtext(%s))"
+            self._connection.execute(lock, [f"nessa {self.name}"])
+            yield
 
     def _sql(self, template: str, dim: int = 0) -> sql.Composed:
         names = [self.vector, sql.Identifier(SPACE), sql.Identifier(SOURCE)]

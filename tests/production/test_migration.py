@@ -3,7 +3,9 @@
 import importlib.util
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
@@ -755,6 +757,37 @@ def test_urls_that_name_no_store(
     refused("postgresql:///db?host=/nowhere&table=t", "table 't': PostgreSQL: ")
     monkeypatch.setitem(sys.modules, "nessa.stores.postgres", None)
     refused(f"{database}&table=t", "pip install 'nessa[postgres]'")
+
+
+def test_a_url_is_read_as_libpq_reads_it(database: str, profiles: Embeddings) -> None:
+    url = fill_postgres(database, profiles, '"a+b"').replace('"', "")
+    with closing(open_database(f"{url}&application_name=a+b%2Bc%20d&live=", "mapped")) as opened:
+        assert str(opened.source) == "table 'a+b'"
+        opened.serve(opened.source)
+    with closing(open_database(f"{url}&application_name=a+b%2Bc%20d", "mapped")) as opened:
+        query = "SHOW application_name"
+        assert opened._connection.execute(query).fetchone() == ("a+b+c d",)
+    with pytest.raises(InputError, match="invalid sslmode value"):
+        open_database(f"{url}&sslmode=", "mapped")
+
+
+def test_two_first_runs_at_once_both_end(
+    database: str, aligner: Aligner, profiles: Embeddings
+) -> None:
+    url, start = fill_postgres(database, profiles), threading.Barrier(2, timeout=30)
+
+    def run(_: int) -> None:
+        with closing(open_database(url, "mapped")) as opened:
+            start.wait()
+            assert migrate(opened.source, opened.target, aligner, Outliers()).rows == COUNT
+            start.wait()
+            opened.index()
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(run, range(2)))
+    with psycopg.connect(database) as connection:
+        query = "SELECT count(*) FROM pg_indexes WHERE tablename = 'mapped' AND indexdef ~ 'hnsw'"
+        assert connection.execute(query).fetchone() == (1,)
 
 
 @on_milvus
