@@ -97,6 +97,7 @@ def migrate(
     """
     maker = _Maker.of(aligner)
     gone = _gone(source, target, maker.space)
+    outliers.total = len(source)
     count = mapped = 0
     for rows in _shown(source, "map"):
         _check(rows, source, aligner, outliers)
@@ -128,7 +129,8 @@ def _gone(source: ProfileStore, target: ProfileStore, space: str) -> set[str]:
     if len(gone) > MOST_GONE * total:
         raise InputError(
             f"{target}: {len(gone):,} of {total:,} profiles, such as {named(sorted(gone))}, are "
-            f"not in {source}: is it the table that they were made of? If so, drop {target} first"
+            f"not in {source}: is it the table that they were made of? If so, delete them from "
+            f"{target} yourself, or map into a new one (--to), switch to it, and drop {target} then"
         )
     return gone
 

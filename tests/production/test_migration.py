@@ -245,9 +245,29 @@ def test_another_table_deletes_nothing(kept: Kept, aligner: Aligner) -> None:
     migrate(kept.source, kept.target, aligner, Outliers(None))
     for key in range(1, COUNT // 2 + 2):  # more than half
         kept.drop(key)
-    with pytest.raises(InputError, match=r"76 of 150 profiles, such as .* is it the table"):
-        migrate(kept.source, kept.target, aligner, Outliers(None))
+    told = r"76 of 150 profiles, such as .* is it the table .* delete them from .* into a new one"
+    for run in (
+        lambda: migrate(kept.source, kept.target, aligner, Outliers(None)),
+        lambda: lag_of(kept.source, kept.target),
+    ):
+        with pytest.raises(InputError, match=told):
+            run()
     assert len(kept.target) == COUNT
+    kept.target.delete(["1", "2"])
+    assert migrate(kept.source, kept.target, aligner, Outliers(None)) == (74, 0, 74)
+
+
+def test_the_order_of_rows_does_not_decide_whose_they_are(
+    database: str, profiles: Embeddings
+) -> None:
+    aligner = ProcrustesAligner().fit(*two_views(400, 5, noise=(0.1, 0.1)))
+    keys, few = two_views(30, 5, first_speaker=1000, noise=(0.1, 0.1))[0], 50  # more than a block
+    matrix = np.concatenate([np.roll(keys.matrix[:few], 3, axis=1), keys.matrix[few:]])
+    url = fill_postgres(database, Embeddings(keys.keys, matrix))
+    with closing(open_database(url, "mapped")) as opened:
+        outliers = Outliers(aligner.detectors["enroll"])
+        assert migrate(opened.source, opened.target, aligner, outliers).mapped == COUNT
+        assert len(outliers.found) >= few
 
 
 def test_what_is_no_profile_is_named(kept: Kept, aligner: Aligner) -> None:
@@ -388,6 +408,23 @@ def test_a_killed_run_goes_on_in_milvus(
     with closing(pymilvus.MilvusClient(str(tmp_path / "p.db"))) as client:
         (row,) = client.get("profiles_live", ids=[3], output_fields=["name"])
         assert row["name"] == profiles.keys[2]
+
+
+def test_a_table_that_most_have_left_is_replaced_while_it_is_read(
+    nessa: Command, database: str, saved: Path, profiles: Embeddings
+) -> None:
+    url = fill_postgres(database, profiles)
+    assert nessa("store", "map", url, "--to", "mapped", "--aligner", saved).status == 0
+    assert nessa("store", "switch", url, "--to", "mapped").status == 0
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("DELETE FROM profiles WHERE id > 70")
+        told = "map into a new one (--to), switch to it, and drop table 'mapped' then"
+        nessa("store", "map", url, "--to", "mapped", "--aligner", saved).refused(told)
+        nessa("store", "switch", url, "--to", "mapped").refused(told)
+        assert nessa("store", "map", url, "--to", "new", "--aligner", saved).status == 0
+        assert nessa("store", "switch", url, "--to", "new").status == 0
+        connection.execute("DROP TABLE mapped")
+        assert connection.execute("SELECT count(*) FROM profiles_live").fetchone() == (70,)
 
 
 @on_milvus
