@@ -21,7 +21,7 @@ from nessa.kaldi.directory import join_parts, write_part
 from nessa.kaldi.embeddings import Embeddings, profile_means
 from nessa.kaldi.scp import Listing
 from nessa.kaldi.stamps import ModelStamp, read_info
-from nessa.stores.tables import files_of
+from nessa.stores.tables import files_of, is_store
 from nessa.trials import read_enroll_map
 
 log = logging.getLogger(__name__)
@@ -193,6 +193,8 @@ class _Side:
     def check_info(self) -> None:
         """Refuse what can be told before any side is written: its place, or another's stamp."""
         check_apart(self.source, self.output)
+        if is_store(self.output):
+            raise InputError(f"{self.output}: holds Parquet files; give another --output for arks")
         info = read_info(self.source) if self.source.is_dir() else None
         if info is not None:
             with about(self.source):

@@ -19,7 +19,7 @@ from nessa.errors import InputError, about
 from nessa.files import atomic_open, read_json, write_json
 from nessa.kaldi.ark import Matrix
 from nessa.production.mapping import check_apart, outliers_file
-from nessa.stores.tables import EMBEDDING, ID, need_parquet, read_ids, read_store
+from nessa.stores.tables import EMBEDDING, ID, need_parquet, read_ids, read_store, store_files
 
 INFO = "_info.json"  # Parquet readers pass over names that begin with a line
 # Metadata of a part: the space that its vectors are in, and what it was made of.
@@ -53,15 +53,18 @@ def map_stores(
     Raises:
         InputError: see `map_store`.
     """
-    for side, source in stores.items():  # of all, before one is written
-        _check_folders(source, output / side, aligner.space())
+    found = {side: Outliers(aligner.detectors.get(side), allowed=allow_outliers) for side in stores}
+    counts = {
+        side: _check(source, output / side, aligner, side, found[side])
+        for side, source in stores.items()  # all, before one is written
+    }
     for side, source in stores.items():
-        outliers = Outliers(aligner.detectors.get(side), allowed=allow_outliers)
-        count, kept = map_store(source, output / side, aligner, side, outliers, dry_run)
-        done = "would be mapped" if dry_run else f"mapped, {kept} of them by an earlier run"
+        done = "would be mapped"
         if not dry_run:
-            outliers.write(outliers_file(output, side))
-        yield f"{source}: {count} profiles {done}; {outliers}"
+            kept = _write(source, output / side, aligner, side)
+            done = f"mapped, {kept} of them by an earlier run"
+            found[side].write(outliers_file(output, side))
+        yield f"{source}: {counts[side]} profiles {done}; {found[side]}"
 
 
 def map_store(
@@ -73,6 +76,8 @@ def map_store(
     dry_run: bool = False,
 ) -> tuple[int, int]:
     """Map a store part by part; parts that an earlier run made of the same rows are kept.
+
+    All is read and judged before anything is written: a refusal leaves a store in use as it is.
 
     A side that was fitted anew while the other one was frozen maps all of them again, in its space.
 
@@ -93,36 +98,47 @@ def map_store(
         InputError: unreadable, or an id or an embedding that no store can have; names the row. Or
             the folder holds what another aligner mapped, which an application may be reading.
     """
+    count = _check(source, output, aligner, side, outliers)
+    return count, 0 if dry_run else _write(source, output, aligner, side)
+
+
+def _check(source: Path, output: Path, aligner: Aligner, side: Side, outliers: Outliers) -> int:
+    """Judge folders and rows, as `map_store` does; the number of rows."""
+    need_parquet()
+    if source.is_dir() and (source / INFO).is_file():
+        raise InputError(f"{source}: is mapped already ({INFO}); name the store of raw embeddings")
+    check_apart(source, output)
+    _check_free(output, aligner.space())
+    outliers.total = _check_unique(source)
+    for keys, matrix in read_store(source):
+        with about(source):
+            aligner.map_side(matrix[:1], side)  # which refuses another dimension
+            outliers.check(keys, matrix)
+    if not outliers.total:
+        raise InputError(f"{source}: holds no profiles")
+    return outliers.total
+
+
+def _write(source: Path, output: Path, aligner: Aligner, side: Side) -> int:
+    """Map what is in order; the number of rows that were there already."""
     space, map_digest = aligner.space(), aligner.map_digest(side)
-    _check_folders(source, output, space)
-    _check_unique(source)
-    count = kept = dim = 0
-    number = -1
-    if not dry_run:
-        (output / INFO).unlink(missing_ok=True)
+    count = kept = 0
+    (output / INFO).unlink(missing_ok=True)
     for number, (keys, matrix) in enumerate(read_store(source)):
         part = output / f"part-{number:06d}.parquet"
         made_of = _digest(map_digest, keys, matrix)
-        there = _metadata(part).get(SOURCE) == made_of
-        with about(source):  # whose dimension may be another one
-            mapped = None if there else aligner.map_side(matrix, side)
-            outliers.check(keys, matrix)
-        if mapped is None:
+        if (_metadata(part) or {}).get(SOURCE) == made_of:
             kept += len(keys)
         else:
-            dim = mapped.shape[1]
-            if not dry_run:
-                _write_part(part, keys, mapped, {SPACE: space.encode(), SOURCE: made_of})
+            mapped = aligner.map_side(matrix, side)
+            _write_part(part, keys, mapped, {SPACE: space.encode(), SOURCE: made_of})
         count += len(keys)
-    if not count:
-        raise InputError(f"{source}: holds no profiles")
-    if not dry_run:
-        for path in output.glob("part-*.parquet"):  # of an earlier run
-            if int(path.stem.removeprefix("part-")) > number:
-                path.unlink()
-        dim = dim or aligner.map_side(matrix[:1], side).shape[1]
-        write_json(output / INFO, {"space": space, "dim": dim, "count": count})
-    return count, kept
+    for path in output.glob("part-*.parquet"):  # of an earlier run
+        if int(path.stem.removeprefix("part-")) > number:
+            path.unlink()
+    dim = aligner.map_side(matrix[:1], side).shape[1]
+    write_json(output / INFO, {"space": space, "dim": dim, "count": count})
+    return kept
 
 
 def verify_store(mapped: Path, source: Path, aligner: Aligner) -> str:
@@ -165,8 +181,8 @@ def verify_store(mapped: Path, source: Path, aligner: Aligner) -> str:
     return f"{mapped}: {count:,} profiles in the order of {source}, within {largest:.1e}"
 
 
-def _check_unique(source: Path) -> None:
-    """Refuse an id that is there twice; by hashes, as a set of a billion ids has no place."""
+def _check_unique(source: Path) -> int:
+    """The number of ids; refuses one that is there twice, by hashes: a billion have no place."""
     hashes = np.concatenate([np.empty(0, np.int64), *map(_hashes, read_ids(source))])
     hashes.sort()
     twice = set(hashes[1:][hashes[1:] == hashes[:-1]].tolist())
@@ -177,27 +193,21 @@ def _check_unique(source: Path) -> None:
                 raise InputError(f"{source}: duplicate id {key!r}; remove one")
             if hash(key) in twice:
                 seen.add(key)
-
-
-def _check_folders(source: Path, output: Path, space: str) -> None:
-    """Refuse a source that is mapped, and a folder that cannot receive it."""
-    need_parquet()
-    if source.is_dir() and (source / INFO).is_file():
-        raise InputError(f"{source}: is mapped already ({INFO}); name the store of raw embeddings")
-    check_apart(source, output)
-    _check_free(output, space)
+    return len(hashes)
 
 
 def _check_free(output: Path, space: str) -> None:
     """Refuse a folder with files of others, or with a store of another space."""
-    for path in sorted(output.glob("*.parquet")):
-        if not PART.fullmatch(path.name):
+    own, others = space.encode(), False
+    for path in store_files(output) if output.is_dir() else []:
+        metadata = _metadata(path)
+        made = metadata is None or not {SPACE, SOURCE}.isdisjoint(metadata)
+        if not PART.fullmatch(path.name) or not made:
             raise InputError(
                 f"{path}: is no part of a mapped store, and would be read as one; move it away, "
                 "or give another --output"
             )
-    own = space.encode()
-    others = any(_metadata(path).get(SPACE, own) != own for path in output.glob("*.parquet"))
+        others = others or (metadata or {}).get(SPACE, own) != own
     if (output / INFO).is_file():
         info = read_json(output / INFO)
         others = others or not isinstance(info, dict) or info.get("space") != space
@@ -225,14 +235,14 @@ def _write_part(path: Path, keys: list[str], matrix: Matrix, metadata: dict[byte
         parquet.write_table(table.replace_schema_metadata(metadata), file)
 
 
-def _metadata(path: Path) -> dict[bytes, bytes]:
-    """What a part says of itself; nothing where it is missing or broken."""
+def _metadata(path: Path) -> dict[bytes, bytes] | None:
+    """What a part says of itself; None where it is missing or broken."""
     import pyarrow as pa
     from pyarrow import parquet
 
     if not path.is_file():
-        return {}
+        return None
     try:
         return parquet.read_schema(path).metadata or {}
     except pa.ArrowException:
-        return {}
+        return None

@@ -127,12 +127,7 @@ class Database(Protocol):
 
 
 def parse_query(query: str) -> dict[str, str]:
-    """What follows the ? of a database's URL, read as libpq reads it: a + is a plus.
-
-    Examples:
-        >>> parse_query("table=a+b%2Bc%20d&live=")
-        {'table': 'a+b+c d', 'live': ''}
-    """
+    """What follows the ? of a database's URL, read as libpq reads it: a + is a plus."""
     return dict(parse_qsl(query.replace("+", "%2B"), keep_blank_values=True))
 
 

@@ -110,7 +110,7 @@ def read_labels(path: Path, column: str) -> dict[str, str] | None:
     need_parquet()
     from pyarrow import parquet
 
-    first = next(iter(_files(path) if path.is_dir() else [path]))
+    first = next(iter(store_files(path) if path.is_dir() else [path]))
     if column not in parquet.read_schema(first).names:
         return None
     labels: dict[str, str] = {}
@@ -185,7 +185,7 @@ class _Place(NamedTuple):
         return f"{self.file}: row {self.first + row}"
 
 
-def _files(folder: Path) -> list[Path]:
+def store_files(folder: Path) -> list[Path]:
     """The files of a store; those that Parquet readers pass over may lie among them."""
     names = [path for path in sorted(folder.iterdir()) if not path.name.startswith(("_", "."))]
     strays = [path for path in names if path.suffix != ".parquet" or not path.is_file()]
@@ -201,7 +201,7 @@ def _batches(path: Path, columns: list[str]) -> Iterator[tuple[_Place, Any]]:
     import pyarrow as pa
     from pyarrow import parquet
 
-    for file in _files(path) if path.is_dir() else [path]:
+    for file in store_files(path) if path.is_dir() else [path]:
         if not file.is_file():
             raise InputError(f"{file}: no such file")
         try:

@@ -847,6 +847,6 @@ def test_another_models_profiles_are_refused(
     turned = Embeddings(others.keys, np.roll(others.matrix, 3, axis=1))
     words = ["store", "map", fill_postgres(database, turned), "--to", "mapped"]
     words += ["--aligner", tmp_path / "aligner", "--outliers", tmp_path / "outliers.csv"]
-    nessa(*words).refused("table 'profiles': ", " of 40 embeddings are unlike", "another model")
+    nessa(*words).refused("table 'profiles': ", " of 150 embeddings are unlike", "another model")
     assert nessa(*words, "--allow-outliers").status == 0
     assert (tmp_path / "outliers.csv").read_text().startswith("id,distance\n")

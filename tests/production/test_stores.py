@@ -12,10 +12,10 @@ from pyarrow import parquet
 import nessa.stores.tables
 from nessa.alignment import Aligner, ProcrustesAligner
 from nessa.alignment.outliers import Outliers
-from nessa.alignment.views import Side
 from nessa.errors import InputError
 from nessa.files import write_json
 from nessa.kaldi.embeddings import Embeddings
+from nessa.production import stores
 from nessa.production.stores import map_store, verify_store
 from nessa.stores.tables import read_store, read_table
 from tests.conftest import Command
@@ -83,17 +83,17 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
     aligner: Aligner, profiles: Embeddings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, parts = store("lists", tmp_path, profiles), tmp_path / "parts"
-    calls, whole = [], aligner.map_side
+    calls, whole = [], stores._write_part
 
-    def killed(matrix: np.ndarray, side: Side) -> np.ndarray:
-        calls.append(len(matrix))
+    def killed(path: Path, keys: list[str], *rest: object) -> None:
+        calls.append(len(keys))
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return whole(matrix, side)
+        whole(path, keys, *rest)
 
     map_store(source, tmp_path / "whole", aligner, "enroll", Outliers())
     with monkeypatch.context() as patch:
-        patch.setattr(aligner, "map_side", killed)
+        patch.setattr(stores, "_write_part", killed)
         with pytest.raises(KeyboardInterrupt):
             map_store(source, parts, aligner, "enroll", Outliers())
     assert not (parts / "_info.json").exists()
@@ -144,7 +144,11 @@ def test_a_store_that_another_aligner_mapped_is_left_as_it_is(
     assert nessa(*words, tmp_path / "first").status == 0
 
 
-@pytest.mark.parametrize("fault", ["arks", "store"])
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("fault", ["arks", "store", "row"])
 def test_a_store_is_not_written_where_the_other_side_is_refused(
     nessa: Command, aligner: Aligner, profiles: Embeddings, tmp_path: Path, fault: str
 ) -> None:
@@ -154,13 +158,22 @@ def test_a_store_is_not_written_where_the_other_side_is_refused(
     if fault == "arks":
         runtime = tmp_path / "y"
         Embeddings(["u"], np.ones((1, 3), np.float32)).write(runtime)  # of another dimension
+    elif fault == "row":
+        heard = two_views(30, 5, first_speaker=200)[1].matrix
+        matrix = np.where(np.arange(150)[:, None] == 99, 0, heard)
+        runtime = write(tmp_path / "y.parquet", profiles.keys, matrix)
     else:
         (out / "runtime").mkdir(parents=True)
         write_json(out / "runtime/_info.json", {"space": "of another"})
     words = "map", "--enroll", source, "--runtime", runtime, "--aligner", tmp_path / "aligner"
     for more in ([], ["--dry-run"]):
         done = nessa(*words, "--output", out, *more)
-        done.refused("/y: " if fault == "arks" else "was mapped by another aligner")
+        told = {
+            "arks": "/y: ",
+            "row": "y.parquet: row 99",
+            "store": "was mapped by another aligner",
+        }
+        done.refused(told[fault])
     assert not (out / "enroll").exists()
 
 
@@ -179,10 +192,13 @@ def test_a_store_is_not_written_where_the_other_side_is_refused(
 def test_bad_rows_are_named(
     aligner: Aligner, profiles: Embeddings, tmp_path: Path, spoil, message: str
 ) -> None:
-    path = write(tmp_path / "bad.parquet", *spoil(profiles.keys, profiles.matrix))
+    path, out = write(tmp_path / "bad.parquet", profiles.keys, profiles.matrix), tmp_path / "out"
+    map_store(path, out, aligner, "enroll", Outliers())
+    before = contents(out)
+    write(path, *spoil(profiles.keys, np.roll(profiles.matrix, 1, axis=0)))
     with pytest.raises(ValueError, match=f"bad.parquet: .*{message}"):
-        map_store(path, tmp_path / "out", aligner, "enroll", Outliers())
-    assert not (tmp_path / "out/_info.json").exists()
+        map_store(path, out, aligner, "enroll", Outliers())
+    assert contents(out) == before  # which an application may be reading
 
 
 def test_what_is_no_store_is_refused(nessa: Command, aligner: Aligner, tmp_path: Path) -> None:
@@ -211,12 +227,18 @@ def test_another_models_store_is_refused_though_nothing_names_its_model(
     ProcrustesAligner().fit(*two_views(400, 5, noise=CLEAN)).save(tmp_path / "aligner")
     profiles = two_views(30, 5, first_speaker=1000, noise=CLEAN)[0]
     turned = np.roll(profiles.matrix, 3, axis=1)  # of the right dimension
-    source = write(tmp_path / "other.parquet", profiles.keys, turned)
+    source = write(tmp_path / "other.parquet", profiles.keys, profiles.matrix)
     words = ["map", "--aligner", tmp_path / "aligner", "--output", tmp_path / "out"]
+    assert nessa(*words, "--enroll", source).status == 0
+    before = contents(tmp_path / "out")
+    write(source, profiles.keys, turned)
     for more in ([], ["--dry-run"]):
         done = nessa(*words, "--enroll", source, *more)
-        done.refused("other.parquet: ", " of 40 embeddings are unlike", "another model")
-    assert not (tmp_path / "out/enroll/_info.json").exists()
+        done.refused("other.parquet: ", " of 150 embeddings are unlike", "another model")
+    assert contents(tmp_path / "out") == before
+    write(source, profiles.keys, np.concatenate([turned[:50], profiles.matrix[50:]]))
+    assert nessa(*words, "--enroll", source).status == 0  # whatever the first parts hold
+    write(source, profiles.keys, turned)
     done = nessa(*words, "--enroll", source, "--allow-outliers")
     assert done.status == 0 and " unlike the align data (" in done.out
 
@@ -416,6 +438,27 @@ def test_a_store_is_never_written_over_nor_mixed_with_files_of_others(
     other.unlink()
     assert nessa(*words, "--enroll", raw).status == 0
     assert not stale.exists() and sum(len(keys) for keys, _ in read_store(source)) == 150
+
+
+def test_a_store_is_not_mixed_with_parquet_or_arks_of_others(
+    nessa: Command, aligner: Aligner, profiles: Embeddings, tmp_path: Path
+) -> None:
+    aligner.save(tmp_path / "aligner")
+    source, out = store("npz", tmp_path, profiles), tmp_path / "out"
+    heard = two_views(30, 5, first_speaker=200)[0]
+    heard.write(tmp_path / "heard")
+    words = ["map", "--aligner", tmp_path / "aligner", "--output", out, "--enroll"]
+    (out / "enroll").mkdir(parents=True)
+    part = write(out / "enroll/part-000007.parquet", profiles.keys, profiles.matrix)
+    before = contents(out)
+    nessa(*words, source).refused(f"{part}: is no part of a mapped store", "another --output")
+    nessa(*words, tmp_path / "heard").refused(f"{out}/enroll: holds Parquet", "another --output")
+    assert contents(out) == before
+    part.unlink()
+    assert nessa(*words, tmp_path / "heard").status == 0
+    before = contents(out)
+    nessa(*words, source).refused(f"{out}/enroll/", "is no .parquet file", "move it elsewhere")
+    assert contents(out) == before
 
 
 def test_an_array_by_the_name_of_a_store_is_refused(tmp_path: Path) -> None:
