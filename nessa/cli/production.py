@@ -32,9 +32,9 @@ def export(
 ) -> None:
     """Export both sides of an aligner, or an encoder, to ONNX; checked in onnxruntime.
 
-    Example: nessa export --aligner recipes/mini/exp/aligners/nessa/new-old --output onnx
+    Example: nessa export --aligner recipes/mini/exp/aligners/nessa/new-old --output onnx/pair
 
-    Example: nessa export --encoder recipes/mini/exp/encoders/new --output onnx
+    Example: nessa export --encoder recipes/mini/exp/encoders/new --output onnx/new
     --license CC-BY-4.0 --training-data "synthetic speech of espeak-ng"
     """
     from nessa.alignment.store import load

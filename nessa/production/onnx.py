@@ -86,13 +86,18 @@ def write_export(output: Path, networks: Mapping[str, bytes], card: str) -> None
     """Write networks by their file names, then README.md: a model card and what all cards say.
 
     Raises:
-        InputError: a README.md that is not such a card.
+        InputError: a README.md that is not such a card, or that of other networks.
     """
     readme = output / "README.md"
     if readme.is_file() and PRIVACY not in readme.read_text("utf-8", errors="replace"):
         raise InputError(
             f"{readme}: not a model card of nessa, and would be lost; move it away, or give "
             "another --output"
+        )
+    others = sorted(path.name for path in output.glob("*.onnx") if path.name not in networks)
+    if readme.is_file() and others:
+        raise InputError(
+            f"{readme}: is the model card of {others[0]}, and would be lost; give another --output"
         )
     for name, content in networks.items():
         with atomic_open(output / name, "wb") as file:

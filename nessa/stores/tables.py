@@ -4,8 +4,9 @@
     .parquet   a file, or a folder of files alone, with the columns id and embedding (a list of
                numbers, D in every row)
 
-Ids are text, or bytes in UTF-8, or integers. A table to learn from also tells the speaker of each
-row, and maybe its session: arrays `speakers` and `sessions`, columns speaker and session.
+Ids are text, or bytes in UTF-8, or integers; as in Kaldi's tables, none is empty or has white
+space. A table to learn from also tells the speaker of each row, and maybe its session: arrays
+`speakers` and `sessions`, columns speaker and session.
 """
 
 import contextlib

@@ -198,6 +198,17 @@ def test_an_aligner_without_a_network_or_a_fit_is_refused(tmp_path: Path) -> Non
         list(export_aligner(identity, tmp_path))
 
 
+def test_a_card_of_other_networks_is_not_written_over(tmp_path: Path) -> None:
+    for card in ("a card", "a newer card"):
+        nessa.production.onnx.write_export(tmp_path, {"encoder.onnx": b"e"}, card)
+    with pytest.raises(
+        InputError, match=r"README\.md: is the model card of encoder\.onnx, .*--out"
+    ):
+        nessa.production.onnx.write_export(tmp_path, {"enroll.onnx": b"a"}, "another card")
+    assert (tmp_path / "README.md").read_text().startswith("a newer card")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "encoder.onnx"]
+
+
 @pytest.mark.slow
 def test_a_readme_that_is_no_card_is_not_written_over(nessa: Command, tmp_path: Path) -> None:
     fitted("logit").save(tmp_path / "aligner")
