@@ -251,6 +251,7 @@ def make_profile_trials(
     profiles: int = 4,
     n_nontarget: int = 20,
     seed: int = 0,
+    suffix: str = "",
 ) -> tuple[dict[str, list[str]], Trials]:
     """Draw trials whose enrollment is a profile of several utterances.
 
@@ -268,9 +269,11 @@ def make_profile_trials(
             that can be left out.
         n_nontarget: non-target tests of each profile.
         seed: seed of the draw.
+        suffix: of the profiles' ids, which tells them from those of another draw.
 
     Returns:
-        The enrollment map {`<speaker>-p<size>-<number>`: utterances}, and the labeled trials.
+        The enrollment map {`<speaker>-p<size>-<number><suffix>`: utterances}, and the labeled
+        trials.
 
     Raises:
         InputError: no speaker has the utterances and sessions for the largest size.
@@ -290,7 +293,7 @@ def make_profile_trials(
             order = rng.permutation(np.setdiff1d(own, tests))
             impostors = _draw_impostors(corpus, speaker, n_nontarget, rng)
             for size in sizes:
-                profile = f"{name}-p{size}-{number + 1}"
+                profile = f"{name}-p{size}-{number + 1}{suffix}"
                 enroll_map[profile] = sorted(corpus.utterances[row] for row in order[:size])
                 enroll += [profile] * (len(tests) + len(impostors))
                 test += [corpus.utterances[row] for row in (*tests, *impostors)]

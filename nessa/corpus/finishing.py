@@ -95,12 +95,15 @@ def make_set_trials(data: Path, name: TestSet, config: PrepareConfig, seed: int)
     domains = read_domains(directory, config.domains)
     parts = [utt2spk]
     lists = [MAIN_LIST]
+    suffixes = [""]
     places = [f"{directory}"]
     if domains:
         names = ordered_domains(domains, config.domains)
         places = [f"{directory}: domain {domain!r}" for domain in names]
         parts = [{u: s for u, s in utt2spk.items() if domains[u] == domain} for domain in names]
         lists += [f"{MAIN_LIST}_{domain}" for domain in names[1:]]
+        # A speaker of several domains has profiles in each; ids have no white space.
+        suffixes += [f"-{'_'.join(domain.split())}" for domain in names[1:]]
     for own, list_name, place in zip(parts, lists, places, strict=True):
         if name in config.trials and not is_there(directory / list_name):
             with about(place):
@@ -117,7 +120,10 @@ def make_set_trials(data: Path, name: TestSet, config: PrepareConfig, seed: int)
         (directory / stale).unlink(missing_ok=True)
     given_map = directory / GIVEN_MAP
     given = read_enroll_map(given_map) if is_there(given_map) else {}
-    drawn = [_draw_profiles(directory, own, utt2session, spk2gender, config, seed) for own in parts]
+    drawn = [
+        _draw_profiles(directory, own, utt2session, spk2gender, config, seed, suffix)
+        for own, suffix in zip(parts, suffixes, strict=True)
+    ]
     enroll_map = {name: own for profiles, _ in drawn for name, own in profiles.items()}
     if clash := sorted(given.keys() & enroll_map.keys()):
         raise InputError(f"{given_map}: {named(clash)} is called as one that is drawn; rename it")
@@ -164,6 +170,7 @@ def _draw_profiles(
     spk2gender: dict[str, str],
     config: PrepareConfig,
     seed: int,
+    suffix: str,
 ) -> tuple[dict[str, list[str]], Trials | None]:
     """Profiles of a set, or of one domain of it, and trials with them."""
     sizes = _possible_sizes(directory, config.profile_sizes, largest_profile(utt2spk, utt2session))
@@ -178,6 +185,7 @@ def _draw_profiles(
         # A tiny set has fewer utterances of other speakers than that.
         n_nontarget=min(PROFILE_NONTARGETS, len(utt2spk) - most),
         seed=seed,
+        suffix=suffix,
     )
 
 

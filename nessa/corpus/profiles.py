@@ -20,7 +20,7 @@ from nessa.kaldi.datadir import (
 )
 from nessa.trials import Trials, label_fault, rates_fault, read_enroll_map, trial_speakers
 
-DRAWN = re.compile(r".+-p[0-9]+-[0-9]+")  # names of profiles, see `make_profile_trials`
+DRAWN = re.compile(r".+-p[0-9]+-[0-9]+(-.+)?")  # names of profiles, see `make_profile_trials`
 
 
 def lists_in(directory: Path, profiles: bool = False) -> tuple[Path, ...]:

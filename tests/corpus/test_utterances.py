@@ -308,6 +308,18 @@ def test_trials_stay_within_a_domain(directory: Path, caplog: pytest.LogCaptureF
         finish_sets(directory.parent, narrow, seed=1)
 
 
+def test_a_speaker_of_two_domains_has_profiles_in_each(directory: Path) -> None:
+    domains = {u: ("far field", "phone")[u.endswith("-1")] for u in read_utt2spk(directory)}
+    write_table(directory / "utt2domain", domains)
+    finish_sets(directory.parent, CONFIG, seed=1)
+    profiles = read_enroll_map(directory / "enroll_map")
+    enroll, test = _sides(directory / "trials_profile")
+    assert {domains[u] for u in test} == {"far field", "phone"}
+    for profile, heard in zip(enroll, test, strict=True):
+        assert {domains[u] for u in profiles[profile]} == {domains[heard]}
+    assert {"id1-p1-1", "id1-p1-1-phone"} <= profiles.keys()
+
+
 @pytest.mark.parametrize("name", ["single", "profile", "profile3", "words.profile2"])
 def test_domains_that_results_would_call_as_other_trials_are_refused(
     directory: Path, name: str
