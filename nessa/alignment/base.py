@@ -132,7 +132,8 @@ class Aligner(ABC):
             sides = self.map_views(moved.enroll, moved.runtime)
             other = self.mirrored().map_views(moved.runtime, moved.enroll)
             self.fitting |= judge(dev, [sides, other])
-            self.calibration = replace(calibrate_on(dev, [sides, other]), pair=self.pair())
+            calibration = calibrate_on(dev, [sides, other])
+            self.calibration = replace(calibration, pair=self.pair(), method="cosine")
         for side, view in zip(SIDES, (views.enroll, views.runtime), strict=True):
             if not self.keeps(side):
                 self.detectors[side] = OutlierDetector.fit(view, views.labels)

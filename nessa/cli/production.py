@@ -49,9 +49,10 @@ def export(
     known = {name: text for name, text in facts.items() if text}
     if aligner and not encoder:
         original = load(aligner)
-        fitted = read_calibration(calibration, original.pair()) if calibration else None
+        pair = original.pair()
+        fitted = read_calibration(calibration, pair, "cosine") if calibration else None
         if threshold:
-            known |= threshold_facts(threshold, original.pair())
+            known |= threshold_facts(threshold, pair)
         for line in export_aligner(original, output, fitted, known):
             click.echo(line)
     elif encoder and not aligner:

@@ -30,7 +30,7 @@ from nessa.recipe.layout import (
     scored_sides,
 )
 from nessa.recipe.systems import LDA_PLDA, PLDA, PLDA_LLR, System, has_as_norm
-from nessa.scoring.calibration import Calibration, fit_calibration
+from nessa.scoring.calibration import Calibration, Method, fit_calibration
 from nessa.scoring.cosine import cosine_scores
 from nessa.scoring.sides import Scores, Sides, score_summary
 from nessa.trials import Trials, join_scores, read_enroll_map, read_scores, write_scores
@@ -110,7 +110,12 @@ def score_system(recipe: Recipe, data: Path, exp: Path, system: System) -> Itera
                 if set_name == DEV:
                     fitted = calibration_file(exp / "scores", system, kind)
                     calibrations[kind] = fit_calibration(
-                        path, score_file(*place), fitted, settings.p_target, pair=pair
+                        path,
+                        score_file(*place),
+                        fitted,
+                        settings.p_target,
+                        pair=pair,
+                        method=_method(system, kind),
                     )
                 else:
                     llrs = calibrations[kind].apply(values)
@@ -121,6 +126,12 @@ def _pair(exp: Path, system: System) -> str | None:
     """Of the aligner that mapped both sides, into a space of their own; None where none did."""
     info = read_info(mapped_dir(exp, system, DEV) / "enroll")
     return info.stamp.fingerprint if info else None
+
+
+def _method(system: System, kind: Kind) -> Method:
+    if system.aligner in (PLDA_LLR, LDA_PLDA):
+        return "plda"
+    return "as_norm" if kind == AS_NORM else "cosine"
 
 
 def _by_cosine(

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,6 +21,7 @@ from nessa.trials import Trials, read_labeled
 log = logging.getLogger(__name__)
 # Keeps the slope finite where dev scores separate perfectly; far below any other effect.
 RIDGE = 1e-7
+Method = Literal["cosine", "as_norm", "plda"]  # how scores are made
 Measures = Mapping[str, ArrayLike]  # name of a quality measure -> its values, (T,)
 
 
@@ -36,12 +37,14 @@ class Calibration:
         offset: constant.
         quality: {measure: weight w} of the quality measures q; empty without.
         pair: of the aligner whose scores it is for, see `Aligner.pair`; None where not known.
+        method: how these scores are made; None where not known.
     """
 
     scale: float
     offset: float
     quality: Mapping[str, float] = field(default_factory=dict)
     pair: str | None = None
+    method: Method | None = None
 
     @classmethod
     def fit(
@@ -100,7 +103,8 @@ class Calibration:
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able form; see `from_dict`."""
         record = {"scale": self.scale, "offset": self.offset, "quality": dict(self.quality)}
-        return record | ({"pair": self.pair} if self.pair else {})
+        known = {"pair": self.pair, "method": self.method}
+        return record | {name: text for name, text in known.items() if text}
 
     @classmethod
     def from_dict(cls, record: Any) -> "Calibration":
@@ -111,11 +115,12 @@ class Calibration:
         """
         try:
             quality = {str(name): float(weight) for name, weight in record["quality"].items()}
-            pair = record.get("pair")
-            made = cls(float(record["scale"]), float(record["offset"]), quality, pair)
+            texts = {name: record.get(name) for name in ("pair", "method")}
+            made = cls(float(record["scale"]), float(record["offset"]), quality, **texts)
             values = np.array([made.scale, made.offset, *quality.values()])
-            others = record.keys() - {"scale", "offset", "quality", "pair"}
-            sound = not others and isinstance(pair, str | None) and bool(np.isfinite(values).all())
+            others = record.keys() - {"scale", "offset", "quality", *texts}
+            typed = all(isinstance(text, str | None) for text in texts.values())
+            sound = not others and typed and bool(np.isfinite(values).all())
         except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
             sound = False
         if not sound:
@@ -171,6 +176,7 @@ def fit_calibration(
     utt2dur: Path | None = None,
     enroll_map: Path | None = None,
     pair: str | None = None,
+    method: Method | None = None,
 ) -> Calibration:
     """Fit a calibration on scored dev trials and write it as JSON.
 
@@ -183,6 +189,7 @@ def fit_calibration(
         enroll_map: of the profiles that the trials name; the log number of utterances becomes a
             quality measure.
         pair: of the aligner whose scores they are.
+        method: how these are made.
 
     Raises:
         InputError: unlabeled trials, one without a score, or a quality measure that is unknown
@@ -203,25 +210,33 @@ def fit_calibration(
             )
     with about(trials, scores):
         calibration = Calibration.fit(joined, wanted.known_labels, p_target, measures)
-        fitted = replace(calibration, pair=pair)
+        fitted = replace(calibration, pair=pair, method=method)
     write_json(output, fitted.to_dict())
     return fitted
 
 
-def read_calibration(path: Path, pair: str | None = None) -> Calibration:
+def read_calibration(
+    path: Path, pair: str | None = None, method: Method | None = None
+) -> Calibration:
     """The calibration that `fit_calibration` wrote.
 
     Args:
         path: of the file.
         pair: of the aligner whose scores it is wanted for.
+        method: how these are made.
 
     Raises:
-        InputError: unreadable, or something else, or of another aligner.
+        InputError: unreadable, or something else, or of another aligner or other scores of it.
     """
     record = read_json(path)
     with about(path):
         found = Calibration.from_dict(record)
         check_pair(found.pair, pair)
+        if found.method and method and found.method != method:
+            raise InputError(
+                f"is of scores by {found.method}, and one of scores by {method} is wanted; give "
+                "that one"
+            )
     return found
 
 

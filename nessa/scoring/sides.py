@@ -10,7 +10,7 @@ import numpy.typing as npt
 from nessa.errors import InputError, about, named
 from nessa.kaldi.embeddings import Embeddings, profile_means
 from nessa.metrics.roc import eer, min_dcf
-from nessa.scoring.calibration import calibrate, read_calibration
+from nessa.scoring.calibration import Method, calibrate, read_calibration
 from nessa.scoring.cosine import check_dimensions, cosine_scores
 from nessa.scoring.exemplars import Combine, exemplar_scores
 from nessa.scoring.normalization import AsNorm
@@ -162,7 +162,8 @@ def score_trials(
 
     Raises:
         InputError: a trial names an utterance without an embedding, what is compared is not in
-            one space, or the calibration was fitted with other quality measures.
+            one space, or the calibration is of other scores or was fitted with other quality
+            measures.
     """
     wanted = Trials.read(trials)
     sides = Sides.read(enroll, runtime)
@@ -179,7 +180,8 @@ def score_trials(
         with about(trials, *cohort):
             scores = as_norm.apply(scores, wanted)
     if calibration is not None:
-        fitted = read_calibration(calibration)
+        method: Method = "cosine" if cohort is None else "as_norm"
+        fitted = read_calibration(calibration, method=method)
         with about(calibration):
             scores = calibrate(fitted, scores, wanted, utt2dur, enroll_map).astype(np.float32)
     write_scores(output, wanted, scores)

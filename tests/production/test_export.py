@@ -294,6 +294,17 @@ def test_a_calibration_that_needs_more_than_the_score_is_refused(tmp_path: Path)
     assert not list(tmp_path.iterdir())
 
 
+def test_a_calibration_of_normalized_scores_is_refused(nessa: Command, tmp_path: Path) -> None:
+    aligner = fitted("logit")
+    aligner.save(tmp_path / "aligner")
+    found = Calibration(1.0, 0.0, pair=aligner.pair(), method="as_norm")
+    write_json(tmp_path / "found.json", found.to_dict())
+    export = ["export", "--aligner", tmp_path / "aligner", "--output", tmp_path / "onnx"]
+    done = nessa(*export, "--calibration", tmp_path / "found.json")
+    done.refused("found.json: is of scores by as_norm, and one of scores by cosine is wanted")
+    assert not (tmp_path / "onnx").exists()
+
+
 @pytest.mark.slow
 def test_what_is_of_the_scores_of_another_aligner_is_refused(
     nessa: Command, tmp_path: Path

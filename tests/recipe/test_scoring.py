@@ -1,5 +1,6 @@
 """A recipe's systems: what `nessa recipe score` writes is what the commands on files would."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -75,8 +76,8 @@ def test_scores_are_those_of_the_command(
     np.testing.assert_allclose(scores, other, rtol=0, atol=2e-6 if kind else 0)
 
 
-@pytest.mark.parametrize("kind", [COSINE, AS_NORM])
-def test_dev_calibrates_eval(toy: Toy, kind: str) -> None:
+@pytest.mark.parametrize(("kind", "method"), [(COSINE, "cosine"), (AS_NORM, "as_norm")])
+def test_dev_calibrates_eval(toy: Toy, kind: str, method: str) -> None:
     score(toy, RAW)
     scores_dir = toy.exp / "scores"
     place = scores_dir, RAW, "trials"
@@ -84,7 +85,7 @@ def test_dev_calibrates_eval(toy: Toy, kind: str) -> None:
     _, dev = read_scores(score_file(*place, "dev", kind))
     fitted = Calibration.fit(dev, trials.labels, p_target=0.01)
     stored = read_json(scores_dir / f"raw/x-x/calibration{kind}.json")
-    assert Calibration.from_dict(stored) == fitted
+    assert Calibration.from_dict(stored) == replace(fitted, method=method)
     for list_name in ("trials", "trials_profile"):
         _, scores = read_scores(score_file(scores_dir, RAW, list_name, "eval", kind))
         _, llrs = read_scores(score_file(scores_dir, RAW, list_name, "eval", kind, calibrated=True))
@@ -119,6 +120,7 @@ def test_plda_is_scored_by_its_likelihood_ratio_too(toy: Toy) -> None:
         expected = plda.scores(enroll, runtime, trials, enroll_map)
         np.testing.assert_allclose(scores, expected, rtol=1e-5)
     assert not score_file(toy.exp / "scores", ratio, "trials", kind=AS_NORM).exists()
+    assert read_json(toy.exp / "scores/plda.llr/x-y/calibration.json")["method"] == "plda"
 
 
 @pytest.mark.slow
@@ -130,8 +132,9 @@ def test_the_calibration_of_an_aligner_names_its_maps(toy: Toy) -> None:
     list(map_system(load_recipe(toy.recipe), toy.data, toy.exp, system))
     score(toy, system)
     score(toy, RAW)
-    found = toy.exp / "scores/plda/x-y/calibration.json"
-    assert read_json(found)["pair"] == plda.pair()
+    for kind, method in (("", "cosine"), (".asnorm", "as_norm")):
+        found = read_json(toy.exp / f"scores/plda/x-y/calibration{kind}.json")
+        assert (found["pair"], found["method"]) == (plda.pair(), method)
     assert "pair" not in read_json(toy.exp / "scores/raw/x-x/calibration.json")
 
 

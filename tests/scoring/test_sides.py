@@ -1,6 +1,7 @@
 """Scoring of a trial list on disk: cosine, profiles, AS-norm, calibration, and what is refused."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -235,6 +236,23 @@ def test_calibrated_scores_are_likelihood_ratios(
     score_trials(*words, tmp_path / "llr", calibration=tmp_path / "calibration.json")
     expected = fitted.apply(read_scores(tmp_path / "plain")[1])
     np.testing.assert_allclose(read_scores(tmp_path / "llr")[1], expected, rtol=1e-6)
+
+
+def test_the_calibration_of_other_scores_is_refused(
+    sides: tuple[Path, Path, Trials], cohort: tuple[Path, Path], tmp_path: Path
+) -> None:
+    *directories, _ = sides
+    words = *directories, tmp_path / "trials", tmp_path / "out"
+    normalized: Any = {"cohort": cohort, "top_n": 12}
+    calibration = tmp_path / "calibration.json"
+    for method, own, others in (("cosine", {}, normalized), ("as_norm", normalized, {})):
+        write_json(calibration, Calibration(1.0, 0.0, method=method).to_dict())
+        score_trials(*words, calibration=calibration, **own)
+        with pytest.raises(InputError, match=f"{calibration}: is of scores by {method}, and one"):
+            score_trials(*words, calibration=calibration, **others)
+    write_json(calibration, Calibration(1.0, 0.0).to_dict())  # as of an earlier version
+    for options in ({}, normalized):
+        score_trials(*words, calibration=calibration, **options)
 
 
 @pytest.mark.parametrize(
