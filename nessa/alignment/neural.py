@@ -161,6 +161,8 @@ class NeuralAligner(NetworkAligner):
         self._frozen, self._recordings = freeze, table.recordings
         super().fit_table(table, dev)
         self.joined = space
+        if self.calibration is not None:
+            self.calibration = replace(self.calibration, space=space)
         return self
 
     def _check_frozen(self, side: Side, table: AlignTable) -> None:

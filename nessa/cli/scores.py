@@ -17,7 +17,7 @@ from nessa.cli.options import (
 )
 
 aligner_option = optional_path(
-    "--aligner", "The aligner of the (new) scores; nessa export refuses the result for another."
+    "--aligner", "The aligner of the (new) scores; the result is refused for those of another."
 )
 
 
@@ -116,11 +116,21 @@ def calibrate(
     Example: nessa calibrate --trials recipes/mini/data/dev/trials
     --scores recipes/mini/exp/scores/nessa/new-old/dev/trials.scores --output calibration.json
     """
+    from nessa.alignment.store import load
     from nessa.scoring.calibration import fit_calibration
 
     check_output()
-    pair = _pair(aligner)
-    fitted = fit_calibration(trials, scores, output, p_target, utt2dur, enroll_map, pair)
+    own = load(aligner) if aligner else None
+    fitted = fit_calibration(
+        trials,
+        scores,
+        output,
+        p_target,
+        utt2dur,
+        enroll_map,
+        pair=own.pair() if own else None,
+        space=own.joined if own else None,
+    )
     click.echo(f"{output}: {fitted}")
 
 
@@ -169,11 +179,12 @@ def threshold(
     --new recipes/mini/exp/scores/nessa/old-new/dev/trials.scores
     --utt2spk recipes/mini/data/dev/utt2spk --output threshold.json
     """
+    from nessa.alignment.store import load
     from nessa.evaluation.threshold import as_record, carry_over_files
     from nessa.files import write_json
 
     check_output()
-    pair = _pair(aligner)
+    pair = load(aligner).pair() if aligner else None
     found = carry_over_files(
         value,
         convention,
@@ -287,9 +298,3 @@ def evaluate(
     if output is not None:
         write_json(output, records)
     click.echo(text)
-
-
-def _pair(aligner: Path | None) -> str | None:
-    from nessa.alignment.store import load
-
-    return load(aligner).pair() if aligner else None

@@ -38,6 +38,7 @@ class Calibration:
         quality: {measure: weight w} of the quality measures q; empty without.
         pair: of the aligner whose scores it is for, see `Aligner.pair`; None where not known.
         method: how these scores are made; None where not known.
+        space: that a side of this aligner has joined, see `Aligner.joined`; None elsewhere.
     """
 
     scale: float
@@ -45,6 +46,7 @@ class Calibration:
     quality: Mapping[str, float] = field(default_factory=dict)
     pair: str | None = None
     method: Method | None = None
+    space: str | None = None
 
     @classmethod
     def fit(
@@ -103,7 +105,7 @@ class Calibration:
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able form; see `from_dict`."""
         record = {"scale": self.scale, "offset": self.offset, "quality": dict(self.quality)}
-        known = {"pair": self.pair, "method": self.method}
+        known = {"pair": self.pair, "method": self.method, "space": self.space}
         return record | {name: text for name, text in known.items() if text}
 
     @classmethod
@@ -115,7 +117,7 @@ class Calibration:
         """
         try:
             quality = {str(name): float(weight) for name, weight in record["quality"].items()}
-            texts = {name: record.get(name) for name in ("pair", "method")}
+            texts = {name: record.get(name) for name in ("pair", "method", "space")}
             made = cls(float(record["scale"]), float(record["offset"]), quality, **texts)
             values = np.array([made.scale, made.offset, *quality.values()])
             others = record.keys() - {"scale", "offset", "quality", *texts}
@@ -177,6 +179,7 @@ def fit_calibration(
     enroll_map: Path | None = None,
     pair: str | None = None,
     method: Method | None = None,
+    space: str | None = None,
 ) -> Calibration:
     """Fit a calibration on scored dev trials and write it as JSON.
 
@@ -190,6 +193,7 @@ def fit_calibration(
             quality measure.
         pair: of the aligner whose scores they are.
         method: how these are made.
+        space: that a side of the aligner has joined.
 
     Raises:
         InputError: unlabeled trials, one without a score, or a quality measure that is unknown
@@ -210,7 +214,7 @@ def fit_calibration(
             )
     with about(trials, scores):
         calibration = Calibration.fit(joined, wanted.known_labels, p_target, measures)
-        fitted = replace(calibration, pair=pair, method=method)
+        fitted = replace(calibration, pair=pair, method=method, space=space)
     write_json(output, fitted.to_dict())
     return fitted
 

@@ -1,5 +1,6 @@
 """Trial lists on disk -> score files: cosine, AS-norm and calibration of two embeddings folders."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,13 +10,15 @@ import numpy.typing as npt
 
 from nessa.errors import InputError, about, named
 from nessa.kaldi.embeddings import Embeddings, profile_means
+from nessa.kaldi.stamps import ModelStamp
 from nessa.metrics.roc import eer, min_dcf
-from nessa.scoring.calibration import Method, calibrate, read_calibration
+from nessa.scoring.calibration import Calibration, Method, calibrate, check_pair, read_calibration
 from nessa.scoring.cosine import check_dimensions, cosine_scores
 from nessa.scoring.exemplars import Combine, exemplar_scores
 from nessa.scoring.normalization import AsNorm
 from nessa.trials import Trials, read_enroll_map, write_scores
 
+log = logging.getLogger(__name__)
 TOP_N = 300  # cohort scores that count in AS-norm, unless told otherwise
 Scores = npt.NDArray[np.float32]
 
@@ -129,6 +132,19 @@ def _check_same_model(path: Path, one: Embeddings, other_path: Path, other: Embe
         )
 
 
+def _check_aligner(path: Path, calibration: Calibration, stamp: ModelStamp | None) -> None:
+    """Refuse the calibration of another aligner than that which mapped what is scored."""
+    if stamp is None:
+        return
+    with about(path):
+        check_pair(calibration.space or calibration.pair, stamp.fingerprint)
+    if calibration.space:
+        log.warning(
+            "%s: is of an aligner whose one side has joined this space (nessa align --freeze), and "
+            "other aligners map into it as well; make sure that this one mapped both sides", path,
+        )  # fmt: skip
+
+
 def score_trials(
     enroll: Path,
     runtime: Path,
@@ -162,8 +178,8 @@ def score_trials(
 
     Raises:
         InputError: a trial names an utterance without an embedding, what is compared is not in
-            one space, or the calibration is of other scores or was fitted with other quality
-            measures.
+            one space, or the calibration is of other scores or of another aligner, or was fitted
+            with other quality measures.
     """
     wanted = Trials.read(trials)
     sides = Sides.read(enroll, runtime)
@@ -182,6 +198,7 @@ def score_trials(
     if calibration is not None:
         method: Method = "cosine" if cohort is None else "as_norm"
         fitted = read_calibration(calibration, method=method)
+        _check_aligner(calibration, fitted, sides.runtime.stamp or sides.enroll.stamp)
         with about(calibration):
             scores = calibrate(fitted, scores, wanted, utt2dur, enroll_map).astype(np.float32)
     write_scores(output, wanted, scores)

@@ -99,6 +99,7 @@ def test_a_frozen_side_stays_to_the_last_bit_while_the_other_is_updated(
     again = load(tmp_path / "updated")
     np.testing.assert_array_equal(getattr(again, kept)(view.matrix), stored)
     again.check_models(*sides)
+    assert again.calibration is not None and again.calibration.space == again.space()
     joint = NeuralAligner(**NEURAL).fit(*views, speakers, dev)
     assert error(again, sides) < error(joint, sides) + 0.03
     with pytest.raises(InputError, match="embeddings are of model 'z'"):

@@ -255,6 +255,30 @@ def test_the_calibration_of_other_scores_is_refused(
         score_trials(*words, calibration=calibration, **options)
 
 
+def test_the_calibration_of_another_aligner_is_refused(
+    sides: tuple[Path, Path, Trials], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    *raw, _ = sides
+    x, y, utt2spk = two_views(6, 3)
+    aligner = ProcrustesAligner().fit(x, y, utt2spk)
+    for name, view in (("enroll", x), ("runtime", y)):
+        view.write(tmp_path / "raw" / name)
+    map_sides(aligner, tmp_path / "raw/enroll", tmp_path / "raw/runtime", None, tmp_path / "mapped")
+    mapped = tmp_path / "mapped/enroll", tmp_path / "mapped/runtime"
+    calibration = tmp_path / "calibration.json"
+    words: Any = tmp_path / "trials", tmp_path / "out"
+    for own in ({"pair": aligner.pair()}, {"pair": "f" * 64, "space": aligner.space()}):
+        assert not caplog.records
+        write_json(calibration, Calibration(1.0, 0.0, **own).to_dict())
+        score_trials(*mapped, *words, calibration=calibration)
+        with pytest.raises(InputError, match=f"{calibration}: is of another aligner's scores"):
+            score_trials(*raw, *words, calibration=calibration)
+    assert f"{calibration}: is of an aligner whose one side has joined this space" in caplog.text
+    write_json(calibration, Calibration(1.0, 0.0, pair="f" * 64).to_dict())
+    with pytest.raises(InputError, match=f"{calibration}: is of another aligner's scores"):
+        score_trials(*mapped, *words, calibration=calibration)
+
+
 @pytest.mark.parametrize(
     ("quality", "options", "message"),
     [
