@@ -98,13 +98,8 @@ class Comparison(NamedTuple):
             InputError: a file or an embedding is missing.
         """
         utt2spk, utt2session = read_utt2spk(set_dir), read_table(set_dir / "utt2session")
-        enroll_map, profiles = set_dir / ENROLL_MAP, {}
-        if is_there(enroll_map):  # but for those of given trials, which may be of any size
-            given = read_optional(set_dir, GIVEN_MAP)
-            everything = read_enroll_map(enroll_map)
-            profiles = {name: everything[name] for name in everything if name not in given}
         with about(set_dir):
-            if profiles:
+            if profiles := drawn_profiles(set_dir):
                 protocol = protocol_of(profiles, utt2spk, utt2session, seed=seed)
             else:
                 protocol = draw_protocol(utt2spk, utt2session, seed=seed)
@@ -113,6 +108,15 @@ class Comparison(NamedTuple):
             impostors = min(IMPOSTORS, len(protocol.impostors))
             homes = draw_households(protocol, similarity, sizes, impostors=impostors, seed=seed)
             return cls(protocol, homes)
+
+
+def drawn_profiles(set_dir: Path) -> dict[str, list[str]]:
+    """{profile: utterances} of a set, but for those of given trials, which may be of any size."""
+    if not is_there(set_dir / ENROLL_MAP):
+        return {}
+    given = read_optional(set_dir, GIVEN_MAP)
+    profiles = read_enroll_map(set_dir / ENROLL_MAP)
+    return {name: utterances for name, utterances in profiles.items() if name not in given}
 
 
 def identify_sides(

@@ -4,9 +4,8 @@ import logging
 from pathlib import Path
 
 from nessa.errors import TooFewError, about
-from nessa.evaluation.rates import Comparison, identification_rates
+from nessa.evaluation.rates import Comparison, drawn_profiles, identification_rates
 from nessa.files import Record
-from nessa.kaldi.datadir import is_there
 from nessa.kaldi.embeddings import Embeddings
 from nessa.recipe.config import Recipe
 from nessa.recipe.layout import embeddings_dir, scored_sides
@@ -26,12 +25,12 @@ def identify_cells(recipe: Recipe, set_dir: Path, exp: Path) -> list[Record]:
 
     Returns:
         The records of `identification_rates`, with "aligner", "enroll" and "runtime" in front;
-        none where the set has no profiles, or too few speakers with profiles.
+        none where the set has no drawn profiles, or too few speakers with profiles.
 
     Raises:
         InputError: see `Comparison.draw`; or embeddings are missing.
     """
-    if not is_there(set_dir / "enroll_map"):
+    if not drawn_profiles(set_dir):  # and others would be averaged after mapping
         return []
     draws, seed = recipe.evaluation.bootstrap_draws, recipe.evaluation.seed
     models = [Embeddings.read(embeddings_dir(exp, m, set_dir.name)) for m in recipe.update]

@@ -776,3 +776,14 @@ def test_a_recipe_of_two_eval_speakers_goes_without(tmp_path, caplog):
         embeddings.write(exp / "embeddings" / model / "eval")
     assert identify_cells(recipe, data, exp) == []
     assert f"no identification: {data}: a share of 0.5 of 2 speakers" in caplog.text
+
+
+def test_a_recipe_whose_profiles_are_all_given_goes_without(tmp_path):
+    recipe = load_recipe(ROOT / "recipes/mini/recipe.yaml")
+    data, exp = tmp_path / "data/eval", tmp_path / "exp"
+    embeddings = few_speakers(data, 12)
+    for model in recipe.update:
+        embeddings.write(exp / "embeddings" / model / "eval")
+    for name in ("enroll_map", "enroll_map_given"):  # stage map maps these, and no others
+        write_table(data / name, {"id00": "id00-s0-0 id00-s0-1"})
+    assert identify_cells(recipe, data, exp) == []
