@@ -1,4 +1,4 @@
-"""Held-out speakers: on them an aligner is chosen, and judged against not updating a model."""
+"""Held-out speakers: on them an aligner is chosen, and judged against its models alone."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -199,7 +199,8 @@ def calibrate_on(dev: DevSet, aligned: Sequence[tuple[Embeddings, Embeddings]]) 
 def judge(dev: DevSet, aligned: Sequence[tuple[Embeddings, Embeddings]]) -> dict[str, Any]:
     """Compare an aligner with not updating, by the EER of the main dev list.
 
-    Not updating is the worse of the two models on both sides, by the cosine of raw embeddings.
+    An aligner does not know which model is the old one: not updating is the worse of both, on both
+    sides, by the cosine of raw embeddings.
 
     Args:
         dev: held-out speakers.
@@ -239,7 +240,7 @@ def verdict_sentence(fitting: dict[str, Any]) -> str | None:
     speakers = fitting.get("speakers", FEWEST)  # of older versions
     few = "" if speakers >= FEWEST else f", of {speakers} speakers; {FEWEST} are needed"
     return (
-        f"against not updating, on dev: {fitting['verdict']}{few} (EER {percent(fitting['eer'])} % "
-        f"instead of {percent(fitting['not_updating'])} %, lower by [{100 * low:.2f}, "
-        f"{100 * high:.2f}] points)"
+        f"against the worse of both models alone, on dev: {fitting['verdict']}{few} "
+        f"(EER {percent(fitting['eer'])} % instead of {percent(fitting['not_updating'])} %, "
+        f"lower by [{100 * low:.2f}, {100 * high:.2f}] points)"
     )
