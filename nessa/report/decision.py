@@ -100,11 +100,12 @@ def decide(recipe: Recipe, records: Sequence[Record], curve: Sequence[Record]) -
     curve = [record for record in curve if (record["enroll"], record["runtime"]) == (old, new)]
     if needed := speakers_needed(curve):
         lines.append(needed)
-    elif curve and not go:
+    elif curve and not go and all(record["gain"] is not None for record in curve):
         here = max(record["value"] for record in curve)
+        more = f": give some hundreds, better {ENOUGH:,} or more" if here < ENOUGH else ""
         lines.append(
-            f"The curve of the {here:g} align speakers does not tell how many would be enough: "
-            f"give some hundreds, better {ENOUGH:,} or more."
+            f"The curve of the {here:,.0f} align speakers does not tell how many would be "
+            f"enough{more}."
         )
     return Decision(go, tuple(lines))
 

@@ -29,7 +29,7 @@ from nessa.recipe.studies import study_digest
 from nessa.recipe.systems import System, aligned_systems, symmetric_systems, update_cells
 from nessa.report import write_report
 from nessa.report.calibration import histogram_plot, reliability_curve, reliability_plot
-from nessa.report.decision import judge_update
+from nessa.report.decision import decide, judge_update
 from nessa.report.fleet import fleet_plot, fleet_ways
 from nessa.report.page import headlines, write_page
 from nessa.report.plots import (
@@ -579,6 +579,25 @@ def test_one_side_is_updated_only_where_it_helps_for_sure(
     verdict = judge_update(make_recipe(), records, ("v2", "v1"))
     assert verdict is not None and verdict.go == go and words in str(verdict)
     assert judge_update(make_recipe(), records, ("v1", "v2")) is None
+
+
+@pytest.mark.parametrize(
+    ("speakers", "gain", "said"),
+    [
+        (700, -0.1, "does not tell how many would be enough: give some hundreds, better 1,000 or"),
+        (7000, -0.1, "of the 7,000 align speakers does not tell how many would be enough."),
+        (700, None, ": there is nothing to gain"),  # by however many
+    ],
+)
+def test_more_speakers_are_asked_for_where_more_may_help(
+    speakers: int, gain: float | None, said: str
+) -> None:
+    systems = ("raw", "v1", "v1"), ("raw", "v2", "v2"), ("nessa", "v1", "v2")
+    records = [record(*system, gain=gain, gain_ci=gain and [-0.3, 0.1]) for system in systems]
+    curve = [record("nessa", "v1", "v2", value=n, gain=gain) for n in (100, 500, speakers)]
+    decision = decide(make_recipe(), records, curve)
+    assert not decision.go and said in str(decision)
+    assert ("does not tell" in str(decision)) == (gain is not None)
 
 
 def test_the_ways_of_a_fleet_are_drawn_in_order(tmp_path: Path) -> None:
