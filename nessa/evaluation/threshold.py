@@ -100,7 +100,8 @@ def carry_over(
         labels: (T,), True for a target trial.
         weights: of the trials (T,) in each draw of speakers.
         unsure: a factor above 1: a decision is unsure between the thresholds of so many times the
-            rate, and of its so manieth part.
+            rate, and of its so manieth part; with a warning, fewer times where those rates are not
+            told from `FEWEST` trials.
 
     Raises:
         InputError: fewer than `FEWEST` false accepts or true rejects, which tell no rate.
@@ -130,6 +131,12 @@ def carry_over(
     band = None
     if unsure is not None:
         many, few = min(far * unsure, 1 - FEWEST / total), max(far / unsure, FEWEST / total)
+        if many < far * unsure or few > far / unsure:
+            log.warning(
+                "--unsure %g: %d impostor trials are too few for so wide a band, which goes from "
+                "%.3g times the false-accept rate to 1/%.3g of it; give more of them, or a smaller "
+                "factor", unsure, total, many / far, far / few,
+            )  # fmt: skip
         band = _reached_by(many, impostors, equal), _reached_by(few, impostors, equal)
     return Carried(
         threshold=carried,

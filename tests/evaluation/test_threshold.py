@@ -75,6 +75,19 @@ def test_the_rate_carries_over_to_other_speakers(
     assert found["far_ci"][0] <= after <= found["far_ci"][1]
 
 
+def test_a_band_that_the_trials_do_not_tell_is_warned_about(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    trials, _, old, new = drawn(1)
+    labels = np.asarray(trials.labels)
+    wide = carry_over(0.3, old, new, labels, [], unsure=1.5).unsure
+    assert wide is not None and not caplog.messages
+    many = carry_over(0.3, old, new, labels, [], unsure=1000).unsure
+    assert many is not None and many[0] < wide[0] and many[1] > wide[1]
+    (warning,) = caplog.messages
+    assert warning.startswith(f"--unsure 1000: {trials.nontargets} impostor trials are too few")
+
+
 def test_a_scale_of_the_new_scores_changes_nothing() -> None:
     trials, _, old, new = drawn(1)
     labels = np.asarray(trials.labels)
