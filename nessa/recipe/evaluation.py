@@ -78,7 +78,7 @@ def evaluate_systems(
                     "targets": condition.trials.targets,
                     "nontargets": condition.trials.nontargets,
                     "seed": _seed(recipe, members),
-                    "alike": _are_alike([eers[member] for member in members]),
+                    "alike": _are_alike(scores_dir, condition, members),
                     **_figures(estimates),
                     **_gain("gain", estimates[table.EER.key], [eers[s] for s in references]),
                     **_controlled_gain(system, estimates[table.EER.key], controls, eers),
@@ -197,9 +197,16 @@ def _seed(recipe: Recipe, members: Sequence[System]) -> int | list[int] | None:
     return seeds if len(seeds) > 1 else seeds[0]
 
 
-def _are_alike(errors: Sequence[Estimate]) -> bool:
-    """Whether several seeds made one aligner: where all of them kept the start."""
-    return len(errors) > 1 and all(np.array_equal(e.draws, errors[0].draws) for e in errors)
+def _are_alike(scores_dir: Path, condition: Condition, members: Sequence[System]) -> bool:
+    """Whether several seeds made one aligner, which scores alike: where all kept the start."""
+    first, *others = members
+    if not others:
+        return False
+    scores = read_condition_scores(scores_dir, first, condition)
+    return all(
+        np.array_equal(scores, read_condition_scores(scores_dir, other, condition))
+        for other in others
+    )
 
 
 def _means(members: Sequence[Estimates]) -> Estimates:

@@ -256,6 +256,22 @@ def test_how_far_a_rival_lies_above_nessa_is_paired(eval_set: EvalSet, recipe: R
     assert all(r["over_nessa"] is None for r in eval_set.evaluate(recipe, LOGIT))
 
 
+def test_seeds_are_alike_whose_scores_are_not_whose_errors_are(
+    eval_set: EvalSet, recipe: Recipe
+) -> None:
+    def alike() -> set[bool]:
+        means = (r for r in eval_set.evaluate(recipe, NESSA, NESSA2) if r["seed"] == [11, 5])
+        return {record["alike"] for record in means}
+
+    for system, noise in ((NESSA, 0.01), (NESSA2, 0.02)):  # both without an error
+        for name, trials in eval_set.lists.items():
+            eval_set.write(system, name, eval_set.draw(trials, noise))
+    assert alike() == {False}
+    for name, trials in eval_set.lists.items():
+        eval_set.write(NESSA2, name, eval_set.draw(trials, 0.01))
+    assert alike() == {True}
+
+
 def test_seeds_of_nessa_get_a_record_each_and_one_of_their_mean(
     eval_set: EvalSet, recipe: Recipe
 ) -> None:
