@@ -13,6 +13,7 @@ from nessa.recipe.layout import AS_NORM, COSINE, Kind
 from nessa.recipe.systems import NESSA, update_cells
 from nessa.recipe.thresholds import P_TARGET, Cells, Labels, best_threshold
 from nessa.report.plots import BLACK, BLUE, GREEN, RED, Curves, Plot, Points, dress_square, panels
+from nessa.report.tables import UNDEFINED
 from nessa.text import ABSENT, Row, cost, markdown_columns
 
 RELIABILITY_STYLES = [(BLACK, "--"), (RED, "-"), (BLUE, "-."), (GREEN, ":")]
@@ -93,15 +94,20 @@ def _cell_rows(recipe: Recipe, records: Sequence[Record]) -> Iterator[Row]:
 
 def _cost_rows(thresholds: Sequence[Record]) -> Iterator[Row]:
     for record in thresholds:
-        more = record["common"] / record["own"] - 1 if record["own"] > 0 else 0.0
         yield (
             record["scores"],
             "yes" if record["calibrated"] else "no",
             cost(record["own"]),
             cost(record["common"]),
-            f"{more:+.1%}",
+            _more(record["common"], record["own"]),
             ABSENT if record["bayes"] is None else cost(record["bayes"]),
         )
+
+
+def _more(common: float, own: float) -> str:
+    if own == 0:
+        return UNDEFINED if common > 0 else f"{0:+.1%}"
+    return f"{common / own - 1:+.1%}"
 
 
 def histogram_plot(rows: Mapping[str, Curves], labels: Labels, bayes: float) -> Plot:

@@ -28,7 +28,12 @@ from nessa.recipe.resolve import resolve
 from nessa.recipe.studies import study_digest
 from nessa.recipe.systems import System, aligned_systems, symmetric_systems, update_cells
 from nessa.report import write_report
-from nessa.report.calibration import histogram_plot, reliability_curve, reliability_plot
+from nessa.report.calibration import (
+    calibration_section,
+    histogram_plot,
+    reliability_curve,
+    reliability_plot,
+)
 from nessa.report.decision import decide, judge_update
 from nessa.report.fleet import fleet_plot, fleet_ways
 from nessa.report.page import headlines, write_page
@@ -541,6 +546,21 @@ def test_the_page_has_the_four_cells_and_one_threshold_for_them(reported: Report
     for row, cost in zip(rows[12:], costs, strict=True):
         assert row[2:4] == [f"{cost['own']:.3f}", f"{cost['common']:.3f}"]
         assert cost["own"] <= cost["common"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("own", "common", "more"), [(0.2, 0.3, "+50.0%"), (0, 0, "+0.0%"), (0, 0.3, "undefined")]
+)
+def test_what_one_threshold_costs_more_than_nothing_is_undefined(
+    own: float, common: float, more: str
+) -> None:
+    recipe = make_recipe()
+    cells = [record(*cell, seed=5 if cell.aligner == "nessa" else None)
+             for cell in update_cells(recipe)]  # fmt: skip
+    records = [cell | {"as_norm": cell} for cell in cells]
+    costs = {"scores": "cosine", "calibrated": False, "own": own, "common": common, "bayes": None}
+    page = "\n".join(calibration_section(recipe, records, [costs]))
+    assert rows_of(page, "Calibration")[-1][4] == more
 
 
 @pytest.mark.slow
