@@ -166,12 +166,12 @@ def det_plot(systems: Mapping[str, Curves], labels: Labels) -> Plot:
         axes.set_yticks(ndtri(TICKS), names, fontsize="small")
         limits = ndtri(low), ndtri(high)
         dress_square(axes, title, limits, "false alarm rate (%)", "miss rate (%)", "upper right")
+    drawn = dict.fromkeys(name for curves in systems.values() for name in curves)
     return Plot(
         "det",
         figure,
         "DET curves",
-        "Miss rate over false alarm rate, one panel per update direction: both models with "
-        "themselves, the logit space, the best linear map, the best other aligner, and NESSA.",
+        f"Miss rate over false alarm rate, one panel per update direction: {', '.join(drawn)}.",
         "Main trials. NESSA: first seed.",
     )
 
@@ -343,8 +343,8 @@ def spaces_plot(recipe: Recipe, exp: Path, set_dir: Path) -> Plot:
         "spaces",
         figure,
         "The two spaces, before and after",
-        "Embeddings of eight eval speakers, a color each: by the old model, by the new model, and "
-        "by both in the shared space, where those of a speaker lie together whatever the model.",
+        f"Embeddings of {len(speakers)} eval speakers, a color each: by the old model, by the new "
+        "model, and by both in the shared space.",
         "The plane of the two largest principal components of each panel.",
     )
 

@@ -276,7 +276,7 @@ def _markdown(
         "",
         "## DET curves, main trials",
         "",
-        f"![Miss against false alarm rate of every system](det.svg) {seeds}",
+        f"![Miss against false alarm rate](det.svg) {seeds}",
         "",
         *sections,
     ]

@@ -129,10 +129,11 @@ def _back_end(recipe: Recipe, systems: Systems) -> Iterator[str]:
     )
     for pair in recipe.pairs:
         if (whole := gains.get(pair)) is not None:
+            added = 100 * (whole - back_end)
             yield (
-                f"{_direction(pair)}: of the {whole:.0%} that NESSA recovers, a better back-end "
-                f"alone gives {back_end:.0%} ({old} on both sides); alignment with {new} on one "
-                f"side adds {100 * (whole - back_end):.0f} points"
+                f"{_direction(pair)}: NESSA recovers {whole:.0%}, a better back-end alone "
+                f"{back_end:.0%} ({old} on both sides); alignment with {new} on one side "
+                f"{'costs' if added < 0 else 'adds'} {abs(added):.0f} points"
             )
 
 

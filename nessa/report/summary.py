@@ -14,18 +14,11 @@ from nessa.recipe.systems import NESSA, PLDA_LLR, RAW
 from nessa.report.decision import judge_update
 from nessa.report.extrapolation import speakers_needed
 from nessa.report.sentences import LOGIT
-from nessa.report.tables import by_system, table_rows
+from nessa.report.tables import MEAN, by_system, has_controlled_gains, table_rows
 from nessa.text import markdown_columns
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 NOT_LINEAR = {LOGIT, "logit_uncentered", "regression", PLDA_LLR, NESSA}
-
-LEGEND = (
-    "[low, high]: 95 % interval of a joint speaker bootstrap. minDCF: p_target = 0.01. Recovered "
-    "gain: 0 % is not updating, 100 % re-enrolling all speakers; controlled gain: the same between "
-    "NESSA's controls, where a better back-end counts for nothing. Aligners: the logit space, the "
-    "best linear map, the best of all others, NESSA."
-)
 
 
 def summary_page(
@@ -47,6 +40,7 @@ def summary_page(
         figure: path of `nessa.report.fleet.fleet_plot`, from the page.
     """
     needed = speakers_needed(curve)
+    rows = list(_summarized(recipe, records))
     lines = [
         f"# Results of recipe {recipe.name}" + (f", size {size}" if size else ""),
         "",
@@ -55,9 +49,9 @@ def summary_page(
         *(f"- {sentence}" for sentence in _verdicts(recipe, records)),
         *([f"- {needed}"] if needed else []),
         "",
-        markdown_columns(table_rows(list(_summarized(recipe, records)), seeds=False)),
+        markdown_columns(table_rows(rows, seeds=False)),
         "",
-        LEGEND,
+        _legend(rows),
         "",
         f"![EER of each way to go, with intervals]({figure})",
         "",
@@ -71,6 +65,27 @@ def summary_page(
         "identification, studies and plots: `E/report/index.html` and `E/results.json`.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _legend(rows: Sequence[Record]) -> str:
+    """What the columns mean, and which aligners have rows."""
+    controlled = (
+        "; controlled gain: the same between NESSA's controls, where a better back-end counts for "
+        "nothing"
+    )
+    others = {row["aligner"] for row in rows} - {RAW, NESSA, MEAN}
+    kinds = {
+        "the logit space": LOGIT in others,
+        "the best linear map": bool(others - NOT_LINEAR),
+        "the best of all others": bool(others),
+        "NESSA": True,
+    }
+    return (
+        "[low, high]: 95 % interval of a joint speaker bootstrap. minDCF: p_target = 0.01. "
+        "Recovered gain: 0 % is not updating, 100 % re-enrolling all speakers"
+        f"{controlled if has_controlled_gains(rows) else ''}. "
+        f"Aligners: {', '.join(kind for kind, shown in kinds.items() if shown)}."
+    )
 
 
 def _run(recipe: Recipe, size: str) -> Iterator[str]:

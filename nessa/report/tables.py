@@ -50,7 +50,7 @@ def table_rows(records: Sequence[Record], seeds: bool = True) -> list[Row]:
         rows.append((*system_cells(record), *figures, *gains))
         if seeds and record["aligner"] == MEAN:
             rows.append(_seeds_row(averaged[_cell(record)], controls))
-    return rows if _has_controlled_gains(records) else [row[:-1] for row in rows]
+    return rows if has_controlled_gains(records) else [row[:-1] for row in rows]
 
 
 def _seeds_row(seeds: Sequence[Record], controls: Set[str]) -> Row:
@@ -74,7 +74,8 @@ def controlled_models(records: Iterable[Record]) -> set[str]:
     return {r["enroll"] for r in records if r["aligner"] == NESSA and _is_control(r)}
 
 
-def _has_controlled_gains(records: Sequence[Record]) -> bool:
+def has_controlled_gains(records: Sequence[Record]) -> bool:
+    """Whether the table has a column of the controlled gain."""
     controls = controlled_models(records)
     return any(controlled_gain(record, controls) != ABSENT for record in records)
 
@@ -90,7 +91,7 @@ def legend(records: Sequence[Record]) -> list[str]:
         "model on both sides and E_nn that of the raw new one. 100 %: as good as re-enrolling all "
         "speakers; undefined: the new model is not significantly better than the old one.",
     ]
-    if _has_controlled_gains(records):
+    if has_controlled_gains(records):
         lines.append(
             "Controlled gain: the same between NESSA's controls, (E_oo' - E) / (E_oo' - E_nn'), "
             "where both models have NESSA as their back-end: what alignment alone recovers; "

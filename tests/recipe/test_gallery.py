@@ -132,7 +132,9 @@ def test_the_shared_space_is_drawn_with_domains_centered(recipe: Recipe, of_doma
     exp, aligner = of_domains, load(of_domains / "aligners/nessa/y-x")
 
     def shared() -> list[np.ndarray]:
-        axes = spaces_plot(recipe, exp, exp / "eval").figure.axes[2]
+        plot = spaces_plot(recipe, exp, exp / "eval")
+        axes = plot.figure.axes[2]
+        assert plot.alt.startswith("Embeddings of 8 eval speakers")
         return [np.asarray(points.get_offsets()) for points in axes.collections]
 
     drawn = shared()

@@ -341,8 +341,11 @@ def test_controls_say_what_a_better_back_end_recovers_alone() -> None:
     assert (
         controlled == "single: v2 enrolls, v1 runs: NESSA's controlled gain is 20.0 [10.0, 25.0] %"
     )
-    assert "v2 enrolls, v1 runs: of the 80% that NESSA recovers, a better back-end" in sentence
-    assert "gives 30% (v1 on both sides); alignment with v2 on one side adds 50 p" in sentence
+    assert "v2 enrolls, v1 runs: NESSA recovers 80%, a better back-end alone 30% " in sentence
+    assert "(v1 on both sides); alignment with v2 on one side adds 50 points" in sentence
+    records[-1]["gain"] = -1.35
+    *_, sentence, _ = compare_systems(make_recipe(), records)
+    assert "recovers -135%, " in sentence and sentence.endswith("costs 165 points")
     records[-1]["controlled_gain"] = None
     assert [*compare_systems(make_recipe(), records)][-1].endswith("controlled gain is undefined")
     records = records[:2]
@@ -441,6 +444,12 @@ def test_the_run_is_marked_on_the_curve_of_align_speakers() -> None:
     for unknown in ((run, 0), ([], 800)):
         (plot,) = study_plots({"speakers": curve}, *unknown)
         assert "this run" not in str(plot.figure.axes[0].lines[-1].get_label())
+
+
+def test_det_curves_are_described_by_the_systems_that_are_drawn() -> None:
+    scores, labels = overlapping(100)
+    plot = det_plot({"v2 enrolls, v1 runs": {"cca": scores, "nessa": scores}}, labels)
+    assert plot.alt.endswith("one panel per update direction: cca, nessa.")
 
 
 @pytest.mark.slow
@@ -657,6 +666,29 @@ def test_the_run_on_one_page(reported: Report) -> None:
         "nessa, mean of 3"
     ] * 2
     assert len(re.findall(r"^- (?:NO-)?GO: ", page, re.M)) == 2
+
+
+@pytest.mark.parametrize(
+    ("aligners", "controls", "named"),
+    [
+        (["logit", "cca"], 2, "the logit space, the best linear map, the best of all others, "),
+        (["cca"], 2, "the best linear map, the best of all others, "),
+        (["regression"], 0, "the best of all others, "),
+        ([], 0, ""),
+    ],
+)
+def test_the_legend_of_the_page_explains_what_is_in_its_table(
+    aligners: list[str], controls: int, named: str
+) -> None:
+    recipe, gains = make_recipe(), {"controlled_gain": None} if not controls else {}
+    systems = [("raw", model, model) for model in recipe.update]
+    systems += [(name, "v2", "v1") for name in (*aligners, "nessa")]
+    systems += [("nessa", model, model) for model in recipe.update][:controls]
+    records = [record(*system, **gains) for system in systems]
+    page = summary_page(recipe, records, [], {"seed": "1"}, "", "RESULTS.svg")
+    assert "\n\n[low, high]: 95 % interval of a joint speaker bootstrap. minDCF: p_t" in page
+    assert f" Aligners: {named}NESSA.\n" in page
+    assert ("; controlled gain: the same between NESSA's controls, " in page) == bool(controls)
 
 
 # ---- the whole report ---------------------------------------------------------------------------
