@@ -12,6 +12,7 @@ from nessa.scoring.cosine import check_dimensions, normalized_rows, rows_of
 from nessa.threads import in_threads
 from nessa.trials import Trials
 
+TOP_N = 300  # cohort scores that count, unless told otherwise
 COHORT_FLOATS = 2**24  # 64 MiB of float32: one block of cohort scores
 ROWS_PER_THREAD = 128  # of it, of which a thread selects the highest
 
@@ -23,7 +24,7 @@ def as_norm(
     trials: Trials,
     enroll_cohort: Embeddings,
     runtime_cohort: Embeddings,
-    top_n: int = 300,
+    top_n: int = TOP_N,
 ) -> NDArray[np.float32]:
     """Adaptive symmetric score normalization of one trial list; see `AsNorm`.
 
@@ -70,7 +71,7 @@ class AsNorm:
         runtime: Embeddings,
         enroll_cohort: Embeddings,
         runtime_cohort: Embeddings,
-        top_n: int = 300,
+        top_n: int = TOP_N,
     ) -> None:
         self._cohorts, self._top_n = (enroll_cohort, runtime_cohort), top_n
         self._enroll = _CohortStatistics(enroll, runtime_cohort, top_n, "enrollment")

@@ -15,11 +15,10 @@ from nessa.metrics.roc import eer, min_dcf
 from nessa.scoring.calibration import Calibration, Method, calibrate, check_pair, read_calibration
 from nessa.scoring.cosine import check_dimensions, cosine_scores
 from nessa.scoring.exemplars import Combine, exemplar_scores
-from nessa.scoring.normalization import AsNorm
+from nessa.scoring.normalization import TOP_N, AsNorm
 from nessa.trials import Trials, read_enroll_map, write_scores
 
 log = logging.getLogger(__name__)
-TOP_N = 300  # cohort scores that count in AS-norm, unless told otherwise
 Scores = npt.NDArray[np.float32]
 
 
