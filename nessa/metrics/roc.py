@@ -198,6 +198,10 @@ class Roc:
         """Minimum normalized detection cost; see `min_dcf`."""
         return float(np.min(_detection_cost(self.p_miss, self.p_fa, p_target, c_miss, c_fa)))
 
+    def cheapest(self, p_target: float = 0.01, c_miss: float = 1, c_fa: float = 1) -> int:
+        """The point, counted from 0, whose detection cost is `min_dcf`: the first of several."""
+        return int(np.argmin(_detection_cost(self.p_miss, self.p_fa, p_target, c_miss, c_fa)))
+
     def min_cllr(self) -> float:
         """Cllr after the best monotone recalibration; see `min_cllr`."""
         # On a hull edge with shares q of the targets and r of the non-targets the best

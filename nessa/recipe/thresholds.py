@@ -77,7 +77,6 @@ def best_threshold(scores: Scores, labels: Labels) -> float:
         labels: (T,), True for a target.
     """
     roc = Roc.of(scores, labels)
-    costs = P_TARGET * roc.p_miss + (1 - P_TARGET) * roc.p_fa
-    best = int(np.argmin(costs))
+    best = roc.cheapest(P_TARGET)
     below = int(roc.misses[best] + roc.rejections[best])  # trials under the threshold
     return float(np.append(np.sort(scores), np.inf)[below])

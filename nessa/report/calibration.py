@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from nessa.evaluation.conditions import SINGLE
 from nessa.files import Record
 from nessa.metrics.roc import Roc
 from nessa.recipe.config import Recipe
@@ -13,7 +12,7 @@ from nessa.recipe.layout import AS_NORM, COSINE, Kind
 from nessa.recipe.systems import NESSA, update_cells
 from nessa.recipe.thresholds import P_TARGET, Cells, Labels, best_threshold
 from nessa.report.plots import BLACK, BLUE, GREEN, RED, Curves, Plot, Points, dress_square, panels
-from nessa.report.tables import UNDEFINED
+from nessa.report.tables import UNDEFINED, main_records
 from nessa.text import ABSENT, Row, cost, markdown_columns
 
 RELIABILITY_STYLES = [(BLACK, "--"), (RED, "-"), (BLUE, "-."), (GREEN, ":")]
@@ -82,9 +81,8 @@ def _cell_rows(recipe: Recipe, records: Sequence[Record]) -> Iterator[Row]:
         seed = first_seed if cell.aligner == NESSA else None
         record = next(
             r
-            for r in records
-            if (r["aligner"], r["enroll"], r["runtime"]) == cell
-            and (r["trials"], r["seed"]) == (SINGLE, seed)
+            for r in main_records(records)
+            if (r["aligner"], r["enroll"], r["runtime"]) == cell and r["seed"] == seed
         )
         for name, figures in (("cosine", record), ("AS-norm", record["as_norm"])):
             names = "min_cllr", "cllr", "min_dcf", "act_dcf"

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from nessa import __version__
-from nessa.evaluation.conditions import SINGLE
 from nessa.files import Record, atomic_open
 from nessa.recipe.config import Recipe
 from nessa.recipe.systems import NESSA, RAW
@@ -17,13 +16,14 @@ from nessa.report.decision import Verdict, judge_update
 from nessa.report.logs import StageLog
 from nessa.report.plots import Plot
 from nessa.report.tables import (
-    UNDEFINED,
     by_system,
     controlled_gain,
     controlled_models,
+    gain,
     legend,
     main_records,
     table_rows,
+    with_unit,
 )
 from nessa.text import ABSENT, percent, share
 
@@ -52,7 +52,8 @@ class Headline:
 
 def headlines(recipe: Recipe, records: Sequence[Record]) -> list[Headline]:
     """NESSA in both update directions on the main trials, beside the raw models."""
-    systems = by_system(record for record in records if record["trials"] == SINGLE)
+    main = main_records(records)
+    systems = by_system(main)
     controls = controlled_models(systems.values())
     raw = [
         percent(systems[RAW, model, model]["eer"]) if (RAW, model, model) in systems else ABSENT
@@ -63,21 +64,19 @@ def headlines(recipe: Recipe, records: Sequence[Record]) -> list[Headline]:
         record = systems.get((NESSA, enroll, runtime))
         if record is None:
             continue
-        has_controls = controlled_gain(record, controls) != ABSENT
-        controlled = _gain(record, "controlled_gain") if has_controls else None
+        shown, interval = controlled_gain(record, controls), record["controlled_gain_ci"]
+        controlled = _gain(shown, interval) if shown != ABSENT else None
         direction = f"{enroll} enrolls, {runtime} runs"
-        verdict = judge_update(recipe, main_records(records), (enroll, runtime))
+        verdict = judge_update(recipe, main, (enroll, runtime))
         eer = percent(record["eer"])
-        recovered = _gain(record, "gain")
+        recovered = _gain(gain(record), record["gain_ci"])
         found.append(Headline(direction, verdict, recovered, controlled, eer, *raw))
     return found
 
 
-def _gain(record: Record, name: str) -> Gain:
-    if record[name] is None:
-        return Gain(UNDEFINED, "")
-    low, high = record[f"{name}_ci"]
-    return Gain(f"{share(record[name])} %", f"{share(low)} to {share(high)} %")
+def _gain(shown: str, interval: Sequence[float] | None) -> Gain:
+    told = f"{' to '.join(map(share, interval))} %" if interval else ""
+    return Gain(with_unit(shown), told)
 
 
 def write_page(

@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 from scipy.special import ndtri
 
 from nessa.alignment.store import load
-from nessa.evaluation.conditions import SINGLE
 from nessa.files import Record, atomic_open
 from nessa.kaldi.datadir import read_optional, read_utt2spk
 from nessa.kaldi.embeddings import Embeddings
@@ -21,7 +20,8 @@ from nessa.metrics.roc import Roc, det_points, eer
 from nessa.recipe.config import Recipe
 from nessa.recipe.layout import aligner_dir, embeddings_dir
 from nessa.recipe.systems import NESSA, RAW, System
-from nessa.report.tables import CLAIM, MEAN, system_label
+from nessa.recipe.thresholds import P_TARGET
+from nessa.report.tables import CLAIM, MEAN, main_records, system_label
 
 Scores = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.bool_]
@@ -51,7 +51,6 @@ MODEL_MARKERS = ("o", "x")  # of the old and of the new model
 
 TICKS = np.array([0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4,
                   0.6, 0.8, 0.9])  # fmt: skip
-P_TARGET = 0.01  # of the detection cost whose minimum is marked
 RESOLUTION = 0.01  # probit units between two points of a curve: about one pixel
 MARGIN = 5.0  # how many times below the lowest and above the highest EER the axes reach
 LOWEST = -50  # % of the gain; a bar that ends lower is cut, and labeled with its value
@@ -196,9 +195,9 @@ def det_curve(scores: Scores, labels: Labels) -> tuple[Points, Points]:
 
 def min_dcf_point(scores: Scores, labels: Labels) -> tuple[float, float]:
     """(false alarm rate, miss rate) of the lowest detection cost at P_TARGET and costs of 1."""
-    hull = Roc.of(scores, labels).hull
-    best = int(np.argmin(P_TARGET * hull.p_miss + (1 - P_TARGET) * hull.p_fa))
-    return float(hull.p_fa[best]), float(hull.p_miss[best])
+    roc = Roc.of(scores, labels)
+    best = roc.cheapest(P_TARGET)
+    return float(roc.p_fa[best]), float(roc.p_miss[best])
 
 
 def _limits(errors: list[float], marked: list[float]) -> tuple[float, float]:
@@ -218,7 +217,8 @@ def gains_plot(records: Sequence[Record]) -> Plot | None:
     Args:
         records: of `nessa.recipe.evaluation.evaluate_systems`.
     """
-    records = [record for record in records if _is_drawn(record, records)]
+    own = main_records(records)
+    records = [record for record in own if _is_drawn(record, own)]
     if not records:
         return None
     names = list(dict.fromkeys(system_label(record) for record in records))
@@ -258,9 +258,7 @@ def gains_plot(records: Sequence[Record]) -> Plot | None:
 
 def _is_drawn(record: Record, records: Sequence[Record]) -> bool:
     """Aligned systems with a gain; NESSA by the mean of its seeds where there is one."""
-    if record["trials"] != SINGLE or record["aligner"] == RAW or record["gain"] is None:
-        return False
-    if record["enroll"] == record["runtime"]:
+    if record["aligner"] == RAW or record["gain"] is None or record["enroll"] == record["runtime"]:
         return False
     averaged = any(other["aligner"] == MEAN for other in records)
     return record["aligner"] != NESSA or not averaged

@@ -87,8 +87,9 @@ def write_report(recipe: Recipe, exp: Path, data: Path, results_page: Path | Non
     on_curve = main_records(records) if condition.enroll_map is None else []
     align = data / "align"
     speakers = len(set(original_speakers(align).values())) if align.is_dir() else 0
+    fleet = fleet_plot(list(fleet_ways(recipe, records)))
     plots = [
-        fleet_plot(list(fleet_ways(recipe, records))),
+        fleet,
         det_plot(_det_panels(recipe, exp, condition, records), labels),
         *calibration_plots(cells, labels),
         *study_plots(studies, on_curve, speakers),
@@ -115,7 +116,8 @@ def write_report(recipe: Recipe, exp: Path, data: Path, results_page: Path | Non
     text = _markdown(recipe, records, comparisons, sections, circumstances)
     _write_text(folder / "results.md", text)
     if results_page is not None:
-        _write_summary(results_page, recipe, records, studies.get("speakers", []), circumstances)
+        curve = studies.get("speakers", [])
+        _write_summary(results_page, recipe, records, curve, circumstances, fleet)
     write_page(
         folder / "index.html",
         recipe,
@@ -237,10 +239,10 @@ def _write_summary(
     records: Sequence[Record],
     curve: Sequence[Record],
     made: Mapping[str, str],
+    plot: Plot,
 ) -> None:
     """The run on one page, with its figure beside it."""
     size = page.stem.removeprefix(SUMMARY).lstrip("-") if page.stem.startswith(SUMMARY) else ""
-    plot = fleet_plot(list(fleet_ways(recipe, records)))
     save_figure(plot.figure, page.with_suffix(".svg"))
     _write_text(page, summary_page(recipe, records, curve, made, size, f"{page.stem}.svg"))
 

@@ -22,6 +22,7 @@ from nessa.report.tables import (
     by_system,
     controlled_gain_with_interval,
     controlled_models,
+    with_unit,
 )
 
 Systems = Mapping[tuple[str, str, str], Record]  # of `by_system`
@@ -144,10 +145,8 @@ def _controlled(recipe: Recipe, systems: Systems) -> Iterator[str]:
         return
     for pair in recipe.pairs:
         if (NESSA, *pair) in systems:
-            record = systems[NESSA, *pair]
-            shown = controlled_gain_with_interval(record, controls)
-            unit = "" if record["controlled_gain"] is None else " %"
-            yield f"{_direction(pair)}: NESSA's controlled gain is {shown}{unit}"
+            shown = controlled_gain_with_interval(systems[NESSA, *pair], controls)
+            yield f"{_direction(pair)}: NESSA's controlled gain is {with_unit(shown)}"
 
 
 def _direction(pair: tuple[str, str]) -> str:

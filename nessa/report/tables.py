@@ -195,6 +195,11 @@ def gain(record: Record) -> str:
     return UNDEFINED if record["gain"] is None else share(record["gain"])
 
 
+def with_unit(gain: str) -> str:
+    """A gain of a table as a sentence has it."""
+    return gain if gain == UNDEFINED else f"{gain} %"
+
+
 def controlled_gain(record: Record, controls: Set[str]) -> str:
     """The same of the controlled gain; of a model with itself, or without controls, there is none.
 

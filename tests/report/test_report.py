@@ -355,7 +355,8 @@ def test_controls_say_what_a_better_back_end_recovers_alone() -> None:
 @pytest.mark.parametrize("controls", [True, False])
 @pytest.mark.parametrize("known", [True, False])
 def test_the_headline_has_both_gains_and_their_intervals(known: bool, controls: bool) -> None:
-    gains = {} if known else {"gain": None, "controlled_gain": None}
+    unknown = "gain", "gain_ci", "controlled_gain", "controlled_gain_ci"
+    gains = {} if known else dict.fromkeys(unknown)
     records = [
         record("raw", "v1", "v1", eer=0.08),
         record("raw", "v2", "v2", eer=0.02),
