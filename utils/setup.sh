@@ -138,8 +138,8 @@ half_installed() {
 
 # pip has the lock as well, for it may outlive the set-up; what it starts itself has not.
 install() {
-  # Python compiles what is imported, and most never is.
-  PYTHONUNBUFFERED=1 "$python" -m pip install --no-input --disable-pip-version-check --no-compile \
+  # Python compiles what is imported, and most never is. What pip is doing is read from its log.
+  PYTHONUNBUFFERED=1 PIP_QUIET=0 "$python" -m pip install --no-input --disable-pip-version-check --no-compile \
     -c "$repository/utils/constraints.txt" "$@" >>"$venv/pip.log" 2>&1 || explain_pip_failure
 }
 

@@ -20,7 +20,7 @@ from torch.random import fork_rng
 
 from nessa.alignment.dev import DevSet, both_ways_eer, calibrate_on, check_labels, judge
 from nessa.alignment.domains import Shifted, domain_shifts, shifted
-from nessa.alignment.outliers import OutlierDetector, check_scale
+from nessa.alignment.outliers import OutlierDetector
 from nessa.alignment.table import AlignTable
 from nessa.alignment.views import SIDES, Labels, Mapped, Matrix, Rows, Side, blocks, check_vary
 from nessa.errors import InputError
@@ -136,7 +136,8 @@ class Aligner(ABC):
             self.calibration = replace(calibration, pair=self.pair(), method="cosine")
         for side, view in zip(SIDES, (views.enroll, views.runtime), strict=True):
             if not self.keeps(side):
-                self.detectors[side] = OutlierDetector.fit(view, views.labels)
+                found = OutlierDetector.fit(view, views.labels)
+                self.detectors[side] = replace(found, lengths=self.length_range(side))
         return self
 
     def _comparable(self, dev: DevSet) -> DevSet:
@@ -223,19 +224,15 @@ class Aligner(ABC):
         """Embeddings (N, D_in) of one side -> (N, D), unit length.
 
         Args:
-            matrix: as the model made them, at any scale.
+            matrix: as the model made them; at any scale, unless lengths count.
             side: enroll or runtime.
             keys: their ids, for messages.
 
         Raises:
-            InputError: not fitted, another dimension, values that are not finite, a row
-                without direction (zero, or beyond 1e-36 to 1e36), or, where lengths count, most
-                of them unlike those of the align set.
+            InputError: not fitted, another dimension, values that are not finite, or a row
+                without direction (zero, or beyond 1e-36 to 1e36).
         """
-        checked = self._checked(matrix, side, keys)
-        if known := self.length_range(side):
-            check_scale(checked, known, side)
-        return self._map(checked, side)
+        return self._map(self._checked(matrix, side, keys), side)
 
     def map_views(
         self, enroll: Embeddings, runtime: Embeddings, domains: Mapping[str, str] | None = None
@@ -366,9 +363,9 @@ class Aligner(ABC):
         self.arrays = {n: array for n, array in arrays.items() if n.startswith(SIDES)}
         names = {side: [f"{DETECTOR}.{side}.{n}" for n in ("mean", "whitening")] for side in SIDES}
         self.detectors = {
-            side: OutlierDetector(*(arrays[name] for name in own))
-            for side, own in names.items()
-            if arrays.keys() >= set(own)
+            side: OutlierDetector(arrays[mean], arrays[whitening], self.length_range(side))
+            for side, (mean, whitening) in names.items()
+            if arrays.keys() >= {mean, whitening}
         }
         self.shifts = {
             side: {

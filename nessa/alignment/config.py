@@ -1,8 +1,16 @@
 """Settings of the aligners."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from nessa.alignment import ALIGNERS
 from nessa.schema import Distinct, Fraction, Positive, Section, Seed, nearest
@@ -40,6 +48,14 @@ class NeuralConfig(Section):
                 "start: plda is a likelihood ratio; set score to ratio, or another start"
             )
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_used(self, dumped: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Digests of settings are as they were before there was a length_power."""
+        settings = dumped(self)
+        if not self.length_power:
+            settings.pop("length_power", None)
+        return settings
 
     @model_validator(mode="after")
     def _only_a_ratio_has_lengths(self) -> "NeuralConfig":

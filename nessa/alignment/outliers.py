@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from nessa.alignment.covariance import inverse_root, shrunk
-from nessa.alignment.views import EPSILON, Labels, Matrix, Rows, Side, blocks, length_normalize
+from nessa.alignment.views import EPSILON, Labels, Matrix, Rows, blocks, length_normalize
 from nessa.errors import InputError
 from nessa.files import atomic_open
 from nessa.kaldi.directions import lengths, well_scaled
@@ -22,7 +22,7 @@ FEWEST_JUDGED = 10  # embeddings, by which the model that made them may be doubt
 # More outliers than this share of the embeddings are refused: of a stamp alone, another domain may
 # be the reason, but not of nearly all.
 MOST, MOST_STAMPED = 0.5, 0.95
-SCALED = 2.0  # times the longest align embedding: longer ones are scaled
+SCALED = 2.0  # times the longest align embedding: what is longer is unlike the align data
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,13 @@ class OutlierDetector:
     Attributes:
         mean: (D,).
         whitening: W, (D, D), such that the limit is 1.
+        lengths: the shortest and the longest align embedding, where lengths count; embeddings of
+            `SCALED` times another length are outliers too.
     """
 
     mean: Matrix
     whitening: Matrix
+    lengths: tuple[float, float] | None = None
 
     @classmethod
     def fit(cls, view: Rows, labels: Labels) -> Self:
@@ -73,25 +76,20 @@ class OutlierDetector:
             scale = 1 / part.norm(dim=1).clamp_min(EPSILON)
             square = (product.norm(dim=1) * scale) ** 2 - 2 * (product @ center) * scale
             found.append((square + center @ center).clamp_min(0).sqrt())
-        return torch.cat(found).numpy()
+        directions = torch.cat(found).numpy()
+        return directions if self.lengths is None else np.maximum(directions, self._scales(matrix))
+
+    def _scales(self, matrix: Matrix) -> Matrix:
+        """How many times too long or too short embeddings (N, D) are: (N,)."""
+        assert self.lengths is not None
+        (shortest, longest), own = self.lengths, lengths(matrix)
+        return np.maximum(own / longest, shortest / own) / SCALED
 
 
 def _of_half(view: Rows, labels: Labels, half: int) -> Iterator[Matrix]:
     """Length-normalized rows of every other speaker."""
     for rows in blocks(len(view)):
         yield length_normalize(view[rows][labels[rows] % 2 == half])
-
-
-def check_scale(matrix: Matrix, known: tuple[float, float], side: Side) -> None:
-    """Refuse embeddings most of which are far longer or shorter than all of the align set."""
-    found = lengths(matrix)
-    odd = (found < known[0] / SCALED) | (found > known[1] * SCALED)
-    if odd.sum() > MOST_STAMPED * len(odd):
-        raise InputError(
-            f"{side} embeddings have lengths of about {np.median(found):.3g}, those of the align "
-            f"set {known[0]:.3g} to {known[1]:.3g}, and this aligner was fitted with length_power: "
-            "give them as the model made them, not scaled, or fit it with length_power 0"
-        )
 
 
 @dataclass
@@ -142,6 +140,8 @@ class Outliers:
         most = MOST_STAMPED if self.stamped else MOST
         if not self.allowed and count >= FEWEST_JUDGED and len(self.found) > most * count:
             despite = ", whatever info.json says" if self.stamped else ""
+            if self.detector and self.detector.lengths:
+                despite += ", or scaled, where lengths count (length_power)"
             raise InputError(
                 f"{len(self.found)} of {count} embeddings are unlike those that the aligner was "
                 f"fitted on, the first {self.found[0][0]!r}; they seem to be of another model"

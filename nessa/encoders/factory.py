@@ -54,11 +54,12 @@ class PythonModel(SpeakerModel):
 
     def _check_arguments(self, function: Callable[..., Any]) -> None:
         try:
-            inspect.signature(function).bind(**self._config.arguments)
+            signature = inspect.signature(function, follow_wrapped=False)
+            signature.bind(**self._config.arguments)
         except ValueError:  # one that is written in C may have no signature
             return
         except TypeError as error:
-            taken = f"{self._config.factory}{inspect.signature(function)}"
+            taken = f"{self._config.factory}{signature}"
             raise InputError(
                 f"encoders.{self.name}.arguments: {taken}: {error}; correct them"
             ) from None
@@ -122,7 +123,16 @@ class PythonModel(SpeakerModel):
             isinstance(value, Tensor) and not value.is_quantized for value in state.values()
         ):
             return None
-        return weights_digest(module) if state or self._config.places() else None
+        if (state and not _holds_frozen(module)) or self._config.places():
+            return weights_digest(module)
+        return None
+
+
+def _holds_frozen(module: nn.Module) -> bool:
+    """Whether it or what it is made of was frozen by TorchScript, which takes weights out."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return not module.state_dict()
+    return any(map(_holds_frozen, module.children()))
 
 
 def _with_contents(value: Any) -> Any:

@@ -62,7 +62,7 @@ def checked_lengths(matrix: Matrix, name: Callable[[int], str]) -> Matrix:
 
 
 def well_scaled(matrix: Matrix, name: Callable[[int], str]) -> Matrix:
-    """Rows (N, D) of the same directions, at lengths that float32 can square.
+    """Rows (N, D) of the same directions, at the nearest lengths that float32 can square.
 
     Where all are already, the matrix itself.
 
@@ -73,5 +73,5 @@ def well_scaled(matrix: Matrix, name: Callable[[int], str]) -> Matrix:
     if not len(odd):
         return matrix
     scaled = matrix.copy()
-    scaled[odd] /= measured[odd, None]
+    scaled[odd] *= (measured[odd].clip(*SAFE) / measured[odd])[:, None]
     return scaled

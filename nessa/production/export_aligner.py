@@ -14,7 +14,7 @@ from nessa.alignment.base import Aligner
 from nessa.alignment.dev import verdict_sentence
 from nessa.alignment.views import SIDES, Matrix, Side
 from nessa.errors import InputError
-from nessa.kaldi.directions import LARGEST, SMALLEST
+from nessa.kaldi.directions import LARGEST, SAFE, SMALLEST
 from nessa.kaldi.stamps import names_model
 from nessa.production.onnx import OPSET, facts_lines, open_session, to_onnx, write_export
 from nessa.scoring.calibration import Calibration
@@ -80,23 +80,22 @@ class WellScaled(nn.Module):
     A network cannot refuse a row, as the aligner does, but no score of NaN passes for a match.
 
     Args:
-        lengths: the shortest and the longest of the align set, to which rows beyond them are
-            scaled; None: lengths do not count.
+        with_lengths: whether lengths count; those that can be squared then stay as they are.
     """
 
-    def __init__(self, lengths: tuple[float, float] | None) -> None:
+    def __init__(self, with_lengths: bool) -> None:
         super().__init__()
-        self.lengths = lengths
+        self.with_lengths = with_lengths
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, D) -> (N, D), the largest value of a row 1 unless lengths count."""
         largest = x.abs().amax(dim=1, keepdim=True)
         valid = (largest >= SMALLEST) & (largest <= LARGEST)
         scaled = x / torch.where(valid, largest, torch.nan)
-        if self.lengths is None:
+        if not self.with_lengths:
             return scaled
         length = scaled.norm(dim=1, keepdim=True)
-        return scaled / length * (length * largest).clamp(*self.lengths)
+        return scaled / length * (length * largest).clamp(*SAFE)
 
 
 @dataclass(frozen=True)
@@ -114,7 +113,8 @@ class _Network:
 def _export_side(aligner: Aligner, side: Side, facts: Mapping[str, str]) -> _Network:
     aligner.check_fitted()
     dim = aligner.input_dim(side)
-    module = nn.Sequential(WellScaled(aligner.length_range(side)), aligner.network(side)).eval()
+    scaled = WellScaled(with_lengths=aligner.length_range(side) is not None)
+    module = nn.Sequential(scaled, aligner.network(side)).eval()
     with torch.inference_mode():
         output_dim = module(torch.ones(1, dim)).shape[1]
     known = aligner.fingerprints[SIDES.index(side)]
@@ -139,7 +139,7 @@ def _export_side(aligner: Aligner, side: Side, facts: Mapping[str, str]) -> _Net
 
 
 def _largest_difference(aligner: Aligner, side: Side, content: bytes, input_dim: int) -> float:
-    """Between onnxruntime and the aligner, on random rows of every length that it takes."""
+    """Between onnxruntime and the aligner, on random rows of every length from tiny to large."""
     session = open_session(content)
     none = session.run(["mapped"], {"embedding": np.zeros((1, input_dim), np.float32)})[0]
     if not np.isnan(none).any():
@@ -147,12 +147,8 @@ def _largest_difference(aligner: Aligner, side: Side, content: bytes, input_dim:
     rng = np.random.default_rng(0)
     differences = []
     for rows in CHECKED_BATCHES:
-        batch: Matrix = rng.standard_normal((rows, input_dim)).astype(np.float32)
-        if known := aligner.length_range(side):
-            lengths = rng.uniform(*known, (rows, 1)) / np.linalg.norm(batch, axis=1, keepdims=True)
-        else:
-            lengths = 10.0 ** rng.uniform(*EXPONENTS, (rows, 1))
-        batch = (lengths * batch).astype(np.float32)
+        lengths = 10.0 ** rng.uniform(*EXPONENTS, (rows, 1))
+        batch: Matrix = (lengths * rng.standard_normal((rows, input_dim))).astype(np.float32)
         (mapped,) = session.run(["mapped"], {"embedding": batch})
         differences.append(np.abs(mapped - aligner.map_side(batch, side)).max())
     return float(max(differences))
@@ -162,6 +158,12 @@ def _model_card(aligner: Aligner, exported: list[_Network], facts: Mapping[str, 
     told = facts_lines(facts)
     if "calibration_scale" in facts:
         told += "- Natural-log likelihood ratio of a score: calibration scale * score + offset.\n"
+    for side in SIDES:
+        if known := aligner.length_range(side):
+            told += (
+                f"- The lengths of embeddings count: give `{side}.onnx` those of the model, "
+                f"{known[0]:.3g} to {known[1]:.3g} long in its align set, and no scaled ones.\n"
+            )
     rows = "\n".join(
         f"| `{n.side}.onnx` | {n.input_dim} | {n.output_dim} | `{n.fingerprint}` "
         f"| {n.difference:.1e} |"

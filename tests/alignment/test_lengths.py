@@ -12,9 +12,12 @@ import torch
 from nessa.alignment import Aligner, NeuralAligner, PLDAAligner, load
 from nessa.alignment.config import AlignerConfig
 from nessa.alignment.domains import Domains
+from nessa.alignment.outliers import Outliers
 from nessa.alignment.table import AlignTable
 from nessa.errors import InputError
+from nessa.kaldi.embeddings import Embeddings
 from nessa.production.export_aligner import export_aligner
+from nessa.production.verify import verify_model
 from tests.aligners import NEURAL, dev_for, fit
 from tests.pairs import two_views
 
@@ -61,27 +64,58 @@ def test_a_length_beyond_those_of_the_align_set_is_the_nearest_of_them() -> None
     assert np.abs(long - short).max() > 1e-3
 
 
-def test_embeddings_of_one_length_are_refused() -> None:
-    ones = 1e-3 * X.matrix / np.linalg.norm(X.matrix, axis=1, keepdims=True)
-    with pytest.raises(InputError, match=r"enroll embeddings have lengths of about 0\.001.*as the"):
-        root().map_enroll(ones)
-    assert len(unit().map_enroll(ones)) == len(X)
+def test_scaled_embeddings_are_outliers_and_a_single_one_is_no_reason_to_refuse() -> None:
+    one = X.matrix.copy()
+    one[0] *= 50
+    judged = Outliers(root().detectors["enroll"])
+    judged.check(list(X.keys), one)
+    assert X.keys[0] in [name for name, _ in judged.found]
+    with pytest.raises(InputError, match=r"unlike those .* or scaled, where lengths count"):
+        Outliers(root().detectors["enroll"]).check(list(X.keys), 1e-3 * X.matrix)
+    allowed = Outliers(root().detectors["enroll"], allowed=True)
+    allowed.check(list(X.keys), 1e-3 * X.matrix)
+    assert len(allowed.found) == len(X)
+    Outliers(unit().detectors["enroll"]).check(list(X.keys), 1e-3 * X.matrix)
 
 
-def test_files_mirrors_and_exports_keep_lengths(tmp_path: Path) -> None:
-    root().save(tmp_path / "aligner")
+def test_what_is_beyond_float32s_squares_is_the_nearest_length_too() -> None:
+    one = X.matrix[:1]
+    longest = root().map_enroll(np.concatenate([one * 100, one * 1e10, one * 1e25]))
+    shortest = root().map_enroll(np.concatenate([one / 100, one / 1e12, one / 1e25]))
+    for mapped in (longest, shortest):
+        assert np.allclose(mapped, mapped[:1], atol=1e-5)
+    assert np.abs(longest[0] - shortest[0]).max() > 1e-3
+
+
+def test_settings_are_those_of_before_where_lengths_do_not_count() -> None:
+    """Digests of settings tell spaces apart, and stages that are done."""
+    assert "length_power" not in NeuralAligner().settings
+    assert "length_power" not in AlignerConfig().model_dump()
+    assert NeuralAligner(length_power=0.5).settings["length_power"] == 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scale", [0.02, 1.0, 50.0])
+def test_files_mirrors_and_exports_keep_lengths(scale: float, tmp_path: Path) -> None:
+    x, y, names = two_views(100, 5)
+    align, held_out = (Embeddings(own.keys, own.matrix * np.float32(scale)) for own in (x, X))
+    aligner = NeuralAligner(**NEURAL, length_power=0.5).fit(align, y, names)
+    aligner.save(tmp_path / "aligner")
     again = load(tmp_path / "aligner")
-    assert again.settings == root().settings and np.array_equal(scores(again), scores(root()))
-    twice = again.mirrored().mirrored()
-    assert np.array_equal(scores(twice), scores(root()))
+    assert again.settings == aligner.settings and again.pair() == aligner.pair()
+    wanted = scores(aligner, held_out.matrix)
+    assert np.array_equal(scores(again, held_out.matrix), wanted)
+    assert np.array_equal(scores(again.mirrored().mirrored(), held_out.matrix), wanted)
+    assert again.detectors["enroll"].lengths == again.length_range("enroll")
     list(export_aligner(again, tmp_path / "export"))
-    mapped = [
-        onnxruntime.InferenceSession(
-            tmp_path / "export" / f"{side}.onnx", providers=["CPUExecutionProvider"]
-        ).run(["mapped"], {"embedding": own.matrix})[0]
-        for side, own in (("enroll", X), ("runtime", Y))
-    ]
-    assert np.allclose(mapped[0] @ mapped[1].T, scores(root()), atol=1e-4)
+    assert "lengths of embeddings count" in (tmp_path / "export" / "README.md").read_text()
+    mapped = []
+    for side, own in (("enroll", held_out), ("runtime", Y)):
+        path = tmp_path / "export" / f"{side}.onnx"
+        assert "of the aligner" in "".join(verify_model(path, again))
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        mapped += session.run(["mapped"], {"embedding": own.matrix})
+    assert np.allclose(mapped[0] @ mapped[1].T, wanted, atol=1e-4)
 
 
 def test_a_frozen_side_keeps_its_lengths() -> None:

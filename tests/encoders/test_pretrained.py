@@ -488,7 +488,7 @@ def test_the_fingerprint_is_that_of_external_weights_too(tmp_path: Path) -> None
 # ---- Python -------------------------------------------------------------------------------------
 
 MODULE = """
-import numpy, torch
+import functools, numpy, torch
 
 class Rough:
     fingerprint = "rough-1"
@@ -535,6 +535,24 @@ def nameless():
 class Packed(Net):
     def get_extra_state(self):
         return torch.qint8, (self.layer.weight,)  # as quantized layers have them
+
+class Frozen(torch.nn.Module):
+    def __init__(self, seed=0):
+        super().__init__()
+        self.register_buffer("window", torch.ones(2))
+        self.net = torch.jit.freeze(torch.jit.script(torch.nn.Linear(2, 2).eval()))
+    def forward(self, utterances):
+        return self.net(torch.stack([u[:2] for u in utterances]) * self.window)
+
+def with_gain(function):
+    @functools.wraps(function)
+    def make(**arguments):
+        return function(1.0, **arguments)
+    return make
+
+@with_gain
+def decorated(gain, seed=0):
+    return Net(seed)
 
 class Wrapped(torch.nn.Module):
     def __init__(self, file=None):
@@ -606,7 +624,7 @@ def test_the_fingerprint_is_that_of_folders_and_of_nested_files_too(
     assert fingerprint(b"other") != first == fingerprint(b"first")
 
 
-@pytest.mark.parametrize("function", ["Wrapped", "Packed"])
+@pytest.mark.parametrize("function", ["Wrapped", "Packed", "Frozen"])
 def test_a_module_without_weights_to_tell_it_by_needs_a_fingerprint(
     module: str, function: str, tmp_path: Path
 ) -> None:
@@ -635,6 +653,10 @@ def test_faults_of_a_factory_are_named(module: str, tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=message):
             save_pretrained(tmp_path / "m", config)
+
+
+def test_a_decorated_function_takes_what_its_decorator_does(module: str, tmp_path: Path) -> None:
+    assert loaded(tmp_path / "m", python(module, "decorated", seed=1)).dim > 0
 
 
 def test_type_errors_of_a_factory_itself_keep_their_traceback(module: str, tmp_path: Path) -> None:
