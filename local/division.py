@@ -16,7 +16,7 @@ from pathlib import Path
 
 from nessa.corpus.profiles import GivenTrials, lists_in
 from nessa.corpus.speakers import split_speakers
-from nessa.corpus.tables import division_problems
+from nessa.corpus.tables import validate_division
 from nessa.errors import InputError, about, named
 from nessa.files import read_table
 from nessa.kaldi.datadir import is_there
@@ -191,7 +191,7 @@ def _read_division(
 
     Where no train set is made of any, those of train are align if the recipe includes them there.
     """
-    if problems := list(division_problems(path.parent, utt2spk)):
+    if problems := validate_division(path.parent, utt2spk):
         raise InputError("\n".join(problems))
     speakers = set(utt2spk.values())
     set_of = {speaker: name for speaker, name in read_table(path).items() if speaker in speakers}

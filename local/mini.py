@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from program import corpus_arguments, run_program
+from program import corpus_arguments, read_paths, run_program
 from tree import read_meta
 
 log = logging.getLogger(__name__)
@@ -20,6 +20,8 @@ def main() -> None:
     """Make the tree; stage prepare draws its trials."""
     arguments = corpus_arguments(__doc__, writes_sets=False)
     corpus = arguments.corpus
+    if arguments.recipe.prepare.program == "tree":  # others have corpora beside this one
+        read_paths(arguments.recipe, [])
     synthesize(arguments.recipe_path, corpus, arguments.nj)
     if (corpus / "trials").exists():
         log.info("%s: lists, as versions up to 0.2.0 wrote; removed", corpus / "trials")

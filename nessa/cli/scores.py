@@ -129,7 +129,7 @@ def calibrate(
         utt2dur,
         enroll_map,
         pair=own.pair() if own else None,
-        space=own.joined if own else None,
+        space=own.space() if own else None,
     )
     click.echo(f"{output}: {fitted}")
 

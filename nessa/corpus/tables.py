@@ -73,7 +73,6 @@ def _table_problems(directory: Path, has_audio: bool) -> Iterator[str]:
         if not has_contents(directory):
             yield f"{directory}: neither wav.scp nor feats.scp; make one of them"
     yield from _speaker_problems(directory, utt2spk, has_audio)
-    yield from division_problems(directory, utt2spk)
     audio = read_optional(directory, "wav.scp")
     segments = read_optional(directory, "segments")
     if segments:
@@ -151,10 +150,16 @@ def _speaker_problems(
             yield f"{path}: neither m nor f: {named(wrong)}; write m or f"
 
 
-def division_problems(directory: Path, utt2spk: Mapping[str, str]) -> Iterator[str]:
-    """Of spk2set, which says what sets the speakers of a directory of several are in."""
-    path = directory / "spk2set"
-    if not path.is_file():
+def validate_division(directory: Path, utt2spk: Mapping[str, str]) -> list[str]:
+    """Find what is wrong with spk2set, by which a directory of several sets is divided.
+
+    Sets of their own do not need it, and may have another.
+    """
+    return _all(directory, lambda: _division_problems(directory / "spk2set", utt2spk))
+
+
+def _division_problems(path: Path, utt2spk: Mapping[str, str]) -> Iterator[str]:
+    if not is_there(path):
         return
     set_of = read_table(path)
     yield from _lacking(path, set_of, spk2utt_of(utt2spk), "speaker")

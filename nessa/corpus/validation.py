@@ -27,6 +27,7 @@ from nessa.corpus.tables import (
     has_contents,
     parse_segment,
     unsorted,
+    validate_division,
     validate_tables,
     wrong_duration,
 )
@@ -82,6 +83,7 @@ def validate(
     problems: list[str] = []
     if not has_embeddings or has_data:
         problems += validate_tables(directory, has_contents(directory))
+        problems += [] if problems else validate_division(directory, read_utt2spk(directory))
         if not problems:  # broken tables would only repeat themselves
             problems += _audio_problems(directory, decode, allow_pipes, nj)
             problems += _feature_problems(directory, decode, nj)

@@ -131,7 +131,12 @@ def carry_over(
     band = None
     if unsure is not None:
         many, few = min(far * unsure, 1 - FEWEST / total), max(far / unsure, FEWEST / total)
-        if many < far * unsure or few > far / unsure:
+        if far * unsure >= 1:
+            log.warning(
+                "--unsure %g: so many times the false-accept rate, %s %%, is beyond all impostors; "
+                "give a smaller factor", unsure, percent(far),
+            )  # fmt: skip
+        elif many < far * unsure or few > far / unsure:
             log.warning(
                 "--unsure %g: %d impostor trials are too few for so wide a band, which goes from "
                 "%.3g times the false-accept rate to 1/%.3g of it; give more of them, or a smaller "

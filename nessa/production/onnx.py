@@ -36,6 +36,7 @@ LOG_LEVELS = {
     "onnxscript": logging.WARNING,
     "torch.onnx": logging.ERROR,
 }
+EXPORTS = ("encoder.onnx", "enroll.onnx", "runtime.onnx")  # that have a model card
 
 
 def to_onnx(
@@ -94,7 +95,7 @@ def write_export(output: Path, networks: Mapping[str, bytes], card: str) -> None
             f"{readme}: not a model card of nessa, and would be lost; move it away, or give "
             "another --output"
         )
-    others = sorted(path.name for path in output.glob("*.onnx") if path.name not in networks)
+    others = [n for n in EXPORTS if n not in networks and (output / n).is_file()]
     if readme.is_file() and others:
         raise InputError(
             f"{readme}: is the model card of {others[0]}, and would be lost; give another --output"

@@ -107,8 +107,8 @@ def _check_free(folder: Path) -> None:
     is_ours = recipe.exists() and read_yaml(recipe).get("name") == NAME
     if not is_ours and (recipe.exists() or (folder / "data").exists()):
         raise InputError(
-            f"{folder}: holds data or a run that are not of an assessment, and would be lost; "
-            "give another --output"
+            f"{folder}: holds data or a run that are not of an assessment, or of one that an "
+            "earlier version did not finish, and would be lost; give another --output"
         )
 
 

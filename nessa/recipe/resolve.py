@@ -82,8 +82,9 @@ def _with_found_files(value: Any) -> Any:
         return [_with_found_files(each) for each in value]
     if not isinstance(value, str):
         return value
-    is_file = os.path.isfile(os.path.join(os.environ.get(STARTED_IN, ""), value))
-    return find_given(value) if is_file else value
+    there = os.path.join(os.environ.get(STARTED_IN, ""), value)
+    named = os.path.isfile(there) and not (os.path.exists(value) and os.path.samefile(value, there))
+    return find_given(value) if named else value  # what is named already stays, for the digests
 
 
 def _read(path: Path | str) -> tuple[dict[str, Any], dict[str, Any]]:

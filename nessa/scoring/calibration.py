@@ -38,7 +38,7 @@ class Calibration:
         quality: {measure: weight w} of the quality measures q; empty without.
         pair: of the aligner whose scores it is for, see `Aligner.pair`; None where not known.
         method: how these scores are made; None where not known.
-        space: that a side of this aligner has joined, see `Aligner.joined`; None elsewhere.
+        space: of this aligner, see `Aligner.space`; None where not known, or the same as `pair`.
     """
 
     scale: float
@@ -193,7 +193,7 @@ def fit_calibration(
             quality measure.
         pair: of the aligner whose scores they are.
         method: how these are made.
-        space: that a side of the aligner has joined.
+        space: of the aligner.
 
     Raises:
         InputError: unlabeled trials, one without a score, or a quality measure that is unknown

@@ -135,9 +135,16 @@ def _check_aligner(path: Path, calibration: Calibration, stamp: ModelStamp | Non
     """Refuse the calibration of another aligner than that which mapped what is scored."""
     if stamp is None:
         return
+    known = calibration.space or calibration.pair
+    if known not in (None, stamp.fingerprint) and not (calibration.space or calibration.method):
+        log.warning(
+            "%s: is of another aligner's scores, or of an earlier version, which did not say where "
+            "a side has joined a space (nessa align --freeze); make it anew", path,
+        )  # fmt: skip
+        return
     with about(path):
-        check_pair(calibration.space or calibration.pair, stamp.fingerprint)
-    if calibration.space:
+        check_pair(known, stamp.fingerprint)
+    if calibration.space not in (None, calibration.pair):
         log.warning(
             "%s: is of an aligner whose one side has joined this space (nessa align --freeze), and "
             "other aligners map into it as well; make sure that this one mapped both sides", path,

@@ -12,7 +12,7 @@ import logging
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
 import psycopg
@@ -87,12 +87,20 @@ class Postgres:
 
     def statement(self, store: ProfileStore) -> str:
         """SQL; see `Database.statement`."""
-        return self._view(store).as_string(self._connection)
+        found = self._found_view()
+        others = found is not None and not found.is_ours
+        note = f"-- replaces {self._live!r}, which nessa did not make\n" if others else ""
+        return note + self._view(store).as_string(self._connection)
 
     def serve(self, store: ProfileStore) -> None:
         """See `Database.serve`."""
         if store is self.target:
             self.target.check_index()
+        if (found := self._found_view()) and not found.is_ours:
+            raise InputError(
+                f"view {self._live!r}: is there, and not made by nessa; drop it, or give another "
+                "&live="
+            )
         view = self._view(store)
         with _explained(self.source.name):
             try:
@@ -114,8 +122,8 @@ class Postgres:
         """See `Database.close`."""
         self._connection.close()
 
-    def _options(self) -> str:
-        """WITH of the view that is there, such as security_invoker, which it must keep."""
+    def _found_view(self) -> "_View | None":
+        """What is there by the name of the live view."""
         query = """
             SELECT relkind = 'v', pg_get_viewdef(oid, true), reloptions FROM pg_class
             WHERE oid = to_regclass(%s)"""
@@ -123,21 +131,17 @@ class Postgres:
             name = _identifier(self._live).as_string(self._connection)
             found = self._connection.execute(query, [name]).fetchone()
         if found is None:
-            return ""
+            return None
         is_view, definition, options = found
-        if not (is_view and OWN_VIEW.fullmatch(" ".join(definition.split()))):
-            raise InputError(
-                f"view {self._live!r}: is there, and not made by nessa; drop it, or give another "
-                "&live="
-            )
-        return f" WITH ({', '.join(options)})" if options else ""
+        is_ours = bool(is_view and OWN_VIEW.fullmatch(" ".join(definition.split())))
+        return _View(is_ours, f" WITH ({', '.join(options)})" if options else "")
 
     def _view(self, store: ProfileStore) -> sql.Composed:
         """The columns of the raw table, with the vectors of one of the two.
 
         The cast leaves their dimension open, which a view could not change otherwise.
         """
-        raw = self.source
+        raw, found = self.source, self._found_view()
         vectors = sql.SQL("mapped" if store is self.target else "raw")
         columns = [
             sql.SQL("{}.{}::vector AS {}").format(vectors, raw.vector, raw.vector)
@@ -148,11 +152,18 @@ class Postgres:
         join = sql.SQL(" JOIN {} mapped USING ({})").format(self.target.identifier, raw.id)
         return sql.SQL("CREATE OR REPLACE VIEW {}{} AS SELECT {} FROM {} raw{}").format(
             _identifier(self._live),
-            sql.SQL(self._options()),
+            sql.SQL(found.options if found else ""),
             sql.SQL(", ").join(columns),
             raw.identifier,
             join if store is self.target else sql.SQL(""),
         )
+
+
+class _View(NamedTuple):
+    """A view that is there."""
+
+    is_ours: bool
+    options: str  # WITH ..., such as security_invoker, which it must keep
 
 
 class Table:

@@ -190,7 +190,9 @@ def test_bad_tables_are_refused_by_both_in_the_same_words(
     assert done.status == 2 and problems[0] in done.err, done
 
 
-@pytest.mark.parametrize("name", ["utt2spk", "spk2utt", "feats.scp", "utt2dur", "enroll_map"])
+@pytest.mark.parametrize(
+    "name", ["utt2spk", "spk2utt", "spk2set", "feats.scp", "utt2dur", "enroll_map"]
+)
 def test_links_to_nothing_are_no_tables_that_were_left_out(tmp_path: Path, name: str) -> None:
     write_audio_dir(tmp_path, range(3))
     (tmp_path / name).unlink(missing_ok=True)

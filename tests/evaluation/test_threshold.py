@@ -82,10 +82,13 @@ def test_a_band_that_the_trials_do_not_tell_is_warned_about(
     labels = np.asarray(trials.labels)
     wide = carry_over(0.3, old, new, labels, [], unsure=1.5).unsure
     assert wide is not None and not caplog.messages
+    few = float(np.sort(old[~labels])[-12])  # false accepts
+    assert carry_over(few, old, new, labels, [], unsure=3).unsure is not None
     many = carry_over(0.3, old, new, labels, [], unsure=1000).unsure
     assert many is not None and many[0] < wide[0] and many[1] > wide[1]
-    (warning,) = caplog.messages
-    assert warning.startswith(f"--unsure 1000: {trials.nontargets} impostor trials are too few")
+    too_few, beyond = caplog.messages
+    assert too_few.startswith(f"--unsure 3: {trials.nontargets} impostor trials are too few")
+    assert "is beyond all impostors; give a smaller factor" in beyond
 
 
 def test_a_scale_of_the_new_scores_changes_nothing() -> None:

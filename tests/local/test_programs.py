@@ -398,6 +398,8 @@ def test_paths_that_a_program_does_not_read_are_refused_before_anything_is_made(
     recipe.write_text(yaml.safe_dump(settings))
     done = programs.tree(recipe, voxceleb, data)
     refuse(done, "corpus.paths: tree reads nothing called 'data'", "docs/your-corpus.md")
+    done = programs("mini", "--recipe", recipe, "--corpus", data / "corpus")
+    refuse(done, "corpus.paths: tree reads nothing called 'data'", "docs/your-corpus.md")
     paths = {"librispeech": str(librispeech), "data": str(librispeech)}
     done = programs.librispeech(librispeech, data, paths=paths)
     refuse(done, "corpus.paths: librispeech reads nothing called 'data'; there are librispeech")

@@ -201,12 +201,17 @@ def test_an_aligner_without_a_network_or_a_fit_is_refused(tmp_path: Path) -> Non
 def test_a_card_of_other_networks_is_not_written_over(tmp_path: Path) -> None:
     for card in ("a card", "a newer card"):
         nessa.production.onnx.write_export(tmp_path, {"encoder.onnx": b"e"}, card)
+        (tmp_path / "encoder.int8.onnx").write_bytes(b"the user's, made of it")
     with pytest.raises(
         InputError, match=r"README\.md: is the model card of encoder\.onnx, .*--out"
     ):
         nessa.production.onnx.write_export(tmp_path, {"enroll.onnx": b"a"}, "another card")
     assert (tmp_path / "README.md").read_text().startswith("a newer card")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "encoder.onnx"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "README.md",
+        "encoder.int8.onnx",
+        "encoder.onnx",
+    ]
 
 
 @pytest.mark.slow

@@ -262,7 +262,7 @@ def test_the_order_of_rows_does_not_decide_whose_they_are(
 ) -> None:
     aligner = ProcrustesAligner().fit(*two_views(400, 5, noise=(0.1, 0.1)))
     keys, few = two_views(30, 5, first_speaker=1000, noise=(0.1, 0.1))[0], 50  # more than a block
-    matrix = np.concatenate([np.roll(keys.matrix[:few], 3, axis=1), keys.matrix[few:]])
+    matrix = np.concatenate([-keys.matrix[:few], keys.matrix[few:]])
     url = fill_postgres(database, Embeddings(keys.keys, matrix))
     with closing(open_database(url, "mapped")) as opened:
         outliers = Outliers(aligner.detectors["enroll"])
@@ -546,6 +546,8 @@ def test_what_has_the_name_of_the_view_is_left_as_it_is(
     done = nessa("store", "rollback", url, "--to", "mapped")
     told = "is there, and not made by nessa; drop it, or give another &live="
     done.refused(f"nessa: error: view 'profiles_live': {told}")
+    with closing(open_database(url, "mapped")) as store:
+        assert store.statement(store.source).startswith("-- replaces 'profiles_live', which nessa")
 
 
 def test_a_view_of_other_columns_is_left_as_it_is(

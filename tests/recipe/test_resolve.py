@@ -185,11 +185,14 @@ def test_files_among_the_arguments_of_a_function_are_found_where_run_sh_was_call
     override = f"encoders.old={model}"
     monkeypatch.chdir(ROOT)
     assert resolve(MINI, None, [override]).encoders["old"]["arguments"] == given
+    model["arguments"] = {"weights": "README.md"}
+    monkeypatch.setenv(STARTED_IN, str(ROOT))  # which names it already
+    here = resolve(MINI, None, [f"encoders.old={model}"])
+    assert here.encoders["old"]["arguments"] == {"weights": "README.md"}
     monkeypatch.setenv(STARTED_IN, str(tmp_path))
     path = f"{tmp_path}/models/old.pt"
     found = resolve(MINI, None, [override]).encoders["old"]["arguments"]
     assert found == {"weights": path, "more": [path, {"kind": "models"}], "n": 3}
-    model["arguments"] = {"weights": "README.md"}
     with pytest.raises(InputError, match=r"README.md: is both in .*; write absolute paths"):
         resolve(MINI, None, [f"encoders.old={model}"])
 

@@ -267,16 +267,28 @@ def test_the_calibration_of_another_aligner_is_refused(
     mapped = tmp_path / "mapped/enroll", tmp_path / "mapped/runtime"
     calibration = tmp_path / "calibration.json"
     words: Any = tmp_path / "trials", tmp_path / "out"
-    for own in ({"pair": aligner.pair()}, {"pair": "f" * 64, "space": aligner.space()}):
+    of_both: Any = {"pair": aligner.pair(), "method": "cosine"}
+    for own in (of_both, {"pair": "f" * 64, "space": aligner.space()}):
         assert not caplog.records
         write_json(calibration, Calibration(1.0, 0.0, **own).to_dict())
         score_trials(*mapped, *words, calibration=calibration)
         with pytest.raises(InputError, match=f"{calibration}: is of another aligner's scores"):
             score_trials(*raw, *words, calibration=calibration)
     assert f"{calibration}: is of an aligner whose one side has joined this space" in caplog.text
+    for own in ({"method": "cosine"}, {"space": "f" * 64}):
+        write_json(calibration, Calibration(1.0, 0.0, pair="f" * 64, **own).to_dict())
+        with pytest.raises(InputError, match=f"{calibration}: is of another aligner's scores"):
+            score_trials(*mapped, *words, calibration=calibration)
+
+
+def test_a_calibration_of_before_may_be_of_an_aligner_that_joined_a_space(
+    sides: tuple[Path, Path, Trials], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    *raw, _ = sides
+    calibration = tmp_path / "calibration.json"
     write_json(calibration, Calibration(1.0, 0.0, pair="f" * 64).to_dict())
-    with pytest.raises(InputError, match=f"{calibration}: is of another aligner's scores"):
-        score_trials(*mapped, *words, calibration=calibration)
+    score_trials(*raw, tmp_path / "trials", tmp_path / "out", calibration=calibration)
+    assert f"{calibration}: is of another aligner's scores, or of an earlier" in caplog.text
 
 
 @pytest.mark.parametrize(
