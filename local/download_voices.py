@@ -27,7 +27,7 @@ from division import takes_made
 from kaldi_dir import other_paths
 from lhotse.recipes.librispeech import download_librispeech
 from lhotse.recipes.speechcommands import download_speechcommands
-from program import corpus_arguments, run_program
+from program import corpus_arguments, read_paths, run_program
 
 from nessa.errors import InputError
 from nessa.files import atomic_open, read_table, write_table
@@ -71,7 +71,8 @@ def main() -> None:
     arguments = corpus_arguments(__doc__, writes_sets=False)
     recipe, corpus = arguments.recipe, arguments.corpus
     if not takes_made(recipe, other_paths(recipe)):
-        log.info("%s: on disk; nothing to download", ", ".join(recipe.corpus.paths.values()))
+        given = read_paths(recipe, list(recipe.corpus.paths)).values()
+        log.info("%s: on disk; nothing to download", ", ".join(map(str, given)))
         return
     check_sentences(corpus / SENTENCES)  # before gigabytes are downloaded
     for name, download in DOWNLOADS.items():

@@ -158,6 +158,9 @@ def test_nothing_is_downloaded_where_the_recipe_names_a_directory(
     recipe = recipe_of(corpus, **{name: str(corpus.parent)})
     done = programs("download_voices", "--recipe", recipe, "--corpus", corpus.parent / "empty")
     assert done.status == 0 and f"{corpus.parent}: on disk; nothing to download" in done.out, done
+    recipe = recipe_of(corpus, **{name: "/nowhere"})
+    done = programs("download_voices", "--recipe", recipe, "--corpus", corpus.parent / "empty")
+    refuse(done, f"/nowhere: no such folder (corpus.paths.{name})")
 
 
 def test_additional_align_speakers_do_not_stand_for_the_corpus(
