@@ -117,10 +117,9 @@ class Aligner(ABC):
         views = replace(
             views, enroll=self._fittable(views, "enroll"), runtime=self._fittable(views, "runtime")
         )
-        for side, view in zip(SIDES, (views.enroll, views.runtime), strict=True):
-            check_vary(view, side)
         domains = views.domains or (None, None)
         for side, view, known in zip(SIDES, (views.enroll, views.runtime), domains, strict=True):
+            check_vary(view, side)
             if not self.keeps(side):
                 self.shifts[side] = domain_shifts(view, known) if known else {}
         fitted = self._centered_table(views)

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from nessa.corpus.audio import read_audio
 from nessa.encoders.base import SpeakerModel, noise, weights_digest
 from nessa.encoders.config import files_in
-from nessa.encoders.settings import PythonConfig
+from nessa.encoders.settings import PythonConfig, with_texts
 from nessa.errors import InputError
 from nessa.files import digest, file_digest
 
@@ -113,7 +113,7 @@ class PythonModel(SpeakerModel):
                 "`fingerprint`, a str that changes with the weights"
             )
         settings = self._config.model_dump(mode="json", exclude={"pretrained"})
-        settings["arguments"] = _with_contents(settings["arguments"])
+        settings["arguments"] = with_texts(settings["arguments"], _content)
         return digest([own, settings])
 
     def _digest(self, module: nn.Module) -> str | None:
@@ -135,18 +135,12 @@ def _holds_frozen(module: nn.Module) -> bool:
     return any(map(_holds_frozen, module.children()))
 
 
-def _with_contents(value: Any) -> Any:
-    """Arguments with what is in files and folders in the place of their names."""
-    if isinstance(value, dict):
-        return {name: _with_contents(each) for name, each in value.items()}
-    if isinstance(value, list):
-        return [_with_contents(each) for each in value]
-    if not isinstance(value, str):
-        return value
-    if os.path.isdir(value):
-        files = files_in(Path(value))
-        return {file.relative_to(value).as_posix(): file_digest(file) for file in files}
-    return file_digest(value) if os.path.isfile(value) else value
+def _content(text: str) -> Any:
+    """What is in a file or folder, in the place of its name; another text as it is."""
+    if os.path.isdir(text):
+        files = files_in(Path(text))
+        return {file.relative_to(text).as_posix(): file_digest(file) for file in files}
+    return file_digest(text) if os.path.isfile(text) else text
 
 
 def _find(factory: str) -> Callable[..., Any]:

@@ -4,7 +4,7 @@ Apart from the networks, so that a recipe is checked without waiting for torch.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -134,6 +134,15 @@ def _texts(value: Any) -> Iterator[str]:
     elif isinstance(value, list | dict):
         for each in value.values() if isinstance(value, dict) else value:
             yield from _texts(each)
+
+
+def with_texts(value: Any, change: Callable[[str], Any]) -> Any:
+    """The same nested lists and mappings, with each str changed."""
+    if isinstance(value, dict):
+        return {name: with_texts(each, change) for name, each in value.items()}
+    if isinstance(value, list):
+        return [with_texts(each, change) for each in value]
+    return change(value) if isinstance(value, str) else value
 
 
 class ArksConfig(PretrainedConfig):

@@ -14,6 +14,7 @@ import yaml
 from pydantic import ValidationError
 
 from nessa.encoders.kinds import parse_settings
+from nessa.encoders.settings import with_texts
 from nessa.errors import InputError, about
 from nessa.files import STARTED_IN, find_given
 from nessa.recipe.config import Recipe
@@ -70,21 +71,15 @@ def _encoder_settings(model: dict[str, Any], name: str) -> dict[str, Any]:
     paths = ("path", *getattr(settings, "paths", ()))  # of arks, and of exported networks
     found |= {key: find_given(found[key]) for key in paths if found.get(key)}
     if "arguments" in found:  # of a function of the user's
-        found["arguments"] = _with_found_files(found["arguments"])
+        found["arguments"] = with_texts(found["arguments"], _found_file)
     return found
 
 
-def _with_found_files(value: Any) -> Any:
-    """Arguments whose texts are found as paths are, if they name files; others may be any words."""
-    if isinstance(value, dict):
-        return {name: _with_found_files(each) for name, each in value.items()}
-    if isinstance(value, list):
-        return [_with_found_files(each) for each in value]
-    if not isinstance(value, str):
-        return value
-    there = os.path.join(os.environ.get(STARTED_IN, ""), value)
-    named = os.path.isfile(there) and not (os.path.exists(value) and os.path.samefile(value, there))
-    return find_given(value) if named else value  # what is named already stays, for the digests
+def _found_file(text: str) -> str:
+    """A text that is found as paths are, if it names a file; others may be any words."""
+    there = os.path.join(os.environ.get(STARTED_IN, ""), text)
+    named = os.path.isfile(there) and not (os.path.exists(text) and os.path.samefile(text, there))
+    return find_given(text) if named else text  # what is named already stays, for the digests
 
 
 def _read(path: Path | str) -> tuple[dict[str, Any], dict[str, Any]]:

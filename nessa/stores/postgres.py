@@ -90,7 +90,7 @@ class Postgres:
         found = self._found_view()
         others = found is not None and not found.is_ours
         note = f"-- replaces {self._live!r}, which nessa did not make\n" if others else ""
-        return note + self._view(store).as_string(self._connection)
+        return note + self._view(store, found).as_string(self._connection)
 
     def serve(self, store: ProfileStore) -> None:
         """See `Database.serve`."""
@@ -101,7 +101,7 @@ class Postgres:
                 f"view {self._live!r}: is there, and not made by nessa; drop it, or give another "
                 "&live="
             )
-        view = self._view(store)
+        view = self._view(store, found)
         with _explained(self.source.name):
             try:
                 self._connection.execute(view)
@@ -136,12 +136,14 @@ class Postgres:
         is_ours = bool(is_view and OWN_VIEW.fullmatch(" ".join(definition.split())))
         return _View(is_ours, f" WITH ({', '.join(options)})" if options else "")
 
-    def _view(self, store: ProfileStore) -> sql.Composed:
+    def _view(self, store: ProfileStore, found: "_View | None") -> sql.Composed:
         """The columns of the raw table, with the vectors of one of the two.
+
+        It takes the place of the view that was found, and its options.
 
         The cast leaves their dimension open, which a view could not change otherwise.
         """
-        raw, found = self.source, self._found_view()
+        raw = self.source
         vectors = sql.SQL("mapped" if store is self.target else "raw")
         columns = [
             sql.SQL("{}.{}::vector AS {}").format(vectors, raw.vector, raw.vector)
