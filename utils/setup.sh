@@ -106,13 +106,10 @@ install_packages() {
     make_venv
   fi
   log "installing packages into .venv (some minutes, once); log: $venv/pip.log"
-  : >"$venv/pip.log"
-  touch "$venv/.unfinished" # a package may be half there until pip returns
   install -e "${repository}[$(IFS=, && echo "${with_dependencies[*]}")]"
   ((${#alone[@]} == 0)) || install --no-deps "${alone[@]}"
   mkdir -p "$venv/.installed"
   fingerprint >"$venv/.installed/$extras"
-  rm "$venv/.unfinished"
 }
 
 # Why packages cannot be installed into what is there; nothing where they can.
@@ -138,9 +135,13 @@ half_installed() {
 
 # pip has the lock as well, for it may outlive the set-up; what it starts itself has not.
 install() {
-  # Python compiles what is imported, and most never is. What pip is doing is read from its log.
-  PYTHONUNBUFFERED=1 PIP_QUIET=0 "$python" -m pip install --no-input --disable-pip-version-check --no-compile \
-    -c "$repository/utils/constraints.txt" "$@" >>"$venv/pip.log" 2>&1 || explain_pip_failure
+  : >"$venv/pip.log"        # of this call alone, for what pip is doing is read from it
+  touch "$venv/.unfinished" # a package may be half there until pip returns
+  # Python compiles what is imported, and most never is.
+  PYTHONUNBUFFERED=1 PIP_QUIET=0 "$python" -m pip install --no-input --disable-pip-version-check \
+    --no-compile -c "$repository/utils/constraints.txt" "$@" >>"$venv/pip.log" 2>&1 ||
+    explain_pip_failure
+  rm "$venv/.unfinished"
 }
 
 make_venv() {

