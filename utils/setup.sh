@@ -10,7 +10,7 @@
 
 # The same one behind a link.
 repository=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)
-venv=$repository/.venv
+venv=$(realpath -m -- "$repository/.venv") # which may be a link to another disk
 readonly oldest_python=3.11
 # GiB, of the packages and pip's copies while it installs them; more where pip takes PyTorch with CUDA
 readonly space_needed=3 space_with_cuda=8
@@ -54,7 +54,8 @@ use_own_environment() {
   extras=$(IFS=, && echo "$*")
   python=$venv/bin/python
   is_set_up "$extras" && return
-  mkdir -p "$venv" 2>/dev/null || fail 1 "cannot write to $repository; use a copy that you own"
+  mkdir -p "$venv" 2>/dev/null ||
+    fail 1 "cannot write to $venv; use a copy of the repository that you own"
   { : >>"$venv/.lock"; } 2>/dev/null ||
     fail 1 "cannot write to $venv, where packages are out of date or missing (extras: $extras);" \
       "ask its owner to run ./run.sh, or set NESSA_PYTHON=/path/to/python"
@@ -96,12 +97,15 @@ install_packages() {
       *) with_dependencies+=("$extra") ;;
     esac
   done
-  # An environment that somebody made before is used where it fits, but never removed.
-  [[ ! -d $venv/bin || -e $venv/.installed || -e $venv/.unfinished ]] || touch "$venv/.given"
+  # An environment that somebody made before is used where it fits, but neither it nor anything else
+  # that a link leads to is ever removed.
+  [[ -e $venv/.installed || -e $venv/.unfinished ]] ||
+    [[ -z $(find "$venv" -mindepth 1 -maxdepth 1 ! -name .lock ! -name compiled) ]] ||
+    touch "$venv/.given"
   fault=$(fault_of_venv)
   if [[ -n $fault ]]; then
     [[ ! -e $venv/.given ]] ||
-      fail 1 "$venv is not of run.sh's making, and $fault; remove it, or set" \
+      fail 1 "$repository/.venv is not of run.sh's making, and $fault; remove it, or set" \
         "NESSA_PYTHON=/path/to/python to use another environment"
     make_venv
   fi
@@ -185,12 +189,12 @@ new_enough() {
 
 check_space() {
   local free
-  free=$(($(df -Pk "$repository" | awk 'END { print $4 }') / 1024 / 1024)) # GiB
+  free=$(($(df -Pk "$venv" | awk 'END { print $4 }') / 1024 / 1024)) # GiB
   ((free >= space_needed)) ||
-    fail 1 "$repository has $free GiB of free disk space; set-up needs $space_needed." \
+    fail 1 "$venv has $free GiB of free disk space; set-up needs $space_needed." \
       "Free some, or set NESSA_PYTHON=/path/to/python to use an environment elsewhere"
   ((free >= space_with_cuda)) ||
-    log "$repository has $free GiB of free disk space: enough, unless pip takes PyTorch with CUDA," \
+    log "$venv has $free GiB of free disk space: enough, unless pip takes PyTorch with CUDA," \
       "which needs $space_with_cuda"
 }
 

@@ -18,6 +18,7 @@ case "$*" in
   "-c import venv"*) exit "${NO_VENV:-0}" ;;
   "-m venv "*)
     echo venv >>"$CALLS"
+    [[ ! -L $3 ]] || exit 1 # as venv does
     mkdir -p "$3/bin" && cp "$0" "$3/bin/python" && echo "version = 3.11.9" >"$3/pyvenv.cfg"
     [[ ${PIP:-} != before ]] || kill -KILL "$PPID" ;;
   "-m pip install "*)
@@ -212,6 +213,32 @@ def test_a_pip_that_outlives_its_set_up_is_waited_for(tree):
     assert again.returncode == 0 and "another set-up is at work here" in again.stdout
     calls = tree.call_file.read_text().splitlines()
     assert calls[2:4] == ["pip has ended", "venv"] and len(calls) == 5
+
+
+def test_an_environment_behind_a_link_lives_on_the_other_disk(tree, tmp_path):
+    """Also where that disk was emptied, and where an installation was stopped there."""
+    other = tmp_path / "scratch/of me"
+    (tree.root / ".venv").symlink_to(other)
+    free = f'case "$2" in {tmp_path}/scratch/*) free=1 ;; *) free=99999999 ;; esac'
+    tree.add_program("df", f"#!/bin/sh\n{free}\necho header\necho disk 0 0 $free 0% /\n")
+    full = tree.setup()
+    assert full.returncode == 1 and f"{other} has 0 GiB of free disk space" in full.stderr
+    tree.set_free_space(kib=100 * 2**20)
+    assert tree.setup(PIP="killed").returncode < 0
+    assert tree.setup().returncode == 0
+    assert tree.calls() == ["venv", "pip", "venv", "pip"]
+    assert (tree.root / ".venv").is_symlink() and (other / "bin/python").exists()
+
+
+def test_what_else_a_link_leads_to_stays(tree, tmp_path):
+    """As where it leads to a folder for all that one has, not to one for the environment."""
+    data = tmp_path / "scratch/data"
+    data.mkdir(parents=True)
+    (tree.root / ".venv").symlink_to(data.parent)
+    run = tree.setup()
+    assert run.returncode == 1
+    assert f"{tree.root}/.venv is not of run.sh's making, and it has no working" in run.stderr
+    assert data.exists() and tree.calls() == []
 
 
 def test_an_interpreter_that_is_gone_is_replaced(tree):
