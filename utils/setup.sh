@@ -76,10 +76,16 @@ keep_compiled() {
   export PYTHONPYCACHEPREFIX=$venv/compiled
 }
 
-# One stamp per set of extras: run.sh and tests/run.sh need different ones, in turns.
+# With these extras, or with more. There is one stamp per set of extras, for run.sh and tests/run.sh
+# need different ones, in turns.
 is_set_up() {
-  [[ -f $venv/.installed/$1 && ! -e $venv/.unfinished ]] &&
-    [[ $(<"$venv/.installed/$1") == "$(fingerprint)" ]] && "$python" -c '' 2>/dev/null
+  local stamp extra
+  [[ ! -e $venv/.unfinished ]] || return 1
+  for stamp in "$venv"/.installed/*; do
+    for extra in ${1//,/ }; do [[ ,${stamp##*/}, == *",$extra,"* ]] || continue 2; done
+    [[ $(<"$stamp") == "$(fingerprint)" ]] && "$python" -c '' 2>/dev/null && return
+  done
+  return 1
 }
 
 # What an installation depends on: the versions, the interpreter, and the place, for the package

@@ -163,12 +163,27 @@ def test_a_repository_behind_a_link_is_installed_once(tree, tmp_path):
 
 
 def test_two_sets_of_extras_do_not_undo_each_other(tree):
-    tree.setup("mini")
-    tree.setup("mini", "test")
+    both = (("mini", "docs"), ("mini", "test"))
+    for extras in both:
+        tree.setup(*extras)
     assert tree.calls() == ["venv", "pip", "pip"]
-    tree.setup("mini")
-    tree.setup("mini", "test")
+    for extras in both:
+        tree.setup(*extras)
     assert tree.calls() == []
+
+
+def test_what_was_set_up_with_more_extras_will_do(tree):
+    """As for ./run.sh after tests/run.sh, where the network may be gone."""
+    tree.setup("mini", "onnx", "test")
+    tree.calls()
+    for extras in (("mini", "onnx"), ("test", "mini")):
+        assert tree.setup(*extras, PIP="offline").returncode == 0
+    assert tree.calls() == []
+    assert tree.setup("mini", "tes", PIP="offline").returncode == 1
+    (tree.root / "utils/constraints.txt").write_text("# newer\n")
+    tree.calls()
+    assert tree.setup("mini", "onnx").returncode == 0
+    assert tree.calls() == ["pip"]
 
 
 def test_an_install_killed_half_way_starts_from_nothing(tree):
