@@ -163,20 +163,25 @@ make_venv() {
   find "$venv" -mindepth 1 -maxdepth 1 ! -name .lock -exec rm -rf {} +
   touch "$venv/.unfinished"
   mkdir "$venv/.installed" # which tells it from one that somebody else made
-  "$base" -c 'import venv, ensurepip' 2>/dev/null ||
-    fail 1 "$base has no venv module; on Debian or Ubuntu it comes with the package" \
-      "python3-venv; without root, a Python from conda or pyenv has it (put it first in PATH)"
   "$base" -m venv "$venv" || fail 1 "could not make $venv; see above"
 }
 
 find_python() {
-  local candidate path version found=()
+  local candidate path version found=() bare=''
   for candidate in python3.11 python3.12 python3.13 python3 python; do
     path=$(command -v "$candidate") || continue
     version=$(python_version "$path")
-    new_enough "$version" && echo "$path" && return
-    found+=("$candidate is $version")
+    if ! new_enough "$version"; then
+      found+=("$candidate is $version")
+    elif "$path" -c 'import venv, ensurepip' 2>/dev/null; then
+      echo "$path" && return
+    else
+      bare=${bare:-$path}
+    fi
   done
+  [[ -z $bare ]] ||
+    fail 1 "$bare has no venv module; on Debian or Ubuntu it comes with the package" \
+      "python3-venv; without root, a Python from conda or pyenv has it (put it first in PATH)"
   fail 1 "needs Python $oldest_python or newer; found:$(printf ' %s;' "${found[@]:-none}")" \
     "install one (conda and pyenv need no root), or set NESSA_PYTHON=/path/to/python"
 }

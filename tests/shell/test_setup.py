@@ -358,10 +358,20 @@ def test_a_newer_python_is_taken_where_the_first_is_broken(tree):
     assert tree.calls() == ["venv", "pip"]
 
 
+def test_a_python_with_a_venv_module_is_taken_where_the_first_has_none(tree):
+    """As Debian's own, where one from conda is there as well."""
+    bare = FAKE_PYTHON.replace("${NO_VENV:-0}", "1")
+    tree.add_program("python3.11", bare)
+    run = tree.setup()
+    assert run.returncode == 0, run.stderr
+    assert f"making .venv with {tree.programs}/python3.12 " in run.stdout
+
+
 def test_a_missing_venv_module_is_named(tree):
     run = tree.setup(NO_VENV="1")
     assert run.returncode == 1
-    assert "python3-venv" in run.stderr
+    assert f"{tree.programs}/python3.11 has no venv module" in run.stderr
+    assert "python3-venv" in run.stderr and tree.calls() == []
 
 
 def test_space_for_cuda_is_told(tree):
