@@ -217,7 +217,7 @@ explain_pip_failure() {
     why="the disk is full (here, or in ${TMPDIR:-/tmp}, where pip unpacks; TMPDIR moves that)"
   elif grep -qE "$no_index|from versions: none" "$pip_log"; then
     why="the package index cannot be reached; check the network and pip's proxy settings"
-  elif grep -q 'No matching distribution' "$pip_log"; then
+  elif grep -qE 'No matching distribution|ResolutionImpossible' "$pip_log"; then
     why="the package index lacks a pinned version for this Python ($(python_version "$python"))"
   elif grep -q 'Failed building wheel' "$pip_log"; then
     why="a package is compiled here; install a C compiler and Python's headers"

@@ -28,6 +28,9 @@ case "$*" in
         echo "Installing collected packages: torch" ;;
       offline) echo "NewConnectionError: Temporary failure in name resolution"; exit 1 ;;
       unpinned) echo "ERROR: No matching distribution found for torch==2.13.0"; exit 1 ;;
+      impossible) # where the index lacks a version of the constraints
+        echo "ERROR: Cannot install senko because these package versions have conflicting"
+        echo "ERROR: ResolutionImpossible: for help visit https://pip.pypa.io/"; exit 1 ;;
       no_compiler) echo "  ERROR: Failed building wheel for webrtcvad"; exit 1 ;;
       full) echo "Installing collected packages: torch"
         echo "ERROR: [Errno 28] No space left on device"; exit 1 ;;
@@ -306,6 +309,7 @@ def test_a_fit_environment_of_somebody_else_is_used_and_never_removed(tree):
     [
         ("offline", "the package index cannot be reached; check the network"),
         ("unpinned", "lacks a pinned version for this Python (3.11.9)"),
+        ("impossible", "lacks a pinned version for this Python (3.11.9)"),
         ("no_compiler", "install a C compiler and Python's headers"),
         ("full", "the disk is full"),
     ],
