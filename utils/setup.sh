@@ -148,8 +148,8 @@ install() {
   : >"$venv/pip.log"        # of this call alone, for what pip is doing is read from it
   touch "$venv/.unfinished" # a package may be half there until pip returns
   # Python compiles what is imported, and most never is.
-  PYTHONUNBUFFERED=1 PIP_QUIET=0 "$python" -m pip install --no-input --disable-pip-version-check \
-    --no-compile -c "$repository/utils/constraints.txt" "$@" >>"$venv/pip.log" 2>&1 ||
+  PYTHONUNBUFFERED=1 PIP_QUIET=0 PIP_USER=0 "$python" -m pip install --no-input \
+    --disable-pip-version-check --no-compile -c "$repository/utils/constraints.txt" "$@" >>"$venv/pip.log" 2>&1 ||
     explain_pip_failure
   rm "$venv/.unfinished"
 }

