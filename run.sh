@@ -256,7 +256,7 @@ run_one() {
 
 launch() {
   local forks=()
-  [[ -z ${server:-} ]] || forks=(--server "$server $server_dir/socket")
+  [[ -z $server ]] || forks=(--server "$server $server_dir/socket")
   # In the background, for bash acts on a signal at once only while it waits.
   "$root/utils/launch.sh" --dry-run "$dry_run" --nj "$((nj < max_jobs_run ? nj : max_jobs_run))" \
     "${backend_options[@]}" "${forks[@]}" "$@" &
@@ -276,14 +276,14 @@ start_server() {
 }
 
 stop_server() {
-  [[ -z ${server:-} ]] || kill "$server" 2>/dev/null || true
-  [[ -z ${server_dir:-} ]] || rm -rf "$server_dir" 2>/dev/null || true
+  [[ -z $server ]] || kill "$server" 2>/dev/null || true
+  [[ -z $server_dir ]] || rm -rf "$server_dir" 2>/dev/null || true
 }
 
 # stop STATUS: end the jobs that are running, then leave.
 stop() {
   trap '' HUP INT TERM
-  if [[ -n ${launcher:-} ]]; then
+  if [[ -n $launcher ]]; then
     kill -TERM "$launcher" 2>/dev/null || true
     wait "$launcher" || true
   fi
@@ -332,6 +332,7 @@ read_options() {
   recipe=mini stage='' stop_stage=${stages[-1]} nj='' size='' work_dir='' set=()
   arguments=() backend=local slurm_conf=$root/conf/slurm.yaml sbatch=() max_jobs_run=9999
   skip_bad=false skip=() allow_pipes=false dry_run=false
+  server='' server_dir='' launcher='' # whatever the environment calls so
   local corpus
   for corpus in "${corpora[@]}"; do declare -g "$corpus="; done
   parse_options recipe stage stop_stage nj size work_dir set backend slurm_conf sbatch max_jobs_run \

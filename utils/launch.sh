@@ -129,7 +129,7 @@ run_job() {
     printf '#' && printf ' %q' "${command[@]}" && echo
     printf '# started at %(%F %T)T\n' -1
   } >&"$log_fd"
-  [[ -z ${server:-} || ! ${command[1]-} =~ ^-m$|\.py$ ]] || # in a fork; -I -S: starts in no time
+  [[ -z $server || ! ${command[1]-} =~ ^-m$|\.py$ ]] || # in a fork; -I -S: starts in no time
     command=("${command[0]}" -I -S "$utils/preload.py" run "${server%% *}" "${server#* }"
       "${command[@]:1}")
   if [[ $show == true ]]; then

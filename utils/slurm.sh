@@ -73,9 +73,10 @@ write_task() {
     for variable in "${inherited[@]}"; do
       [[ ! -v $variable ]] || declare -px "$variable"
     done
+    printf '%s\n' 'set +u' "${setup[@]}" 'set -u' # scripts of sites use variables that are not set
+    echo "server=''" # whatever the machine calls so
     declare -p arguments log show status_dir
     declare -f run_job fill_in open_log
-    printf '%s\n' 'set +u' "${setup[@]}" 'set -u' # scripts of sites use variables that are not set
     # shellcheck disable=SC2016  # for the task to expand
     echo 'mapfile -t job_list <"$status_dir/jobs"'
     # shellcheck disable=SC2016

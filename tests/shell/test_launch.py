@@ -91,6 +91,14 @@ def test_lines_of_setup_may_run_commands(launch, slurm, tmp_path):
     assert "\n0 2\n" in (tmp_path / "log/a.log").read_text()
 
 
+def test_variables_of_setup_are_not_the_launchers(launch, slurm, tmp_path):
+    """As those that a site's scripts leave behind."""
+    line = "server=1 log=elsewhere show=true arguments=none status_dir=/"
+    done = launch("a", sys.executable, "-m", "this", options=(*slurm, "--setup", line))
+    assert done.returncode == 0, done.stderr
+    assert "Zen" in (tmp_path / "log/a.log").read_text()
+
+
 def test_what_slurm_tells_a_job_that_submits_others_does_not_reach_them(
     launch, slurm, tmp_path, monkeypatch
 ):

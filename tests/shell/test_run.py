@@ -386,6 +386,21 @@ def test_only_a_run_that_stopped_leaves_word_of_the_jobs_that_it_may_have_in_slu
     assert not (tree.exp / ".slurm").exists()
 
 
+def test_a_process_that_the_callers_environment_names_lives_on(tree):
+    """As one that some other program exports as `server`."""
+    keeps = tree.root.parent / "keeps"
+    keeps.mkdir()
+    tree.path_with("scontrol", "echo MaxArraySize = 1001")
+    tree.path_with("squeue", "")
+    path = tree.path_with("sbatch", "exit 1")
+    with subprocess.Popen(["sleep", "60"]) as other:
+        named = {"server": str(other.pid), "server_dir": str(keeps)}
+        run = tree.run("--backend", "slurm", PATH=path, **named)
+        assert run.returncode == 1 and "sbatch refused the job" in run.stderr
+        assert other.poll() is None and keeps.exists()
+        other.kill()
+
+
 def test_where_the_file_system_has_no_locks_a_run_warns_and_goes_on(tree):
     path = tree.path_with("flock", "echo 'flock: 9: Function not implemented' >&2; exit 71")
     run = tree.run("--stop-stage", "0", PATH=path)
