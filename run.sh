@@ -330,7 +330,7 @@ number_of() {
 
 read_options() {
   recipe=mini stage='' stop_stage=${stages[-1]} nj='' size='' work_dir='' set=()
-  arguments=() backend=local slurm_conf=$root/conf/slurm.yaml sbatch=() max_jobs_run=9999
+  arguments=() backend=local slurm_conf='' sbatch=() max_jobs_run=9999
   skip_bad=false skip=() allow_pipes=false dry_run=false
   server='' server_dir='' launcher='' # whatever the environment calls so
   local corpus
@@ -346,13 +346,15 @@ read_options() {
     fail 2 "--stage $stage comes after --stop-stage $stop_stage"
   [[ $backend == local || $backend == slurm ]] ||
     fail 2 "--backend must be local or slurm, not '$backend'"
+  [[ $backend == slurm || -z $slurm_conf${sbatch[*]} ]] ||
+    fail 2 "--sbatch and --slurm-conf are for --backend slurm"
   check_integer max_jobs_run 1 9999
   [[ $backend == local ]] || nj=${nj:-$max_jobs_run} # the cores here are not those of the tasks
   nj=${nj:-$(count_cores)}
   check_integer nj 1 9999
   [[ $allow_pipes == false ]] || set+=(corpus.allow_pipes=true)
   [[ $skip_bad == false ]] || skip=(--skip-bad)
-  slurm_conf=$(realpath -m -- "$slurm_conf")
+  slurm_conf=$(realpath -m -- "${slurm_conf:-$root/conf/slurm.yaml}")
   for corpus in "${corpora[@]}"; do
     [[ -z ${!corpus} ]] || set+=("corpus.paths.$corpus=$(quoted "$(realpath -m -- "${!corpus}")")")
   done

@@ -555,6 +555,8 @@ def test_each_job_of_a_system_gets_its_name(tree):
         (["stage", "3"], "unexpected argument 'stage'"),
         (["--work-dir", "a{1}"], "the name of a work directory may not have {1} in it"),
         (["--set", "x=$(touch canary)"], "asks for a command to be run"),
+        (["--sbatch=--account=speech"], "--sbatch and --slurm-conf are for --backend slurm"),
+        (["--slurm-conf", "mine.yaml"], "--sbatch and --slurm-conf are for --backend slurm"),
     ],
 )
 def test_bad_options_are_refused_before_anything_is_written(tree, options, message):
