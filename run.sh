@@ -70,6 +70,7 @@ main() {
   setup_environment mini onnx
   export NESSA_STARTED_IN=$PWD # where relative paths are looked for as well
   cd "$root"                   # programs, and relative paths in a recipe, are found from here
+  [[ $backend == local ]] || read_slurm_conf
   if [[ $dry_run == true ]]; then
     show_jobs
     return
@@ -295,8 +296,6 @@ show_jobs() {
   local number name
   planned=$(mktemp -d)
   trap 'rm -rf "$planned" 2>/dev/null || true' EXIT
-  [[ $backend != slurm ]] || read_slurm_conf
-  name_jobs
   read_plan "$planned"
   find_first_stage
   ((first <= last)) || log "all done before; --stage STAGE shows that stage and those after it"
@@ -363,6 +362,7 @@ read_options() {
     fail 2 "$work_dir: the name of a work directory may not have ${BASH_REMATCH[0]} in it;" \
       "choose another --work-dir"
   data=$work_dir/data exp=$work_dir/exp config=$work_dir/exp/recipe.yaml
+  jobs_name=nessa-$(sha256sum <<<"$work_dir" | cut -c 1-8) # begins their names in Slurm's queue
   of_recipe=(--recipe "$config" --data "$data" --exp "$exp")
 }
 
@@ -404,8 +404,6 @@ lock_work_dir() {
 # Tasks of a run that was killed may still wait or run in Slurm's queue, and write here.
 check_queue() {
   local left
-  [[ $backend != slurm ]] || read_slurm_conf
-  name_jobs
   [[ -e $exp/.slurm ]] || return 0 # no run of this folder has used it
   command -v squeue >/dev/null || fail 1 "$work_dir: an earlier run used Slurm, which is not here;" \
     "if no job of that run is left, remove $exp/.slurm"
@@ -415,11 +413,6 @@ check_queue() {
   [[ -z $left ]] || fail 1 "$work_dir is in use by jobs of an earlier run (job ${left#* });" \
     "wait for them, or cancel them: scancel --name=${left% *}"
   rm "$exp/.slurm"
-}
-
-# The start of the names that the run's jobs have in Slurm's queue.
-name_jobs() {
-  jobs_name=nessa-$(sha256sum <<<"$work_dir" | cut -c 1-8)
 }
 
 # What killed jobs were writing. What is locked, a training that was started by hand writes. The

@@ -45,6 +45,8 @@ elif words[:4] == ["-m", "nessa.cli", "recipe", "resolve"]:
         seen = [w for w in settings if number >= matters_from.get(w.split("=")[0], 0)]
         print("digest", stage, f"{{stage}}-{{len(seen)}}-{{'.'.join(seen)}}")
 elif words[:4] == ["-m", "nessa.cli", "recipe", "slurm"]:
+    if words[-1].endswith("bad.yaml"):
+        sys.exit(print("Error: retries", file=sys.stderr) or 2)
     print("retries 0\\ncorpus.cpus 1")
 else:
     name = words[0] if words[0] != "-m" else words[1]
@@ -369,6 +371,12 @@ def test_a_second_run_at_once_is_refused_and_names_the_first(tree):
     assert elsewhere.returncode == 0
     first.terminate()
     first.communicate(timeout=30)
+
+
+def test_wrong_settings_for_slurm_are_refused_before_the_work_directory_is_touched(tree):
+    run = tree.run("--backend", "slurm", "--slurm-conf", "bad.yaml")
+    assert run.returncode == 2 and run.stderr == "Error: retries\n"
+    assert not tree.exp.exists()
 
 
 def test_only_a_run_that_stopped_leaves_word_of_the_jobs_that_it_may_have_in_slurm(tree):
