@@ -10,27 +10,29 @@
 # `--help` prints the comment at the top of the calling script, unless it has its own print_help.
 
 parse_options() {
-  local _names=() _option _value
+  local _names=() _option _value _hint
   while [[ $1 != -- ]]; do
     _names+=("$1")
     shift
   done
   shift
   while (($#)); do
+    _hint=
     case $1 in
       --help | -h) print_help && exit 0 ;;
       --) shift && break ;;
       --*=*) _option=${1%%=*} _value=${1#*=} && shift ;;
       --*)
         _option=$1 _value=${2-}
-        [[ $_value != --* ]] || _value= # the next option; with an = it could be a value
+        [[ $_value != --* ]] || # the next option; with an = it could be a value
+          _hint="; one that begins with -- is written $_option=$_value" _value=
         shift $(($# > 1 ? 2 : 1))
         ;;
       -?*) _option=$1 _value= && shift ;;
       *) break ;;
     esac
     _check_known "$_option" "${_names[@]}"
-    _check_value "$_option" "$_value"
+    _check_value "$_option" "$_value" "$_hint"
     _assign "$(_variable "$_option")" "$_value"
   done
   # shellcheck disable=SC2034  # read by the script that sources this file
@@ -76,9 +78,10 @@ nearest() {
   echo "$best"
 }
 
+# _check_value OPTION VALUE HINT: the hint is for where there is none.
 _check_value() {
   case $1=$2 in
-    "$1=") fail 2 "$1 needs a value" ;;
+    "$1=") fail 2 "$1 needs a value$3" ;;
     --setup=*) ;; # of launch.sh: a line of shell, which jobs run
     *"\$("* | *"\`"*) fail 2 "$1: '$2' asks for a command to be run, which never happens here;" \
       "write its result instead" ;;

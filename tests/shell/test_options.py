@@ -75,7 +75,9 @@ def test_words_after_the_options_are_left(script):
     [
         (["--nj"], "--nj needs a value"),
         (["--nj", "--work-dir", "x"], "--nj needs a value"),
-        (["--nj="], "--nj needs a value"),
+        (["--nj="], "--nj needs a value\n"),
+        (["--set", "--a=b"], "--set needs a value; one that begins with -- is written --set=--a=b"),
+        (["--sett", "--a=b"], "unknown option --sett"),
         (["--work-dri", "x"], "did you mean --work-dir?"),
         (["--secret", "x"], "unknown option --secret"),
         (["--PATH", "x"], "unknown option --PATH"),
