@@ -107,8 +107,9 @@ run_array() {
   (($#)) || return 0
   list=$(IFS=, && echo "$*")
   (($# == 1 || $# < ${!#} - $1 + 1)) || list=$1-${!#} # all from the first to the last
-  call=(sbatch --wait --parsable --job-name="$name" --array="$list%$nj"
-    --output="${status_dir//%/%%}/$base.%a.out" "${sbatch[@]}" "$status_dir/task.sh" "$base")
+  # Ours come last: sbatch takes them where one of the user's is the same.
+  call=(sbatch "${sbatch[@]}" --wait --parsable --job-name="$name" --array="$list%$nj"
+    --output="${status_dir//%/%%}/$base.%a.out" "$status_dir/task.sh" "$base")
   if [[ $dry_run == true ]]; then
     show_call "${call[@]}"
     return

@@ -125,6 +125,17 @@ def test_what_run_sh_exports_reaches_the_tasks_of_slurm(launch, slurm, tmp_path,
     assert {line.split("=")[0] for line in log if line.endswith(f"={2**25 + 1}")} == names
 
 
+def test_options_of_sbatch_do_not_take_the_place_of_the_launchers(launch, slurm):
+    """Of an option that is there twice, sbatch takes the last one."""
+    given = {"--job-name": "mine", "--array": "7", "--output": "/dev/null", "--mem": "4G"}
+    words = [f"--sbatch={name}={value}" for name, value in given.items()]
+    told = launch("a", "env", options=(*slurm, *words, "--dry-run", "true")).stdout
+    (call,) = (line for line in told.splitlines() if line.startswith("  sbatch "))
+    last = dict(word.split("=", 1) for word in call.split() if "=" in word)
+    assert last["--job-name"] == "test" and last["--array"] == "0%1" and last["--mem"] == "4G"
+    assert last["--output"].endswith("/0.%a.out")
+
+
 def test_a_percent_sign_in_the_place_of_outputs_is_none_of_slurms_patterns(launch, slurm):
     told = launch("a", "env", options=(*slurm, "--scratch", "50%x", "--dry-run", "true")).stdout
     assert " --output=50%%x/.jobs.XXXXXX/0.%a.out 50%x/.jobs.XXXXXX/task.sh" in told

@@ -76,7 +76,9 @@ def test_jobs_become_tasks_of_arrays_of_the_size_that_the_cluster_allows(
 ) -> None:
     jobs = " ".join(f"j{number}:x" for number in range(14))
     script = "echo {1} {2} $SLURM_ARRAY_TASK_ID $SLURM_CPUS_PER_TASK $FROM_SETUP; sleep 0.2"
-    options = ("--sbatch=--cpus-per-task=2", "--setup", "export FROM_SETUP='set up'")
+    options = ["--sbatch=--cpus-per-task=2", "--setup", "export FROM_SETUP='set up'"]
+    ours = ("--job-name=mine", "--array=7", "--output=/dev/null")
+    options += [f"--sbatch={option}" for option in ours]
     status, _, err = finished(launch(jobs, script, *options))
     assert status == 0, err
     for number in range(14):
