@@ -262,6 +262,8 @@ launch() {
   "$root/utils/launch.sh" --dry-run "$dry_run" --nj "$((nj < max_jobs_run ? nj : max_jobs_run))" \
     "${backend_options[@]}" "${forks[@]}" "$@" &
   launcher=$!
+  [[ $dry_run == true ]] || # where the disk is full, the jobs fail
+    { echo "$owner; its jobs: process $launcher" >"$exp/.lock"; } 2>/dev/null || true
   wait "$launcher" ||
     fail $? "stage $name failed; once that is mended, ./run.sh without --stage carries on from it"
   launcher=
@@ -396,9 +398,10 @@ lock_work_dir() {
   { exec 9>>"$exp/.lock"; } 2>/dev/null || fail 1 "cannot write to $exp; choose another --work-dir"
   take_lock 9 "$exp" -w 2 ||
     fail 1 "$work_dir is in use by another run.sh ($(<"$exp/.lock")) or by jobs it left behind;" \
-      "wait for it, stop it, or choose another --work-dir"
-  printf 'process %d on %s, started %(%F %T)T\n' $$ "$HOSTNAME" -1 >"$exp/.lock" ||
-    fail 1 "cannot write to $exp; is the disk full?"
+      "wait for it, stop it (kill it or, where it is gone, the process of its jobs)," \
+      "or choose another --work-dir"
+  printf -v owner 'process %d on %s, started %(%F %T)T' $$ "$HOSTNAME" -1
+  echo "$owner" >"$exp/.lock" || fail 1 "cannot write to $exp; is the disk full?"
 }
 
 # Tasks of a run that was killed may still wait or run in Slurm's queue, and write here.

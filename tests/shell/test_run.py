@@ -373,6 +373,23 @@ def test_a_second_run_at_once_is_refused_and_names_the_first(tree):
     first.communicate(timeout=30)
 
 
+@pytest.mark.slow
+def test_what_a_killed_run_left_behind_can_be_stopped(tree):
+    """Where run.sh alone was killed, and what starts its jobs was not."""
+    killed = tree.start(SLEEP="prepare")
+    tree.wait_for_call("prepare")
+    killed.kill()
+    killed.wait()
+    refused = tree.run()
+    assert refused.returncode == 1
+    (left,) = re.findall(r"; its jobs: process (\d+)\)", refused.stderr)
+    os.kill(int(left), signal.SIGTERM)
+    killed.communicate(timeout=30)
+    tree.lines()
+    assert tree.run("--stop-stage", "prepare").returncode == 0
+    assert tree.calls() == CHAIN[1:3]
+
+
 def test_wrong_settings_for_slurm_are_refused_before_the_work_directory_is_touched(tree):
     run = tree.run("--backend", "slurm", "--slurm-conf", "bad.yaml")
     assert run.returncode == 2 and run.stderr == "Error: retries\n"
