@@ -228,9 +228,11 @@ class Fusion(nn.Module):
 
         enroll [z, v, 1/a, s, 0] / R,   runtime [z, 1/a, v, 0, s] / R
 
-    have unit length by the choice of s, and the product (z_x . z_y + u_x + u_y - 2 b) / R^2:
-    what makes a search for the largest inner product one for the largest cosine (Bachrach et al.
-    2014). What lies beyond `LONGEST` of the radius, unlike all align data, is drawn in to it.
+    have unit length by the choice of s, and the product (z_x . z_y + u_x + u_y - b_x - b_y) /
+    (R_x R_y): what makes a search for the largest inner product one for the largest cosine
+    (Bachrach et al. 2014). Sides that are fitted together share all constants; one that joins a
+    frozen side shares a, without which no constant scales and shifts the score. What lies beyond
+    `LONGEST` of the radius, unlike all align data, is drawn in to it.
 
     Args:
         parts: K modules that have `statistics`.

@@ -425,20 +425,16 @@ class NeuralAligner(NetworkAligner):
     def _set_lengths(self, views: Mapping[Side, Rows]) -> None:
         """Choose the constants by which a ratio becomes a cosine; see `Fusion`."""
         modules = {side: m for side, m in self.modules.items() if isinstance(m, Fusion)}
-        names = ("offset", "balance", "radius")
-        if self._frozen is None:
-            lengths = [_lengths(module, views[side]) for side, module in modules.items()]
-            squares, values = (np.concatenate(parts) for parts in zip(*lengths, strict=True))
-            offset = values.mean()  # one for both sides, whose profiles may share a gallery
-            balance = 1 / np.sqrt(max(values.std(), 1e-6))
-            longest = (squares + (balance * (values - offset)) ** 2).max() + 1 / balance**2
-            constants = [offset, balance, MARGIN * np.sqrt(longest)]
-        else:
-            constants = [float(getattr(modules[self._frozen], name)) for name in names]
-        for side, module in modules.items():
-            if side != self._frozen:
-                for name, value in zip(names, constants, strict=True):
-                    getattr(module, name).fill_(float(value))
+        frozen = modules.pop(self._frozen) if self._frozen else None
+        lengths = [_lengths(module, views[side]) for side, module in modules.items()]
+        squares, values = (np.concatenate(parts) for parts in zip(*lengths, strict=True))
+        offset = values.mean()  # one for both sides, whose profiles may share a gallery
+        balance = float(frozen.balance) if frozen else 1 / np.sqrt(max(values.std(), 1e-6))
+        longest = (squares + (balance * (values - offset)) ** 2).max() + 1 / balance**2
+        radius = MARGIN * np.sqrt(longest)
+        for module in modules.values():
+            for name, value in {"offset": offset, "balance": balance, "radius": radius}.items():
+                getattr(module, name).fill_(float(value))
         self._set_modules(self.modules)
 
     def keeps(self, side: Side) -> bool:

@@ -1,6 +1,7 @@
 """NESSA's likelihood ratio: PLDA's at the start, and a cosine for whoever scores it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from nessa.alignment import NeuralAligner, load
+from nessa.alignment import DevSet, NeuralAligner, load
+from nessa.alignment.networks import Fusion
 from nessa.alignment.plda import Scatter, factor_llr
 from nessa.alignment.table import AlignTable
-from nessa.alignment.views import center, fit_mean
+from nessa.alignment.views import Side, center, fit_mean
 from nessa.errors import InputError
 from nessa.kaldi.embeddings import Embeddings
 from nessa.metrics.roc import eer
@@ -111,3 +113,23 @@ def test_where_training_gains_nothing_beyond_noise_the_start_is_kept() -> None:
 def test_plda_is_no_start_of_a_cosine() -> None:
     with pytest.raises(InputError, match="start: plda is a likelihood ratio"):
         NeuralAligner(start="plda", score="cosine")
+
+
+@pytest.mark.parametrize(("start", "freeze"), [("plda", "enroll"), ("cca", "runtime")])
+def test_cosines_with_a_side_that_joins_order_trials_as_the_ratio_does(
+    start: str, freeze: Side
+) -> None:
+    """Its vectors are longer than those that the frozen side was fitted beside."""
+    quick = {"dim": 16, "hidden_dim": 8, "steps": 1, "start": start, "distillation": 0}
+    weak, strong = (two_views(60, 4, noise=(0.6, noise)) for noise in (1.0, 0.5))
+    held = [two_views(20, 3, first_speaker=5000, noise=(0.6, noise)) for noise in (1.0, 0.5)]
+    before, dev = (DevSet(x, y, all_trials(names)) for x, y, names in held)
+    aligner = NeuralAligner(**quick).fit(*weak, before)
+    (x, joining, names), side = strong, "runtime"
+    if freeze == "runtime":
+        aligner, side, (x, joining) = aligner.mirrored(), "enroll", (joining, x)
+        dev = replace(dev, enroll=dev.runtime, runtime=dev.enroll)
+    aligner.fit(x, joining, names, dev, freeze=freeze)
+    assert aligner.fitting["eer"] == pytest.approx(aligner.dev_eer(dev), abs=1e-4)
+    slack = aligner.map_side(strong[1].matrix, side)[:, -2:].max(axis=1)  # type: ignore[arg-type]
+    assert slack.min() ** 2 > 1.01 - Fusion.LONGEST**2, "some are drawn in"
