@@ -1,5 +1,6 @@
 """One step of NESSA's training: batches of speakers, and the losses."""
 
+import logging
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from nessa.errors import InputError
 from nessa.optimizer import AdamW
 from nessa.schedule import learning_rate
 
+log = logging.getLogger(__name__)
 INITIAL_SCALE = 15.0  # of the cosines in the loss; learned
 # Of the learning rate, for P and Q of a ratio, which start where they are nearly right.
 START_RATE = 0.1
@@ -70,7 +72,9 @@ class Training:
             (modules[side].to(DEVICE), _gathering(view))
             for side, view in zip(SIDES, views, strict=True)
         ]
-        self.speakers = SpeakerBatches(labels)
+        self.speakers = SpeakerBatches(
+            labels, config.speakers_per_batch, config.utterances_per_speaker
+        )
         self.rng = np.random.default_rng(seed)
         ratio = any(isinstance(module, RatioNetwork | Fusion) for module in modules.values())
         scale = torch.tensor(1.0 if ratio else INITIAL_SCALE, device=DEVICE)
@@ -103,9 +107,8 @@ class Training:
 
     def _draw(self) -> tuple[Drawn, Drawn]:
         """Rows of a batch's profiles (P, S) and of the utterances that they meet (P, R)."""
-        config = self.config
-        speakers = self.speakers.choose(config.speakers_per_batch, self.rng)
-        rows = self.speakers.draw(speakers, config.utterances_per_speaker, self.rng)
+        speakers = self.speakers.choose(self.rng)
+        rows = self.speakers.draw(speakers, self.config.utterances_per_speaker, self.rng)
         size = profile_size(rows.shape[1], self.rng)
         if self.recordings is not None:
             rows = self._kept_apart(rows, speakers, size)
@@ -185,12 +188,14 @@ class SpeakerBatches:
 
     Args:
         labels: speaker 0..S-1 of each row, (N,).
+        speakers: of a batch, or all of two utterances or more.
+        utterances: that each of them has, where there are enough such speakers for a batch.
 
     Raises:
         InputError: no speaker has two utterances.
     """
 
-    def __init__(self, labels: Labels) -> None:
+    def __init__(self, labels: Labels, speakers: int, utterances: int) -> None:
         sorted_already = bool((labels[1:] >= labels[:-1]).all())
         self._order = None if sorted_already else np.argsort(labels, kind="stable")
         self._counts = np.bincount(labels)
@@ -198,10 +203,21 @@ class SpeakerBatches:
         self._usable = np.flatnonzero(self._counts >= 2)  # one utterance cannot be on both sides
         if not len(self._usable):
             raise InputError("no align speaker has two utterances; NESSA pairs different ones")
+        self._size = min(speakers, len(self._usable))
+        full = np.flatnonzero(self._counts >= utterances)
+        if len(full) >= self._size:
+            self._usable = full
+        else:
+            log.warning(
+                "aligner.utterances_per_speaker: %d align speakers have %d utterances, a batch has "
+                "%d speakers: it takes as few of each as one of them has; lower this, or "
+                "aligner.speakers_per_batch",
+                len(full), utterances, self._size,
+            )  # fmt: skip
 
-    def choose(self, count: int, rng: np.random.Generator) -> Drawn:
-        """So many speakers of two utterances or more, or all."""
-        return rng.choice(self._usable, min(count, len(self._usable)), replace=False)
+    def choose(self, rng: np.random.Generator) -> Drawn:
+        """The speakers of a batch (P,)."""
+        return rng.choice(self._usable, self._size, replace=False)
 
     def draw(self, chosen: Drawn, utterances: int, rng: np.random.Generator) -> Drawn:
         """Rows of P speakers x K utterances, none twice; K at most the fewest that one has."""

@@ -178,10 +178,10 @@ def test_nessa_is_a_function_of_its_seed() -> None:
 def test_batches_never_repeat_an_utterance_and_keep_to_one_speaker_a_row() -> None:
     labels = np.array([0] * 5 + [1] * 3 + [2] + [3] * 9 + [4] * 4)
     labels = labels[np.random.default_rng(0).permutation(len(labels))]
-    batches, rng = SpeakerBatches(labels), np.random.default_rng(1)
+    batches, rng = SpeakerBatches(labels, 3, 2), np.random.default_rng(1)
     seen = set()
     for _ in range(50):
-        rows = batches.draw(batches.choose(3, rng), 4, rng)
+        rows = batches.draw(batches.choose(rng), 4, rng)
         assert rows.shape[0] == 3 and rows.shape[1] >= 3
         assert len(np.unique(rows)) == rows.size
         assert (labels[rows] == labels[rows[:, :1]]).all()
@@ -192,14 +192,32 @@ def test_batches_never_repeat_an_utterance_and_keep_to_one_speaker_a_row() -> No
         assert sizes == set(range(1, k))
 
 
+def test_a_batch_is_of_speakers_with_as_many_utterances_as_are_asked_for(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    x, y, speakers = two_views(20, 6)
+    short = {f"id{number:05d}" for number in range(8)}
+    keys = [key for key in x.keys if speakers[key] not in short or key.endswith(("00", "01"))]
+    views = x.select(keys), y.select(keys), {key: speakers[key] for key in keys}
+    asked = QUICK | {"utterances_per_speaker": 5, "start": "cca"}
+    NeuralAligner(**asked | {"speakers_per_batch": 12}).fit(*views)
+    assert "utterances_per_speaker" not in caplog.text
+    NeuralAligner(**asked | {"speakers_per_batch": 13}).fit(*views)
+    assert "12 align speakers have 5 utterances, a batch has 13 speakers" in caplog.text
+    labels, rng = np.array([int(speakers[key][2:]) for key in keys]), np.random.default_rng(1)
+    for size, least in ((12, 5), (13, 2)):
+        batches = SpeakerBatches(labels, size, 5)
+        assert batches.draw(batches.choose(rng), 5, rng).shape == (size, least)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("k", [2, 3, 5])
 def test_every_group_of_a_speakers_utterances_is_drawn_as_often(k: int) -> None:
     labels = np.repeat([0, 1], 5)
-    batches, rng = SpeakerBatches(labels), np.random.default_rng(1)
+    batches, rng = SpeakerBatches(labels, 2, k), np.random.default_rng(1)
     drawn: dict[tuple[int, ...], int] = {}
     for _ in range(3000):
-        for row in batches.draw(batches.choose(2, rng), k, rng).tolist():
+        for row in batches.draw(batches.choose(rng), k, rng).tolist():
             drawn[tuple(row)] = drawn.get(tuple(row), 0) + 1
     ordered = math.perm(5, k)  # the order counts as well: the first ones become the profile
     assert len(drawn) == 2 * ordered
