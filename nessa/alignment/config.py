@@ -25,7 +25,8 @@ class NeuralConfig(Section):
     dim: Positive = 512  # of the maps of PLDA and CCA, at most; regression keeps both models'
     hidden_dim: Annotated[int, Field(ge=0)] = 512  # of the MLP; 0: linear maps
     length_power: Fraction = 0.0  # with which embeddings' lengths count; 0: only directions do
-    whitening_shrinkage: Fraction = 0.2  # of the covariance that is whitened; 1: no whitening
+    # Of the covariance that is whitened, at least 1e-4; 1: no whitening.
+    whitening_shrinkage: Fraction = 0.2
     # Of the linear maps, in mode shared. best: the ratio of PLDA, fused with those of products of
     # coordinates and the cosines of CCA and regression; of score cosine, CCA or regression, by the
     # dev EER.

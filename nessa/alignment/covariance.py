@@ -16,6 +16,7 @@ from nessa.alignment.views import (
 )
 from nessa.errors import InputError
 
+LEAST_SHRINKAGE = 1e-4  # of a covariance that may have no inverse, as that of few utterances
 LEAST_WITHIN = 1e-5  # scatter within speakers, relative to that between them
 
 
@@ -123,7 +124,7 @@ def whitening(centered: Rows, shrinkage: float) -> Matrix:
     c W has a mean square of 1 on average.
     """
     covariance = cross_product(centered, centered) / len(centered)
-    root = inverse_root(shrunk(covariance, shrinkage))
+    root = inverse_root(shrunk(covariance, max(shrinkage, LEAST_SHRINKAGE)))
     power = np.trace(root @ covariance @ root) / len(root)
     return (root / np.sqrt(power)).astype(np.float32)
 

@@ -135,7 +135,12 @@ def blocks(count: int) -> Iterator[slice]:
 
 
 def check_vary(view: Rows, side: Side) -> None:
-    """Refuse embeddings that all point the same way."""
+    """Refuse embeddings that all point the same way, or only to one of two sides."""
+    if view.shape[1] == 1:
+        raise InputError(
+            f"the {side} embeddings of the align set have dimension 1, whose directions are only "
+            "signs; look at what was extracted"
+        )
     first = length_normalize(view[:1])
     units = (length_normalize(view[rows]) for rows in blocks(len(view)))
     if all(np.allclose(unit, first, atol=SAME) for unit in units):

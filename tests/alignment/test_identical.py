@@ -1,4 +1,4 @@
-"""Speakers whose utterances do not differ: PLDA says so, the others are fitted."""
+"""Utterances or coordinates that do not differ: some aligners say so, the others are fitted."""
 
 from collections.abc import Callable
 
@@ -62,3 +62,21 @@ def test_a_model_that_gives_one_vector_is_refused(kind: str, side: int) -> None:
     views[side] = Embeddings(views[side].keys, np.full_like(views[side].matrix, 0.1))
     with pytest.raises(InputError, match=f"the {SIDES[side]} embeddings .* are all the same"):
         small(kind).fit(*views, speakers)
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_numbers_are_no_embeddings(side: int) -> None:
+    views = list(views_for("neural", 30, 3)[:2])
+    speakers = views_for("neural", 30, 3)[2]
+    views[side] = Embeddings(views[side].keys, views[side].matrix[:, :1])
+    with pytest.raises(InputError, match=f"the {SIDES[side]} embeddings .* have dimension 1"):
+        small("ridge").fit(*views, speakers)
+
+
+@pytest.mark.parametrize("shrinkage", [0.0, 0.2])
+def test_coordinates_that_are_always_zero_are_fitted(shrinkage: float) -> None:
+    enroll, runtime, speakers = views_for("neural", 30, 3)
+    enroll = Embeddings(enroll.keys, enroll.matrix * (np.arange(enroll.dim) > 1))
+    few = {"steps": 1, "start": "cca", "whitening_shrinkage": shrinkage}
+    aligner = small("neural", **few).fit(enroll, runtime, speakers)
+    assert np.isfinite(aligner.map_enroll(enroll.matrix)).all()
