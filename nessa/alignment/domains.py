@@ -78,7 +78,7 @@ class Shifted:
 
 
 def shifted(matrix: Matrix, domains: Sequence[str | None], shifts: Mapping[str, Matrix]) -> Matrix:
-    """Rows (N, D) of unit length plus the shift of their domain, made as long as they were.
+    """Rows (N, D), made unit vectors, plus the shift of their domain, scaled by their length.
 
     Others stay as they are: a profile of both is the mean of vectors of one scale.
     """
