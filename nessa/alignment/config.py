@@ -22,7 +22,9 @@ class NeuralConfig(Section):
     mode: Literal["shared", "to-enroll", "to-runtime"] = "shared"
     # ratio: a likelihood ratio, of mode shared; cosine: of vectors that have one length.
     score: Literal["ratio", "cosine"] = "ratio"
-    dim: Positive = 512  # of the maps of PLDA and CCA, at most; regression keeps both models'
+    # Of the maps of PLDA and CCA, at most; regression, with which other modes start, keeps both
+    # models'.
+    dim: Positive = 512
     hidden_dim: Annotated[int, Field(ge=0)] = 512  # of the MLP; 0: linear maps
     length_power: Fraction = 0.0  # with which embeddings' lengths count; 0: only directions do
     # Of the covariance that is whitened, at least 1e-4; 1: no whitening.
@@ -39,7 +41,8 @@ class NeuralConfig(Section):
     # None: 3e-3 up to 200 align speakers, 8e-3 from 1,000 on.
     learning_rate: PositiveFloat | None = None
     weight_decay: NonNegativeFloat = 0.3
-    distillation: NonNegativeFloat = 1.0  # weight of what the better model's own ratio teaches
+    # Weight of what the better model's own ratio teaches; of score ratio in mode shared alone.
+    distillation: NonNegativeFloat = 1.0
     evaluate_every: Positive = 50  # steps between two evaluations of the dev EER
 
     @model_validator(mode="after")
