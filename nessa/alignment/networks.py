@@ -30,7 +30,16 @@ PATIENCE = 4  # evaluations with a higher dev EER, after which training ends
 ROWS_AT_ONCE = 2048  # of a matrix mapped at once: the hidden layer stays in the cache
 
 
-class Centering(nn.Module):
+class CosineNetwork(nn.Module):
+    """A side whose vectors are z, scored by their products alone."""
+
+    def statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, D_in) -> z (N, D), as `forward` gives it, and u = 0 (N,); see `Fusion`."""
+        z = self(x)
+        return z, torch.zeros_like(z[:, 0])
+
+
+class Centering(CosineNetwork):
     """normalize(normalize(x) - mean), or with the lengths that a `Center` keeps."""
 
     mean: Tensor
@@ -41,11 +50,6 @@ class Centering(nn.Module):
         self.register_buffer("mean", torch.from_numpy(center.mean))
         kept = center.lengths
         self.register_buffer("lengths", None if kept is None else torch.from_numpy(kept))
-
-    def statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, D) -> z (N, D), of unit length, and u = 0 (N,); see `Fusion`."""
-        z = self(x)
-        return z, torch.zeros_like(z[:, 0])
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, D) -> (N, D), unit length unless lengths are kept."""
@@ -87,7 +91,7 @@ class Normalize(nn.Module):
         return functional.normalize(x, dim=1)
 
 
-class SideNetwork(nn.Module):
+class SideNetwork(CosineNetwork):
     """f or g: a model's embedding -> the shared space.
 
         z = normalize(P w + r(w)),   w = W c,   c = normalize(normalize(x) - mean)
@@ -120,11 +124,6 @@ class SideNetwork(nn.Module):
         self.linear = nn.Linear(inputs, outputs, bias=False)
         self.linear.weight.data = projection.T.contiguous()
         self.residual = _mlp(inputs, hidden_dim, outputs, dropout) if hidden_dim else None
-
-    def statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, D_in) -> z (N, D), of unit length, and u = 0 (N,); see `Fusion`."""
-        z = self(x)
-        return z, torch.zeros_like(z[:, 0])
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, D_in) -> (N, D), unit length."""
