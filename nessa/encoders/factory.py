@@ -7,9 +7,10 @@ samples in [-1, 1], shape (S_i,), and gives one embedding each: a tensor or arra
 An embedding must depend neither on the other utterances of the list nor on chance: pad with a
 mask or not at all, and return a network in evaluation mode. All are finite, D stays the same, and
 gradients are off. The fingerprint is over the function's name, its arguments (of those that name
-files or folders, the files' content), and a torch module's weights; anything else, also a network
-that is quantized, or frozen and of no file among the arguments, has a str `fingerprint`, which
-changes whenever its embeddings do.
+files or folders, the files' content), a torch module's weights, and the file of the function's
+module, but not those that it imports; anything else, also a network that is quantized, or frozen
+and of no file among the arguments, has a str `fingerprint`, which changes whenever its embeddings
+do, and counts in the place of weights and module.
 """
 
 import importlib
@@ -117,15 +118,16 @@ class PythonModel(SpeakerModel):
         return digest([own, settings])
 
     def _digest(self, module: nn.Module) -> str | None:
-        """Of a module's weights; None where nothing tells it from others."""
+        """Of a module's weights and code; None where nothing tells it from others."""
         state = module.state_dict()
         if not all(
             isinstance(value, Tensor) and not value.is_quantized for value in state.values()
         ):
             return None
-        if (state and not _holds_frozen(module)) or self._config.places():
-            return weights_digest(module)
-        return None
+        if not (state and not _holds_frozen(module)) and not self._config.files():
+            return None
+        code = self._config.module_file()
+        return digest([weights_digest(module), code and file_digest(code)])
 
 
 def _holds_frozen(module: nn.Module) -> bool:

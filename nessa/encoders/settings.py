@@ -4,6 +4,7 @@ Apart from the networks, so that a recipe is checked without waiting for torch.
 """
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -123,8 +124,26 @@ class PythonConfig(PretrainedConfig):
     sampling_rate: Positive = 16000  # Hz
 
     def places(self) -> list[Path]:
+        """The file of the function's module, and the files and folders among the arguments."""
+        return [*filter(None, [self.module_file()]), *self.files()]
+
+    def files(self) -> list[Path]:
         """The files and folders among the arguments."""
         return [Path(text) for text in _texts(self.arguments) if os.path.exists(text)]
+
+    def module_file(self) -> Path | None:
+        """The file of the function's module, found without running any; None where none is."""
+        top, *inside = self.factory.partition(":")[0].split(".")
+        folders = ["", *sys.path]  # as when it is imported
+        specs = (finder.find_spec(top, folders) for finder in sys.meta_path)
+        spec = next(filter(None, specs), None)
+        if spec is None:
+            return None
+        found = [Path(spec.origin)] if spec.origin else []
+        if inside:  # whose specs would be found by running the packages that they are in
+            packages = [Path(folder, *inside) for folder in spec.submodule_search_locations or []]
+            found = [p for own in packages for p in (own / "__init__.py", Path(f"{own}.py"))]
+        return next(filter(Path.is_file, found), None)
 
 
 def _texts(value: Any) -> Iterator[str]:

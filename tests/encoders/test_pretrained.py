@@ -624,6 +624,25 @@ def test_the_fingerprint_is_that_of_folders_and_of_nested_files_too(
     assert fingerprint(b"other") != first == fingerprint(b"first")
 
 
+def test_the_fingerprint_is_that_of_the_functions_module_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = f"their_package_{abs(hash(tmp_path))}"
+    file = tmp_path / package / "nets" / "own.py"  # of folders that are no packages by themselves
+    file.parent.mkdir(parents=True)
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def fingerprints(code: str) -> list[str]:
+        file.write_text(MODULE + code)
+        sys.modules.pop(name := f"{package}.nets.own", None)
+        models = (loaded(tmp_path / "m", python(name, function)) for function in ("Net", "Rough"))
+        return [model.fingerprint for model in models]
+
+    (net, rough), again, changed = map(fingerprints, ("", "", "# of other features\n"))
+    assert again == [net, rough]
+    assert changed[0] != net and changed[1] == rough  # which has an attribute of its own
+
+
 @pytest.mark.parametrize("function", ["Wrapped", "Packed", "Frozen"])
 def test_a_module_without_weights_to_tell_it_by_needs_a_fingerprint(
     module: str, function: str, tmp_path: Path

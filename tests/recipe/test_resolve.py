@@ -381,12 +381,15 @@ def test_plan_lists_both_directions_of_every_aligner_and_the_controls() -> None:
             "net.pt",
             "encoders",
         ),
+        ("{{pretrained: python, factory: 'in_parts.a.b:c'}}", "in_parts/a/b.py", "encoders"),
+        ("{{pretrained: python, factory: 'a_module:c'}}", "a_module.py", "encoders"),
         ("{{pretrained: arks, path: {0}/x.ark}}", "x.ark", "extract"),
     ],
 )
 def test_a_file_replaced_under_the_same_path_is_planned_anew(
-    settings: str, file: str, first: str, tmp_path: Path
+    settings: str, file: str, first: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     override = f"encoders.old={settings.format(tmp_path)}"
     (tmp_path / "models").mkdir()
     (tmp_path / "models/linked").symlink_to(tmp_path / "in")
@@ -397,7 +400,7 @@ def test_a_file_replaced_under_the_same_path_is_planned_anew(
         lines = plan(resolve(MINI, overrides=[override]))
         return dict(value.split() for key, value in lines if key == "digest")  # type: ignore[misc]
 
-    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / file).write_bytes(b"weights")
     before = digests()
     assert digests() == before
