@@ -22,6 +22,7 @@ from nessa.evaluation.conditions import Condition, read_conditions
 from nessa.files import Record
 from nessa.kaldi.datadir import read_optional
 from nessa.kaldi.embeddings import Embeddings
+from nessa.kaldi.stamps import same_model
 from nessa.metrics.bootstrap import bootstrap, recovered_gain
 from nessa.metrics.table import EER
 from nessa.recipe.config import Recipe
@@ -52,14 +53,15 @@ def write_durations(recipe: Recipe, data: Path, exp: Path, output: Path) -> list
         utterance exceeds are left out.
 
     Raises:
-        InputError: a model or audio is missing, or all trials are of profiles.
+        InputError: a model or audio is missing, embeddings are of another model than the one that
+            is there now, or all trials are of profiles.
     """
     key = study_digest(DURATIONS, recipe, data, exp)
     conditions = [c for c in read_conditions(data / EVAL) if c.enroll_map is None]
     if not conditions:
         raise InputError(f"{data / EVAL}: no trials of single utterances; add some")
     models = {model: _model(exp, model) for model in recipe.update}
-    full = {model: Embeddings.read(embeddings_dir(exp, model, EVAL)) for model in models}
+    full = {name: _full(embeddings_dir(exp, name, EVAL), model) for name, model in models.items()}
     aligners = {pair: load(aligner_dir(exp, System(NESSA, *pair))) for pair in recipe.pairs}
     wanted = {name for condition in conditions for name in condition.trials.test_index.names}
     cuts = _test_cuts(data, wanted)
@@ -94,6 +96,16 @@ def _model(exp: Path, name: str) -> SpeakerModel:
             "speech; a study of durations needs both models and the audio"
         )
     return model
+
+
+def _full(place: Path, model: SpeakerModel) -> Embeddings:
+    found = Embeddings.read(place)
+    if same_model(found.stamp, model.fingerprint) is False:
+        raise InputError(
+            f"{place}: embeddings of another model {model.name!r} than the one that is there now, "
+            "which would embed the shorter speech: run ./run.sh --stage extract"
+        )
+    return found
 
 
 def _test_cuts(data: Path, wanted: set[str]) -> list[MonoCut]:

@@ -16,6 +16,8 @@ from nessa.encoders.trained import build
 from nessa.errors import InputError
 from nessa.files import read_json
 from nessa.kaldi.datadir import read_utt2spk
+from nessa.kaldi.embeddings import Embeddings
+from nessa.kaldi.stamps import ModelStamp
 from nessa.recipe import durations
 from nessa.recipe.durations import write_durations
 from nessa.recipe.resolve import load_recipe
@@ -95,6 +97,16 @@ def test_the_middle_is_taken_and_short_speech_stays(run: tuple[Path, Path, Path]
         before, after = short.start, cut.duration - short.end
         assert before == pytest.approx(after, abs=1e-3)
         assert len(np.squeeze(short.load_audio())) == round(short.duration * 16000)
+
+
+def test_full_speech_of_another_model_is_refused(run: tuple[Path, Path, Path]) -> None:
+    recipe, data, exp = run
+    place = exp / "embeddings/y/eval"
+    stamp = ModelStamp("y", "of an earlier training", "eval")
+    full = Embeddings.read(place)
+    Embeddings(full.keys, full.matrix, stamp).write(place, read_utt2spk(data / "eval"))
+    with pytest.raises(InputError, match=r"y/eval: .* another model 'y' .*--stage extract"):
+        write_durations(load_recipe(recipe), data, exp, exp / "out.json")
 
 
 def test_a_study_without_models_is_refused(run: tuple[Path, Path, Path]) -> None:
