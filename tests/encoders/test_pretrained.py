@@ -485,6 +485,32 @@ def test_the_fingerprint_is_that_of_external_weights_too(tmp_path: Path) -> None
     assert (tmp_path / "m.onnx").read_bytes() == file
 
 
+@pytest.mark.parametrize("place", ["Constant", "If"])
+def test_external_weights_need_not_be_of_the_network_as_a_whole(tmp_path: Path, place: str) -> None:
+    path = tmp_path / "m.onnx"
+
+    def moved_inside(bias: float) -> SpeakerModel:
+        model = onnx.load(save_external(path, bias), load_external_data=False)
+        graph = model.graph
+        weights = graph.initializer.pop()
+        if place == "Constant":
+            graph.node.insert(0, helper.make_node("Constant", [], ["bias"], value=weights))
+        else:
+            out = helper.make_tensor_value_info("out", TensorProto.FLOAT, [80])
+            node = helper.make_node("Identity", ["bias"], ["out"])
+            branch = helper.make_graph([node], "branch", [], [out], [weights])
+            branches = {"then_branch": branch, "else_branch": branch}
+            graph.initializer.append(helper.make_tensor("true", TensorProto.BOOL, [], [True]))
+            graph.node.insert(0, helper.make_node("If", ["true"], ["chosen"], **branches))
+            graph.node[-1].input[1] = "chosen"
+        onnx.save(model, path)
+        return loaded(tmp_path / "m", OnnxConfig(pretrained="onnx", file=str(path)))
+
+    one, other = moved_inside(1.0), moved_inside(2.0)
+    assert torch.allclose(other.embed([torch.zeros(9, 80)]), torch.tensor(2.0))
+    assert one.fingerprint != other.fingerprint == moved_inside(2.0).fingerprint
+
+
 # ---- Python -------------------------------------------------------------------------------------
 
 MODULE = """
