@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
+import yaml
 from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat, model_validator
 
 from nessa.corpus.config import SetName
@@ -32,6 +33,11 @@ class FeatureConfig(Section):
     window: Literal["povey", "hamming", "hanning", "blackman", "rectangular"] = "povey"
     snip_edges: bool = False  # only frames that lie in the utterance as a whole, as in Kaldi
     mean_norm: bool = True  # subtract each utterance's mean over time
+
+    def line(self) -> str:
+        """All of them, as a line of a recipe."""
+        own = {"features": self.model_dump(mode="json")}
+        return yaml.safe_dump(own, default_flow_style=True, sort_keys=False, width=1000)[1:-2]
 
     @model_validator(mode="after")
     def _filters_have_their_frequencies(self) -> "FeatureConfig":

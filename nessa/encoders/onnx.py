@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 from lhotse.cut import MonoCut
+from pydantic import ValidationError
 from torch import Tensor
 
 from nessa.corpus.audio import reason
 from nessa.encoders.base import SpeakerModel, embed_by_length
+from nessa.encoders.config import FeatureConfig
 from nessa.encoders.external import external_files
 from nessa.encoders.features import FeatureExtractor, read_features
 from nessa.encoders.settings import OnnxConfig
@@ -32,8 +34,12 @@ class OnnxModel(SpeakerModel):
         name: as the recipe names it.
         config: the file, and the features that it takes.
 
+    Attributes:
+        stated: the features that its file says it takes, as those that `nessa export` writes do.
+
     Raises:
-        InputError: there is no such file, or it is no model from features to embeddings.
+        InputError: there is no such file, it is no model from features to embeddings, or says that
+            it takes other features.
     """
 
     def __init__(self, name: str, config: OnnxConfig) -> None:
@@ -41,6 +47,7 @@ class OnnxModel(SpeakerModel):
         self._path = Path(config.file)
         self._features = FeatureExtractor(config.features)
         self._session = _open(self._path)
+        self.stated = self._check_stated(config.features)
         self._input = self._check_input(config.features.num_filters)
         self._one_by_one = self._input.shape[0] == 1
         outputs = [output.name for output in self._session.get_outputs()]
@@ -77,6 +84,19 @@ class OnnxModel(SpeakerModel):
                 f"{self._path}: fails on features of shape {_as_text(features.shape)}: "
                 f"{reason(error)}"
             ) from error
+
+    def _check_stated(self, features: FeatureConfig) -> FeatureConfig | None:
+        text = self._session.get_modelmeta().custom_metadata_map.get("features", "")
+        try:
+            stated = FeatureConfig.model_validate_json(text)
+        except ValidationError:  # of another toolkit
+            return None
+        if stated != features:
+            raise InputError(
+                f"{self._path}: was exported for other features than the recipe's; write into "
+                f"encoders.{self.name}: {stated.line()}"
+            )
+        return stated
 
     def _check_input(self, num_filters: int) -> Any:
         inputs = self._session.get_inputs()

@@ -125,6 +125,30 @@ class Subject(NamedTuple):
         features = getattr(self.config, "features", None)
         return features is not None and features.type == "given"
 
+    def variants(self) -> Iterator[tuple[str, FeatureConfig]]:
+        """Each other value of the settings that people get wrong, one at a time, with its name.
+
+        None where the model makes its own features, or its file says which it takes.
+        """
+        values: dict[str, Sequence[Any]] = {
+            "scale": SCALES,
+            "mean_norm": (True, False),
+            "window": WINDOWS,
+        }
+        if self.features is None or getattr(self.model, "stated", None):
+            return
+        for name, choices in values.items():
+            for value in choices:
+                if value != getattr(self.features, name):
+                    changed = self.features.model_copy(update={name: value})
+                    yield self._named(name, changed), changed
+
+    def _named(self, name: str, features: FeatureConfig) -> str:
+        """A setting for a recipe: where others may be missing, whose defaults differ, all of it."""
+        value = str(getattr(features, name)).lower()
+        whole = f" ({features.line()})" if isinstance(self.config, PretrainedConfig) else ""
+        return f"features.{name}={value}{whole}"
+
     def with_features(self, features: FeatureConfig) -> SpeakerModel:
         """The model with other features."""
         changed = self.config.model_copy(update={"features": features})
@@ -194,27 +218,10 @@ def _at_rate(cut: MonoCut, rate: int) -> MonoCut:
     return cut if same else cut.resample(rate)
 
 
-# --- other settings -------------------------------------------------------------------------------
-
-
-def variants_of(features: FeatureConfig) -> Iterator[tuple[str, FeatureConfig]]:
-    """Each other value of the settings that people get wrong, one at a time, with its name."""
-    values: dict[str, Sequence[Any]] = {
-        "scale": SCALES,
-        "mean_norm": (True, False),
-        "window": WINDOWS,
-    }
-    for name, choices in values.items():
-        for value in choices:
-            if value != getattr(features, name):
-                said = str(value).lower() if isinstance(value, bool) else f"{value}"
-                yield f"features.{name}={said}", features.model_copy(update={name: value})
-
-
 def _embed_variants(subject: Subject, cuts: Sequence[MonoCut]) -> dict[str, Matrix]:
-    """{setting: embeddings with it}; empty where the model makes its own features."""
+    """{setting: embeddings with it}, see `Subject.variants`."""
     embedded = {}
-    for label, changed in variants_of(subject.features) if subject.features else ():
+    for label, changed in subject.variants():
         model = subject.with_features(changed)
         embedded[label] = embed_alone(model, [model.read(cut) for cut in cuts])
     return embedded
@@ -226,6 +233,11 @@ def _embed_variants(subject: Subject, cuts: Sequence[MonoCut]) -> dict[str, Matr
 def embed_alone(model: SpeakerModel, inputs: Sequence[Tensor]) -> Matrix:
     """Each by itself: (N, D), float64."""
     return torch.cat([model.embed([one]) for one in inputs]).numpy().astype(np.float64)
+
+
+def embed_together(model: SpeakerModel, inputs: list[Tensor]) -> Matrix:
+    """In one batch: (N, D), float64."""
+    return model.embed(inputs).numpy().astype(np.float64)
 
 
 def largest_distance(a: Matrix, b: Matrix) -> float:
@@ -255,10 +267,9 @@ def _repeats(model: SpeakerModel, inputs: Sequence[Tensor]) -> Finding:
 def _neighbors(model: SpeakerModel, inputs: Sequence[Tensor]) -> Finding:
     length = min(map(len, inputs))
     equal = [one[:length] for one in inputs[:8]]
-    together = model.embed(equal).numpy().astype(np.float64)
     return _judged(
         "batch",
-        largest_distance(together, embed_alone(model, equal)),
+        largest_distance(embed_together(model, equal), embed_alone(model, equal)),
         "an embedding changes with the others of its batch: batch normalization is in training "
         "mode",
         "put the network into evaluation mode (`model.eval()`) before it is used or exported",
@@ -268,10 +279,9 @@ def _neighbors(model: SpeakerModel, inputs: Sequence[Tensor]) -> Finding:
 def _padding(model: SpeakerModel, inputs: Sequence[Tensor]) -> Finding:
     chosen = sorted(inputs, key=len)[:: max(1, len(inputs) // 8)]
     short = [one[: max(1, int(len(one) * share))] for one, share in _shares(chosen)]
-    together = model.embed(short).numpy().astype(np.float64)
     return _judged(
         "padding",
-        largest_distance(together, embed_alone(model, short)),
+        largest_distance(embed_together(model, short), embed_alone(model, short)),
         "an embedding changes with the lengths beside it: padding is not masked",
         "mask it, or embed batches of one length",
     )

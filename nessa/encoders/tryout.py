@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 from lhotse.cut import MonoCut
-from torch import Tensor
 
 from nessa.corpus.audio import reason
 from nessa.corpus.manifests import CutTable
@@ -26,10 +25,10 @@ from nessa.encoders.selftest import (
     Subject,
     dead_dimensions,
     embed_alone,
+    embed_together,
     largest_distance,
     open_encoder,
     separation,
-    variants_of,
 )
 from nessa.errors import InputError
 
@@ -123,7 +122,7 @@ def _embed(subject: Subject, cuts: Sequence[MonoCut]) -> Tried:
     equal = [one[:length] for one in few]
     shares = np.linspace(0.6, 1, FEW)
     padded = [one[: max(1, int(share * length))] for one, share in zip(few, shares, strict=True)]
-    settings = dict(_other_settings(subject.features)) if subject.features else {}
+    settings = dict(_other_settings(subject))
     others = {}
     if len(cuts) * (1 + len(settings)) * each <= BUDGET:
         rest = [model.read(cut) for cut in cuts[FEW:]]
@@ -134,19 +133,17 @@ def _embed(subject: Subject, cuts: Sequence[MonoCut]) -> Tried:
     return Tried(
         alone,
         again,
-        (embed_alone(model, equal), _together(subject, equal)),
-        (embed_alone(model, padded), _together(subject, padded)),
+        (embed_alone(model, equal), embed_together(model, equal)),
+        (embed_alone(model, padded), embed_together(model, padded)),
         others,
     )
 
 
-def _together(subject: Subject, inputs: list[Tensor]) -> Matrix:
-    return subject.model.embed(inputs).numpy().astype(np.float64)
-
-
-def _other_settings(features: FeatureConfig) -> Iterator[tuple[str, FeatureConfig]]:
+def _other_settings(subject: Subject) -> Iterator[tuple[str, FeatureConfig]]:
     """Those that matter most; a window, and a scale that the mean takes away, matter little."""
-    for label, changed in variants_of(features):
+    if (features := subject.features) is None:
+        return
+    for label, changed in subject.variants():
         same_scale = changed.scale == features.scale
         if changed.window == features.window and (same_scale or not features.mean_norm):
             yield label, changed
@@ -203,7 +200,7 @@ def _warnings(tried: Tried, speakers: Sequence[str]) -> Iterator[str]:
         found = separation(embedded, speakers)
         if found > max(own + 2 * BETTER, USEFUL):  # of half the utterances of the whole test
             yield (
-                f"{label} tells its speakers apart better: cosines of one speaker and of two lie "
-                f"{found:.2f} standard deviations apart, and {own:.2f} as it is; set {label}, if "
-                "it was trained so"
+                "other features tell its speakers apart better: cosines of one speaker and of two "
+                f"lie {found:.2f} standard deviations apart, and {own:.2f} as it is; set {label}, "
+                "if it was trained so"
             )

@@ -7,7 +7,6 @@ from types import MappingProxyType
 import torch
 from torch.nn import functional
 
-from nessa.encoders.config import FeatureConfig
 from nessa.encoders.trained import TrainedModel
 from nessa.production.onnx import OPSET, facts_lines, open_session, to_onnx, write_export
 
@@ -76,14 +75,8 @@ def least_cosine(model: TrainedModel, content: bytes) -> float:
 
 def _model_card(model: TrainedModel, cosine: float, facts: Mapping[str, str]) -> str:
     config = model.config
-    default = FeatureConfig().model_dump()
     features = config.features.model_dump(mode="json")
     rows = "\n".join(f"| {key} | {value} |" for key, value in features.items())
-    settings = ", ".join(
-        f"{key}: {str(value).lower()}"
-        for key, value in features.items()
-        if value != default[key] or key == "num_filters"
-    )
     return f"""\
 # Speaker encoder {model.name} ({config.architecture})
 
@@ -106,6 +99,6 @@ encoders:
   {model.name}:
     pretrained: onnx
     file: {FILE}
-    features: {{{settings}}}
+    {config.features.line()}
 ```
 """

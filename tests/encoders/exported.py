@@ -50,3 +50,22 @@ def save_external(path: Path, bias: float) -> Path:
     data.unlink(missing_ok=True)  # which would grow
     onnx.save(model, path, save_as_external_data=True, location=data.name, size_threshold=100)
     return path
+
+
+def save_plain(path: Path, metadata: dict[str, str]) -> Path:
+    """The mean size of features (B, T, 80) over time: (B, 80)."""
+    axes = helper.make_tensor("axes", TensorProto.INT64, [1], [1])
+    graph = helper.make_graph(
+        [
+            helper.make_node("Abs", ["feats"], ["sizes"]),
+            helper.make_node("ReduceMean", ["sizes", "axes"], ["embs"], keepdims=0),
+        ],
+        "g",
+        [helper.make_tensor_value_info("feats", TensorProto.FLOAT, [None, None, 80])],
+        [helper.make_tensor_value_info("embs", TensorProto.FLOAT, [None, None])],
+        initializer=[axes],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    helper.set_model_props(model, metadata)
+    onnx.save(model, path)
+    return path

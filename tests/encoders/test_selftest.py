@@ -5,8 +5,11 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from nessa.encoders import selftest
+from nessa.encoders import save_pretrained, selftest
+from nessa.encoders.config import FeatureConfig
+from nessa.encoders.settings import WESPEAKER_FEATURES, OnnxConfig
 from tests.conftest import Command
+from tests.encoders.exported import save_plain
 from tests.encoders.spoilt import spoilt, trained
 from tests.speech import prepare_set
 
@@ -62,6 +65,27 @@ def test_settings_that_the_original_does_not_have(
     done = nessa("check-encoder", used, *given)
     done.refused("see above")
     assert f"set {setting}, which gives" in done.out
+
+
+def test_features_for_a_recipe_that_has_none_are_told_as_a_whole(
+    tmp_path: Path, nessa: Command, data: Path
+) -> None:
+    """Single ones would bring our defaults in the place of those that it has now."""
+
+    def model(name: str, features: FeatureConfig, metadata: dict[str, str]) -> Path:
+        file = str(save_plain(tmp_path / f"{name}.onnx", metadata))
+        save_pretrained(
+            tmp_path / name, OnnxConfig(pretrained="onnx", file=file, features=features)
+        )
+        return tmp_path / name
+
+    right = WESPEAKER_FEATURES.model_copy(update={"mean_norm": False})
+    given = "--data", data, "--original", model("right", right, {})
+    done = nessa("check-encoder", model("used", WESPEAKER_FEATURES, {}), *given)
+    assert f"set features.mean_norm=false ({right.line()}), which gives 1.0" in done.out
+    says_so = {"features": WESPEAKER_FEATURES.model_dump_json()}
+    done = nessa("check-encoder", model("exported", WESPEAKER_FEATURES, says_so), *given)
+    assert "original: FAULT" in done.out and "set features" not in done.out
 
 
 @pytest.mark.slow
