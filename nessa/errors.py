@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import BrokenExecutor
@@ -47,6 +48,18 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
+GPU_IS_FULL = "OutOfMemoryError"  # torch's type
+# What torch says, as a RuntimeError, and onnxruntime, by types of its own, where a CPU has no more.
+NO_MEMORY = re.compile(r"(can't|cannot|failed to|unable to) allocate|bad_alloc", re.IGNORECASE)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ended, that of a GPU included."""
+    if isinstance(error, MemoryError) or type(error).__name__ == GPU_IS_FULL:
+        return True
+    return not isinstance(error, InputError) and bool(NO_MEMORY.search(str(error)))
+
+
 EXIT_REFUSED, EXIT_BAD_INPUT = 1, 2  # by the system, by us
 MEMORY_REMEDY = (
     "; was there not enough memory? Allow more, or fewer processes; --help says what is needed"
@@ -80,14 +93,15 @@ def explained(program: str) -> Iterator[None]:
         if error.errno in REMEDIES:
             what += f"; {REMEDIES[error.errno]}"
         _leave(EXIT_REFUSED, f"{program}: error: {what}")
-    except (MemoryError, BrokenExecutor) as error:
-        what = "no memory left" if isinstance(error, MemoryError) else "a process was killed"
-        _leave(EXIT_REFUSED, f"{program}: error: {what}{MEMORY_REMEDY}")
-    except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":  # torch's, of a GPU
+    except BrokenExecutor:
+        _leave(EXIT_REFUSED, f"{program}: error: a process was killed{MEMORY_REMEDY}")
+    except Exception as error:
+        if not is_out_of_memory(error):
             raise
-        what = first_line(error)
-        _leave(EXIT_REFUSED, f"{program}: error: {what}; free the GPU, or use smaller batches")
+        what = f"no memory left{MEMORY_REMEDY}"
+        if type(error).__name__ == GPU_IS_FULL:
+            what = f"{first_line(error)}; free the GPU, or use smaller batches"
+        _leave(EXIT_REFUSED, f"{program}: error: {what}")
 
 
 @contextlib.contextmanager

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from nessa.corpus.lengths import missing_of_wav, repaired, samples_of_mp3
 from nessa.corpus.mp4 import read_mp4_header
-from nessa.errors import InputError, about, first_line
+from nessa.errors import InputError, about, first_line, is_out_of_memory
 
 SHORTEST = 5  # frames that an utterance must have
 MP4 = (".m4a", ".m4b", ".mp4")  # read by ffmpeg
@@ -71,6 +71,8 @@ def read_audio(cut: MonoCut, sampling_rate: int, model: str) -> Tensor:
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
     except Exception as error:  # Lhotse's audio backends raise many types
+        if is_out_of_memory(error):
+            raise
         raise InputError(f"{where}: cannot be read: {reason(error)}; repair or remove it") from None
     if samples.shape[0] != 1:
         raise InputError(f"{where}: {samples.shape[0]} channels; make it mono")

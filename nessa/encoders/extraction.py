@@ -21,7 +21,7 @@ from nessa.corpus.manifests import CutTable
 from nessa.corpus.sounds import part_of, sounds_digest
 from nessa.encoders.arks import GivenEmbeddings
 from nessa.encoders.base import SpeakerModel
-from nessa.errors import InputError, named, watched_readers
+from nessa.errors import InputError, is_out_of_memory, named, watched_readers
 from nessa.files import digest, read_json, spots_digest, write_json, write_table
 from nessa.kaldi.datadir import read_utt2spk
 from nessa.kaldi.directions import without_direction
@@ -38,7 +38,6 @@ SKIPPED = "skipped"  # what was left out of an embeddings directory, and why
 SOUNDS = "sounds"  # digest of the audio or features of a shard
 SPOTS = "spots"  # digest of some bytes of a shard's ark
 FEWEST_ALIKE = 3  # utterances that one recording under several names does not explain
-OUT_OF_MEMORY = (MemoryError, torch.cuda.OutOfMemoryError)
 LITTLE = 0.2  # of the time for computing: a reader that takes less leaves all cores to the encoder
 
 
@@ -376,9 +375,9 @@ def _share_cores(inputs: "_Inputs", threads: int) -> tuple[int, int]:
         inputs.model.embed(_split(read))  # sets up what it does with batches
         start = time.perf_counter()
         inputs.model.embed(_split(read))
-    except OUT_OF_MEMORY:
-        raise
-    except Exception:  # of any library; extraction names the utterances, or skips them
+    except Exception as error:  # of any library; extraction names the utterances, or skips them
+        if is_out_of_memory(error):
+            raise
         return 0, threads
     computing = time.perf_counter() - start
     workers = min(cores, math.ceil(reading / computing))
@@ -433,9 +432,9 @@ def _embed(
     """
     try:
         return model.embed(inputs).numpy(), {}
-    except OUT_OF_MEMORY:
-        raise
     except Exception as error:  # of any library
+        if is_out_of_memory(error):
+            raise
         if strict and not isinstance(error, InputError):
             batch = ", ".join(cut.id for cut in cuts)
             error.add_note(f"raised by model {model.name!r} for utterances {batch}")

@@ -19,7 +19,7 @@ from nessa.encoders.config import FeatureConfig
 from nessa.encoders.external import external_files
 from nessa.encoders.features import FeatureExtractor, read_features
 from nessa.encoders.settings import OnnxConfig
-from nessa.errors import InputError
+from nessa.errors import InputError, is_out_of_memory
 from nessa.files import digest, file_digest
 
 PROBE_FRAMES = 200  # of the noise that a model's dimension is found with
@@ -80,6 +80,8 @@ class OnnxModel(SpeakerModel):
         try:
             return self._session.run([self._output], given)[0]
         except Exception as error:  # onnxruntime's own types
+            if is_out_of_memory(error):
+                raise
             raise InputError(
                 f"{self._path}: fails on features of shape {_as_text(features.shape)}: "
                 f"{reason(error)}"

@@ -25,7 +25,7 @@ from nessa.encoders.base import (
     weights_digest,
 )
 from nessa.encoders.settings import PyannoteConfig
-from nessa.errors import InputError
+from nessa.errors import InputError, is_out_of_memory
 from nessa.files import digest
 
 FILE = "pytorch_model.bin"  # of a model's folder, here and on the hub
@@ -74,6 +74,8 @@ class PyannoteModel(SpeakerModel):
         try:
             return self._network(samples[:, None]).float()
         except (RuntimeError, AssertionError) as error:
+            if is_out_of_memory(error):
+                raise
             seconds = samples.shape[1] / self._rate
             raise InputError(
                 f"model {self.name!r} fails on utterances of {seconds:.2f} s: {reason(error)}"

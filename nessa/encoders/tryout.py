@@ -16,7 +16,6 @@ from lhotse.cut import MonoCut
 from nessa.corpus.audio import reason
 from nessa.corpus.manifests import CutTable
 from nessa.encoders.config import FeatureConfig
-from nessa.encoders.extraction import OUT_OF_MEMORY
 from nessa.encoders.selftest import (
     BETTER,
     SAME,
@@ -30,7 +29,7 @@ from nessa.encoders.selftest import (
     open_encoder,
     separation,
 )
-from nessa.errors import InputError
+from nessa.errors import InputError, is_out_of_memory
 
 log = logging.getLogger(__name__)
 SECONDS = 2.0  # of each utterance
@@ -79,9 +78,9 @@ def try_encoder(folder: Path, data: Path, set_name: str) -> Iterator[str]:
         return
     try:
         tried = _embed(subject, cuts)
-    except OUT_OF_MEMORY:
-        raise
     except Exception as error:  # of any library; extraction names the utterances, or skips them
+        if is_out_of_memory(error):
+            raise
         log.info("model %r is not tried: %s", name, reason(error))
         return
     _refuse_useless(name, tried)

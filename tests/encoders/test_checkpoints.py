@@ -127,10 +127,13 @@ def test_a_good_checkpoint_is_taken_up_and_a_foreign_one_left(data: Path, saved:
     assert len(again.losses) == 2 and not other.losses
 
 
-def test_a_full_gpu_is_told_without_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+def test_full_memory_is_told_without_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end, explained("nessa"):
         raise ERRORS[0]
     assert end.value.code == 1
     assert "nessa: error: CUDA out of memory" in capsys.readouterr().err
+    with pytest.raises(SystemExit), explained("nessa"):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9")
+    assert "nessa: error: no memory left; was there not enough" in capsys.readouterr().err
     with pytest.raises(RuntimeError, match="device-side"), explained("nessa"):
         raise ERRORS[2]

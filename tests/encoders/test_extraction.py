@@ -437,7 +437,14 @@ def test_one_bad_utterance_never_fails_a_batch(data: Path, fault: str) -> None:
             extract(model, cuts, batch_seconds=1000.0)
 
 
-@pytest.mark.parametrize("error", [MemoryError(), torch.cuda.OutOfMemoryError("out of memory")])
+MEMORY_ENDED = [
+    MemoryError(),
+    torch.cuda.OutOfMemoryError("out of memory"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory"),
+]
+
+
+@pytest.mark.parametrize("error", MEMORY_ENDED)
 def test_where_memory_ends_no_utterance_is_called_bad(data: Path, error: Exception) -> None:
     cuts = cuts_of(data)
     with pytest.raises(type(error)):
@@ -475,7 +482,7 @@ def test_the_shortest_batch_may_fail_where_readers_share_the_cores(
     assert shortest.id in f"{error.value} {getattr(error.value, '__notes__', '')}"
 
 
-@pytest.mark.parametrize("error", [MemoryError(), torch.cuda.OutOfMemoryError("out of memory")])
+@pytest.mark.parametrize("error", MEMORY_ENDED)
 def test_memory_may_end_where_readers_share_the_cores(
     data: Path, two_threads: None, error: Exception
 ) -> None:

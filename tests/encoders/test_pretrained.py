@@ -432,6 +432,22 @@ def test_onnx_features_that_a_model_fails_on_are_named(tmp_path: Path) -> None:
         model.embed([torch.zeros(20, 3)])
 
 
+def test_where_memory_ends_onnx_calls_no_utterance_bad(
+    cuts: list[MonoCut], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = onnx_model(tmp_path / "m.onnx", [FEATS])
+    model = loaded(tmp_path / "m", OnnxConfig(pretrained="onnx", file=str(path)))
+    full = Exception("RUNTIME_EXCEPTION : Failed to allocate memory for requested buffer of size 9")
+
+    def run(*_: object) -> None:
+        raise full
+
+    monkeypatch.setattr(model, "_session", SimpleNamespace(run=run))
+    with pytest.raises(Exception, match="Failed to allocate") as error:
+        extract(model, cuts, skipped={})
+    assert error.value is full
+
+
 @pytest.mark.parametrize(
     ("content", "message"), [(None, "no such model"), (b"junk", "not a model")]
 )
