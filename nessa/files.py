@@ -279,7 +279,9 @@ def find_listed(place: str, table: Path) -> Path:
 
 
 def find_given(place: str) -> str:
-    """A path of a recipe, absolute if it is one from where the user called run.sh.
+    """A path of a recipe, absolute if it is one from here or from where the user called run.sh.
+
+    Wherever run.sh is called, the same file has the same name, of which digests are made.
 
     Args:
         place: it may have more parts in braces, as {set}, from which on nothing is looked for.
@@ -287,17 +289,14 @@ def find_given(place: str) -> str:
     Raises:
         InputError: there is one here, and another one there.
     """
-    started, start = os.environ.get(STARTED_IN), place.partition("{")[0]
-    if not started or os.path.isabs(place) or not start:
+    start = place.partition("{")[0]
+    folders = [os.getcwd(), os.environ.get(STARTED_IN) or os.getcwd()]
+    found = [folder for folder in folders if os.path.exists(os.path.join(folder, start))]
+    if os.path.isabs(place) or not start or not found:
         return place
-    there = os.path.join(started, start)
-    if not os.path.exists(there):
-        return place
-    if os.path.exists(start) and not os.path.samefile(start, there):
-        raise InputError(
-            f"{place}: is both in {os.getcwd()} and in {started}; write absolute paths"
-        )
-    return os.path.join(started, place)
+    if len(found) > 1 and not os.path.samefile(*(os.path.join(each, start) for each in found)):
+        raise InputError(f"{place}: is both in {' and in '.join(found)}; write absolute paths")
+    return os.path.join(found[0], place)
 
 
 def _first_with(place: str, folders: Iterable[Path]) -> Path | None:

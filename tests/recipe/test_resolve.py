@@ -174,6 +174,22 @@ def test_relative_paths_are_found_where_run_sh_was_called(
         resolve(path, None, overrides)
 
 
+def test_relative_paths_below_the_folder_of_run_sh_are_the_same_wherever_it_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("repository/models/old", "elsewhere"):
+        (tmp_path / folder).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "repository")
+    overrides = ["encoders.old={pretrained: arks, path: 'models/{set}'}", "corpus.paths.a=models"]
+    recipes = [resolve(MINI, None, overrides)]
+    for called in ("repository", "elsewhere"):
+        monkeypatch.setenv(STARTED_IN, str(tmp_path / called))
+        recipes.append(resolve(MINI, None, overrides))
+    assert recipes[0] == recipes[1] == recipes[2]
+    assert recipes[0].corpus.paths == {"a": f"{tmp_path}/repository/models"}
+    assert recipes[0].encoders["old"]["path"] == f"{tmp_path}/repository/models/{{set}}"
+
+
 def test_files_among_the_arguments_of_a_function_are_found_where_run_sh_was_called(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
