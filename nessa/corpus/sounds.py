@@ -70,7 +70,7 @@ def _places(item: MonoCut | Recording) -> Iterator[tuple[_Place, str]]:
         if source.type == "file":
             yield _Place(text), ""
         elif source.type == "command" and (audio := ArkAudio.of_command(text)):
-            yield _Place(str(audio.ark), audio.start, audio.size), text
+            yield _Place(str(audio.ark), audio.start, audio.size), ""
         else:
             yield _Place(""), text
 

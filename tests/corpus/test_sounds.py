@@ -80,15 +80,17 @@ def test_features_in_folders(tmp_path: Path) -> None:
 
 
 def test_audio_in_arks(tmp_path: Path) -> None:
-    def recordings(seed: int) -> list[Recording]:
-        rng, table = np.random.default_rng(seed), tmp_path / "x.scp"
+    def recordings(seed: int, folder: Path = tmp_path) -> list[Recording]:
+        folder.mkdir(exist_ok=True)
+        rng, table = np.random.default_rng(seed), folder / "x.scp"
         sounds = {name: (RATE, rng.integers(-9000, 9000, 8000, np.int16)) for name in "ab"}
-        kaldiio.save_ark(str(tmp_path / "x y.ark"), sounds, scp=str(table))
+        kaldiio.save_ark(str(folder / "x y.ark"), sounds, scp=str(table))
         lines = [line.split(" ", 1) for line in table.read_text().splitlines()]
         return [read_listed(name, place, table) for name, place in lines]
 
     before = sounds_digest(recordings(0))
     assert sounds_digest(recordings(0)) == before != sounds_digest(recordings(1))
+    assert sounds_digest(recordings(0, tmp_path / "moved")) == before
 
 
 @pytest.mark.parametrize(
