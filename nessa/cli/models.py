@@ -152,7 +152,6 @@ def extract(
         forget_shards,
         import_embeddings,
         merge_shards,
-        skipped_in,
     )
     from nessa.encoders.models import load_model
 
@@ -174,8 +173,7 @@ def extract(
             continue
         others = [other / name for other in beside if other != output]
         if isinstance(model, GivenEmbeddings):
-            left = {u: why for o in others for u, why in skipped_in(o, shards).items()}
-            whole, skipped = import_embeddings(model, *place, left), 0
+            whole, skipped = import_embeddings(model, *place, shards, others), 0
         else:
             whole, skipped = merge_shards(model, *place, shards, skip_bad, others)
         left_out = f"; {skipped} skipped, see {output / name / 'skipped'}" if skipped else ""

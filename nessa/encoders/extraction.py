@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -231,7 +230,8 @@ def import_embeddings(
     data: Path,
     set_name: str,
     output: Path,
-    left_out: Mapping[str, str] = MappingProxyType({}),
+    shards: int = 1,
+    beside: Sequence[Path] = (),
 ) -> Embeddings:
     """Make an embeddings directory of a set of embeddings that another toolkit extracted.
 
@@ -240,16 +240,21 @@ def import_embeddings(
         data: the recipe's data folder; the set's utt2spk names the utterances.
         set_name: train, align, dev or eval.
         output: receives the embeddings directory; what a model has left there goes.
-        left_out: utterances that are not imported, {id: why}, as other models skipped them.
+        shards, beside: as for `merge_shards`; what others skipped is not imported, nor, of the
+            align set, part of what the model is known by, as it is gone from there the next time.
 
     Raises:
         InputError: see `GivenEmbeddings.read_set`.
     """
     forget_shards(output)
-    utt2spk = read_utt2spk(data / set_name)
-    utt2spk = {u: speaker for u, speaker in utt2spk.items() if u not in left_out}
-    align = data / ALIGN / "utt2spk"
-    reference = (ALIGN, read_utt2spk(align.parent)) if align.is_file() else None
+
+    def embedded_beside(name: str) -> dict[str, str]:
+        skipped = {u for other in beside for u in skipped_in(other.with_name(name), shards)}
+        return {u: s for u, s in read_utt2spk(data / name).items() if u not in skipped}
+
+    utt2spk = embedded_beside(set_name)
+    has_align = (data / ALIGN / "utt2spk").is_file()
+    reference = (ALIGN, embedded_beside(ALIGN)) if has_align else None
     embeddings = given.read_set(set_name, utt2spk, reference)
     embeddings.write(output, utt2spk)
     return embeddings

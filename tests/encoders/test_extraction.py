@@ -18,12 +18,27 @@ from lhotse.cut import MonoCut
 from lhotse.utils import fastcopy
 
 from nessa.corpus.audio import read_audio
+from nessa.corpus.leaving_out import leave_out
 from nessa.corpus.manifests import manifest_path, write_manifest
-from nessa.encoders import build, load_model, parse_settings, save_model, save_pretrained
+from nessa.encoders import (
+    GivenEmbeddings,
+    build,
+    load_model,
+    parse_settings,
+    save_model,
+    save_pretrained,
+)
 from nessa.encoders.base import SpeakerModel
 from nessa.encoders.config import FeatureConfig
-from nessa.encoders.extraction import extract, extract_shard, merge_shards
+from nessa.encoders.extraction import (
+    extract,
+    extract_shard,
+    import_embeddings,
+    merge_shards,
+    skipped_in,
+)
 from nessa.encoders.features import FeatureExtractor, read_features
+from nessa.encoders.settings import ArksConfig
 from nessa.errors import InputError
 from nessa.files import read_table
 from nessa.kaldi.datadir import read_utt2spk
@@ -511,6 +526,31 @@ def test_given_embeddings_forget_what_a_model_in_their_place_had_skipped(
         Whimsical({}), data, "eval", new / "eval", 1, True, [old / "eval"]
     )
     assert len(whole) == len(cuts) and skipped == 0
+
+
+def test_given_embeddings_are_known_without_what_a_model_skipped_in_align(
+    data: Path, tmp_path: Path
+) -> None:
+    prepare_set(data, "align", range(3), sessions=2, utterances=2)  # those of eval as well
+    bad, *cuts = sorted(read_cuts(data, "align"), key=lambda cut: cut.id)
+    for name in ("align", "eval"):
+        model = Whimsical({bad.num_samples: FAULTS["zero"][0]})
+        extract_shard(model, data, name, tmp_path / "old" / name, 1, 1, 20.0, skip_bad=True)
+    ark = tmp_path / "given.ark"
+    Embeddings([cut.id for cut in cuts], np.eye(len(cuts))).write_ark(ark)
+    given = GivenEmbeddings("new", ArksConfig(pretrained="arks", path=str(ark)))
+
+    def fingerprints() -> list[str]:
+        sets = {name: [tmp_path / "old" / name] for name in ("align", "eval")}
+        made = [
+            import_embeddings(given, data, name, tmp_path / "new" / name, 1, beside)
+            for name, beside in sets.items()
+        ]
+        return [stamp.fingerprint for one in made if (stamp := one.stamp)]
+
+    first = fingerprints()
+    leave_out(data / "align", skipped_in(tmp_path / "old/align", 1))  # as stage extract does
+    assert len(set(fingerprints() + first)) == 1
 
 
 def test_a_model_that_embeds_nothing_is_told_with_the_first_reason(
