@@ -14,13 +14,14 @@ from torch.utils.data import Dataset
 from nessa.corpus.manifests import CutTable, read_background
 from nessa.corpus.sounds import part_of, sounds_digest
 from nessa.encoders.augmentation import Augmenter
-from nessa.encoders.config import EncoderConfig
+from nessa.encoders.config import AugmentationConfig, EncoderConfig
 from nessa.encoders.distributed import Processes
 from nessa.encoders.features import read_crop
 from nessa.errors import InputError
 from nessa.files import digest
 
 Batch = tuple[Tensor, Tensor]
+AUGMENTATION = AugmentationConfig()
 MOST_DIGESTED = 1000  # utterances, noises or rooms by whose samples a train set is known
 
 
@@ -29,15 +30,21 @@ class TrainSpeakers:
 
     Attributes:
         names: of the speakers, sorted.
-        noises, rirs: recordings for the augmentation, or None.
+        noises, rirs: recordings that the augmentation draws from, or None.
     """
 
-    def __init__(self, data: Path, part: tuple[float, float]) -> None:
+    def __init__(
+        self,
+        data: Path,
+        part: tuple[float, float],
+        augmentation: AugmentationConfig = AUGMENTATION,
+    ) -> None:
         """Read the train set and keep a part of its speakers.
 
         Args:
             data: the recipe's data folder.
             part: from and to, as fractions of the sorted list of speakers.
+            augmentation: what has a probability of 0 is not read, and changes no digest.
 
         Raises:
             InputError: no manifest, or fewer than two speakers left.
@@ -52,7 +59,8 @@ class TrainSpeakers:
             )
         self.names = sorted(cuts_of)[first:last]
         self._cuts = [cuts_of[name] for name in self.names]
-        self.noises, self.rirs = read_background(data, "noise"), read_background(data, "rir")
+        self.noises = read_background(data, "noise") if augmentation.noise_prob else None
+        self.rirs = read_background(data, "rir") if augmentation.reverb_prob else None
 
     def __len__(self) -> int:
         return len(self.names)

@@ -58,7 +58,7 @@ def train_encoder(
         InputError: no train set, what cannot be read, or a loss that is not finite.
     """
     with join_processes() as processes:
-        speakers = TrainSpeakers(data, config.train_part)
+        speakers = TrainSpeakers(data, config.train_part, config.augmentation)
         stamp = {
             "config": config.model_dump(mode="json"),
             "data": speakers.digest(),

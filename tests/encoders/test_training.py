@@ -335,6 +335,21 @@ def test_a_noise_of_another_sampling_rate_is_refused(data: Path) -> None:
         Augmenter(AugmentationConfig(), speakers.noises, speakers.rirs, 8000)
 
 
+def test_noises_and_rooms_that_no_training_draws_change_nothing(tmp_path: Path) -> None:
+    prepare_set(tmp_path, "train", range(2), sessions=1)
+    quiet = AugmentationConfig(noise_prob=0, reverb_prob=0)
+
+    def digests() -> list[str]:
+        speakers = TrainSpeakers(tmp_path, (0, 1), quiet)
+        changes = {"features": FeatureConfig(sampling_rate=8000), "augmentation": quiet}
+        TrainBatches(speakers, config().model_copy(update=changes), Processes())
+        return [speakers.digest(), speakers.background_digest()]
+
+    before = digests()
+    prepare_augmentation(tmp_path)
+    assert digests() == before
+
+
 def test_a_missing_manifest_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"train_cuts.*stage prepare"):
         train_encoder(config(), tmp_path, tmp_path / "out", workers=0)
