@@ -93,6 +93,9 @@ def test_wrong_overrides_name_the_key_and_the_remedy(override: str, parts: list[
         ("encoders.new.channels=30", "channels: ecapa needs a multiple of 4, not 30"),
         ("encoders.new.fine_tuning={steps: 2, learning_rate: 0}", "fine_tuning.learning_rate: In"),
         ("encoders.old.fine_tuning={steps: 2}", "fine_tuning: loss ge2e has no margin"),
+        ("encoders.old.loss.margin=0.5", "loss.margin: 0.5 does nothing with type ge2e; remove"),
+        ("encoders.old.loss={type: prototypical, top_k: 5}", "loss.top_k: 5 does nothing with"),
+        ("encoders.old.loss.margin_ramp=[0, 1]", "loss.margin_ramp: [0.0, 1.0] does nothing with"),
     ],
 )
 def test_an_encoder_that_cannot_be_is_refused_before_anything_is_made(
@@ -216,8 +219,10 @@ def test_files_among_the_arguments_of_a_function_are_found_where_run_sh_was_call
 def test_given_features_may_have_any_dimension() -> None:
     sound = "augmentation={noise_prob: 0, reverb_prob: 0, speeds: [1.0]}"
     given = "features={type: given, num_filters: 600}"
-    recipe = resolve(MINI, overrides=[f"encoders.old.{sound}", f"encoders.old.{given}"])
-    assert recipe.encoders["old"]["features"]["num_filters"] == 600
+    overrides = [f"encoders.old.{sound}", f"encoders.old.{given}"]
+    assert resolve(MINI, overrides=overrides).encoders["old"]["features"]["num_filters"] == 600
+    with pytest.raises(InputError, match=r"old\.features\.scale: 2.0 does nothing with type given"):
+        resolve(MINI, overrides=[*overrides, "encoders.old.features.scale=2"])
 
 
 def test_a_models_settings_are_complete_whoever_wrote_them() -> None:
