@@ -382,6 +382,12 @@ def test_features_of_long_utterances_are_made_in_blocks(
     np.testing.assert_allclose(extractor(audio).numpy(), whole.numpy(), atol=1e-5)
 
 
+def test_given_features_may_have_one_dimension_alone() -> None:
+    extractor = FeatureExtractor(FeatureConfig(type="given", num_filters=1, sampling_rate=500))
+    features = torch.randn(2, 9, 1)
+    assert torch.equal(extractor(features), features - features.mean(dim=1, keepdim=True))
+
+
 class Whimsical(SpeakerModel):
     """Embeds noise; fails on some utterances, alone and in batches."""
 
