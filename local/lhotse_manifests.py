@@ -68,7 +68,8 @@ class LhotseDir(Source):
             log.warning(
                 "%s: gender %s is neither m nor f; taken as not known", directory, named(unknown)
             )
-        self._last: Recording | None = None  # parts of a recording follow each other
+        # Of a manifest, and with its files found: parts of a recording follow each other.
+        self._last: tuple[Recording, Recording] | None = None
 
     def _check_hit(
         self, name: str, table: Mapping[str, str], known: Collection[str], what: str
@@ -125,8 +126,8 @@ class LhotseDir(Source):
 
     def _located(self, recording: Recording) -> Recording:
         """A recording whose files are there, are audio, and as long as its manifest says."""
-        if self._last is not None and self._last.id == recording.id:
-            return self._last
+        if self._last is not None and self._last[0] == recording:
+            return self._last[1]
         sources = []
         for source in recording.sources:
             if source.type == "file":
@@ -142,8 +143,9 @@ class LhotseDir(Source):
                     )
                 source = fastcopy(source, source=str(path))
             sources.append(source)
-        self._last = fastcopy(recording, sources=sources)
-        return self._last
+        located = fastcopy(recording, sources=sources)
+        self._last = recording, located
+        return located
 
     def _found_features(self, features: Features) -> Features:
         """Features whose file is there: Lhotse's readers would run what looks like a command."""
@@ -188,7 +190,7 @@ def _read(directory: Path, given: bool) -> Iterator[Found]:
         recordings, supervisions = (
             _load(found[kind][0], kind) for kind in ("recordings", "supervisions")
         )
-        return _of_supervisions({one.id: one for one in recordings}, supervisions)
+        return _of_supervisions(_by_id(recordings, found["recordings"][0]), supervisions)
     raise InputError(
         f"{directory}: neither a Kaldi data directory (no utt2spk) nor Lhotse's: expected one "
         "*cuts*.jsonl.gz, or one *recordings*.jsonl.gz and one *supervisions*.jsonl.gz"
@@ -203,6 +205,17 @@ def _load(path: Path, kind: str) -> Iterator[Any]:
         raise
     except Exception as error:  # Lhotse checks nothing before it uses it
         raise InputError(f"{path}: not a manifest of {kind} ({reason(error)})") from None
+
+
+def _by_id(recordings: Iterator[Any], path: Path) -> dict[str, Recording]:
+    found: dict[str, Recording] = {}
+    for one in recordings:
+        if found.setdefault(one.id, one) != one:  # Recording.from_file takes the file's stem
+            raise InputError(
+                f"{path}: several recordings have the id {one.id!r}; make the manifests again with "
+                "an id for each, as by Recording.from_file(path, recording_id=...)"
+            )
+    return found
 
 
 def _of_supervisions(

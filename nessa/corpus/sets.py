@@ -64,7 +64,7 @@ def write_set(
 
     Raises:
         InputError: the set is empty or not sorted, a speaker's utterances do not follow each
-            other, or some have a domain and others have none.
+            other, some have a domain and others have none, or two recordings have one id.
     """
     directory = data / name
     cuts = iter(cuts)
@@ -220,7 +220,12 @@ class _SetWriter:
             self._table("wav.scp", cut.id, place)
         else:
             self._table("segments", cut.id, f"{name} {cut.start:.4f} {cut.end:.4f}")
-            self.audio[name] = place
+            if self.audio.setdefault(name, place) != place:
+                raise InputError(
+                    f"set {self._name!r}: utterance {cut.id!r} is of recording {name!r} in "
+                    f"{place}, but others of {name!r} in {self.audio[name]}; give each recording "
+                    "an id of its own, as by Recording.from_file(path, recording_id=...)"
+                )
             if cut.recording_id in self._recordings:
                 return
             self._recordings.add(cut.recording_id)

@@ -234,6 +234,32 @@ def test_a_recording_of_a_file_per_channel_names_the_file_of_the_channel() -> No
     assert [line.split()[0] for line in read_table("data/eval/segments").values()] == ["a-0", "a-1"]
 
 
+def of_one_stem() -> tuple[list[Recording], list[SupervisionSegment]]:
+    """A file of the same name for each of two speakers, as VoxCeleb has them."""
+    recordings = []
+    for k, speaker in enumerate("AB"):
+        Path(speaker).mkdir()
+        soundfile.write(f"{speaker}/1.wav", NOISE[:, k], RATE, subtype="FLOAT")
+        recordings.append(Recording.from_file(f"{speaker}/1.wav"))
+    return recordings, [segment(f"{speaker}-1", "1", 0, 2) for speaker in "AB"]
+
+
+def test_recordings_of_one_id_are_not_taken_for_each_other() -> None:
+    recordings, segments = of_one_stem()
+    write_cuts(*(mono(s.id, a, s) for a, s in zip(recordings, segments, strict=True)))
+    found = read()
+    for k, one in enumerate(found):
+        np.testing.assert_allclose(read_audio(one, RATE, "m"), NOISE[:, k], atol=1e-6)
+    with pytest.raises(InputError, match=r"'B-1' is of recording '1' in .*B/1.wav.*A/1.wav; "):
+        write_set(Path("data"), "eval", found, segmented=True)
+
+
+def test_a_manifest_with_two_recordings_of_one_id_is_refused() -> None:
+    write(*of_one_stem())
+    with pytest.raises(InputError, match=r"x_recordings\.jsonl\.gz: several .* id '1'; make"):
+        read()
+
+
 def test_tables_beside_the_manifests_count_as_beside_those_of_kaldi() -> None:
     recordings = [recording("a"), recording("b")]
     write(recordings, [segment(f"{n.upper()}-1", n, 0, 1, gender="m", text="x") for n in "ab"])
