@@ -25,6 +25,7 @@ from nessa.corpus.features import check_frames
 from nessa.corpus.leaving_out import BROKEN, whole_profiles
 from nessa.corpus.manifests import read_background
 from nessa.corpus.sets import SetCounts, write_set, write_skipped
+from nessa.corpus.speakers import SETS
 from nessa.corpus.utterances import Utterance, make_cuts, read_recording
 from nessa.encoders.kinds import given_dimensions, sampling_rates
 from nessa.errors import InputError, about, explained
@@ -60,7 +61,7 @@ def corpus_arguments(description: str, writes_sets: bool = True) -> Arguments:
             the corpus (False), and then has neither --output nor --skip-bad.
 
     Raises:
-        InputError: the recipe is not valid.
+        InputError: the recipe is not valid, or one of its paths is where a set is written.
     """
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
     parser.add_argument("--recipe", type=Path, required=True, help="resolved recipe")
@@ -77,7 +78,21 @@ def corpus_arguments(description: str, writes_sets: bool = True) -> Arguments:
     if given["nj"] < 1:
         raise InputError(f"--nj {given['nj']}: give the number of processes, 1 or more")
     path = given.pop("recipe")
-    return Arguments(load_recipe(path), path, **given)
+    arguments = Arguments(load_recipe(path), path, **given)
+    if writes_sets:
+        _check_apart(arguments)
+    return arguments
+
+
+def _check_apart(arguments: Arguments) -> None:
+    """Refuse a corpus that the sets would be written over."""
+    written = {(arguments.output / name).resolve() for name in SETS}
+    for name, path in arguments.recipe.corpus.paths.items():
+        if Path(path).resolve() in written:
+            raise InputError(
+                f"{path}: is where stage prepare writes a set, over what is there (corpus.paths."
+                f"{name}); move the corpus, or choose another --work-dir"
+            )
 
 
 def read_paths(recipe: Recipe, names: Sequence[str]) -> dict[str, Path]:

@@ -17,7 +17,7 @@ from lhotse import RecordingSet
 
 from nessa.corpus.finishing import finish_sets
 from nessa.corpus.validation import validate_tables
-from nessa.files import read_table
+from nessa.files import read_table, write_table
 from nessa.kaldi.datadir import read_utt2spk
 from nessa.recipe.resolve import load_recipe
 from nessa.trials import Trials
@@ -163,6 +163,22 @@ def voxceleb(tmp_path: Path) -> Path:
         "0 id10270/_p-a/00001.wav id10271/-5r0dWxy17C/00002.wav\n"
     )
     return corpus
+
+
+@pytest.mark.parametrize("program", ["kaldi_dir", "arks", "librispeech"])
+def test_a_corpus_where_a_set_is_written_is_refused(
+    programs: Programs, program: str, recipe: Path, tmp_path: Path
+) -> None:
+    data, link = tmp_path / "data", tmp_path / "mine"
+    write_table(data / "align/utt2spk", {"a-1": "a"})
+    link.symlink_to(data / "align")
+    settings = yaml.safe_load(recipe.read_text())
+    settings["corpus"] = {"paths": {"align": str(link)}}
+    settings["prepare"]["program"] = program
+    recipe.write_text(yaml.safe_dump(settings))
+    done = programs(program, "--recipe", recipe, "--corpus", tmp_path, "--output", data)
+    refuse(done, f"{link}: is where stage prepare writes", "corpus.paths.align", "move the corpus")
+    assert read_table(data / "align/utt2spk") == {"a-1": "a"}
 
 
 def test_mini_then_tree(programs: Programs, tmp_path: Path, recipe: Path) -> None:
