@@ -11,7 +11,13 @@ from lhotse.utils import fastcopy
 from sources import Source, check_span
 
 from nessa.corpus.listed import GivenMatrix, read_listed
-from nessa.corpus.tables import parse_segment, validate_order, validate_tables, wrong_duration
+from nessa.corpus.tables import (
+    DURATION_TOLERANCE,
+    parse_segment,
+    validate_order,
+    validate_tables,
+    wrong_duration,
+)
 from nessa.corpus.utterances import make_cut
 from nessa.errors import InputError, about
 from nessa.kaldi.datadir import is_there, read_optional, read_utt2spk
@@ -78,6 +84,12 @@ class KaldiDir(Source):
         features = self._features_of(utterance) if self._features else None
         duration = end - start if recording is not None else features.duration
         if features is not None and recording is not None:
+            if features.duration > duration + DURATION_TOLERANCE:  # Lhotse would drop the rest
+                raise InputError(
+                    f"{self.directory}/feats.scp: {utterance!r}: {features.num_frames} frames of "
+                    f"{self._frame_shift:g} s are more than its audio, {duration:.2f} s; set "
+                    "features.frame_shift of the encoders to theirs, or make them again"
+                )
             # They are of the utterance, and Lhotse counts from the recording's start.
             features = fastcopy(
                 features,

@@ -450,6 +450,21 @@ def test_features_of_segments_are_of_the_whole_segment(own: Own, frames: int) ->
         assert cut.load_audio().shape == (1, round(0.7 * 16000))
 
 
+def test_more_features_than_audio_are_not_cut_off(own: Own) -> None:
+    mine = own.folder / "mine"
+    utt2spk = write_audio_dir(mine, range(12))
+    write_feature_dir(own.folder / "features", 12, 4, frames=140, dim=7)
+    places = read_table(own.folder / "features/feats.scp").values()
+    write_table(mine / "feats.scp", dict(zip(sorted(utt2spk), places, strict=True)))
+    refuse(
+        own.prepare(data=mine, encoder=GIVEN), "feats.scp: 'spk0",
+        "140 frames of 0.01 s are more than its audio, 0.70 s; set features.frame_shift",
+    )  # fmt: skip
+    halved = GIVEN | {"features": GIVEN["features"] | {"frame_shift": 0.005}}
+    assert own.prepare(data=mine, encoder=halved).status == 0
+    assert next(iter(read_cuts(own.data, "eval"))).load_features().shape == (140, 7)
+
+
 @pytest.mark.slow
 def test_faults_are_named(own: Own) -> None:
     mine = own.folder / "mine"
