@@ -320,6 +320,18 @@ def test_a_speaker_of_two_domains_has_profiles_in_each(directory: Path) -> None:
     assert {"id1-p1-1", "id1-p1-1-phone"} <= profiles.keys()
 
 
+def test_domains_that_the_recipe_does_not_name_come_after_those_that_it_does(
+    directory: Path,
+) -> None:
+    domains = {u: ("far", "phone")[u.endswith("-1")] for u in read_utt2spk(directory)}
+    write_table(directory / "utt2domain", domains)
+    config = CONFIG.model_copy(update={"domains": {"phone": "id1", "read": ".*"}})
+    finish_sets(directory.parent, config, seed=1)
+    for name, domain in (("trials", "phone"), ("trials_far", "far")):
+        trials = Trials.read(directory / name)
+        assert {domains[u] for u in (*trials.enroll, *trials.test)} == {domain}
+
+
 @pytest.mark.parametrize("name", ["single", "profile", "profile3", "words.profile2"])
 def test_domains_that_results_would_call_as_other_trials_are_refused(
     directory: Path, name: str
