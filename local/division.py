@@ -63,7 +63,8 @@ def find_parts(
     Args:
         recipe: its paths, held_out and seed.
         made: what stage corpus made; used where the recipe names no paths.
-        sets: the sets needed; without `train`, the remaining speakers are `align`.
+        sets: the sets needed; without `train`, the remaining speakers are `align`, or left out
+            where held_out says how many are, and align does not include train.
         read: reads {utterance: speaker} of a directory.
         others: paths that a recipe may name besides, which no set is divided from.
 
@@ -92,8 +93,8 @@ def find_parts(
     own = [name for name in sets if name in paths]
     parts = {}
     if WHOLE in paths:
-        others = tuple(name for name in sets if name not in own)
-        parts = _divide(recipe, paths[WHOLE], others, read(paths[WHOLE]))
+        divided = tuple(name for name in sets if name not in own)
+        parts = _divide(recipe, paths[WHOLE], divided, read(paths[WHOLE]))
     for name in own:
         lists = () if name in ("train", "align") else lists_in(paths[name])
         utt2spk = dict(read(paths[name]))
@@ -246,7 +247,7 @@ def _draw_division(
     others = set(utt2spk.values()) - tested
     needed = "train" in sets
     speakers = split_speakers(others, held_out, recipe.seed, directory, rest_needed=needed)
-    if not needed:
+    if not needed and (recipe.prepare.align_includes_train or "align" not in held_out):
         speakers["align"] = speakers.pop("train") + speakers.get("align", [])
     if tested:
         speakers["eval"] = sorted(tested)

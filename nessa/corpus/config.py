@@ -90,7 +90,8 @@ class PrepareConfig(Section):
 
     program: Name  # local/<program>.py
     # For a corpus that is not divided into sets: number of speakers of these sets, or, below 1,
-    # their share of all speakers; the remaining speakers train the encoders.
+    # their share of all speakers; the remaining speakers train the encoders. Where none is trained
+    # they are align if that is not named here or align_includes_train is set, and else left out.
     held_out: dict[Literal["align", "dev", "eval"], Annotated[float, Field(gt=0)]] = {}
     # kaldi_dir reads all audio and features to their end, not only their headers: about as long as
     # one model's extraction reads. Without, what is damaged inside stops stage extract.

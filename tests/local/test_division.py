@@ -4,6 +4,7 @@ import pytest
 
 from nessa.corpus.validation import validate
 from nessa.files import write_table
+from nessa.kaldi.datadir import read_utt2spk
 from tests.kaldi_corpora import write_audio_dir
 from tests.local.test_kaldi_dir import SETS, Own, own, programs, refuse  # noqa: F401
 
@@ -68,6 +69,19 @@ def test_speakers_that_no_set_takes_are_said_to_be_left_out(own: Own) -> None:  
     held_out = {"dev": 2, "eval": 3}
     done = own.prepare(**paths, encoder={"pretrained": "resemblyzer"}, held_out=held_out)
     assert done.status == 0 and "3 speakers of set align are left out" in done.out, done
+
+
+@pytest.mark.parametrize("includes", [False, True])
+def test_held_out_align_counts_where_no_encoder_is_trained(
+    own: Own,  # noqa: F811
+    includes: bool,
+) -> None:
+    write_audio_dir(own.folder / "mine", range(12))
+    settings = {"encoder": {"pretrained": "resemblyzer"}, "includes_train": includes}
+    done = own.prepare(data=own.folder / "mine", **settings)
+    assert done.status == 0, done
+    assert len(set(read_utt2spk(own.data / "align").values())) == (7 if includes else 3)
+    assert ("4 speakers of set train are left out" in done.out) != includes
 
 
 def test_a_list_that_loses_all_trials_is_named(own: Own) -> None:  # noqa: F811
