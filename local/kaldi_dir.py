@@ -20,7 +20,7 @@ Memory: Kaldi's tables; Lhotse manifests as a whole, 4 kB an utterance.
 
 import functools
 import heapq
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from division import ADDITIONAL, Part, find_additional, find_parts, find_unneeded_train
@@ -32,11 +32,14 @@ from program import Arguments, corpus_arguments, run_program, write_cuts
 from sources import Source
 from trial_lists import TrialList
 
+from nessa.corpus.domains import check_patterns
+from nessa.corpus.finishing import TESTED, check_has_trials
 from nessa.corpus.sets import remove_other_sets
-from nessa.corpus.speakers import SETS
+from nessa.corpus.speakers import SETS, check_disjoint
 from nessa.corpus.utterances import usable_cuts
 from nessa.encoders.kinds import are_trained, given_shifts
 from nessa.errors import InputError
+from nessa.kaldi.datadir import MAIN_LIST
 from nessa.recipe.config import Recipe
 
 SourceOf = Callable[[Path], Source]
@@ -58,6 +61,7 @@ def main() -> None:
     parts = find_parts(recipe, arguments.corpus, sets, speakers, other_paths(recipe))
     if "train" not in sets and (unneeded := find_unneeded_train(recipe, speakers)):
         parts["train"] = unneeded
+    check_early(recipe, parts, source)
     additional = find_additional(recipe, parts, speakers)
     remove_other_sets(arguments.output, sets)
     for name in sets:
@@ -75,6 +79,19 @@ def needed_sets(recipe: Recipe) -> tuple[str, ...]:
 def other_paths(recipe: Recipe) -> tuple[str, ...]:
     """Paths that a recipe may name besides, which no set is divided from."""
     return (ADDITIONAL,) if "train" in needed_sets(recipe) else (ADDITIONAL, "train")
+
+
+def check_early(recipe: Recipe, parts: Mapping[str, Part], source: SourceOf) -> None:
+    """Refuse what tables alone show and `finish_sets` would refuse after all audio is read."""
+    speakers = {name: set(part.utt2spk.values()) for name, part in parts.items()}
+    includes_train = recipe.prepare.align_includes_train
+    check_disjoint(speakers, includes_train)
+    for name in TESTED:
+        given = any(path.name == MAIN_LIST for path in parts[name].lists)
+        check_has_trials(parts[name].directory, name, recipe.prepare, given)
+    for name, part in parts.items():
+        if (name != "train" or includes_train) and not source(part.directory).has_domains:
+            check_patterns(recipe.prepare.domains, speakers[name])
 
 
 def open_source(path: Path, recipe: Recipe, skip_bad: bool) -> Source:

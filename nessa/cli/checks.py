@@ -17,8 +17,9 @@ def validate(directory: Path, headers_only: bool, allow_pipes: bool, nj: int) ->
     """Check a Kaldi data directory or an embeddings directory; report problems and their fixes.
 
     Beyond Kaldi's own validation: trials and profiles, all audio and features, and every
-    embedding. A folder of sets (train, align, dev, eval) is checked set by set, with a warning
-    where the median durations of align, dev and eval differ by a factor of two.
+    embedding. A folder of sets (train, align, dev, eval) is checked set by set, and for speakers
+    that two sets share, but align may those of train; with a warning where the median durations of
+    align, dev and eval differ by a factor of two.
 
     Example: nessa validate recipes/mini/data/eval
 
@@ -26,7 +27,7 @@ def validate(directory: Path, headers_only: bool, allow_pipes: bool, nj: int) ->
     """
     from nessa.corpus.durations import warn_of_durations
     from nessa.corpus.tables import has_contents
-    from nessa.corpus.validation import directories_of, validate
+    from nessa.corpus.validation import directories_of, shared_speakers, validate
     from nessa.kaldi.datadir import is_there
 
     directories = directories_of(directory)
@@ -36,8 +37,9 @@ def validate(directory: Path, headers_only: bool, allow_pipes: bool, nj: int) ->
         for each in directories
         for problem in validate(each, decode=decode, allow_pipes=allow_pipes, nj=nj)
     ]
+    problems += shared_speakers(directories)
     if problems:
-        raise InputError("\n".join(problems))
+        raise InputError("\n".join(dict.fromkeys(problems)))
     warn_of_durations(directory)
     for each in directories:
         valid = "valid"

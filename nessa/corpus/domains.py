@@ -48,6 +48,13 @@ def read_domains(directory: Path, patterns: Mapping[str, str]) -> dict[str, str]
     return found
 
 
+def check_patterns(patterns: Mapping[str, str], speakers: Iterable[str]) -> None:
+    """Refuse what `read_domains` will refuse of the speakers of a set without utt2domain."""
+    _check_names(patterns, "prepare.domains")
+    for speaker in sorted(speakers) if patterns else ():
+        _match(speaker, patterns)
+
+
 def _check_names(names: Iterable[str], where: str) -> None:
     """Refuse domains by which no trial list can be called."""
     for name in names:

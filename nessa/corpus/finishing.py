@@ -84,11 +84,7 @@ def finish_sets(data: Path, config: PrepareConfig, seed: int, has_audio: bool = 
 def make_set_trials(data: Path, name: TestSet, config: PrepareConfig, seed: int) -> None:
     """Draw the lists of a set: those it lacks, and its profiles anew; see `finish_sets`."""
     directory = data / name
-    if name not in config.trials and not is_there(directory / MAIN_LIST):
-        raise InputError(
-            f"{directory}: no trials; say in prepare.trials.{name} how many to draw, or name a "
-            f"list of the corpus {MAIN_LIST!r}"
-        )
+    check_has_trials(directory, name, config, is_there(directory / MAIN_LIST))
     utt2spk = read_utt2spk(directory)
     utt2session = read_table(directory / "utt2session")
     spk2gender = read_optional(directory, "spk2gender")
@@ -133,6 +129,15 @@ def make_set_trials(data: Path, name: TestSet, config: PrepareConfig, seed: int)
         trials = concatenated([trials for _, trials in drawn if trials is not None])
         trials.write(directory / PROFILE_LIST)
         log.info("%s: %d profiles, %d trials with them", directory, len(enroll_map), len(trials))
+
+
+def check_has_trials(directory: Path, name: TestSet, config: PrepareConfig, given: bool) -> None:
+    """Refuse a set that has no trials and gets none."""
+    if name not in config.trials and not given:
+        raise InputError(
+            f"{directory}: no trials; say in prepare.trials.{name} how many to draw, or name a "
+            f"list of the corpus {MAIN_LIST!r}"
+        )
 
 
 def _possible_counts(

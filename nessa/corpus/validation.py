@@ -8,7 +8,7 @@ import math
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
@@ -21,7 +21,7 @@ from nessa.corpus.audio import check_length, read_audio
 from nessa.corpus.features import check_features, check_frames
 from nessa.corpus.listed import GivenMatrix, read_listed
 from nessa.corpus.manifests import manifest_path
-from nessa.corpus.speakers import SETS
+from nessa.corpus.speakers import SETS, check_disjoint
 from nessa.corpus.tables import (
     DURATION_TOLERANCE,
     has_contents,
@@ -48,6 +48,17 @@ def directories_of(folder: Path) -> list[Path]:
     if _is_set(folder):
         return [folder]
     return [folder / name for name in SETS if _is_set(folder / name)] or [folder]
+
+
+def shared_speakers(directories: Iterable[Path]) -> list[str]:
+    """A sentence if sets of a folder share speakers, but align may have those of train."""
+    sets = [each for each in directories if is_there(each / "utt2spk")]
+    try:
+        speakers = {each.name: set(read_utt2spk(each).values()) for each in sets}
+        check_disjoint(speakers, align_includes_train=True)
+    except InputError as error:
+        return [str(error)]
+    return []
 
 
 def _is_set(directory: Path) -> bool:

@@ -201,9 +201,23 @@ def test_a_data_folder_is_checked_set_by_set(tmp_path: Path, nessa: Command) -> 
     nessa("validate", tmp_path).refused("align/wav.scp", "dev/utt2lang (1): 'nobody'")
 
 
+def test_sets_that_share_speakers_are_refused(tmp_path: Path, nessa: Command) -> None:
+    write_audio_dir(tmp_path / "train", range(2))
+    write_audio_dir(tmp_path / "align", range(3))
+    write_audio_dir(tmp_path / "dev", range(3, 5))
+    assert nessa("validate", tmp_path).status == 0
+    write_audio_dir(tmp_path / "dev", range(2, 5))
+    wav(tmp_path / "train").unlink()
+    done = nessa("validate", tmp_path)
+    done.refused("spk000_rec0_0.wav", "'spk002' is in set 'align' and in set 'dev'; keep it in one")
+
+
 def test_sets_that_differ_in_duration_are_warned_about(tmp_path: Path, nessa: Command) -> None:
     for name, seconds in (("train", "1.0"), ("align", "4.0"), ("dev", "8.0")):
         write_feature_dir(tmp_path / name, 3, 2, frames=20, dim=7)
+        for table in ("utt2spk", "spk2utt", "feats.scp"):
+            path = tmp_path / name / table
+            path.write_text(path.read_text().replace("spk", name))
         keys = read_table(tmp_path / name / "utt2spk")
         write_table(tmp_path / name / "utt2dur", dict.fromkeys(keys, seconds))
     done = nessa("validate", tmp_path)

@@ -412,7 +412,7 @@ class Stages:
             "corpus": {"paths": {"data": str(self.mine)}},
             "prepare": {
                 "program": "kaldi_dir",
-                "trials": {"eval": {"targets": 1, "nontargets": 1}},
+                "trials": {name: {"targets": 1, "nontargets": 1} for name in ("dev", "eval")},
                 **prepare,
             },
             "encoders": dict.fromkeys(("old", "new"), ENCODER | (GIVEN if given else {})),
@@ -431,8 +431,11 @@ class Stages:
         if not message:
             loaded = load_recipe(recipe)
             shutil.rmtree(self.data / "dev")  # a single speaker has no trials
+            trials = {"eval": loaded.prepare.trials["eval"]}
             try:
-                finish_sets(self.data, loaded.prepare, loaded.seed)
+                finish_sets(
+                    self.data, loaded.prepare.model_copy(update={"trials": trials}), loaded.seed
+                )
             except InputError as error:
                 return str(error)
         return message

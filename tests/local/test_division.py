@@ -84,6 +84,24 @@ def test_held_out_align_counts_where_no_encoder_is_trained(
     assert ("4 speakers of set train are left out" in done.out) != includes
 
 
+def test_what_tables_show_is_refused_before_audio_is_read(
+    own: Own,  # noqa: F811
+    set_of: dict[str, str],
+) -> None:
+    mine, test = own.folder / "mine", own.folder / "test"
+    for path in (mine / "audio").glob("*"):
+        path.write_bytes(b"")
+    done = own.prepare(data=mine, trials={"dev": 3})
+    refuse(done, f"{mine}: no trials; say in prepare.trials.eval")
+    domains = {"low": "spk00[0-6]", "high": "spk00[8-9]|spk01.", "none": "x.*"}
+    done = own.prepare(data=mine, domains=domains)
+    refuse(done, "prepare.domains: speaker 'spk007' matches 0 of the patterns")
+    write_audio_dir(test, range(8, 10))
+    done = own.prepare(data=mine, eval=test)
+    refuse(done, "speaker 'spk008' is in set 'dev' and in set 'eval'")
+    assert not own.data.exists()
+
+
 def test_a_list_that_loses_all_trials_is_named(own: Own) -> None:  # noqa: F811
     mine = own.folder / "mine"
     write_audio_dir(mine, range(12))

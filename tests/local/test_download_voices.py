@@ -113,7 +113,10 @@ def recipe_of(corpus: Path, **paths: str) -> Path:
     settings = {
         "name": "voices",
         "corpus": {"program": "download_voices", "paths": paths},
-        "prepare": {"program": "kaldi_dir"},
+        "prepare": {
+            "program": "kaldi_dir",
+            "trials": {name: {"targets": 1, "nontargets": 1} for name in ("dev", "eval")},
+        },
         "encoders": {name: {"pretrained": "resemblyzer"} for name in ("old", "new")},
         "update": ["old", "new"],
     }

@@ -27,6 +27,7 @@ from tests.pairs import all_trials
 from tests.speech import read_cuts
 
 SETS = ("train", "align", "dev", "eval")
+TRIALS = {"dev": 8, "eval": 8}  # target trials
 GIVEN = ENCODER | {
     "features": {"type": "given", "num_filters": 7},
     "augmentation": {"noise_prob": 0, "reverb_prob": 0},
@@ -48,6 +49,8 @@ class Own:
         held_out: dict | None = None,
         corpus: dict | None = None,
         copies: dict | None = None,
+        domains: dict | None = None,
+        trials: dict[str, int] = TRIALS,
         **paths: Path,
     ) -> Done:
         settings = {
@@ -58,7 +61,8 @@ class Own:
                 "held_out": {"align": 3, "dev": 2, "eval": 3} if held_out is None else held_out,
                 "align_includes_train": includes_train,
                 "align_copies": copies or {},
-                "trials": {n: {"targets": 8, "nontargets": 20} for n in ("dev", "eval")},
+                "domains": domains or {},
+                "trials": {n: {"targets": t, "nontargets": 20} for n, t in trials.items()},
             },
             "encoders": dict.fromkeys(("old", "new"), encoder),
             "update": ["old", "new"],
