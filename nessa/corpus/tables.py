@@ -48,8 +48,8 @@ def validate_tables(directory: Path, has_audio: bool = True) -> list[str]:
 
 
 def validate_order(directory: Path) -> list[str]:
-    """As `validate_tables`, but only what is wrong with a table as a whole, not with its items."""
-    return _all(directory, lambda: _order_problems(directory, read_utt2spk(directory)))
+    """As `validate_tables`, but only what no utterance that is left out takes with it."""
+    return _all(directory, lambda: _whole_problems(directory))
 
 
 def _all(directory: Path, find: Callable[[], Iterator[str]]) -> list[str]:
@@ -102,6 +102,11 @@ def _table_problems(directory: Path, has_audio: bool) -> Iterator[str]:
     yield from _added_problems(directory, utt2spk)
 
 
+def _whole_problems(directory: Path) -> Iterator[str]:
+    yield from _order_problems(directory, read_utt2spk(directory))
+    yield from _unknown_genders(directory / "spk2gender", read_optional(directory, "spk2gender"))
+
+
 def _order_problems(directory: Path, utt2spk: Mapping[str, str]) -> Iterator[str]:
     """Of the ids, as Kaldi's tools need them, which sort by utterance and by speaker alike."""
     yield from unsorted(directory / "utt2spk", utt2spk)
@@ -146,8 +151,12 @@ def _speaker_problems(
         yield from _beyond(path, genders, inverse, "speaker")
         if has_audio:
             yield from unsorted(path, genders)
-        if wrong := [speaker for speaker, gender in genders.items() if gender not in ("m", "f")]:
-            yield f"{path}: neither m nor f: {named(wrong)}; write m or f"
+        yield from _unknown_genders(path, genders)
+
+
+def _unknown_genders(path: Path, genders: Mapping[str, str]) -> Iterator[str]:
+    if wrong := [speaker for speaker, gender in genders.items() if gender not in ("m", "f")]:
+        yield f"{path}: neither m nor f: {named(wrong)}; write m or f"
 
 
 def validate_division(directory: Path, utt2spk: Mapping[str, str]) -> list[str]:

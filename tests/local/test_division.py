@@ -96,6 +96,11 @@ def test_what_tables_show_is_refused_before_audio_is_read(
     domains = {"low": "spk00[0-6]", "high": "spk00[8-9]|spk01.", "none": "x.*"}
     done = own.prepare(data=mine, domains=domains)
     refuse(done, "prepare.domains: speaker 'spk007' matches 0 of the patterns")
+    write_table(mine / "spk2gender", dict.fromkeys(set_of, "f") | {"spk004": "female"})
+    for options in ((), ("--skip-bad",)):
+        done = own.prepare(*options, data=mine)
+        refuse(done, f"{mine}/spk2gender: neither m nor f: 'spk004'")
+    (mine / "spk2gender").unlink()
     write_audio_dir(test, range(8, 10))
     done = own.prepare(data=mine, eval=test)
     refuse(done, "speaker 'spk008' is in set 'dev' and in set 'eval'")
