@@ -205,6 +205,11 @@ def fit_for_models(
 
 
 def _check_fit(cut: MonoCut, rates: set[int], dims: set[int]) -> None:
+    for there, needed, what in (
+        (cut.has_recording, rates, "audio"), (cut.has_features, dims, "features")
+    ):  # fmt: skip
+        if needed and not there:
+            raise InputError(f"no {what}, which a model of the recipe takes; give it some")
     if cut.has_recording:
         rate = cut.recording.sampling_rate
         if len(rates) == 1 and rate not in rates:

@@ -58,13 +58,14 @@ def write_set(
         name: train, align, dev or eval.
         cuts: sorted by id as `LC_ALL=C sort` sorts; one supervision each, with speaker, gender and
             text if known, session and, in all or none, domain in `custom`; all of them with a
-            recording, or all with features. Marks of copies (copy, copy_of) and of additional
-            speakers (added_from) in `custom` become tables.
+            recording, with features, or with both. Marks of copies (copy, copy_of) and of
+            additional speakers (added_from) in `custom` become tables.
         segmented: the cuts are parts of longer recordings, as in Kaldi's `segments`.
 
     Raises:
         InputError: the set is empty or not sorted, a speaker's utterances do not follow each
-            other, some have a domain and others have none, or two recordings have one id.
+            other, some have a domain, audio or features and others none, or two recordings have
+            one id.
     """
     directory = data / name
     cuts = iter(cuts)
@@ -159,12 +160,14 @@ class _SetWriter:
         self._name, self._files, self._manifests = name, files, manifests
         self._open_table = open_table  # for one that not every set has
         self._last = ("", "")  # utterance and speaker
+        self._contents: _Contents | None = None  # of all utterances
         self._own: list[str] = []  # utterances of the speaker at hand
 
     def add(self, cut: MonoCut) -> None:
         """Write one cut to all tables and manifests."""
         segment = cut.supervisions[0]
         self._check_order(cut.id, segment.speaker)
+        self._check_contents(cut)
         if segment.speaker != self._last[1]:
             self.finish()
             self.genders[segment.speaker] = segment.gender
@@ -246,6 +249,33 @@ class _SetWriter:
                 f"set {self._name!r}: sorted by utterance, those of speaker {speaker!r} do not "
                 f"follow each other ({utterance!r}); begin utterance ids with the speaker"
             )
+
+    def _check_contents(self, cut: MonoCut) -> None:
+        found = _Contents.of(cut)
+        self._contents = self._contents or found
+        if found != self._contents:
+            raise InputError(
+                f"set {self._name!r}: utterance {cut.id!r} has {found}, but {self._last[0]!r} has "
+                f"{self._contents}; give all of them the same"
+            )
+
+
+class _Contents(NamedTuple):
+    """What a set has of each utterance, and so which tables and manifests."""
+
+    audio: bool
+    features: bool
+    kaldis: bool  # features
+
+    @classmethod
+    def of(cls, cut: MonoCut) -> "_Contents":
+        kaldis = cut.has_features and _is_kaldis(cut.features)
+        return cls(cut.has_recording, cut.has_features, kaldis)
+
+    def __str__(self) -> str:
+        words = ["audio"] * self.audio
+        words += [f"features{' of Kaldi' * self.kaldis}"] * self.features
+        return " and ".join(words) or "neither audio nor features"
 
 
 def _is_kaldis(features: Features) -> bool:

@@ -177,6 +177,20 @@ def test_features_alone_need_models_that_take_them() -> None:
         read()
 
 
+def test_a_set_of_cuts_with_and_without_audio_or_features_is_refused() -> None:
+    a = with_features(recording("a"))
+    bare = mono("B-1", recording("b"), segment("B-1", "b", 0, 2))
+    for first, second, told in (
+        (a, bare, "'B-1' has audio, but 'A-1' has audio and features"),
+        (a.drop_recording(), bare, "'B-1' has audio, but 'A-1' has features"),
+        (a.drop_features(), fastcopy(a, id="d", supervisions=bare.supervisions), "features, but"),
+    ):
+        write_cuts(first, second)
+        with pytest.raises(InputError, match=f"set 'eval': utterance .*{told}.*give all of them"):
+            write_set(Path("data"), "eval", read(given=True), segmented=True)
+    assert not Path("data/eval/utt2spk").exists()
+
+
 def stereo() -> None:
     write(
         [recording("a", 2), recording("b", 2)],

@@ -94,6 +94,28 @@ def test_features_beside_audio_do_not_hide_its_rate(tmp_path: Path, said: int) -
     assert find_problem(cut) is None
 
 
+def test_an_utterance_without_what_a_model_takes_is_refused_or_skipped(tmp_path: Path) -> None:
+    from kaldi_tables import KaldiDir
+    from program import fit_for_models
+
+    prepare_set(tmp_path, "eval", range(1), sessions=1, utterances=1)
+    (audio,) = read_cuts(tmp_path, "eval")
+    utt2spk = write_feature_dir(tmp_path / "mine", 1, 1, frames=140, dim=20)
+    (features,) = KaldiDir(tmp_path / "mine", 0.01, allow_pipes=False).cuts(utt2spk, None)
+    for cut, models, what in (
+        (audio, [GIVEN, GIVEN], "features"), (audio, [OURS, GIVEN], "features"),
+        (features, [ONNX, GIVEN], "audio"), (features, [OURS, OURS], "audio"),
+    ):  # fmt: skip
+        recipe = SimpleNamespace(encoders=dict(zip(("old", "new"), models, strict=True)))
+        strict: Any = SimpleNamespace(recipe=recipe, skip_bad=False)
+        with pytest.raises(InputError, match=f"{cut.id}.*: no {what}, which a model of the rec"):
+            list(fit_for_models([cut], strict, {}))
+        skipped: dict[str, str] = {}
+        lenient: Any = SimpleNamespace(recipe=recipe, skip_bad=True)
+        assert not list(fit_for_models([cut], lenient, skipped))
+        assert list(skipped) == [cut.id]
+
+
 def test_given_features_are_checked_whatever_the_rate_of_their_audio(
     tmp_path: Path, nessa: Command
 ) -> None:
