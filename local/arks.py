@@ -15,12 +15,11 @@ from pathlib import Path
 from division import Part, find_parts, warn_of_no_sessions
 from program import corpus_arguments, run_program
 
-from nessa.corpus.sets import remove_other_sets
+from nessa.corpus.sets import clear_set, remove_other_sets
 from nessa.corpus.tables import validate_tables
 from nessa.errors import InputError, about, named
 from nessa.files import write_table
 from nessa.kaldi.datadir import (
-    ENROLL_MAP,
     GIVEN_MAP,
     read_optional,
     read_utt2spk,
@@ -45,6 +44,7 @@ def main() -> None:
     remove_other_sets(arguments.output, parts)
     for name, part in parts.items():
         directory = arguments.output / name
+        clear_set(arguments.output, name)
         write_directory(directory, part)
         speakers = len(set(part.utt2spk.values()))
         log.info("%s: %d speakers, %d utterances", directory, speakers, len(part.utt2spk))
@@ -59,10 +59,6 @@ def read_speakers(directory: Path) -> dict[str, str]:
 
 def write_directory(directory: Path, part: Part) -> None:
     """Write a set's tables; utt2spk last, for it marks the directory as complete."""
-    for stale in ("utt2spk", "spk2gender", "utt2domain", ENROLL_MAP, GIVEN_MAP):
-        (directory / stale).unlink(missing_ok=True)
-    for stale in directory.glob("trials*"):
-        stale.unlink()
     write_table(directory / "utt2session", sessions_of(part))
     genders = read_optional(part.directory, "spk2gender")
     if genders:

@@ -72,17 +72,13 @@ def write_set(
     first = next(cuts, None)
     if first is None:
         raise InputError(f"set {name!r} has no utterances; is the corpus complete?")
-    _remove_files(directory, _GENERATED)
+    clear_set(data, name)
     tables = [*_ALWAYS]
     tables += ["utt2domain"] if "domain" in first.supervisions[0].custom else []
     tables += ["text"] if first.supervisions[0].text is not None else []
     tables += ["feats.scp"] if first.has_features and _is_kaldis(first.features) else []
     tables += ["segments"] if segmented else ["wav.scp"] if first.has_recording else []
     kinds = _KINDS[0 if first.has_recording else 1 :]
-    for table in set(_TABLES) - set(tables):
-        (directory / table).unlink(missing_ok=True)
-    if not first.has_recording:
-        manifest_path(data, name, "recordings").unlink(missing_ok=True)
     with contextlib.ExitStack() as stack:
 
         def open_table(table: str) -> IO[str]:
@@ -118,16 +114,22 @@ def remove_other_sets(data: Path, written: Iterable[str]) -> None:
         marks = directory / "utt2spk", manifest_path(data, name, "cuts")
         if not all(mark.exists() for mark in marks):
             continue  # what is there is a user's
-        _remove_files(directory, (*_GENERATED, *_ALWAYS, *_TABLES))
+        clear_set(data, name)
         with contextlib.suppress(OSError):  # something else is there, or it is a link
             directory.rmdir()
-        for kind in _KINDS:
-            manifest_path(data, name, kind).unlink(missing_ok=True)
 
 
-def _remove_files(directory: Path, names: Iterable[str]) -> None:
-    """Remove files of a set, and its trials."""
-    for stale in [directory / name for name in names] + list(directory.glob("trials*")):
+def clear_set(data: Path, name: str) -> None:
+    """Remove what an earlier preparation, by whatever program, made of a set.
+
+    Args:
+        data: the recipe's data folder.
+        name: of the set.
+    """
+    directory = data / name
+    tables = [directory / table for table in (*_GENERATED, *_ALWAYS, *_TABLES)]
+    manifests = [manifest_path(data, name, kind) for kind in _KINDS]
+    for stale in (*tables, *directory.glob("trials*"), *manifests):
         stale.unlink(missing_ok=True)
 
 

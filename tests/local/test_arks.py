@@ -20,6 +20,7 @@ from nessa.trials import Trials
 from tests.conftest import ROOT, Command
 from tests.local.test_programs import Done, Programs, programs, refuse  # noqa: F401
 from tests.pairs import all_trials, two_views
+from tests.speech import prepare_set
 from tests.walks import walk
 
 Write = Callable[[Path, Embeddings], Path]
@@ -246,6 +247,25 @@ def test_domains_are_those_of_the_directory_or_of_the_patterns_now(
     write_table(corpus / "utt2domain", given)
     prepare(programs, recipe, data)
     assert read_table(data / "align/utt2domain").items() <= given.items()
+
+
+def test_a_work_directory_that_another_program_prepared_can_be_used(
+    programs: Programs,  # noqa: F811
+    recipe: Path,
+    tmp_path: Path,
+    nessa: Command,
+) -> None:
+    change(recipe, "prepare", trials={"dev": {"targets": 20, "nontargets": 60}})
+    data = tmp_path / "data"
+    prepare_set(data, "align", range(2), sessions=1, utterances=1)
+    (data / "align/segments").write_text("a b 0 1\n")
+    (data / "align/notes").write_text("mine\n")
+    prepare(programs, recipe, data)
+    done = nessa("prepare", "--recipe", recipe, data)
+    assert done.status == 0, done
+    tables = {path.name for path in (data / "align").iterdir()}
+    assert tables == {"utt2spk", "spk2utt", "utt2session", "notes"}
+    assert not list(data.glob("manifests/*"))
 
 
 def test_faults_of_a_directory_are_named(
