@@ -12,7 +12,7 @@ from sources import Source, check_span
 
 from nessa.corpus.listed import GivenMatrix, read_listed
 from nessa.corpus.tables import (
-    DURATION_TOLERANCE,
+    TOLERANCE,
     parse_segment,
     validate_order,
     validate_tables,
@@ -84,7 +84,7 @@ class KaldiDir(Source):
         features = self._features_of(utterance) if self._features else None
         duration = end - start if recording is not None else features.duration
         if features is not None and recording is not None:
-            if features.duration > duration + DURATION_TOLERANCE:  # Lhotse would drop the rest
+            if features.duration > duration + TOLERANCE:  # Lhotse would drop the rest
                 raise InputError(
                     f"{self.directory}/feats.scp: {utterance!r}: {features.num_frames} frames of "
                     f"{self._frame_shift:g} s are more than its audio, {duration:.2f} s; set "

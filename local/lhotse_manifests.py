@@ -13,6 +13,7 @@ from lhotse.utils import fastcopy
 from sources import Source, check_span
 
 from nessa.corpus.audio import read_audio_header, reason
+from nessa.corpus.tables import TOLERANCE
 from nessa.errors import InputError, about, named
 from nessa.files import find_listed
 from nessa.kaldi.datadir import read_optional
@@ -21,7 +22,6 @@ log = logging.getLogger(__name__)
 SUFFIXES = (".jsonl", ".jsonl.gz")
 GENDERS = {"m": "m", "male": "m", "f": "f", "female": "f"}  # as spk2gender has them
 PLACE = re.compile(r"(:\d+)?(\[[\d:,]*\])?$")  # in a file of features: Kaldi's offset and range
-TOLERANCE = 0.05  # seconds between a recording's manifest and its file
 
 
 class LhotseDir(Source):

@@ -8,9 +8,8 @@ from lhotse import Recording
 from lhotse.cut import MonoCut
 
 from nessa.corpus.audio import NoDecoderError
+from nessa.corpus.tables import TOLERANCE
 from nessa.errors import InputError
-
-LATE = 0.05  # seconds that an utterance may end after its recording
 
 
 def check_span(start: float, end: float, recording: Recording) -> float:
@@ -23,7 +22,7 @@ def check_span(start: float, end: float, recording: Recording) -> float:
     Raises:
         InputError: it does not lie in the recording.
     """
-    if not 0 <= start < end <= recording.duration + LATE:
+    if not 0 <= start < end <= recording.duration + TOLERANCE:
         raise InputError(
             f"from {start:g} to {end:g} s does not lie in recording {recording.id!r} of "
             f"{recording.duration:.2f} s; correct it"

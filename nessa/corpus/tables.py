@@ -17,7 +17,7 @@ from nessa.files import parse_numbers, read_table
 from nessa.kaldi.datadir import is_there, read_optional, read_utt2spk, spk2utt_of
 from nessa.kaldi.scp import find_place
 
-DURATION_TOLERANCE = 0.05  # seconds between utt2dur and the audio
+TOLERANCE = 0.05  # seconds between what tables or manifests say and the audio
 UTTERANCE_TABLES = (
     "feats.scp", "vad.scp", "utt2dur", "utt2num_frames", "utt2lang", "utt2session",
     "utt2domain", "text", "segments",
@@ -213,7 +213,7 @@ def wrong_duration(claimed: str | None, seconds: float) -> str | None:
         return None
     try:
         (number,) = parse_numbers([claimed])
-        if abs(number - seconds) <= DURATION_TOLERANCE:
+        if abs(number - seconds) <= TOLERANCE:
             return None
     except ValueError:
         pass

@@ -23,7 +23,7 @@ from nessa.corpus.listed import GivenMatrix, read_listed
 from nessa.corpus.manifests import manifest_path
 from nessa.corpus.speakers import SETS, check_disjoint
 from nessa.corpus.tables import (
-    DURATION_TOLERANCE,
+    TOLERANCE,
     has_contents,
     parse_segment,
     unsorted,
@@ -206,7 +206,7 @@ def _late_segments(
     for utterance, line in segments.items():
         recording, start, end = parse_segment(line)
         length = durations.get(recording, np.inf)
-        if start >= length or (np.isfinite(end) and end > length + DURATION_TOLERANCE):
+        if start >= length or (np.isfinite(end) and end > length + TOLERANCE):
             late.append(utterance)
     if late:
         yield f"{path}: {named(late)} does not lie in its recording; correct the times"
