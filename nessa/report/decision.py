@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from nessa.files import Record
 from nessa.metrics.table import EER
 from nessa.recipe.config import Recipe
@@ -49,7 +51,7 @@ class Verdict(NamedTuple):
 def judge_update(
     recipe: Recipe, records: Sequence[Record], pair: tuple[str, str]
 ) -> Verdict | None:
-    """Judge an update of one side by the 95 % interval of its recovered gain.
+    """Judge an update of one side by the 95 % interval of what it takes off the EER, paired.
 
     Args:
         recipe: names the old and the new model.
@@ -66,20 +68,20 @@ def judge_update(
         return None
     before, after, updated = (systems[system] for system in needed)
     gain, interval = updated["gain"], updated["gain_ci"]
-    if gain is None:
-        return Verdict(
-            False,
-            f"the new model is not significantly better than the old one here (EER "
-            f"{_rate(after)} and {_rate(before)} %): there is nothing to gain",
-        )
-    go = interval[0] > 0
-    what = "lowers" if go else "raises" if interval[1] < 0 else "may not lower"
+    # Of a defined gain, which is the same difference over one above 0. Metrics of before lack it.
+    low, high = interval or updated.get("under_old_ci", (-np.inf, np.inf))
+    what = "lowers" if low > 0 else "raises" if high < 0 else "may not lower"
     update = NEW_RUNS if pair == (old, new) else NEW_ENROLLS
+    recovered = (
+        f"; the gain of re-enrolling ({_rate(after)} %) cannot be told"
+        if gain is None
+        else f", {with_interval(gain, interval, share)} % of the gain of re-enrolling "
+        f"({_rate(after)} %)"
+    )
     return Verdict(
-        go,
+        low > 0,
         f"{update} {what} the EER: {_rate(updated)} % instead of {_rate(before)} % without "
-        f"an update, {with_interval(gain, interval, share)} % of the gain of re-enrolling "
-        f"({_rate(after)} %)",
+        f"an update{recovered}",
     )
 
 

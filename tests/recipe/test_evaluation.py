@@ -227,6 +227,10 @@ def test_the_gain_of_an_update_that_does_not_help_is_undefined(
         eval_set.write(NEW, name, eval_set.draw(trials, NOISE[OLD]))
     for record in eval_set.evaluate(recipe, OLD, NEW, NESSA):
         assert (record["gain"], record["gain_ci"]) == (None, None)
+        low, high = record["under_old_ci"]
+        assert low <= record["under_old"] <= high
+        if record["trials"] == "single":  # all others have the scores of the old model
+            assert (low > 0) == (record["aligner"] == "nessa") == (high > 0)
 
 
 @pytest.mark.slow

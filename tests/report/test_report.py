@@ -595,7 +595,6 @@ def test_the_page_shows_as_norm_beside_cosine(reported: Report) -> None:
         ),
         (0.1, [-0.1, 0.3], "NO-GO: enrolling by the new model", False),
         (-0.4, [-0.6, -0.2], "raises the EER: 5.00", False),
-        (None, None, "NO-GO: the new model is not significantly better", False),
     ],
 )
 def test_one_side_is_updated_only_where_it_helps_for_sure(
@@ -612,11 +611,34 @@ def test_one_side_is_updated_only_where_it_helps_for_sure(
 
 
 @pytest.mark.parametrize(
+    ("under_old", "words"),
+    [
+        ([0.05, 0.09], "GO: the new runtime model beside the old profiles lowers the EER: 1.00 ["),
+        ([-0.01, 0.02], "NO-GO: the new runtime model beside the old profiles may not lower the"),
+        ([-0.02, -0.01], "NO-GO: the new runtime model beside the old profiles raises the EER: 1"),
+        (None, "NO-GO: the new runtime model beside the old profiles may not lower the EER: 1.00"),
+    ],
+)
+def test_an_update_is_judged_by_its_own_eer_where_re_enrolling_gains_nothing_for_sure(
+    under_old: list[float] | None, words: str
+) -> None:
+    known = {"under_old_ci": under_old} if under_old else {}  # unknown in earlier metrics
+    records = [
+        record("raw", "v1", "v1", eer=0.08),
+        record("raw", "v2", "v2", eer=0.07),
+        record("nessa", "v1", "v2", eer=0.01, gain=None, gain_ci=None, **known),
+    ]
+    verdict = judge_update(make_recipe(), records, ("v1", "v2"))
+    assert verdict is not None and str(verdict).startswith(words)
+    assert "; the gain of re-enrolling (7.00 [8.00, 12.00] %) cannot be told" in verdict.why
+
+
+@pytest.mark.parametrize(
     ("speakers", "gain", "said"),
     [
         (700, -0.1, "does not tell how many would be enough: give some hundreds, better 1,000 or"),
         (7000, -0.1, "of the 7,000 align speakers does not tell how many would be enough."),
-        (700, None, ": there is nothing to gain"),  # by however many
+        (700, None, " cannot be told"),  # by however many
     ],
 )
 def test_more_speakers_are_asked_for_where_more_may_help(
