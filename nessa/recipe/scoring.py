@@ -23,7 +23,6 @@ from nessa.recipe.layout import (
     backend_file,
     calibration_file,
     embeddings_dir,
-    mapped_dir,
     raw_sides,
     score_file,
     scored_cohort,
@@ -123,8 +122,8 @@ def score_system(recipe: Recipe, data: Path, exp: Path, system: System) -> Itera
 
 
 def _pair(exp: Path, system: System) -> str | None:
-    """Of the aligner that mapped both sides, into a space of their own; None where none did."""
-    info = read_info(mapped_dir(exp, system, DEV) / "enroll")
+    """Of the aligner that mapped both sides, or the model that is scored as it is; else None."""
+    info = read_info(scored_sides(exp, system, DEV)[0])
     return info.stamp.fingerprint if info else None
 
 

@@ -36,7 +36,8 @@ class Calibration:
         scale: weight of the score.
         offset: constant.
         quality: {measure: weight w} of the quality measures q; empty without.
-        pair: of the aligner whose scores it is for, see `Aligner.pair`; None where not known.
+        pair: of the aligner whose scores it is for, see `Aligner.pair`; of raw scores the
+            model's fingerprint; None where not known.
         method: how these scores are made; None where not known.
         space: of this aligner, see `Aligner.space`; None where not known, or the same as `pair`.
     """

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from nessa.errors import InputError, about, named
 from nessa.kaldi.embeddings import Embeddings, profile_means
-from nessa.kaldi.stamps import ModelStamp
+from nessa.kaldi.stamps import ModelStamp, names_model
 from nessa.metrics.roc import eer, min_dcf
 from nessa.scoring.calibration import Calibration, Method, calibrate, check_pair, read_calibration
 from nessa.scoring.cosine import check_dimensions, cosine_scores
@@ -132,10 +132,11 @@ def _check_same_model(path: Path, one: Embeddings, other_path: Path, other: Embe
 
 
 def _check_aligner(path: Path, calibration: Calibration, stamp: ModelStamp | None) -> None:
-    """Refuse the calibration of another aligner than that which mapped what is scored."""
-    if stamp is None:
-        return
+    """Refuse the calibration of another aligner or model than that of what is scored."""
     known = calibration.space or calibration.pair
+    # Raw vectors that name no model may be of the same one as others that name none.
+    if stamp is None or not (stamp.is_mapped or names_model(known)):
+        return
     if known not in (None, stamp.fingerprint) and not (calibration.space or calibration.method):
         log.warning(
             "%s: is of another aligner's scores, or of an earlier version, which did not say where "

@@ -27,7 +27,7 @@ from nessa.recipe.systems import (
     symmetric_systems,
     update_cells,
 )
-from nessa.scoring.calibration import Calibration
+from nessa.scoring.calibration import Calibration, read_calibration
 from nessa.scoring.sides import score_trials
 from nessa.trials import Trials, read_enroll_map, read_scores
 from tests.toy import Toy
@@ -85,7 +85,9 @@ def test_dev_calibrates_eval(toy: Toy, kind: str, method: str) -> None:
     _, dev = read_scores(score_file(*place, "dev", kind))
     fitted = Calibration.fit(dev, trials.labels, p_target=0.01)
     stored = read_json(scores_dir / f"raw/x-x/calibration{kind}.json")
-    assert Calibration.from_dict(stored) == replace(fitted, method=method)
+    model = Embeddings.read(toy.x / "dev").stamp
+    assert model is not None
+    assert Calibration.from_dict(stored) == replace(fitted, method=method, pair=model.fingerprint)
     for list_name in ("trials", "trials_profile"):
         _, scores = read_scores(score_file(scores_dir, RAW, list_name, "eval", kind))
         _, llrs = read_scores(score_file(scores_dir, RAW, list_name, "eval", kind, calibrated=True))
@@ -135,7 +137,9 @@ def test_the_calibration_of_an_aligner_names_its_maps(toy: Toy) -> None:
     for kind, method in (("", "cosine"), (".asnorm", "as_norm")):
         found = read_json(toy.exp / f"scores/plda/x-y/calibration{kind}.json")
         assert (found["pair"], found["method"]) == (plda.pair(), method)
-    assert "pair" not in read_json(toy.exp / "scores/raw/x-x/calibration.json")
+    of_raw = toy.exp / "scores/raw/x-x/calibration.json"
+    with pytest.raises(InputError, match=f"{of_raw}: is of another aligner's scores"):
+        read_calibration(of_raw, plda.pair())
 
 
 def test_models_are_scored_by_lda_and_plda_too(toy: Toy) -> None:

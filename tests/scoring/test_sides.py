@@ -281,6 +281,27 @@ def test_the_calibration_of_another_aligner_is_refused(
             score_trials(*mapped, *words, calibration=calibration)
 
 
+def test_the_calibration_of_raw_scores_is_refused_for_mapped_ones(
+    sides: tuple[Path, Path, Trials], tmp_path: Path
+) -> None:
+    view, _, utt2spk = two_views(6, 3)
+    calibration = tmp_path / "calibration.json"
+    words: Any = tmp_path / "trials", tmp_path / "out"
+    for known in ("a" * 64, f"arks:{'a' * 64}"):  # a model, and vectors that nothing names one of
+        raw, mapped = tmp_path / "raw", tmp_path / "mapped"
+        view.stamp = ModelStamp("x", known, "eval")
+        view.write(raw)
+        aligner = ProcrustesAligner().fit(view, view, utt2spk)
+        map_sides(aligner, raw, raw, None, mapped)
+        write_json(calibration, Calibration(1.0, 0.0, pair=known, method="cosine").to_dict())
+        score_trials(raw, raw, *words, calibration=calibration)
+        with pytest.raises(InputError, match=f"{calibration}: is of another aligner's scores"):
+            score_trials(mapped / "enroll", mapped / "runtime", *words, calibration=calibration)
+    view.stamp = ModelStamp("x", "arks:other", "eval")  # more vectors of the same model, maybe
+    view.write(raw)
+    score_trials(raw, raw, *words, calibration=calibration)
+
+
 def test_a_calibration_of_before_may_be_of_an_aligner_that_joined_a_space(
     sides: tuple[Path, Path, Trials], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
