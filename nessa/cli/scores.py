@@ -111,7 +111,9 @@ def calibrate(
 ) -> None:
     """Fit a map from scores to natural-log likelihood ratios, by logistic regression.
 
-    Fit one per pair of enrollment and runtime model; then one threshold serves all pairs.
+    Fit one per pair of enrollment and runtime model; then one threshold serves all pairs. Scores
+    are taken for cosines, or where some are beyond 1, for scores with AS-norm: nessa score and
+    nessa export refuse the calibration for the other ones.
 
     Example: nessa calibrate --trials recipes/mini/data/dev/trials
     --scores recipes/mini/exp/scores/nessa/new-old/dev/trials.scores --output calibration.json

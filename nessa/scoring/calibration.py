@@ -21,6 +21,7 @@ from nessa.trials import Trials, read_labeled
 log = logging.getLogger(__name__)
 # Keeps the slope finite where dev scores separate perfectly; far below any other effect.
 RIDGE = 1e-7
+MORE_THAN_COSINE = 1.001  # in size, beyond all rounding
 Method = Literal["cosine", "as_norm", "plda"]  # how scores are made
 Measures = Mapping[str, ArrayLike]  # name of a quality measure -> its values, (T,)
 
@@ -193,7 +194,7 @@ def fit_calibration(
         enroll_map: of the profiles that the trials name; the log number of utterances becomes a
             quality measure.
         pair: of the aligner whose scores they are.
-        method: how these are made.
+        method: how these are made; None: cosines, or where one is beyond 1, with AS-norm.
         space: of the aligner.
 
     Raises:
@@ -213,6 +214,7 @@ def fit_calibration(
                 f"{trials}: {name} is the same in every trial; leave out {OPTIONS[name]}, or "
                 "calibrate on trials that differ in it"
             )
+    method = method or ("cosine" if np.abs(joined).max() < MORE_THAN_COSINE else "as_norm")
     with about(trials, scores):
         calibration = Calibration.fit(joined, wanted.known_labels, p_target, measures)
         fitted = replace(calibration, pair=pair, method=method, space=space)

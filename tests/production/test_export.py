@@ -318,7 +318,7 @@ def test_what_is_of_the_scores_of_another_aligner_is_refused(
     labels = np.arange(400) < 200
     trials = Trials([f"e{n}" for n in range(400)], [f"t{n}" for n in range(400)], labels)
     trials.write(tmp_path / "trials")
-    write_scores(tmp_path / "scores", trials, labels + rng.standard_normal(400))
+    write_scores(tmp_path / "scores", trials, 0.1 * (labels + rng.standard_normal(400)))
     speakers = {f"e{n}": f"s{n % 200}" for n in range(400)}
     speakers |= {f"t{n}": f"s{(n + n // 200) % 200}" for n in range(400)}
     write_table(tmp_path / "utt2spk", speakers)
@@ -330,7 +330,7 @@ def test_what_is_of_the_scores_of_another_aligner_is_refused(
     more = ["--convention", "score", "--draws", 2, "--utt2spk", tmp_path / "utt2spk"]
     kinds = {
         "calibration": ["calibrate", *given, "--scores", tmp_path / "scores"],
-        "threshold": ["threshold", "--threshold", 0.5, *given, *old_and_new, *more],
+        "threshold": ["threshold", "--threshold", 0.05, *given, *old_and_new, *more],
     }
     export = ["export", "--aligner", tmp_path / "own", "--output", tmp_path / "onnx"]
     for kind, words in kinds.items():

@@ -250,6 +250,12 @@ def test_the_calibration_of_other_scores_is_refused(
         score_trials(*words, calibration=calibration, **own)
         with pytest.raises(InputError, match=f"{calibration}: is of scores by {method}, and one"):
             score_trials(*words, calibration=calibration, **others)
+    for own, others in (({}, normalized), (normalized, {})):  # told by the scores' range
+        score_trials(*words, **own)
+        fit_calibration(tmp_path / "trials", tmp_path / "out", calibration, 0.5)
+        score_trials(*words, calibration=calibration, **own)
+        with pytest.raises(InputError, match=f"{calibration}: is of scores by "):
+            score_trials(*words, calibration=calibration, **others)
     write_json(calibration, Calibration(1.0, 0.0).to_dict())  # as of an earlier version
     for options in ({}, normalized):
         score_trials(*words, calibration=calibration, **options)
