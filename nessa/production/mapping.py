@@ -16,13 +16,14 @@ from nessa.alignment.outliers import Outliers
 from nessa.alignment.views import SIDES, Side
 from nessa.errors import InputError, about, named
 from nessa.kaldi.ark import Block, Matrix
+from nessa.kaldi.datadir import ENROLL_MAP
 from nessa.kaldi.directions import checked_lengths
 from nessa.kaldi.directory import join_parts, write_part
 from nessa.kaldi.embeddings import Embeddings, profile_means
 from nessa.kaldi.scp import Listing
 from nessa.kaldi.stamps import ModelStamp, read_info
 from nessa.stores.tables import files_of, is_store
-from nessa.trials import read_enroll_map
+from nessa.trials import read_enroll_map, write_enroll_map
 
 log = logging.getLogger(__name__)
 ROWS_PER_BLOCK = 16384  # mapped while the ones before are written
@@ -52,7 +53,8 @@ def map_sides(
         enroll: embeddings directory (or scp, ark) of the enrollment model.
         runtime: the same of the runtime model.
         enroll_map: profiles (`id utterance ...`) to map beside the enrollment utterances; a
-            profile is averaged in the enrollment model's own space, which is what is stored.
+            profile is averaged in the enrollment model's own space, which is what is stored, and
+            the map is kept beside.
         output: the folder that receives both sides.
         nj: processes; two sides are then mapped at the same time, in half as many arks each.
         allow_outliers: take embeddings most of which are unlike the align data.
@@ -98,6 +100,10 @@ def map_sides(
     for number, (side, outliers) in enumerate(zip(sides, judged, strict=True)):
         own = found[number * parts : (number + 1) * parts]
         join_parts(side.output, [part.listing for part in own], own[0].dim, own[0].stamp)
+        if side.enroll_map is None:
+            (side.output / ENROLL_MAP).unlink(missing_ok=True)
+        else:  # by which scoring knows the profiles
+            write_enroll_map(side.output / ENROLL_MAP, read_enroll_map(side.enroll_map))
         outliers.write(outliers_file(side.folder, side.name))
         lines.append(f"{side.source}: {outliers.count} embeddings mapped; {outliers}")
     return lines

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nessa.errors import InputError, about, named
+from nessa.kaldi.datadir import ENROLL_MAP, is_there
 from nessa.kaldi.embeddings import Embeddings, profile_means
 from nessa.kaldi.stamps import ModelStamp, names_model
 from nessa.metrics.roc import eer, min_dcf
@@ -62,7 +63,7 @@ class Sides:
             InputError: the map is unreadable, or names an utterance without an embedding, or a
                 profile of several utterances as one of them; or some of the profiles that are
                 enrolled, but not all, are among the embeddings; or these are mapped ones, and
-                lack such a profile, whose mean should have been mapped.
+                lack such a profile, whose mean should have been mapped, or have that of others.
         """
         profiles = read_enroll_map(enroll_map)
         members = {utterance for own in profiles.values() for utterance in own}
@@ -75,6 +76,7 @@ class Sides:
         there = set(self.enroll.keys)
         lacking = [p for p in wanted or profiles if p not in there]
         if not lacking:
+            _check_members(enroll_map, wanted, self.paths[0])
             return self
         if any(p in there and list(own) != [p] for p, own in wanted.items()):
             stamp = self.enroll.stamp
@@ -101,6 +103,17 @@ class Sides:
         _check_same_model(self.paths[1], self.runtime, cohort.paths[1], cohort.runtime)
         with about(*cohort.paths):
             return AsNorm(self.enroll, self.runtime, cohort.enroll, cohort.runtime, top_n)
+
+
+def _check_members(enroll_map: Path, wanted: Mapping[str, Sequence[str]], embeddings: Path) -> None:
+    """Refuse profiles of other utterances than `nessa map` averaged, where it says which."""
+    mapped = (embeddings if embeddings.is_dir() else embeddings.parent) / ENROLL_MAP
+    members = read_enroll_map(mapped) if is_there(mapped) else {}
+    if other := [p for p, own in wanted.items() if sorted(members.get(p, own)) != sorted(own)]:
+        raise InputError(
+            f"{enroll_map}: {named(other)} was mapped with other utterances, see {mapped}; "
+            "run nessa map with this --enroll-map"
+        )
 
 
 def averaged_late(embeddings: Embeddings, profiles: Mapping[str, Sequence[str]]) -> list[str]:

@@ -130,6 +130,22 @@ def test_profiles_are_not_averaged_after_mapping(tmp_path: Path) -> None:
     score_trials(*words, exemplars="max")
     map_sides(aligner, *raw, enroll_map, tmp_path / "mapped")
     score_trials(*words)
+    before = (tmp_path / "out").read_bytes()
+    turned = " ".join(reversed(x.keys[:2]))
+    write_table(enroll_map, {"id00000-p1-0": x.keys[0], "id00000-p2-0": turned})
+    score_trials(*words)
+    assert (tmp_path / "out").read_bytes() == before
+    write_table(enroll_map, {"id00000-p2-0": f"{utterances} {x.keys[3]}", "other": x.keys[1]})
+    (tmp_path / "profiles").write_text(f"id00000-p2-0 {test}\n")
+    refused = f"{enroll_map}: 'id00000-p2-0' was mapped with other utterances, see {mapped[0]}/en"
+    for enroll in (mapped[0], mapped[0] / "xvector.scp"):
+        with pytest.raises(InputError, match=refused):
+            score_trials(enroll, *words[1:])
+    map_sides(aligner, *raw, enroll_map, tmp_path / "mapped")
+    score_trials(*words)
+    assert (tmp_path / "out").read_bytes() != before
+    map_sides(aligner, *raw, None, tmp_path / "mapped")
+    assert not (mapped[0] / "enroll_map").exists()
 
 
 @pytest.mark.parametrize("mapped", [False, True])
