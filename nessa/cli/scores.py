@@ -209,7 +209,10 @@ def threshold(
 @click.command()
 @optional_path("--trials", "Labeled trial list.")
 @optional_path(
-    "--scores", "Score files: `enroll test score`, and maybe a label.", metavar="FILE..."
+    "--scores",
+    "Score files: `enroll test score`, and maybe a label.",
+    metavar="FILE...",
+    multiple=True,
 )
 @click.argument("more_scores", nargs=-1, type=PathType, metavar="")
 @click.option("--llr", is_flag=True, help="The scores are natural-log likelihood ratios.")
@@ -236,7 +239,7 @@ def threshold(
 @optional_path("--output", "Also write the results (JSON).")
 def evaluate(
     trials: Path | None,
-    scores: Path | None,
+    scores: tuple[Path, ...],
     more_scores: tuple[Path, ...],
     llr: bool,
     utt2spk: Path | None,
@@ -287,14 +290,14 @@ def evaluate(
     else:
         from nessa.evaluation.score_files import compare_score_files, format_comparison
 
-        if trials is None or scores is None:
+        if trials is None or not scores:
             raise click.UsageError("give --trials and --scores, or --identify")
         refuse_given("is for --identify", "enroll", "runtime", "similarity")
         if utt2spk is None:
             refuse_given("is for the intervals, which need --utt2spk", "draws", "seed")
         if enroll_map is not None and utt2spk is None:
             raise click.UsageError("--enroll-map is for the intervals, which need --utt2spk")
-        files = [scores, *more_scores]
+        files = [*scores, *more_scores]
         records = compare_score_files(trials, files, llr, utt2spk, enroll_map, draws, seed)
         text = format_comparison(records)
     if output is not None:

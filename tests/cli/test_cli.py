@@ -278,6 +278,8 @@ def test_dev_calibrates_what_eval_is_evaluated_with(nessa: Command, toy: Toy) ->
     assert "minCllr" in done.out and f"above {llr}" in done.out
     records = read_json(output)
     assert [record["scores"] for record in records] == [str(llr), str(plain), str(llr)]
+    repeated = nessa(*words, "--scores", llr, "--scores", plain, llr)
+    assert (repeated.status, read_json(output)) == (0, records)
     assert records[2]["over_first_ci"] == [0, 0]
 
 
