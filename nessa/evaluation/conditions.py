@@ -87,6 +87,21 @@ def read_conditions(set_dir: Path) -> Iterator[Condition]:
             yield Condition(f"{prefix}profile{size}", PROFILE_LIST, chosen, speakers, enroll_map)
 
 
+def utterance_conditions(set_dir: Path) -> list[Condition]:
+    """The lists of single utterances alone, which studies compare.
+
+    Raises:
+        InputError: see `read_conditions`; or all lists are of profiles.
+    """
+    found = [c for c in read_conditions(set_dir) if c.enroll_map is None]
+    if not found:
+        raise InputError(
+            f"{set_dir}: all trials name profiles, and studies compare single utterances; add "
+            "trials_<name> of utterances"
+        )
+    return found
+
+
 def _lists_of_profiles(set_dir: Path, profiles: Mapping[str, Sequence[str]]) -> dict[str, str]:
     """Profile -> the condition of single utterances that it belongs to, by their domain."""
     domains = read_optional(set_dir, "utt2domain")

@@ -18,7 +18,7 @@ from nessa.encoders.base import SpeakerModel
 from nessa.encoders.extraction import extract
 from nessa.encoders.models import load_model
 from nessa.errors import InputError
-from nessa.evaluation.conditions import Condition, read_conditions
+from nessa.evaluation.conditions import Condition, utterance_conditions
 from nessa.files import Record
 from nessa.kaldi.datadir import read_optional
 from nessa.kaldi.embeddings import Embeddings
@@ -57,9 +57,7 @@ def write_durations(recipe: Recipe, data: Path, exp: Path, output: Path) -> list
             is there now, or all trials are of profiles.
     """
     key = study_digest(DURATIONS, recipe, data, exp)
-    conditions = [c for c in read_conditions(data / EVAL) if c.enroll_map is None]
-    if not conditions:
-        raise InputError(f"{data / EVAL}: no trials of single utterances; add some")
+    conditions = utterance_conditions(data / EVAL)
     models = {model: _model(exp, model) for model in recipe.update}
     full = {name: _full(embeddings_dir(exp, name, EVAL), model) for name, model in models.items()}
     aligners = {pair: load(aligner_dir(exp, System(NESSA, *pair))) for pair in recipe.pairs}

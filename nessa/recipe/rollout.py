@@ -12,11 +12,11 @@ from typing import NamedTuple
 import numpy as np
 
 from nessa.errors import InputError
-from nessa.evaluation.conditions import SINGLE, Condition, read_conditions
+from nessa.evaluation.conditions import Condition, read_conditions
 from nessa.files import Record
 from nessa.kaldi.datadir import MAIN_LIST
 from nessa.recipe.config import Recipe
-from nessa.recipe.layout import DEV, score_file
+from nessa.recipe.layout import DEV, EVAL, score_file
 from nessa.recipe.scoring import read_condition_scores
 from nessa.recipe.studies import ROLLOUT, study_digest, write_study
 from nessa.recipe.systems import NESSA, RAW, System
@@ -70,7 +70,7 @@ def write_rollout(recipe: Recipe, data: Path, exp: Path, output: Path) -> list[R
         who have no profile of the new model.
 
     Raises:
-        InputError: scores or trials are missing.
+        InputError: scores or trials are missing, or those of eval are of profiles.
     """
     key = study_digest(ROLLOUT, recipe, data, exp)
     records = [r for strategy in _strategies(recipe, data, exp) for r in _days(strategy)]
@@ -80,7 +80,7 @@ def write_rollout(recipe: Recipe, data: Path, exp: Path, output: Path) -> list[R
 
 def _strategies(recipe: Recipe, data: Path, exp: Path) -> list[Strategy]:
     old, new = recipe.update
-    dev, condition = read_labeled(data / DEV / MAIN_LIST), _single(data)
+    dev, condition = read_labeled(data / DEV / MAIN_LIST), _main(data / EVAL)
     before, aligned, after = (
         _rates(exp / "scores", dev, condition, system)
         for system in (System(RAW, old, old), System(NESSA, old, new), System(RAW, new, new))
@@ -96,11 +96,14 @@ def _strategies(recipe: Recipe, data: Path, exp: Path) -> list[Strategy]:
     ]
 
 
-def _single(data: Path) -> Condition:
-    for condition in read_conditions(data / "eval"):
-        if condition.name == SINGLE:
-            return condition
-    raise InputError(f"{data / 'eval'}: no trials of single utterances; add some")
+def _main(set_dir: Path) -> Condition:
+    main = next(read_conditions(set_dir))
+    if main.enroll_map is not None:
+        raise InputError(
+            f"{set_dir / MAIN_LIST}: names profiles, and in a rollout a profile is one utterance; "
+            "name this list trials_<name>, and give `trials` of utterances"
+        )
+    return main
 
 
 def _rates(scores_dir: Path, dev: Trials, condition: Condition, system: System) -> Rates:

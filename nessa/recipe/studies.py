@@ -23,7 +23,7 @@ from nessa.alignment.table import AlignTable
 from nessa.corpus.copies import original_speakers, read_additions
 from nessa.corpus.sets import COPIES, SOURCES
 from nessa.errors import InputError
-from nessa.evaluation.conditions import Condition, read_conditions
+from nessa.evaluation.conditions import Condition, utterance_conditions
 from nessa.files import Record, digest, file_digest, read_json, spots_digest, write_json
 from nessa.kaldi.datadir import (
     MAIN_LIST,
@@ -148,14 +148,7 @@ class StudyRunner:
         self.speakers, self.dev_speakers = (read_utt2spk(data / n) for n in ("align", "dev"))
         self.domains = {name: read_optional(data / name, "utt2domain") for name in COMPARED_SETS}
         self.dev_lists = [read_labeled(path) for path in trial_lists(data / "dev")]
-        self.conditions = [  # the main list first
-            c for c in read_conditions(data / "eval") if c.enroll_map is None
-        ]
-        if not self.conditions:
-            raise InputError(
-                f"{data / 'eval'}: all trials name profiles, and studies compare single "
-                "utterances; add trials_<name> of utterances"
-            )
+        self.conditions = utterance_conditions(data / "eval")
 
     def fit(
         self,

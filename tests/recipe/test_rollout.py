@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nessa.files import read_json, write_table
+from nessa.files import read_json, read_table, write_table
 from nessa.kaldi.datadir import spk2utt_of
 from nessa.recipe import rollout
 from nessa.recipe.layout import DEV, EVAL, score_file
@@ -97,3 +97,11 @@ def test_the_command(scored: Toy, nessa: Command) -> None:
     assert "double version" in done.out
     (scored.exp / "scores/raw/y-y/dev/trials.scores").unlink()
     nessa("study", "rollout", *given).refused("trials.scores")
+
+
+def test_a_main_list_of_profiles_is_refused(scored: Toy, nessa: Command) -> None:
+    own = read_table(scored.data / "eval/utt2spk")
+    write_table(scored.data / "eval/enroll_map_given", {u: u for u in own})
+    given = "--recipe", scored.recipe, "--data", scored.data, "--exp", scored.exp
+    done = nessa("study", "rollout", *given)
+    done.refused(f"{scored.data}/eval/trials: names profiles, and", "one utterance")

@@ -19,6 +19,7 @@ from nessa.recipe.resolve import load_recipe
 from nessa.recipe.studies import read_studies, run_study, study_digest
 from nessa.report.studies import format_study, study_plots, study_sections
 from nessa.trials import Trials
+from tests.conftest import Command
 from tests.toy import Toy
 
 
@@ -127,6 +128,17 @@ def test_each_addition_to_the_align_set_stands_alone_on_every_list(toy: Toy) -> 
     assert shown[2].startswith("as recorded  ") and "| single" in "\n".join(
         study_sections({"augmentation": records})
     )
+
+
+@pytest.mark.parametrize("name", ["parts", "durations"])
+def test_a_study_without_trials_of_utterances_is_refused(
+    toy: Toy, nessa: Command, name: str
+) -> None:
+    own = read_utt2spk(toy.data / "eval")
+    write_table(toy.data / "eval/enroll_map_given", {u: u for u in own})
+    given = "--recipe", toy.recipe, "--data", toy.data, "--exp", toy.exp
+    done = nessa("study", name, *given)
+    done.refused(f"{toy.data}/eval: all trials name profiles, and", "add trials_<name>")
 
 
 def test_an_align_set_without_additions_is_not_studied(toy: Toy) -> None:
