@@ -36,13 +36,14 @@ def summary_page(
         records: of `nessa.recipe.evaluation.evaluate_systems`.
         curve: of the study `speakers`, where it has been run.
         made: what the run was made by and on: name -> value.
-        size: of the recipe; "" for the default one.
+        size: of the recipe, as the page is named; "" for the default one. It is said where the
+            recipe is that of the size.
         figure: path of `nessa.report.fleet.fleet_plot`, from the page.
     """
-    needed = speakers_needed(curve)
+    needed, run = speakers_needed(curve), list(_run(recipe, size))
     rows = list(_summarized(recipe, records))
     lines = [
-        f"# Results of recipe {recipe.name}" + (f", size {size}" if size else ""),
+        f"# Results of recipe {recipe.name}" + (f", size {size}" if size and run else ""),
         "",
         "; ".join(f"{name.lower()}: {value}" for name, value in made.items()) + ".",
         "",
@@ -56,7 +57,7 @@ def summary_page(
         f"![EER of each way to go, with intervals]({figure})",
         "",
         "```sh",
-        *_run(recipe, size),
+        *run,
         *(["nessa study speakers --recipe E/recipe.yaml --data D --exp E"] if curve else []),
         "nessa report --recipe E/recipe.yaml --exp E --data D --results FILE",
         "```",
