@@ -15,6 +15,7 @@ from nessa.recipe.circumstances import read_circumstances
 from nessa.recipe.config import Recipe
 from nessa.recipe.gallery import mixed_gallery
 from nessa.recipe.layout import skipped_by_models
+from nessa.recipe.resolve import load_recipe
 from nessa.recipe.scoring import read_condition_scores
 from nessa.recipe.stages import stage_digest
 from nessa.recipe.studies import ROLLOUT, read_studies
@@ -66,8 +67,10 @@ def write_report(recipe: Recipe, exp: Path, data: Path, results_page: Path | Non
         What to print: the table, the comparisons, and where the files are.
 
     Raises:
-        InputError: metrics or scores are missing or unreadable; names the stage to run.
+        InputError: the run is of another recipe; or metrics or scores are missing or unreadable;
+            names the stage to run.
     """
+    _check_recipe(recipe, exp)
     records = [record for name in METRICS for record in read_metrics(exp, name)]
     _check_seed(recipe, exp, records)
     identification = _read_identification(exp)
@@ -153,6 +156,13 @@ def read_metrics(exp: Path, name: str) -> list[Record]:
                 f"{path}: record {number} lacks {', '.join(sorted(lacking))}; {remedy}"
             )
     return records
+
+
+def _check_recipe(recipe: Recipe, exp: Path) -> None:
+    """Refuse another recipe than that of the run, whose settings the pages would show."""
+    own = exp / "recipe.yaml"
+    if own.exists() and stage_digest(load_recipe(own), "report") != stage_digest(recipe, "report"):
+        raise InputError(f"the run in {exp} is not of this recipe; give {own}")
 
 
 def _check_seed(recipe: Recipe, exp: Path, records: Sequence[Record]) -> None:

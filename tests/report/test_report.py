@@ -47,6 +47,7 @@ from nessa.report.sentences import compare_systems, nessa_cost, relative_change
 from nessa.report.studies import study_plots
 from nessa.report.summary import summary_page
 from nessa.report.tables import format_records, markdown_table
+from nessa.schema import save_yaml
 from nessa.trials import Trials
 from tests.conftest import ROOT, Command
 from tests.pairs import two_views, write_system
@@ -861,6 +862,18 @@ def test_metrics_of_other_seeds_are_refused_before_anything_is_written(
     with pytest.raises(InputError, match=said):
         write_report(recipe, exp, data)
     assert not (exp / "results.json").exists() and not (exp / "report").exists()
+
+
+def test_the_recipe_of_another_run_is_refused_before_anything_is_written(
+    tmp_path: Path, nessa: Command
+) -> None:
+    exp, other = tmp_path / "exp", tmp_path / "other.yaml"
+    save_yaml(exp / "recipe.yaml", make_recipe())
+    save_yaml(other, make_recipe(seed=2))
+    words = "report", "--exp", exp, "--data", tmp_path, "--recipe"
+    nessa(*words, other).refused(f"the run in {exp} is not of this recipe; give {exp}/recipe.yaml")
+    assert sorted(path.name for path in exp.iterdir()) == ["recipe.yaml"]
+    nessa(*words, exp / "recipe.yaml").refused("symmetric.json: no such file")
 
 
 @pytest.mark.slow
