@@ -64,10 +64,14 @@ def refuse_given(why: str, *names: str) -> None:
         raise click.UsageError(f"{', '.join(found)}: {why}")
 
 
-def check_output() -> None:
-    """Refuse an --output of the command at hand that is a folder, or a file that it reads."""
+def check_output(option: str = "output") -> None:
+    """Refuse an --output of the command at hand that is a folder, or a file that it reads.
+
+    Args:
+        option: what the command calls it.
+    """
     context = click.get_current_context()
-    output = context.params["output"]
+    output = context.params[option]
     if output is not None and output.is_dir():
         raise InputError(f"{output}: is a folder; name a file in it")
     if output is None or not output.is_file():
@@ -76,10 +80,10 @@ def check_output() -> None:
         value = context.params[parameter.name]
         given = value if isinstance(value, tuple) else (value,)
         paths = [each for each in given if isinstance(each, Path) and each.exists()]
-        if parameter.name != "output" and any(os.path.samefile(output, path) for path in paths):
+        if parameter.name != option and any(os.path.samefile(output, path) for path in paths):
             name = parameter.opts[0] if isinstance(parameter, click.Option) else "a score file"
             raise InputError(
-                f"{output}: is {name} as well, and would be lost; give another --output"
+                f"{output}: is {name} as well, and would be lost; give another --{option}"
             )
 
 

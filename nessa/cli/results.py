@@ -6,6 +6,7 @@ import click
 
 from nessa.cli.options import (
     PathType,
+    check_output,
     data_option,
     exp_option,
     optional_path,
@@ -46,6 +47,7 @@ def report(
     if runs and not (recipe or exp or data or results):
         click.echo(compare_runs(runs, markdown))
     elif recipe and exp and data and not (runs or markdown):
+        check_output("results")
         click.echo(write_report(load_recipe(recipe), exp, data, results))
     else:
         raise click.UsageError("give --recipe, --exp and --data, or the work directories of runs")

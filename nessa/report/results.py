@@ -253,8 +253,8 @@ def _write_summary(
 ) -> None:
     """The run on one page, with its figure beside it."""
     size = page.stem.removeprefix(SUMMARY).lstrip("-") if page.stem.startswith(SUMMARY) else ""
-    save_figure(plot.figure, page.with_suffix(".svg"))
     _write_text(page, summary_page(recipe, records, curve, made, size, f"{page.stem}.svg"))
+    save_figure(plot.figure, page.with_suffix(".svg"))
 
 
 def _write_text(path: Path, text: str) -> None:

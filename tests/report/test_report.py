@@ -876,6 +876,18 @@ def test_the_recipe_of_another_run_is_refused_before_anything_is_written(
     nessa(*words, exp / "recipe.yaml").refused("symmetric.json: no such file")
 
 
+def test_a_results_page_that_cannot_be_is_refused_before_any_work(
+    tmp_path: Path, nessa: Command
+) -> None:
+    recipe, page = tmp_path / "recipe.yaml", tmp_path / "RESULTS"
+    save_yaml(recipe, make_recipe())
+    page.mkdir()
+    words = "report", "--exp", tmp_path, "--data", tmp_path, "--recipe", recipe, "--results"
+    nessa(*words, page).refused(f"{page}: is a folder; name a file in it")
+    nessa(*words, recipe).refused(f"{recipe}: is --recipe as well", "give another --results")
+    assert sorted(tmp_path.iterdir()) == [page, recipe]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("content", [{}, [3], [{"eer": 0.1}]])
 def test_other_json_is_refused(content: Any, exp: Path, data: Path) -> None:
