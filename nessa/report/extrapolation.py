@@ -45,7 +45,8 @@ def speakers_needed(records: Sequence[Record]) -> str | None:
     reached = []
     for what, gain in wanted.items():
         if gains[-1] >= gain:
-            first = next(v for v, g in zip(values, gains, strict=True) if g >= gain)
+            below = np.flatnonzero(gains < gain)  # the curve may fall back
+            first = values[below[-1] + 1 if len(below) else 0]
             reached.append(f"{what}: reached with {first:,.0f}")
             continue
         error = without + per_gain * gain

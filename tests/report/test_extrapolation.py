@@ -34,6 +34,12 @@ def test_what_was_reached_is_not_extrapolated() -> None:
     assert "not updating: reached with 1,000" in found and "gain: reached with 2,000" in found
 
 
+def test_a_count_above_which_the_curve_falls_back_did_not_suffice() -> None:
+    errors = {50: 0.058, 100: 0.066, 200: 0.062, 500: 0.05, 1000: 0.04}
+    found = speakers_needed(curve(errors.__getitem__, list(errors)))
+    assert found is not None and "not updating: reached with 500; 60 % of" in found
+
+
 def test_a_curve_that_bends_gives_a_range() -> None:
     bent = [50, 100, 200, 500, 1000]
     found = speakers_needed(curve(lambda n: 0.05 + 0.5 * n**-0.5, bent))
