@@ -57,7 +57,7 @@ def score(
     With both cohorts, two-sided AS-norm. With --calibration, natural-log likelihood ratios.
     Trials of profiles take --enroll-map. A profile is averaged, then mapped: mapped embeddings hold
     those of the --enroll-map of nessa map, and are refused without, or with other members.
-    Memory: the embeddings, and about 20 bytes per trial.
+    Memory: the embeddings, and about 80 bytes per trial; with --exemplars, 55 more per cosine.
 
     Example: nessa score --enroll recipes/mini/exp/mapped/nessa/new-old/eval/enroll
     --runtime recipes/mini/exp/mapped/nessa/new-old/eval/runtime

@@ -22,7 +22,7 @@ def exemplar_scores(
 ) -> npt.NDArray[np.float32]:
     """Combine the cosines of a test utterance with each utterance of a profile.
 
-    Memory: 40 bytes for each of these cosines.
+    Memory: about 55 bytes for each of these cosines.
 
     Args:
         enroll: embeddings of the profiles' utterances, and of enrollment ids that are utterances.
