@@ -249,8 +249,11 @@ class AllColumns:
         self.scores = np.concatenate(scores) if scores else None
 
 
-def read_enroll_map(path: Path | str) -> dict[str, list[str]]:
+def read_enroll_map(path: Path | str | None) -> dict[str, list[str]]:
     """Read an enrollment map, `spk2utt` style: a profile id followed by its utterances.
+
+    Args:
+        path: of the map; None where there are no profiles.
 
     Returns:
         {profile: utterances}, in file order.
@@ -258,6 +261,8 @@ def read_enroll_map(path: Path | str) -> dict[str, list[str]]:
     Raises:
         InputError: unreadable, a duplicate profile, or an utterance twice in one profile.
     """
+    if path is None:
+        return {}
     enroll_map = {profile: rest.split() for profile, rest in read_table(path).items()}
     for number, (profile, utterances) in enumerate(enroll_map.items(), start=1):
         if len(set(utterances)) != len(utterances):

@@ -58,7 +58,7 @@ def read_conditions(set_dir: Path) -> Iterator[Condition]:
     for path in trial_lists(set_dir):
         trials = read_labeled(path)
         enroll_map = map_of_list(path, trials.enroll_index.names)
-        given = read_enroll_map(enroll_map) if enroll_map is not None else None
+        given = read_enroll_map(enroll_map)
         with about(path):
             speakers = trial_speakers(trials, utt2spk, given)
         name = path.name.partition("_")[2] or SINGLE

@@ -92,7 +92,7 @@ def read_trial_speakers(
     path: Path, trials: Trials, utt2spk: Path, enroll_map: Path | None
 ) -> tuple[list[str], list[str]]:
     """The speakers on the two sides of each trial of the list `path`; see `trial_speakers`."""
-    profiles = read_enroll_map(enroll_map) if enroll_map is not None else None
+    profiles = read_enroll_map(enroll_map)
     speakers = read_speaker_table(utt2spk)
     with about(path, utt2spk, *([enroll_map] if enroll_map is not None else [])):
         return trial_speakers(trials, speakers, profiles)

@@ -170,7 +170,7 @@ def _by_likelihood_ratio(data: Path, exp: Path, system: System, set_name: str) -
     aligner.check_models(enroll, runtime)
 
     def score(trials: Trials, enroll_map: Path | None) -> dict[Kind, Scores]:
-        profiles = read_enroll_map(enroll_map) if enroll_map is not None else None
+        profiles = read_enroll_map(enroll_map)
         return {COSINE: aligner.scores(enroll, runtime, trials, profiles).astype(np.float32)}
 
     return score
@@ -185,7 +185,7 @@ def _by_lda_plda(exp: Path, model: str, set_name: str) -> Scorer:
     embeddings = Embeddings.read(folder)
 
     def score(trials: Trials, enroll_map: Path | None) -> dict[Kind, Scores]:
-        profiles = read_enroll_map(enroll_map) if enroll_map is not None else None
+        profiles = read_enroll_map(enroll_map)
         with about(folder):
             return {COSINE: backend.scores(embeddings, trials, profiles).astype(np.float32)}
 

@@ -36,7 +36,7 @@ def quality_measures(
     Raises:
         InputError: an utterance without a duration, or one that is not above 0.
     """
-    profiles = read_enroll_map(enroll_map) if enroll_map is not None else {}
+    profiles = read_enroll_map(enroll_map)
     enroll = trials.enroll_index
     members = [profiles.get(name, [name]) for name in enroll.names]
     measures = {}

@@ -108,7 +108,7 @@ class Sides:
 def _check_members(enroll_map: Path, wanted: Mapping[str, Sequence[str]], embeddings: Path) -> None:
     """Refuse profiles of other utterances than `nessa map` averaged, where it says which."""
     mapped = (embeddings if embeddings.is_dir() else embeddings.parent) / ENROLL_MAP
-    members = read_enroll_map(mapped) if is_there(mapped) else {}
+    members = read_enroll_map(mapped if is_there(mapped) else None)
     if other := [p for p, own in wanted.items() if sorted(members.get(p, own)) != sorted(own)]:
         raise InputError(
             f"{enroll_map}: {named(other)} was mapped with other utterances, see {mapped}; "
@@ -205,7 +205,7 @@ def score_trials(
     sides = Sides.read(enroll, runtime)
     if enroll_map is not None and exemplars is None:
         sides = sides.with_profiles(enroll_map, wanted.enroll_index.names)
-    profiles = read_enroll_map(enroll_map) if enroll_map is not None and exemplars else {}
+    profiles = read_enroll_map(enroll_map if exemplars else None)
     with about(trials, *sides.paths):
         if exemplars is None:
             scores = cosine_scores(sides.enroll, sides.runtime, wanted)
