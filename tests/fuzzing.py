@@ -501,14 +501,15 @@ class InfoKind(Kind):
 
     def make(self) -> list[bytes]:
         stamp = {"model": "old", "fingerprint": "f" * 64, "set": "eval", "dim": 4, "count": 9}
-        write_json(self.path, stamp)
+        write_json(self.path, stamp | {"side": "enroll"})
         return [self.path.read_bytes()]
 
     def read(self) -> None:
         info = read_info(self.folder)
         plain = json.loads(self.path.read_text("utf-8-sig"))
         assert (info.dim, info.count) == (plain["dim"], plain["count"])
-        assert info.stamp == ModelStamp(plain["model"], plain["fingerprint"], plain["set"])
+        stamp = plain["model"], plain["fingerprint"], plain["set"], plain.get("side")
+        assert info.stamp == ModelStamp(*stamp)
 
 
 class CalibrationKind(Kind):

@@ -54,6 +54,7 @@ class Aligner(ABC):
         shifts: of each side, {domain of the align set: what moves its mean to that of all}.
         joined: the space that a side was in before and stays in, while the other one was fitted
             anew; None: the space is this aligner's own.
+        has_roles: whether mapped vectors are compared only with those of the other side.
     """
 
     kind: ClassVar[str]
@@ -67,6 +68,7 @@ class Aligner(ABC):
         self.calibration: Calibration | None = None
         self.shifts: dict[Side, dict[str, Matrix]] = {side: {} for side in SIDES}
         self.joined: str | None = None
+        self.has_roles = False
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -426,6 +426,7 @@ class NetworkAligner(Aligner):
 
     def _set_modules(self, modules: dict[Side, nn.Module]) -> None:
         self.modules = modules
+        self.has_roles = isinstance(modules["enroll"], Fusion)
         for side, module in modules.items():
             if isinstance(module, Fusion):
                 module.role = side

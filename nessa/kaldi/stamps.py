@@ -22,20 +22,24 @@ class ModelStamp:
         fingerprint: sha256 over the weights and the feature configuration; or `VECTORS` and a
             sha256 over some of the vectors.
         set: the data set that was extracted: train, align, dev, eval...
+        side: enroll or runtime, of mapped vectors that are compared only with the other side's;
+            None: of others.
     """
 
     model: str
     fingerprint: str
     set: str
+    side: str | None = None
 
-    def mapped(self, kind: str, space: str) -> "ModelStamp":
+    def mapped(self, kind: str, space: str, side: str | None = None) -> "ModelStamp":
         """The stamp of the same embeddings in another space: not the model's any more.
 
         Args:
             kind: of aligner.
             space: its fingerprint.
+            side: that they are compared as; None where it does not matter.
         """
-        return ModelStamp(f"{self.model} in {kind} space", space, self.set)
+        return ModelStamp(f"{self.model} in {kind} space", space, self.set, side)
 
     @property
     def is_mapped(self) -> bool:
@@ -69,7 +73,8 @@ class Info:
 
 def write_info(directory: Path, stamp: ModelStamp, dim: int, count: int) -> None:
     """Write `info.json`."""
-    write_json(directory / "info.json", asdict(stamp) | {"dim": dim, "count": count})
+    known = {name: value for name, value in asdict(stamp).items() if value is not None}
+    write_json(directory / "info.json", known | {"dim": dim, "count": count})
 
 
 def read_info(directory: Path) -> Info | None:
@@ -86,7 +91,10 @@ def read_info(directory: Path) -> Info | None:
     for name, kind in fields.items():
         if not isinstance(info, dict) or not isinstance(info.get(name), kind):
             raise InputError(f"{path}: no {name!r} of type {kind.__name__}; run extraction again")
-    stamp = ModelStamp(info["model"], info["fingerprint"], info["set"])
+    side = info.get("side")
+    if side not in (None, "enroll", "runtime"):
+        raise InputError(f"{path}: side {side!r} is neither enroll nor runtime; map them again")
+    stamp = ModelStamp(info["model"], info["fingerprint"], info["set"], side)
     return Info(stamp, info["dim"], info["count"])
 
 

@@ -247,7 +247,8 @@ class _Side:
 
         listing = write_part(self.output, part, blocks())
         own = embeddings.stamp
-        stamp = own and own.mapped(self.aligner.kind, self.aligner.space())
+        side = self.name if self.aligner.has_roles else None
+        stamp = own and own.mapped(self.aligner.kind, self.aligner.space(), side)
         return _Part(listing if alone else None, dim, stamp)
 
     def _map(self, embeddings: Embeddings, rows: slice, domains: Mapping[str, str]) -> Matrix:

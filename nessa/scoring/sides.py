@@ -39,13 +39,21 @@ class Sides:
             enroll, runtime: embeddings directories, scp or ark; the same path for one model.
 
         Raises:
-            InputError: unreadable, or not in one space: dimensions or stamps differ.
+            InputError: unreadable, or not in one space: dimensions or stamps differ; or one side
+                twice, where only vectors of both sides are compared.
         """
         enrolled = Embeddings.read(enroll)
         tested = enrolled if runtime == enroll else Embeddings.read(runtime)
         with about(enroll, runtime):
             check_dimensions(enrolled, tested)
         _check_same_model(enroll, enrolled, runtime, tested)
+        side = _side(enrolled)
+        if side and side == _side(tested):
+            raise InputError(
+                f"{enroll} and {runtime} are both of the {side} side, and this aligner's scores "
+                "are of one vector of each side; give those that nessa map wrote to enroll and "
+                "to runtime"
+            )
         return cls(enrolled, tested, (enroll, runtime))
 
     def with_profiles(self, enroll_map: Path, enrolled: Sequence[str] = ()) -> "Sides":
@@ -101,6 +109,11 @@ class Sides:
     def as_norm(self, cohort: "Sides", top_n: int) -> AsNorm:
         """What normalizes scores of these sides; see `nessa.scoring.normalization.AsNorm`."""
         _check_same_model(self.paths[1], self.runtime, cohort.paths[1], cohort.runtime)
+        if (side := _side(self.runtime)) != (other := _side(cohort.runtime)) and side and other:
+            raise InputError(
+                f"{cohort.paths[1]}: is of the {other} side, and {self.paths[1]} of the {side} "
+                "side; exchange the two cohorts"
+            )
         with about(*cohort.paths):
             return AsNorm(self.enroll, self.runtime, cohort.enroll, cohort.runtime, top_n)
 
@@ -142,6 +155,11 @@ def _check_same_model(path: Path, one: Embeddings, other_path: Path, other: Embe
             f"{path} is of model {one.stamp.model!r}, {other_path} of {other.stamp.model!r}: "
             f"their scores mean nothing; map both into one space first (nessa map)"
         )
+
+
+def _side(embeddings: Embeddings) -> str | None:
+    """The side that vectors are of; None where they may be compared with any, or it is unknown."""
+    return embeddings.stamp.side if embeddings.stamp else None
 
 
 def _check_aligner(path: Path, calibration: Calibration, stamp: ModelStamp | None) -> None:

@@ -651,6 +651,7 @@ def test_merging_refuses_missing_repeated_and_unexpected_utterances(tmp_path):
         ({"dim": 9}, "says 12 vectors of dimension 9"),
         ({"model": None}, "no 'model' of type str"),
         ({"count": "12"}, "no 'count' of type int"),
+        ({"side": "left"}, "side 'left' is neither enroll nor runtime"),
     ],
 )
 def test_a_stamp_that_does_not_fit_is_refused(tmp_path, change, message):

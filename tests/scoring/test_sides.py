@@ -8,7 +8,7 @@ import pytest
 
 from nessa.alignment.linear import ProcrustesAligner
 from nessa.errors import InputError
-from nessa.files import write_json, write_table
+from nessa.files import read_json, write_json, write_table
 from nessa.kaldi.embeddings import Embeddings
 from nessa.kaldi.stamps import ModelStamp
 from nessa.metrics.roc import eer, min_dcf
@@ -18,6 +18,7 @@ from nessa.scoring.normalization import as_norm
 from nessa.scoring.quality import ENROLL_COUNT, TEST_DURATION
 from nessa.scoring.sides import score_trials
 from nessa.trials import Trials, read_scores
+from tests.aligners import fitted, views_for
 from tests.pairs import all_trials, two_views
 
 
@@ -235,6 +236,42 @@ def test_a_cohort_without_spread_is_named_by_its_files(
     *directories, _ = sides
     with pytest.raises(InputError, match=f"{cohort[0]}, {cohort[1]}: .* all equal"):
         score_trials(*directories, tmp_path / "trials", tmp_path / "out", cohort=cohort, top_n=12)
+
+
+@pytest.mark.parametrize("kind", ["neural", "procrustes"])
+def test_vectors_of_one_side_and_exchanged_cohorts_are_refused_where_roles_matter(
+    sides: tuple[Path, Path, Trials], tmp_path: Path, kind: str
+) -> None:
+    """NESSA's ratio has its numbers in other places on each side: docs/method.md."""
+    for name, speakers in {"eval": 6, "cohort": 40}.items():
+        views = views_for(kind, speakers, 3)[:2]
+        raw = tmp_path / "raw/x" / name, tmp_path / "raw/y" / name
+        for view, directory in zip(views, raw, strict=True):
+            view.write(directory)
+        map_sides(fitted(kind), *raw, None, tmp_path / name, allow_outliers=True)
+    enroll, runtime = tmp_path / "eval/enroll", tmp_path / "eval/runtime"
+    cohort = tmp_path / "cohort/enroll", tmp_path / "cohort/runtime"
+    words: Any = tmp_path / "trials", tmp_path / "out"
+    score_trials(enroll, runtime, *words, cohort=cohort, top_n=12)
+    assert ("side" in read_json(enroll / "info.json")) == (kind == "neural")
+    wrong: list[tuple[tuple[Path, Path], tuple[Path, Path] | None, str]] = [
+        ((enroll, enroll), None, f"{enroll} and {enroll} are both of the enroll side"),
+        ((runtime, runtime), None, f"{runtime} and {runtime} are both of the runtime side"),
+        ((enroll, runtime), cohort[::-1], f"{cohort[0]}: is of the enroll side, and {runtime} of"),
+        ((enroll, runtime), (cohort[0], cohort[0]), "are both of the enroll side"),
+    ]
+    for pair, others, message in wrong:
+        if kind == "procrustes":
+            score_trials(*pair, *words, cohort=others, top_n=12)
+            continue
+        with pytest.raises(InputError, match=message):
+            score_trials(*pair, *words, cohort=others, top_n=12)
+    for directory in (enroll, *cohort):  # as of an earlier version
+        info = read_json(directory / "info.json")
+        info.pop("side", None)
+        write_json(directory / "info.json", info)
+    score_trials(enroll, enroll, *words)
+    score_trials(enroll, runtime, *words, cohort=cohort[::-1], top_n=12)
 
 
 # --- calibration ----------------------------------------------------------------------------------
