@@ -1,6 +1,7 @@
 """What every aligner is: fitted on two views of the same speakers, it maps both into one space."""
 
 import hashlib
+import logging
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +31,7 @@ from nessa.kaldi.embeddings import Embeddings
 from nessa.kaldi.stamps import ModelStamp, names_model, same_model
 from nessa.scoring.calibration import Calibration
 
+log = logging.getLogger(__name__)
 DESCRIPTION = "aligner.json"
 ARRAYS = "aligner.safetensors"
 CALIBRATION = "calibration.json"
@@ -113,7 +115,7 @@ class Aligner(ABC):
         self.fingerprints = enroll, runtime
         self.fitting, self.calibration = {}, None
         if dev is not None:
-            self.check_models(dev.enroll, dev.runtime)
+            self._check_stamps(dev.enroll, dev.runtime)
             _check_dims(table, dev)
         views = table if self.by_rows else table.loaded()
         views = replace(
@@ -298,14 +300,15 @@ class Aligner(ABC):
         if matrix.ndim != 2:
             raise InputError(f"{side} embeddings have shape {matrix.shape}; give (N, {dim})")
         matrix = np.ascontiguousarray(matrix)  # PyTorch takes no reversed rows
-        if matrix.shape[1] != dim:
-            raise InputError(
-                f"{side} embeddings have dimension {matrix.shape[1]}; this aligner takes {dim}"
-            )
+        self._check_dim(side, matrix.shape[1])
         if not np.isfinite(matrix).all():
             row = int(np.flatnonzero(~np.isfinite(matrix).all(axis=1))[0])
             raise InputError(f"{_row_name(side, row, keys)} is not finite")
         return self._scaled(matrix, partial(_row_name, side, keys=keys))
+
+    def _check_dim(self, side: Side, dim: int) -> None:
+        if dim != (own := self.input_dim(side)):
+            raise InputError(f"{side} embeddings have dimension {dim}; this aligner takes {own}")
 
     def _scaled(self, matrix: Matrix, name: Callable[[int], str]) -> Matrix:
         """Rows of the same directions; an aligner to which lengths matter leaves them as they are.
@@ -421,11 +424,25 @@ class Aligner(ABC):
     def check_models(self, enroll: Embeddings, runtime: Embeddings) -> None:
         """Refuse embeddings of another model than the one that this aligner was fitted on.
 
+        Those without a stamp are warned about.
+
         Raises:
-            InputError: a stamp differs from the aligner's fingerprint.
+            InputError: a stamp differs from the aligner's fingerprint, or a dimension from the
+                one that it takes; or it is not fitted.
         """
-        self.check_stamp("enroll", enroll.stamp)
-        self.check_stamp("runtime", runtime.stamp)
+        self.check_fitted()
+        self._check_stamps(enroll, runtime)
+        self._check_dim("enroll", enroll.dim)
+        self._check_dim("runtime", runtime.dim)
+
+    def _check_stamps(self, *sides: Embeddings) -> None:
+        for side, own, expected in zip(SIDES, sides, self.fingerprints, strict=True):
+            self.check_stamp(side, own.stamp)
+            if expected and own.stamp is None:
+                log.warning(
+                    "%s embeddings without info.json (%r ...); are they of the model that the "
+                    "aligner was fitted on?", side, own.keys[0],
+                )  # fmt: skip
 
     def check_stamp(self, side: Side, stamp: ModelStamp | None) -> bool:
         """The same by the stamp of one side; see `check_models`.

@@ -64,7 +64,9 @@ def test_a_row_does_not_depend_on_its_company_nor_on_its_length(kind: str) -> No
 
 
 @every
-def test_a_saved_aligner_maps_alike_and_knows_its_models(kind: str, tmp_path: Path) -> None:
+def test_a_saved_aligner_maps_alike_and_knows_its_models(
+    kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     aligner = fitted(kind)
     aligner.save(tmp_path)
     again = load(tmp_path)
@@ -77,7 +79,16 @@ def test_a_saved_aligner_maps_alike_and_knows_its_models(kind: str, tmp_path: Pa
     again.check_models(x, y)
     with pytest.raises(InputError, match="enrollment embeddings are of model 'y'"):
         again.check_models(y, y)
-    again.check_models(Embeddings(x.keys, x.matrix), y)  # unstamped: cannot be checked
+    unstamped = Embeddings(x.keys, x.matrix)
+    assert "info.json" not in caplog.text
+    again.check_models(unstamped, y)
+    again.check_models(x, Embeddings(y.keys, y.matrix))
+    for side in ("enroll", "runtime"):
+        assert caplog.text.count(f"{side} embeddings without info.json ('{x.keys[0]}' ...)") == 1
+    other = Embeddings(x.keys, x.matrix[:, :-1])
+    for sides, side in (((other, y), "enroll"), ((x, other), "runtime")):
+        with pytest.raises(InputError, match=f"{side} embeddings have dimension 11; this aligner"):
+            again.check_models(*sides)
 
 
 @pytest.mark.slow
@@ -219,7 +230,7 @@ def test_bad_input_to_a_map_is_refused(kind: str, side: Side) -> None:
         aligner.map_side(np.array([[1.0] * dim, [np.nan] * dim], np.float32), side)
 
 
-def test_a_stamp_is_not_needed() -> None:
+def test_a_stamp_is_not_needed(caplog: pytest.LogCaptureFixture) -> None:
     enroll, runtime, speakers = two_views(10, 3)
     bare = ProcrustesAligner().fit(
         Embeddings(enroll.keys, enroll.matrix), Embeddings(runtime.keys, runtime.matrix), speakers
@@ -227,6 +238,8 @@ def test_a_stamp_is_not_needed() -> None:
     assert bare.fingerprints == (None, None)
     stamped = Embeddings(enroll.keys, enroll.matrix, ModelStamp("z", "z" * 64, ""))
     bare.check_models(stamped, runtime)
+    bare.check_models(Embeddings(enroll.keys, enroll.matrix), runtime)
+    assert not caplog.records  # it does not know its models itself
 
 
 # ---- on disk and in recipes --------------------------------------------------------------------
