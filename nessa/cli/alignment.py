@@ -12,6 +12,7 @@ from nessa.cli.options import (
     optional_path,
     path_option,
     refuse_given,
+    relative_option,
     try_folders,
 )
 
@@ -163,6 +164,7 @@ def assess(
 @click.option(
     "--allow-outliers", is_flag=True, help="Accept input that is mostly unlike the align data."
 )
+@relative_option
 @path_option("--output", "Receives the mapped embeddings, in enroll and runtime.")
 def map_embeddings(
     aligner: Path,
@@ -173,6 +175,7 @@ def map_embeddings(
     nj: int,
     dry_run: bool,
     allow_outliers: bool,
+    relative: bool,
     output: Path,
 ) -> None:
     """Map embeddings of one or both models into an aligner's shared space.
@@ -219,6 +222,7 @@ def map_embeddings(
     arks = given | dict.fromkeys(stores)
     if not any(arks.values()):
         refuse_given("is for arks; a store is mapped by one process", "nj")
+        refuse_given("is for arks; a store has no scp", "relative")
     places = arks["enroll"], arks["runtime"], enroll_map, output
     options = nj, allow_outliers, read_table(utt2domain) if utt2domain else {}
 
@@ -229,5 +233,6 @@ def map_embeddings(
     if not any(arks.values()):
         map_the_stores()
         return
-    for line in map_sides(fitted, *places, *options, dry_run, before_writing=map_the_stores):
+    of_run = dry_run, map_the_stores, relative
+    for line in map_sides(fitted, *places, *options, *of_run):
         click.echo(line)

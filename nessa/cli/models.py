@@ -12,6 +12,7 @@ from nessa.cli.options import (
     path_option,
     recipe_option,
     refuse_given,
+    relative_option,
     try_folders,
 )
 from nessa.errors import InputError, about
@@ -118,6 +119,7 @@ def train(
     type=NUMBER,
     help="Number of audio loading processes. [chosen by timing a batch; 0 with OMP_NUM_THREADS=1]",
 )
+@relative_option
 @path_option("--output", "Receives one embeddings directory per set.")
 def extract(
     encoder: Path,
@@ -130,6 +132,7 @@ def extract(
     beside: tuple[Path, ...],
     batch_seconds: float,
     workers: int | None,
+    relative: bool,
     output: Path,
 ) -> None:
     """Extract embeddings to Kaldi ark/scp: a shard of each set, then --merge.
@@ -158,7 +161,7 @@ def extract(
     if merge:
         refuse_given("not with --merge, which would ignore it", "shard", "batch_seconds")
     else:
-        refuse_given("is for --merge", "beside")
+        refuse_given("is for --merge", "beside", "relative")
     if shard > shards:
         raise InputError(f"--shard {shard} is beyond --shards {shards}")
     try_folders(*(output / name for name in sets))
@@ -173,8 +176,8 @@ def extract(
             continue
         others = [other / name for other in beside if other != output]
         if isinstance(model, GivenEmbeddings):
-            whole, skipped = import_embeddings(model, *place, shards, others), 0
+            whole, skipped = import_embeddings(model, *place, shards, others, relative), 0
         else:
-            whole, skipped = merge_shards(model, *place, shards, skip_bad, others)
+            whole, skipped = merge_shards(model, *place, shards, skip_bad, others, relative)
         left_out = f"; {skipped} skipped, see {output / name / 'skipped'}" if skipped else ""
         click.echo(f"{output / name}: {len(whole)} embeddings of dimension {whole.dim}{left_out}")

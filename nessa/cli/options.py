@@ -36,6 +36,9 @@ def optional_path(name: str, text: str, **more: Any) -> Callable[..., Any]:
 recipe_option = path_option("--recipe", "Recipe file (YAML).")
 data_option = path_option("--data", "Data folder of the recipe: manifests/ and the sets.")
 exp_option = path_option("--exp", "Exp folder of the recipe.")
+relative_option = click.option(
+    "--relative", is_flag=True, help="Write scp paths relative to the working directory."
+)
 utt2dur_option = optional_path(
     "--utt2dur", "Calibration: durations (`utterance seconds`) as a quality measure."
 )

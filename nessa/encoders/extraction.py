@@ -103,6 +103,7 @@ def merge_shards(
     shards: int,
     skip_bad: bool = False,
     beside: Sequence[Path] = (),
+    relative: bool = False,
 ) -> tuple[Embeddings, int]:
     """Complete an embeddings directory once all of its shards are extracted.
 
@@ -112,6 +113,7 @@ def merge_shards(
         model, data, set_name, output, shards, skip_bad: as for `extract_shard`.
         beside: directories of the set by other models, all of whose shards are there; what they
             skipped is left out as well.
+        relative: write scp paths relative to the working directory, not absolute.
 
     Returns:
         The embeddings of the set, sorted by key, and how many utterances were left out.
@@ -145,7 +147,7 @@ def merge_shards(
         raise InputError(
             f"{output}: all {len(skipped)} utterances were skipped; the first: {first}"
         )
-    merged = merge_parts(output, shards, utt2spk, stamp, skipped.keys() - own)
+    merged = merge_parts(output, shards, utt2spk, stamp, skipped.keys() - own, relative)
     if skipped:
         write_table(output / SKIPPED, skipped)
     return merged, len(skipped)
@@ -232,6 +234,7 @@ def import_embeddings(
     output: Path,
     shards: int = 1,
     beside: Sequence[Path] = (),
+    relative: bool = False,
 ) -> Embeddings:
     """Make an embeddings directory of a set of embeddings that another toolkit extracted.
 
@@ -240,8 +243,9 @@ def import_embeddings(
         data: the recipe's data folder; the set's utt2spk names the utterances.
         set_name: train, align, dev or eval.
         output: receives the embeddings directory; what a model has left there goes.
-        shards, beside: as for `merge_shards`; what others skipped is not imported, nor, of the
-            align set, part of what the model is known by, as it is gone from there the next time.
+        shards, beside, relative: as for `merge_shards`; what others skipped is not imported, nor,
+            of the align set, part of what the model is known by, as it is gone from there the next
+            time.
 
     Raises:
         InputError: see `GivenEmbeddings.read_set`.
@@ -256,7 +260,7 @@ def import_embeddings(
     has_align = (data / ALIGN / "utt2spk").is_file()
     reference = (ALIGN, embedded_beside(ALIGN)) if has_align else None
     embeddings = given.read_set(set_name, utt2spk, reference)
-    embeddings.write(output, utt2spk)
+    embeddings.write(output, utt2spk, relative)
     return embeddings
 
 

@@ -6,8 +6,10 @@ Reading is strict: whatever is not a finite vector of one common dimension under
 refused with its file and place. Nothing read is executed: no pickles, and no pipes unless asked.
 """
 
+import os
 import subprocess
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from itertools import repeat
 from pathlib import Path
@@ -275,6 +277,7 @@ def merge_parts(
     utt2spk: Mapping[str, str] | None = None,
     stamp: ModelStamp | None = None,
     left_out: Container[str] = (),
+    relative: bool = False,
 ) -> Embeddings:
     """Complete an embeddings directory whose parts 1 to `jobs` are written.
 
@@ -288,6 +291,7 @@ def merge_parts(
             the per-speaker files.
         stamp: the model that made the vectors; None leaves out `info.json`.
         left_out: utterances of the parts that are not merged.
+        relative: write scp paths relative to the working directory, whatever those of the parts.
 
     Returns:
         The merged embeddings, C-sorted by key.
@@ -301,7 +305,9 @@ def merge_parts(
     listing = without_keys(merge_scps(str(directory), parts), left_out)
     merged = _read_listed(listing, allow_pipes=False)
     _check_utterances(directory, merged.keys, utt2spk)
-    _complete(directory, parts, listing, merged, utt2spk, stamp)
+    if relative:
+        listing = replace(listing, sources=[os.path.relpath(ark) for ark in listing.sources])
+    _complete(directory, parts, listing, merged, utt2spk, stamp, relative)
     merged.stamp = stamp
     return merged
 

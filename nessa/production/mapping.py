@@ -40,6 +40,7 @@ def map_sides(
     domains: Mapping[str, str] | None = None,
     dry_run: bool = False,
     before_writing: Callable[[], None] = lambda: None,
+    relative: bool = False,
 ) -> list[str]:
     """Map one set of embeddings of each model; writes `output`/enroll and `output`/runtime.
 
@@ -62,6 +63,7 @@ def map_sides(
             not there is of the domain of its first utterance.
         dry_run: read and judge everything, and write nothing.
         before_writing: called once all is judged; if it raises, nothing is written.
+        relative: write scp paths relative to the working directory, not absolute.
 
     Returns:
         A line per side.
@@ -70,7 +72,8 @@ def map_sides(
         InputError: unreadable embeddings, or without direction, or of another model or dimension
             than the aligner's, or that seem to be; or no side at all.
     """
-    sides = _sides(aligner, enroll, runtime, enroll_map, output, allow_outliers, domains)
+    common = output, allow_outliers, domains or {}, relative
+    sides = _sides(aligner, enroll, runtime, enroll_map, common)
     for side in sides:
         side.check_info()
     parts = max(1, nj // len(sides))
@@ -121,11 +124,8 @@ def _sides(
     enroll: Path | None,
     runtime: Path | None,
     enroll_map: Path | None,
-    output: Path,
-    allow_outliers: bool,
-    domains: Mapping[str, str] | None = None,
+    common: tuple[Path, bool, Mapping[str, str], bool],
 ) -> list["_Side"]:
-    common = output, allow_outliers, domains or {}
     sides = []
     if enroll is not None:
         sides.append(_Side(aligner, "enroll", enroll, enroll_map, *common))
@@ -191,6 +191,7 @@ class _Side:
     folder: Path
     allow_outliers: bool
     domains: Mapping[str, str]
+    relative: bool
 
     @property
     def output(self) -> Path:
@@ -245,7 +246,7 @@ class _Side:
                 mapped = self._map(embeddings, block, domains)
                 yield embeddings.keys[rows], mapped[rows.start - start : rows.stop - start]
 
-        listing = write_part(self.output, part, blocks())
+        listing = write_part(self.output, part, blocks(), self.relative)
         own = embeddings.stamp
         side = self.name if self.aligner.has_roles else None
         stamp = own and own.mapped(self.aligner.kind, self.aligner.space(), side)

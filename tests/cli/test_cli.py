@@ -19,6 +19,7 @@ import pytest
 from nessa.cli.main import cli
 from nessa.encoders import build, parse_settings, save_model
 from nessa.encoders.config import LossConfig
+from nessa.encoders.models import save_pretrained
 from nessa.encoders.settings import XVectorConfig
 from nessa.files import read_json, read_table, write_json, write_table
 from nessa.kaldi.datadir import read_utt2spk
@@ -102,6 +103,53 @@ def test_align_map_and_score_work_together(nessa: Command, toy: Toy) -> None:
     done = nessa(*toy.score(toy.folder / "mapped/enroll", toy.folder / "mapped/runtime"))
     assert done.status == 0
     assert f"{toy.folder / 'scores'}: 90 trials, EER" in done.out
+
+
+def test_relative_scp_paths_stay_right_where_the_folder_is_moved(
+    nessa: Command, toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, moved = toy.folder / "made", toy.folder / "moved"
+    arks = {"pretrained": "arks", "path": str(toy.x / "eval")}
+    save_pretrained(toy.exp / "given", parse_settings(arks, "encoders.given"))
+    prepare_set(toy.data, "voices", range(2))
+    config = XVectorConfig(
+        architecture="tdnn", channels=8, dim=4, steps=1, loss=LossConfig(type="aam")
+    )
+    save_model(toy.exp / "own", config, build(config))
+    made.mkdir()
+    monkeypatch.chdir(made)
+    nessa(*toy.align())
+    own, given = (
+        [
+            "extract",
+            "--encoder",
+            toy.exp / model,
+            "--data",
+            toy.data,
+            "--set",
+            name,
+            "--output",
+            out,
+        ]
+        for model, name, out in (("own", "voices", "own"), ("given", "eval", "given"))
+    )
+    for shard in (1, 2):
+        assert nessa(*own, "--shards", 2, "--shard", shard).status == 0
+    assert nessa(*own, "--shards", 2, "--merge", "--relative").status == 0
+    assert nessa(*given, "--merge", "--relative").status == 0
+    for nj in (1, 4):
+        output = "--output", f"mapped{nj}"
+        assert nessa(*toy.map(), *output, "--nj", nj, "--relative").status == 0
+    made.rename(moved)
+    monkeypatch.chdir(moved)
+    for table in (
+        *("own/voices/xvector.scp", "own/voices/spk_xvector.scp"),
+        *("given/eval/xvector.scp", "given/eval/spk_xvector.scp"),
+        *(f"mapped{nj}/{side}/xvector.scp" for nj in (1, 4) for side in ("enroll", "runtime")),
+    ):
+        folder = table.rsplit("/", 1)[0]
+        assert all(f" {folder}/" in line for line in Path(table).read_text().splitlines()), table
+        Embeddings.read(table)
 
 
 @pytest.mark.parametrize("place", ["there", "there/below", "gone"])
@@ -717,6 +765,7 @@ def test_scoring_refuses_what_it_would_ignore(nessa: Command, toy: Toy) -> None:
         (["--beside", "other"], "--beside: is for --merge"),
         (["--merge", "--shard", "1"], "--shard: not with --merge"),
         (["--merge", "--batch-seconds", "9"], "--batch-seconds: not with --merge"),
+        (["--relative"], "--relative: is for --merge"),
     ],
 )
 def test_extraction_refuses_what_it_would_ignore(
@@ -738,6 +787,7 @@ def test_stores_are_mapped_by_one_process(nessa: Command, toy: Toy) -> None:
     words = "map", "--aligner", toy.folder / "aligner", "--output", toy.folder / "mapped"
     stores = "--enroll", toy.folder / "s.npz", "--nj", 2
     nessa(*words, *stores).refused("--nj: is for arks; a store is mapped by one process")
+    nessa(*words, *stores[:2], "--relative").refused("--relative: is for arks; a store has no scp")
     assert nessa(*words, *stores, "--runtime", toy.y / "eval").status == 0
 
 
