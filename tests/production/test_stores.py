@@ -247,8 +247,8 @@ def test_outliers_are_listed_the_farthest_first(nessa: Command, tmp_path: Path) 
     ProcrustesAligner().fit(*two_views(400, 5, noise=CLEAN)).save(tmp_path / "aligner")
     profiles = two_views(30, 5, first_speaker=1000, noise=CLEAN)[0]
     matrix = profiles.matrix.copy()
-    matrix[7] = np.eye(12)[0]
-    matrix[90] = -matrix[90]
+    matrix[90] = np.eye(12)[0]
+    matrix[7] = -matrix[7]
     source = write(tmp_path / "store.parquet", profiles.keys, matrix)
     words = ["map", "--aligner", tmp_path / "aligner", "--output", tmp_path / "out"]
     assert "unlike the align data" in nessa(*words, "--enroll", source, "--dry-run").out
