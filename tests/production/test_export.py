@@ -16,6 +16,7 @@ import nessa.production.onnx
 from nessa.alignment import ALIGNERS, Aligner
 from nessa.alignment.views import SIDES, Labels, Matrix, Side
 from nessa.errors import InputError
+from nessa.evaluation.threshold import threshold_facts
 from nessa.files import read_json, write_json, write_table
 from nessa.kaldi.embeddings import Embeddings
 from nessa.kaldi.stamps import ModelStamp
@@ -374,6 +375,37 @@ def test_the_example_verifies_with_onnxruntime_and_numpy_alone(
     np.savez(tmp_path / "tests.npz", model_fingerprint="c" * 64, **tests)
     other = subprocess.run([*words, tmp_path / "tests.npz"], capture_output=True, text=True)
     assert other.returncode == 1 and f"another model than {'b' * 64}" in other.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("unsure", [True, False])
+def test_the_example_accepts_from_the_threshold_on(
+    product: tuple[Aligner, Path], tmp_path: Path, unsure: bool
+) -> None:
+    """Scores at a threshold, and at an end of the band, are those of the tests themselves."""
+    rng = np.random.default_rng(6)
+    spoken = {f"u{n}": rng.standard_normal(8).astype(np.float32) for n in range(5)}
+    profile = np.ones(12, np.float32)
+    np.savez(tmp_path / "profiles.npz", ann=profile)
+    np.savez(tmp_path / "tests.npz", **spoken)
+    vector = run(product[1] / "enroll.onnx", profile[None])[0]
+    scores = {
+        name: float(vector @ run(product[1] / "runtime.onnx", own[None])[0])
+        for name, own in spoken.items()
+    }
+    ranked = sorted(scores, key=scores.__getitem__)
+    low, middle, high = (scores[name] for name in ranked[1:4])
+    band = [low, high] if unsure else None
+    write_json(tmp_path / "threshold.json", {"threshold": middle, "far": 0.01, "unsure": band})
+    facts = threshold_facts(tmp_path / "threshold.json", product[0].pair())
+    list(export_aligner(product[0], tmp_path, Calibration(9.5, -3.25), facts))
+    files = tmp_path / "profiles.npz", tmp_path / "tests.npz"
+    words = [sys.executable, ROOT / "docs/examples/verify.py", tmp_path, *files]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    decided = {line.split()[1]: line.split()[3] for line in done.stdout.splitlines()}
+    inner = ["unsure", "unsure"] if unsure else ["reject", "accept"]
+    assert [decided[name] for name in ranked] == ["reject", *inner, "accept", "accept"]
 
 
 @pytest.mark.slow
