@@ -54,6 +54,15 @@ def test_a_log_tells_the_command_the_output_and_the_end(launch, tmp_path):
     assert re.fullmatch(r"# exit code 0 after \d+ seconds at [-\d]+ [:\d]+", log[-1])
 
 
+def test_options_of_the_callers_shell_do_not_matter(launch, tmp_path, monkeypatch):
+    """As of one that exports SHELLOPTS, and writes over no file."""
+    monkeypatch.setenv("SHELLOPTS", "noclobber")
+    for word in ("first", "second"):
+        done = launch("a", "echo", word)
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "log/a.log").read_text().splitlines()[2:-1] == ["second"]
+
+
 def test_a_dry_run_shows_the_first_command_and_runs_none(launch, tmp_path):
     done = launch("a b", "touch", "{1} x", options=("--dry-run", "true"))
     assert done.returncode == 0, done.stderr
