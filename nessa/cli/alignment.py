@@ -131,7 +131,7 @@ def assess(
     Prints GO or NO-GO for the new runtime model beside the old profiles, with intervals, what else
     could be done, and how many align speakers a better result would take. The page is
     OUTPUT/exp/report/index.html, the aligner OUTPUT/exp/aligners/nessa/old-new. The exit status is
-    0 either way.
+    0 either way. Memory: both tables, and up to five times the embeddings, as nessa align.
 
     Example: nessa assess recipes/mini/exp/embeddings/old/eval/xvector.scp
     recipes/mini/exp/embeddings/new/eval/xvector.scp --utt2spk recipes/mini/data/eval/utt2spk

@@ -20,6 +20,7 @@ def validate(directory: Path, headers_only: bool, allow_pipes: bool, nj: int) ->
     embedding. A folder of sets (train, align, dev, eval) is checked set by set, and for speakers
     that two sets share, but align may those of train; with a warning where the median durations of
     align, dev and eval differ by a factor of two.
+    Memory: twice the embeddings, 450 bytes per utterance and 40 per trial, of one set at a time.
 
     Example: nessa validate recipes/mini/data/eval
 

@@ -42,6 +42,8 @@ def synth(recipe: Path, nj: int, output: Path) -> None:
 def prepare(recipe: Path, data: Path) -> None:
     """Check the sets that a corpus program wrote to DATA; draw trials for sets without any.
 
+    Memory: about 1.4 kB per utterance of dev and eval, the larger of them.
+
     Example: nessa prepare --recipe recipes/mini/exp/recipe.yaml recipes/mini/data
     """
     from nessa.corpus.finishing import finish_sets

@@ -76,7 +76,7 @@ def verify(
     """Verify exported models in onnxruntime, and print their metadata.
 
     MODELS are exported aligners and encoders. With --source, they are mapped stores: every row is
-    compared with its source, mapped again.
+    compared with its source, mapped again. Memory: as nessa map of a store.
 
     Example: nessa verify recipes/mini/exp/export/nessa.new-old/enroll.onnx
     --aligner recipes/mini/exp/aligners/nessa/new-old
@@ -168,7 +168,8 @@ def store_map(
 def store_verify(url: str, to: str, aligner: Path) -> None:
     """Compare every mapped profile with its source mapped anew, and search with and without index.
 
-    Prints the statements that switch the application to the new table and back.
+    Prints the statements that switch the application to the new table and back. Memory: 600 MB, as
+    of `store map`.
 
     Example: nessa store verify "postgresql:///voices?table=profiles" --to profiles_new
     --aligner recipes/mini/exp/aligners/nessa/old-new

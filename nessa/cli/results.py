@@ -35,6 +35,9 @@ def report(
 
     With RUNS (work directories), print their EERs and gains side by side instead.
 
+    Memory: of dev and eval, the larger: the embeddings of both models, as they are and mapped; and
+    about 220 bytes per trial of its main list, and 20 more for each system.
+
     Example: nessa report --recipe recipes/mini/exp/recipe.yaml --exp recipes/mini/exp
     --data recipes/mini/data --results RESULTS.md
 
@@ -81,7 +84,8 @@ def study(name: str, recipe: Path, data: Path, exp: Path) -> None:
     utterances to 1, 2 and 3 seconds and embeds them again, and rollout shows the errors of
     strategies of an update over its days. Writes EXP/studies/NAME.json, which `nessa
     report` shows. Takes minutes per setting. It evaluates on all eval trials: run it
-    after the recipe, never to choose settings.
+    after the recipe, never to choose settings. Memory: the embeddings of align, dev and eval, and
+    those of align twice more.
 
     Example: nessa study speakers --recipe recipes/mini/exp/recipe.yaml --data recipes/mini/data
     --exp recipes/mini/exp

@@ -114,6 +114,7 @@ def calibrate(
     Fit one per pair of enrollment and runtime model; then one threshold serves all pairs. Scores
     are taken for cosines, or where some are beyond 1, for scores with AS-norm: nessa score and
     nessa export refuse the calibration for the other ones.
+    Memory: about 200 bytes per trial.
 
     Example: nessa calibrate --trials recipes/mini/data/dev/trials
     --scores recipes/mini/exp/scores/nessa/new-old/dev/trials.scores --output calibration.json
@@ -175,6 +176,7 @@ def threshold(
 
     With --unsure F, also the band of scores between the thresholds of F times that rate and of
     its F-th part. With --utt2dur, thirds of the test durations get thresholds of that rate, too.
+    Memory: about 220 bytes per trial.
 
     Example: nessa threshold --threshold 0.7 --trials recipes/mini/data/dev/trials
     --old recipes/mini/exp/scores/raw/old-old/dev/trials.scores
@@ -262,6 +264,9 @@ def evaluate(
     one space: closed set, open set, and households of 2 to 7 profiles with impostors. Hard
     households are of speakers alike by --similarity: give the raw embeddings of all models of a
     comparison, the same for all systems. Without it, by the two sides, and not comparable.
+
+    Memory: about 220 bytes per trial, and 20 more for each further score file. With --identify, all
+    embeddings given, the two sides once more, and about 30 bytes per pair of speakers.
 
     Example: nessa evaluate --trials recipes/mini/data/eval/trials
     --utt2spk recipes/mini/data/eval/utt2spk

@@ -31,6 +31,10 @@ from tests.conftest import ROOT, Command
 from tests.speech import prepare_set
 from tests.toy import ENCODER, Toy
 
+LARGE = (  # the commands whose memory depends on what they are given
+    "prepare, train, extract, assess, align, map, score, calibrate, threshold, evaluate, report, "
+    "study, verify, store map, store verify, store switch, validate"
+)
 PIPELINE = "synth prepare train extract align map score calibrate evaluate report export"
 
 
@@ -97,6 +101,12 @@ def test_bad_input_as_the_shell_sees_it(toy: Toy) -> None:
     assert done.stderr == f"nessa: error: {words[1]}: no such folder; has stage prepare been run?\n"
 
 
+@pytest.mark.parametrize("words", LARGE.split(", "))
+def test_the_help_of_a_command_says_how_much_memory_it_takes(nessa: Command, words: str) -> None:
+    """As the message on memory that has run out promises."""
+    assert "Memory" in nessa(*words.split(), "--help").out
+
+
 def test_align_map_and_score_work_together(nessa: Command, toy: Toy) -> None:
     assert nessa(*toy.align()).status == 0
     assert nessa(*toy.map()).status == 0
@@ -119,20 +129,9 @@ def test_relative_scp_paths_stay_right_where_the_folder_is_moved(
     made.mkdir()
     monkeypatch.chdir(made)
     nessa(*toy.align())
-    own, given = (
-        [
-            "extract",
-            "--encoder",
-            toy.exp / model,
-            "--data",
-            toy.data,
-            "--set",
-            name,
-            "--output",
-            out,
-        ]
-        for model, name, out in (("own", "voices", "own"), ("given", "eval", "given"))
-    )
+    extract = ["extract", "--data", toy.data, "--encoder"]
+    own = [*extract, toy.exp / "own", "--set", "voices", "--output", "own"]
+    given = [*extract, toy.exp / "given", "--set", "eval", "--output", "given"]
     for shard in (1, 2):
         assert nessa(*own, "--shards", 2, "--shard", shard).status == 0
     assert nessa(*own, "--shards", 2, "--merge", "--relative").status == 0
