@@ -213,6 +213,14 @@ def test_speakers_are_asked_for(
     nessa("assess", *tables, "--output", tmp_path / "out").refused("old.npz", said)
 
 
+def test_an_utterance_without_a_speaker_is_named(tmp_path: Path, nessa: Command) -> None:
+    old, new, speakers = two_views(4, 2)
+    tables = write_npz(tmp_path / "old.npz", old), write_npz(tmp_path / "new.npz", new)
+    write_table(tmp_path / "utt2spk", {key: speakers[key] for key in old.keys[1:]})
+    given = "--utt2spk", tmp_path / "utt2spk", "--output", tmp_path / "out"
+    nessa("assess", *tables, *given).refused("utt2spk: no speaker for 'id00000-s0-00000'")
+
+
 def test_sessions_are_of_all_or_of_none(tmp_path: Path, nessa: Command) -> None:
     old, new, speakers = two_views(4, 2)
     tables = write_npz(tmp_path / "old.npz", old, speakers), write_npz(tmp_path / "new.npz", new)
