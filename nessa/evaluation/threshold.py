@@ -36,6 +36,7 @@ CONVENTIONS = {
     "score": lambda threshold: threshold,  # of any other scale
 }
 COSINES = ("cosine", "distance", "half")
+LARGEST = 1 + 1e-4  # cosine, as rounding leaves it
 CLASSES = 3  # of test durations, equally large
 FEWEST = 10  # false accepts that a rate is told from
 Seconds = NDArray[np.float64]
@@ -187,6 +188,7 @@ def carry_over_files(
     unsure: float | None = None,
     draws: int = 1000,
     seed: int = 1,
+    of_aligner: bool = False,
 ) -> list[Carried]:
     """The same from score files, for all trials, and for classes of test durations beside.
 
@@ -201,10 +203,11 @@ def carry_over_files(
             of all trials at the old one.
         unsure: see `carry_over`.
         draws, seed: of the speakers.
+        of_aligner: whether the new scores must be cosines, as the networks of an aligner give.
 
     Raises:
         InputError: as `carry_over`; or a threshold that its convention does not know, or files
-            that do not fit the trials.
+            that do not fit the trials, or scores of an aligner that are no cosines.
     """
     value = float(np.float32(CONVENTIONS[convention](threshold)))  # as scores are read
     if convention in COSINES and not -1 <= value <= 1:
@@ -220,6 +223,10 @@ def carry_over_files(
         scores.append(read)
         if how:
             log.warning("%s: %s", path, how)
+    if of_aligner and np.abs(scores[1]).max() > LARGEST:
+        raise InputError(
+            f"{new}: are no cosines of the aligner; score without --calibration and cohorts"
+        )
     speakers = read_trial_speakers(trials, wanted, utt2spk, enroll_map)
 
     def weights() -> Iterator[NDArray[np.int64]]:
@@ -287,7 +294,7 @@ def threshold_facts(path: Path, pair: str) -> dict[str, str]:
         pair: of the exported aligner.
 
     Raises:
-        InputError: not a file of `nessa threshold`, or of another aligner.
+        InputError: not a file of `nessa threshold`, or of another aligner, or not of cosines.
     """
     record = read_json(path)
     try:
@@ -299,4 +306,9 @@ def threshold_facts(path: Path, pair: str) -> dict[str, str]:
         raise InputError(f"{path}: not a threshold file; make it by nessa threshold") from None
     with about(path):
         check_pair(record.get("pair"), pair)
+        if abs(float(facts["threshold"])) > LARGEST:  # made without --aligner
+            raise InputError(
+                f"{facts['threshold']} is no threshold of cosines, which the networks give; "
+                "score without --calibration and cohorts, and run nessa threshold with --aligner"
+            )
     return facts

@@ -5,10 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nessa.alignment import ProcrustesAligner
 from nessa.evaluation.threshold import CONVENTIONS, carry_over
 from nessa.files import read_json, write_table
 from nessa.trials import Trials, write_scores
 from tests.conftest import Command
+from tests.pairs import two_views
 
 SPEAKERS, UTTERANCES = 40, 5
 BACK = {  # a score as each convention writes a threshold of it
@@ -219,6 +221,19 @@ def test_what_tells_no_rate_is_refused(
 ) -> None:
     words = "threshold", "--threshold", threshold, "--convention", convention, *files, "--draws", 5
     nessa(*words).refused(said)
+
+
+def test_scores_of_an_aligner_are_its_cosines(
+    tmp_path: Path, nessa: Command, files: list[object]
+) -> None:
+    trials, _, _, new = drawn(1)
+    write_scores(tmp_path / "new", trials, 9 * new - 4)  # calibrated
+    words = "threshold", "--threshold", 0.25, *files, "--draws", 5
+    assert nessa(*words).status == 0
+    ProcrustesAligner().fit(*two_views(40, 2)).save(tmp_path / "aligner")
+    done = nessa(*words, "--aligner", tmp_path / "aligner", "--output", tmp_path / "out.json")
+    done.refused(f"{tmp_path / 'new'}: are no cosines", "without --calibration and cohorts")
+    assert not (tmp_path / "out.json").exists()
 
 
 def test_what_is_matched_by_order_is_said_and_what_is_missing_is_named(
