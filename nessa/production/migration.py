@@ -82,6 +82,8 @@ def migrate(
 ) -> Migrated:
     """Map the rows of a store that another one lacks, or has from an older state of the row.
 
+    All rows are judged before one is written: a refusal leaves a table in use as it is.
+
     Memory: two blocks of rows, as they are and mapped, and 100 bytes per outlier.
 
     Args:
@@ -98,20 +100,23 @@ def migrate(
     maker = _Maker.of(aligner)
     gone = _gone(source, target, maker.space)
     outliers.total = len(source)
-    count = mapped = 0
-    for rows in _shown(source, "map"):
-        _check(rows, source, aligner, outliers)
-        gone -= set(rows.keys)  # of those that came back meanwhile
-        stamps, known = maker.stamps(rows), _stamps(target, rows.keys)
-        changed = _behind(rows, stamps, known)
-        if changed:
-            part = rows._replace(stamps=stamps).take(changed)
-            matrix = aligner.map_side(part.matrix, "enroll", part.keys)
-            if not dry_run:
+    for what in ("check", "map"):  # all is judged before a row is written that is in use
+        count = mapped = 0
+        for rows in _shown(source, what):
+            gone -= set(rows.keys)  # of those that came back meanwhile
+            stamps, known = maker.stamps(rows), _stamps(target, rows.keys)
+            changed = _behind(rows, stamps, known)
+            if what == "check":
+                _check(rows, source, aligner, outliers)
+            elif changed:
+                part = rows._replace(stamps=stamps).take(changed)
+                matrix = aligner.map_side(part.matrix, "enroll", part.keys)
                 target.write(part._replace(matrix=matrix))
-        count, mapped = count + len(rows.keys), mapped + len(changed)
-    if not count:
-        raise InputError(f"{source}: holds no profiles")
+            count, mapped = count + len(rows.keys), mapped + len(changed)
+        if not count:
+            raise InputError(f"{source}: holds no profiles")
+        if dry_run or not mapped:
+            break
     if gone and not dry_run:
         target.delete(sorted(gone))
     return Migrated(count, mapped, len(gone))

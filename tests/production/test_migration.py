@@ -270,6 +270,24 @@ def test_the_order_of_rows_does_not_decide_whose_they_are(
         assert len(outliers.found) >= few
 
 
+def test_a_refusal_leaves_a_table_in_use_as_it_is(database: str) -> None:
+    clean = {"noise": (0.1, 0.1)}
+    aligner = ProcrustesAligner().fit(*two_views(400, 5, **clean))
+    url = fill_postgres(database, two_views(30, 5, first_speaker=1000, **clean)[0])
+    with closing(open_database(url, "mapped")) as opened:
+        source, target, detector = opened.source, opened.target, aligner.detectors["enroll"]
+        migrate(source, target, aligner, Outliers(detector))
+        before = contents(target)
+        with psycopg.connect(database) as connection:  # of another model, in all blocks
+            turned = "SELECT array_agg(x ORDER BY n DESC) FROM unnest(embedding::real[])"
+            turned = f"({turned} WITH ORDINALITY AS values (x, n))::vector"
+            connection.execute(f"UPDATE profiles SET embedding = {turned}")
+        with pytest.raises(InputError, match="they seem to be of another model"):
+            migrate(source, target, aligner, Outliers(detector))
+        after = contents(target)
+    assert all(np.array_equal(after[key], vector) for key, vector in before.items())
+
+
 def test_what_is_no_profile_is_named(kept: Kept, aligner: Aligner) -> None:
     source, target, put, *_ = kept
     put(99, np.zeros(12, np.float32))
