@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from nessa.alignment.base import Aligner
 from nessa.alignment.outliers import Outliers
+from nessa.alignment.views import SIDES
 from nessa.errors import InputError, about, named
 from nessa.kaldi.checks import check_finite
 from nessa.kaldi.directions import checked_lengths
@@ -28,15 +29,23 @@ MAP_DIGITS = 16  # of a map's digest in a stamp
 
 
 class _Maker(NamedTuple):
-    """What maps rows: a side that is fitted anew maps into a space that was there before."""
+    """What maps rows: a side that is fitted anew maps into a space that was there before.
+
+    Attributes:
+        space: that it maps into.
+        map: digest of its map.
+        mirror: of the mirrored aligner's map into this space, which is of the other model.
+    """
 
     space: str
     map: str
+    mirror: str = ""
 
     @classmethod
     def of(cls, aligner: Aligner) -> "_Maker":
         """The enrollment side of an aligner."""
-        return cls(aligner.space(), aligner.map_digest("enroll")[:MAP_DIGITS])
+        enroll, runtime = (aligner.map_digest(side)[:MAP_DIGITS] for side in SIDES)
+        return cls(aligner.space(), enroll, runtime)
 
     def stamps(self, rows: Rows) -> list[Stamp]:
         """Of raw rows, the stamps of what it makes of them."""
@@ -98,7 +107,7 @@ def migrate(
             another aligner, or for the most part of another source.
     """
     maker = _Maker.of(aligner)
-    gone = _gone(source, target, maker.space)
+    gone = _gone(source, target, maker)
     outliers.total = len(source)
     for what in ("check", "map"):  # all is judged before a row is written that is in use
         count = mapped = 0
@@ -122,12 +131,12 @@ def migrate(
     return Migrated(count, mapped, len(gone))
 
 
-def _gone(source: ProfileStore, target: ProfileStore, space: str) -> set[str]:
-    """The rows of the target that the source lacks; all are of the aligner's space."""
+def _gone(source: ProfileStore, target: ProfileStore, maker: _Maker) -> set[str]:
+    """The rows of the target that the source lacks; all are of its model in the maker's space."""
     gone: set[str] = set()
     total = 0
     for rows in target.read(vectors=False):
-        _check_space(target, rows, space)
+        _check_maker(target, rows, maker)
         there = {key for found in source.read(rows.keys, vectors=False) for key in found.keys}
         gone |= set(rows.keys) - there
         total += len(rows.keys)
@@ -152,7 +161,7 @@ def lag_of(source: ProfileStore, target: ProfileStore) -> Lag:
     if first is None:
         raise InputError(f"{target}: 0 profiles, but {len(source):,} in {source}; {AGAIN}")
     maker = _Maker(first.space, first.source.partition(".")[0])
-    gone, newer = _gone(source, target, maker.space), 0
+    gone, newer = _gone(source, target, maker), 0
     for rows in _shown(source, "compare"):
         gone -= set(rows.keys)
         newer += len(_behind(rows, maker.stamps(rows), _stamps(target, rows.keys)))
@@ -180,7 +189,7 @@ def verify_migration(source: ProfileStore, target: ProfileStore, aligner: Aligne
             some. Or all are behind, or for the most part of another source.
     """
     maker = _Maker.of(aligner)
-    gone, total, count, largest = _gone(source, target, maker.space), 0, 0, 0.0
+    gone, total, count, largest = _gone(source, target, maker), 0, 0, 0.0
     sample = _Sample(QUERIES)
     for rows in _shown(source, "verify"):
         gone -= set(rows.keys)
@@ -289,10 +298,15 @@ def _by_key(rows: Rows) -> Iterator[tuple[str, tuple[Matrix, Stamp]]]:
     return zip(rows.keys, zip(rows.matrix, rows.stamps, strict=True), strict=True)
 
 
-def _check_space(target: ProfileStore, rows: Rows, space: str) -> None:
+def _check_maker(target: ProfileStore, rows: Rows, maker: _Maker) -> None:
     for key, stamp in zip(rows.keys, rows.stamps, strict=True):
-        if stamp.space != space:
+        if stamp.space != maker.space:
             raise InputError(
                 f"{target}: {key!r} is of space {stamp.space[:12]}, made by another aligner than "
-                f"that of {space[:12]}; give that one, or name a new table for this aligner"
+                f"that of {maker.space[:12]}; give that one, or name a new table for this aligner"
+            )
+        if stamp.source.partition(".")[0] == maker.mirror != maker.map:
+            raise InputError(
+                f"{target}: {key!r} is a profile of the other model, mapped by the mirror of this "
+                "aligner; give the mirror, or name a new table for this aligner"
             )

@@ -22,8 +22,9 @@ from nessa.production.mapping import check_apart, outliers_file
 from nessa.stores.tables import EMBEDDING, ID, need_parquet, read_ids, read_store, store_files
 
 INFO = "_info.json"  # Parquet readers pass over names that begin with a line
-# Metadata of a part: the space that its vectors are in, and what it was made of.
-SPACE, SOURCE = b"nessa_space", b"nessa_source"
+# Metadata of a part: the space that its vectors are in, the map that made them (not told by earlier
+# versions), and what it was made of.
+SPACE, MAP, SOURCE = b"nessa_space", b"nessa_map", b"nessa_source"
 PART = re.compile(r"part-\d{6,}\.parquet")
 TOLERANCE = 1e-5  # of a value of a unit vector, between two machines' arithmetic
 
@@ -108,7 +109,7 @@ def _check(source: Path, output: Path, aligner: Aligner, side: Side, outliers: O
     if source.is_dir() and (source / INFO).is_file():
         raise InputError(f"{source}: is mapped already ({INFO}); name the store of raw embeddings")
     check_apart(source, output)
-    _check_free(output, aligner.space())
+    _check_free(output, aligner, side)
     outliers.total = _check_unique(source)
     for keys, matrix in read_store(source):
         with about(source):
@@ -131,7 +132,8 @@ def _write(source: Path, output: Path, aligner: Aligner, side: Side) -> int:
             kept += len(keys)
         else:
             mapped = aligner.map_side(matrix, side)
-            _write_part(part, keys, mapped, {SPACE: space.encode(), SOURCE: made_of})
+            of = {SPACE: space.encode(), MAP: map_digest.encode(), SOURCE: made_of}
+            _write_part(part, keys, mapped, of)
         count += len(keys)
     for path in output.glob("part-*.parquet"):  # of an earlier run
         if int(path.stem.removeprefix("part-")) > number:
@@ -196,9 +198,11 @@ def _check_unique(source: Path) -> int:
     return len(hashes)
 
 
-def _check_free(output: Path, space: str) -> None:
-    """Refuse a folder with files of others, or with a store of another space."""
-    own, others = space.encode(), False
+def _check_free(output: Path, aligner: Aligner, side: Side) -> None:
+    """Refuse a folder with files of others, or with a store of another space or model."""
+    space, others = aligner.space(), False
+    mirror = {aligner.map_digest(each).encode() for each in SIDES}
+    mirror -= {aligner.map_digest(side).encode()}
     for path in store_files(output) if output.is_dir() else []:
         metadata = _metadata(path)
         made = metadata is None or not {SPACE, SOURCE}.isdisjoint(metadata)
@@ -207,7 +211,13 @@ def _check_free(output: Path, space: str) -> None:
                 f"{path}: is no part of a mapped store, and would be read as one; move it away, "
                 "or give another --output"
             )
-        others = others or (metadata or {}).get(SPACE, own) != own
+        known = metadata or {}
+        others = others or known.get(SPACE, space.encode()) != space.encode()
+        if known.get(MAP) in mirror:
+            raise InputError(
+                f"{output}: holds profiles of the other model, mapped by the mirror of this "
+                "aligner; give another --output"
+            )
     if (output / INFO).is_file():
         info = read_json(output / INFO)
         others = others or not isinstance(info, dict) or info.get("space") != space

@@ -241,6 +241,28 @@ def test_a_side_that_is_fitted_anew_in_its_space_maps_all_again(
     assert lag_of(kept.source, kept.target).newer == 1  # of the map that was killed on the way
 
 
+def test_the_mirror_writes_over_no_profiles_of_the_other_model(
+    database: str, aligner: Aligner, profiles: Embeddings
+) -> None:
+    fill_postgres(database, profiles)
+    mirror, others = aligner.mirrored(), two_views(30, 5, first_speaker=200)[1]
+    urls = [f"{database}&table=profiles", fill_postgres(database, others, "others")]
+    with (
+        closing(open_database(urls[0], "mapped")) as own,
+        closing(open_database(urls[1], "mapped")) as other,
+    ):
+        migrate(own.source, own.target, aligner, Outliers())
+        for run in (
+            lambda: migrate(other.source, other.target, mirror, Outliers()),
+            lambda: list(verify_migration(other.source, other.target, mirror)),
+        ):
+            with pytest.raises(InputError, match=r"of the other model, .* name a new table"):
+                run()
+        agrees(own.target, aligner, profiles.matrix, [str(row + 1) for row in range(COUNT)])
+    with closing(open_database(urls[1], "others_mapped")) as other:
+        assert migrate(other.source, other.target, mirror, Outliers()).mapped == COUNT
+
+
 def test_another_table_deletes_nothing(kept: Kept, aligner: Aligner) -> None:
     migrate(kept.source, kept.target, aligner, Outliers(None))
     for key in range(1, COUNT // 2 + 2):  # more than half

@@ -144,6 +144,25 @@ def test_a_store_that_another_aligner_mapped_is_left_as_it_is(
     assert nessa(*words, tmp_path / "first").status == 0
 
 
+def test_the_profiles_of_the_other_model_are_not_written_over_by_those_of_the_mirror(
+    nessa: Command, aligner: Aligner, profiles: Embeddings, tmp_path: Path
+) -> None:
+    aligner.save(tmp_path / "first")
+    aligner.mirrored().save(tmp_path / "mirror")
+    source, out = store("npz", tmp_path, profiles), tmp_path / "out"
+    others = two_views(9, 5)[1]
+    heard = write(tmp_path / "y.parquet", others.keys, others.matrix)
+    words = ["map", "--enroll", source, "--aligner", tmp_path / "first", "--output", out]
+    assert nessa(*words).status == 0
+    words = ["map", "--enroll", heard, "--aligner", tmp_path / "mirror", "--output"]
+    for missing in ("none", "_info.json"):  # the latter where a run was interrupted
+        (out / "enroll" / missing).unlink(missing_ok=True)
+        before = contents(out)
+        nessa(*words, out).refused(f"{out}/enroll: ", "of the other model", "another --output")
+        assert contents(out) == before
+    assert nessa(*words, tmp_path / "own").status == 0
+
+
 def contents(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
