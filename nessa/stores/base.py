@@ -131,6 +131,19 @@ def parse_query(query: str) -> dict[str, str]:
     return dict(parse_qsl(query.replace("+", "%2B"), keep_blank_values=True))
 
 
+def check_live(live: str, table: str, to: str) -> None:
+    """Refuse what the application is to read by, where a table has the name.
+
+    Raises:
+        InputError: it is that of the raw or of the mapped table.
+    """
+    if live in (table, to):
+        raise InputError(
+            f"{live!r} is what the application is to read by, and the name of a table; give "
+            "another --to or &live="
+        )
+
+
 def stacked(vectors: Sequence[Any], keys: Sequence[str], place: str) -> Matrix:
     """Vectors (D,) of a database as a matrix (N, D).
 

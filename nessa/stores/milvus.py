@@ -25,6 +25,7 @@ from nessa.stores.base import (
     ProfileStore,
     Rows,
     Stamp,
+    check_live,
     parse_query,
     stacked,
 )
@@ -47,7 +48,7 @@ class Milvus:
 
     Raises:
         InputError: no connection, collection or field; the raw collection is a mapped one, or has
-            further vectors, or the mapped one is not mapped.
+            further vectors, or the mapped one is not mapped, or the alias has the name of one.
     """
 
     def __init__(self, url: str, to: str) -> None:
@@ -61,6 +62,8 @@ class Milvus:
             raise InputError("the URL names no collection; add ?collection=NAME")
         if to == name:
             raise InputError(f"collection {to!r} holds the raw profiles; name a new collection")
+        self._live = own["live"] or f"{name}_live"
+        check_live(self._live, name, to)
         with _explained(name):
             self._client = MilvusClient(uri, token=os.environ.get("MILVUS_TOKEN", ""))
             if not self._client.has_collection(name):
@@ -73,7 +76,6 @@ class Milvus:
         _check_raw(name, own["embedding"], schema)
         self.source = Collection(self._client, name, own["embedding"], schema, mapped=False)
         self.target = Collection(self._client, to, own["embedding"], schema, mapped=True)
-        self._live = own["live"] or f"{name}_live"
         # A row does not say which of them it is in; those of a key are made anew by Milvus itself.
         self._keyed = any(field.get("is_partition_key") for field in schema["fields"])
 

@@ -27,6 +27,7 @@ from nessa.stores.base import (
     ProfileStore,
     Rows,
     Stamp,
+    check_live,
     parse_query,
     stacked,
 )
@@ -51,7 +52,7 @@ class Postgres:
 
     Raises:
         InputError: no connection, table, column or extension; the raw table is a mapped one, or
-            the mapped one is not.
+            the mapped one is not, or the view has the name of one.
     """
 
     def __init__(self, url: str, to: str) -> None:
@@ -62,6 +63,8 @@ class Postgres:
             raise InputError("the URL names no table; add ?table=NAME")
         if to == own["table"]:
             raise InputError(f"table {to!r} holds the raw profiles; name a new table")
+        self._live = own["live"] or f"{own['table']}_live"
+        check_live(self._live, own["table"], to)
         server = f"{place}?{urlencode(given, quote_via=quote)}"
         self._connection = _connect(server, own["table"], autocommit=True)
         self._columns = _columns(self._connection, own["table"])
@@ -73,7 +76,6 @@ class Postgres:
         fields = self._connection, server, own["id"], own["embedding"], *key_type
         self.source = Table(own["table"], *fields, mapped=False)
         self.target = Table(to, *fields, mapped=True)
-        self._live = own["live"] or f"{own['table']}_live"
 
     def check(self) -> None:
         """Nothing is lost: the view joins the rows to the raw ones; see `Database.check`."""
@@ -97,9 +99,9 @@ class Postgres:
         if store is self.target:
             self.target.check_index()
         if (found := self._found_view()) and not found.is_ours:
+            kind, remedy = ("view", "drop it, or give") if found.is_view else ("table", "give")
             raise InputError(
-                f"view {self._live!r}: is there, and not made by nessa; drop it, or give another "
-                "&live="
+                f"{kind} {self._live!r}: is there, and not made by nessa; {remedy} another &live="
             )
         view = self._view(store, found)
         with _explained(self.source.name):
@@ -134,7 +136,7 @@ class Postgres:
             return None
         is_view, definition, options = found
         is_ours = bool(is_view and OWN_VIEW.fullmatch(" ".join(definition.split())))
-        return _View(is_ours, f" WITH ({', '.join(options)})" if options else "")
+        return _View(is_view, is_ours, f" WITH ({', '.join(options)})" if options else "")
 
     def _view(self, store: ProfileStore, found: "_View | None") -> sql.Composed:
         """The columns of the raw table, with the vectors of one of the two.
@@ -162,8 +164,9 @@ class Postgres:
 
 
 class _View(NamedTuple):
-    """A view that is there."""
+    """What is there by the name of a view."""
 
+    is_view: bool
     is_ours: bool
     options: str  # WITH ..., such as security_invoker, which it must keep
 

@@ -584,8 +584,9 @@ def test_what_has_the_name_of_the_view_is_left_as_it_is(
     with psycopg.connect(database) as connection:
         connection.execute(f"CREATE {made}")
     done = nessa("store", "rollback", url, "--to", "mapped")
-    told = "is there, and not made by nessa; drop it, or give another &live="
-    done.refused(f"nessa: error: view 'profiles_live': {told}")
+    what, remedy = ("view", "drop it, or give") if made.startswith("VIEW") else ("table", "give")
+    told = f"is there, and not made by nessa; {remedy} another &live="
+    done.refused(f"nessa: error: {what} 'profiles_live': {told}")
     with closing(open_database(url, "mapped")) as store:
         assert store.statement(store.source).startswith("-- replaces 'profiles_live', which nessa")
 
@@ -833,6 +834,9 @@ def test_urls_that_name_no_store(
     refused("mysql://host/db?table=t", "'mysql' is no database", "postgresql: or milvus:")
     refused(database, "names no table", "?table=NAME")
     refused(f"{database}&table=t", "table 't' holds the raw profiles", to="t")
+    remedy = "give another --to or &live="
+    refused(f"{database}&table=t", "'t_live' is what the application", remedy, to="t_live")
+    refused(f"{database}&table=t&live=t", "'t' is what the application is to read by", remedy)
     refused("postgresql:///db?host=/nowhere&table=t", "table 't': PostgreSQL: ")
     monkeypatch.setitem(sys.modules, "nessa.stores.postgres", None)
     refused(f"{database}&table=t", "pip install 'nessa[postgres]'")
@@ -876,6 +880,7 @@ def test_urls_that_name_no_collection(nessa: Command, saved: Path, tmp_path: Pat
         ("", "names no collection"),
         ("?collection=c", "collection 'c': no such collection"),
         ("?collection=c&table=t", "unknown 'table'"),
+        ("?collection=c&live=new", "'new' is what the application is to read by"),
     ):
         nessa("store", "map", url + query, "--to", "new", "--aligner", saved).refused(part)
 
