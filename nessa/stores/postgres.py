@@ -109,8 +109,9 @@ class Postgres:
                 self._connection.execute(view)
             except errors.InvalidTableDefinition as error:
                 raise InputError(
-                    f"view {self._live!r}: was made of other columns ({first_line(error)}); drop "
-                    "it, or give another &live="
+                    f"view {self._live!r}: was made of other columns ({first_line(error)}); ALTER "
+                    "VIEW ... RENAME COLUMN keeps its grants and options, or make it anew with "
+                    "these, or give another &live="
                 ) from None
         kind = self._columns[self.source.embedding]
         if store is self.source and not kind.startswith("vector"):
