@@ -1,6 +1,5 @@
 """Production: export, verify, store."""
 
-import logging
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -232,6 +231,4 @@ def _database(url: str, to: str) -> Any:
     """Open it for a `with` block."""
     from nessa.stores.urls import open_database
 
-    for name in ("faiss", "grpc", "milvus_lite", "pymilvus"):  # errors are raised as well
-        logging.getLogger(name).setLevel(logging.CRITICAL)
     return closing(open_database(url, to))

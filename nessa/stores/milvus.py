@@ -9,6 +9,7 @@ collection has all fields of the raw one, copied, and the stamps.
 """
 
 import json
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -30,6 +31,9 @@ from nessa.stores.base import (
     stacked,
 )
 
+# What fails is raised as well. After the import, at which pymilvus sets levels of its own.
+for logger in ("faiss", "grpc", "milvus_lite", "pymilvus"):
+    logging.getLogger(logger).setLevel(logging.CRITICAL)
 ROWS_PER_BLOCK = 2_000  # some megabytes in a message
 STAMP_LENGTH = 64  # characters
 UNQUOTED = set('"\\\n\r')  # in a text id: what pymilvus writes into a filter as it is

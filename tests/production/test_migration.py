@@ -450,6 +450,22 @@ def test_a_killed_run_goes_on_in_milvus(
         assert row["name"] == profiles.keys[2]
 
 
+@on_milvus
+@pytest.mark.slow
+def test_what_milvus_does_not_have_yet_is_no_error(
+    tmp_path: Path, aligner: Aligner, saved: Path, profiles: Embeddings
+) -> None:
+    url = fill_milvus(tmp_path / "p.db", profiles)
+    with closing(open_database(url, "mapped")) as opened:
+        migrate(opened.source, opened.target, aligner, Outliers())
+    server_manager.server_manager_instance.release_all()
+    words = ["store", "verify", url, "--to", "mapped", "--aligner", str(saved)]
+    code = "from nessa.cli.main import main; main()"
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+    assert "to switch: MilvusClient(...).create_alias" in done.stdout
+    assert "Traceback" not in done.stderr and "WARNING" not in done.stderr, done.stderr
+
+
 def test_a_table_that_most_have_left_is_replaced_while_it_is_read(
     nessa: Command, database: str, saved: Path, profiles: Embeddings
 ) -> None:
