@@ -181,9 +181,9 @@ def map_embeddings(
     """Map embeddings of one or both models into an aligner's shared space.
 
     A side may be a profile store: .npz with ids and embeddings, or Parquet (a file or a folder)
-    with the columns id and embedding. A store is mapped to a folder of Parquet files; a run that
-    was interrupted resumes. Memory for Parquet: 500 MB, two row groups of the file, 8 times 50,000
-    embeddings, and 8 bytes per id.
+    with the columns id and embedding. A store is mapped to a folder of Parquet files, with ids
+    as text; a run that was interrupted resumes. Memory for Parquet: 500 MB, two row groups of the
+    file, 8 times 50,000 embeddings, and 8 bytes per id.
 
     A profile is averaged in the enrollment model's own space, then mapped. Where the align set had
     domains, --utt2domain moves the mean of those named there to that of the align set; it warns of

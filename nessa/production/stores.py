@@ -1,6 +1,7 @@
 """Profile stores of a product, mapped into an aligner's space in bulk; see `nessa.stores`.
 
-A mapped store is a folder of Parquet files, a part for so many rows; _info.json comes last.
+A mapped store is a folder of Parquet files, a part for so many rows, with ids as text; _info.json
+comes last.
 """
 
 import hashlib
