@@ -6,7 +6,15 @@ from typing import Any
 
 import click
 
-from nessa.cli.options import PathType, PipelineOrder, optional_path, path_option, refuse_given
+from nessa.cli.options import (
+    PathType,
+    PipelineOrder,
+    check_output,
+    optional_path,
+    path_option,
+    refuse_given,
+    try_folders,
+)
 from nessa.errors import InputError
 
 
@@ -145,6 +153,9 @@ def store_map(
     from nessa.alignment.store import load
     from nessa.production.migration import migrate
 
+    if outliers:
+        check_output("outliers")
+        try_folders(outliers.parent)
     fitted = load(aligner)
     if sentence := verdict_sentence(fitted.fitting):
         click.echo(f"{aligner}: {sentence}")

@@ -916,3 +916,15 @@ def test_another_models_profiles_are_refused(
     nessa(*words).refused("table 'profiles': ", " of 150 embeddings are unlike", "another model")
     assert nessa(*words, "--allow-outliers").status == 0
     assert (tmp_path / "outliers.csv").read_text().startswith("id,distance\n")
+
+
+def test_a_file_of_outliers_that_cannot_be_written_is_told_first(
+    nessa: Command, database: str, saved: Path, profiles: Embeddings, tmp_path: Path
+) -> None:
+    words = ["store", "map", fill_postgres(database, profiles), "--to", "mapped", "--aligner"]
+    (tmp_path / "file").touch()
+    nessa(*words, saved, "--outliers", tmp_path).refused(f"{tmp_path}: is a folder; name a file")
+    done = nessa(*words, saved, "--outliers", tmp_path / "file/x.csv")
+    assert done.status == 1 and f"{tmp_path / 'file'}: Not a directory" in done.err
+    with psycopg.connect(database) as connection:
+        assert connection.execute("SELECT to_regclass('mapped')").fetchone() == (None,)
