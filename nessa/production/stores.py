@@ -161,7 +161,8 @@ def verify_store(mapped: Path, source: Path, aligner: Aligner) -> str:
         InputError: unfinished, or of another aligner, or an id or a vector differs; names the row.
     """
     need_parquet()
-    if mapped.name not in SIDES or not (mapped / INFO).is_file():
+    name = mapped.resolve().name
+    if name not in SIDES or not (mapped / INFO).is_file():
         raise InputError(f"{mapped}: not a mapped store (enroll or runtime, with {INFO})")
     info = read_json(mapped / INFO)
     if not isinstance(info, dict) or info.get("space") != aligner.space():
@@ -169,7 +170,7 @@ def verify_store(mapped: Path, source: Path, aligner: Aligner) -> str:
             f"{mapped}: was mapped with another aligner; name the aligner that it was mapped with, "
             "or map it into another folder"
         )
-    side: Side = "enroll" if mapped.name == "enroll" else "runtime"
+    side: Side = "enroll" if name == "enroll" else "runtime"
     count, largest = 0, 0.0
     for raw, found in zip_longest(read_store(source), read_store(mapped)):
         if raw is None or found is None or raw[0] != found[0]:

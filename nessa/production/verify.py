@@ -118,8 +118,12 @@ def read_properties(path: Path) -> dict[str, str]:
     """The metadata of an exported network.
 
     Raises:
-        InputError: no such file, or not such a network.
+        InputError: no such file, or a folder, or not such a network.
     """
+    if path.is_dir():
+        raise InputError(
+            f"{path}: is a folder; name an .onnx file in it, or of a mapped store give --source"
+        )
     if not path.is_file():
         raise InputError(f"{path}: no such file; nessa export makes such files")
     try:

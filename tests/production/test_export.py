@@ -276,6 +276,7 @@ def test_verify_refuses_what_is_not_ours_or_of_another_aligner(
     fitted("procrustes").save(tmp_path / "other")
     nessa("verify", path, "--aligner", tmp_path / "other").refused(str(path), "another aligner")
     nessa("verify", tmp_path / "none.onnx").refused("none.onnx: no such file")
+    nessa("verify", tmp_path).refused(f"{tmp_path}: is a folder; name an .onnx file in it")
     (tmp_path / "bad.onnx").write_bytes(path.read_bytes()[:500])
     nessa("verify", tmp_path / "bad.onnx").refused("bad.onnx: not an ONNX model")
     model = onnx.load(path)

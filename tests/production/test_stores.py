@@ -283,7 +283,11 @@ def test_outliers_are_listed_the_farthest_first(nessa: Command, tmp_path: Path) 
 
 
 def test_a_mapped_store_is_read_back_and_held_against_its_source(
-    nessa: Command, aligner: Aligner, profiles: Embeddings, tmp_path: Path
+    nessa: Command,
+    aligner: Aligner,
+    profiles: Embeddings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     aligner.save(tmp_path / "aligner")
     source, mapped = store("folder", tmp_path, profiles), tmp_path / "out/enroll"
@@ -291,6 +295,9 @@ def test_a_mapped_store_is_read_back_and_held_against_its_source(
     words = ["verify", mapped, "--aligner", tmp_path / "aligner", "--source"]
     done = nessa(*words, source)
     assert done.status == 0 and "150 profiles in the order of" in done.out, done.err
+    with monkeypatch.context() as patch:
+        patch.chdir(mapped)
+        assert nessa(words[0], ".", *words[2:], source).status == 0
     less = write(tmp_path / "less.parquet", profiles.keys[:-1], profiles.matrix[:-1])
     nessa(*words, less).refused("out/enroll: ids from row", "differ from")
     part = mapped / "part-000001.parquet"
