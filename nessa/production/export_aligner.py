@@ -16,10 +16,10 @@ from nessa.alignment.views import SIDES, Matrix, Side
 from nessa.errors import InputError
 from nessa.kaldi.directions import LARGEST, SAFE, SMALLEST
 from nessa.kaldi.stamps import names_model
+from nessa.production.mapping import TOLERANCE
 from nessa.production.onnx import OPSET, facts_lines, open_session, to_onnx, write_export
 from nessa.scoring.calibration import Calibration
 
-TOLERANCE = 1e-5  # largest difference from the aligner, of any value of a unit vector
 CHECKED_BATCHES = (1, 7)  # rows
 EXPONENTS = (-30, 30)  # of the lengths of random embeddings
 

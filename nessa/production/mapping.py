@@ -27,6 +27,7 @@ from nessa.trials import read_enroll_map, write_enroll_map
 
 log = logging.getLogger(__name__)
 ROWS_PER_BLOCK = 16384  # mapped while the ones before are written
+TOLERANCE = 1e-5  # of any value of a mapped vector: another machine or program may differ so much
 
 
 def map_sides(

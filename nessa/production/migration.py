@@ -18,7 +18,7 @@ from nessa.alignment.views import SIDES
 from nessa.errors import InputError, about, named
 from nessa.kaldi.checks import check_finite
 from nessa.kaldi.directions import checked_lengths
-from nessa.production.stores import TOLERANCE
+from nessa.production.mapping import TOLERANCE
 from nessa.progress import progress
 from nessa.stores.base import Matrix, ProfileStore, Rows, Stamp
 
@@ -194,14 +194,17 @@ def verify_migration(source: ProfileStore, target: ProfileStore, aligner: Aligne
     for rows in _shown(source, "verify"):
         gone -= set(rows.keys)
         total += len(rows.keys)
-        found = {key: row for part in target.read(rows.keys) for key, row in _by_key(part)}
-        known = {key: stamp for key, (_, stamp) in found.items()}
+        found: dict[str, Matrix] = {}
+        known: dict[str, Stamp] = {}
+        for part in target.read(rows.keys):
+            found |= zip(part.keys, part.matrix, strict=True)
+            known |= zip(part.keys, part.stamps, strict=True)
         behind = set(_behind(rows, maker.stamps(rows), known))
         rows = rows.take([row for row in range(len(rows.keys)) if row not in behind])
         if not rows.keys:
             continue
         mapped = aligner.map_side(rows.matrix, "enroll", rows.keys)
-        difference = np.abs(mapped - np.stack([found[key][0] for key in rows.keys])).max(axis=1)
+        difference = np.abs(mapped - np.stack([found[key] for key in rows.keys])).max(axis=1)
         if wrong := [rows.keys[row] for row in np.flatnonzero(~(difference <= TOLERANCE))]:
             raise InputError(
                 f"{target}: vectors of {named(wrong)} differ by {difference.max():.1e}; delete "
@@ -292,10 +295,6 @@ def _check(rows: Rows, source: ProfileStore, aligner: Aligner, outliers: Outlier
 def _stamps(target: ProfileStore, keys: list[str]) -> dict[str, Stamp]:
     parts = target.read(keys, vectors=False)
     return {key: stamp for rows in parts for key, stamp in zip(rows.keys, rows.stamps, strict=True)}
-
-
-def _by_key(rows: Rows) -> Iterator[tuple[str, tuple[Matrix, Stamp]]]:
-    return zip(rows.keys, zip(rows.matrix, rows.stamps, strict=True), strict=True)
 
 
 def _check_maker(target: ProfileStore, rows: Rows, maker: _Maker) -> None:

@@ -19,7 +19,7 @@ from nessa.alignment.views import SIDES, Side
 from nessa.errors import InputError, about
 from nessa.files import atomic_open, read_json, write_json
 from nessa.kaldi.ark import Matrix
-from nessa.production.mapping import check_apart, outliers_file
+from nessa.production.mapping import TOLERANCE, check_apart, outliers_file
 from nessa.stores.tables import EMBEDDING, ID, need_parquet, read_ids, read_store, store_files
 
 INFO = "_info.json"  # Parquet readers pass over names that begin with a line
@@ -27,7 +27,6 @@ INFO = "_info.json"  # Parquet readers pass over names that begin with a line
 # versions), and what it was made of.
 SPACE, MAP, SOURCE = b"nessa_space", b"nessa_map", b"nessa_source"
 PART = re.compile(r"part-\d{6,}\.parquet")
-TOLERANCE = 1e-5  # of a value of a unit vector, between two machines' arithmetic
 
 
 def map_stores(
@@ -37,10 +36,16 @@ def map_stores(
     dry_run: bool,
     allow_outliers: bool = False,
 ) -> Iterator[str]:
-    """Map the stores of some sides to `output`/<side>; see `map_store`.
+    """Map the stores of some sides to `output`/<side>, part by part.
+
+    All are read and judged before one is written: a refusal leaves a store in use as it is. Parts
+    that an earlier run made of the same rows are kept; a side that was fitted anew while the other
+    one was frozen maps all of them again, in its space.
 
     What is unlike the align data is listed in `output`/<side>_outliers.csv. A store does not say
     which model made it, so one that is unlike for the most part is refused.
+
+    Memory: one part, of 50,000 rows, as it is and mapped, and 8 bytes an id; of .npz, the whole.
 
     Args:
         aligner: fitted on the models of both sides.
@@ -53,7 +58,8 @@ def map_stores(
         A line per store.
 
     Raises:
-        InputError: see `map_store`.
+        InputError: unreadable, or an id or an embedding that no store can have; names the row. Or
+            a folder holds what another aligner mapped, which an application may be reading.
     """
     found = {side: Outliers(aligner.detectors.get(side), allowed=allow_outliers) for side in stores}
     counts = {
@@ -69,43 +75,8 @@ def map_stores(
         yield f"{source}: {counts[side]} profiles {done}; {found[side]}"
 
 
-def map_store(
-    source: Path,
-    output: Path,
-    aligner: Aligner,
-    side: Side,
-    outliers: Outliers,
-    dry_run: bool = False,
-) -> tuple[int, int]:
-    """Map a store part by part; parts that an earlier run made of the same rows are kept.
-
-    All is read and judged before anything is written: a refusal leaves a store in use as it is.
-
-    A side that was fitted anew while the other one was frozen maps all of them again, in its space.
-
-    Memory: one part, of 50,000 rows, as it is and mapped, and 8 bytes an id; of .npz, the whole.
-
-    Args:
-        source: the store.
-        output: the folder that receives the mapped one.
-        aligner: fitted on the model of the store.
-        side: of that model.
-        outliers: gathers what is unlike the align data.
-        dry_run: check everything, and write nothing.
-
-    Returns:
-        (rows, how many of them were there already).
-
-    Raises:
-        InputError: unreadable, or an id or an embedding that no store can have; names the row. Or
-            the folder holds what another aligner mapped, which an application may be reading.
-    """
-    count = _check(source, output, aligner, side, outliers)
-    return count, 0 if dry_run else _write(source, output, aligner, side)
-
-
 def _check(source: Path, output: Path, aligner: Aligner, side: Side, outliers: Outliers) -> int:
-    """Judge folders and rows, as `map_store` does; the number of rows."""
+    """Judge folders and rows, as `map_stores` does; the number of rows."""
     need_parquet()
     if source.is_dir() and (source / INFO).is_file():
         raise InputError(f"{source}: is mapped already ({INFO}); name the store of raw embeddings")
@@ -150,7 +121,7 @@ def verify_store(mapped: Path, source: Path, aligner: Aligner) -> str:
     Memory: one part of each.
 
     Args:
-        mapped: the folder that `map_store` made, named by its side: enroll or runtime.
+        mapped: the folder that `map_stores` made, named by its side: enroll or runtime.
         source: the store of raw embeddings.
         aligner: that it was mapped with.
 

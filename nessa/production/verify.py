@@ -12,8 +12,9 @@ from nessa.encoders.config import FeatureConfig
 from nessa.encoders.models import load_model
 from nessa.encoders.trained import TrainedModel
 from nessa.errors import InputError, first_line
-from nessa.production.export_aligner import EXPONENTS, TOLERANCE
+from nessa.production.export_aligner import EXPONENTS
 from nessa.production.export_encoder import KIND, LEAST_COSINE, least_cosine
+from nessa.production.mapping import TOLERANCE
 from nessa.production.onnx import onnx, open_session
 
 ROWS = 10_000  # embeddings on which a network is compared with its aligner

@@ -58,7 +58,7 @@ def read_store(path: Path) -> Iterator[Block]:
     """Parts of a store, checked as embeddings are.
 
     Raises:
-        InputError: see `map_store`.
+        InputError: unreadable, or an id or an embedding that no store can have; names the row.
     """
     parts = _read_npz(path) if path.suffix == ".npz" else _read_parquet(path)
     dim, first = 0, 0

@@ -1,6 +1,7 @@
 """Profile stores of a product: mapped in parts, resumed, refused by row."""
 
 import csv
+import re
 import sys
 from pathlib import Path
 
@@ -11,12 +12,11 @@ from pyarrow import parquet
 
 import nessa.stores.tables
 from nessa.alignment import Aligner, ProcrustesAligner
-from nessa.alignment.outliers import Outliers
 from nessa.errors import InputError
 from nessa.files import write_json
 from nessa.kaldi.embeddings import Embeddings
 from nessa.production import stores
-from nessa.production.stores import map_store, verify_store
+from nessa.production.stores import map_stores, verify_store
 from nessa.stores.tables import read_store, read_table
 from tests.conftest import Command
 from tests.pairs import two_views
@@ -60,6 +60,13 @@ def store(form: str, folder: Path, profiles: Embeddings) -> Path:
     return write(folder / "store.parquet", keys, matrix.astype(np.float64), form == "fixed")
 
 
+def map_store(source: Path, output: Path, aligner: Aligner) -> tuple[int, int]:
+    """The profiles of an enrollment side, and how many of them were mapped already."""
+    (line,) = map_stores(aligner, {"enroll": source}, output, dry_run=False)
+    count, kept = re.findall(r"(\d+) profiles mapped, (\d+) of them", line)[0]
+    return int(count), int(kept)
+
+
 @pytest.mark.parametrize("form", ["npz", "lists", "fixed", "folder"])
 def test_every_form_is_mapped_with_its_ids(
     nessa: Command, aligner: Aligner, profiles: Embeddings, tmp_path: Path, form: str
@@ -91,16 +98,16 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
             raise KeyboardInterrupt
         whole(path, keys, *rest)
 
-    map_store(source, tmp_path / "whole", aligner, "enroll", Outliers())
+    map_store(source, tmp_path / "whole", aligner)
     with monkeypatch.context() as patch:
         patch.setattr(stores, "_write_part", killed)
         with pytest.raises(KeyboardInterrupt):
-            map_store(source, parts, aligner, "enroll", Outliers())
-    assert not (parts / "_info.json").exists()
-    count, kept = map_store(source, parts, aligner, "enroll", Outliers())
+            map_store(source, parts, aligner)
+    assert not (parts / "enroll/_info.json").exists()
+    count, kept = map_store(source, parts, aligner)
     assert (count, kept) == (150, sum(calls[:2]))
-    for path in (tmp_path / "whole").iterdir():
-        assert path.read_bytes() == (tmp_path / "parts" / path.name).read_bytes()
+    for path in (tmp_path / "whole/enroll").iterdir():
+        assert path.read_bytes() == (parts / "enroll" / path.name).read_bytes()
 
 
 def test_parts_of_another_store_are_made_again(
@@ -110,20 +117,20 @@ def test_parts_of_another_store_are_made_again(
     for keys in (profiles.keys, profiles.keys[:50]):
         write(source, keys, profiles.matrix[: len(keys)])
         out = tmp_path / "out"
-        assert map_store(source, out, aligner, "enroll", Outliers())[0] == len(keys)
-    assert sum(len(keys) for keys, _ in read_store(tmp_path / "out")) == 50
+        assert map_store(source, out, aligner)[0] == len(keys)
+    assert sum(len(keys) for keys, _ in read_store(tmp_path / "out/enroll")) == 50
 
 
 def test_a_side_that_is_fitted_anew_in_its_space_maps_all_again(
     aligner: Aligner, profiles: Embeddings, tmp_path: Path
 ) -> None:
-    source, out = store("npz", tmp_path, profiles), tmp_path / "enroll"
+    source, out = store("npz", tmp_path, profiles), tmp_path / "out"
     other = ProcrustesAligner().fit(*two_views(50, 2))
     other.joined = aligner.space()  # as with the runtime side frozen
     for own in (aligner, other):
         for kept in (0, 150):
-            assert map_store(source, out, own, "enroll", Outliers()) == (150, kept)
-        assert "within" in verify_store(out, source, own)
+            assert map_store(source, out, own) == (150, kept)
+        assert "within" in verify_store(out / "enroll", source, own)
 
 
 def test_a_store_that_another_aligner_mapped_is_left_as_it_is(
@@ -212,11 +219,11 @@ def test_bad_rows_are_named(
     aligner: Aligner, profiles: Embeddings, tmp_path: Path, spoil, message: str
 ) -> None:
     path, out = write(tmp_path / "bad.parquet", profiles.keys, profiles.matrix), tmp_path / "out"
-    map_store(path, out, aligner, "enroll", Outliers())
+    map_store(path, out, aligner)
     before = contents(out)
     write(path, *spoil(profiles.keys, np.roll(profiles.matrix, 1, axis=0)))
     with pytest.raises(ValueError, match=f"bad.parquet: .*{message}"):
-        map_store(path, out, aligner, "enroll", Outliers())
+        map_store(path, out, aligner)
     assert contents(out) == before  # which an application may be reading
 
 
