@@ -21,6 +21,7 @@ from nessa.evaluation.score_files import read_trial_speakers
 from nessa.files import read_json
 from nessa.metrics.bootstrap import Estimate, drawn_weights
 from nessa.scoring.calibration import check_pair
+from nessa.scoring.cosine import LARGEST_COSINE
 from nessa.scoring.matching import read_scores_of
 from nessa.scoring.quality import durations_of_tests
 from nessa.scoring.sides import Scores
@@ -36,7 +37,6 @@ CONVENTIONS = {
     "score": lambda threshold: threshold,  # of any other scale
 }
 COSINES = ("cosine", "distance", "half")
-LARGEST = 1 + 1e-4  # cosine, as rounding leaves it
 CLASSES = 3  # of test durations, equally large
 FEWEST = 10  # false accepts that a rate is told from
 Seconds = NDArray[np.float64]
@@ -223,7 +223,7 @@ def carry_over_files(
         scores.append(read)
         if how:
             log.warning("%s: %s", path, how)
-    if of_aligner and np.abs(scores[1]).max() > LARGEST:
+    if of_aligner and np.abs(scores[1]).max() > LARGEST_COSINE:
         raise InputError(
             f"{new}: are no cosines of the aligner; score without --calibration and cohorts"
         )
@@ -306,7 +306,7 @@ def threshold_facts(path: Path, pair: str) -> dict[str, str]:
         raise InputError(f"{path}: not a threshold file; make it by nessa threshold") from None
     with about(path):
         check_pair(record.get("pair"), pair)
-        if abs(float(facts["threshold"])) > LARGEST:  # made without --aligner
+        if abs(float(facts["threshold"])) > LARGEST_COSINE:  # made without --aligner
             raise InputError(
                 f"{facts['threshold']} is no threshold of cosines, which the networks give; "
                 "score without --calibration and cohorts, and run nessa threshold with --aligner"

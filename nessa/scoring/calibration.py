@@ -14,6 +14,7 @@ from scipy.special import expit, logit
 from nessa.errors import InputError, about
 from nessa.files import read_json, write_json
 from nessa.metrics.roc import check_scores
+from nessa.scoring.cosine import LARGEST_COSINE
 from nessa.scoring.matching import read_scores_of
 from nessa.scoring.quality import ENROLL_COUNT, OPTIONS, TEST_DURATION, Floats, quality_measures
 from nessa.trials import Trials, read_labeled
@@ -21,7 +22,6 @@ from nessa.trials import Trials, read_labeled
 log = logging.getLogger(__name__)
 # Keeps the slope finite where dev scores separate perfectly; far below any other effect.
 RIDGE = 1e-7
-MORE_THAN_COSINE = 1.001  # in size, beyond all rounding
 Method = Literal["cosine", "as_norm", "plda"]  # how scores are made
 Measures = Mapping[str, ArrayLike]  # name of a quality measure -> its values, (T,)
 
@@ -214,7 +214,7 @@ def fit_calibration(
                 f"{trials}: {name} is the same in every trial; leave out {OPTIONS[name]}, or "
                 "calibrate on trials that differ in it"
             )
-    method = method or ("cosine" if np.abs(joined).max() < MORE_THAN_COSINE else "as_norm")
+    method = method or ("cosine" if np.abs(joined).max() <= LARGEST_COSINE else "as_norm")
     with about(trials, scores):
         calibration = Calibration.fit(joined, wanted.known_labels, p_target, measures)
         fitted = replace(calibration, pair=pair, method=method, space=space)

@@ -14,6 +14,7 @@ from nessa.kaldi.embeddings import Embeddings
 from nessa.threads import in_threads
 from nessa.trials import Indexed, Trials
 
+LARGEST_COSINE = 1 + 1e-4  # as rounding leaves it, and in text
 GATHER_FLOATS = 2**18  # 1 MiB of float32 per side: gathered vectors stay in the cache
 
 
