@@ -407,11 +407,10 @@ class NeuralAligner(NetworkAligner):
         weights = {0: 1.0}
         if dev is not None and len(parts) > 1:
             scored = [both_ways_scores(*dev_statistics(part, dev), dev) for part in parts]
-            labels = np.concatenate([trials.known_labels for trials, _ in scored[0]])
-            scores = [np.concatenate([own for _, own in part]) for part in scored]
-            weights = fit_weights(scores, labels)
-        if labels := self.fitting.pop("parts", None):
-            self.fitting["weights"] = {labels[k]: weight for k, weight in weights.items()}
+            labels = [trials.known_labels for trials, _ in scored[0]]
+            weights = fit_weights([[own for _, own in part] for part in scored], labels)
+        if names := self.fitting.pop("parts", None):
+            self.fitting["weights"] = {names[k]: weight for k, weight in weights.items()}
             log.info("weights: %s", self.fitting["weights"])
         sides = {side: [parts[k][side] for k in weights] for side in SIDES}
         self._set_modules(

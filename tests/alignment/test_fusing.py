@@ -16,6 +16,7 @@ from tests.aligners import NEURAL, dev_for, views_for
 from tests.pairs import all_trials
 
 LABELS = np.random.default_rng(0).random(4000) < 0.3
+RANDOM = np.random.default_rng(5).standard_normal((2, len(LABELS)))
 FEW = {**NEURAL, "steps": 1, "learning_rate": 1e-12}  # next to no training
 
 
@@ -24,27 +25,41 @@ def noisy(seed: int, noise: float, gain: float = 1.0) -> np.ndarray:
     return gain * (LABELS + noise * np.random.default_rng(seed).standard_normal(len(LABELS)))
 
 
+def weights_of(*scores: np.ndarray) -> dict[int, float]:
+    """Of scores of one list of trials."""
+    return fit_weights([[own] for own in scores], [LABELS])
+
+
 def few_speakers(speakers: int = 25) -> tuple[Embeddings, Embeddings, dict[str, str]]:
     return views_for("neural", speakers, 4, noise=(1.5, 1.0))
 
 
 def test_independent_scores_of_one_accuracy_weigh_alike_whatever_their_scale() -> None:
-    weights = fit_weights([noisy(1, 1.0), noisy(2, 1.0, gain=100.0)], LABELS)
+    weights = weights_of(noisy(1, 1.0), noisy(2, 1.0, gain=100.0))
     assert weights.keys() == {0, 1}
     assert weights[0] == pytest.approx(100 * weights[1], rel=0.2)
 
 
 def test_the_best_score_comes_first_and_what_adds_nothing_is_left_out() -> None:
     best, noise = noisy(1, 0.5), np.random.default_rng(9).standard_normal(len(LABELS))
-    assert list(fit_weights([noise, best, noisy(1, 0.5)], LABELS)) == [1]
-    assert next(iter(fit_weights([noisy(2, 2.0), best], LABELS))) == 1
+    assert list(weights_of(noise, best, noisy(1, 0.5))) == [1]
+    assert next(iter(weights_of(noisy(2, 2.0), best))) == 1
 
 
 def test_no_weight_is_negative_and_without_use_the_first_score_stays() -> None:
     shared = np.random.default_rng(3).standard_normal(len(LABELS))
-    cleaned = fit_weights([noisy(1, 0.5) + shared, shared], LABELS)  # the difference is better
+    cleaned = weights_of(noisy(1, 0.5) + shared, shared)  # the difference is better
     assert list(cleaned) == [0] and cleaned[0] > 0
-    assert fit_weights([-noisy(1, 0.5), 0.1 * -noisy(2, 0.5)], LABELS) == {0: 1.0}
+    assert weights_of(-noisy(1, 0.5), 0.1 * -noisy(2, 0.5)) == {0: 1.0}
+
+
+def test_what_lowers_the_cllr_but_raises_the_eer_is_left_out() -> None:
+    """A noisy score that tells the list of a trial calibrates both lists, and orders neither."""
+    first = [noisy(1, 0.5) + 2.0, noisy(2, 0.5)]
+    second = [0.3 * noise - shift for noise, shift in zip(RANDOM, (1.0, 0.0), strict=True)]
+    assert fit_weights([first, second], [LABELS, LABELS]).keys() == {0}
+    clean = [np.full(len(LABELS), shift) + 1e-3 * RANDOM[0] for shift in (-1.0, 0.0)]
+    assert fit_weights([first, clean], [LABELS, LABELS]).keys() == {0, 1}
 
 
 @pytest.mark.slow
