@@ -10,14 +10,9 @@ from lhotse.cut import MonoCut
 from lhotse.utils import fastcopy
 from sources import Source, check_span
 
+from nessa.corpus.audio import TOLERANCE
 from nessa.corpus.listed import GivenMatrix, read_listed
-from nessa.corpus.tables import (
-    TOLERANCE,
-    parse_segment,
-    validate_order,
-    validate_tables,
-    wrong_duration,
-)
+from nessa.corpus.tables import parse_segment, validate_order, validate_tables, wrong_duration
 from nessa.corpus.utterances import make_cut
 from nessa.errors import InputError, about
 from nessa.kaldi.datadir import is_there, read_optional, read_utt2spk

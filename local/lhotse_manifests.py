@@ -12,8 +12,7 @@ from lhotse.features.io import is_in_memory
 from lhotse.utils import fastcopy
 from sources import Source, check_span
 
-from nessa.corpus.audio import read_audio_header, reason
-from nessa.corpus.tables import TOLERANCE
+from nessa.corpus.audio import TOLERANCE, read_audio_header, reason
 from nessa.errors import InputError, about, named
 from nessa.files import find_listed
 from nessa.kaldi.datadir import read_optional

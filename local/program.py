@@ -6,6 +6,7 @@ A new corpus is one file beside this one: it lists the `Utterance`s of each set 
 
 import argparse
 import logging
+import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from nessa.corpus.manifests import read_background
 from nessa.corpus.sets import SetCounts, write_set, write_skipped
 from nessa.corpus.speakers import SETS
 from nessa.corpus.utterances import Utterance, make_cuts, read_recording
-from nessa.encoders.kinds import given_dimensions, sampling_rates
+from nessa.encoders.kinds import given_dimensions, given_shifts, sampling_rates
 from nessa.errors import InputError, about, explained
 from nessa.kaldi.datadir import GIVEN_MAP, read_utt2spk
 from nessa.recipe.config import Recipe
@@ -192,10 +193,11 @@ def fit_for_models(
     """
     encoders = arguments.recipe.encoders
     rates, dims = sampling_rates(encoders), given_dimensions(encoders)
+    shifts = given_shifts(encoders)
     for cut in cuts:
         try:
             with about(f"utterance {cut.id!r}"):
-                _check_fit(cut, rates, dims)
+                _check_fit(cut, rates, dims, shifts)
         except InputError as error:
             if not arguments.skip_bad:
                 raise InputError(f"{error}, or use --skip-bad") from None
@@ -204,7 +206,7 @@ def fit_for_models(
             yield cut
 
 
-def _check_fit(cut: MonoCut, rates: set[int], dims: set[int]) -> None:
+def _check_fit(cut: MonoCut, rates: set[int], dims: set[int], shifts: set[float]) -> None:
     for there, needed, what in (
         (cut.has_recording, rates, "audio"), (cut.has_features, dims, "features")
     ):  # fmt: skip
@@ -219,6 +221,11 @@ def _check_fit(cut: MonoCut, rates: set[int], dims: set[int]) -> None:
         check_length(cut.num_samples, cut.sampling_rate)
     if cut.has_features and dims:
         check_frames(cut.num_frames)
+        if not any(math.isclose(cut.frame_shift, shift) for shift in shifts):
+            raise InputError(
+                f"features every {cut.frame_shift:g} s, the recipe's models take {min(shifts):g}; "
+                "set features.frame_shift, or make them again"
+            )
         if len(dims) == 1 and cut.num_features not in dims:
             raise InputError(
                 f"features of dimension {cut.num_features}, the recipe's models take {min(dims)}; "

@@ -7,8 +7,7 @@ from pathlib import Path
 from lhotse import Recording
 from lhotse.cut import MonoCut
 
-from nessa.corpus.audio import NoDecoderError
-from nessa.corpus.tables import TOLERANCE
+from nessa.corpus.audio import TOLERANCE, NoDecoderError
 from nessa.errors import InputError
 
 

@@ -296,7 +296,7 @@ def find_given(place: str) -> str:
         return place
     if len(found) > 1 and not os.path.samefile(*(os.path.join(each, start) for each in found)):
         raise InputError(f"{place}: is both in {' and in '.join(found)}; write absolute paths")
-    return os.path.join(found[0], place)
+    return os.path.join(os.path.realpath(found[0]), place)
 
 
 def _first_with(place: str, folders: Iterable[Path]) -> Path | None:

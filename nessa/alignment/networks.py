@@ -430,8 +430,9 @@ class NetworkAligner(Aligner):
         for side, module in modules.items():
             if isinstance(module, Fusion):
                 module.role = side
+        # Copies: what is sent to other processes has its tensors moved, away from under a view.
         self.arrays = {
-            f"{side}.{name}": tensor.detach().cpu().numpy()
+            f"{side}.{name}": tensor.detach().cpu().numpy().copy()
             for side, module in modules.items()
             for name, tensor in module.state_dict().items()
         }

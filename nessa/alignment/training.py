@@ -206,6 +206,12 @@ class SpeakerBatches:
         self._size = min(speakers, len(self._usable))
         full = np.flatnonzero(self._counts >= utterances)
         if len(full) >= self._size:
+            if len(full) < len(self._usable):
+                log.warning(
+                    "aligner.utterances_per_speaker: %d of %d align speakers have %d utterances; "
+                    "the others are left out of training",
+                    len(full), len(self._usable), utterances,
+                )  # fmt: skip
             self._usable = full
         else:
             log.warning(

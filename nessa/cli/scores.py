@@ -201,7 +201,7 @@ def threshold(
         unsure=unsure,
         draws=draws,
         seed=seed,
-        of_aligner=aligner is not None,
+        pair=pair,
     )
     if output is not None:
         write_json(output, as_record(found, pair))

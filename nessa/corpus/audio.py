@@ -36,7 +36,8 @@ SHORTEST = 5  # frames that an utterance must have
 MP4 = (".m4a", ".m4b", ".mp4")  # read by ffmpeg
 HEAD_BYTES = 2**16  # that hold a WAV's chunks before its samples
 HEADERLESS = (".raw", ".pcm")
-# More than this of a file must not be missing, nor be beyond what its header says.
+# More than this of a file must not be missing, nor be beyond what its header, tables and manifests
+# say.
 TOLERANCE = 0.05  # seconds; of MP3, whose encoders add some frames, twice as much
 LHOTSES_TOLERANCE = "LHOTSE_AUDIO_DURATION_MISMATCH_TOLERANCE"  # environment: seconds
 BROKEN_PIPE = 128 + 13  # how a command ends whose reader, `head` for one, had enough

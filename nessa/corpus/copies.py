@@ -28,7 +28,7 @@ from nessa.corpus.formants import move_formants
 from nessa.corpus.manifests import CutTable, open_manifest
 from nessa.corpus.sets import COPIES, SOURCES, SetCounts, write_set
 from nessa.corpus.utterances import make_cut, read_recording, with_results
-from nessa.errors import InputError
+from nessa.errors import InputError, is_out_of_memory
 from nessa.kaldi.datadir import is_there, read_optional, read_utt2spk
 from nessa.progress import progress
 
@@ -260,6 +260,8 @@ def _write(task: _Task) -> Recording | str:
     try:
         samples = load_audio(task.audio)[0]
     except Exception as error:  # Lhotse's audio backends raise many types
+        if is_out_of_memory(error):
+            raise
         return reason(error)
     if len(samples) < SHORTEST * 0.01 * rate:
         return f"only {len(samples)} samples; too short for an embedding"

@@ -82,9 +82,9 @@ def ordered_domains(domains: Mapping[str, str], patterns: Mapping[str, str]) -> 
 
     Args:
         domains: {utterance: domain}.
-        patterns: whose order decides; of those that they do not name the number of utterances does.
+        patterns: whose order decides, and which domains count; without them the number of
+            utterances decides.
     """
     counts = Counter(domains.values())
     named = [name for name in patterns if name in counts]
-    others = counts.keys() - patterns.keys()
-    return named + sorted(others, key=lambda name: (-counts[name], name))
+    return named or sorted(counts, key=lambda name: (-counts[name], name))

@@ -5,7 +5,7 @@ from lhotse.cut import MonoCut
 from numpy.typing import NDArray
 
 from nessa.corpus.audio import SHORTEST, reason
-from nessa.errors import InputError, about
+from nessa.errors import InputError, about, is_out_of_memory
 
 
 def load_features(cut: MonoCut) -> NDArray[np.float32]:
@@ -18,6 +18,8 @@ def load_features(cut: MonoCut) -> NDArray[np.float32]:
         try:
             matrix = np.asarray(cut.load_features(), np.float32)
         except Exception as error:  # Lhotse's and Kaldi's readers raise many types
+            if is_out_of_memory(error):
+                raise
             raise InputError(f"cannot be read: {reason(error)}; make it again") from None
         check_features(matrix)
     return matrix

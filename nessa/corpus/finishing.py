@@ -95,6 +95,11 @@ def make_set_trials(data: Path, name: TestSet, config: PrepareConfig, seed: int)
     places = [f"{directory}"]
     if domains:
         names = ordered_domains(domains, config.domains)
+        if unnamed := sorted(set(domains.values()) - set(names)):
+            log.warning(
+                "%s/utt2domain: %s without trials and profiles; name them in prepare.domains, or "
+                "none", directory, named(unnamed),
+            )  # fmt: skip
         places = [f"{directory}: domain {domain!r}" for domain in names]
         parts = [{u: s for u, s in utt2spk.items() if domains[u] == domain} for domain in names]
         lists += [f"{MAIN_LIST}_{domain}" for domain in names[1:]]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from nessa.corpus.audio import AudioHeader, header_of, run_command
 from nessa.corpus.utterances import read_recording, recording_of
-from nessa.errors import InputError
+from nessa.errors import InputError, is_out_of_memory
 from nessa.kaldi.scp import find_place
 
 ALL = ":"  # of a range: every row, or column
@@ -187,4 +187,6 @@ class GivenMatrix:
         try:
             return kaldi_native_io.FloatMatrix.read(self.place).numpy()
         except Exception as error:  # its C++ errors
+            if is_out_of_memory(error):
+                raise
             raise InputError(f"{self.place}: cannot be read; make it again") from error

@@ -229,7 +229,8 @@ class _SetWriter:
                 raise InputError(
                     f"set {self._name!r}: utterance {cut.id!r} is of recording {name!r} in "
                     f"{place}, but others of {name!r} in {self.audio[name]}; give each recording "
-                    "an id of its own, as by Recording.from_file(path, recording_id=...)"
+                    "an id of its own, in wav.scp and segments, or by Recording.from_file(path, "
+                    "recording_id=...)"
                 )
             if cut.recording_id in self._recordings:
                 return

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
+from nessa.corpus.audio import TOLERANCE
 from nessa.corpus.copies import read_copies
 from nessa.corpus.profiles import GivenTrials, lists_in, stale_problem
 from nessa.corpus.sets import COPIES, SOURCES
@@ -17,7 +18,6 @@ from nessa.files import parse_numbers, read_table
 from nessa.kaldi.datadir import is_there, read_optional, read_utt2spk, spk2utt_of
 from nessa.kaldi.scp import find_place
 
-TOLERANCE = 0.05  # seconds between what tables or manifests say and the audio
 UTTERANCE_TABLES = (
     "feats.scp", "vad.scp", "utt2dur", "utt2num_frames", "utt2lang", "utt2session",
     "utt2domain", "text", "segments",

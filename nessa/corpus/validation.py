@@ -17,13 +17,12 @@ from typing import NamedTuple
 import numpy as np
 from lhotse import SupervisionSegment
 
-from nessa.corpus.audio import check_length, read_audio
+from nessa.corpus.audio import TOLERANCE, check_length, read_audio
 from nessa.corpus.features import check_features, check_frames
 from nessa.corpus.listed import GivenMatrix, read_listed
 from nessa.corpus.manifests import manifest_path
 from nessa.corpus.speakers import SETS, check_disjoint
 from nessa.corpus.tables import (
-    TOLERANCE,
     has_contents,
     parse_segment,
     unsorted,

@@ -18,7 +18,7 @@ from nessa.corpus.audio import (
 )
 from nessa.corpus.copies import random_part
 from nessa.encoders.config import AugmentationConfig
-from nessa.errors import InputError
+from nessa.errors import InputError, is_out_of_memory
 
 log = logging.getLogger(__name__)
 
@@ -113,6 +113,8 @@ def _load(augmented: Cut, samples: int, cut: MonoCut) -> np.ndarray:
     try:
         found = load_audio(augmented)[0]
     except Exception as error:  # Lhotse's audio backends raise many types
+        if is_out_of_memory(error):
+            raise
         raise InputError(
             f"{where} for it, cannot be read: {reason(error)}; repair or remove it"
         ) from None

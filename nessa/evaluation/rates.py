@@ -19,7 +19,7 @@ from nessa.evaluation.protocol import Protocol, draw_protocol, protocol_of
 from nessa.files import Record, read_table
 from nessa.kaldi.datadir import ENROLL_MAP, GIVEN_MAP, is_there, read_optional, read_utt2spk
 from nessa.kaldi.embeddings import Embeddings, profile_means
-from nessa.scoring.sides import Sides, averaged_late
+from nessa.scoring.sides import Sides, averaged_late, check_members
 from nessa.trials import read_enroll_map
 
 log = logging.getLogger(__name__)
@@ -142,6 +142,7 @@ def identify_sides(
     sides = Sides.read(enroll, runtime)
     models = [Embeddings.read(path) for path in similarity] or [sides.enroll, sides.runtime]
     comparison = Comparison.draw(set_dir, models, seed)
+    check_members(set_dir / ENROLL_MAP, comparison.protocol.enroll_map, sides.enroll, enroll)
     with about(enroll, runtime):
         return identification_rates(
             comparison.protocol, sides.enroll, sides.runtime, comparison.households, draws, seed

@@ -188,7 +188,7 @@ def carry_over_files(
     unsure: float | None = None,
     draws: int = 1000,
     seed: int = 1,
-    of_aligner: bool = False,
+    pair: str | None = None,
 ) -> list[Carried]:
     """The same from score files, for all trials, and for classes of test durations beside.
 
@@ -203,7 +203,8 @@ def carry_over_files(
             of all trials at the old one.
         unsure: see `carry_over`.
         draws, seed: of the speakers.
-        of_aligner: whether the new scores must be cosines, as the networks of an aligner give.
+        pair: of the aligner whose new scores these are, cosines as its networks give; None where
+            not known, or of none.
 
     Raises:
         InputError: as `carry_over`; or a threshold that its convention does not know, or files
@@ -223,7 +224,7 @@ def carry_over_files(
         scores.append(read)
         if how:
             log.warning("%s: %s", path, how)
-    if of_aligner and np.abs(scores[1]).max() > LARGEST_COSINE:
+    if pair and np.abs(scores[1]).max() > LARGEST_COSINE:
         raise InputError(
             f"{new}: are no cosines of the aligner; score without --calibration and cohorts"
         )

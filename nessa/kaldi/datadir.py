@@ -11,6 +11,7 @@ from nessa.files import read_table
 MAIN_LIST = "trials"
 PROFILE_LIST = "trials_profile"
 ENROLL_MAP = "enroll_map"  # {profile: utterances}, of all lists of a set
+MAPPED_MAP = "mapped_enroll_map"  # the one whose profiles mapped embeddings hold, beside these
 LEFT_BY_TOOLS = ("~", ".bak", ".orig", ".old", ".swp")  # ends of names of copies: no lists
 GIVEN_MAP = "enroll_map_given"  # of those that came with the corpus, which other lists name
 # What results call trials of no further list: those of the main one, and of profiles of a size.

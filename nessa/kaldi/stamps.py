@@ -24,22 +24,28 @@ class ModelStamp:
         set: the data set that was extracted: train, align, dev, eval...
         side: enroll or runtime, of mapped vectors that are compared only with the other side's;
             None: of others.
+        pair: of the aligner, see `Aligner.pair`, where one of its sides has joined the space that
+            another aligner made; None: the space tells.
     """
 
     model: str
     fingerprint: str
     set: str
     side: str | None = None
+    pair: str | None = None
 
-    def mapped(self, kind: str, space: str, side: str | None = None) -> "ModelStamp":
+    def mapped(
+        self, kind: str, space: str, side: str | None = None, pair: str | None = None
+    ) -> "ModelStamp":
         """The stamp of the same embeddings in another space: not the model's any more.
 
         Args:
             kind: of aligner.
             space: its fingerprint.
             side: that they are compared as; None where it does not matter.
+            pair: where it is not that of the space.
         """
-        return ModelStamp(f"{self.model} in {kind} space", space, self.set, side)
+        return ModelStamp(f"{self.model} in {kind} space", space, self.set, side, pair)
 
     @property
     def is_mapped(self) -> bool:
@@ -94,7 +100,10 @@ def read_info(directory: Path) -> Info | None:
     side = info.get("side")
     if side not in (None, "enroll", "runtime"):
         raise InputError(f"{path}: side {side!r} is neither enroll nor runtime; map them again")
-    stamp = ModelStamp(info["model"], info["fingerprint"], info["set"], side)
+    pair = info.get("pair")
+    if not isinstance(pair, str | None):
+        raise InputError(f"{path}: pair {pair!r} is no text; map them again")
+    stamp = ModelStamp(info["model"], info["fingerprint"], info["set"], side, pair)
     return Info(stamp, info["dim"], info["count"])
 
 

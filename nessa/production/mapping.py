@@ -16,7 +16,7 @@ from nessa.alignment.outliers import Outliers
 from nessa.alignment.views import SIDES, Side
 from nessa.errors import InputError, about, named
 from nessa.kaldi.ark import Block, Matrix
-from nessa.kaldi.datadir import ENROLL_MAP
+from nessa.kaldi.datadir import MAPPED_MAP
 from nessa.kaldi.directions import checked_lengths
 from nessa.kaldi.directory import join_parts, write_part
 from nessa.kaldi.embeddings import Embeddings, profile_means
@@ -105,9 +105,9 @@ def map_sides(
         own = found[number * parts : (number + 1) * parts]
         join_parts(side.output, [part.listing for part in own], own[0].dim, own[0].stamp)
         if side.enroll_map is None:
-            (side.output / ENROLL_MAP).unlink(missing_ok=True)
+            (side.output / MAPPED_MAP).unlink(missing_ok=True)
         else:  # by which scoring knows the profiles
-            write_enroll_map(side.output / ENROLL_MAP, read_enroll_map(side.enroll_map))
+            write_enroll_map(side.output / MAPPED_MAP, read_enroll_map(side.enroll_map))
         outliers.write(outliers_file(side.folder, side.name))
         lines.append(f"{side.source}: {outliers.count} embeddings mapped; {outliers}")
     return lines
@@ -250,7 +250,8 @@ class _Side:
         listing = write_part(self.output, part, blocks(), self.relative)
         own = embeddings.stamp
         side = self.name if self.aligner.has_roles else None
-        stamp = own and own.mapped(self.aligner.kind, self.aligner.space(), side)
+        pair = self.aligner.pair() if self.aligner.joined else None
+        stamp = own and own.mapped(self.aligner.kind, self.aligner.space(), side, pair)
         return _Part(listing if alone else None, dim, stamp)
 
     def _map(self, embeddings: Embeddings, rows: slice, domains: Mapping[str, str]) -> Matrix:

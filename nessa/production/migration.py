@@ -14,7 +14,6 @@ import numpy.typing as npt
 
 from nessa.alignment.base import Aligner
 from nessa.alignment.outliers import Outliers
-from nessa.alignment.views import SIDES
 from nessa.errors import InputError, about, named
 from nessa.kaldi.checks import check_finite
 from nessa.kaldi.directions import checked_lengths
@@ -29,23 +28,19 @@ MAP_DIGITS = 16  # of a map's digest in a stamp
 
 
 class _Maker(NamedTuple):
-    """What maps rows: a side that is fitted anew maps into a space that was there before.
+    """What maps rows: the space that it maps into, and the digest of its map.
 
-    Attributes:
-        space: that it maps into.
-        map: digest of its map.
-        mirror: of the mirrored aligner's map into this space, which is of the other model.
+    Several maps lead into one space: that of the mirrored aligner, which is of the other model, and
+    that of a side which was fitted anew, whose scores are on another scale.
     """
 
     space: str
     map: str
-    mirror: str = ""
 
     @classmethod
     def of(cls, aligner: Aligner) -> "_Maker":
         """The enrollment side of an aligner."""
-        enroll, runtime = (aligner.map_digest(side)[:MAP_DIGITS] for side in SIDES)
-        return cls(aligner.space(), enroll, runtime)
+        return cls(aligner.space(), aligner.map_digest("enroll")[:MAP_DIGITS])
 
     def stamps(self, rows: Rows) -> list[Stamp]:
         """Of raw rows, the stamps of what it makes of them."""
@@ -304,8 +299,8 @@ def _check_maker(target: ProfileStore, rows: Rows, maker: _Maker) -> None:
                 f"{target}: {key!r} is of space {stamp.space[:12]}, made by another aligner than "
                 f"that of {maker.space[:12]}; give that one, or name a new table for this aligner"
             )
-        if stamp.source.partition(".")[0] == maker.mirror != maker.map:
+        if stamp.source.partition(".")[0] != maker.map:
             raise InputError(
-                f"{target}: {key!r} is a profile of the other model, mapped by the mirror of this "
-                "aligner; give the mirror, or name a new table for this aligner"
+                f"{target}: {key!r} was mapped by the mirror of this aligner, of the other model, "
+                "or before its enrollment side was fitted anew, on another scale; name a new table"
             )

@@ -5,6 +5,7 @@ comes last.
 """
 
 import hashlib
+import os
 import re
 from collections.abc import Iterator, Mapping
 from itertools import zip_longest
@@ -132,7 +133,7 @@ def verify_store(mapped: Path, source: Path, aligner: Aligner) -> str:
         InputError: unfinished, or of another aligner, or an id or a vector differs; names the row.
     """
     need_parquet()
-    name = mapped.resolve().name
+    name = Path(os.path.abspath(mapped)).name  # of a link, its own
     if name not in SIDES or not (mapped / INFO).is_file():
         raise InputError(f"{mapped}: not a mapped store (enroll or runtime, with {INFO})")
     info = read_json(mapped / INFO)
@@ -142,6 +143,7 @@ def verify_store(mapped: Path, source: Path, aligner: Aligner) -> str:
             "or map it into another folder"
         )
     side: Side = "enroll" if name == "enroll" else "runtime"
+    _check_free(mapped, aligner, side)
     count, largest = 0, 0.0
     for raw, found in zip_longest(read_store(source), read_store(mapped)):
         if raw is None or found is None or raw[0] != found[0]:
@@ -172,10 +174,8 @@ def _check_unique(source: Path) -> int:
 
 
 def _check_free(output: Path, aligner: Aligner, side: Side) -> None:
-    """Refuse a folder with files of others, or with a store of another space or model."""
-    space, others = aligner.space(), False
-    mirror = {aligner.map_digest(each).encode() for each in SIDES}
-    mirror -= {aligner.map_digest(side).encode()}
+    """Refuse a folder with files of others, or with a store of another space or map."""
+    space, map_digest, others = aligner.space(), aligner.map_digest(side).encode(), False
     for path in store_files(output) if output.is_dir() else []:
         metadata = _metadata(path)
         made = metadata is None or not {SPACE, SOURCE}.isdisjoint(metadata)
@@ -186,10 +186,10 @@ def _check_free(output: Path, aligner: Aligner, side: Side) -> None:
             )
         known = metadata or {}
         others = others or known.get(SPACE, space.encode()) != space.encode()
-        if known.get(MAP) in mirror:
+        if not others and known.get(MAP, map_digest) != map_digest:
             raise InputError(
-                f"{output}: holds profiles of the other model, mapped by the mirror of this "
-                "aligner; give another --output"
+                f"{output}: was mapped by the mirror of this aligner, of the other model, or "
+                "before its side was fitted anew, on another scale; give another --output"
             )
     if (output / INFO).is_file():
         info = read_json(output / INFO)

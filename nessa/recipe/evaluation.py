@@ -49,10 +49,10 @@ def evaluate_systems(
         where the new model is not significantly better than the old one, "controlled_gain" the gain
         between NESSA's controls in the place of the raw models, None beside for a model with
         itself and without controls, and "over_nessa" (how far the EER lies above NESSA's, paired)
-        where NESSA has no row for the pair of models. "under_old" is how far the EER lies below
-        the old model's, paired. "act_dcf" and "cllr" are of the cosine scores as the main list of
-        dev calibrates them, "min_cllr" of the best monotone map. "as_norm" has the same figures
-        with AS-norm; None for a system without it.
+        where NESSA has no row for the pair of models. "under_old_ci" is the interval of how far the
+        EER lies below the old model's, paired. "act_dcf" and "cllr" are of the cosine scores as the
+        main list of dev calibrates them, "min_cllr" of the best monotone map. "as_norm" has the
+        same figures with AS-norm; None for a system without it.
 
     Raises:
         InputError: a score file is missing or does not fit its trials.
@@ -84,7 +84,6 @@ def evaluate_systems(
                     **_gain("gain", estimates[table.EER.key], [eers[s] for s in references]),
                     **_controlled_gain(system, estimates[table.EER.key], controls, eers),
                     **_over_nessa(eers[members[0]], [eers[rival] for rival in rivals]),
-                    "under_old": under_old.value,
                     "under_old_ci": list(under_old.interval),
                     **_mean_figures([calibrated[member] for member in members]),
                     "as_norm": normalized.get(system),

@@ -251,8 +251,8 @@ def check_pair(found: str | None, wanted: str | None) -> None:
     """Refuse what was found by the scores of another aligner; where one is None, nobody knows."""
     if found and wanted and found != wanted:
         raise InputError(
-            "is of another aligner's scores, or of this one's before a side was fitted anew; make "
-            "it anew from those of this aligner"
+            "is of another aligner's scores, or of a model's, or of this one's before a side was "
+            "fitted anew; make it anew from those of this one"
         )
 
 

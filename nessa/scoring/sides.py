@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from nessa.errors import InputError, about, named
-from nessa.kaldi.datadir import ENROLL_MAP, is_there
+from nessa.kaldi.datadir import MAPPED_MAP, is_there
 from nessa.kaldi.embeddings import Embeddings, profile_means
-from nessa.kaldi.stamps import ModelStamp, names_model
+from nessa.kaldi.stamps import names_model
 from nessa.metrics.roc import eer, min_dcf
 from nessa.scoring.calibration import Calibration, Method, calibrate, check_pair, read_calibration
 from nessa.scoring.cosine import check_dimensions, cosine_scores
@@ -84,7 +84,7 @@ class Sides:
         there = set(self.enroll.keys)
         lacking = [p for p in wanted or profiles if p not in there]
         if not lacking:
-            _check_members(enroll_map, wanted, self.paths[0])
+            check_members(enroll_map, wanted, self.enroll, self.paths[0])
             return self
         if any(p in there and list(own) != [p] for p, own in wanted.items()):
             stamp = self.enroll.stamp
@@ -118,13 +118,24 @@ class Sides:
             return AsNorm(self.enroll, self.runtime, cohort.enroll, cohort.runtime, top_n)
 
 
-def _check_members(enroll_map: Path, wanted: Mapping[str, Sequence[str]], embeddings: Path) -> None:
-    """Refuse profiles of other utterances than `nessa map` averaged, where it says which."""
-    mapped = (embeddings if embeddings.is_dir() else embeddings.parent) / ENROLL_MAP
-    members = read_enroll_map(mapped if is_there(mapped) else None)
-    if other := [p for p, own in wanted.items() if sorted(members.get(p, own)) != sorted(own)]:
+def check_members(
+    enroll_map: Path, profiles: Mapping[str, Sequence[str]], mapped: Embeddings, place: Path
+) -> None:
+    """Refuse profiles of other utterances than `nessa map` averaged, where it says which.
+
+    Args:
+        enroll_map: that names the profiles, for the message.
+        profiles: {profile: utterances}.
+        mapped: what holds them.
+        place: its directory, scp or ark.
+    """
+    if mapped.stamp is None or not mapped.stamp.is_mapped:
+        return
+    known = (place if place.is_dir() else place.parent) / MAPPED_MAP
+    members = read_enroll_map(known if is_there(known) else None)
+    if other := [p for p, own in profiles.items() if sorted(members.get(p, own)) != sorted(own)]:
         raise InputError(
-            f"{enroll_map}: {named(other)} was mapped with other utterances, see {mapped}; "
+            f"{enroll_map}: of other utterances than was mapped, see {known}: {named(other)}; "
             "run nessa map with this --enroll-map"
         )
 
@@ -162,9 +173,11 @@ def _side(embeddings: Embeddings) -> str | None:
     return embeddings.stamp.side if embeddings.stamp else None
 
 
-def _check_aligner(path: Path, calibration: Calibration, stamp: ModelStamp | None) -> None:
+def _check_aligner(path: Path, calibration: Calibration, sides: Sides) -> None:
     """Refuse the calibration of another aligner or model than that of what is scored."""
     known = calibration.space or calibration.pair
+    stamps = [own.stamp for own in (sides.runtime, sides.enroll) if own.stamp]
+    stamp = stamps[0] if stamps else None
     # Raw vectors that name no model may be of the same one as others that name none.
     if stamp is None or not (stamp.is_mapped or names_model(known)):
         return
@@ -174,9 +187,12 @@ def _check_aligner(path: Path, calibration: Calibration, stamp: ModelStamp | Non
             "a side has joined a space (nessa align --freeze); make it anew", path,
         )  # fmt: skip
         return
+    joined = [own.pair for own in stamps if own.pair]
     with about(path):
         check_pair(known, stamp.fingerprint)
-    if calibration.space not in (None, calibration.pair):
+        if calibration.pair not in joined:
+            check_pair(calibration.pair, next(iter(joined), None))
+    if not joined and calibration.space not in (None, calibration.pair):
         log.warning(
             "%s: is of an aligner whose one side has joined this space (nessa align --freeze), and "
             "other aligners map into it as well; make sure that this one mapped both sides", path,
@@ -236,7 +252,7 @@ def score_trials(
     if calibration is not None:
         method: Method = "cosine" if cohort is None else "as_norm"
         fitted = read_calibration(calibration, method=method)
-        _check_aligner(calibration, fitted, sides.runtime.stamp or sides.enroll.stamp)
+        _check_aligner(calibration, fitted, sides)
         with about(calibration):
             scores = calibrate(fitted, scores, wanted, utt2dur, enroll_map).astype(np.float32)
     write_scores(output, wanted, scores)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from lhotse import CutSet, RecordingSet, SupervisionSet
+from lhotse import CutSet, Features, MonoCut, RecordingSet, SupervisionSet
 from lhotse.kaldi import load_kaldi_data_dir
 
 from nessa.corpus.config import PrepareConfig, TrialCount
@@ -17,7 +17,7 @@ from nessa.corpus.durations import duration_differences
 from nessa.corpus.finishing import finish_sets
 from nessa.corpus.sets import write_set, write_skipped
 from nessa.corpus.speakers import check_disjoint
-from nessa.corpus.utterances import Utterance, make_cuts, sort_utterances
+from nessa.corpus.utterances import Utterance, make_cuts, sort_utterances, usable_cuts
 from nessa.corpus.validation import validate_tables
 from nessa.errors import InputError
 from nessa.files import read_table, write_table
@@ -320,16 +320,17 @@ def test_a_speaker_of_two_domains_has_profiles_in_each(directory: Path) -> None:
     assert {"id1-p1-1", "id1-p1-1-phone"} <= profiles.keys()
 
 
-def test_domains_that_the_recipe_does_not_name_come_after_those_that_it_does(
-    directory: Path,
+def test_domains_that_the_recipe_does_not_name_are_left_out_with_a_warning(
+    directory: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     domains = {u: ("far", "phone")[u.endswith("-1")] for u in read_utt2spk(directory)}
     write_table(directory / "utt2domain", domains)
     config = CONFIG.model_copy(update={"domains": {"phone": "id1", "read": ".*"}})
     finish_sets(directory.parent, config, seed=1)
-    for name, domain in (("trials", "phone"), ("trials_far", "far")):
-        trials = Trials.read(directory / name)
-        assert {domains[u] for u in (*trials.enroll, *trials.test)} == {domain}
+    trials = Trials.read(directory / "trials")
+    assert {domains[u] for u in (*trials.enroll, *trials.test)} == {"phone"}
+    assert not (directory / "trials_far").exists()
+    assert f"{directory}/utt2domain: 'far' without trials and profiles; name them" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["single", "profile", "profile3", "words.profile2"])
@@ -352,6 +353,28 @@ def test_domains_by_which_no_trial_list_can_be_called_are_refused(
     config = CONFIG.model_copy(update={"domains": {name: ".*"}})
     with pytest.raises(InputError, match=rf"prepare\.domains: domain '{name}' .* trials_{name}"):
         finish_sets(directory.parent, config, seed=1)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError("Unable to allocate 3 GiB"), RuntimeError("DefaultCPUAllocator: can't allocate")],
+    ids=["MemoryError", "torch"],
+)
+def test_no_utterance_is_called_bad_where_memory_ends(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise error
+
+    for name in ("load_audio", "load_features"):
+        monkeypatch.setattr(MonoCut, name, fails)
+    features = Features(
+        type="fbank", num_frames=200, num_features=7, frame_shift=0.01, sampling_rate=16000,
+        start=0, duration=2.0, storage_type="numpy_files", storage_path="x", storage_key="x",
+    )  # fmt: skip
+    cut = MonoCut("a", start=0, duration=2.0, channel=0, features=features)
+    with pytest.raises(type(error), match="allocate"):
+        list(usable_cuts([cut], {}))
 
 
 def test_sets_of_other_durations_are_warned_about(

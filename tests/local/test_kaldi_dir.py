@@ -412,6 +412,15 @@ def test_features_of_lhotse_manifests(own: Own, range_: str) -> None:
     assert np.array_equal(cut.load_features(), kaldiio.load_mat(place.removesuffix(range_)))
 
 
+def test_features_of_lhotse_manifests_have_the_frame_shift_of_the_models(own: Own) -> None:
+    write_lhotse_features(own, "{path}")
+    other = GIVEN | {"features": GIVEN["features"] | {"frame_shift": 0.02}}
+    refuse(
+        own.prepare(data=own.folder / "mine", encoder=other),
+        "utterance 'spk0", "features every 0.01 s, the recipe's models take 0.02; set features.fra",
+    )  # fmt: skip
+
+
 def write_lhotse_features(own: Own, place: str) -> None:
     """A manifest of cuts with features; `place` says where they lie, {path} being their place."""
     write_audio_dir(own.folder / "kaldi", range(12))

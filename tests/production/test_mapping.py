@@ -1,5 +1,6 @@
 """Mapping: what lands in the shared space, under which keys and which stamp."""
 
+import copy
 import shutil
 from pathlib import Path
 
@@ -66,7 +67,12 @@ def test_a_profile_is_the_mean_in_the_models_own_space_mapped_then(aligner, raw,
 
 @pytest.mark.slow
 @pytest.mark.parametrize("nj", [2, 5])
-def test_several_processes_map_the_same(aligner, raw, tmp_path, nj):
+@pytest.mark.parametrize("kind", ["procrustes", "neural"])
+def test_several_processes_map_the_same(tmp_path, nj, kind):
+    aligner, raw = fitted(kind), (tmp_path / "x", tmp_path / "y")
+    for view, place in zip(views_for(kind, 4, 3, first_speaker=200), raw, strict=False):
+        view.write(place)
+    space, stored = aligner.space(), copy.deepcopy(aligner.arrays)
     write_table(tmp_path / "map", {"id00200-p": "id00200-s0-00000 id00200-s0-00001"})
     for jobs in (7, nj, 1):  # parts of an earlier run with more of them go
         map_sides(aligner, *raw, tmp_path / "map", tmp_path / "mapped", jobs)
@@ -77,7 +83,10 @@ def test_several_processes_map_the_same(aligner, raw, tmp_path, nj):
             several = whole
     for one, other in zip(whole, several, strict=True):
         assert one.keys == other.keys and one.stamp == other.stamp
+        assert one.stamp.fingerprint == space == aligner.space()
         np.testing.assert_allclose(one.matrix, other.matrix, atol=1e-6)
+    for name, array in stored.items():  # which networks share with what is sent to processes
+        np.testing.assert_array_equal(aligner.arrays[name], array)
 
 
 def test_a_single_utterance_is_its_own_profile(aligner, raw, tmp_path):

@@ -121,16 +121,25 @@ def test_parts_of_another_store_are_made_again(
     assert sum(len(keys) for keys, _ in read_store(tmp_path / "out/enroll")) == 50
 
 
-def test_a_side_that_is_fitted_anew_in_its_space_maps_all_again(
+def test_a_side_that_is_fitted_anew_in_its_space_needs_a_new_folder(
     aligner: Aligner, profiles: Embeddings, tmp_path: Path
 ) -> None:
     source, out = store("npz", tmp_path, profiles), tmp_path / "out"
     other = ProcrustesAligner().fit(*two_views(50, 2))
-    other.joined = aligner.space()  # as with the runtime side frozen
-    for own in (aligner, other):
-        for kept in (0, 150):
-            assert map_store(source, out, own) == (150, kept)
-        assert "within" in verify_store(out / "enroll", source, own)
+    other.joined = aligner.space()  # as with the runtime side frozen, on a scale of its own
+    for kept in (0, 150):
+        assert map_store(source, out, aligner) == (150, kept)
+    for run in (
+        lambda: map_store(source, out, other),
+        lambda: verify_store(out / "enroll", source, other),
+        lambda: verify_store(out / "enroll", source, aligner.mirrored()),
+    ):
+        with pytest.raises(InputError, match="on another scale; give another --output"):
+            run()
+    assert "within" in verify_store(out / "enroll", source, aligner)
+    (tmp_path / "link").mkdir()
+    (tmp_path / "link/enroll").symlink_to((out / "enroll").rename(tmp_path / "elsewhere"))
+    assert "within" in verify_store(tmp_path / "link/enroll", source, aligner)
 
 
 def test_a_store_that_another_aligner_mapped_is_left_as_it_is(

@@ -9,7 +9,7 @@ import pytest
 from nessa.alignment.linear import ProcrustesAligner
 from nessa.errors import InputError
 from nessa.files import read_json, write_json, write_table
-from nessa.kaldi.embeddings import Embeddings
+from nessa.kaldi.embeddings import Embeddings, profile_means
 from nessa.kaldi.stamps import ModelStamp
 from nessa.metrics.roc import eer, min_dcf
 from nessa.production.mapping import map_sides
@@ -138,7 +138,7 @@ def test_profiles_are_not_averaged_after_mapping(tmp_path: Path) -> None:
     assert (tmp_path / "out").read_bytes() == before
     write_table(enroll_map, {"id00000-p2-0": f"{utterances} {x.keys[3]}", "other": x.keys[1]})
     (tmp_path / "profiles").write_text(f"id00000-p2-0 {test}\n")
-    refused = f"{enroll_map}: 'id00000-p2-0' was mapped with other utterances, see {mapped[0]}/en"
+    refused = f"{enroll_map}: of other utterances than was mapped, see {mapped[0]}/mapped_enroll_m"
     for enroll in (mapped[0], mapped[0] / "xvector.scp"):
         with pytest.raises(InputError, match=refused):
             score_trials(enroll, *words[1:])
@@ -146,7 +146,7 @@ def test_profiles_are_not_averaged_after_mapping(tmp_path: Path) -> None:
     score_trials(*words)
     assert (tmp_path / "out").read_bytes() != before
     map_sides(aligner, *raw, None, tmp_path / "mapped")
-    assert not (mapped[0] / "enroll_map").exists()
+    assert not (mapped[0] / "mapped_enroll_map").exists()
 
 
 @pytest.mark.parametrize("mapped", [False, True])
@@ -359,6 +359,47 @@ def test_the_calibration_of_raw_scores_is_refused_for_mapped_ones(
     view.stamp = ModelStamp("x", "arks:other", "eval")  # more vectors of the same model, maybe
     view.write(raw)
     score_trials(raw, raw, *words, calibration=calibration)
+
+
+def test_scores_of_a_side_that_joined_take_its_own_calibration(
+    sides: tuple[Path, Path, Trials], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    x, y, utt2spk = two_views(6, 3)
+    first = ProcrustesAligner().fit(x, y, utt2spk)
+    joined = ProcrustesAligner().fit(*two_views(7, 3))
+    joined.joined = first.space()  # as with the enrollment side frozen
+    for name, view in (("enroll", x), ("runtime", y)):
+        view.write(tmp_path / "raw" / name)
+    raw = tmp_path / "raw/enroll", tmp_path / "raw/runtime"
+    for aligner, name in ((first, "before"), (joined, "after")):
+        map_sides(aligner, *raw, None, tmp_path / name)
+    calibration = tmp_path / "calibration.json"
+    words: Any = tmp_path / "trials", tmp_path / "out"
+    own = Calibration(1.0, 0.0, pair=joined.pair(), space=joined.space(), method="cosine")
+    of_before = Calibration(1.0, 0.0, pair=first.pair(), method="cosine")
+    for enroll in ("before", "after"):  # stored profiles are of before
+        mapped = tmp_path / enroll / "enroll", tmp_path / "after/runtime"
+        write_json(calibration, own.to_dict())
+        score_trials(*mapped, *words, calibration=calibration)
+        write_json(calibration, of_before.to_dict())
+        with pytest.raises(InputError, match=f"{calibration}: is of another aligner's scores"):
+            score_trials(*mapped, *words, calibration=calibration)
+    assert not caplog.records
+    before = tmp_path / "before/enroll", tmp_path / "before/runtime"
+    score_trials(*before, *words, calibration=calibration)
+
+
+def test_a_map_beside_raw_embeddings_says_nothing_of_profiles(tmp_path: Path) -> None:
+    x, _, _ = two_views(6, 3)
+    members = {"p": list(x.keys[:2])}
+    profile_means(x, members).write(tmp_path / "raw")
+    x.write(tmp_path / "y")
+    for name in ("enroll_map", "mapped_enroll_map"):
+        write_table(tmp_path / "raw" / name, {"p": x.keys[5]})
+    write_table(tmp_path / "map", {"p": " ".join(members["p"])})
+    (tmp_path / "trials").write_text(f"p {x.keys[2]}\n")
+    words = tmp_path / "trials", tmp_path / "out", tmp_path / "map"
+    assert "1 trials" in score_trials(tmp_path / "raw", tmp_path / "y", *words)
 
 
 def test_a_calibration_of_before_may_be_of_an_aligner_that_joined_a_space(
