@@ -440,8 +440,8 @@ class Aligner(ABC):
             self.check_stamp(side, own.stamp)
             if expected and own.stamp is None:
                 log.warning(
-                    "%s embeddings without info.json (%s ...); are they of the model that the "
-                    "aligner was fitted on?", side, own.keys[:1],
+                    "%s embeddings without info.json; are they of the model that the aligner was "
+                    "fitted on?", side,
                 )  # fmt: skip
 
     def check_stamp(self, side: Side, stamp: ModelStamp | None) -> bool:
