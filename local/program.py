@@ -221,10 +221,11 @@ def _check_fit(cut: MonoCut, rates: set[int], dims: set[int], shifts: set[float]
         check_length(cut.num_samples, cut.sampling_rate)
     if cut.has_features and dims:
         check_frames(cut.num_frames)
-        if not any(math.isclose(cut.frame_shift, shift) for shift in shifts):
+        shift = cut.frame_shift
+        if not any(math.isclose(shift, own, rel_tol=1e-3) for own in shifts):
             raise InputError(
-                f"features every {cut.frame_shift:g} s, the recipe's models take {min(shifts):g}; "
-                "set features.frame_shift, or make them again"
+                f"features every {shift} s, the recipe's models take {min(shifts)}; set "
+                "features.frame_shift, or make them again"
             )
         if len(dims) == 1 and cut.num_features not in dims:
             raise InputError(

@@ -28,7 +28,7 @@ from nessa.errors import InputError
 from nessa.files import atomic_open, digest, write_json
 from nessa.kaldi.directions import checked_lengths, well_scaled
 from nessa.kaldi.embeddings import Embeddings
-from nessa.kaldi.stamps import ModelStamp, names_model, same_model
+from nessa.kaldi.stamps import ModelStamp, names_model, pair_of, same_model
 from nessa.scoring.calibration import Calibration
 
 log = logging.getLogger(__name__)
@@ -395,8 +395,7 @@ class Aligner(ABC):
 
         It is that of the space, unless a side has joined one that was there before.
         """
-        maps = sorted(map(self.map_digest, SIDES))
-        return hashlib.sha256("".join(maps).encode()).hexdigest()
+        return pair_of(map(self.map_digest, SIDES))
 
     def map_digest(self, side: Side) -> str:
         """sha256 (hex) of the map of one side: changed by each fit but those that freeze it."""

@@ -95,10 +95,10 @@ def make_set_trials(data: Path, name: TestSet, config: PrepareConfig, seed: int)
     places = [f"{directory}"]
     if domains:
         names = ordered_domains(domains, config.domains)
-        if unnamed := sorted(set(domains.values()) - set(names)):
+        if unnamed := sorted(set(domains.values()) - set(config.domains or names)):
             log.warning(
-                "%s/utt2domain: %s without trials and profiles; name them in prepare.domains, or "
-                "none", directory, named(unnamed),
+                "%s/utt2domain: prepare.domains does not name %s; %s", directory, named(unnamed),
+                "nothing is drawn for it" if set(names) - set(unnamed) else "all count alike",
             )  # fmt: skip
         places = [f"{directory}: domain {domain!r}" for domain in names]
         parts = [{u: s for u, s in utt2spk.items() if domains[u] == domain} for domain in names]

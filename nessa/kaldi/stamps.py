@@ -1,6 +1,8 @@
 """Which model made the vectors of an embeddings directory: its info.json."""
 
+import hashlib
 import re
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -24,33 +26,35 @@ class ModelStamp:
         set: the data set that was extracted: train, align, dev, eval...
         side: enroll or runtime, of mapped vectors that are compared only with the other side's;
             None: of others.
-        pair: of the aligner, see `Aligner.pair`, where one of its sides has joined the space that
-            another aligner made; None: the space tells.
+        map: digest of the map that made mapped vectors, see `Aligner.map_digest`; None: of others.
     """
 
     model: str
     fingerprint: str
     set: str
     side: str | None = None
-    pair: str | None = None
+    map: str | None = None
 
-    def mapped(
-        self, kind: str, space: str, side: str | None = None, pair: str | None = None
-    ) -> "ModelStamp":
+    def mapped(self, kind: str, space: str, map_: str, side: str | None = None) -> "ModelStamp":
         """The stamp of the same embeddings in another space: not the model's any more.
 
         Args:
             kind: of aligner.
             space: its fingerprint.
+            map_: digest of the map, of which several may lead into a space.
             side: that they are compared as; None where it does not matter.
-            pair: where it is not that of the space.
         """
-        return ModelStamp(f"{self.model} in {kind} space", space, self.set, side, pair)
+        return ModelStamp(f"{self.model} in {kind} space", space, self.set, side, map_)
 
     @property
     def is_mapped(self) -> bool:
         """Whether the embeddings are mapped ones."""
         return MAPPED.search(self.model) is not None
+
+
+def pair_of(maps: Iterable[str]) -> str:
+    """The sha256 (hex) of an aligner's two maps, by their digests."""
+    return hashlib.sha256("".join(sorted(maps)).encode()).hexdigest()
 
 
 def names_model(fingerprint: str | None) -> bool:
@@ -100,10 +104,10 @@ def read_info(directory: Path) -> Info | None:
     side = info.get("side")
     if side not in (None, "enroll", "runtime"):
         raise InputError(f"{path}: side {side!r} is neither enroll nor runtime; map them again")
-    pair = info.get("pair")
-    if not isinstance(pair, str | None):
-        raise InputError(f"{path}: pair {pair!r} is no text; map them again")
-    stamp = ModelStamp(info["model"], info["fingerprint"], info["set"], side, pair)
+    made_by = info.get("map")
+    if not isinstance(made_by, str | None):
+        raise InputError(f"{path}: map {made_by!r} is no text; map them again")
+    stamp = ModelStamp(info["model"], info["fingerprint"], info["set"], side, made_by)
     return Info(stamp, info["dim"], info["count"])
 
 

@@ -250,8 +250,8 @@ class _Side:
         listing = write_part(self.output, part, blocks(), self.relative)
         own = embeddings.stamp
         side = self.name if self.aligner.has_roles else None
-        pair = self.aligner.pair() if self.aligner.joined else None
-        stamp = own and own.mapped(self.aligner.kind, self.aligner.space(), side, pair)
+        maps = self.aligner.space(), self.aligner.map_digest(self.name)
+        stamp = own and own.mapped(self.aligner.kind, *maps, side)
         return _Part(listing if alone else None, dim, stamp)
 
     def _map(self, embeddings: Embeddings, rows: slice, domains: Mapping[str, str]) -> Matrix:

@@ -299,8 +299,10 @@ def _check_maker(target: ProfileStore, rows: Rows, maker: _Maker) -> None:
                 f"{target}: {key!r} is of space {stamp.space[:12]}, made by another aligner than "
                 f"that of {maker.space[:12]}; give that one, or name a new table for this aligner"
             )
-        if stamp.source.partition(".")[0] != maker.map:
+        made_by, told, _ = stamp.source.partition(".")
+        if told and made_by != maker.map:  # earlier versions did not tell, and map once more
             raise InputError(
                 f"{target}: {key!r} was mapped by the mirror of this aligner, of the other model, "
-                "or before its enrollment side was fitted anew, on another scale; name a new table"
+                "or before its enrollment side was fitted anew, on another scale; give the aligner "
+                "that made it, or name a new table"
             )

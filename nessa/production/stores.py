@@ -40,8 +40,7 @@ def map_stores(
     """Map the stores of some sides to `output`/<side>, part by part.
 
     All are read and judged before one is written: a refusal leaves a store in use as it is. Parts
-    that an earlier run made of the same rows are kept; a side that was fitted anew while the other
-    one was frozen maps all of them again, in its space.
+    that an earlier run made of the same rows are kept.
 
     What is unlike the align data is listed in `output`/<side>_outliers.csv. A store does not say
     which model made it, so one that is unlike for the most part is refused.
@@ -60,7 +59,8 @@ def map_stores(
 
     Raises:
         InputError: unreadable, or an id or an embedding that no store can have; names the row. Or
-            a folder holds what another aligner mapped, which an application may be reading.
+            a folder holds what another aligner mapped, or this one's mirror, or this side before it
+            was fitted anew, which an application may be reading.
     """
     found = {side: Outliers(aligner.detectors.get(side), allowed=allow_outliers) for side in stores}
     counts = {
@@ -136,14 +136,14 @@ def verify_store(mapped: Path, source: Path, aligner: Aligner) -> str:
     name = Path(os.path.abspath(mapped)).name  # of a link, its own
     if name not in SIDES or not (mapped / INFO).is_file():
         raise InputError(f"{mapped}: not a mapped store (enroll or runtime, with {INFO})")
+    side: Side = "enroll" if name == "enroll" else "runtime"
     info = read_json(mapped / INFO)
-    if not isinstance(info, dict) or info.get("space") != aligner.space():
+    of_space = isinstance(info, dict) and info.get("space") == aligner.space()
+    if not of_space or not _of_map(mapped, aligner, side):
         raise InputError(
             f"{mapped}: was mapped with another aligner; name the aligner that it was mapped with, "
             "or map it into another folder"
         )
-    side: Side = "enroll" if name == "enroll" else "runtime"
-    _check_free(mapped, aligner, side)
     count, largest = 0, 0.0
     for raw, found in zip_longest(read_store(source), read_store(mapped)):
         if raw is None or found is None or raw[0] != found[0]:
@@ -175,7 +175,7 @@ def _check_unique(source: Path) -> int:
 
 def _check_free(output: Path, aligner: Aligner, side: Side) -> None:
     """Refuse a folder with files of others, or with a store of another space or map."""
-    space, map_digest, others = aligner.space(), aligner.map_digest(side).encode(), False
+    space, others = aligner.space(), False
     for path in store_files(output) if output.is_dir() else []:
         metadata = _metadata(path)
         made = metadata is None or not {SPACE, SOURCE}.isdisjoint(metadata)
@@ -186,16 +186,24 @@ def _check_free(output: Path, aligner: Aligner, side: Side) -> None:
             )
         known = metadata or {}
         others = others or known.get(SPACE, space.encode()) != space.encode()
-        if not others and known.get(MAP, map_digest) != map_digest:
-            raise InputError(
-                f"{output}: was mapped by the mirror of this aligner, of the other model, or "
-                "before its side was fitted anew, on another scale; give another --output"
-            )
     if (output / INFO).is_file():
         info = read_json(output / INFO)
         others = others or not isinstance(info, dict) or info.get("space") != space
     if others:
         raise InputError(f"{output}: was mapped by another aligner; give another --output")
+    if not _of_map(output, aligner, side):
+        raise InputError(
+            f"{output}: was mapped by the mirror of this aligner, of the other model, or before "
+            "its side was fitted anew, on another scale; give another --output"
+        )
+
+
+def _of_map(output: Path, aligner: Aligner, side: Side) -> bool:
+    """Whether all parts of a folder are of an aligner's map, or of its version before 0.3."""
+    own = aligner.map_digest(side).encode()
+    unknown = b"" if aligner.joined else own  # parts did not tell, and are mapped once more
+    parts = store_files(output) if output.is_dir() else []
+    return all((_metadata(part) or {}).get(MAP, unknown) == own for part in parts)
 
 
 def _hashes(keys: list[str]) -> npt.NDArray[np.int64]:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from nessa.errors import InputError, about, named
 from nessa.kaldi.datadir import MAPPED_MAP, is_there
 from nessa.kaldi.embeddings import Embeddings, profile_means
-from nessa.kaldi.stamps import names_model
+from nessa.kaldi.stamps import names_model, pair_of
 from nessa.metrics.roc import eer, min_dcf
 from nessa.scoring.calibration import Calibration, Method, calibrate, check_pair, read_calibration
 from nessa.scoring.cosine import check_dimensions, cosine_scores
@@ -175,24 +175,25 @@ def _side(embeddings: Embeddings) -> str | None:
 
 def _check_aligner(path: Path, calibration: Calibration, sides: Sides) -> None:
     """Refuse the calibration of another aligner or model than that of what is scored."""
-    known = calibration.space or calibration.pair
     stamps = [own.stamp for own in (sides.runtime, sides.enroll) if own.stamp]
-    stamp = stamps[0] if stamps else None
-    # Raw vectors that name no model may be of the same one as others that name none.
-    if stamp is None or not (stamp.is_mapped or names_model(known)):
+    maps = [stamp.map for stamp in stamps if stamp.map]
+    if len(maps) == 2:  # of mapped vectors, but those that an earlier version mapped
+        with about(path):
+            check_pair(calibration.pair, pair_of(maps))
         return
-    if known not in (None, stamp.fingerprint) and not (calibration.space or calibration.method):
+    known = calibration.space or calibration.pair
+    # Raw vectors that name no model may be of the same one as others that name none.
+    if not stamps or not (stamps[0].is_mapped or names_model(known)):
+        return
+    if known not in (None, stamps[0].fingerprint) and not (calibration.space or calibration.method):
         log.warning(
             "%s: is of another aligner's scores, or of an earlier version, which did not say where "
             "a side has joined a space (nessa align --freeze); make it anew", path,
         )  # fmt: skip
         return
-    joined = [own.pair for own in stamps if own.pair]
     with about(path):
-        check_pair(known, stamp.fingerprint)
-        if calibration.pair not in joined:
-            check_pair(calibration.pair, next(iter(joined), None))
-    if not joined and calibration.space not in (None, calibration.pair):
+        check_pair(known, stamps[0].fingerprint)
+    if calibration.space not in (None, calibration.pair):
         log.warning(
             "%s: is of an aligner whose one side has joined this space (nessa align --freeze), and "
             "other aligners map into it as well; make sure that this one mapped both sides", path,

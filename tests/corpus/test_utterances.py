@@ -330,7 +330,7 @@ def test_domains_that_the_recipe_does_not_name_are_left_out_with_a_warning(
     trials = Trials.read(directory / "trials")
     assert {domains[u] for u in (*trials.enroll, *trials.test)} == {"phone"}
     assert not (directory / "trials_far").exists()
-    assert f"{directory}/utt2domain: 'far' without trials and profiles; name them" in caplog.text
+    assert f"{directory}/utt2domain: prepare.domains does not name 'far'; nothing" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["single", "profile", "profile3", "words.profile2"])

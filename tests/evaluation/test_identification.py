@@ -648,7 +648,7 @@ def test_profiles_that_are_mapped_already_are_not_averaged_again(world, caplog):
     protocol, homes, old, new = world
 
     def curved(embeddings):
-        stamp = ModelStamp("old", "o" * 64, "eval").mapped("nessa", "c" * 64)
+        stamp = ModelStamp("old", "o" * 64, "eval").mapped("nessa", "c" * 64, "m")
         return Embeddings(embeddings.keys, np.tanh(embeddings.matrix)[:, :20], stamp)
 
     profiles = curved(profile_means(old, protocol.enroll_map))

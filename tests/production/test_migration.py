@@ -236,9 +236,15 @@ def test_a_side_that_is_fitted_anew_in_its_space_needs_a_new_table(
         lambda: migrate(kept.source, kept.target, other, Outliers()),
         lambda: list(verify_migration(kept.source, kept.target, other)),
     ):
-        with pytest.raises(InputError, match=r"fitted anew, on another scale; name a new table"):
+        with pytest.raises(InputError, match=r"on another scale; give the .* or name a new table"):
             run()
     agrees(kept.target, aligner, profiles.matrix, [str(row + 1) for row in range(COUNT)])
+    (row,) = kept.target.read(["7"])
+    (stamp,) = row.stamps
+    untold = row._replace(stamps=[stamp._replace(source=stamp.source.partition(".")[2])])
+    kept.target.write(untold._replace(more=raw_of(kept.source, "7").more))
+    assert lag_of(kept.source, kept.target).newer == 1  # by an earlier version
+    assert migrate(kept.source, kept.target, aligner, Outliers()) == (COUNT, 1, 0)
 
 
 def test_the_mirror_writes_over_no_profiles_of_the_other_model(

@@ -1,5 +1,6 @@
 """Scoring of a trial list on disk: cosine, profiles, AS-norm, calibration, and what is refused."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +159,7 @@ def test_profiles_of_which_some_alone_are_there_are_refused(
     one, two, three, four = trials.enroll_index.names[:4]
     vectors = Embeddings.read(enroll)
     matrix = np.vstack([vectors.matrix, vectors.matrix[:1]])
-    stamp = vectors.stamp and vectors.stamp.mapped("neural", vectors.stamp.fingerprint)
+    stamp = vectors.stamp and vectors.stamp.mapped("neural", vectors.stamp.fingerprint, "m")
     stamp = stamp if mapped else vectors.stamp
     Embeddings([*vectors.keys, "p"], matrix, stamp).write(tmp_path / "some")
     (tmp_path / "profiles").write_text(f"p {three}\nq {three}\n")
@@ -327,6 +328,9 @@ def test_the_calibration_of_another_aligner_is_refused(
     calibration = tmp_path / "calibration.json"
     words: Any = tmp_path / "trials", tmp_path / "out"
     of_both: Any = {"pair": aligner.pair(), "method": "cosine"}
+    for place in mapped:  # by an earlier version, which did not tell the map
+        info = read_json(place / "info.json")
+        write_json(place / "info.json", {k: v for k, v in info.items() if k != "map"})
     for own in (of_both, {"pair": "f" * 64, "space": aligner.space()}):
         assert not caplog.records
         write_json(calibration, Calibration(1.0, 0.0, **own).to_dict())
@@ -361,32 +365,36 @@ def test_the_calibration_of_raw_scores_is_refused_for_mapped_ones(
     score_trials(raw, raw, *words, calibration=calibration)
 
 
-def test_scores_of_a_side_that_joined_take_its_own_calibration(
+def test_scores_take_the_calibration_of_both_their_maps(
     sides: tuple[Path, Path, Trials], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     x, y, utt2spk = two_views(6, 3)
-    first = ProcrustesAligner().fit(x, y, utt2spk)
-    joined = ProcrustesAligner().fit(*two_views(7, 3))
-    joined.joined = first.space()  # as with the enrollment side frozen
     for name, view in (("enroll", x), ("runtime", y)):
         view.write(tmp_path / "raw" / name)
+    first, other = ProcrustesAligner().fit(x, y, utt2spk), ProcrustesAligner().fit(*two_views(7, 3))
+    refitted = [first]
+    for side in ("enroll", "runtime"):  # one after the other, beside the frozen other one
+        joined = copy.deepcopy(refitted[-1])
+        joined.arrays |= {k: own for k, own in other.arrays.items() if k.startswith(side)}
+        joined.joined = first.space()
+        refitted.append(joined)
     raw = tmp_path / "raw/enroll", tmp_path / "raw/runtime"
-    for aligner, name in ((first, "before"), (joined, "after")):
-        map_sides(aligner, *raw, None, tmp_path / name)
+    for number, aligner in enumerate(refitted):
+        map_sides(aligner, *raw, None, tmp_path / str(number))
     calibration = tmp_path / "calibration.json"
     words: Any = tmp_path / "trials", tmp_path / "out"
-    own = Calibration(1.0, 0.0, pair=joined.pair(), space=joined.space(), method="cosine")
-    of_before = Calibration(1.0, 0.0, pair=first.pair(), method="cosine")
-    for enroll in ("before", "after"):  # stored profiles are of before
-        mapped = tmp_path / enroll / "enroll", tmp_path / "after/runtime"
-        write_json(calibration, own.to_dict())
-        score_trials(*mapped, *words, calibration=calibration)
-        write_json(calibration, of_before.to_dict())
-        with pytest.raises(InputError, match=f"{calibration}: is of another aligner's scores"):
-            score_trials(*mapped, *words, calibration=calibration)
+    for enroll, runtime, right in ((0, 0, 0), (0, 1, 0), (1, 0, 1), (1, 2, 2), (2, 2, 2)):
+        mapped = tmp_path / f"{enroll}/enroll", tmp_path / f"{runtime}/runtime"
+        for number, own in enumerate(refitted):
+            space = None if number == 0 else own.space()
+            of_own = Calibration(1.0, 0.0, pair=own.pair(), space=space, method="cosine")
+            write_json(calibration, of_own.to_dict())
+            if number == right:
+                score_trials(*mapped, *words, calibration=calibration)
+                continue
+            with pytest.raises(InputError, match=f"{calibration}: is of another aligner's scores"):
+                score_trials(*mapped, *words, calibration=calibration)
     assert not caplog.records
-    before = tmp_path / "before/enroll", tmp_path / "before/runtime"
-    score_trials(*before, *words, calibration=calibration)
 
 
 def test_a_map_beside_raw_embeddings_says_nothing_of_profiles(tmp_path: Path) -> None:
