@@ -252,11 +252,8 @@ class AllColumns:
 def read_enroll_map(path: Path | str | None) -> dict[str, list[str]]:
     """Read an enrollment map, `spk2utt` style: a profile id followed by its utterances.
 
-    Args:
-        path: of the map; None where there are no profiles.
-
     Returns:
-        {profile: utterances}, in file order.
+        {profile: utterances}, in file order; none of None.
 
     Raises:
         InputError: unreadable, a duplicate profile, or an utterance twice in one profile.

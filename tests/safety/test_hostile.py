@@ -79,7 +79,9 @@ def test_a_command_in_a_data_directory(own: Own, table: str, command: str) -> No
 @pytest.mark.parametrize("table", TABLES)
 def test_a_command_in_a_corpus_of_a_run(table: str) -> None:
     settings = [f"corpus.paths.data={write_commands(table, COMMANDS[0])}", "corpus.program=null"]
-    settings += ["prepare.program=kaldi_dir", "corpus.sets={}", "prepare.trials={}"]
+    count = "{targets: 2, nontargets: 2}"
+    settings += ["prepare.program=kaldi_dir", "corpus.sets={}"]
+    settings += [f"prepare.trials={{dev: {count}, eval: {count}}}"]
     settings += ["prepare.held_out={align: 4, dev: 2, eval: 2}"]
     if table == "feats.scp":
         for model in ("old", "new"):
