@@ -42,8 +42,8 @@ def fit_weights(scores: Sequence[Sequence[Floats]], labels: Sequence[np.ndarray]
         )
         for found, weights in tried:
             worth = found <= (1 - WORTH) * lowest and min(weights.values()) > 0
-            if worth and error(weights) <= highest:
-                chosen, lowest, highest = weights, found, error(weights)
+            if worth and (reached := error(weights)) <= highest:
+                chosen, lowest, highest = weights, found, reached
                 break
         else:
             return chosen or {0: 1.0}

@@ -7,7 +7,7 @@ comes last.
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import zip_longest
 from pathlib import Path
 
@@ -139,7 +139,7 @@ def verify_store(mapped: Path, source: Path, aligner: Aligner) -> str:
     side: Side = "enroll" if name == "enroll" else "runtime"
     info = read_json(mapped / INFO)
     of_space = isinstance(info, dict) and info.get("space") == aligner.space()
-    if not of_space or not _of_map(mapped, aligner, side):
+    if not of_space or not _are_of_map(map(_metadata, store_files(mapped)), aligner, side):
         raise InputError(
             f"{mapped}: was mapped with another aligner; name the aligner that it was mapped with, "
             "or map it into another folder"
@@ -176,8 +176,8 @@ def _check_unique(source: Path) -> int:
 def _check_free(output: Path, aligner: Aligner, side: Side) -> None:
     """Refuse a folder with files of others, or with a store of another space or map."""
     space, others = aligner.space(), False
-    for path in store_files(output) if output.is_dir() else []:
-        metadata = _metadata(path)
+    parts = {path: _metadata(path) for path in (store_files(output) if output.is_dir() else [])}
+    for path, metadata in parts.items():
         made = metadata is None or not {SPACE, SOURCE}.isdisjoint(metadata)
         if not PART.fullmatch(path.name) or not made:
             raise InputError(
@@ -191,19 +191,18 @@ def _check_free(output: Path, aligner: Aligner, side: Side) -> None:
         others = others or not isinstance(info, dict) or info.get("space") != space
     if others:
         raise InputError(f"{output}: was mapped by another aligner; give another --output")
-    if not _of_map(output, aligner, side):
+    if not _are_of_map(parts.values(), aligner, side):
         raise InputError(
             f"{output}: was mapped by the mirror of this aligner, of the other model, or before "
             "its side was fitted anew, on another scale; give another --output"
         )
 
 
-def _of_map(output: Path, aligner: Aligner, side: Side) -> bool:
-    """Whether all parts of a folder are of an aligner's map, or of its version before 0.3."""
+def _are_of_map(parts: Iterable[dict[bytes, bytes] | None], aligner: Aligner, side: Side) -> bool:
+    """Whether parts, by their metadata, are of an aligner's map, or may be."""
     own = aligner.map_digest(side).encode()
-    unknown = b"" if aligner.joined else own  # parts did not tell, and are mapped once more
-    parts = store_files(output) if output.is_dir() else []
-    return all((_metadata(part) or {}).get(MAP, unknown) == own for part in parts)
+    unknown = b"" if aligner.joined else own  # earlier versions did not tell, and map once more
+    return all((part or {}).get(MAP, unknown) == own for part in parts)
 
 
 def _hashes(keys: list[str]) -> npt.NDArray[np.int64]:
