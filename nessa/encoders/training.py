@@ -72,10 +72,9 @@ def train_encoder(
         # Other batches make another training, but its result serves as well.
         training = Training(config, speakers, processes, digest([stamp, processes.size]))
         training.resume(output / CHECKPOINT)
-        if processes.first:
-            (output / STAMP).unlink(missing_ok=True)  # of the weights that will be replaced
         _run(training, output, workers, tensorboard)
         if processes.first:
+            (output / STAMP).unlink(missing_ok=True)  # of the weights that are replaced now
             training.write_losses(output / LOSSES)
             save_model(output, config, training.result().eval())
             write_json(output / STAMP, stamp)

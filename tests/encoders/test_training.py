@@ -177,6 +177,31 @@ def test_a_finished_training_is_not_done_again_unless_settings_change(
     assert weights(tmp_path) != first
 
 
+def test_a_training_that_ends_early_leaves_the_finished_encoder_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare_set(tmp_path, "train", range(4))
+    settings = config(augmentation=AugmentationConfig(noise_prob=0, reverb_prob=0))
+    out, load = tmp_path / "out", TrainBatches.__getitem__
+    train_encoder(settings, tmp_path, out, workers=0)
+    before = (out / "model.safetensors").stat().st_mtime_ns
+
+    def stopped(self: TrainBatches, step: int) -> object:
+        if step == 3:
+            raise KeyboardInterrupt
+        return load(self, step)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(TrainBatches, "__getitem__", stopped)
+        train_encoder(settings.model_copy(update={"seed": 2}), tmp_path, out, workers=0)
+    (tmp_path / "audio").rename(tmp_path / "away")
+    with pytest.raises(InputError, match="cannot be read"):
+        train_encoder(settings, tmp_path, out, workers=0)
+    (tmp_path / "away").rename(tmp_path / "audio")
+    train_encoder(settings, tmp_path, out, workers=0)
+    assert (out / "model.safetensors").stat().st_mtime_ns == before
+
+
 def test_a_damaged_stamp_is_taken_for_none(data: Path, tmp_path: Path) -> None:
     train_encoder(config(), data, tmp_path, workers=0)
     first, stamp = weights(tmp_path), (tmp_path / "training.json").read_bytes()
