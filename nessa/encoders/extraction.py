@@ -80,7 +80,6 @@ def extract_shard(
     if left_out == {} or (left_out and skip_bad):
         log.info("%s: shard %d is there already", output, shard)
         return
-    stamp_path.unlink(missing_ok=True)
     skipped: dict[str, str] = {}
     embeddings = extract(
         model,
@@ -90,6 +89,7 @@ def extract_shard(
         workers,
         skipped if skip_bad else None,
     )
+    stamp_path.unlink(missing_ok=True)  # of the part that is replaced now
     embeddings.write_part(output, shard)
     spots = spots_digest(_ark_path(output, shard)).hex()
     write_json(stamp_path, stamp | {SOUNDS: sounds, SPOTS: spots, SKIPPED: skipped})

@@ -262,6 +262,18 @@ def test_other_audio_of_the_same_ids_and_lengths_is_extracted_anew(
     assert (tmp_path / "xvector.1.ark").read_bytes() == after
 
 
+def test_finished_shards_stay_while_the_corpus_is_away(data: Path, tmp_path: Path) -> None:
+    shard = Whimsical({}), data, "eval", tmp_path / "out"
+    extract_shard(*shard, 1, 1, 20.0)
+    before = contents(tmp_path / "out")
+    (data / "audio").rename(data / "away")
+    with pytest.raises(InputError, match="12 of 12 utterances cannot be used"):
+        extract_shard(*shard, 1, 1, 20.0)
+    (data / "away").rename(data / "audio")
+    assert contents(tmp_path / "out") == before
+    assert merge_shards(*shard, 1)[1] == 0
+
+
 def test_other_parts_of_the_same_recordings_are_extracted_anew(data: Path, tmp_path: Path) -> None:
     whole, model = cuts_of(data), Whimsical({})
 
