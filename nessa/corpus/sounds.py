@@ -43,6 +43,12 @@ def sounds_digest(items: Iterable[MonoCut | Recording]) -> str:
     return sha.hexdigest()
 
 
+def missing_files(item: MonoCut | Recording) -> list[str]:
+    """Those files of an utterance or a recording that are not there."""
+    files = (place.file for place, _ in _places(item))
+    return [file for file in files if file and not os.path.exists(file)]
+
+
 def part_of(cut: MonoCut) -> list[Any]:
     """What an utterance is of its recording or features; [] where it is all of them, untransformed.
 

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from nessa.corpus.audio import check_decoder, reason
 from nessa.corpus.manifests import CutTable
-from nessa.corpus.sounds import part_of, sounds_digest
+from nessa.corpus.sounds import missing_files, part_of, sounds_digest
 from nessa.encoders.arks import GivenEmbeddings
 from nessa.encoders.base import SpeakerModel
 from nessa.errors import InputError, is_out_of_memory, named, watched_readers
@@ -71,7 +71,8 @@ def extract_shard(
         skip_bad: leave out utterances that cannot be read or embedded.
 
     Raises:
-        InputError: no manifest, or, without `skip_bad`, utterances that cannot be read or embedded.
+        InputError: no manifest, or, without `skip_bad`, utterances that cannot be read or embedded;
+            with it, the files of all are missing.
     """
     cuts = shard_of(CutTable(data, set_name), shard, shards)
     stamp, stamp_path = _stamp(model, cuts, shards), _stamp_path(output, shard)
@@ -289,7 +290,8 @@ def extract(
     Raises:
         InputError: utterances are unreadable, of another sampling rate, too short, or their
             embeddings are not finite or zero; names the first, and says how many. Or, whether or
-            not they are skipped, what decodes them is missing, or all embeddings are the same.
+            not they are skipped, the files of all or what decodes them are missing, or all
+            embeddings are the same.
     """
     for cut in cuts:
         check_decoder(cut)
@@ -313,9 +315,10 @@ def extract(
         for index in embedded:
             if fault := fault_of(matrix[index]):
                 bad[index] = f"utterance {cuts[index].id!r}: the embedding {fault}"
-    if bad and skipped is None:
-        raise InputError(_refusal(bad, cuts))
-    if bad and skipped is not None:
+    if bad:
+        away = len(bad) == len(cuts) and all(map(missing_files, cuts))  # nobody means to skip that
+        if skipped is None or away:
+            raise InputError(_refusal(bad, cuts))
         skipped |= {cuts[index].id: bad[index] for index in sorted(bad)}
     kept = [index for index in range(len(cuts)) if index not in bad]
     return Embeddings([cuts[index].id for index in kept], matrix[kept] if bad else matrix)
@@ -347,7 +350,15 @@ def _refusal(bad: Mapping[int, str], cuts: list[MonoCut]) -> str:
     if len(bad) > 1:
         ids = named([cuts[index].id for index in sorted(bad)])
         first = f"{len(bad)} of {len(cuts)} utterances cannot be used: {ids}; the first: {first}"
-    return f"{first}; mend or remove it, or leave it out: --skip-bad (./run.sh --skip-bad true)"
+    if missing_files(cuts[min(bad)]):
+        return (
+            f"{first}; its file is not there: mount its disk or, if the corpus has moved or lost "
+            "it, run ./run.sh --stage prepare"
+        )
+    return (
+        f"{first}; mend it, remove it and run ./run.sh --stage prepare, or leave it out: "
+        "--skip-bad (./run.sh --skip-bad true)"
+    )
 
 
 @contextmanager

@@ -262,16 +262,32 @@ def test_other_audio_of_the_same_ids_and_lengths_is_extracted_anew(
     assert (tmp_path / "xvector.1.ark").read_bytes() == after
 
 
-def test_finished_shards_stay_while_the_corpus_is_away(data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("skip_bad", [False, True])
+def test_finished_shards_stay_while_the_corpus_is_away(
+    data: Path, tmp_path: Path, skip_bad: bool
+) -> None:
     shard = Whimsical({}), data, "eval", tmp_path / "out"
     extract_shard(*shard, 1, 1, 20.0)
     before = contents(tmp_path / "out")
     (data / "audio").rename(data / "away")
-    with pytest.raises(InputError, match="12 of 12 utterances cannot be used"):
-        extract_shard(*shard, 1, 1, 20.0)
+    remedy = r"12 of 12 utterances cannot be used.*mount its disk or.*\./run\.sh --stage prepare$"
+    with pytest.raises(InputError, match=remedy):
+        extract_shard(*shard, 1, 1, 20.0, skip_bad=skip_bad)
     (data / "away").rename(data / "audio")
     assert contents(tmp_path / "out") == before
     assert merge_shards(*shard, 1)[1] == 0
+
+
+def test_a_file_that_is_gone_is_told_from_a_bad_one_and_may_be_left_out(data: Path) -> None:
+    cuts, skipped = cuts_of(data), dict[str, str]()
+    audio_of(data, 0).write_bytes(b"no audio")
+    with pytest.raises(InputError, match=r"mend it, remove it and run .*prepare, or .*--skip-bad"):
+        extract(Whimsical({}), cuts)
+    audio_of(data, 0).unlink()
+    with pytest.raises(InputError, match="its file is not there: mount its disk"):
+        extract(Whimsical({}), cuts)
+    assert len(extract(Whimsical({}), cuts, skipped=skipped)) == len(cuts) - 1
+    assert list(skipped) == [cuts[0].id]
 
 
 def test_other_parts_of_the_same_recordings_are_extracted_anew(data: Path, tmp_path: Path) -> None:
