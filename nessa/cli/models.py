@@ -177,8 +177,13 @@ def extract(
                 extract_shard(model, *place, shard, shards, batch_seconds, workers, skip_bad)
             continue
         others = [other / name for other in beside if other != output]
+        if lacking := [other for other in others if not other.is_dir()]:
+            raise InputError(
+                f"--beside: {lacking[0]}: no such folder; name the OUTPUT of a model whose shards "
+                f"of set {name} are there"
+            )
         if isinstance(model, GivenEmbeddings):
-            whole, skipped = import_embeddings(model, *place, shards, others, relative), 0
+            whole, skipped = import_embeddings(model, *place, others, relative), 0
         else:
             whole, skipped = merge_shards(model, *place, shards, skip_bad, others, relative)
         left_out = f"; {skipped} skipped, see {output / name / 'skipped'}" if skipped else ""

@@ -138,7 +138,7 @@ def merge_shards(
         skipped |= left_out
     own = set(skipped)
     for other in beside:
-        skipped = skipped_in(other, shards) | skipped
+        skipped = skipped_in(other) | skipped
     stamp = ModelStamp(model.name, model.fingerprint, set_name)
     (output / SKIPPED).unlink(missing_ok=True)
     for utterance in skipped:
@@ -154,8 +154,9 @@ def merge_shards(
     return merged, len(skipped)
 
 
-def skipped_in(output: Path, shards: int) -> dict[str, str]:
+def skipped_in(output: Path) -> dict[str, str]:
     """What a model skipped in the shards of an embeddings directory, {utterance: why}."""
+    shards = _read_stamp(_stamp_path(output, 1)).get("shards", 0)  # as many as there are
     paths = [_stamp_path(output, shard) for shard in range(1, shards + 1)]
     found = [_read_stamp(path).get(SKIPPED, {}) for path in paths]
     model = output.absolute().parent.name
@@ -163,7 +164,8 @@ def skipped_in(output: Path, shards: int) -> dict[str, str]:
 
 
 def forget_shards(output: Path) -> None:
-    """Remove what is said of the shards of an embeddings directory, as given ones have none."""
+    """Make an embeddings directory of no shards, as given embeddings have none."""
+    output.mkdir(parents=True, exist_ok=True)
     for stale in (output / SKIPPED, *output.glob(_stamp_path(output, "*").name)):
         stale.unlink(missing_ok=True)
 
@@ -233,7 +235,6 @@ def import_embeddings(
     data: Path,
     set_name: str,
     output: Path,
-    shards: int = 1,
     beside: Sequence[Path] = (),
     relative: bool = False,
 ) -> Embeddings:
@@ -244,9 +245,8 @@ def import_embeddings(
         data: the recipe's data folder; the set's utt2spk names the utterances.
         set_name: train, align, dev or eval.
         output: receives the embeddings directory; what a model has left there goes.
-        shards, beside, relative: as for `merge_shards`; what others skipped is not imported, nor,
-            of the align set, part of what the model is known by, as it is gone from there the next
-            time.
+        beside, relative: as for `merge_shards`; what others skipped is not imported, nor, of the
+            align set, part of what the model is known by, as it is gone from there the next time.
 
     Raises:
         InputError: see `GivenEmbeddings.read_set`.
@@ -254,7 +254,7 @@ def import_embeddings(
     forget_shards(output)
 
     def embedded_beside(name: str) -> dict[str, str]:
-        skipped = {u for other in beside for u in skipped_in(other.with_name(name), shards)}
+        skipped = {u for other in beside for u in skipped_in(other.with_name(name))}
         return {u: s for u, s in read_utt2spk(data / name).items() if u not in skipped}
 
     utt2spk = embedded_beside(set_name)

@@ -562,6 +562,25 @@ def test_given_embeddings_forget_what_a_model_in_their_place_had_skipped(
     assert len(whole) == len(cuts) and skipped == 0
 
 
+def test_what_another_model_skipped_is_left_out_however_many_shards_it_has(
+    model_dir: Path, data: Path, tmp_path: Path, nessa: Command
+) -> None:
+    cuts, old, new = cuts_of(data), tmp_path / "old", tmp_path / "new"
+    faults = {cuts[row].num_samples: FAULTS["zero"][0] for row in (0, 11)}
+    for shard, shards in ((4, 4), (1, 3), (2, 3), (3, 3)):  # the fourth is of an earlier run
+        now = faults if shards == 3 else {cuts[10].num_samples: FAULTS["zero"][0]}
+        extract_shard(
+            Whimsical(now), data, "eval", old / "eval", shard, shards, 20.0, skip_bad=True
+        )
+    words = ["extract", "--encoder", model_dir, "--data", data, "--set", "eval", "--output", new]
+    assert nessa(*words).status == 0
+    nessa(*words, "--merge", "--beside", tmp_path / "odl").refused(
+        f"--beside: {tmp_path}/odl/eval: no such folder; name the OUTPUT"
+    )
+    assert nessa(*words, "--merge", "--beside", old).status == 0
+    assert sorted(read_table(new / "eval/skipped")) == [cuts[0].id, cuts[11].id]
+
+
 def test_given_embeddings_are_known_without_what_a_model_skipped_in_align(
     data: Path, tmp_path: Path
 ) -> None:
@@ -577,13 +596,13 @@ def test_given_embeddings_are_known_without_what_a_model_skipped_in_align(
     def fingerprints() -> list[str]:
         sets = {name: [tmp_path / "old" / name] for name in ("align", "eval")}
         made = [
-            import_embeddings(given, data, name, tmp_path / "new" / name, 1, beside)
+            import_embeddings(given, data, name, tmp_path / "new" / name, beside)
             for name, beside in sets.items()
         ]
         return [stamp.fingerprint for one in made if (stamp := one.stamp)]
 
     first = fingerprints()
-    leave_out(data / "align", skipped_in(tmp_path / "old/align", 1))  # as stage extract does
+    leave_out(data / "align", skipped_in(tmp_path / "old/align"))  # as stage extract does
     assert len(set(fingerprints() + first)) == 1
 
 
