@@ -74,7 +74,7 @@ class TrainSpeakers:
         return self._table[self._cuts[speaker][index]]
 
     def digest(self) -> str:
-        """sha256 over speakers, utterances and their samples, and the names of noises and rooms."""
+        """sha256 over utterances and their samples, and the names of noises and rooms."""
         sha = hashlib.sha256()
         for indices in self._cuts:
             for index in indices:
@@ -86,6 +86,10 @@ class TrainSpeakers:
         own = np.concatenate(self._cuts)
         digested = (self._table[index] for index in own[:: 1 + len(own) // MOST_DIGESTED])
         return digest([sha.hexdigest(), background, sounds_digest(digested)])
+
+    def speakers_digest(self) -> str:
+        """sha256 over which utterances are of one speaker, and the speakers' names."""
+        return digest([[name, len(own)] for name, own in zip(self.names, self._cuts, strict=True)])
 
     def background_digest(self) -> str:
         """sha256 over samples of the noises and rooms."""

@@ -37,7 +37,8 @@ log = logging.getLogger(__name__)
 MAX_GRADIENT_NORM = 5.0
 CHECKPOINT = "checkpoint.pt"
 LOSSES = "loss.tsv"
-BACKGROUND = "background"  # in the stamp: the noises and rooms; stamps of before lack it
+# In the stamp: the noises and rooms, and whose the utterances are. Stamps of before may lack both.
+BACKGROUND, SPEAKERS = LATER = "background", "speakers"
 
 
 def train_encoder(
@@ -63,6 +64,7 @@ def train_encoder(
             "config": config.model_dump(mode="json"),
             "data": speakers.digest(),
             BACKGROUND: speakers.background_digest(),
+            SPEAKERS: speakers.speakers_digest(),
         }
         if _already_trained(output, stamp, config):
             if processes.first and not _describes(output / CONFIG, config):
@@ -327,7 +329,7 @@ def _already_trained(output: Path, stamp: dict[str, Any], config: EncoderConfig)
         found = read_json(output / STAMP)
     except InputError:  # cut off, as in a copy
         return False
-    if not isinstance(found, dict) or {BACKGROUND: stamp[BACKGROUND]} | found != stamp:
+    if not isinstance(found, dict) or {key: stamp[key] for key in LATER} | found != stamp:
         return False
     load_trained(output, output.name, config)  # raises where the weights are damaged
     return True

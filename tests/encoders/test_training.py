@@ -276,6 +276,29 @@ def test_a_train_set_is_known_by_the_parts_of_its_recordings(tmp_path: Path) -> 
     assert len(set(digests)) == 3 and digest() == digests[0]
 
 
+def test_other_speakers_of_the_same_utterances_are_noticed(tmp_path: Path) -> None:
+    prepare_set(tmp_path, "train", range(5))
+    cuts = list(read_cuts(tmp_path, "train"))
+    quiet = AugmentationConfig(noise_prob=0, reverb_prob=0)
+    settings, out = config("ge2e", steps=2, augmentation=quiet), tmp_path / "out"
+
+    def trained() -> bytes:
+        train_encoder(settings, tmp_path, out, workers=0)
+        return weights(out)
+
+    first = trained()
+    for cut in cuts:
+        if cut.supervisions[0].speaker == "id00004":
+            cut.supervisions[0].speaker = "id00003"
+    write_manifest(manifest_path(tmp_path, "train", "cuts"), cuts)
+    stamp = read_json(out / "training.json")
+    merged = trained()
+    assert merged != first
+    stamp.pop("speakers")  # as trainings of before, which go on to count
+    write_json(out / "training.json", stamp)
+    assert trained() == merged
+
+
 @pytest.mark.slow
 def test_other_noises_and_rooms_of_the_same_names_are_noticed(tmp_path: Path) -> None:
     prepare_set(tmp_path, "train", range(10))
