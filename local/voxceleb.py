@@ -171,7 +171,10 @@ def prepare_backgrounds(paths: Mapping[str, Path], data: Path) -> None:
     if not musan:
         log.warning("no MUSAN: encoders are trained without noise; --musan DIR adds it")
     if not rirs:
-        log.warning("no RIRS_NOISES: rooms are Lhotse's random ones; --rirs DIR adds real ones")
+        log.warning(
+            "no RIRS_NOISES: Lhotse simulates rooms if torchaudio is installed, otherwise there is "
+            "no reverberation; --rirs DIR adds rooms"
+        )
     write_backgrounds(data, noise, rooms)
 
 

@@ -58,7 +58,7 @@ class Augmenter:
                         f"features take {sampling_rate} Hz; resample it"
                     )
         self.rirs: list[Recording | None] = list(rirs or [])  # None: one that Lhotse makes up
-        if config.reverb_prob and not self.rirs and find_spec("torchaudio"):
+        if makes_rooms(config, rirs):
             log.info("no recordings of rooms: Lhotse makes some up")
             self.rirs = [None]
         for what, probability, have in (
@@ -105,6 +105,11 @@ class Augmenter:
         noise: Recording = self.noises[rng.integers(len(self.noises))]
         section = random_part(noise.to_cut(), cut.duration, rng)
         return cut.mix(section, snr=rng.uniform(*self.config.snr), preserve_id="left")
+
+
+def makes_rooms(config: AugmentationConfig, rirs: RecordingSet | None) -> bool:
+    """Whether Lhotse makes up the rooms: wanted, in no recordings, and torchaudio is installed."""
+    return bool(config.reverb_prob) and not rirs and find_spec("torchaudio") is not None
 
 
 def _load(augmented: Cut, samples: int, cut: MonoCut) -> np.ndarray:

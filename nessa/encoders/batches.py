@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from nessa.corpus.manifests import CutTable, read_background
 from nessa.corpus.sounds import part_of, sounds_digest
-from nessa.encoders.augmentation import Augmenter
+from nessa.encoders.augmentation import Augmenter, makes_rooms
 from nessa.encoders.config import AugmentationConfig, EncoderConfig
 from nessa.encoders.distributed import Processes
 from nessa.encoders.features import read_crop
@@ -31,6 +31,7 @@ class TrainSpeakers:
     Attributes:
         names: of the speakers, sorted.
         noises, rirs: recordings that the augmentation draws from, or None.
+        makes_rooms: whether it makes up rooms.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class TrainSpeakers:
         self._cuts = [cuts_of[name] for name in self.names]
         self.noises = read_background(data, "noise") if augmentation.noise_prob else None
         self.rirs = read_background(data, "rir") if augmentation.reverb_prob else None
+        self.makes_rooms = makes_rooms(augmentation, self.rirs)
 
     def __len__(self) -> int:
         return len(self.names)

@@ -37,8 +37,9 @@ log = logging.getLogger(__name__)
 MAX_GRADIENT_NORM = 5.0
 CHECKPOINT = "checkpoint.pt"
 LOSSES = "loss.tsv"
-# In the stamp: the noises and rooms, and whose the utterances are. Stamps of before may lack both.
-BACKGROUND, SPEAKERS = LATER = "background", "speakers"
+# In the stamp: the noises and rooms, whose the utterances are, and whether Lhotse makes up rooms.
+# Stamps of before may lack some.
+BACKGROUND, SPEAKERS, ROOMS = LATER = "background", "speakers", "made_up_rooms"
 
 
 def train_encoder(
@@ -65,6 +66,7 @@ def train_encoder(
             "data": speakers.digest(),
             BACKGROUND: speakers.background_digest(),
             SPEAKERS: speakers.speakers_digest(),
+            ROOMS: speakers.makes_rooms,
         }
         if _already_trained(output, stamp, config):
             if processes.first and not _describes(output / CONFIG, config):

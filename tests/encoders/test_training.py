@@ -299,6 +299,29 @@ def test_other_speakers_of_the_same_utterances_are_noticed(tmp_path: Path) -> No
     assert trained() == merged
 
 
+def test_whether_rooms_are_made_up_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It depends on torchaudio, which is not needed here: no batch has drawn a room."""
+    prepare_set(tmp_path, "train", range(4))
+    rare = AugmentationConfig(noise_prob=0, reverb_prob=1e-9)
+    settings, out = config(steps=2, augmentation=rare), tmp_path / "out"
+
+    def trained(torchaudio: object) -> int:
+        monkeypatch.setattr("nessa.encoders.augmentation.find_spec", lambda _: torchaudio)
+        train_encoder(settings, tmp_path, out, workers=0)
+        return (out / "model.safetensors").stat().st_mtime_ns
+
+    without = trained(None)
+    assert trained(None) == without
+    made_up = trained(object())
+    assert made_up > without
+    stamp = read_json(out / "training.json")
+    del stamp["made_up_rooms"]  # as trainings of before, which go on to count
+    write_json(out / "training.json", stamp)
+    assert trained(object()) == trained(None) == made_up
+
+
 @pytest.mark.slow
 def test_other_noises_and_rooms_of_the_same_names_are_noticed(tmp_path: Path) -> None:
     prepare_set(tmp_path, "train", range(10))
