@@ -62,7 +62,7 @@ def train_encoder(
     with join_processes() as processes:
         speakers = TrainSpeakers(data, config.train_part, config.augmentation)
         stamp = {
-            "config": config.model_dump(mode="json"),
+            "config": _deciding(config.model_dump(mode="json")),
             "data": speakers.digest(),
             BACKGROUND: speakers.background_digest(),
             SPEAKERS: speakers.speakers_digest(),
@@ -324,6 +324,12 @@ def _seeded(seed: int) -> Iterator[None]:
         yield
 
 
+def _deciding(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings that decide the weights: without an average, how often is saved does not."""
+    unread = {"checkpoint_every"} if settings.get("average") == 1 else set()
+    return {key: value for key, value in settings.items() if key not in unread}
+
+
 def _already_trained(output: Path, stamp: dict[str, Any], config: EncoderConfig) -> bool:
     if not all((output / name).is_file() for name in (STAMP, WEIGHTS)):
         return False
@@ -331,7 +337,10 @@ def _already_trained(output: Path, stamp: dict[str, Any], config: EncoderConfig)
         found = read_json(output / STAMP)
     except InputError:  # cut off, as in a copy
         return False
-    if not isinstance(found, dict) or {key: stamp[key] for key in LATER} | found != stamp:
+    if not isinstance(found, dict) or not isinstance(found.get("config"), dict):
+        return False
+    known = {key: stamp[key] for key in LATER} | found
+    if known | {"config": _deciding(found["config"])} != stamp:
         return False
     load_trained(output, output.name, config)  # raises where the weights are damaged
     return True

@@ -299,6 +299,36 @@ def test_other_speakers_of_the_same_utterances_are_noticed(tmp_path: Path) -> No
     assert trained() == merged
 
 
+def test_how_often_is_saved_changes_a_training_only_where_weights_are_averaged(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load, loaded = TrainBatches.__getitem__, list[int]()
+
+    def stopped_once(self: TrainBatches, step: int) -> object:
+        loaded.append(step)
+        if len(loaded) == 3:
+            raise KeyboardInterrupt
+        return load(self, step)
+
+    def train(every: int, average: int = 1) -> None:
+        settings = config(steps=4, checkpoint_every=every, average=average)
+        train_encoder(settings, data, tmp_path, workers=0)
+
+    monkeypatch.setattr(TrainBatches, "__getitem__", stopped_once)
+    with pytest.raises(KeyboardInterrupt):
+        train(every=2)
+    train(every=1)
+    train(every=4)
+    stamp = read_json(tmp_path / "training.json")
+    stamp["config"]["checkpoint_every"] = 2  # as in trainings of before, which go on to count
+    write_json(tmp_path / "training.json", stamp)
+    train(every=1)
+    assert loaded == [0, 1, 2, 2, 3]
+    for every in (2, 1):
+        train(every, average=2)
+    assert loaded[5:] == [0, 1, 2, 3, 0, 1, 2, 3]
+
+
 def test_whether_rooms_are_made_up_is_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
