@@ -2,12 +2,17 @@
 
 The test utterances of eval are cut to some seconds of their middle and embedded again by both
 models; enrollment stays as it is. The recipe's aligners map them: nothing is trained. Gains are
-between both models on speech of that length.
+between both models on speech of that length. What a model cannot embed once it is cut, such as a
+pause, is left out of the trials of that length.
 """
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import compress
 from pathlib import Path
 
+import numpy as np
 from lhotse.cut import MonoCut
 
 from nessa.alignment.base import Aligner
@@ -31,7 +36,9 @@ from nessa.recipe.studies import DURATIONS, Pair, measured, study_digest, write_
 from nessa.recipe.systems import NESSA, RAW, System
 from nessa.scoring.cosine import cosine_scores
 from nessa.scoring.sides import Scores
+from nessa.trials import classes_fault
 
+log = logging.getLogger(__name__)
 SECONDS = (1.0, 2.0, 3.0)
 FULL = "full"
 Tests = Mapping[str, Embeddings]  # {model: test utterances of one length}
@@ -50,7 +57,7 @@ def write_durations(recipe: Recipe, data: Path, exp: Path, output: Path) -> list
         A record per list of single utterances, length and pair of models: {"condition", "label",
         "value" (seconds; None: full), "shortened" (share of the test utterances that are cut),
         "aligner", "enroll", "runtime", "eer", "eer_ci", "gain", "gain_ci"}. Lengths that no
-        utterance exceeds are left out.
+        utterance exceeds are left out, and those of which too few can be embedded.
 
     Raises:
         InputError: a model or audio is missing, embeddings are of another model than the one that
@@ -63,25 +70,24 @@ def write_durations(recipe: Recipe, data: Path, exp: Path, output: Path) -> list
     aligners = {pair: load(aligner_dir(exp, System(NESSA, *pair))) for pair in recipe.pairs}
     wanted = {name for condition in conditions for name in condition.trials.test_index.names}
     cuts = _test_cuts(data, wanted)
-    by_length: dict[float | None, Tests] = {}
-    for seconds in SECONDS:
-        if any(cut.duration > seconds for cut in cuts):
-            short = [_middle(cut, seconds) for cut in cuts]
-            by_length[seconds] = {
-                name: extract(model, short, what=f"{name} {seconds:g} s")
+    by_length: dict[float | None, tuple[Tests, dict[str, str]]] = {}  # and what is left out
+    for limit in SECONDS:
+        if any(cut.duration > limit for cut in cuts):
+            short, skipped = [_middle(cut, limit) for cut in cuts], dict[str, str]()
+            embedded = {
+                name: extract(model, short, what=f"{name} {limit:g} s", skipped=skipped)
                 for name, model in models.items()
             }
-    by_length[None] = full
+            by_length[limit] = embedded, skipped
+    by_length[None] = full, {}
     lengths = {cut.id: cut.duration for cut in cuts}
     domains = read_optional(data / EVAL, "utt2domain")
     records = []
     for condition in conditions:
-        scores = {
-            key: one
-            for seconds, tests in by_length.items()
-            for key, one in _scores(seconds, condition, full, tests, aligners, domains)
-        }
-        records += _records(recipe, condition, scores, lengths)
+        for seconds, (tests, skipped) in by_length.items():
+            if kept := _without(condition, skipped, seconds):
+                scores = dict(_scores(seconds, kept, full, tests, aligners, domains))
+                records += _records(recipe, kept, scores, lengths)
     write_study(output, DURATIONS, key, records)
     return records
 
@@ -122,6 +128,26 @@ def _middle(cut: MonoCut, seconds: float) -> MonoCut:
     return cut.truncate(offset=start, duration=seconds, preserve_id=True)
 
 
+def _without(
+    condition: Condition, skipped: Mapping[str, str], seconds: float | None
+) -> Condition | None:
+    """The trials that are left, told aloud; None where these have no error rates."""
+    keep = np.array([test not in skipped for test in condition.trials.test])
+    if keep.all():
+        return condition
+    fault = classes_fault(condition.trials.known_labels[keep])
+    log.warning(
+        "%s, test speech of %g s: %d utterances that a model cannot embed are left out, with %d of "
+        "%d trials%s; the first: %s",
+        condition.list_name, seconds, len(skipped), np.count_nonzero(~keep), len(keep),
+        f", and so is this length ({fault})" if fault else "", skipped[min(skipped)],
+    )  # fmt: skip
+    if fault:
+        return None
+    enroll, test = (list(compress(speakers, keep)) for speakers in condition.speakers)
+    return replace(condition, trials=condition.trials.select(keep), speakers=(enroll, test))
+
+
 Key = tuple[float | None, str, Pair]  # length, aligner, models
 
 
@@ -149,7 +175,7 @@ def _records(
     scores: Mapping[Key, Scores],
     lengths: Mapping[str, float],
 ) -> list[Record]:
-    """All of them from the same draws of the bootstrap."""
+    """Of one length, all of them from the same draws of the bootstrap."""
     settings = recipe.evaluation
     labels = condition.trials.known_labels
     drawn = bootstrap(

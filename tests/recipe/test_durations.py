@@ -1,18 +1,21 @@
 """nessa study durations: test speech cut and embedded again, with a recipe's own aligners."""
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 import yaml
+from lhotse.cut import MonoCut
 
 from nessa.alignment import ProcrustesAligner
 from nessa.encoders import load_model, parse_settings, save_model, save_pretrained
 from nessa.encoders.base import SpeakerModel
 from nessa.encoders.config import EncoderConfig
 from nessa.encoders.extraction import extract
-from nessa.encoders.trained import build
+from nessa.encoders.trained import TrainedModel, build
 from nessa.errors import InputError
 from nessa.files import read_json
 from nessa.kaldi.datadir import read_utt2spk
@@ -97,6 +100,43 @@ def test_the_middle_is_taken_and_short_speech_stays(run: tuple[Path, Path, Path]
         before, after = short.start, cut.duration - short.end
         assert before == pytest.approx(after, abs=1e-3)
         assert len(np.squeeze(short.load_audio())) == round(short.duration * 16000)
+
+
+def test_what_is_silent_when_it_is_cut_is_left_out_of_that_length_aloud(
+    run: tuple[Path, Path, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    recipe, data, exp = run
+    cuts = sorted(read_cuts(data, "eval"), key=lambda cut: cut.duration)
+    longest = cuts[-1]
+    path = longest.recording.sources[0].source
+    samples, rate = soundfile.read(path)
+    middle = slice(len(samples) // 2 - 3300, len(samples) // 2 + 3300)
+    samples[middle] = 0
+    soundfile.write(path, samples, rate)
+    records = write_durations(load_recipe(recipe), data, exp, exp / "out.json")
+    assert {record["label"] for record in records} == {"0.4 s", "0.9 s", "full"}
+    told = r"trials, test speech of 0.4 s: 1 utterances .* with \d+ of \d+ trials; .*: .*silent"
+    assert len(re.findall(told, caplog.text)) == caplog.text.count("left out") == 1
+    assert longest.id in caplog.text
+
+
+def test_a_length_that_no_model_embeds_is_left_out_aloud(
+    run: tuple[Path, Path, Path],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recipe, data, exp = run
+    read = TrainedModel.read
+
+    def read_long(self: TrainedModel, cut: MonoCut) -> torch.Tensor:
+        if cut.duration < 0.5:
+            raise InputError("needs half a second")
+        return read(self, cut)
+
+    monkeypatch.setattr(TrainedModel, "read", read_long)
+    records = write_durations(load_recipe(recipe), data, exp, exp / "out.json")
+    assert {record["label"] for record in records} == {"0.9 s", "full"}
+    assert "and so is this length" in caplog.text and "needs half a second" in caplog.text
 
 
 def test_full_speech_of_another_model_is_refused(run: tuple[Path, Path, Path]) -> None:
