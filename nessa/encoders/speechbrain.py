@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from lhotse.cut import MonoCut
-from torch import Tensor
+from torch import Tensor, nn
 
 from nessa.corpus.audio import read_audio
 from nessa.encoders.base import (
@@ -41,8 +41,9 @@ class SpeechBrainModel(SpeakerModel):
     def __init__(self, name: str, config: SpeechBrainConfig) -> None:
         self.name, self._rate = name, config.sampling_rate
         self._classifier = _load(config.source)
-        described = [weights_digest(self._classifier.mods), _settings(config.source), self._rate]
-        self.fingerprint = digest(described)
+        modules = self._classifier.mods
+        described = [weights_digest(modules), _settings(config.source), self._rate]
+        self.fingerprint = digest([*described, *_global_statistics(modules)])
         self.dim = self.embed([noise(self._rate)]).shape[1]
 
     def read(self, cut: MonoCut) -> Tensor:
@@ -73,6 +74,15 @@ def _load(source: str) -> Any:
     if classifier is None:
         raise InputError(f"source {source!r}: SpeechBrain found no model there")
     return classifier.eval()
+
+
+def _global_statistics(modules: nn.Module) -> list[list[Any]]:
+    """Mean and deviation of features over a corpus, which modules keep outside of their state."""
+    return [
+        [name, *(torch.as_tensor(value).tolist() for value in (module.glob_mean, module.glob_std))]
+        for name, module in modules.named_modules()
+        if getattr(module, "norm_type", None) == "global"
+    ]
 
 
 def _settings(source: str) -> list[str]:

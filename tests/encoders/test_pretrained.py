@@ -910,6 +910,25 @@ def test_the_fingerprint_is_that_of_speechbrains_settings_too(
     assert first != fingerprint("pretrained_path: someone/on-the-hub\nstd_norm: True\n")
 
 
+def test_the_fingerprint_is_that_of_speechbrains_global_statistics_too(
+    speechbrains_stand_in: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "hyperparams.yaml").write_text("std_norm: True\n")
+    config = SpeechBrainConfig(pretrained="speechbrain", source=str(tmp_path))
+    mods = sys.modules["speechbrain.inference.classifiers"].EncoderClassifier.mods
+    normalization = torch.nn.Module()  # of InputNormalization what it keeps outside of its state
+    monkeypatch.setitem(mods._modules, "mean_var_norm", normalization)
+
+    def fingerprint(norm_type: str, mean: object) -> str:
+        vars(normalization).update(norm_type=norm_type, glob_mean=mean, glob_std=torch.ones(2))
+        return loaded(tmp_path / "m", config).fingerprint
+
+    first = fingerprint("global", torch.zeros(2))
+    assert first == fingerprint("global", torch.zeros(2))
+    assert first != fingerprint("global", torch.tensor([0.0, 0.5]))
+    assert fingerprint("sentence", 0) == fingerprint("sentence", torch.empty(0))
+
+
 def test_a_torchaudio_for_another_torch_is_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
