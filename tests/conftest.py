@@ -3,6 +3,7 @@
 import fcntl
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -138,6 +139,14 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
             assert done.status == 0, done.err
             lock.write("finished")
     return work_dir
+
+
+def copy_work_dir(work_dir: Path, copy: Path) -> Path:
+    """Copy a finished work directory, with tables that name the copy's arks."""
+    shutil.copytree(work_dir, copy)
+    for table in copy.glob("exp/**/*xvector*.scp"):
+        table.write_text(table.read_text().replace(f" {work_dir}/", f" {copy}/"))
+    return copy
 
 
 @pytest.fixture(scope="module")

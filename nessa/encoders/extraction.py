@@ -25,7 +25,7 @@ from nessa.files import digest, read_json, spots_digest, write_json, write_table
 from nessa.kaldi.datadir import read_utt2spk
 from nessa.kaldi.directions import without_direction
 from nessa.kaldi.embeddings import Embeddings, merge_parts
-from nessa.kaldi.scp import stream_scp
+from nessa.kaldi.scp import lies_beside, read_scp
 from nessa.kaldi.stamps import ModelStamp
 from nessa.progress import progress
 
@@ -189,19 +189,17 @@ def _left_out(
 def _is_whole(output: Path, shard: int, spots: str | None) -> bool:
     """Whether a shard's ark is as it was written, and is the one that its scp names.
 
-    In a copy of the directory the scp still names the arks of the original.
-
     Args:
         output, shard: which one.
         spots: digest of the ark; None: not known, as of shards of earlier versions.
     """
     ark = _ark_path(output, shard)
+    scp = ark.with_suffix(".scp")
     try:
-        listed = {s for lines in stream_scp(ark.with_suffix(".scp")) for s in lines.sources}
+        own = all(lies_beside(source, scp) for source in read_scp(scp).sources)
     except InputError:
         return False
-    own = ark.is_file() and set(map(os.path.realpath, listed)) <= {os.path.realpath(ark)}
-    return own and spots in (spots_digest(ark).hex(), None)
+    return own and ark.is_file() and spots in (spots_digest(ark).hex(), None)
 
 
 def _stamp(model: SpeakerModel, cuts: list[MonoCut], shards: int) -> dict[str, Any]:

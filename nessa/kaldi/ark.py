@@ -29,6 +29,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from nessa.errors import InputError, about
 from nessa.files import find_listed, id_fault, parse_numbers
+from nessa.kaldi.datadir import is_there
+from nessa.kaldi.scp import lies_beside
 from nessa.threads import background, in_threads
 
 _FLOAT32 = np.dtype("<f4")
@@ -421,10 +423,20 @@ def open_listed(table: Path | str, place: str, source: str) -> Ark:
         source: the file, as it is written there; see `nessa.files.find_listed`.
 
     Raises:
-        InputError: see `Ark.open`.
+        InputError: see `Ark.open`; or the table is one of ours in a copied or moved folder, and
+            names an ark of the folder of before, which may be another model's by now.
     """
+    table = Path(table)
+    own = table.parent / os.path.basename(source)
+    ours = is_there(table.parent / "info.json") and os.path.isfile(own)
     with about(place):
-        file = find_listed(source, Path(table))
+        if ours and not lies_beside(source, table):
+            raise InputError(
+                f"{source} is not the {own.name} beside this table: the folder was copied or "
+                "moved; run ./run.sh --stage prepare if it is of a work directory, else make it "
+                "again, or correct its paths"
+            )
+        file = find_listed(source, table)
     return Ark.open(f"{table}: {source}", f"{place}: {source}", file)
 
 

@@ -233,6 +233,19 @@ def find_place(place: str, table: Path) -> tuple[Path, int | None]:
     return find_listed(place, table), None
 
 
+def lies_beside(source: str, table: Path) -> bool:
+    """Whether the file that a line of a table names is the one of that name beside the table.
+
+    In a copy of a folder, tables still name the files of the original.
+
+    Raises:
+        InputError: a relative path of no file, see `nessa.files.find_listed`.
+    """
+    own = table.parent / os.path.basename(source)
+    gone = os.path.isabs(source) and not os.path.exists(source)
+    return os.path.isfile(own) and not gone and find_listed(source, table).samefile(own)
+
+
 def split_location(location: str) -> tuple[str, int]:
     """(source, offset) of `ark:offset`; offset 0 for a file of one bare vector, or a pipe."""
     source, _, offset = location.rpartition(":")

@@ -849,8 +849,7 @@ def test_another_dimension_is_refused_where_no_stamp_tells(nessa: Command, toy: 
 
 
 def test_align_sets_that_differ_are_named(nessa: Command, toy: Toy) -> None:
-    shutil.rmtree(toy.y / "align")
-    shutil.copytree(toy.y / "dev", toy.y / "align")
+    Embeddings.read(toy.y / "dev").write(toy.y / "align")
     done = nessa(*toy.align())
     done.refused("x/align", "y/align", "'id00000-s0-00000'", "extract both from the same data")
 

@@ -12,7 +12,7 @@ import pytest
 
 from nessa.cli.main import cli
 from nessa.kaldi.embeddings import Embeddings
-from tests.conftest import ROOT, Command
+from tests.conftest import ROOT, Command, copy_work_dir
 
 pytestmark = pytest.mark.slow
 PROFILES = "postgresql:///voices?table=profiles"
@@ -30,7 +30,7 @@ def examples(group: click.Group = cli) -> Iterator[str]:
 def checkout(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What a user has after ./run.sh, at size tiny."""
     folder = tmp_path_factory.mktemp("checkout")
-    shutil.copytree(tiny, folder / "recipes/mini")
+    copy_work_dir(tiny, folder / "recipes/mini")
     shutil.copy(ROOT / "recipes/mini/recipe.yaml", folder / "recipes/mini")
     shutil.copytree(ROOT / "conf", folder / "conf")
     return folder

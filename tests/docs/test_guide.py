@@ -24,7 +24,7 @@ from nessa.encoders.extraction import extract
 from nessa.encoders.settings import WESPEAKER_FEATURES
 from nessa.files import read_table
 from nessa.recipe.resolve import resolve
-from tests.conftest import ROOT, Command
+from tests.conftest import ROOT, Command, copy_work_dir
 from tests.encoders.exported import save_network
 from tests.encoders.pyannotes import save_checkpoint, skip_without_pyannote
 from tests.kaldi_corpora import write_audio_dir
@@ -75,7 +75,7 @@ def test_a_store_mapped_and_networks_verified(tiny: Path, tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_a_rollout(tiny: Path, tmp_path: Path) -> None:
-    mini = shutil.copytree(tiny, tmp_path / "mini")
+    mini = copy_work_dir(tiny, tmp_path / "mini")
     out = walk("rollout.md", {"recipes/mini": mini})
     assert "aligned, re-enroll on use" in out and "day 90" in out
     assert (mini / "exp/studies/rollout.json").is_file()
@@ -180,7 +180,7 @@ def test_from_pyannote_to_wespeaker(tmp_path: Path, database: str, nessa: Comman
 
 @pytest.mark.slow
 def test_the_readme(tiny: Path, tmp_path: Path) -> None:
-    mini = shutil.copytree(tiny, tmp_path / "mini")
+    mini = copy_work_dir(tiny, tmp_path / "mini")
     places = {
         "./run.sh    ": f"./run.sh --size tiny --work-dir {mini} ",
         "tests/run.sh": "tests/run.sh --help",  # not all tests within a test
@@ -257,7 +257,7 @@ def test_metrics_by_hand(tiny: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_report_made_anew(tiny: Path, tmp_path: Path) -> None:
-    mini = shutil.copytree(tiny, tmp_path / "mini")
+    mini = copy_work_dir(tiny, tmp_path / "mini")
     kaldi = {"copy-vector scp:recipes/mini": f"echo {mini}"}  # no Kaldi here
     places = {"recipes/mini": mini, "/tmp/nessa-RESULTS.md": tmp_path / "RESULTS.md"}
     out = walk("results.md", kaldi | places)

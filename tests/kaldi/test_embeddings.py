@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import resource
+import shutil
 import struct
 import subprocess
 import sys
@@ -20,6 +21,7 @@ import nessa.kaldi.directory
 import nessa.kaldi.scp
 from nessa.errors import InputError
 from nessa.kaldi.embeddings import Embeddings, merge_parts, profile_means, speaker_means
+from nessa.kaldi.lazy import StoredVectors
 from nessa.kaldi.stamps import ModelStamp
 
 # Files are fsynced, so a test's time is the disk's; each example overwrites the file before it.
@@ -662,6 +664,46 @@ def test_a_stamp_that_does_not_fit_is_refused(tmp_path, change, message):
     (tmp_path / "info.json").write_text(json.dumps(info | change))
     with pytest.raises(InputError, match=rf"info\.json: {message}"):
         Embeddings.read(tmp_path)
+
+
+@pytest.mark.parametrize("original", ["made anew", "gone"])
+def test_a_copied_or_moved_directory_is_not_read_from_the_original(tmp_path, original):
+    """The tables name the arks of the original, which are another model's by now."""
+    first, copy, table = tmp_path / "first", tmp_path / "copy", numbered(12)
+    table.stamp = STAMP
+    table.write(first, UTT2SPK)
+    shutil.copytree(first, copy)
+    shutil.rmtree(first)
+    if original == "made anew":
+        numbered(12, seed=1).write(first, UTT2SPK)
+    for read in (
+        lambda: Embeddings.read(copy),
+        lambda: Embeddings.read(copy / "spk_xvector.scp"),
+        lambda: list(StoredVectors(copy / "xvector.scp").open()),
+    ):
+        with pytest.raises(InputError, match=r"copy/\w+\.scp: line 1: .*first.*--stage prepare"):
+            read()
+
+
+def test_tables_of_ours_may_name_arks_through_links_relatively_or_elsewhere(tmp_path, monkeypatch):
+    table = numbered(12)
+    table.stamp = STAMP
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "exp").symlink_to("disk")
+    table.write(tmp_path / "exp/set")
+    assert_same(Embeddings.read(tmp_path / "disk/set"), table)
+
+    monkeypatch.chdir(tmp_path / "disk")
+    table.write("relative", relative=True)
+    (tmp_path / "disk").rename(tmp_path / "moved")
+    assert_same(Embeddings.read(tmp_path / "moved/relative"), table)
+
+    own, without_info = tmp_path / "own", tmp_path / "without_info"
+    table.write(own)
+    shutil.copytree(own, tmp_path / "without_ark", ignore=lambda *_: ["xvector.1.ark"])
+    assert_same(Embeddings.read(tmp_path / "without_ark"), table)
+    shutil.copytree(own, without_info, ignore=lambda *_: ["info.json"])
+    assert_same(Embeddings.read(without_info), table)
 
 
 def test_a_job_killed_at_any_moment_is_never_seen_half_done(tmp_path, monkeypatch):

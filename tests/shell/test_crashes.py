@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from nessa.recipe.stages import STAGES
-from tests.conftest import ROOT, run_recipe, start_recipe
+from tests.conftest import ROOT, copy_work_dir, run_recipe, start_recipe
 from tests.shell.test_pipeline import assert_same, outcome
 
 pytestmark = pytest.mark.slow
@@ -149,8 +149,7 @@ def test_a_failed_job_is_not_taken_for_done_where_its_exit_code_cannot_be_writte
 
 def test_a_disk_that_is_read_only_is_named(tiny: Path, small_disk: Path) -> None:
     leave_free(small_disk, 200_000)
-    work_dir = small_disk / "work"
-    shutil.copytree(tiny, work_dir)
+    work_dir = copy_work_dir(tiny, small_disk / "work")
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
     done = run_recipe(work_dir, "--size", "tiny", "--stage", "extract")
     assert done.status == 1 and f"cannot write to {work_dir}/exp" in done.err
