@@ -419,12 +419,13 @@ check_queue() {
 }
 
 # What killed jobs were writing. What is locked, a training that was started by hand writes. The
-# folders may be links to another disk.
+# folders may be links to another disk, whose root may have a folder that only root reads.
 remove_leftovers() {
   local folder
   for folder in "$data" "$data/copies" "$exp"; do
     [[ ! -d $folder ]] ||
-      find -H "$folder" -type f -name '.*.tmp' -exec flock --nonblock {} rm -f {} \;
+      find -H "$folder" -type f -name '.*.tmp' -exec flock --nonblock {} rm -f {} \; 2>/dev/null ||
+      true # nothing of ours is in there
   done
   rm -rf "$exp"/.jobs.* 2>/dev/null || true # NFS keeps what a process has open
 }

@@ -507,6 +507,13 @@ def test_what_killed_jobs_left_is_removed_behind_links_too(tree):
     assert [path for path in left if path.exists()] == []
 
 
+def test_a_folder_that_may_not_be_read_stops_no_run(tree):
+    """As lost+found of a disk; root, who reads all, has a stand-in for find that fails alike."""
+    failing = '/usr/bin/find "$@"; echo "find: lost+found: Permission denied" >&2; exit 1'
+    run = tree.run("--stop-stage", "0", PATH=tree.path_with("find", failing))
+    assert (run.returncode, run.stderr) == (0, "")
+
+
 def test_options_of_the_callers_shell_do_not_matter(tree):
     """As of one that exports SHELLOPTS, and writes over no file."""
     for _ in range(2):
