@@ -239,7 +239,7 @@ run_jobs() {
     log "the recipe asks for none; nothing to do"
     return
   fi
-  launch --log "$exp/log/$name/$log_name.log" --jobs "$jobs" -- "$@"
+  launch "$jobs" --log "$exp/log/$name/$log_name.log" -- "$@"
 }
 
 # run_one COMMAND...: a single job, named after its program or subcommand, seen on the screen.
@@ -252,15 +252,17 @@ run_one() {
       ;;
     *) job=$(basename "$2" .py) ;; # python local/mini.py ...
   esac
-  launch --log "$exp/log/$name/$job.log" --jobs "$job" --show true -- "$@"
+  launch "$job" --log "$exp/log/$name/$job.log" --show true -- "$@"
 }
 
+# launch JOBS OPTION...: see utils/launch.sh.
 launch() {
-  local forks=()
+  local jobs=$1 forks=()
+  shift
   [[ -z $server ]] || forks=(--server "$server $server_dir/socket")
   # In the background, for bash acts on a signal at once only while it waits.
   "$root/utils/launch.sh" --dry-run "$dry_run" --nj "$((nj < max_jobs_run ? nj : max_jobs_run))" \
-    "${backend_options[@]}" "${forks[@]}" "$@" &
+    "${backend_options[@]}" "${forks[@]}" "$@" <<<"$jobs" &
   launcher=$!
   [[ $dry_run == true ]] || # where the disk is full, the jobs fail
     { echo "$owner; its jobs: process $launcher" >"$exp/.lock"; } 2>/dev/null || true

@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -139,6 +140,14 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
             assert done.status == 0, done.err
             lock.write("finished")
     return work_dir
+
+
+def stdin_of(text: str) -> IO[str]:
+    """A text as the standard input of a program that is not waited for."""
+    file = tempfile.TemporaryFile("w+")  # noqa: SIM115
+    file.write(text)
+    file.seek(0)
+    return file
 
 
 def copy_work_dir(work_dir: Path, copy: Path) -> Path:

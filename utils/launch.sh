@@ -1,14 +1,13 @@
 #!/usr/bin/env bash
 # Run one command many times in parallel, each with its own log.
 #
-#   utils/launch.sh --nj 2 --log 'exp/log/extract/{1}.{2}.log' --jobs 'old:1 old:2 new:1' -- \
-#     nessa extract --model '{1}' --shard '{2}/2' ...
+#   utils/launch.sh --nj 2 --log 'exp/log/extract/{1}.{2}.log' -- \
+#     nessa extract --model '{1}' --shard '{2}/2' ... <<<'old:1 old:2 new:1'
 #
-# Every word of --jobs is one job; its fields, split at the colons, replace {1}, {2}, ... in the
-# command and in the log's name. A log begins with the command line and the time, and ends with
-# the exit code and the time taken.
+# Every word of standard input is one job, in the order they start; its fields, split at the colons,
+# replace {1}, {2}, ... in the command and in the log's name. A log begins with the command line and
+# the time, and ends with the exit code and the time taken.
 #
-#   --jobs 'JOB ...'    the jobs, in the order they start
 #   --log FILE          the log of a job, with its fields in it
 #   --nj N              run at most N at once (default: 1)
 #   --show true|false   copy what jobs print on stdout to the screen too (default: false)
@@ -41,12 +40,11 @@ readonly grace=5        # seconds between SIGTERM and SIGKILL
 readonly tail_lines=15  # of a failed job's log
 
 main() {
-  jobs='' log='' nj=1 show=false scratch=${TMPDIR:-/tmp} backend=local arguments=()
+  log='' nj=1 show=false scratch=${TMPDIR:-/tmp} backend=local arguments=()
   server='' name='' sbatch=() setup=() retries=0 dry_run=false
-  parse_options jobs log nj show scratch server backend name sbatch setup retries dry_run -- "$@"
+  parse_options log nj show scratch server backend name sbatch setup retries dry_run -- "$@"
   check_integer nj 1 9999
   check_integer retries 0 99
-  [[ -n $jobs ]] || fail 2 "--jobs is missing"
   [[ -n $log ]] || fail 2 "--log is missing"
   ((${#arguments[@]})) || fail 2 "the command is missing; write it after --"
   # A backend is a function that calls `run_job INDEX` for every job, wherever it likes to.
@@ -59,7 +57,10 @@ main() {
     *) fail 2 "unknown backend '$backend'; there are: local, slurm" ;;
   esac
 
-  read -r -a job_list <<<"$jobs"
+  # No option, for Linux takes 128 KiB in one at most. Where it is a terminal, it was forgotten.
+  job_list=()
+  [[ -t 0 ]] || read -r -d '' -a job_list || true
+  ((${#job_list[@]})) || fail 2 "the jobs are missing; write them to standard input"
   if [[ $dry_run == true ]]; then
     show_jobs
     return

@@ -132,10 +132,11 @@ def test_the_processes_of_a_training_share_the_cpus_of_their_node(
 def test_a_cluster_that_is_not_there_is_named(tmp_path: Path) -> None:
     for name in ("bash", "dirname", "realpath"):
         (tmp_path / name).symlink_to(shutil.which(name) or "")
-    words = ["--backend", "slurm", "--name", "x", "--log", "x", "--jobs", "a", "--", "true"]
+    words = ["--backend", "slurm", "--name", "x", "--log", "x", "--", "true"]
     done = subprocess.run(
         [ROOT / "utils/launch.sh", *words],
         env={"PATH": str(tmp_path)},
+        input="a",
         capture_output=True,
         text=True,
     )

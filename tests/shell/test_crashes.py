@@ -138,9 +138,9 @@ def test_a_failed_job_is_not_taken_for_done_where_its_exit_code_cannot_be_writte
 ) -> None:
     (small_disk / "scratch").mkdir()
     fill = f"head -c 2000000 /dev/zero >{small_disk}/filler 2>/dev/null; exit 3"
-    words = ["--scratch", f"{small_disk}/scratch", "--log", f"{tmp_path}/log", "--jobs", "a"]
+    words = ["--scratch", f"{small_disk}/scratch", "--log", f"{tmp_path}/log"]
     launch = [ROOT / "utils/launch.sh", *words, "--", "bash", "-c", fill]
-    done = subprocess.run(launch, capture_output=True, text=True)
+    done = subprocess.run(launch, input="a", capture_output=True, text=True)
     assert done.returncode == 1 and "1 of 1 jobs failed" in done.stderr
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, stdin_of
 
 LAUNCH = ROOT / "utils" / "launch.sh"
 
@@ -20,8 +20,9 @@ LAUNCH = ROOT / "utils" / "launch.sh"
 def launch(tmp_path: Path):
     def run(jobs: str, *command: str, options: tuple[str, ...] = ()) -> subprocess.CompletedProcess:
         return subprocess.run(
-            [LAUNCH, "--log", "log/{1}.log", "--jobs", jobs, *options, "--", *command],
+            [LAUNCH, "--log", "log/{1}.log", *options, "--", *command],
             cwd=tmp_path,
+            input=jobs,
             capture_output=True,
             text=True,
             timeout=60,
@@ -265,15 +266,17 @@ def test_show_copies_stdout_only(launch, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--log", "x", "--", "true"], "--jobs is missing"),
-        (["--jobs", "a", "--", "true"], "--log is missing"),
-        (["--jobs", "a", "--log", "x"], "the command is missing"),
-        (["--jobs", "a", "--log", "x", "--nj", "0", "--", "true"], "--nj must be a whole number"),
-        (["--jobs", "a", "--log", "x", "--backend", "pbs", "--", "true"], "unknown backend 'pbs'"),
+        (["--log", "x", "--", "true"], "the jobs are missing"),
+        (["--", "true"], "--log is missing"),
+        (["--log", "x"], "the command is missing"),
+        (["--log", "x", "--nj", "0", "--", "true"], "--nj must be a whole number"),
+        (["--log", "x", "--backend", "pbs", "--", "true"], "unknown backend 'pbs'"),
     ],
 )
 def test_wrong_usage_exits_with_2(tmp_path, arguments, message):
-    run = subprocess.run([LAUNCH, *arguments], cwd=tmp_path, capture_output=True, text=True)
+    run = subprocess.run(
+        [LAUNCH, *arguments], input="", cwd=tmp_path, capture_output=True, text=True
+    )
     assert run.returncode == 2
     assert message in run.stderr
 
@@ -281,8 +284,11 @@ def test_wrong_usage_exits_with_2(tmp_path, arguments, message):
 def start_sleepers(tmp_path: Path, prelude: str = "") -> tuple[subprocess.Popen, list[int]]:
     """Launch two jobs that each start a child and sleep; return all four jobs' process ids."""
     command = f"{prelude} sleep 300 & echo $! >{{1}}.child; echo $$ >{{1}}.job; wait; sleep 300"
-    arguments = ["--nj", "2", "--log", "log/{1}.log", "--jobs", "a b c"]
-    launcher = subprocess.Popen([LAUNCH, *arguments, "--", "bash", "-c", command], cwd=tmp_path)
+    launcher = subprocess.Popen(
+        [LAUNCH, "--nj", "2", "--log", "log/{1}.log", "--", "bash", "-c", command],
+        stdin=stdin_of("a b c"),
+        cwd=tmp_path,
+    )
     files = [tmp_path / f"{job}.{kind}" for job in "ab" for kind in ("child", "job")]
     wait_for(lambda: all(file.exists() and file.read_text().strip() for file in files))
     return launcher, [int(file.read_text()) for file in files]
@@ -316,7 +322,8 @@ def test_jobs_that_ignore_the_signal_are_killed(tmp_path):
 def test_a_kill_of_the_process_group_reaches_the_jobs(tmp_path):
     command = "echo $$ >job; exec sleep 300"
     launcher = subprocess.Popen(
-        [LAUNCH, "--log", "log", "--jobs", "a", "--", "bash", "-c", command],
+        [LAUNCH, "--log", "log", "--", "bash", "-c", command],
+        stdin=stdin_of("a"),
         cwd=tmp_path,
         start_new_session=True,
     )
@@ -505,11 +512,15 @@ def test_forks_are_stopped_with_the_launcher_and_the_server_stays(serve, tmp_pat
         "open(sys.argv[1], 'w').write(str(os.getpid()))\n"
         "time.sleep(60)\n"
     )
-    command = [LAUNCH, "--log", "log/{1}.log", "--jobs", "a b", "--nj", "2"]
+    command = [LAUNCH, "--log", "log/{1}.log", "--nj", "2", "--server", serve("json")]
     process = subprocess.Popen(
-        [*command, "--server", serve("json"), "--", sys.executable, "-m", "job", "{1}"],
-        cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
+        [*command, "--", sys.executable, "-m", "job", "{1}"],
+        stdin=stdin_of("a b"),
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     pids = [tmp_path / "a", tmp_path / "b"]
     wait_for(lambda: all(path.exists() and path.read_text() for path in pids))
     send(process.pid)

@@ -36,7 +36,8 @@ elif words[:4] == ["-m", "nessa.cli", "recipe", "resolve"]:
     os.makedirs(exp, exist_ok=True)
     open(exp + "/recipe.yaml", "w").write(" ".join(settings))
     print("name mini\\nmodels old new\\nextract_sets align dev eval")
-    print("corpus mini\\nprepare voxceleb\\nshards 2\\naligners logit\\npairs new:old")
+    print("corpus mini\\nprepare voxceleb\\naligners logit\\npairs new:old")
+    print("shards", os.environ.get("SHARDS", "2"))
     print("backends", os.environ.get("BACKENDS", "old"))
     print("symmetric raw:old:old raw:new:new\\nfitted logit:new:old")
     print("mapped logit:new:old\\nsystems logit:new:old")
@@ -545,6 +546,14 @@ def test_fewer_jobs_may_run_at_once_than_a_stage_is_split_into(tree):
     stage = ("--stage", "extract", "--stop-stage", "extract", "--nj", "9", "--max-jobs-run", "2")
     run = tree.run(*stage, "--backend", "slurm", "--dry-run", "true")
     assert set(re.findall(r"--array=\S+?%(\d+) ", run.stdout)) == {"2"}, run
+
+
+def test_jobs_may_be_more_than_fit_into_an_argument(tree):
+    """Of 128 KiB."""
+    stage = ("--stage", "extract", "--stop-stage", "extract", "--dry-run", "true")
+    run = tree.run(*stage, SHARDS="9999")
+    assert run.returncode == 0, run.stderr
+    assert "jobs: 19998; the first" in run.stdout
 
 
 @pytest.mark.slow

@@ -79,7 +79,6 @@ def simulate(jobs: int, retries: int, simulation: Simulation) -> Outcome:
     }
     words = ["--backend", "slurm", "--name", "simulated", "--scratch", str(folder), "--nj", "9999"]
     words += ["--log", f"{folder}/log/{{1}}.log", "--retries", str(retries)]
-    words += ["--jobs", " ".join(map(str, range(jobs)))]
     start = time.monotonic()
     done = subprocess.run(
         [
@@ -91,6 +90,7 @@ def simulate(jobs: int, retries: int, simulation: Simulation) -> Outcome:
             f"[[ $FATE == done ]] && echo x >>{folder}/made.{{1}}",
         ],
         env=environment,
+        input=" ".join(map(str, range(jobs))),
         capture_output=True,
         text=True,
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, run_recipe, start_recipe
+from tests.conftest import ROOT, run_recipe, start_recipe, stdin_of
 from tests.shell.test_launch import wait_for
 from tests.shell.test_pipeline import assert_same, outcome
 
@@ -45,10 +45,11 @@ def launch(cluster: None, tmp_path: Path) -> Launch:
 
     def start(jobs: str, script: str, *options: str) -> subprocess.Popen[str]:
         words = ["--backend", "slurm", "--name", tmp_path.name, "--scratch", ".", "--nj", "4"]
-        words += ["--log", "log/{1}.log", "--jobs", jobs, *options, "--", "bash", "-c", script]
+        words += ["--log", "log/{1}.log", *options, "--", "bash", "-c", script]
         return subprocess.Popen(
             [LAUNCH, *words],
             cwd=tmp_path,
+            stdin=stdin_of(jobs),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
