@@ -218,9 +218,8 @@ subject_of() {
   case $1 in
     corpus) subject=${plan[corpus]} ;;
     prepare) subject=${plan[prepare]} ;;
-    encoders | symmetric) subject=${plan[models]} ;;
+    encoders | symmetric | align | map | asymmetric) subject=${plan[models]} ;;
     extract) subject="${plan[models]}: ${plan[extract_sets]}" ;;
-    align | map | asymmetric) subject="${plan[aligners]}: ${plan[pairs]}" ;;
     export) subject=${plan[exported]} ;;
   esac
   echo "${subject:+ ($subject)}"

@@ -13,7 +13,6 @@ from nessa.recipe.systems import (
     LDA_PLDA,
     NESSA,
     aligned_systems,
-    aligner_names,
     fitted_systems,
     scored_systems,
     symmetric_systems,
@@ -37,8 +36,6 @@ def plan(recipe: Recipe) -> Iterator[tuple[str, str]]:
     yield "models", " ".join(recipe.encoders)
     yield "extract_sets", " ".join(recipe.extraction.sets)
     yield "shards", str(recipe.extraction.shards)
-    yield "aligners", " ".join(aligner_names(recipe))
-    yield "pairs", " ".join(":".join(pair) for pair in recipe.pairs)
     symmetric = symmetric_systems(recipe)
     yield "backends", " ".join(s.enroll for s in symmetric if s.aligner == LDA_PLDA)
     yield "symmetric", " ".join(map(str, symmetric))
