@@ -44,12 +44,14 @@ class GivenTrials:
     Attributes:
         directory: that holds them.
         lists: {file: its trials}.
+        known: {profile: utterances}, of enroll_map, or else of spk2utt or utt2spk.
         profiles: {profile: utterances}, of those that the lists name.
         stale: {name of a file: what it names, and neither the set nor the profiles have}.
     """
 
     directory: Path
     lists: dict[Path, Trials]
+    known: dict[str, list[str]]
     profiles: dict[str, list[str]]
     stale: dict[str, list[str]]
 
@@ -69,31 +71,28 @@ class GivenTrials:
         """
         read = {path: Trials.read(path) for path in lists}
         enrolled = {name for trials in read.values() for name in trials.enroll_index.names}
-        known = _profiles_in(directory, utt2spk)
+        source, known = _profiles_in(directory, utt2spk)
         profiles = {name: known[name] for name in sorted(enrolled - utt2spk.keys() & known.keys())}
-        stale = {}
-        if is_there(directory / ENROLL_MAP):
-            members = {utterance for utterances in known.values() for utterance in utterances}
-            stale[ENROLL_MAP] = sorted(members - utt2spk.keys())
+        # Of spk2utt, others than those named are not ours to judge.
+        checked = known if source == ENROLL_MAP else profiles
+        members = {utterance for utterances in checked.values() for utterance in utterances}
+        stale = {source: sorted(members - utt2spk.keys())}
         for path, trials in read.items():
             unknown = set(trials.enroll_index.names) - utt2spk.keys() - profiles.keys()
             stale[path.name] = sorted(unknown | set(trials.test_index.names) - utt2spk.keys())
-        return cls(
-            directory, read, profiles, {file: names for file, names in stale.items() if names}
-        )
+        stale = {file: names for file, names in stale.items() if names}
+        return cls(directory, read, known, profiles, stale)
 
     def problems(self, utt2spk: Mapping[str, str]) -> Iterator[str]:
         """What is wrong with lists that are not stale and their profiles, a sentence each."""
-        known = _profiles_in(self.directory, utt2spk)
         for path, trials in self.lists.items():
             _, further, name = path.name.partition("_")
             if further and TAKEN.fullmatch(name):
                 yield f"{path}: results call other trials {name!r}; rename the list"
             if fault := rates_fault(trials):
                 yield f"{path}: {fault}"
-            both = [
-                n for n in trials.enroll_index.names if n in utt2spk and known.get(n, [n]) != [n]
-            ]
+            names = trials.enroll_index.names
+            both = [n for n in names if n in utt2spk and self.known.get(n, [n]) != [n]]
             if both and is_there(self.directory / ENROLL_MAP):
                 yield (
                     f"{path}: {named(both)} is an utterance, and a profile of others in "
@@ -143,12 +142,14 @@ def stale_problem(directory: Path, stale: Mapping[str, Sequence[str]]) -> str:
     names = sorted({name for names in stale.values() for name in names})
     return (
         f"{files}: {named(names)} is not in the set (utt2spk), as fix_data_dir.sh and "
-        "subset_data_dir.sh leave it; remove these lines, or bring the utterances back"
+        "subset_data_dir.sh leave it; remove what names them, or bring the utterances back"
     )
 
 
-def _profiles_in(directory: Path, utt2spk: Mapping[str, str]) -> dict[str, list[str]]:
+def _profiles_in(directory: Path, utt2spk: Mapping[str, str]) -> tuple[str, dict[str, list[str]]]:
+    """The file that says which profiles there are, and {profile: utterances}."""
     for name in (ENROLL_MAP, "spk2utt"):
         if is_there(directory / name):
-            return read_enroll_map(directory / name)
-    return {speaker: names.split() for speaker, names in spk2utt_of(utt2spk).items()}
+            return name, read_enroll_map(directory / name)
+    spoken = spk2utt_of(utt2spk)
+    return "utt2spk", {speaker: names.split() for speaker, names in spoken.items()}

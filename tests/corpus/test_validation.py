@@ -71,7 +71,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     ),
     "an unknown tested utterance": (
         lambda d: (d / "trials").write_text("spk000_rec0_0 nobody target\n"),
-        ("trials (1): 'nobody' is not in the set", "fix_data_dir.sh", "remove these lines"),
+        ("trials (1): 'nobody' is not in the set", "fix_data_dir.sh", "remove what names them"),
     ),
     "frames of others": (
         lambda d: (d / "utt2num_frames").write_text("nobody 3\n"),

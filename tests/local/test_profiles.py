@@ -199,6 +199,16 @@ def test_models_of_spk2utt_are_profiles(tmp_path: Path) -> None:
     assert given.profiles == {"m1": ["a-1", "a-2"], "m2": ["b-1"]}
 
 
+def test_a_spk2utt_that_has_more_than_utt2spk_is_named_where_trials_enroll_speakers(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "spk2utt").write_text("ann ann-0 ann-1 ann-9\nbob bob-0 bob-1 bob-8 bob-2\n")
+    (tmp_path / "trials").write_text("ann bob-1 nontarget\nann ann-2 target\n")
+    given = read(tmp_path, UTT2SPK)
+    with pytest.raises(InputError, match=r"spk2utt \(1\): 'ann-9' is not in the set \(utt2spk\)"):
+        given.check(UTT2SPK)
+
+
 def test_own_profiles_of_one_utterance_may_have_its_name(tmp_path: Path) -> None:
     (tmp_path / "enroll_map").write_text("ann-0 ann-0\nann ann-0 ann-1\n")
     (tmp_path / "trials").write_text("ann-0 ann-2 target\nann bob-2 nontarget\n")
