@@ -67,7 +67,7 @@ class GivenTrials:
             lists: of the directory.
 
         Raises:
-            InputError: a list or a map is unreadable.
+            InputError: a list or a map is unreadable, or a list is of other ids.
         """
         read = {path: Trials.read(path) for path in lists}
         enrolled = {name for trials in read.values() for name in trials.enroll_index.names}
@@ -78,8 +78,14 @@ class GivenTrials:
         members = {utterance for utterances in checked.values() for utterance in utterances}
         stale = {source: sorted(members - utt2spk.keys())}
         for path, trials in read.items():
-            unknown = set(trials.enroll_index.names) - utt2spk.keys() - profiles.keys()
-            stale[path.name] = sorted(unknown | set(trials.test_index.names) - utt2spk.keys())
+            enrolled, tested = set(trials.enroll_index.names), set(trials.test_index.names)
+            unknown = (enrolled - profiles.keys() | tested) - utt2spk.keys()
+            if unknown == enrolled | tested and utt2spk:
+                raise InputError(
+                    f"{path}: names other ids than utt2spk, such as {min(unknown)!r}; write them "
+                    f"as {min(utt2spk)!r}, or remove the list"
+                )
+            stale[path.name] = sorted(unknown)
         stale = {file: names for file, names in stale.items() if names}
         return cls(directory, read, known, profiles, stale)
 

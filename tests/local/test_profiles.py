@@ -123,6 +123,11 @@ UTT2SPK = {f"{s}-{k}": s for s in ("ann", "bob") for k in range(3)}
         (None, "ann-0 bob-1 target\n", "'ann' and 'bob'; correct its label or utt2spk"),
         (None, "ann bob-1 target\n", "'ann' and 'bob'; correct its label or utt2spk"),
         (None, "eve ann-2 target\n", r"trials \(1\): 'eve' is not in the set"),
+        (
+            None,
+            "1 ann/1.wav ann/0.wav\n0 ann/1.wav bob/0.wav\n",
+            "trials: names other ids than utt2spk, such as 'ann/0.wav'; write them as 'ann-0', or",
+        ),
     ],
 )
 def test_faults_of_profiles_are_named(
