@@ -12,6 +12,7 @@ from pathlib import Path
 from nessa.errors import InputError, named
 from nessa.kaldi.datadir import (
     ENROLL_MAP,
+    MAIN_LIST,
     PROFILE_LIST,
     TAKEN,
     is_there,
@@ -27,8 +28,14 @@ def lists_in(directory: Path, profiles: bool = False) -> tuple[Path, ...]:
     """Those of `trial_lists` that are there.
 
     Raises:
-        InputError: a user's list is called as that of drawn profiles, which is made again.
+        InputError: a user's list is called as that of drawn profiles, which is made again; or the
+            main list is a folder, as WeSpeaker's.
     """
+    if (directory / MAIN_LIST).is_dir():
+        raise InputError(
+            f"{directory / MAIN_LIST}: is a folder; rename it, and put one of its lists into "
+            f"{directory} as {MAIN_LIST!r}, others as '{MAIN_LIST}_<name>'"
+        )
     drawn = directory / PROFILE_LIST
     if drawn.is_file() and not all(map(DRAWN.fullmatch, Trials.read(drawn).enroll_index.names)):
         raise InputError(

@@ -186,6 +186,19 @@ def test_a_list_called_as_that_of_drawn_profiles_is_refused(own: Own) -> None:  
     assert validate(own.data / "eval") == []
 
 
+def test_a_folder_of_trial_lists_is_refused_with_the_names_that_they_should_have(
+    own: Own,  # noqa: F811
+) -> None:
+    mine = own.folder / "mine"
+    write_audio_dir(mine, range(12))
+    (mine / "trials").mkdir()
+    (mine / "trials/vox1_O_cleaned.kaldi").write_text(f"{X}_rec0_0 {Y}_rec0_0 nontarget\n")
+    (problem,) = validate(mine)
+    assert problem.startswith(f"{mine}/trials: is a folder; rename it, and put")
+    done = own.prepare(data=mine)
+    assert done.status == 2 and problem in done.err, done
+
+
 def test_profiles_in_trials_of_dev_are_refused_by_name(own: Own) -> None:  # noqa: F811
     write_audio_dir(own.folder / "mine", range(10))
     write_audio_dir(own.folder / "tuned", range(10, 12))
