@@ -31,6 +31,7 @@ from torch import Tensor
 from nessa.corpus.lengths import missing_of_wav, repaired, samples_of_mp3
 from nessa.corpus.mp4 import read_mp4_header
 from nessa.errors import InputError, about, first_line, is_out_of_memory
+from nessa.files import STARTED_IN
 
 SHORTEST = 5  # frames that an utterance must have
 MP4 = (".m4a", ".m4b", ".mp4")  # read by ffmpeg
@@ -142,12 +143,15 @@ def _repaired_source(source: AudioSource) -> AudioSource:
 def run_command(command: str) -> bytes:
     """What a command of a table writes; only ever called where the user allows commands.
 
+    It runs in the folder where the user called run.sh, as relative paths of a table are of it.
+
     Raises:
         InputError: it fails, at its end or inside of its pipe.
     """
     bash = shutil.which("bash")
     words = [bash, "-o", "pipefail", "-c", command] if bash else ["sh", "-c", command]
-    done = subprocess.run(words, capture_output=True, check=False)
+    folder = os.environ.get(STARTED_IN) or None
+    done = subprocess.run(words, capture_output=True, check=False, cwd=folder)
     if done.returncode not in (0, BROKEN_PIPE):
         said = done.stderr.decode(errors="replace").strip().splitlines()
         more = f" ({said[-1]})" if said else ""

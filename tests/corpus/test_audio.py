@@ -20,6 +20,7 @@ from nessa.corpus.lengths import samples_of_mp3
 from nessa.corpus.mp4 import read_mp4_header
 from nessa.corpus.utterances import Utterance, make_cut, make_cuts, read_recording
 from nessa.errors import InputError
+from nessa.files import STARTED_IN
 from tests.speech import hum, tone
 
 RATE = 16000
@@ -180,6 +181,18 @@ COMMANDS = {
     "cat {}": "",
     "cat {} {} | head -c 64044": "",  # cat is killed by a pipe that nobody reads on
 }
+
+
+def test_relative_paths_of_commands_are_of_the_folder_where_run_sh_was_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "called").mkdir()
+    content = write(tmp_path / "called/a.wav").read_bytes()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(STARTED_IN, str(tmp_path / "called"))
+    assert run_command("cat a.wav") == content
+    monkeypatch.setenv(STARTED_IN, "")
+    assert run_command("cat called/a.wav") == content
 
 
 @pytest.mark.parametrize("command", COMMANDS)
