@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from nessa.corpus.copies import read_copies
@@ -36,8 +36,8 @@ def read_domains(directory: Path, patterns: Mapping[str, str]) -> dict[str, str]
         InputError: a speaker matches no pattern, or several; or a name that no trial list can have.
     """
     given = read_optional(directory, "utt2domain")
-    _check_names(set(given.values()), f"{directory / 'utt2domain'}")
-    _check_names(patterns, "prepare.domains")
+    check_names(set(given.values()), directory / "utt2domain")
+    check_names(patterns, "prepare.domains")
     if given or not patterns:
         return given
     utt2spk = read_utt2spk(directory)
@@ -50,21 +50,27 @@ def read_domains(directory: Path, patterns: Mapping[str, str]) -> dict[str, str]
 
 def check_patterns(patterns: Mapping[str, str], speakers: Iterable[str]) -> None:
     """Refuse what `read_domains` will refuse of the speakers of a set without utt2domain."""
-    _check_names(patterns, "prepare.domains")
+    check_names(patterns, "prepare.domains")
     for speaker in sorted(speakers) if patterns else ():
         _match(speaker, patterns)
 
 
-def _check_names(names: Iterable[str], where: str) -> None:
-    """Refuse domains by which no trial list can be called."""
+def name_problems(names: Iterable[str], where: Path | str) -> Iterator[str]:
+    """A sentence for each domain by which no trial list can be called."""
     for name in names:
         if name == RESERVED or TAKEN.fullmatch(name):
-            raise InputError(f"{where}: results call other trials {name!r}; rename the domain")
-        if "/" in name or name.endswith(LEFT_BY_TOOLS):
-            raise InputError(
+            yield f"{where}: results call other trials {name!r}; rename the domain"
+        elif "/" in name or name.endswith(LEFT_BY_TOOLS):
+            yield (
                 f"{where}: domain {name!r} cannot be the end of the name of a trial list, "
                 f"{MAIN_LIST}_{name}; rename it"
             )
+
+
+def check_names(names: Iterable[str], where: Path | str) -> None:
+    """Refuse what `name_problems` names."""
+    if problems := list(name_problems(names, where)):
+        raise InputError("\n".join(problems))
 
 
 def _match(speaker: str, patterns: Mapping[str, str]) -> str:
