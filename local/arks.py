@@ -3,13 +3,12 @@
 
 corpus.paths names a directory for all sets or one per set, see local/division.py. Each holds
 utt2spk and, optionally, utt2session, utt2domain, spk2gender, spk2set, trials, and enroll_map or
-spk2utt with the profiles that trials name.
+spk2utt with the profiles that trials name. Tables about audio or features are not read.
 
     python local/arks.py --recipe exp/recipe.yaml --corpus data/corpus --output data
 """
 
 import logging
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from division import Part, find_parts, warn_of_no_sessions
@@ -17,14 +16,9 @@ from program import corpus_arguments, run_program
 
 from nessa.corpus.sets import clear_set, remove_other_sets
 from nessa.corpus.tables import validate_tables
-from nessa.errors import InputError, about, named
+from nessa.errors import InputError
 from nessa.files import write_table
-from nessa.kaldi.datadir import (
-    GIVEN_MAP,
-    read_optional,
-    read_utt2spk,
-    spk2utt_of,
-)
+from nessa.kaldi.datadir import GIVEN_MAP, read_optional, read_utt2spk, spk2utt_of
 from nessa.trials import write_enroll_map
 
 log = logging.getLogger(__name__)
@@ -51,7 +45,10 @@ def main() -> None:
 
 
 def read_speakers(directory: Path) -> dict[str, str]:
-    """{utterance: speaker} of a directory whose tables are as `nessa validate` wants them."""
+    """{utterance: speaker} of a directory; refuses tables that are not as they should be.
+
+    All are looked at but those about audio and features, which may be elsewhere.
+    """
     if problems := validate_tables(directory, has_audio=False):
         raise InputError("\n".join(problems))
     return read_utt2spk(directory)
@@ -60,13 +57,10 @@ def read_speakers(directory: Path) -> dict[str, str]:
 def write_directory(directory: Path, part: Part) -> None:
     """Write a set's tables; utt2spk last, for it marks the directory as complete."""
     write_table(directory / "utt2session", sessions_of(part))
-    genders = read_optional(part.directory, "spk2gender")
-    if genders:
-        with about(part.directory / "spk2gender"):
-            write_table(directory / "spk2gender", select(genders, part.utt2spk.values()))
-    if domains := read_optional(part.directory, "utt2domain"):
-        with about(part.directory / "utt2domain"):
-            write_table(directory / "utt2domain", select(domains, part.utt2spk))
+    speakers = set(part.utt2spk.values())
+    for name, keys in (("spk2gender", speakers), ("utt2domain", part.utt2spk.keys())):
+        if table := read_optional(part.directory, name):
+            write_table(directory / name, {key: table[key] for key in keys})
     write_table(directory / "spk2utt", spk2utt_of(part.utt2spk))
     for path, trials in part.lists.items():
         trials.write(directory / path.name)
@@ -81,17 +75,7 @@ def sessions_of(part: Part) -> dict[str, str]:
     if not sessions:
         warn_of_no_sessions(part.directory)
         return {utterance: utterance for utterance in part.utt2spk}
-    with about(part.directory / "utt2session"):
-        return select(sessions, part.utt2spk)
-
-
-def select(table: Mapping[str, str], keys: Iterable[str]) -> dict[str, str]:
-    """The lines of some keys, all of which must be there."""
-    keys = set(keys)
-    missing = sorted(keys - table.keys())
-    if missing:
-        raise InputError(f"no line for {named(missing)}; add it")
-    return {key: table[key] for key in keys}
+    return {utterance: sessions[utterance] for utterance in part.utt2spk}
 
 
 if __name__ == "__main__":

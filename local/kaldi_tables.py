@@ -47,13 +47,14 @@ class KaldiDir(Source):
         self._audio = read_optional(directory, "wav.scp")
         self._features = read_optional(directory, "feats.scp") if frame_shift else {}
         self._frame_shift = frame_shift or 0.0
-        self._segments = read_optional(directory, "segments") if self._audio else {}
+        self._segments = read_optional(directory, "segments")
         self._durations = read_optional(directory, "utt2dur")
         self._sessions = read_optional(directory, "utt2session")
         self._domains = read_optional(directory, "utt2domain")
         self._genders = read_optional(directory, "spk2gender")
         self._text = read_optional(directory, "text", empty=True)
-        self.segmented, self.has_domains = bool(self._segments), bool(self._domains)
+        self.segmented = bool(self._segments and self._audio)
+        self.has_domains = bool(self._domains)
         if frame_shift and not is_there(directory / "feats.scp"):
             raise InputError(
                 f"{directory}: no feats.scp, but an encoder's features are of type given; make "
@@ -64,7 +65,7 @@ class KaldiDir(Source):
                 f"{directory}: no wav.scp; with feats.scp alone, set features.type of the encoders "
                 "to given"
             )
-        if not self._sessions and not self.segmented:
+        if not self._sessions and not self._segments:
             warn_of_no_sessions(directory)
         if self._features and is_there(directory / "vad.scp"):
             log.warning(
@@ -114,7 +115,7 @@ class KaldiDir(Source):
     def _session_of(self, utterance: str) -> str:
         if self._sessions:
             return self._line(self._sessions, "utt2session", utterance)
-        if self.segmented:
+        if self._segments:
             return self._line(self._segments, "segments", utterance).split()[0]
         return utterance
 

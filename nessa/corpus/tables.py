@@ -19,10 +19,8 @@ from nessa.files import parse_numbers, read_table
 from nessa.kaldi.datadir import is_there, read_optional, read_utt2spk, spk2utt_of
 from nessa.kaldi.scp import find_place
 
-UTTERANCE_TABLES = (
-    "feats.scp", "vad.scp", "utt2dur", "utt2num_frames", "utt2lang", "utt2session",
-    "utt2domain", "text", "segments",
-)  # fmt: skip
+UTTERANCE_TABLES = ("utt2lang", "utt2session", "utt2domain", "text")
+CONTENT_TABLES = ("feats.scp", "vad.scp", "utt2dur", "utt2num_frames", "segments")
 
 
 def has_contents(directory: Path) -> bool:
@@ -40,7 +38,8 @@ def validate_tables(directory: Path, has_audio: bool = True) -> list[str]:
     Args:
         directory: with utt2spk, and wav.scp or feats.scp.
         has_audio: whether it must hold audio or features, and be in the order that Kaldi's tools
-            for them need; False for sets of which there are only embeddings.
+            for them need; False for sets of which there are only embeddings: tables about audio or
+            features are not looked at.
 
     Returns:
         One sentence per problem, each with its remedy; empty where there is none.
@@ -75,13 +74,17 @@ def _table_problems(directory: Path, has_audio: bool) -> Iterator[str]:
             yield f"{directory}: neither wav.scp nor feats.scp; make one of them"
     yield from _speaker_problems(directory, utt2spk, has_audio)
     yield from _domain_problems(directory)
-    audio = read_optional(directory, "wav.scp")
-    segments = read_optional(directory, "segments")
+    audio = read_optional(directory, "wav.scp") if has_audio else {}
+    segments = read_optional(directory, "segments") if has_audio else {}
     if segments:
-        yield from _segment_problems(directory / "segments", segments, audio)
-        yield from unsorted(directory / "wav.scp", audio)
+        # Of features that outlived their audio, they say what was one recording.
+        known = audio if is_there(directory / "wav.scp") else None
+        yield from _segment_problems(directory / "segments", segments, known)
+    if audio:
+        yield from _recording_problems(directory, audio, bool(segments))
     stale: dict[str, list[str]] = {}  # table -> the utterances that the set has not
-    for name in UTTERANCE_TABLES if segments else (*UTTERANCE_TABLES, "wav.scp"):
+    contents = CONTENT_TABLES if segments else (*CONTENT_TABLES, "wav.scp")
+    for name in (*UTTERANCE_TABLES, *(contents if has_audio else ())):
         path = directory / name
         if is_there(path):
             table = read_table(path, empty=name == "text")
@@ -90,12 +93,6 @@ def _table_problems(directory: Path, has_audio: bool) -> Iterator[str]:
             yield from _lacking(path, table, utt2spk, "utterance")
             if has_audio:
                 yield from unsorted(path, table)
-    for name in ("reco2dur", "reco2file_and_channel"):
-        if is_there(directory / name):
-            table = read_table(directory / name)
-            yield from _lacking(directory / name, table, audio or utt2spk, "recording")
-            yield from _beyond(directory / name, table, audio or utt2spk, "recording")
-    yield from _missing_audio(directory / "wav.scp", audio)
     trials = GivenTrials.read(directory, utt2spk, lists_in(directory, profiles=True))
     if stale := stale | trials.stale:
         yield stale_problem(directory, stale)
@@ -229,7 +226,7 @@ def wrong_duration(claimed: str | None, seconds: float) -> str | None:
 
 
 def _segment_problems(
-    path: Path, segments: Mapping[str, str], audio: Mapping[str, str]
+    path: Path, segments: Mapping[str, str], audio: Mapping[str, str] | None
 ) -> Iterator[str]:
     wrong, lost = [], []
     for utterance, line in segments.items():
@@ -238,7 +235,7 @@ def _segment_problems(
         except ValueError:
             wrong.append(utterance)
         else:
-            if recording not in audio:
+            if audio is not None and recording not in audio:
                 lost.append(recording)
     if wrong:
         yield (
@@ -247,6 +244,19 @@ def _segment_problems(
         )
     if lost:
         yield f"{path}: recording {named(list(dict.fromkeys(lost)))} is not in wav.scp; add it"
+
+
+def _recording_problems(
+    directory: Path, audio: Mapping[str, str], segmented: bool
+) -> Iterator[str]:
+    """Of wav.scp, and of what Kaldi's tools say about its recordings."""
+    if segmented:  # else wav.scp is one of the tables of utterances
+        yield from unsorted(directory / "wav.scp", audio)
+    for name in ("reco2dur", "reco2file_and_channel"):
+        if table := read_optional(directory, name):
+            yield from _lacking(directory / name, table, audio, "recording")
+            yield from _beyond(directory / name, table, audio, "recording")
+    yield from _missing_audio(directory / "wav.scp", audio)
 
 
 def _missing_audio(path: Path, audio: Mapping[str, str]) -> Iterator[str]:

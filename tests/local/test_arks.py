@@ -268,6 +268,23 @@ def test_a_work_directory_that_another_program_prepared_can_be_used(
     assert not list(data.glob("manifests/*"))
 
 
+def test_audio_and_features_of_a_directory_may_be_elsewhere(
+    programs: Programs,  # noqa: F811
+    recipe: Path,
+    corpus: Path,
+    tmp_path: Path,
+) -> None:
+    utt2spk = read_utt2spk(corpus)
+    write_table(corpus / "wav.scp", {"rec": "/elsewhere/rec.wav", "rec2": "sph2pipe x.sph |"})
+    write_table(corpus / "segments", {"others-1": "rec3 0 1"})
+    for name in ("feats.scp", "vad.scp", "utt2dur", "utt2num_frames", "reco2dur"):
+        write_table(corpus / name, {"others-1": "1"})
+    write_table(corpus / "utt2session", {u: u.split("/")[1] for u in utt2spk})
+    prepare(programs, recipe, tmp_path / "data")
+    tables = {path.name for path in (tmp_path / "data/eval").iterdir()}
+    assert tables == {"utt2spk", "spk2utt", "utt2session", "trials"}
+
+
 def test_faults_of_a_directory_are_named(
     programs: Programs,  # noqa: F811
     recipe: Path,

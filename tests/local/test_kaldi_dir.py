@@ -142,6 +142,25 @@ def test_features_alone(own: Own, compressed: int, text: bool) -> None:
     assert "every utterance counts as a session" in done.out
 
 
+@pytest.mark.parametrize("skip_bad", [False, True])
+def test_recordings_of_segments_are_sessions_of_features_whose_audio_is_gone(
+    own: Own, skip_bad: bool
+) -> None:
+    mine = own.folder / "mine"
+    utt2spk = write_feature_dir(mine, 12, 4, frames=50, dim=7)
+    recordings = {u: f"{u[:-1]}{int(u[-1]) // 2}" for u in utt2spk}
+    write_table(mine / "segments", {u: f"{name} 0.5 1.0" for u, name in recordings.items()})
+    write_table(mine / "reco2dur", dict.fromkeys(recordings.values(), "9.0"))
+    assert validate(mine) == []
+    done = own.prepare(*["--skip-bad"] * skip_bad, data=mine, encoder=GIVEN)
+    assert done.status == 0 and "no utt2session" not in done.out, done
+    assert own.table("utt2session") == recordings
+    assert not (own.data / "eval/segments").exists()
+    assert validate(own.data / "eval") == []
+    (mine / "wav.scp").touch()
+    assert "is not in wav.scp" in "\n".join(validate(mine))
+
+
 def test_encoders_train_on_given_features_and_embed_them(own: Own) -> None:
     utt2spk = write_feature_dir(own.folder / "mine", 12, 4, frames=50, dim=7)
     trained = GIVEN | {"steps": 3, "crop": 0.4, "speakers_per_batch": 4}
