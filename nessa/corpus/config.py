@@ -97,7 +97,8 @@ class PrepareConfig(Section):
     # one model's extraction reads. Without, what is damaged inside stops stage extract.
     decode: bool = True
     # {domain: pattern of its speakers' ids}, where the corpus brings no utt2domain. The first one's
-    # trials are the main list. Trials are drawn, and results reported, for each by itself.
+    # trials are the main list, unless one of others comes with the corpus. Trials are drawn, and
+    # results reported, for each by itself.
     domains: Annotated[dict[Name, str], AfterValidator(_are_patterns)] = {}
     # {copy: how it is perturbed}: copies of the align set's audio, from which aligners also learn.
     align_copies: dict[Name, CopyConfig] = {}

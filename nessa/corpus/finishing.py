@@ -2,9 +2,9 @@
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from nessa.corpus.config import PrepareConfig
 from nessa.corpus.domains import ordered_domains, read_domains
@@ -41,10 +41,10 @@ def finish_sets(data: Path, config: PrepareConfig, seed: int, has_audio: bool = 
     """Check the sets that a corpus program wrote, and make the trials that it did not write.
 
     A set of `config.trials` without a list gets single-utterance trials, as many of those wanted as
-    there are. Each set with trials also
-    gets some with profiles of several utterances (trials_profile and enroll_map). Where a set has
-    domains, trials stay within one: those of the first are the main list, `trials`, and those of
-    each other one `trials_<domain>`.
+    there are. Each set with trials also gets some with profiles of several utterances
+    (trials_profile and enroll_map). Where a set has domains, drawn trials stay within one: those of
+    the first are the main list, `trials`, and those of each other one `trials_<domain>`. A main
+    list that came with the corpus counts for the domains that it is of, which get no other.
 
     Args:
         data: holds a data directory per set.
@@ -81,50 +81,39 @@ def finish_sets(data: Path, config: PrepareConfig, seed: int, has_audio: bool = 
         raise InputError("\n".join(problems))
 
 
+class _Part(NamedTuple):
+    """Utterances of a set among which trials are drawn: all, or those of a domain."""
+
+    place: str  # what messages call it
+    utt2spk: dict[str, str]
+    list_name: str  # of its trials
+    suffix: str = ""  # of its profiles: a speaker of several domains has some in each
+
+
 def make_set_trials(data: Path, name: TestSet, config: PrepareConfig, seed: int) -> None:
     """Draw the lists of a set: those it lacks, and its profiles anew; see `finish_sets`."""
     directory = data / name
     check_has_trials(directory, name, config, is_there(directory / MAIN_LIST))
-    utt2spk = read_utt2spk(directory)
     utt2session = read_table(directory / "utt2session")
     spk2gender = read_optional(directory, "spk2gender")
-    domains = read_domains(directory, config.domains)
-    parts = [utt2spk]
-    lists = [MAIN_LIST]
-    suffixes = [""]
-    places = [f"{directory}"]
-    if domains:
-        names = ordered_domains(domains, config.domains)
-        if unnamed := sorted(set(domains.values()) - set(config.domains or names)):
-            log.warning(
-                "%s/utt2domain: prepare.domains does not name %s; %s", directory, named(unnamed),
-                "nothing is drawn for it" if set(names) - set(unnamed) else "all count alike",
-            )  # fmt: skip
-        places = [f"{directory}: domain {domain!r}" for domain in names]
-        parts = [{u: s for u, s in utt2spk.items() if domains[u] == domain} for domain in names]
-        lists += [f"{MAIN_LIST}_{domain}" for domain in names[1:]]
-        # A speaker of several domains has profiles in each; ids have no white space.
-        suffixes += [f"-{'_'.join(domain.split())}" for domain in names[1:]]
-    for own, list_name, place in zip(parts, lists, places, strict=True):
-        if name in config.trials and not is_there(directory / list_name):
-            with about(place):
-                trials = make_trials(
-                    own,
-                    utt2session,
-                    spk2gender,
-                    *_possible_counts(name, config, own, utt2session),
-                    seed,
-                )
-            trials.write(directory / list_name)
-            log.info("%s: %d trials made", directory / list_name, len(trials))
-    for stale in (PROFILE_LIST, ENROLL_MAP):
-        (directory / stale).unlink(missing_ok=True)
     given_map = directory / GIVEN_MAP
     given = read_enroll_map(given_map) if is_there(given_map) else {}
-    drawn = [
-        _draw_profiles(directory, own, utt2session, spk2gender, config, seed, suffix)
-        for own, suffix in zip(parts, suffixes, strict=True)
-    ]
+    parts = _parts(directory, name, config, given)
+    for part in parts:
+        if name in config.trials and not is_there(directory / part.list_name):
+            with about(part.place):
+                trials = make_trials(
+                    part.utt2spk,
+                    utt2session,
+                    spk2gender,
+                    *_possible_counts(name, config, part.utt2spk, utt2session),
+                    seed,
+                )
+            trials.write(directory / part.list_name)
+            log.info("%s: %d trials made", directory / part.list_name, len(trials))
+    for stale in (PROFILE_LIST, ENROLL_MAP):
+        (directory / stale).unlink(missing_ok=True)
+    drawn = [_draw_profiles(part, utt2session, spk2gender, config, seed) for part in parts]
     enroll_map = {name: own for profiles, _ in drawn for name, own in profiles.items()}
     if clash := sorted(given.keys() & enroll_map.keys()):
         raise InputError(f"{given_map}: {named(clash)} is called as one that is drawn; rename it")
@@ -134,6 +123,61 @@ def make_set_trials(data: Path, name: TestSet, config: PrepareConfig, seed: int)
         trials = concatenated([trials for _, trials in drawn if trials is not None])
         trials.write(directory / PROFILE_LIST)
         log.info("%s: %d profiles, %d trials with them", directory, len(enroll_map), len(trials))
+
+
+def _parts(
+    directory: Path, name: TestSet, config: PrepareConfig, profiles: Mapping[str, Sequence[str]]
+) -> list[_Part]:
+    """The parts of a set; warns of domains without trials or without a list of their own.
+
+    Args:
+        directory: of the set.
+        name: of the set.
+        config: as in `finish_sets`.
+        profiles: {profile: utterances}, of those that came with the corpus.
+    """
+    utt2spk = read_utt2spk(directory)
+    domains = read_domains(directory, config.domains)
+    if not domains:
+        return [_Part(f"{directory}", utt2spk, MAIN_LIST)]
+    names = ordered_domains(domains, config.domains)
+    if unnamed := sorted(set(domains.values()) - set(config.domains or names)):
+        log.warning(
+            "%s/utt2domain: prepare.domains does not name %s; %s", directory, named(unnamed),
+            "nothing is drawn for it" if set(names) - set(unnamed) else "all count alike",
+        )  # fmt: skip
+    covered = _domains_of_main_list(directory, domains, profiles)
+    if len(covered) > 1:
+        log.warning(
+            "%s: trials of domains %s, whose results are pooled; divide it into %s_<domain>",
+            directory / MAIN_LIST, named(sorted(covered)), MAIN_LIST,
+        )  # fmt: skip
+    parts = []
+    for domain in names:
+        own = {u: s for u, s in utt2spk.items() if domains[u] == domain}
+        is_main = domain in (covered or names[:1])
+        # Ids have no white space.
+        suffix = f"-{'_'.join(domain.split())}" if domain != names[0] else ""
+        list_name = MAIN_LIST if is_main else f"{MAIN_LIST}_{domain}"
+        parts.append(_Part(f"{directory}: domain {domain!r}", own, list_name, suffix))
+        if name not in config.trials and not is_there(directory / list_name):
+            log.warning(
+                "%s: no trials; say in prepare.trials.%s how many to draw, or name a list of the "
+                "corpus %r", parts[-1].place, name, list_name,
+            )  # fmt: skip
+    return parts
+
+
+def _domains_of_main_list(
+    directory: Path, domains: Mapping[str, str], profiles: Mapping[str, Sequence[str]]
+) -> set[str]:
+    """The domains of the trials of the main list, if that is there."""
+    path = directory / MAIN_LIST
+    if not is_there(path):
+        return set()
+    trials = Trials.read(path)
+    enrolled = {u for name in trials.enroll_index.names for u in profiles.get(name, [name])}
+    return {domains[u] for u in (*enrolled, *trials.test_index.names) if u in domains}
 
 
 def check_has_trials(directory: Path, name: TestSet, config: PrepareConfig, given: bool) -> None:
@@ -174,36 +218,39 @@ def _possible_counts(
 
 
 def _draw_profiles(
-    directory: Path,
-    utt2spk: dict[str, str],
+    part: _Part,
     utt2session: dict[str, str],
     spk2gender: dict[str, str],
     config: PrepareConfig,
     seed: int,
-    suffix: str,
 ) -> tuple[dict[str, list[str]], Trials | None]:
-    """Profiles of a set, or of one domain of it, and trials with them."""
-    sizes = _possible_sizes(directory, config.profile_sizes, largest_profile(utt2spk, utt2session))
+    """Profiles of a part, and trials with them."""
+    spoken = Counter(part.utt2spk.values())
+    if len(spoken) < 2:
+        log.warning("%s: no profiles, for there is only one speaker", part.place)
+        return {}, None
+    largest = largest_profile(part.utt2spk, utt2session)
+    sizes = _possible_sizes(part.place, config.profile_sizes, largest)
     if not sizes:
         return {}, None
-    most = max(Counter(utt2spk.values()).values())
-    return make_profile_trials(
-        utt2spk,
-        utt2session,
-        spk2gender,
-        sizes=sizes,
-        # A tiny set has fewer utterances of other speakers than that.
-        n_nontarget=min(PROFILE_NONTARGETS, len(utt2spk) - most),
-        seed=seed,
-        suffix=suffix,
-    )
+    with about(part.place):
+        return make_profile_trials(
+            part.utt2spk,
+            utt2session,
+            spk2gender,
+            sizes=sizes,
+            # A tiny set has fewer utterances of other speakers than that.
+            n_nontarget=min(PROFILE_NONTARGETS, len(part.utt2spk) - max(spoken.values())),
+            seed=seed,
+            suffix=part.suffix,
+        )
 
 
-def _possible_sizes(directory: Path, sizes: Sequence[int], largest: int) -> list[int]:
+def _possible_sizes(place: str, sizes: Sequence[int], largest: int) -> list[int]:
     for size in sizes:
         if size > largest:
             log.warning(
                 "%s: no profiles of %d utterances: a speaker has only %d outside one session",
-                directory, size, largest,
+                place, size, largest,
             )  # fmt: skip
     return [size for size in sizes if size <= largest]

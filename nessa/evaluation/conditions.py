@@ -107,6 +107,6 @@ def _lists_of_profiles(set_dir: Path, profiles: Mapping[str, Sequence[str]]) -> 
     domains = read_optional(set_dir, "utt2domain")
     if not domains:
         return dict.fromkeys(profiles, SINGLE)
-    main = domains[Trials.read(set_dir / MAIN_LIST).test[0]]
+    main = {domains[u] for u in Trials.read(set_dir / MAIN_LIST).test_index.names}
     found = {profile: domains[utterances[0]] for profile, utterances in profiles.items()}
-    return {profile: SINGLE if own == main else own for profile, own in found.items()}
+    return {profile: SINGLE if {own} == main else own for profile, own in found.items()}

@@ -1,0 +1,90 @@
+"""Trials that come with a corpus of several domains, and what is drawn beside them."""
+
+from pathlib import Path
+
+import pytest
+
+from nessa.corpus.config import PrepareConfig
+from nessa.corpus.finishing import finish_sets
+from nessa.evaluation.conditions import read_conditions
+from nessa.files import read_table, write_table
+from nessa.kaldi.datadir import spk2utt_of
+from nessa.trials import Trials
+
+UTT2SPK = {f"s{s}-{k}": f"s{s}" for s in range(4) for k in range(5)}
+DOMAINS = {u: "phone" if u[-1] > "2" else "far" for u in UTT2SPK}  # far is more frequent
+PHONE = "s0-3 s0-4 target\ns0-3 s1-4 nontarget\n"
+FAR = "s0-0 s0-1 target\ns0-0 s1-1 nontarget\n"
+COUNTS = {"eval": {"targets": 4, "nontargets": 8}}
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    directory = tmp_path / "eval"
+    write_table(directory / "utt2spk", UTT2SPK)
+    write_table(directory / "spk2utt", spk2utt_of(UTT2SPK))
+    write_table(directory / "utt2session", {u: u for u in UTT2SPK})
+    write_table(directory / "utt2domain", DOMAINS)
+    return directory
+
+
+def finish(directory: Path, **prepare: object) -> set[str]:
+    """The names of the trial lists that there are then."""
+    settings = {"program": "arks", "trials": COUNTS, "profile_sizes": (1,), **prepare}
+    finish_sets(directory.parent, PrepareConfig.model_validate(settings), 1, has_audio=False)
+    for path in directory.glob("trials_*"):
+        assert path.name == "trials_profile" or domains_of(path) == {path.name[7:]}
+    return {path.name for path in directory.glob("trials*")} - {"trials_profile"}
+
+
+def domains_of(path: Path) -> set[str]:
+    trials = Trials.read(path)
+    return {DOMAINS[u] for u in (*trials.enroll, *trials.test)}
+
+
+@pytest.mark.parametrize("named", [{}, {"domains": {"far": "s.*", "phone": "x"}}])
+def test_given_trials_count_for_the_domain_that_they_are_of(
+    directory: Path, named: dict, caplog: pytest.LogCaptureFixture
+) -> None:
+    (directory / "trials").write_text(PHONE)
+    assert finish(directory, **named) == {"trials", "trials_far"}
+    assert (directory / "trials").read_text() == PHONE
+    names = {condition.name for condition in read_conditions(directory)}
+    assert names == {"single", "far", "profile1", "far.profile1"}
+    assert "pooled" not in caplog.text and "no trials" not in caplog.text
+
+
+def test_given_trials_of_several_domains_are_kept_with_a_warning(
+    directory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (directory / "trials").write_text(FAR + PHONE)
+    assert finish(directory) == {"trials"}
+    assert f"{directory}/trials: trials of domains 'far', 'phone', whose results" in caplog.text
+    names = {condition.name for condition in read_conditions(directory)}
+    assert names == {"single", "far.profile1", "phone.profile1"}
+
+
+def test_the_domain_of_a_given_profile_is_that_of_its_utterances(directory: Path) -> None:
+    write_table(directory / "enroll_map_given", {"m": "s0-3"})
+    (directory / "trials").write_text("m s0-4 target\nm s1-4 nontarget\n")
+    assert finish(directory) == {"trials", "trials_far"}
+
+
+def test_domains_without_trials_are_warned_about(
+    directory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (directory / "trials").write_text(PHONE)
+    assert finish(directory, trials={}) == {"trials"}
+    assert "eval: domain 'far': no trials; say in prepare.trials.eval how many" in caplog.text
+    assert "'trials_far'" in caplog.text and "domain 'phone'" not in caplog.text
+
+
+def test_a_domain_of_one_speaker_has_no_profiles(
+    directory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    domains = {u: "phone" if s == "s3" else "far" for u, s in UTT2SPK.items()}
+    write_table(directory / "utt2domain", domains)
+    (directory / "trials").write_text(FAR)
+    finish(directory, trials={})
+    assert "eval: domain 'phone': no profiles, for there is only one speaker" in caplog.text
+    assert read_table(directory / "enroll_map").keys() >= {"s0-p1-1"}
