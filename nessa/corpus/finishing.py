@@ -149,7 +149,8 @@ def _parts(
     covered = _domains_of_main_list(directory, domains, profiles)
     if len(covered) > 1:
         log.warning(
-            "%s: trials of domains %s, whose results are pooled; divide it into %s_<domain>",
+            "%s: trials of domains %s, whose results are pooled; for those of each, divide it into "
+            "%s_<domain>",
             directory / MAIN_LIST, named(sorted(covered)), MAIN_LIST,
         )  # fmt: skip
     parts = []
