@@ -48,7 +48,7 @@ class OnnxModel(SpeakerModel):
         self._features = FeatureExtractor(config.features)
         self._session = _open(self._path)
         self.stated = self._check_stated(config.features)
-        self._input = self._check_input(config.features.num_filters)
+        self._input = self._check_input(config.features)
         self._one_by_one = self._input.shape[0] == 1
         outputs = [output.name for output in self._session.get_outputs()]
         self._output = self._choose_output(outputs, config.output)
@@ -100,7 +100,7 @@ class OnnxModel(SpeakerModel):
             )
         return stated
 
-    def _check_input(self, num_filters: int) -> Any:
+    def _check_input(self, features: FeatureConfig) -> Any:
         inputs = self._session.get_inputs()
         first = inputs[0]
         fits = len(inputs) == 1 and first.type == "tensor(float)" and len(first.shape) == 3
@@ -110,10 +110,12 @@ class OnnxModel(SpeakerModel):
                 f"{self._path}: expected one input of features, float (batch, frames, filters), "
                 f"found {found}; export the model so"
             )
-        if isinstance(first.shape[2], int) and first.shape[2] != num_filters:
+        if isinstance(first.shape[2], int) and first.shape[2] != features.num_filters:
+            # As a whole: keys that a section leaves out have the defaults of our own encoders.
+            whole = features.model_copy(update={"num_filters": first.shape[2]})
             raise InputError(
                 f"{self._path}: takes {first.shape[2]} features a frame, but features.num_filters "
-                f"is {num_filters}; set it to {first.shape[2]}"
+                f"is {features.num_filters}; write into encoders.{self.name}: {whole.line()}"
             )
         batch, frames, _ = first.shape
         if isinstance(frames, int) or (isinstance(batch, int) and batch != 1):

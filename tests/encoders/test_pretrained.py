@@ -358,7 +358,7 @@ def test_a_model_for_one_utterance_at_a_time(cuts: list[MonoCut], tmp_path: Path
         ([("feats", TensorProto.FLOAT, [None, 80])], 2, "expected one input of features"),
         ([("feats", TensorProto.INT64, [None, None, 80])], 2, r"found feats: tensor\(int64\)"),
         ([FEATS, ("lengths", TensorProto.FLOAT, [None])], 2, "lengths"),
-        ([("feats", TensorProto.FLOAT, [None, None, 40])], 2, "set it to 40"),
+        ([("feats", TensorProto.FLOAT, [None, None, 40])], 2, "takes 40 features a frame"),
         ([("feats", TensorProto.FLOAT, [None, 300, 80])], 2, "of 300 frames only"),
         ([("feats", TensorProto.FLOAT, [4, None, 80])], 2, "takes 4 utterances"),
         ([FEATS], 3, r"found shape \(1, 200, 80\)"),
@@ -502,6 +502,17 @@ def test_features_that_an_exported_file_does_not_take_are_refused(tmp_path: Path
     assert loaded(tmp_path / "m", config).dim == 80
     save_plain(path, {"features": "of another toolkit"})
     assert loaded(tmp_path / "m", OnnxConfig(pretrained="onnx", file=str(path))).dim == 80
+
+
+def test_features_of_another_number_keep_their_other_settings(tmp_path: Path) -> None:
+    path = onnx_model(tmp_path / "m.onnx", [("feats", TensorProto.FLOAT, [None, None, 40])])
+    with pytest.raises(InputError, match=r"m\.onnx: takes 40 features a frame, .* is 80") as error:
+        save_pretrained(tmp_path / "m", OnnxConfig(pretrained="onnx", file=str(path)))
+    told = yaml.safe_load(str(error.value).partition("encoders.m: ")[2])
+    config = parse_settings({"pretrained": "onnx", "file": str(path), **told})
+    assert isinstance(config, OnnxConfig)
+    assert config.features == WESPEAKER_FEATURES.model_copy(update={"num_filters": 40})
+    assert loaded(tmp_path / "m", config).dim == 40
 
 
 def test_the_fingerprint_is_that_of_external_weights_too(tmp_path: Path) -> None:
