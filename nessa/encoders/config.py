@@ -11,6 +11,7 @@ from nessa.corpus.config import SetName
 from nessa.schema import Distinct, Fraction, Positive, Rising, Section, Seed
 
 LEAST_FILTERS = 4  # that Lhotse's Fbank takes
+LONGEST_FRAME = 0.5  # seconds; more is meant in milliseconds, as Kaldi and torchaudio write it
 
 
 def _not_empty(part: tuple[float, float]) -> tuple[float, float]:
@@ -38,6 +39,21 @@ class FeatureConfig(Section):
         """All of them, as a line of a recipe."""
         own = {"features": self.model_dump(mode="json")}
         return yaml.safe_dump(own, default_flow_style=True, sort_keys=False, width=1000)[1:-2]
+
+    @model_validator(mode="after")
+    def _frames_are_in_seconds(self) -> "FeatureConfig":
+        for key in ("frame_shift",) if self.type == "given" else ("frame_length", "frame_shift"):
+            if (value := getattr(self, key)) > LONGEST_FRAME:
+                raise ValueError(
+                    f"{key}: {value:g} s is longer than {LONGEST_FRAME:g}; give it in seconds, not "
+                    "in milliseconds"
+                )
+        if self.type == "fbank" and int(self.frame_shift * self.sampling_rate) == 0:
+            raise ValueError(
+                f"frame_shift: {self.frame_shift:g} s is less than one sample at "
+                f"{self.sampling_rate} Hz; change it"
+            )
+        return self
 
     @model_validator(mode="after")
     def _filters_have_their_frequencies(self) -> "FeatureConfig":

@@ -87,6 +87,9 @@ def test_wrong_overrides_name_the_key_and_the_remedy(override: str, parts: list[
         ("encoders.old.loss.margin=-1", "loss.margin: Input should be greater than or equal to 0"),
         ("encoders.old.features.num_filters=257", "features.num_filters: 257 is not between 4 and"),
         ("encoders.old.features.frame_length=0.004", "features.num_filters: 40 is not between 4"),
+        ("encoders.old.features.frame_length=25", "features.frame_length: 25 s is longer than 0.5"),
+        ("encoders.old.features.frame_shift=10", "features.frame_shift: 10 s is longer than 0.5;"),
+        ("encoders.old.features.frame_shift=1e-5", "features.frame_shift: 1e-05 s is less than on"),
         ("encoders.old.features.low_freq=7600", "features.low_freq: 7600 Hz is not between 0 and"),
         ("encoders.old.features.high_freq=8001", "features.high_freq: 8001 Hz is not between 0 an"),
         ("encoders.old.features.sampling_rate=700", "features.high_freq: -50 Hz is not between 0"),
@@ -223,6 +226,8 @@ def test_given_features_may_have_any_dimension() -> None:
     assert resolve(MINI, overrides=overrides).encoders["old"]["features"]["num_filters"] == 600
     with pytest.raises(InputError, match=r"old\.features\.scale: 2.0 does nothing with type given"):
         resolve(MINI, overrides=[*overrides, "encoders.old.features.scale=2"])
+    with pytest.raises(InputError, match=r"old\.features\.frame_shift: 10 s is longer than 0"):
+        resolve(MINI, overrides=[*overrides, "encoders.old.features.frame_shift=10"])
 
 
 def test_a_models_settings_are_complete_whoever_wrote_them() -> None:
