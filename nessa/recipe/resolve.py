@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from nessa.encoders.config import EncoderConfig, FeatureConfig, LossConfig
+from nessa.encoders.config import EncoderConfig, FeatureConfig, LossConfig, PretrainedConfig
 from nessa.encoders.kinds import parse_settings
 from nessa.encoders.settings import with_texts
 from nessa.errors import InputError, about
@@ -68,8 +68,7 @@ def resolve(path: Path | str, size: str | None = None, overrides: Iterable[str] 
 def _encoder_settings(model: dict[str, Any], name: str) -> dict[str, Any]:
     """All settings of a model, with its defaults."""
     settings = parse_settings(model, f"encoders.{name}")
-    if isinstance(settings, EncoderConfig):
-        _check_read(settings, f"encoders.{name}")
+    _check_read(settings, f"encoders.{name}")
     found = settings.model_dump(mode="json")
     paths = ("path", *getattr(settings, "paths", ()))  # of arks, and of exported networks
     found |= {key: find_given(found[key]) for key in paths if found.get(key)}
@@ -129,16 +128,17 @@ def _check_dimensions(recipe: Recipe, encoders: Mapping[str, dict[str, Any]]) ->
         )
 
 
-def _check_read(model: EncoderConfig, place: str) -> None:
-    """Refuse what the loss or given features of a model to train would not read, unless default.
+def _check_read(model: EncoderConfig | PretrainedConfig, place: str) -> None:
+    """Refuse what the loss or given features of a model would not read, unless default.
 
     Of recipes alone: models that were trained with such settings are as good as others.
     """
     unread: list[tuple[str, LossConfig | FeatureConfig, set[str]]] = []
-    if model.loss.type != "aam":
+    if isinstance(model, EncoderConfig) and model.loss.type != "aam":
         unread.append(("loss", model.loss, {*LossConfig.model_fields} - {"type"}))
-    if model.features.type == "given":
-        unread.append(("features", model.features, {"scale"}))
+    features = getattr(model, "features", None)
+    if isinstance(features, FeatureConfig) and features.type == "given":
+        unread.append(("features", features, {"scale"}))
     for name, section, keys in unread:
         plain = section.model_validate({"type": section.type}).model_dump(mode="json")
         for key, value in section.model_dump(mode="json", include=keys).items():

@@ -230,6 +230,13 @@ def test_given_features_may_have_any_dimension() -> None:
         resolve(MINI, overrides=[*overrides, "encoders.old.features.frame_shift=10"])
 
 
+def test_given_features_of_a_pretrained_model_have_no_scale() -> None:
+    model = "encoders.old={pretrained: onnx, file: x, features: {type: given}}"
+    assert resolve(MINI, overrides=[model]).encoders["old"]["features"]["type"] == "given"
+    with pytest.raises(InputError, match=r"old\.features\.scale: 32768.0 does nothing with type"):
+        resolve(MINI, overrides=[model, "encoders.old.features.scale=32768.0"])
+
+
 def test_a_models_settings_are_complete_whoever_wrote_them() -> None:
     plain = resolve(MINI)
     assert plain.encoders["old"]["weight_decay"] == 1e-4
