@@ -301,6 +301,7 @@ show_jobs() {
   trap 'rm -rf "$planned" 2>/dev/null || true' EXIT
   read_plan "$planned"
   find_first_stage
+  check_models
   ((first <= last)) || log "all done before; --stage STAGE shows that stage and those after it"
   for ((number = first; number <= last; number++)); do
     name=${stages[number]}
@@ -505,9 +506,19 @@ compare_settings() {
       "is used as it is; repeat --set, --size and the like of the earlier run, or leave out --stage"
 }
 
+# Before hours of other stages, and before a marker is removed: what is missing may come back.
+check_models() {
+  local number name
+  for ((number = first; number <= last; number++)); do
+    name=${stages[number]}
+    [[ -z ${plan[missing_$name]-} ]] || fail 2 "${plan[missing_$name]}"
+  done
+}
+
 choose_first_stage() {
   local name
   find_first_stage
+  check_models
   # What a later stage has to make anew, with other settings, stays until a run gets there.
   if ((first <= last || first == ${#stages[@]})); then
     mv "$exp/.jobs.plan/exp/recipe.yaml" "$config"

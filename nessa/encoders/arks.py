@@ -13,7 +13,6 @@ from nessa.kaldi.embeddings import Embeddings
 from nessa.kaldi.stamps import VECTORS, ModelStamp
 from nessa.stores.tables import files_of, read_table
 
-SET = "{set}"  # in a path: the name of the set
 SAMPLE = 1000  # vectors by which a model is known
 
 
@@ -29,11 +28,11 @@ class GivenEmbeddings:
     """
 
     def __init__(self, name: str, config: ArksConfig) -> None:
-        self.name, self._path = name, config.path
+        self.name, self._config = name, config
 
     def place(self, set_name: str) -> Path:
         """The table that holds a set's embeddings, maybe among others."""
-        return Path(self._path.replace(SET, set_name))
+        return self._config.place(set_name)
 
     def read_set(
         self,
@@ -89,4 +88,4 @@ class GivenEmbeddings:
         It is cheap, and not what the embeddings are stamped with; see `read_set`.
         """
         places = dict.fromkeys(map(self.place, SETS))
-        return digest([self._path, changes_of(file for p in places for file in files_of(p))])
+        return digest([self._config.path, changes_of(file for p in places for file in files_of(p))])

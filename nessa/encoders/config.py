@@ -178,6 +178,11 @@ class PretrainedConfig(Section):
         """The files and folders that the model is in, some of which may not be there."""
         return [Path(getattr(self, key)) for key in self.paths]
 
+    def missing(self) -> Path | None:
+        """The first of them that is not there, but for what may be a name on a model hub."""
+        paths = (Path(getattr(self, key)) for key in self.paths)
+        return next((path for path in paths if path.is_absolute() and not path.exists()), None)
+
 
 def files_in(place: Path) -> list[Path]:
     """A file, or all files below a folder, save what Git, hubs and Python keep in folders there."""

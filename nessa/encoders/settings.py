@@ -79,6 +79,10 @@ class OnnxConfig(PretrainedConfig):
         """The file, and those that it keeps weights in."""
         return [Path(self.file), *external_files(Path(self.file))]
 
+    def missing(self) -> Path | None:
+        """The file, if there is none."""
+        return None if Path(self.file).is_file() else Path(self.file)
+
 
 class SpeechBrainConfig(PretrainedConfig):
     """Where the model is."""
@@ -168,3 +172,12 @@ class ArksConfig(PretrainedConfig):
     """A table for all sets, or one per set."""
 
     path: str  # an scp, an ark, an embeddings directory, .npz or Parquet; {set}: the set's name
+
+    def place(self, set_name: str) -> Path:
+        """The table that holds a set's embeddings, maybe among others."""
+        return Path(self.path.replace("{set}", set_name))
+
+    def missing(self) -> Path | None:
+        """The table of eval, which every recipe has, if it is not there."""
+        place = self.place("eval")
+        return None if place.exists() else place

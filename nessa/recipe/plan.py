@@ -44,6 +44,7 @@ def plan(recipe: Recipe) -> Iterator[tuple[str, str]]:
     yield "systems", " ".join(map(str, scored_systems(recipe)))
     exported = [system for system in aligned if system.aligner == NESSA]
     yield "exported", " ".join(str(s) for s in exported if s.enroll != s.runtime)
+    yield from missing_files(recipe)
     # What changes under the same path, by the first stage that reads it.
     files = {"encoders": model_files(recipe), "extract": given_embeddings(recipe)}
     for stage in STAGES:
@@ -52,6 +53,16 @@ def plan(recipe: Recipe) -> Iterator[tuple[str, str]]:
             if found and STAGES.index(stage) >= STAGES.index(first):
                 key = digest([key, found])
         yield "digest", f"{stage} {key}"
+
+
+def missing_files(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """missing_<first stage that reads it> and a message, of models whose file is not there."""
+    for name, settings in recipe.encoders.items():
+        config = parse_settings(settings)
+        path = config.missing() if isinstance(config, PretrainedConfig) else None
+        if path is not None:
+            stage = "extract" if isinstance(config, ArksConfig) else "encoders"
+            yield f"missing_{stage}", f"encoders.{name}: no such file {str(path)!r}; correct it"
 
 
 def model_files(recipe: Recipe) -> dict[str, dict[str, tuple[int, int]]]:

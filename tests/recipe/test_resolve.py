@@ -445,6 +445,34 @@ def test_a_file_replaced_under_the_same_path_is_planned_anew(
     assert digests() != after, "what is missing is said where it is read"
 
 
+@pytest.mark.parametrize(
+    ("model", "missing"),
+    [
+        ("{pretrained: onnx, file: x.onnx}", "encoders: no such file 'x.onnx'"),
+        ("{pretrained: onnx, file: DIR}", "encoders: no such file 'DIR'"),
+        ("{pretrained: onnx, file: DIR/there}", ""),
+        ("{pretrained: speechbrain, source: DIR/gone}", "encoders: no such file 'DIR/gone'"),
+        ("{pretrained: speechbrain, source: DIR}", ""),
+        ("{pretrained: speechbrain, source: speechbrain/spkrec-ecapa-voxceleb}", ""),
+        ("{pretrained: pyannote, source: DIR/gone.bin}", "encoders: no such file 'DIR/gone.bin'"),
+        ("{pretrained: pyannote, source: pyannote/embedding}", ""),
+        ("{pretrained: arks, path: DIR/gone.ark}", "extract: no such file 'DIR/gone.ark'"),
+        ("{pretrained: arks, path: 'DIR/{set}/x'}", "extract: no such file 'DIR/eval/x'"),
+        ("{pretrained: arks, path: 'DIR/{set}'}", ""),
+        ("{pretrained: campplus}", ""),
+    ],
+)
+def test_the_plan_says_which_file_of_a_model_is_not_there(
+    model: str, missing: str, tmp_path: Path
+) -> None:
+    (tmp_path / "eval").mkdir()
+    (tmp_path / "there").touch()
+    recipe = resolve(MINI, overrides=[f"encoders.old={model.replace('DIR', str(tmp_path))}"])
+    lines = [f"{key} {value}" for key, value in plan(recipe) if key.startswith("missing")]
+    stage, _, told = missing.replace("DIR", str(tmp_path)).partition(": ")
+    assert lines == ([f"missing_{stage} encoders.old: {told}; correct it"] if missing else [])
+
+
 def test_external_weights_replaced_under_the_same_path_are_planned_anew(tmp_path: Path) -> None:
     def digests(bias: float) -> dict[str, str]:
         path = save_external(tmp_path / "net.onnx", bias)

@@ -41,6 +41,7 @@ elif words[:4] == ["-m", "nessa.cli", "recipe", "resolve"]:
     print("symmetric raw:old:old raw:new:new\\nfitted logit:new:old")
     print("mapped logit:new:old\\nsystems logit:new:old")
     print("exported", os.environ.get("EXPORTED", "logit:new:old"))
+    print("missing_encoders", os.environ.get("MISSING", ""))
     for number, stage in enumerate({STAGES}):
         seen = [w for w in settings if number >= matters_from.get(w.split("=")[0], 0)]
         print("digest", stage, f"{{stage}}-{{len(seen)}}-{{'.'.join(seen)}}")
@@ -205,6 +206,18 @@ def test_a_second_run_does_nothing_and_says_so(finished):
     assert "all done" in run.stdout
     assert "| the table |" in run.stdout
     assert "all done before" in finished.run("--dry-run", "true").stdout
+
+
+@pytest.mark.slow
+def test_a_models_file_that_is_not_there_stops_runs_that_need_it_and_removes_no_markers(finished):
+    missing = {"MISSING": "encoders.old: no such file 'a  b.onnx'; correct it"}
+    run = finished.run("--set", "model=1", **missing)
+    assert run.returncode == 2 and finished.calls() == []
+    assert "encoders.old: no such file 'a  b.onnx'; correct it" in run.stderr
+    assert finished.run("--set", "model=1", "--dry-run", "true", **missing).returncode == 2
+    others = finished.run("--set", "model=1", "--stage", "align", **missing)
+    assert others.returncode == 0 and finished.calls() == LATE
+    assert finished.run("--stop-stage", "prepare", "--stage", "prepare", **missing).returncode == 0
 
 
 @pytest.mark.slow
