@@ -7,7 +7,11 @@ from pydantic import Field, model_validator
 from nessa.alignment.config import AlignerConfig, Baseline
 from nessa.corpus.config import CorpusConfig, PrepareConfig
 from nessa.encoders.config import ExtractionConfig
+from nessa.encoders.kinds import are_trained
 from nessa.schema import Distinct, Name, Positive, Section, Seed
+
+# Programs of local/ that make a train set for encoders to train, or none at all.
+MAKE_TRAIN_TO_TRAIN = ("kaldi_dir", "arks")
 
 
 class ScoringConfig(Section):
@@ -49,6 +53,18 @@ class Recipe(Section):
                 raise ValueError(f"update: no encoder {model!r}; there are {list(self.encoders)}")
         if len(set(self.update)) == 1:
             raise ValueError(f"update: both models are {model!r}; name an old one and a new one")
+        return self
+
+    @model_validator(mode="after")
+    def _train_set_is_made(self) -> "Recipe":
+        places = {"extraction.sets": self.extraction.sets, "scoring.cohort": [self.scoring.cohort]}
+        asking = [place for place, sets in places.items() if "train" in sets]
+        program = self.prepare.program
+        if asking and program in MAKE_TRAIN_TO_TRAIN and not are_trained(self.encoders):
+            raise ValueError(
+                f"{asking[0]}: {program} makes no set 'train' where no encoder is trained; take it "
+                "out of extraction.sets, and let scoring.cohort be align"
+            )
         return self
 
     @model_validator(mode="after")

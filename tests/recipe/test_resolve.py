@@ -133,6 +133,24 @@ def test_a_recipe_that_cannot_be_is_refused(override: str, message: str) -> None
     assert message in str(error.value)
 
 
+@pytest.mark.parametrize("name", ["voices", "arks"])
+@pytest.mark.parametrize(
+    "change", ["scoring.cohort=train", "extraction.sets=[train, align, dev, eval]"]
+)
+def test_a_train_set_that_is_not_made_is_refused(change: str, name: str) -> None:
+    path = ROOT / "recipes" / name / "recipe.yaml"
+    told = rf"{change.partition('=')[0]}: .* makes no set 'train' where no encoder is trained; take"
+    with pytest.raises(InputError, match=told):
+        resolve(path, overrides=[change])
+
+
+def test_a_train_set_that_is_made_may_be_extracted() -> None:
+    changes = ["scoring.cohort=train", "extraction.sets=[train, align, dev, eval]"]
+    assert resolve(VOICES, "own", changes).scoring.cohort == "train"
+    pretrained = [f"encoders.{name}={{pretrained: resemblyzer}}" for name in ("old", "new")]
+    assert resolve(MINI, overrides=[*changes, *pretrained]).scoring.cohort == "train"
+
+
 @pytest.mark.parametrize(
     ("value", "message"),
     [
