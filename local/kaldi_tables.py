@@ -62,8 +62,8 @@ class KaldiDir(Source):
             )
         if not self._audio and not self._features:
             raise InputError(
-                f"{directory}: no wav.scp; with feats.scp alone, set features.type of the encoders "
-                "to given"
+                f"{directory}: no wav.scp; add it or, with feats.scp alone, set features.type of "
+                "the encoders to given, which pretrained ones without `features` cannot"
             )
         if not self._sessions and not self._segments:
             warn_of_no_sessions(directory)

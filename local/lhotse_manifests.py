@@ -284,8 +284,9 @@ def _part_of_cut(cut: Any, segment: Any, given: bool) -> MonoCut | str:
     if not given:
         if not cut.has_recording:
             return (
-                f"in cut {cut.id!r}, which has no recording; with features alone, set "
-                "features.type of the encoders to given"
+                f"in cut {cut.id!r}, which has no recording; add it or, with features alone, set "
+                "features.type of the encoders to given, which pretrained ones without `features` "
+                "cannot"
             )
         cut = fastcopy(cut, features=None)
     if cut.has_recording and not cut.has_features:

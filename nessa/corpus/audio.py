@@ -217,7 +217,7 @@ def check_recording(cut: MonoCut, sampling_rate: int, model: str) -> str:
     if not cut.has_recording:
         raise InputError(
             f"utterance {cut.id!r} has no audio, which model {model!r} takes; "
-            "add wav.scp, or set features.type to given"
+            "add wav.scp, or set features.type to given, which those without `features` cannot"
         )
     where = f"utterance {cut.id!r} ({_place_of(cut.recording.sources[0])})"
     rate = cut.recording.sampling_rate  # the cut's own is that of its features, where it has some

@@ -182,7 +182,7 @@ def test_encoders_train_on_given_features_and_embed_them(own: Own) -> None:
 
 def test_features_alone_need_encoders_that_take_them(own: Own) -> None:
     write_feature_dir(own.folder / "mine", 12, 2, frames=20, dim=7)
-    refuse(own.prepare(data=own.folder / "mine"), "no wav.scp", "to given")
+    refuse(own.prepare(data=own.folder / "mine"), "no wav.scp; add it or", "to given, which pretra")
     write_audio_dir(own.folder / "sound", range(12))
     refuse(own.prepare(data=own.folder / "sound", encoder=GIVEN), "no feats.scp", "to fbank")
 

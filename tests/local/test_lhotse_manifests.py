@@ -173,7 +173,7 @@ def test_features_are_found_beside_the_manifest_where_models_take_them() -> None
 def test_features_alone_need_models_that_take_them() -> None:
     write_cuts(with_features(recording("a")).drop_recording())
     assert [cut.id for cut in read(given=True)] == ["A-1"]
-    with pytest.raises(InputError, match=r"'A-1': .*'c', .* no recording.*features\.type.*given"):
+    with pytest.raises(InputError, match=r"'A-1': .*'c', .* no recording; add it or.*type.*given"):
         read()
 
 
