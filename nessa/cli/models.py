@@ -141,9 +141,9 @@ def extract(
 
     Given embeddings (a model of kind arks) are imported by --merge. With --skip-bad,
     OUTPUT/<set>/skipped lists the skipped utterances with their reasons.
-    Memory: one batch of audio and the embeddings of a shard; with --merge, those of a set. An
-    utterance is embedded as a whole: with 64 channels, one of two hours takes 2.6 GB (x-vector) or
-    4.2 GB (ECAPA-TDNN).
+    Memory: about 600 bytes per utterance of a set, 2 kB per utterance of a shard, its embeddings
+    and one batch of audio; with --merge, the embeddings of a set. An utterance is embedded as a
+    whole: with 64 channels, one of two hours takes 2.6 GB (x-vector) or 4.2 GB (ECAPA-TDNN).
 
     Example: nessa extract --encoder recipes/mini/exp/encoders/old --data recipes/mini/data
     --set eval --output embeddings
