@@ -1,5 +1,6 @@
 """A fitted aligner's two maps as ONNX files for production, checked against the aligner."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +17,11 @@ from nessa.alignment.views import SIDES, Matrix, Side
 from nessa.errors import InputError
 from nessa.kaldi.directions import LARGEST, SAFE, SMALLEST
 from nessa.kaldi.stamps import names_model
-from nessa.production.mapping import TOLERANCE
+from nessa.production.mapping import TOLERANCE, without_domains
 from nessa.production.onnx import OPSET, facts_lines, open_session, to_onnx, write_export
 from nessa.scoring.calibration import Calibration
 
+log = logging.getLogger(__name__)
 CHECKED_BATCHES = (1, 7)  # rows
 EXPONENTS = (-30, 30)  # of the lengths of random embeddings
 
@@ -64,6 +66,8 @@ def export_aligner(
             "calibration_scale": repr(calibration.scale),
             "calibration_offset": repr(calibration.offset),
         }
+    if told := without_domains(aligner):
+        log.warning("%s: %s", output, told)
     exported = [_export_side(aligner, side, properties) for side in SIDES]
     files = {f"{network.side}.onnx": network.content for network in exported}
     write_export(output, files, _model_card(aligner, exported, properties))
@@ -158,6 +162,8 @@ def _model_card(aligner: Aligner, exported: list[_Network], facts: Mapping[str, 
     told = facts_lines(facts)
     if "calibration_scale" in facts:
         told += "- Natural-log likelihood ratio of a score: calibration scale * score + offset.\n"
+    if domains := without_domains(aligner):
+        told += f"- {domains[0].upper()}{domains[1:]}.\n"
     for side in SIDES:
         if known := aligner.length_range(side):
             told += (

@@ -113,6 +113,16 @@ def map_sides(
     return lines
 
 
+def without_domains(aligner: Aligner) -> str:
+    """What to mind where embeddings are mapped without their domains; empty where it has none."""
+    if not any(aligner.shifts.values()):
+        return ""
+    return (
+        "domains are not centered here: calibration and threshold must be of embeddings that were "
+        "mapped without --utt2domain, not of those that a recipe mapped"
+    )
+
+
 def _judged(sides: list["_Side"], found: list[Outliers]) -> list[Outliers]:
     """The outliers of each side, of those of all its parts."""
     parts = len(found) // len(sides)

@@ -6,6 +6,7 @@ the rows whose digests are not there, and deletes those whose raw row is gone. T
 interruption, and to follow rows that were changed, added or deleted since, are thus the same.
 """
 
+import logging
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
@@ -17,10 +18,11 @@ from nessa.alignment.outliers import Outliers
 from nessa.errors import InputError, about, named
 from nessa.kaldi.checks import check_finite
 from nessa.kaldi.directions import checked_lengths
-from nessa.production.mapping import TOLERANCE
+from nessa.production.mapping import TOLERANCE, without_domains
 from nessa.progress import progress
 from nessa.stores.base import Matrix, ProfileStore, Rows, Stamp
 
+log = logging.getLogger(__name__)
 QUERIES, NEAREST = 200, 10  # of the search that an index is judged by
 MOST_GONE = 0.5  # of the mapped rows may have lost their raw row; more tells of a wrong table
 AGAIN = "run nessa store map again"
@@ -101,6 +103,8 @@ def migrate(
         InputError: no profiles, or a row that the aligner cannot map; or the target has rows of
             another aligner, or for the most part of another source.
     """
+    if told := without_domains(aligner):
+        log.warning("%s: %s", target, told)
     maker = _Maker.of(aligner)
     gone = _gone(source, target, maker)
     outliers.total = len(source)

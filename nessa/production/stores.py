@@ -5,6 +5,7 @@ comes last.
 """
 
 import hashlib
+import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,9 +21,10 @@ from nessa.alignment.views import SIDES, Side
 from nessa.errors import InputError, about
 from nessa.files import atomic_open, read_json, write_json
 from nessa.kaldi.ark import Matrix
-from nessa.production.mapping import TOLERANCE, check_apart, outliers_file
+from nessa.production.mapping import TOLERANCE, check_apart, outliers_file, without_domains
 from nessa.stores.tables import EMBEDDING, ID, need_parquet, read_ids, read_store, store_files
 
+log = logging.getLogger(__name__)
 INFO = "_info.json"  # Parquet readers pass over names that begin with a line
 # Metadata of a part: the space that its vectors are in, the map that made them (not told by earlier
 # versions), and what it was made of.
@@ -62,6 +64,8 @@ def map_stores(
             a folder holds what another aligner mapped, or this one's mirror, or this side before it
             was fitted anew, which an application may be reading.
     """
+    if told := without_domains(aligner):
+        log.warning("%s: %s", output, told)
     found = {side: Outliers(aligner.detectors.get(side), allowed=allow_outliers) for side in stores}
     counts = {
         side: _check(source, output / side, aligner, side, found[side])

@@ -5,12 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nessa.alignment import AlignTable, DevSet, load
+from nessa.alignment import Aligner, AlignTable, DevSet, load
 from nessa.alignment.domains import FEWEST, Domains, domain_shifts, shifted
 from nessa.files import write_table
 from nessa.kaldi.embeddings import Embeddings
 from nessa.metrics.roc import eer
+from nessa.production.export_aligner import export_aligner
 from nessa.production.mapping import map_sides
+from nessa.production.stores import map_stores
 from nessa.scoring.cosine import cosine_scores
 from nessa.trials import Trials
 from tests.aligners import small
@@ -141,6 +143,36 @@ def test_arks_are_centered_and_profiles_with_their_utterances(align, tmp_path: P
         np.testing.assert_allclose(
             mapped.select(x.keys).matrix, aligner.map_enroll(several.matrix), atol=1e-6
         )
+
+
+def centered_or_not(align) -> list[Aligner]:
+    """An aligner with means of domains, and one without."""
+    views, domains = align
+    table = AlignTable.of(*views)
+    return [small("procrustes").fit_table(own) for own in (table.with_domains(domains), table)]
+
+
+TOLD = "domains are not centered here: calibration and threshold must be of embeddings that were"
+
+
+def test_a_store_says_whose_calibration_and_threshold_it_needs_where_others_are_centered(
+    align, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Else those of centered embeddings pass, with false accepts that nobody asked for."""
+    np.savez(tmp_path / "store.npz", ids=align[0][0].keys, embeddings=align[0][0].matrix)
+    for name, aligner in zip("ab", centered_or_not(align), strict=True):
+        list(map_stores(aligner, {"enroll": tmp_path / "store.npz"}, tmp_path / name, False))
+        assert caplog.text.count(f"{tmp_path}/a: {TOLD}") == 1
+        assert caplog.text.count(TOLD) == 1
+
+
+@pytest.mark.slow
+def test_networks_say_so_too(align, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name, aligner in zip("ab", centered_or_not(align), strict=True):
+        export_aligner(aligner, tmp_path / name)
+        card = (tmp_path / name / "README.md").read_text()
+        assert (f"- {TOLD.capitalize()}" in card) == (name == "a")
+        assert caplog.text.count(TOLD) == caplog.text.count(f"{tmp_path}/a: {TOLD}") == 1
 
 
 @pytest.mark.parametrize("more", [(), ("--dry-run",)])
