@@ -109,11 +109,13 @@ class Sides:
     def as_norm(self, cohort: "Sides", top_n: int) -> AsNorm:
         """What normalizes scores of these sides; see `nessa.scoring.normalization.AsNorm`."""
         _check_same_model(self.paths[1], self.runtime, cohort.paths[1], cohort.runtime)
-        if (side := _side(self.runtime)) != (other := _side(cohort.runtime)) and side and other:
-            raise InputError(
-                f"{cohort.paths[1]}: is of the {other} side, and {self.paths[1]} of the {side} "
-                "side; exchange the two cohorts"
-            )
+        of_sides = (self.enroll, cohort.enroll), (self.runtime, cohort.runtime)
+        for path, other, pair in zip(self.paths, cohort.paths, of_sides, strict=True):
+            if len({own.stamp.map for own in pair if own.stamp and own.stamp.map}) > 1:
+                raise InputError(
+                    f"{other}: was mapped by another aligner than {path}, or as the other side, "
+                    "or before its side was fitted anew; give the cohort of this side, mapped anew"
+                )
         with about(*cohort.paths):
             return AsNorm(self.enroll, self.runtime, cohort.enroll, cohort.runtime, top_n)
 

@@ -258,19 +258,18 @@ def test_vectors_of_one_side_and_exchanged_cohorts_are_refused_where_roles_matte
     wrong: list[tuple[tuple[Path, Path], tuple[Path, Path] | None, str]] = [
         ((enroll, enroll), None, f"{enroll} and {enroll} are both of the enroll side"),
         ((runtime, runtime), None, f"{runtime} and {runtime} are both of the runtime side"),
-        ((enroll, runtime), cohort[::-1], f"{cohort[0]}: is of the enroll side, and {runtime} of"),
         ((enroll, runtime), (cohort[0], cohort[0]), "are both of the enroll side"),
+        ((enroll, runtime), cohort[::-1], f"{cohort[1]}: was mapped by .* as the other side"),
     ]
     for pair, others, message in wrong:
-        if kind == "procrustes":
+        if kind == "procrustes" and others is None:
             score_trials(*pair, *words, cohort=others, top_n=12)
             continue
-        with pytest.raises(InputError, match=message):
+        with pytest.raises(InputError, match=message if kind == "neural" else "the other side"):
             score_trials(*pair, *words, cohort=others, top_n=12)
     for directory in (enroll, *cohort):  # as of an earlier version
         info = read_json(directory / "info.json")
-        info.pop("side", None)
-        write_json(directory / "info.json", info)
+        write_json(directory / "info.json", {k: info[k] for k in info if k not in ("side", "map")})
     score_trials(enroll, enroll, *words)
     score_trials(enroll, runtime, *words, cohort=cohort[::-1], top_n=12)
 
@@ -365,7 +364,7 @@ def test_the_calibration_of_raw_scores_is_refused_for_mapped_ones(
     score_trials(raw, raw, *words, calibration=calibration)
 
 
-def test_scores_take_the_calibration_of_both_their_maps(
+def test_scores_take_the_calibration_and_the_cohort_of_both_their_maps(
     sides: tuple[Path, Path, Trials], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     x, y, utt2spk = two_views(6, 3)
@@ -381,6 +380,12 @@ def test_scores_take_the_calibration_of_both_their_maps(
     raw = tmp_path / "raw/enroll", tmp_path / "raw/runtime"
     for number, aligner in enumerate(refitted):
         map_sides(aligner, *raw, None, tmp_path / str(number))
+    places = [tuple(tmp_path / str(n) / side for side in ("enroll", "runtime")) for n in range(3)]
+    for own, cohort, stale in ((0, 1, "enroll"), (1, 0, "enroll"), (2, 1, "runtime")):
+        with pytest.raises(InputError, match=f"{tmp_path}/{cohort}/{stale}: was mapped by .*anew"):
+            score_trials(
+                *places[own], tmp_path / "trials", tmp_path / "out", cohort=places[cohort], top_n=9
+            )
     calibration = tmp_path / "calibration.json"
     words: Any = tmp_path / "trials", tmp_path / "out"
     for enroll, runtime, right in ((0, 0, 0), (0, 1, 0), (1, 0, 1), (1, 2, 2), (2, 2, 2)):
