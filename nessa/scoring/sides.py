@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nessa.errors import InputError, about, named
-from nessa.kaldi.datadir import MAPPED_MAP, is_there
+from nessa.kaldi.datadir import MAPPED_MAP, is_there, read_optional
+from nessa.kaldi.directory import SPEAKER_COUNTS, SPEAKER_TABLE
 from nessa.kaldi.embeddings import Embeddings, profile_means
 from nessa.kaldi.stamps import names_model, pair_of
 from nessa.metrics.roc import eer, min_dcf
@@ -71,7 +72,7 @@ class Sides:
             InputError: the map is unreadable, or names an utterance without an embedding, or a
                 profile of several utterances as one of them; or some of the profiles that are
                 enrolled, but not all, are among the embeddings; or these are mapped ones, and
-                lack such a profile, whose mean should have been mapped, or have that of others.
+                lack such a profile, whose mean should have been mapped, or may have that of others.
         """
         profiles = read_enroll_map(enroll_map)
         members = {utterance for own in profiles.values() for utterance in own}
@@ -121,23 +122,43 @@ class Sides:
 
 
 def check_members(
-    enroll_map: Path, profiles: Mapping[str, Sequence[str]], mapped: Embeddings, place: Path
+    enroll_map: Path, profiles: Mapping[str, Sequence[str]], enrolled: Embeddings, place: Path
 ) -> None:
-    """Refuse profiles of other utterances than `nessa map` averaged, where it says which.
+    """Refuse profiles of other utterances than theirs, where it is told whose means they are.
 
     Args:
         enroll_map: that names the profiles, for the message.
         profiles: {profile: utterances}.
-        mapped: what holds them.
+        enrolled: what holds them: mapped embeddings, or the means of speakers, or others.
         place: its directory, scp or ark.
     """
-    if mapped.stamp is None or not mapped.stamp.is_mapped:
-        return
+    if enrolled.stamp is not None and enrolled.stamp.is_mapped:
+        _check_mapped(enroll_map, profiles, enrolled, place)
+    elif place.name == SPEAKER_TABLE:
+        counts = read_optional(place.parent, SPEAKER_COUNTS)
+        sizes = {profile: str(len(own)) for profile, own in profiles.items()}
+        if other := [p for p, size in sizes.items() if counts.get(p, size) != size]:
+            raise InputError(
+                f"{enroll_map}: of other utterances than the means of speakers in {place}: "
+                f"{named(other)}; give the embeddings of the utterances"
+            )
+
+
+def _check_mapped(
+    enroll_map: Path, profiles: Mapping[str, Sequence[str]], mapped: Embeddings, place: Path
+) -> None:
     known = (place if place.is_dir() else place.parent) / MAPPED_MAP
     members = read_enroll_map(known if is_there(known) else None)
-    if other := [p for p, own in profiles.items() if sorted(members.get(p, own)) != sorted(own)]:
+    there = set(mapped.keys)
+
+    def differs(profile: str, own: Sequence[str]) -> bool:
+        mean_of_others = profile in there and list(own) != [profile]
+        return sorted(members.get(profile, [] if mean_of_others else own)) != sorted(own)
+
+    if other := [profile for profile, own in profiles.items() if differs(profile, own)]:
+        told = f"see {known}" if is_there(known) else f"or of unknown ones, without {known}"
         raise InputError(
-            f"{enroll_map}: of other utterances than was mapped, see {known}: {named(other)}; "
+            f"{enroll_map}: of other utterances than was mapped, {told}: {named(other)}; "
             "run nessa map with this --enroll-map"
         )
 

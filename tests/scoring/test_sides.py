@@ -150,6 +150,31 @@ def test_profiles_are_not_averaged_after_mapping(tmp_path: Path) -> None:
     assert not (mapped[0] / "mapped_enroll_map").exists()
 
 
+def test_means_of_all_utterances_of_a_speaker_are_no_profiles_of_some(tmp_path: Path) -> None:
+    """Among all are those that are tested, too."""
+    x, y, utt2spk = two_views(6, 3)
+    x.write(tmp_path / "raw", utt2spk)
+    y.write(tmp_path / "y")
+    one, two, three = x.keys[:3]
+    (tmp_path / "trials").write_text(f"id00000 {three}\n")
+    aligner, enroll_map = ProcrustesAligner().fit(x, y, utt2spk), tmp_path / "map"
+    raw, own = tmp_path / "raw/spk_xvector.scp", tmp_path / "own.scp"
+    profile_means(x, {"id00000": [one, two]}).write_ark(tmp_path / "own.ark", own)
+    for source in (raw, own):
+        to = tmp_path / source.stem
+        map_sides(aligner, source, tmp_path / "y", None, to)
+        for enroll, runtime in ((source, tmp_path / "raw"), (to / "enroll", to / "runtime")):
+            words = enroll, runtime, tmp_path / "trials", tmp_path / "out", enroll_map
+            write_table(enroll_map, {"id00000": f"{one} {two}"})
+            if source == own:  # of a product, which does not say of what
+                score_trials(*words)
+                continue
+            with pytest.raises(InputError, match=f"{enroll_map}: of other utterances than "):
+                score_trials(*words)
+    write_table(enroll_map, {"id00000": f"{one} {two} {three}"})
+    score_trials(raw, tmp_path / "raw", *words[2:])
+
+
 @pytest.mark.parametrize("mapped", [False, True])
 def test_profiles_of_which_some_alone_are_there_are_refused(
     sides: tuple[Path, Path, Trials], tmp_path: Path, mapped: bool
@@ -168,6 +193,8 @@ def test_profiles_of_which_some_alone_are_there_are_refused(
     with pytest.raises(InputError, match=r"enroll_map, .*some: .* without .*: 'q'; ") as refusal:
         score_trials(*words, enroll_map=tmp_path / "enroll_map")
     assert ("nessa map" in str(refusal.value)) == mapped
+    if mapped:
+        write_table(tmp_path / "some/mapped_enroll_map", {"p": f"{one} {two}"})
     (tmp_path / "profiles").write_text(f"p {three}\n{one} {three}\n")  # no trial names q
     score_trials(*words, enroll_map=tmp_path / "enroll_map")
     if mapped:
