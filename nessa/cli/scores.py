@@ -70,6 +70,8 @@ def score(
         raise click.UsageError("--enroll-cohort and --runtime-cohort go together")
     if exemplars is not None and (enroll_map is None or enroll_cohort is not None):
         raise click.UsageError("--exemplars goes with --enroll-map, and without cohorts")
+    if exemplars is not None and calibration is not None:
+        raise click.UsageError("--exemplars goes without --calibration, which is of averages")
     if utt2dur is not None and calibration is None:
         raise click.UsageError("--utt2dur is for --calibration")
     if enroll_cohort is None:
@@ -113,7 +115,7 @@ def calibrate(
 
     Fit one per pair of enrollment and runtime model; then one threshold serves all pairs. Scores
     are taken for cosines, or where some are beyond 1, for scores with AS-norm: nessa score and
-    nessa export refuse the calibration for the other ones.
+    nessa export refuse the calibration for the other ones. Give none of --exemplars.
     Memory: about 200 bytes per trial.
 
     Example: nessa calibrate --trials recipes/mini/data/dev/trials

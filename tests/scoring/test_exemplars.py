@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from nessa.errors import InputError
-from nessa.files import write_table
+from nessa.files import write_json, write_table
 from nessa.kaldi.embeddings import Embeddings
+from nessa.scoring.calibration import Calibration
 from nessa.scoring.cosine import cosine_scores
 from nessa.scoring.exemplars import exemplar_scores
 from nessa.trials import Trials, read_scores
@@ -71,3 +72,6 @@ def test_the_command(
     assert nessa(*given, *profiles, "--exemplars", "mean").status == 0
     assert (largest >= read_scores(tmp_path / "scores")[1]).all()
     nessa(*given, "--exemplars", "max").refused("--exemplars goes with --enroll-map")
+    write_json(tmp_path / "averages.json", Calibration(1.0, 0.0, method="cosine").to_dict())
+    others = "--exemplars", "max", "--calibration", tmp_path / "averages.json"
+    nessa(*given, *profiles, *others).refused("--exemplars goes without --calibration")
