@@ -14,7 +14,14 @@ import numpy as np
 import onnxruntime
 
 # Metadata that belong to a pair of models, so that both networks of an export have the same.
-OF_THE_PAIR = ("calibration_scale", "calibration_offset", "threshold", "unsure_from", "unsure_to")
+OF_THE_PAIR = [
+    "pair",
+    "calibration_scale",
+    "calibration_offset",
+    "threshold",
+    "unsure_from",
+    "unsure_to",
+]
 
 
 def open_side(path):

@@ -128,6 +128,7 @@ def _export_side(aligner: Aligner, side: Side, facts: Mapping[str, str]) -> _Net
         "kind": aligner.kind,
         "side": side,
         "space": aligner.space(),
+        "pair": aligner.pair(),
         "model_fingerprint": fingerprint,
         "input_dim": str(dim),
         "output_dim": str(output_dim),

@@ -17,6 +17,7 @@ from nessa.production.export_encoder import KIND, LEAST_COSINE, least_cosine
 from nessa.production.mapping import TOLERANCE
 from nessa.production.onnx import onnx, open_session
 
+OF_PAIR = {"calibration_scale", "threshold"}  # metadata that are of both maps
 ROWS = 10_000  # embeddings on which a network is compared with its aligner
 NEEDED = ("kind", "side", "space", "model_fingerprint", "input_dim", "output_dim", "nessa_version")
 NEEDED_OF_ENCODER = ("kind", "model_fingerprint", "features", "output_dim", "nessa_version")
@@ -106,6 +107,13 @@ def _compared(
 ) -> str:
     if properties["space"] != aligner.space():
         raise InputError(f"{path}: exported from another aligner; export this one again")
+    decides = not OF_PAIR.isdisjoint(properties)
+    # Earlier versions did not tell the pair.
+    if decides and properties.get("pair", aligner.pair()) != aligner.pair():
+        raise InputError(
+            f"{path}: its calibration or threshold is of before a side of this aligner was fitted "
+            "anew; fit those of this one, export it again, and deploy both files"
+        )
     side: Side = "enroll" if properties["side"] == "enroll" else "runtime"
     difference = float(np.abs(mapped - aligner.map_side(batch, side)).max())
     if not difference <= TOLERANCE:

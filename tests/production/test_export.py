@@ -1,5 +1,6 @@
 """Export: the ONNX files map as the aligner does, and say what they are for."""
 
+import copy
 import importlib
 import logging
 import re
@@ -21,6 +22,7 @@ from nessa.files import read_json, write_json, write_table
 from nessa.kaldi.embeddings import Embeddings
 from nessa.kaldi.stamps import ModelStamp
 from nessa.production.export_aligner import export_aligner
+from nessa.production.verify import verify_model
 from nessa.scoring.calibration import Calibration
 from nessa.trials import Trials, write_scores
 from tests.aligners import small
@@ -294,6 +296,26 @@ def test_verify_refuses_what_is_not_ours_or_of_another_aligner(
     done.refused("changed.onnx: differs from the aligner by")
 
 
+@pytest.mark.slow
+def test_verify_refuses_the_calibration_of_before_a_side_was_fitted_anew(
+    product: tuple[Aligner, Path], tmp_path: Path
+) -> None:
+    """The map of the frozen side, and so its network, is still right."""
+    frozen, folder = product
+    aligner = copy.deepcopy(frozen)
+    aligner.joined = frozen.space()
+    name = next(name for name in aligner.arrays if name.startswith("runtime"))
+    aligner.arrays[name] = aligner.arrays[name] * 1.5
+    with pytest.raises(InputError, match=r"enroll\.onnx: its calibration or threshold is of befor"):
+        list(verify_model(folder / "enroll.onnx", aligner))
+    model = onnx.load(folder / "enroll.onnx")
+    facts = {entry.key: entry.value for entry in model.metadata_props}
+    for left_out in (["pair"], ["calibration_scale", "calibration_offset"]):  # one of before
+        onnx.helper.set_model_props(model, {k: facts[k] for k in facts if k not in left_out})
+        onnx.save(model, tmp_path / "enroll.onnx")
+        assert "within" in list(verify_model(tmp_path / "enroll.onnx", aligner))[-1]
+
+
 def test_a_calibration_that_needs_more_than_the_score_is_refused(tmp_path: Path) -> None:
     calibration = Calibration(1.0, 0.0, {"log_duration": 0.5})
     with pytest.raises(InputError, match=r"log_duration.*knows the score alone"):
@@ -426,7 +448,13 @@ def test_the_example_takes_all_embeddings_where_the_aligner_knows_no_model(tmp_p
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "value"), [("calibration_offset", "-20.5"), ("threshold", "0.4"), ("unsure_to", "0.6")]
+    ("name", "value"),
+    [
+        ("calibration_offset", "-20.5"),
+        ("threshold", "0.4"),
+        ("unsure_to", "0.6"),
+        ("pair", "f" * 64),
+    ],
 )
 def test_the_example_refuses_networks_of_two_exports_that_decide_differently(
     product: tuple[Aligner, Path], tmp_path: Path, name: str, value: str
