@@ -15,6 +15,7 @@ from nessa.cli.options import (
     relative_option,
     try_folders,
 )
+from nessa.errors import InputError
 
 
 @click.command()
@@ -82,6 +83,8 @@ def align(
     if recipe and aligner and not (freeze or start):
         made = make_aligner(aligner, load_recipe(recipe))
     elif freeze and start and not (recipe or aligner):
+        if start.resolve() in (output.resolve(), mirror and mirror.resolve()):
+            raise InputError(f"{start}: would be lost, and may be in use; give another folder")
         made, options = load_to_update(start), {"freeze": freeze}
     elif not (data or recipe or aligner or freeze or start):
         made = NeuralAligner()

@@ -27,6 +27,7 @@ from nessa.kaldi.embeddings import Embeddings
 from nessa.kaldi.stamps import ModelStamp
 from nessa.scoring.calibration import Calibration, read_calibration
 from nessa.trials import Trials, read_scores
+from tests.aligners import fitted
 from tests.conftest import ROOT, Command
 from tests.speech import prepare_set
 from tests.toy import ENCODER, Toy
@@ -239,6 +240,19 @@ def test_the_mirror_of_an_aligner_scores_the_other_direction_alike(
     # Every pair of utterances is on the list in both orders, so that the two lists agree.
     assert lines[0].out == lines[1].out
     nessa(*toy.map(), "--aligner", mirror).refused("x/eval", "model 'x'")
+
+
+@pytest.mark.parametrize("place", ["--output", "--mirror"])
+def test_the_aligner_in_use_is_not_written_over_by_its_update(
+    nessa: Command, toy: Toy, place: str
+) -> None:
+    fitted("neural").save(toy.folder / "aligner")
+    before = {path: path.read_bytes() for path in (toy.folder / "aligner").iterdir()}
+    words = ["align", "--freeze", "enroll", "--from", toy.folder / "aligner", "--data", toy.data]
+    words += ["--enroll", toy.x, "--runtime", toy.x, "--output", toy.folder / "new"]
+    done = nessa(*words, place, toy.folder / "new/../aligner")
+    done.refused("aligner: would be lost, and may be in use; give another folder")
+    assert {path: path.read_bytes() for path in (toy.folder / "aligner").iterdir()} == before
 
 
 @pytest.mark.slow
