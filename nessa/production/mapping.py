@@ -103,11 +103,11 @@ def map_sides(
     lines = []
     for number, (side, outliers) in enumerate(zip(sides, judged, strict=True)):
         own = found[number * parts : (number + 1) * parts]
-        join_parts(side.output, [part.listing for part in own], own[0].dim, own[0].stamp)
-        if side.enroll_map is None:
-            (side.output / MAPPED_MAP).unlink(missing_ok=True)
-        else:  # by which scoring knows the profiles
+        # Before the folder is complete, or a killed run leaves it with the map of an earlier one.
+        (side.output / MAPPED_MAP).unlink(missing_ok=True)
+        if side.enroll_map is not None:  # by which scoring knows the profiles
             write_enroll_map(side.output / MAPPED_MAP, read_enroll_map(side.enroll_map))
+        join_parts(side.output, [part.listing for part in own], own[0].dim, own[0].stamp)
         outliers.write(outliers_file(side.folder, side.name))
         lines.append(f"{side.source}: {outliers.count} embeddings mapped; {outliers}")
     return lines

@@ -89,6 +89,23 @@ def test_several_processes_map_the_same(tmp_path, nj, kind):
         np.testing.assert_array_equal(aligner.arrays[name], array)
 
 
+def test_a_run_that_is_killed_leaves_no_profiles_under_the_map_of_an_earlier_one(
+    aligner, raw, tmp_path, monkeypatch
+):
+    one, two = Embeddings.read(raw[0]).keys[:2]
+    write_table(tmp_path / "map", {"p": f"{one} {two}"})
+    map_sides(aligner, *raw, tmp_path / "map", tmp_path / "mapped")
+    write_table(tmp_path / "map", {"p": one})
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("nessa.production.mapping.write_enroll_map", killed)
+    with pytest.raises(KeyboardInterrupt):
+        map_sides(aligner, *raw, tmp_path / "map", tmp_path / "mapped")
+    assert not (tmp_path / "mapped/enroll/xvector.scp").exists()
+
+
 def test_a_single_utterance_is_its_own_profile(aligner, raw, tmp_path):
     key = Embeddings.read(raw[0]).keys[5]
     write_table(tmp_path / "map", {"id00201-p1-0": key})
