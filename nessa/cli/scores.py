@@ -17,7 +17,9 @@ from nessa.cli.options import (
 )
 
 aligner_option = optional_path(
-    "--aligner", "The aligner of the (new) scores; the result is refused for those of another."
+    "--aligner",
+    "The aligner of the (new) scores; the result is refused for those of another. Leave it out "
+    "where it has one side from its mirror (a gallery of both models), and never export that.",
 )
 
 

@@ -201,6 +201,12 @@ def _check_aligner(path: Path, calibration: Calibration, sides: Sides) -> None:
     stamps = [own.stamp for own in (sides.runtime, sides.enroll) if own.stamp]
     maps = [stamp.map for stamp in stamps if stamp.map]
     if len(maps) == 2:  # of mapped vectors, but those that an earlier version mapped
+        one_model = maps[0] == maps[1]  # the runtime side, and that of the mirror
+        if one_model and calibration.pair not in (None, pair_of(maps)):
+            raise InputError(
+                f"{path}: is of another aligner's scores: these are of one model on both sides, as "
+                "in a gallery of both models; make it of these without --aligner, never for export"
+            )
         with about(path):
             check_pair(calibration.pair, pair_of(maps))
         return

@@ -429,6 +429,25 @@ def test_scores_take_the_calibration_and_the_cohort_of_both_their_maps(
     assert not caplog.records
 
 
+def test_a_gallery_of_both_models_has_a_calibration_without_an_aligner(
+    sides: tuple[Path, Path, Trials], tmp_path: Path
+) -> None:
+    x, y, utt2spk = two_views(6, 3)
+    aligner = ProcrustesAligner().fit(x, y, utt2spk)
+    y.write(tmp_path / "raw")
+    map_sides(aligner.mirrored(), tmp_path / "raw", None, None, tmp_path / "mapped")
+    map_sides(aligner, None, tmp_path / "raw", None, tmp_path / "mapped")
+    calibration = tmp_path / "calibration.json"
+    mapped = tmp_path / "mapped/enroll", tmp_path / "mapped/runtime"
+    words = *mapped, tmp_path / "trials", tmp_path / "out"
+    write_json(calibration, Calibration(1.0, 0.0, pair=aligner.pair()).to_dict())
+    with pytest.raises(InputError, match=f"{calibration}: is .* of these without --aligner"):
+        score_trials(*words, calibration=calibration)
+    score_trials(*words)
+    fit_calibration(tmp_path / "trials", tmp_path / "out", calibration, 0.5)
+    score_trials(*words, calibration=calibration)
+
+
 def test_a_map_beside_raw_embeddings_says_nothing_of_profiles(tmp_path: Path) -> None:
     x, _, _ = two_views(6, 3)
     members = {"p": list(x.keys[:2])}
