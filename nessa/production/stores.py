@@ -195,7 +195,8 @@ def _check_free(output: Path, aligner: Aligner, side: Side) -> None:
         others = others or not isinstance(info, dict) or info.get("space") != space
     if others:
         raise InputError(f"{output}: was mapped by another aligner; give another --output")
-    if not _are_of_map(parts.values(), aligner, side):
+    whole = [metadata for metadata in parts.values() if metadata is not None]  # others go
+    if not _are_of_map(whole, aligner, side):
         raise InputError(
             f"{output}: was mapped by the mirror of this aligner, of the other model, or before "
             "its side was fitted anew, on another scale; give another --output"

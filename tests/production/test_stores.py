@@ -149,6 +149,22 @@ def test_a_side_that_is_fitted_anew_in_its_space_needs_a_new_folder(
     assert "within" in verify_store(tmp_path / "link/enroll", source, aligner)
 
 
+def test_a_broken_part_is_made_again_of_an_aligner_that_joined_a_space_too(
+    aligner: Aligner, profiles: Embeddings, tmp_path: Path
+) -> None:
+    joined = ProcrustesAligner().fit(*two_views(50, 2))
+    joined.joined = aligner.space()
+    source, out = store("npz", tmp_path, profiles), tmp_path / "out"
+    for own in (aligner, joined):
+        shutil.rmtree(out, ignore_errors=True)
+        map_store(source, out, own)
+        parts = sorted((out / "enroll").glob("part-*.parquet"))
+        before = parts[0].read_bytes()
+        parts[0].write_bytes(before[:99])
+        assert map_store(source, out, own)[0] == 150
+        assert parts[0].read_bytes() == before
+
+
 def test_a_store_that_another_aligner_mapped_is_left_as_it_is(
     nessa: Command, aligner: Aligner, profiles: Embeddings, tmp_path: Path
 ) -> None:
