@@ -226,8 +226,6 @@ def map_embeddings(
     if not any(arks.values()):
         refuse_given("is for arks; a store is mapped by one process", "nj")
         refuse_given("is for arks; a store has no scp", "relative")
-    places = arks["enroll"], arks["runtime"], enroll_map, output
-    options = nj, allow_outliers, read_table(utt2domain) if utt2domain else {}
 
     def map_the_stores() -> None:
         for line in map_stores(fitted, stores, output, dry_run, allow_outliers):
@@ -236,6 +234,17 @@ def map_embeddings(
     if not any(arks.values()):
         map_the_stores()
         return
-    of_run = dry_run, map_the_stores, relative
-    for line in map_sides(fitted, *places, *options, *of_run):
+    lines = map_sides(
+        fitted,
+        **arks,
+        enroll_map=enroll_map,
+        output=output,
+        nj=nj,
+        allow_outliers=allow_outliers,
+        domains=read_table(utt2domain) if utt2domain else None,
+        dry_run=dry_run,
+        before_writing=map_the_stores,
+        relative=relative,
+    )
+    for line in lines:
         click.echo(line)
