@@ -171,6 +171,8 @@ def test_from_pyannote_to_wespeaker(tmp_path: Path, database: str, nessa: Comman
     out = walk("migrations/pyannote-to-wespeaker.md", places)
     assert out.count("repetition: ok") == 2 and "FAULT" not in out
     assert "GO" in out and (tmp_path / "work/by-speaker/aligner.json").is_file()
+    sessions = read_table(tmp_path / "work/assessment/data/dev/utt2session")
+    assert sessions.items() <= read_table(tmp_path / "live/utt2session").items()
     assert re.search(r"work/new.scores: \d+ trials, EER", out)
     assert "-p3-1 " in (tmp_path / "work/new.scores").read_text()
     assert "24 profiles: 24 mapped, 0 as they were, 0 deleted" in out
