@@ -310,7 +310,7 @@ class Columns(NamedTuple):
     enroll: Sequence[str]
     test: Sequence[str]
     labels: NDArray[np.bool_] | None
-    scores: NDArray[np.float32] | None
+    scores: NDArray[np.float64] | None
 
 
 @dataclass(frozen=True)
@@ -421,14 +421,14 @@ def parse_numbers(words: Collection[str]) -> list[float]:
     return list(map(float, words))
 
 
-def _numbers(words: list[str]) -> NDArray[np.float32] | None:
-    """Finite numbers, or None."""
+def _numbers(words: list[str]) -> NDArray[np.float64] | None:
+    """Numbers that are finite as float32, too, or None."""
     try:
-        with np.errstate(over="ignore"):  # beyond float32 is infinite, and refused as such
-            values = np.array(parse_numbers(words), np.float32)
+        values = np.array(parse_numbers(words), np.float64)
     except ValueError:
         return None
-    return values if np.isfinite(values).all() else None
+    with np.errstate(over="ignore"):  # beyond float32 is infinite, and refused as such
+        return values if np.isfinite(values.astype(np.float32)).all() else None
 
 
 def read_json(path: Path | str) -> Any:

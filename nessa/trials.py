@@ -228,14 +228,14 @@ class AllColumns:
     Attributes:
         enroll, test: ids, length T; empty where the file has none.
         labels: bool (T,), or None.
-        scores: float32 (T,), or None.
+        scores: float64 (T,), or None.
     """
 
     def __init__(self, path: Path | str, layouts: Sequence[Layout], what: str, remedy: str) -> None:
         self.enroll: list[str] = []
         self.test: list[str] = []
         labels: list[NDArray[np.bool_]] = []
-        scores: list[NDArray[np.float32]] = []
+        scores: list[NDArray[np.float64]] = []
         names: dict[str, str] = {}
         for block in read_columns(path, layouts, what, remedy):
             # One string object per distinct id: lists repeat ids hundreds of times.
@@ -347,8 +347,8 @@ def read_scores(path: Path | str) -> tuple[Trials, NDArray[np.float32]]:
     """Read a score file: `enroll test score` per line, with or without a label.
 
     Returns:
-        The scored trials, with the file's labels if it has some, and their scores (T,); see
-        `join_scores`.
+        The scored trials, with the file's labels if it has some, and their scores (T,), as
+        `write_scores` has them; see `join_scores`.
 
     Raises:
         InputError: unreadable, empty, a malformed line, or a score that is not a finite number.
@@ -357,10 +357,10 @@ def read_scores(path: Path | str) -> tuple[Trials, NDArray[np.float32]]:
     if not columns.enroll:
         raise InputError(f"{path}: labels and scores without ids; write {SCORE_FORMATS}")
     with about(path):
-        return Trials(columns.enroll, columns.test, columns.labels), scores
+        return Trials(columns.enroll, columns.test, columns.labels), scores.astype(np.float32)
 
 
-def read_score_columns(path: Path | str) -> tuple[AllColumns, NDArray[np.float32]]:
+def read_score_columns(path: Path | str) -> tuple[AllColumns, NDArray[np.float64]]:
     """The columns of a score file, with or without ids, and its scores; see `read_scores`."""
     remedy = f"write all lines as {SCORE_FORMATS}, or score the list again"
     columns = AllColumns(path, SCORES, "a score", remedy)
@@ -371,7 +371,7 @@ def read_score_columns(path: Path | str) -> tuple[AllColumns, NDArray[np.float32
 
 def join_scores(
     trials: Trials, scored: Trials, scores: ArrayLike, allow_extra: bool = False
-) -> NDArray[np.float32]:
+) -> NDArray:
     """The scores of `trials`, found by key.
 
     Args:
@@ -384,10 +384,10 @@ def join_scores(
         Scores (T,), in the order of `trials`.
 
     Raises:
-        InputError: a trial without a score, with two different scores, or (unless `allow_extra`)
-            a score without a trial.
+        InputError: a trial without a score, with two scores that differ as float32, or (unless
+            `allow_extra`) a score without a trial.
     """
-    values = np.asarray(scores, np.float32)
+    values = np.asarray(scores)
     if values.shape != (len(scored),):
         raise InputError(f"{len(scored)} scored trials but scores of shape {values.shape}")
     pairs = _pairs_as_in(scored, trials)
@@ -400,7 +400,8 @@ def join_scores(
     known = np.flatnonzero(pairs >= 0)
     known = known[np.argsort(pairs[known], kind="stable")]
     pairs, values = pairs[known], values[known]
-    differ = np.flatnonzero((pairs[1:] == pairs[:-1]) & (values[1:] != values[:-1]))
+    rounded = values.astype(np.float32)
+    differ = np.flatnonzero((pairs[1:] == pairs[:-1]) & (rounded[1:] != rounded[:-1]))
     if len(differ):
         twice = named_trials(scored, known[differ])
         raise InputError(f"trial {twice} scored twice, differently; remove one")

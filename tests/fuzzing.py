@@ -361,7 +361,7 @@ class ScoresKind(Kind):
             fitting = [own for own in fitting if not set(own["l"]) <= {"0", "1"}]
         (own,) = fitting
         assert [tuple(columns.enroll), tuple(columns.test)] == [own.get("e", ()), own.get("t", ())]
-        assert scores.tolist() == [float(np.float32(float(word))) for word in own["s"]]
+        assert scores.tolist() == list(map(float, own["s"]))
         if "l" in own:
             assert columns.labels.tolist() == [LABELS[word] for word in own["l"]]
 

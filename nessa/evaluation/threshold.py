@@ -221,7 +221,7 @@ def carry_over_files(
     scores: list[Scores] = []
     for path in (old, new):
         read, how = read_scores_of(wanted, path)
-        scores.append(read)
+        scores.append(read.astype(np.float32))  # as networks give them
         if how:
             log.warning("%s: %s", path, how)
     if pair and np.abs(scores[1]).max() > LARGEST_COSINE:

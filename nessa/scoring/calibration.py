@@ -202,7 +202,8 @@ def fit_calibration(
             for a trial or the same for all.
     """
     wanted = read_labeled(trials)
-    joined, how = read_scores_of(wanted, scores)
+    read, how = read_scores_of(wanted, scores)
+    joined = read.astype(np.float32)  # as those that it will be applied to
     if how:
         log.warning("%s: %s", scores, how)
     measures = quality_measures(wanted, utt2dur, enroll_map)

@@ -14,7 +14,7 @@ BY_ORDER = "no ids: taken in the order of the trial list, whose number and label
 BY_FILE = "ids matched without the suffix of an audio file, and with dashes for slashes"
 
 
-def read_scores_of(trials: Trials, path: Path | str) -> tuple[NDArray[np.float32], str]:
+def read_scores_of(trials: Trials, path: Path | str) -> tuple[NDArray[np.float64], str]:
     """The scores of `trials` in the score file of any toolkit.
 
     Ids that differ from those of the trials by the suffix of an audio file and by dashes for

@@ -56,6 +56,20 @@ def test_figures_are_the_metrics_of_the_joined_scores(files: Files) -> None:
         assert not {"cllr", "act_dcf", "eer_ci", "over_first"} & record.keys()
 
 
+def test_figures_do_not_depend_on_how_close_to_one_posteriors_are(tmp_path: Path) -> None:
+    odds = np.array([30.0, 21.0, 20.0, 19.0])  # as float32, their posteriors are 1
+    labels = np.array([True, False, True, False])
+    trials = Trials(["a"] * 4, ["w", "x", "y", "z"], labels)
+    trials.write(tmp_path / "trials")
+    for name, values in (("llrs", odds), ("posteriors", 1 / (1 + np.exp(-odds)))):
+        rows = zip(trials.enroll, trials.test, values.tolist(), strict=True)
+        (tmp_path / name).write_text("".join(f"{e} {t} {score!r}\n" for e, t, score in rows))
+    files = [tmp_path / "llrs", tmp_path / "posteriors"]
+    first, second = compare_score_files(tmp_path / "trials", files)
+    assert (second["eer"], second["min_dcf"]) == (first["eer"], first["min_dcf"])
+    assert first["eer"] == eer(odds, labels)
+
+
 def test_likelihood_ratios_have_calibration_figures(files: Files) -> None:
     labels = files.listed.labels
     for record, llrs in zip(
@@ -63,7 +77,7 @@ def test_likelihood_ratios_have_calibration_figures(files: Files) -> None:
     ):
         assert record["act_dcf"] == act_dcf(llrs, labels, 0.01)
         assert record["act_dcf_05"] == act_dcf(llrs, labels, 0.05)
-        assert record["cllr"] == cllr(llrs, labels)
+        assert record["cllr"] == pytest.approx(cllr(llrs, labels), rel=1e-8)  # of nine digits
         assert record["min_cllr"] == min_cllr(llrs, labels)
 
 
