@@ -68,8 +68,8 @@ def judge_update(
         return None
     before, after, updated = (systems[system] for system in needed)
     gain, interval = updated["gain"], updated["gain_ci"]
-    # Of a defined gain, which is the same difference over one above 0. Metrics of before lack it.
-    low, high = interval or updated.get("under_old_ci", (-np.inf, np.inf))
+    # Metrics of before lack it. A gain leaves out draws in which the new model is not better.
+    low, high = updated.get("under_old_ci") or interval or (-np.inf, np.inf)
     what = "lowers" if low > 0 else "raises" if high < 0 else "may not lower"
     update = NEW_RUNS if pair == (old, new) else NEW_ENROLLS
     recovered = (

@@ -609,6 +609,9 @@ def test_one_side_is_updated_only_where_it_helps_for_sure(
     verdict = judge_update(make_recipe(), records, ("v2", "v1"))
     assert verdict is not None and verdict.go == go and words in str(verdict)
     assert judge_update(make_recipe(), records, ("v1", "v2")) is None
+    records[-1]["under_old_ci"] = [-0.01, 0.04]  # a gain leaves draws out, this does not
+    verdict = judge_update(make_recipe(), records, ("v2", "v1"))
+    assert verdict is not None and not verdict.go and "may not lower the EER" in verdict.why
 
 
 @pytest.mark.parametrize(
