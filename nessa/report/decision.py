@@ -72,12 +72,13 @@ def judge_update(
     low, high = updated.get("under_old_ci") or interval or (-np.inf, np.inf)
     what = "lowers" if low > 0 else "raises" if high < 0 else "may not lower"
     update = NEW_RUNS if pair == (old, new) else NEW_ENROLLS
-    recovered = (
-        f"; the gain of re-enrolling ({_rate(after)} %) cannot be told"
-        if gain is None
-        else f", {with_interval(gain, interval, share)} % of the gain of re-enrolling "
-        f"({_rate(after)} %)"
-    )
+    if gain is not None:
+        told = with_interval(gain, interval, share)
+        recovered = f", {told} % of the gain of re-enrolling ({_rate(after)} %)"
+    elif after.get("under_old_ci", (0, 0))[1] < 0:
+        recovered = f"; re-enrolling raises it ({_rate(after)} %)"
+    else:
+        recovered = f"; the gain of re-enrolling ({_rate(after)} %) cannot be told"
     return Verdict(
         low > 0,
         f"{update} {what} the EER: {_rate(updated)} % instead of {_rate(before)} % without "

@@ -635,6 +635,10 @@ def test_an_update_is_judged_by_its_own_eer_where_re_enrolling_gains_nothing_for
     verdict = judge_update(make_recipe(), records, ("v1", "v2"))
     assert verdict is not None and str(verdict).startswith(words)
     assert "; the gain of re-enrolling (7.00 [8.00, 12.00] %) cannot be told" in verdict.why
+    records[1] |= {"eer": 0.12, "under_old_ci": [-0.06, -0.02]}
+    verdict = judge_update(make_recipe(), records, ("v1", "v2"))
+    assert verdict is not None and str(verdict).startswith(words)
+    assert verdict.why.endswith("; re-enrolling raises it (12.00 [8.00, 12.00] %)")
 
 
 @pytest.mark.parametrize(
