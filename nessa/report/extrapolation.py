@@ -41,19 +41,21 @@ def speakers_needed(records: Sequence[Record]) -> str | None:
         return None
     per_gain, without = np.polyfit(gains, errors, 1)  # exact: the EER is linear in the gain
     shares = [100 * (1 - 2**slope) for slope, _ in lines]
+    first, *others = dict.fromkeys((record["enroll"], record["runtime"]) for record in records)
+    of = "mean of both directions" if others else f"{first[0]} enrolls, {first[1]} runs"
     wanted = {"as good as not updating": 0.0, f"{CLAIM} % of the gain": CLAIM / 100}
     reached = []
     for what, gain in wanted.items():
         if gains[-1] >= gain:
             below = np.flatnonzero(gains < gain)  # the curve may fall back
-            first = values[below[-1] + 1 if len(below) else 0]
-            reached.append(f"{what}: reached with {first:,.0f}")
+            enough = values[below[-1] + 1 if len(below) else 0]
+            reached.append(f"{what}: reached with {enough:,.0f}")
             continue
         error = without + per_gain * gain
         counts = [float(np.exp((np.log(error) - b) / a)) for a, b in lines] if error > 0 else []
         reached.append(f"{what}: {_range(counts, values[-1])}")
     return (
-        f"Each doubling of the align speakers lowers the EER by {_ends(shares, '.0f')} %. "
+        f"Each doubling of the align speakers lowers the EER ({of}) by {_ends(shares, '.0f')} %. "
         f"Speakers needed, extrapolated: {'; '.join(reached)}."
     )
 
