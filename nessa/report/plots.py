@@ -19,7 +19,7 @@ from nessa.kaldi.embeddings import Embeddings
 from nessa.metrics.roc import Roc, det_points, eer
 from nessa.recipe.config import Recipe
 from nessa.recipe.layout import aligner_dir, embeddings_dir
-from nessa.recipe.systems import NESSA, RAW, System
+from nessa.recipe.systems import NESSA, System
 from nessa.recipe.thresholds import P_TARGET
 from nessa.report.tables import CLAIM, MEAN, main_records, system_label
 
@@ -258,7 +258,7 @@ def gains_plot(records: Sequence[Record]) -> Plot | None:
 
 def _is_drawn(record: Record, records: Sequence[Record]) -> bool:
     """Aligned systems with a gain; NESSA by the mean of its seeds where there is one."""
-    if record["aligner"] == RAW or record["gain"] is None or record["enroll"] == record["runtime"]:
+    if record["gain"] is None or record["enroll"] == record["runtime"]:
         return False
     averaged = any(other["aligner"] == MEAN for other in records)
     return record["aligner"] != NESSA or not averaged

@@ -74,7 +74,7 @@ def _legend(rows: Sequence[Record]) -> str:
         "; controlled gain: the same between NESSA's controls, where a better back-end counts for "
         "nothing"
     )
-    others = {row["aligner"] for row in rows} - {RAW, NESSA, MEAN}
+    others = {row["aligner"] for row in rows if row["enroll"] != row["runtime"]} - {NESSA, MEAN}
     kinds = {
         "the logit space": LOGIT in others,
         "the best linear map": bool(others - NOT_LINEAR),

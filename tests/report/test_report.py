@@ -40,6 +40,7 @@ from nessa.report.page import headlines, write_page
 from nessa.report.plots import (
     det_curve,
     det_plot,
+    gains_plot,
     min_dcf_point,
 )
 from nessa.report.runs import compare_runs
@@ -660,6 +661,15 @@ def test_more_speakers_are_asked_for_where_more_may_help(
     assert ("does not tell" in str(decision)) == (gain is not None)
 
 
+def test_raw_embeddings_of_two_models_are_drawn_as_an_aligner_is() -> None:
+    symmetric = [record("raw", model, model) for model in ("v1", "v2")]
+    assert gains_plot(symmetric) is None
+    plot = gains_plot([*symmetric, record("raw", "v2", "v1"), record("cca", "v2", "v1")])
+    assert plot is not None
+    names = [label.get_text() for label in plot.figure.axes[0].get_yticklabels()]
+    assert names == ["raw", "cca"]
+
+
 def test_the_ways_of_a_fleet_are_drawn_in_order(tmp_path: Path) -> None:
     records = [
         record("nessa", "v2", "v2", eer=0.01),
@@ -705,6 +715,7 @@ def test_the_run_on_one_page(reported: Report) -> None:
         (["logit", "cca"], 2, "the logit space, the best linear map, the best of all others, "),
         (["cca"], 2, "the best linear map, the best of all others, "),
         (["regression"], 0, "the best of all others, "),
+        (["raw"], 0, "the best linear map, the best of all others, "),
         ([], 0, ""),
     ],
 )
