@@ -180,7 +180,7 @@ def threshold(
 
     With --unsure F, also the band of scores between the thresholds of F times that rate and of
     its F-th part. With --utt2dur, thirds of the test durations get thresholds of that rate, too.
-    Memory: about 220 bytes per trial.
+    Memory: about 220 bytes per trial, and 2 kB per speaker.
 
     Example: nessa threshold --threshold 0.7 --trials recipes/mini/data/dev/trials
     --old recipes/mini/exp/scores/raw/old-old/dev/trials.scores
@@ -270,8 +270,9 @@ def evaluate(
     households are of speakers alike by --similarity: give the raw embeddings of all models of a
     comparison, the same for all systems. Without it, by the two sides, and not comparable.
 
-    Memory: about 220 bytes per trial, and 20 more for each further score file. With --identify, all
-    embeddings given, the two sides once more, and about 30 bytes per pair of speakers.
+    Memory: about 220 bytes per trial, 20 more for each further score file, and 2 kB per speaker.
+    With --identify, all embeddings given, the two sides once more, and about 30 bytes per pair of
+    speakers.
 
     Example: nessa evaluate --trials recipes/mini/data/eval/trials
     --utt2spk recipes/mini/data/eval/utt2spk

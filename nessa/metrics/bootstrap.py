@@ -60,13 +60,8 @@ def bootstrap(
     Raises:
         InputError: see `check_scores`; or labels that contradict the speakers.
     """
-    if draws < 1:
-        raise InputError(f"{draws} draws were asked for; an interval needs at least 1")
     metrics = table.METRICS if metrics is None else metrics
-    labels = as_labels(labels)
-    check_classes(labels)  # without both classes no draw would ever do
-    enroll, test = _speaker_codes(labels, enroll_speakers, test_speakers)
-    counts = _count_draws(labels, enroll, test, draws, np.random.default_rng(seed))
+    labels, enroll, test, counts = _draw(labels, enroll_speakers, test_speakers, draws, seed)
     estimates = []
     for scores in systems:
         curve = Roc.of(scores, labels)
@@ -90,11 +85,40 @@ def drawn_weights(
     Raises:
         InputError: as there.
     """
+    labels, enroll, test, counts = _draw(labels, enroll_speakers, test_speakers, draws, seed)
+    for drawn in counts:
+        times = drawn.astype(np.int64)
+        yield np.where(labels, times[enroll], times[enroll] * times[test])
+
+
+def _draw(
+    labels: ArrayLike,
+    enroll_speakers: Sequence[str],
+    test_speakers: Sequence[str],
+    draws: int,
+    seed: int,
+) -> tuple[NDArray[np.bool_], NDArray[np.int64], NDArray[np.int64], list[NDArray[np.uint16]]]:
+    """Labels, numbers of the speakers of both sides, each (T,), and how often each was drawn (S,).
+
+    The last for each draw; all of them keep trials of both classes.
+    """
+    if draws < 1:
+        raise InputError(f"{draws} draws were asked for; an interval needs at least 1")
     labels = as_labels(labels)
-    check_classes(labels)
+    check_classes(labels)  # without both classes no draw would ever do
     enroll, test = _speaker_codes(labels, enroll_speakers, test_speakers)
-    for drawn in _count_draws(labels, enroll, test, draws, np.random.default_rng(seed)):
-        yield np.where(labels, drawn[enroll], drawn[enroll] * drawn[test])
+    speakers = int(max(enroll.max(), test.max())) + 1
+    targets = np.unique(enroll[labels])
+    # Each pair of speakers once: enough to see whether a draw keeps any.
+    pairs = np.unique(enroll[~labels] * speakers + test[~labels])
+    first, second = np.divmod(pairs, speakers)
+    rng = np.random.default_rng(seed)
+    counts: list[NDArray[np.uint16]] = []
+    while len(counts) < draws:
+        drawn = draw_counts(speakers, rng)
+        if drawn[targets].any() and (drawn[first] * drawn[second]).any():
+            counts.append(drawn.astype(np.uint16))  # all are kept: for many speakers, much
+    return labels, enroll, test, counts
 
 
 def draw_counts(speakers: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -126,34 +150,13 @@ def _speaker_codes(
     return enroll, test
 
 
-def _count_draws(
-    labels: NDArray[np.bool_],
-    enroll: NDArray[np.int64],
-    test: NDArray[np.int64],
-    draws: int,
-    rng: np.random.Generator,
-) -> list[NDArray[np.int64]]:
-    """How often each speaker was drawn (S,), for each draw that keeps trials of both classes."""
-    speakers = int(max(enroll.max(), test.max())) + 1
-    targets = np.unique(enroll[labels])
-    # Each pair of speakers once: enough to see whether a draw keeps any.
-    pairs = np.unique(enroll[~labels] * speakers + test[~labels])
-    first, second = np.divmod(pairs, speakers)
-    counts: list[NDArray[np.int64]] = []
-    while len(counts) < draws:
-        drawn = draw_counts(speakers, rng)
-        if drawn[targets].any() and (drawn[first] * drawn[second]).any():
-            counts.append(drawn)
-    return counts
-
-
 def _reweighed(
     curve: Roc,
     scores: NDArray,
     labels: NDArray[np.bool_],
     enroll: NDArray[np.int64],
     test: NDArray[np.int64],
-    counts: Sequence[NDArray[np.int64]],
+    counts: Sequence[NDArray[np.uint16]],
 ) -> Iterator[Roc]:
     """Yield the curve under each draw's weights, without sorting again."""
     target_speakers = enroll[labels][np.argsort(scores[labels])]
@@ -162,8 +165,9 @@ def _reweighed(
     # Counts of trials below a threshold are places in the running sum of their weights.
     misses, rejections = (np.zeros(len(x) + 1, np.int64) for x in (target_speakers, first))
     for drawn in counts:  # take is faster than brackets, on short lists twice
-        np.cumsum(drawn.take(target_speakers), out=misses[1:])
-        np.cumsum(drawn.take(first) * drawn.take(second), out=rejections[1:])
+        times = drawn.astype(np.int64)
+        np.cumsum(times.take(target_speakers), out=misses[1:])
+        np.cumsum(times.take(first) * times.take(second), out=rejections[1:])
         yield Roc(misses[curve.misses], rejections[curve.rejections])
 
 

@@ -595,6 +595,16 @@ def test_ten_million_trials_need_a_few_copies_of_the_scores():
     assert peak < 6 * scores.nbytes
 
 
+def test_a_thousand_draws_take_two_kilobytes_per_speaker():
+    names = [f"s{n}" for n in range(5_000)]
+    trials = [True] * 5_000 + [False], [*names, "s0"], [*names, "s1"]
+    tracemalloc.start()
+    next(drawn_weights(*trials, draws=1000))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3_000 * len(names)
+
+
 @settings(max_examples=20)
 @given(st.integers(2, 200))
 def test_straight_stretches_are_left_out_of_the_curve(trials):
