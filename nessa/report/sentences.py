@@ -101,10 +101,11 @@ def _rivals(recipe: Recipe, systems: Systems) -> Iterator[str]:
         if not rivals:
             continue
         best = min(rivals, key=lambda record: record["over_nessa"])
-        ends, sense = [best["over_nessa"], *best["over_nessa_ci"]], "higher"
-        if best["over_nessa"] < 0:
-            ends, sense = [-ends[0], -ends[2], -ends[1]], "lower"
-        excess, low, high = (round(100 * end, 2) + 0.0 for end in ends)  # no -0.00
+        ends = [round(100 * end, 2) for end in (best["over_nessa"], *best["over_nessa_ci"])]
+        sense = "lower" if ends[0] < 0 else "higher"
+        if sense == "lower":
+            ends = [-ends[0], -ends[2], -ends[1]]
+        excess, low, high = (end + 0.0 for end in ends)  # no -0.00
         beaten = sum(record["over_nessa_ci"][0] > 0 for record in rivals)
         yield (
             f"{_direction(pair)}: the best other aligner is {best['aligner']}, whose EER is "
@@ -130,11 +131,11 @@ def _back_end(recipe: Recipe, systems: Systems) -> Iterator[str]:
     )
     for pair in recipe.pairs:
         if (whole := gains.get(pair)) is not None:
-            added = 100 * (whole - back_end)
+            added = round(100 * (whole - back_end))
             yield (
                 f"{_direction(pair)}: NESSA recovers {whole:.0%}, a better back-end alone "
                 f"{back_end:.0%} ({old} on both sides); alignment with {new} on one side "
-                f"{'costs' if added < 0 else 'adds'} {abs(added):.0f} points"
+                f"{'costs' if added < 0 else 'adds'} {abs(added)} points"
             )
 
 
@@ -157,8 +158,8 @@ def relative_change(error: float, reference: float) -> str:
     """How `error` compares with `reference`: "12.3 % lower EER"."""
     if reference == 0:
         return "same EER, 0 %" if error == 0 else "higher EER than 0 %"
-    lowered = (reference - error) / reference
-    return f"{abs(100 * lowered):.1f} % {'lower' if lowered >= 0 else 'higher'} EER"
+    lowered = round(100 * (reference - error) / reference, 1)
+    return f"{abs(lowered):.1f} % {'lower' if lowered >= 0 else 'higher'} EER"
 
 
 def nessa_cost(recipe: Recipe, exp: Path) -> list[str]:

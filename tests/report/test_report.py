@@ -264,6 +264,8 @@ def test_legend_explains_only_what_is_there() -> None:
     [
         (0.02, 0.04, "50.0 % lower EER"),
         (0.05, 0.04, "25.0 % higher EER"),
+        (0.04, 0.04 - 5.6e-17, "0.0 % lower EER"),
+        (0.04 - 5.6e-17, 0.04, "0.0 % lower EER"),
         (0.0, 0.0, "same EER, 0 %"),
         (0.01, 0.0, "higher EER than 0 %"),
     ],
@@ -309,6 +311,7 @@ def test_one_model_by_plda_is_compared_with_its_cosine() -> None:
         (0.012, [0.01, 0.02], "1.20 [1.00, 2.00] points higher", 2),
         (-0.01, [-0.02, 0.01], "1.00 [-1.00, 2.00] points lower", 1),
         (1e-6, [-1e-6, 2e-6], "0.00 [0.00, 0.00] points higher", 1),
+        (-5.6e-17, [-0.01, 0.02], "0.00 [-1.00, 2.00] points higher", 1),  # the mean of equal EERs
     ],
 )
 def test_the_best_rival_may_be_better_than_nessa(
