@@ -16,7 +16,7 @@ from nessa.alignment.store import load
 from nessa.files import Record, atomic_open
 from nessa.kaldi.datadir import read_optional, read_utt2spk
 from nessa.kaldi.embeddings import Embeddings
-from nessa.metrics.roc import Roc, det_points, eer
+from nessa.metrics.roc import Roc
 from nessa.recipe.config import Recipe
 from nessa.recipe.layout import aligner_dir, embeddings_dir
 from nessa.recipe.systems import NESSA, System
@@ -137,28 +137,21 @@ def det_plot(systems: Mapping[str, Curves], labels: Labels) -> Plot:
         labels: of the trials, (T,), True for a target.
     """
     figure, grid = panels(5.2, 5.5, len(systems), share=True)
-    rates = {
-        title: {name: eer(scores, labels) for name, scores in curves.items()}
+    panel_rocs = {
+        title: {name: Roc.of(scores, labels) for name, scores in curves.items()}
         for title, curves in systems.items()
     }
-    marked: dict[str, dict[str, tuple[float, float]]] = {title: {} for title in systems}
-    for title, curves in systems.items():
-        for name, scores in curves.items():
-            point = min_dcf_point(scores, labels)
-            if min(point) > 0 and max(point) < TICKS[-1]:  # not where nearly all are rejected
-                marked[title][name] = point
-    low, high = _limits(
-        [rate for panel in rates.values() for rate in panel.values()],
-        [rate for panel in marked.values() for point in panel.values() for rate in point],
-    )
+    rocs = [roc for panel in panel_rocs.values() for roc in panel.values()]
+    marked = [rate for roc in rocs for rate in min_dcf_point(roc) or ()]
+    low, high = _limits([roc.eer() for roc in rocs], marked)
     names = [f"{100 * tick:g}" for tick in TICKS]
-    for axes, (title, curves) in zip(grid.flat, systems.items(), strict=True):
-        styles = [*islice(cycle(DET_STYLES), len(curves) - 1), LAST]
-        for (name, scores), (color, style) in zip(curves.items(), styles, strict=True):
-            label = f"{name}: EER {100 * rates[title][name]:.2f} %"
-            axes.plot(*det_curve(scores, labels), color=color, linestyle=style, label=label)
-            if name in marked[title]:
-                axes.plot(*ndtri(marked[title][name]), color=color, marker="o", markersize=6)
+    for axes, (title, panel) in zip(grid.flat, panel_rocs.items(), strict=True):
+        styles = [*islice(cycle(DET_STYLES), len(panel) - 1), LAST]
+        for (name, roc), (color, style) in zip(panel.items(), styles, strict=True):
+            label = f"{name}: EER {100 * roc.eer():.2f} %"
+            axes.plot(*det_curve(roc), color=color, linestyle=style, label=label)
+            if point := min_dcf_point(roc):
+                axes.plot(*ndtri(point), color=color, marker="o", markersize=6)
         axes.plot([], [], "ko", markersize=6, label=f"minDCF, p = {P_TARGET:g}")
         axes.plot([], [], color="0.7", linewidth=0.8, label="miss = false alarm: EER")
         axes.set_xticks(ndtri(TICKS), names, rotation=90, fontsize="small")
@@ -175,29 +168,28 @@ def det_plot(systems: Mapping[str, Curves], labels: Labels) -> Plot:
     )
 
 
-def det_curve(scores: Scores, labels: Labels) -> tuple[Points, Points]:
+def det_curve(roc: Roc) -> tuple[Points, Points]:
     """The DET curve in probit units, thinned to what can be seen.
-
-    Args:
-        scores: (T,), higher for a more likely target.
-        labels: (T,), True for a target.
 
     Returns:
         (probit of the false alarm rates, probit of the miss rates), each (P,).
     """
-    # Rates of 0 and 1 lie at infinity; half a trial is where a corner of the curve ends instead.
-    least = 0.5 / len(labels)
-    points = ndtri(np.clip(det_points(scores, labels), least, 1 - least))
+    # Rates of 0 and 1 lie at infinity; half a trial of the class is where the curve ends instead.
+    rates = (roc.p_fa, roc.rejections[-1]), (roc.p_miss, roc.misses[-1])
+    points = ndtri([np.clip(rate, 0.5 / count, 1 - 0.5 / count) for rate, count in rates])
     cells = np.round(points / RESOLUTION)
     new = np.append(True, np.any(np.diff(cells, axis=1) != 0, axis=0))
     return points[0, new], points[1, new]
 
 
-def min_dcf_point(scores: Scores, labels: Labels) -> tuple[float, float]:
-    """(false alarm rate, miss rate) of the lowest detection cost at P_TARGET and costs of 1."""
-    roc = Roc.of(scores, labels)
+def min_dcf_point(roc: Roc) -> tuple[float, float] | None:
+    """(false alarm rate, miss rate) of the lowest detection cost at P_TARGET and costs of 1.
+
+    None where it is not to be drawn: where a rate is 0, or nearly all are rejected.
+    """
     best = roc.cheapest(P_TARGET)
-    return float(roc.p_fa[best]), float(roc.p_miss[best])
+    point = float(roc.p_fa[best]), float(roc.p_miss[best])
+    return point if min(point) > 0 and max(point) < TICKS[-1] else None
 
 
 def _limits(errors: list[float], marked: list[float]) -> tuple[float, float]:

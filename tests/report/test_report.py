@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from scipy.special import ndtri
+from scipy.special import ndtr, ndtri
 
 from nessa.alignment import NeuralAligner
 from nessa.encoders import build, save_model
@@ -19,7 +19,7 @@ from nessa.encoders.config import LossConfig
 from nessa.encoders.settings import XVectorConfig
 from nessa.errors import InputError
 from nessa.files import read_json, read_table, write_json, write_table
-from nessa.metrics.roc import eer, min_dcf
+from nessa.metrics.roc import Roc, eer, min_dcf
 from nessa.recipe.circumstances import read_circumstances, write_circumstances
 from nessa.recipe.config import Recipe
 from nessa.recipe.evaluation import evaluate_systems
@@ -424,7 +424,7 @@ def overlapping(trials: int) -> tuple[np.ndarray, np.ndarray]:
 
 def test_det_curve_of_gaussian_scores_is_a_straight_line_through_the_eer() -> None:
     scores, labels = overlapping(200_000)
-    p_fa, p_miss = det_curve(scores, labels)
+    p_fa, p_miss = det_curve(Roc.of(scores, labels))
     assert np.all(np.diff(p_fa) <= 0) and np.all(np.diff(p_miss) >= 0)
     middle = (p_fa > -2) & (p_miss > -2)  # beyond, few trials decide
     np.testing.assert_allclose((p_fa + p_miss)[middle], -3, atol=0.1)
@@ -433,9 +433,17 @@ def test_det_curve_of_gaussian_scores_is_a_straight_line_through_the_eer() -> No
     assert len(p_fa) < 2000
 
 
+def test_det_curves_end_half_a_trial_of_each_class_from_where_none_errs() -> None:
+    labels = np.arange(1010) < 10
+    p_fa, p_miss = det_curve(Roc.of(labels + 0.0, labels))
+    assert ndtr([p_fa[-1], p_miss[0]]) == pytest.approx([0.5 / 1000, 0.5 / 10])
+
+
 def test_the_point_of_min_dcf_costs_as_much() -> None:
     scores, labels = overlapping(20_000)
-    p_fa, p_miss = min_dcf_point(scores, labels)
+    point = min_dcf_point(Roc.of(scores, labels))
+    assert point is not None
+    p_fa, p_miss = point
     assert (0.01 * p_miss + 0.99 * p_fa) / 0.01 == pytest.approx(min_dcf(scores, labels))
 
 
