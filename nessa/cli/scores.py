@@ -151,7 +151,9 @@ def calibrate(
     help="Of --threshold: cosine; distance, 1 - cosine; half, (1 + cosine) / 2; another score.",
 )
 @path_option("--trials", "Labeled trials.")
-@path_option("--old", "Scores of these trials by the system in use; higher is more alike.")
+@path_option(
+    "--old", "Cosines of these trials by the system in use; with --convention score, its scores."
+)
 @path_option("--new", "Their scores by the new system.")
 @path_option("--utt2spk", "Speakers (`utterance speaker`), for the intervals.")
 @optional_path("--enroll-map", "Profiles of the trials (`profile utterance ...`).")

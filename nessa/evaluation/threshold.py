@@ -196,7 +196,8 @@ def carry_over_files(
         threshold: as it is in use.
         convention: of the threshold, a key of `CONVENTIONS`.
         trials: labeled.
-        old, new: scores of these trials by the two systems, higher being more alike.
+        old, new: scores of these trials by the two systems, higher being more alike; the old ones
+            are cosines, unless the convention is "score".
         utt2spk: {utterance: speaker}, for the intervals.
         enroll_map: of the profiles that the trials name.
         utt2dur: {utterance: seconds}; each class of test durations gets a threshold with the rate
@@ -208,7 +209,7 @@ def carry_over_files(
 
     Raises:
         InputError: as `carry_over`; or a threshold that its convention does not know, or files
-            that do not fit the trials, or scores of an aligner that are no cosines.
+            that do not fit the trials, or old scores or those of an aligner that are no cosines.
     """
     value = float(np.float32(CONVENTIONS[convention](threshold)))  # as scores are read
     if convention in COSINES and not -1 <= value <= 1:
@@ -224,6 +225,16 @@ def carry_over_files(
         scores.append(read.astype(np.float32))  # as networks give them
         if how:
             log.warning("%s: %s", path, how)
+    if convention in COSINES and np.abs(scores[0]).max() > LARGEST_COSINE:
+        raise InputError(
+            f"{old}: are no cosines, which --convention {convention} is for; give cosines, or the "
+            "threshold as it is for these scores, with --convention score"
+        )
+    if convention in ("distance", "half") and scores[0].min() >= 0:
+        log.warning(
+            "%s: no score is below 0; if these are no cosines but on the scale of the threshold, "
+            "give --convention score", old,
+        )  # fmt: skip
     if pair and np.abs(scores[1]).max() > LARGEST_COSINE:
         raise InputError(
             f"{new}: are no cosines of the aligner; score without --calibration and cohorts"

@@ -152,7 +152,7 @@ def test_old_scores_equal_to_the_threshold_are_accepted(
     tmp_path: Path, nessa: Command, files: list[object], convention: str
 ) -> None:
     trials, _, old, _ = drawn(1)
-    old = (old + 0.4).round(1)  # 0.7 is larger than the float32 of it
+    old = (old + 0.4).round(1).clip(-1, 1)  # 0.7 is larger than the float32 of it
     write_scores(tmp_path / "old", trials, old)
     durations = tmp_path / "utt2dur"
     more = "--utt2dur", durations, "--draws", 5, "--output", tmp_path / "out.json"
@@ -221,6 +221,25 @@ def test_what_tells_no_rate_is_refused(
 ) -> None:
     words = "threshold", "--threshold", threshold, "--convention", convention, *files, "--draws", 5
     nessa(*words).refused(said)
+
+
+@pytest.mark.parametrize("convention", CONVENTIONS)
+def test_old_scores_are_cosines_unless_the_convention_says_otherwise(
+    tmp_path: Path, nessa: Command, files: list[object], convention: str
+) -> None:
+    trials, _, old, _ = drawn(1)
+    more = "--convention", convention, *files, "--draws", 5, "--output", tmp_path / "out.json"
+    halves = (1 + old.clip(-1, 1)) / 2
+    write_scores(tmp_path / "old", trials, halves)
+    done = nessa("threshold", "--threshold", BACK[convention](0.6), *more)
+    said = f"{tmp_path / 'old'}: no score is below 0; if these are no cosines"
+    assert done.status == 0 and (said in done.err) == (convention in ("distance", "half"))
+    write_scores(tmp_path / "old", trials, 9 * old)  # AS-norm
+    done = nessa("threshold", "--threshold", BACK[convention](0.9), *more)
+    if convention == "score":
+        assert done.status == 0
+    else:
+        done.refused(f"{tmp_path / 'old'}: are no cosines", "--convention score")
 
 
 def test_scores_of_an_aligner_are_its_cosines(
