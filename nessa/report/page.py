@@ -17,6 +17,7 @@ from nessa.report.logs import StageLog
 from nessa.report.plots import Plot
 from nessa.report.tables import (
     by_system,
+    by_trials,
     controlled_gain,
     controlled_models,
     gain,
@@ -108,17 +109,13 @@ def write_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    conditions = list(dict.fromkeys(record["trials"] for record in records))
-    tables = {
-        condition: table_rows([r for r in records if r["trials"] == condition])
-        for condition in conditions
-    }
+    tables = {condition: table_rows(own) for condition, own in by_trials(records).items()}
     page = environment.get_template(TEMPLATE).render(
         recipe=recipe,
         version=__version__,
         headlines=headlines(recipe, records),
         comparisons=[
-            c for c in comparisons if not c.startswith(tuple(f"{x}:" for x in conditions[1:]))
+            c for c in comparisons if not c.startswith(tuple(f"{x}:" for x in [*tables][1:]))
         ],
         tables=tables,
         legend=legend(records),

@@ -20,6 +20,7 @@ from nessa.recipe.layout import aligner_dir
 from nessa.recipe.systems import LDA_PLDA, NESSA, RAW, System
 from nessa.report.tables import (
     by_system,
+    by_trials,
     controlled_gain_with_interval,
     controlled_models,
     with_unit,
@@ -61,8 +62,8 @@ def compare_systems(recipe: Recipe, records: Sequence[Record]) -> Iterator[str]:
     Yields:
         One sentence per comparison that the records allow.
     """
-    for trials in dict.fromkeys(record["trials"] for record in records):
-        systems = by_system(record for record in records if record["trials"] == trials)
+    for trials, own in by_trials(records).items():
+        systems = by_system(own)
         for sentences in (_changes, _rivals, _back_end, _controlled):
             yield from (f"{trials}: {sentence}" for sentence in sentences(recipe, systems))
 

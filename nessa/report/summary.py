@@ -14,7 +14,7 @@ from nessa.recipe.systems import NESSA, PLDA_LLR, RAW
 from nessa.report.decision import judge_update
 from nessa.report.extrapolation import speakers_needed
 from nessa.report.sentences import LOGIT
-from nessa.report.tables import MEAN, by_system, has_controlled_gains, table_rows
+from nessa.report.tables import MEAN, by_system, by_trials, has_controlled_gains, table_rows
 from nessa.text import markdown_columns
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -104,14 +104,9 @@ def _run(recipe: Recipe, size: str) -> Iterator[str]:
         yield f"./run.sh --recipe {recipe.name}" + (f" --size {size}" if size else "") + places
 
 
-def _by_trials(records: Sequence[Record]) -> Iterator[tuple[str, list[Record]]]:
-    for trials in dict.fromkeys(record["trials"] for record in records):
-        yield trials, [record for record in records if record["trials"] == trials]
-
-
 def _verdicts(recipe: Recipe, records: Sequence[Record]) -> Iterator[str]:
     """A sentence per list of single utterances and update direction."""
-    for trials, own in _by_trials(records):
+    for trials, own in by_trials(records).items():
         if is_of_profiles(trials):
             continue
         for pair in recipe.pairs:
@@ -122,7 +117,7 @@ def _verdicts(recipe: Recipe, records: Sequence[Record]) -> Iterator[str]:
 
 def _summarized(recipe: Recipe, records: Sequence[Record]) -> Iterator[Record]:
     """The rows of the table: of profiles the raw models and NESSA; of utterances all kinds."""
-    for trials, own in _by_trials(records):
+    for trials, own in by_trials(records).items():
         systems = by_system(own)
         names = [(RAW, model, model) for model in recipe.update]
         for pair in recipe.pairs:

@@ -150,6 +150,14 @@ def main_records(records: Sequence[Record]) -> list[Record]:
     return [record for record in records if record["trials"] == records[0]["trials"]]
 
 
+def by_trials(records: Sequence[Record]) -> dict[str, list[Record]]:
+    """{kind of trials: its records}, in the order of the kinds."""
+    grouped: dict[str, list[Record]] = {}
+    for record in records:
+        grouped.setdefault(record["trials"], []).append(record)
+    return grouped
+
+
 def by_system(records: Iterable[Record]) -> dict[tuple[str, str, str], Record]:
     """{(aligner, enroll, runtime): record} of one kind of trials; NESSA by the mean of its seeds.
 
