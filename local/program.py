@@ -25,7 +25,7 @@ from nessa.corpus.copies import FOLDER, Background, add_copies, remove_copies
 from nessa.corpus.features import check_frames
 from nessa.corpus.leaving_out import BROKEN, whole_profiles
 from nessa.corpus.manifests import read_background
-from nessa.corpus.sets import SetCounts, write_set, write_skipped
+from nessa.corpus.sets import SetCounts, is_users, write_set, write_skipped
 from nessa.corpus.speakers import SETS
 from nessa.corpus.utterances import Utterance, make_cuts, read_recording
 from nessa.encoders.kinds import given_dimensions, given_shifts, sampling_rates
@@ -62,7 +62,7 @@ def corpus_arguments(description: str, writes_sets: bool = True) -> Arguments:
             the corpus (False), and then has neither --output nor --skip-bad.
 
     Raises:
-        InputError: the recipe is not valid, or one of its paths is where a set is written.
+        InputError: the recipe is not valid, or a set would be written over a user's directory.
     """
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
     parser.add_argument("--recipe", type=Path, required=True, help="resolved recipe")
@@ -86,13 +86,19 @@ def corpus_arguments(description: str, writes_sets: bool = True) -> Arguments:
 
 
 def _check_apart(arguments: Arguments) -> None:
-    """Refuse a corpus that the sets would be written over."""
+    """Refuse a corpus that the sets would be written over, whether the recipe names it or not."""
     written = {(arguments.output / name).resolve() for name in SETS}
     for name, path in arguments.recipe.corpus.paths.items():
         if Path(path).resolve() in written:
             raise InputError(
                 f"{path}: is where stage prepare writes a set, over what is there (corpus.paths."
                 f"{name}); move the corpus, or choose another --work-dir"
+            )
+    for name in SETS:
+        if is_users(arguments.output, name):
+            raise InputError(
+                f"{arguments.output / name}: stage prepare did not make this directory, and would "
+                f"write set {name!r} over it; move or remove it, or choose another --work-dir"
             )
 
 

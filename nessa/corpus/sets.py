@@ -34,6 +34,8 @@ _TABLES = (
     "text",
 )  # that a set may have, or not
 _KINDS = ("recordings", "supervisions", "cuts")  # of manifests
+_OF_EMBEDDINGS = {"spk2utt", "utt2session"}  # what local/arks.py, which makes no manifests, writes
+_OF_SPEECH = {"wav.scp", "segments", "feats.scp", "utt2dur", "text"}  # and what it does not
 
 
 class SetCounts(NamedTuple):
@@ -98,6 +100,22 @@ def write_set(
         if None not in writer.genders.values():  # Kaldi takes the table for complete
             write_table(directory / "spk2gender", writer.genders)
     return SetCounts(len(writer.genders), writer.utterances, writer.seconds / 3600)
+
+
+def is_users(data: Path, name: str) -> bool:
+    """Whether a set's directory is not one that a preparation, whole or killed, left there.
+
+    Args:
+        data: the recipe's data folder.
+        name: of the set.
+    """
+    if manifest_path(data, name, "cuts").exists():
+        return False
+    there = {path.name for path in (data / name).glob("*")}
+    if any(file.endswith((".jsonl", ".jsonl.gz")) for file in there):
+        return True  # Lhotse's manifests, with trials perhaps
+    of_embeddings = there >= _OF_EMBEDDINGS and there.isdisjoint(_OF_SPEECH)
+    return "utt2spk" in there and not of_embeddings
 
 
 def remove_other_sets(data: Path, written: Iterable[str]) -> None:

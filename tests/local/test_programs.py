@@ -181,6 +181,37 @@ def test_a_corpus_where_a_set_is_written_is_refused(
     assert read_table(data / "align/utt2spk") == {"a-1": "a"}
 
 
+@pytest.mark.parametrize("program", ["kaldi_dir", "arks", "librispeech"])
+@pytest.mark.parametrize(
+    ("place", "there"),
+    [
+        ("train", ("utt2spk", "wav.scp")),
+        ("dev", ("utt2spk", "spk2utt", "utt2session", "feats.scp", "trials_own")),
+        ("dev", ("utt2spk", "trials")),
+        ("eval", ("cuts.jsonl.gz", "trials")),
+    ],
+)
+def test_directories_that_are_not_named_are_not_written_over_either(
+    programs: Programs,
+    program: str,
+    place: str,
+    there: tuple[str, ...],
+    recipe: Path,
+    tmp_path: Path,
+) -> None:
+    data = tmp_path / "data"
+    for file in there:
+        write_table(data / place / file, {"a-1": "a"})
+    write_table(data / "all/utt2spk", {"a-1": "a"})
+    settings = yaml.safe_load(recipe.read_text())
+    settings["corpus"] = {"paths": {"data": str(data / "all")}}
+    settings["prepare"]["program"] = program
+    recipe.write_text(yaml.safe_dump(settings))
+    done = programs(program, "--recipe", recipe, "--corpus", tmp_path, "--output", data)
+    refuse(done, f"{data / place}: stage prepare did not make", f"set {place!r}", "--work-dir")
+    assert {path.name for path in (data / place).iterdir()} == set(there)
+
+
 def test_mini_then_tree(programs: Programs, tmp_path: Path, recipe: Path) -> None:
     pytest.importorskip("espeakng_loader", reason="needs the extra `mini`")
     corpus, data = tmp_path / "corpus", tmp_path / "data"
