@@ -36,7 +36,7 @@ from nessa.corpus.domains import check_patterns
 from nessa.corpus.finishing import TESTED, check_has_trials
 from nessa.corpus.sets import remove_other_sets
 from nessa.corpus.speakers import SETS, check_disjoint
-from nessa.corpus.utterances import usable_cuts
+from nessa.corpus.utterances import usable_cuts, write_backgrounds
 from nessa.encoders.kinds import are_trained, given_shifts
 from nessa.errors import InputError
 from nessa.kaldi.datadir import MAIN_LIST
@@ -63,6 +63,7 @@ def main() -> None:
         parts["train"] = unneeded
     check_early(recipe, parts, source)
     additional = find_additional(recipe, parts, speakers)
+    write_backgrounds(arguments.output)  # removes those of an earlier corpus
     remove_other_sets(arguments.output, sets)
     for name in sets:
         own = [parts[name]]

@@ -11,6 +11,8 @@ from lhotse.cut import MonoCut
 from lhotse.kaldi import load_kaldi_data_dir
 
 from nessa.corpus.finishing import finish_sets
+from nessa.corpus.manifests import read_background
+from nessa.corpus.utterances import write_backgrounds
 from nessa.corpus.validation import validate, validate_tables
 from nessa.encoders import SpeakerModel, load_model, parse_settings
 from nessa.encoders.config import FeatureConfig
@@ -564,6 +566,15 @@ def test_what_is_no_longer_wanted_is_removed(own: Own) -> None:
     assert not (own.data / "align/utt2copy").exists()
     own.prepare("--nj", 3, data=own.folder / "mine", copies=COPIES)
     assert files(own.data) == first
+
+
+def test_noises_and_rooms_of_an_earlier_corpus_are_not_kept(own: Own) -> None:
+    write_audio_dir(own.folder / "mine", range(12))
+    sounds = own.folder / "mine/audio"
+    write_backgrounds(own.data, [sounds], [sounds])
+    assert read_background(own.data, "noise") and read_background(own.data, "rir")
+    assert own.prepare(data=own.folder / "mine").status == 0
+    assert read_background(own.data, "noise") is read_background(own.data, "rir") is None
 
 
 def files(folder: Path) -> dict[Path, bytes]:
