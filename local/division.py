@@ -19,7 +19,7 @@ from nessa.corpus.speakers import split_speakers
 from nessa.corpus.tables import validate_division
 from nessa.errors import InputError, about, named
 from nessa.files import read_table
-from nessa.kaldi.datadir import is_there
+from nessa.kaldi.datadir import is_there, trial_lists
 from nessa.recipe.config import Recipe
 from nessa.trials import Trials, trial_speakers
 
@@ -169,6 +169,12 @@ def _divide(
 ) -> dict[str, Part]:
     """The parts of a directory of all sets."""
     lists = lists_in(directory) if "eval" in sets else ()
+    unused = [] if "eval" in sets else [p.name for p in trial_lists(directory) if is_there(p)]
+    if unused:
+        log.warning(
+            "%s: %s not used, for eval is another directory, corpus.paths.eval; without that path, "
+            "the speakers of these trials are eval", directory, named(unused)
+        )  # fmt: skip
     given = _read_trials(directory, utt2spk, lists)
     if is_there(directory / "spk2set"):
         set_of = _read_division(recipe, directory / "spk2set", sets, utt2spk)

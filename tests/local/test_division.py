@@ -107,6 +107,20 @@ def test_what_tables_show_is_refused_before_audio_is_read(
     assert not own.data.exists()
 
 
+def test_trials_beside_an_eval_set_of_its_own_are_said_not_to_be_used(
+    own: Own,  # noqa: F811
+    set_of: dict[str, str],
+) -> None:
+    mine, test = own.folder / "mine", own.folder / "test"
+    write_audio_dir(test, range(20, 23))
+    far = "spk000_rec0_0 spk000_rec1_0 target\nspk000_rec0_0 spk001_rec0_0 nontarget\n"
+    (mine / "trials_far").write_text(far)
+    done = own.prepare(data=mine, eval=test)
+    assert done.status == 0 and f"{mine}: 'trials_far' not used" in done.out, done
+    (mine / "trials_far").unlink()
+    assert "not used" not in own.prepare(data=mine, eval=test).out
+
+
 def test_a_list_that_loses_all_trials_is_named(own: Own) -> None:  # noqa: F811
     mine = own.folder / "mine"
     write_audio_dir(mine, range(12))
