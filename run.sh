@@ -483,6 +483,8 @@ read_plan() {
   done
   # The models decide it, and what one of them could not embed, another one may.
   ((${#skip[@]} == 0)) || digests[prepare]+=" ${digests[encoders]}"
+  # Those of the corpus as they are now, and the second in which one was last changed.
+  digests[prepare]+=${plan[tables]:+ tables ${plan[tables]}}
 }
 
 find_first_stage() {
@@ -502,8 +504,9 @@ compare_settings() {
     is_done "$name" || others+=("$name")
   done
   ((${#others[@]} == 0)) ||
-    log "warning: stages ${others[*]} were not finished with these settings; what is there of them" \
-      "is used as it is; repeat --set, --size and the like of the earlier run, or leave out --stage"
+    log "warning: stages ${others[*]} were not finished with these settings or tables; what is there" \
+      "of them is used as it is; repeat --set, --size and the like of the earlier run, or leave out" \
+      "--stage"
 }
 
 # Before hours of other stages, and before a marker is removed: what is missing may come back.
@@ -519,6 +522,7 @@ choose_first_stage() {
   local name
   find_first_stage
   check_models
+  ! is_done prepare || mark_done prepare # an earlier version's tells the tables from now on
   # What a later stage has to make anew, with other settings, stays until a run gets there.
   if ((first <= last || first == ${#stages[@]})); then
     mv "$exp/.jobs.plan/exp/recipe.yaml" "$config"
@@ -529,7 +533,12 @@ choose_first_stage() {
 }
 
 is_done() {
-  [[ -f $exp/.done/$1 && $(<"$exp/.done/$1") == "${digests[$1]}" ]]
+  local marker=$exp/.done/$1 found
+  [[ -f $marker ]] || return 1
+  found=$(<"$marker")
+  [[ $found != "${digests[$1]}" ]] || return 0
+  # An earlier version's does not tell the tables of the corpus: they may be no newer.
+  [[ $found == "${digests[$1]% tables *}" ]] && (($(stat -c %Y "$marker") >= ${digests[$1]##* }))
 }
 
 # The marker must not be there before it is whole, nor before what it vouches for is on disk.

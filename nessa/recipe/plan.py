@@ -1,12 +1,14 @@
 """The plan of a recipe for run.sh: what each stage works on."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from nessa.encoders.arks import GivenEmbeddings
 from nessa.encoders.config import PretrainedConfig, files_in
 from nessa.encoders.kinds import parse_settings, settings_class
 from nessa.encoders.settings import ArksConfig
 from nessa.files import changes_of, digest
+from nessa.kaldi.datadir import ENROLL_MAP, trial_lists
 from nessa.recipe.config import Recipe
 from nessa.recipe.stages import STAGES, stage_digest
 from nessa.recipe.systems import (
@@ -17,6 +19,12 @@ from nessa.recipe.systems import (
     scored_systems,
     symmetric_systems,
 )
+
+# Tables of a corpus that stage prepare makes the sets of, beside trials and Lhotse's manifests.
+TABLES = (
+    "utt2spk", "spk2utt", "utt2session", "utt2domain", "spk2gender", "spk2set", "segments", "text",
+    "wav.scp", "feats.scp", ENROLL_MAP,
+)  # fmt: skip
 
 
 def extras(recipe: Recipe) -> list[str]:
@@ -53,6 +61,21 @@ def plan(recipe: Recipe) -> Iterator[tuple[str, str]]:
             if found and STAGES.index(stage) >= STAGES.index(first):
                 key = digest([key, found])
         yield "digest", f"{stage} {key}"
+    if tables := given_tables(recipe):  # apart: markers of earlier versions lack them
+        newest = max(changed for _, changed in tables.values()) // 10**9
+        yield "tables", f"{digest(tables)} {newest}"
+
+
+def given_tables(recipe: Recipe) -> dict[str, tuple[int, int]]:
+    """Tables and manifests in corpus.paths, see `changes_of`; neither audio nor features."""
+    files: list[Path] = []
+    for path in map(Path, recipe.corpus.paths.values()):
+        if path.is_file():  # a manifest of cuts
+            files.append(path)
+        else:
+            files += [*(path / name for name in TABLES), *trial_lists(path)]
+            files += [*path.glob("*.jsonl"), *path.glob("*.jsonl.gz")]
+    return changes_of(files)
 
 
 def missing_files(recipe: Recipe) -> Iterator[tuple[str, str]]:

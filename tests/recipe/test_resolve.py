@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from nessa.errors import InputError
-from nessa.files import STARTED_IN
+from nessa.files import STARTED_IN, write_table
 from nessa.recipe.plan import plan
 from nessa.recipe.resolve import load_recipe, resolve
 from nessa.recipe.stages import STAGES, stage_digest
@@ -489,6 +489,42 @@ def test_the_plan_says_which_file_of_a_model_is_not_there(
     lines = [f"{key} {value}" for key, value in plan(recipe) if key.startswith("missing")]
     stage, _, told = missing.replace("DIR", str(tmp_path)).partition(": ")
     assert lines == ([f"missing_{stage} encoders.old: {told}; correct it"] if missing else [])
+
+
+@pytest.mark.parametrize(
+    "file", ["utt2spk", "utt2session", "wav.scp", "trials", "trials_far", "mine_cuts.jsonl.gz"]
+)
+def test_changed_tables_of_the_corpus_are_planned_anew(file: str, tmp_path: Path) -> None:
+    settings = [f"corpus.paths.{name}={tmp_path / name}" for name in ("align", "data")]
+
+    def planned() -> dict[str, str]:
+        lines = plan(resolve(MINI, overrides=settings))
+        return {key: value for key, value in lines if key != "digest"}
+
+    assert "tables" not in planned()
+    write_table(tmp_path / "align/utt2spk", {"a-1": "a"})
+    write_table(tmp_path / "data" / file, {"a-1": "a"})
+    before = planned()
+    for other in ("notes", "utt2dur", "trials.bak"):
+        write_table(tmp_path / "data" / other, {"a-1": "a"})
+    assert planned() == before
+    write_table(tmp_path / "data" / file, {"a-1": "a", "a-2": "a"})
+    after = planned()
+    (tmp_path / "data" / file).unlink()
+    plans = [before, after, planned()]
+    assert len({each.pop("tables") for each in plans}) == 3
+    assert plans[0] == plans[1] == plans[2]
+
+
+def test_a_manifest_of_cuts_that_is_named_itself_is_planned_anew(tmp_path: Path) -> None:
+    def tables() -> str:
+        return dict(plan(resolve(MINI, overrides=[f"corpus.paths.data={cuts}"])))["tables"]
+
+    cuts = tmp_path / "cuts.jsonl.gz"
+    cuts.write_bytes(b"one")
+    before = tables()
+    cuts.write_bytes(b"other")
+    assert tables() != before
 
 
 def test_external_weights_replaced_under_the_same_path_are_planned_anew(tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ elif words[:4] == ["-m", "nessa.cli", "recipe", "resolve"]:
     print("mapped logit:new:old\\nsystems logit:new:old")
     print("exported", os.environ.get("EXPORTED", "logit:new:old"))
     print("missing_encoders", os.environ.get("MISSING", ""))
+    print("tables", os.environ.get("TABLES", ""))
     for number, stage in enumerate({STAGES}):
         seen = [w for w in settings if number >= matters_from.get(w.split("=")[0], 0)]
         print("digest", stage, f"{{stage}}-{{len(seen)}}-{{'.'.join(seen)}}")
@@ -235,6 +236,29 @@ def test_only_the_stages_that_a_changed_setting_touches_run_again(finished):
     assert finished.calls() == LATE
     finished.run("--set", "late=1", "--set", "other=2")
     assert finished.calls() == CHAIN
+
+
+@pytest.mark.slow
+def test_changed_tables_of_the_corpus_are_prepared_again(finished):
+    older, newer = str(int(time.time()) - 9), str(int(time.time()) + 99)
+    assert finished.run(TABLES=f"a {newer}").returncode == 0
+    assert finished.calls() == CHAIN[1:], "the marker is as of an earlier version, and older"
+    for _ in range(2):
+        assert "all done before" in finished.run(TABLES=f"a {newer}").stdout
+    run = finished.run("--stage", "report", "--dry-run", "true", TABLES=f"b {newer}")
+    assert "warning: stages prepare were not finished with these settings or tables" in run.stdout
+    assert finished.run("--stop-stage", "prepare", TABLES=f"b {older}").returncode == 0
+    assert finished.calls() == CHAIN[1:3]
+
+
+@pytest.mark.slow
+def test_what_an_earlier_version_finished_stays_done_until_tables_change(finished):
+    older = str(int(time.time()) - 999)
+    assert "all done before" in finished.run("--dry-run", "true", TABLES=f"a {older}").stdout
+    assert "all done before" in finished.run(TABLES=f"a {older}").stdout
+    assert finished.calls() == []
+    assert finished.run("--stop-stage", "prepare", TABLES=f"b {older}").returncode == 0
+    assert finished.calls() == CHAIN[1:3]
 
 
 @pytest.mark.slow
