@@ -63,12 +63,14 @@ def main() -> None:
         parts["train"] = unneeded
     check_early(recipe, parts, source)
     additional = find_additional(recipe, parts, speakers)
+    members = {name: [parts[name]] for name in sets}
+    if recipe.prepare.align_includes_train and "train" in parts:
+        members["align"].append(parts["train"])
+    for name, own in members.items():
+        check_alike(name, own, source, additional if name == "align" else None)
     write_backgrounds(arguments.output)  # removes those of an earlier corpus
     remove_other_sets(arguments.output, sets)
-    for name in sets:
-        own = [parts[name]]
-        if name == "align" and recipe.prepare.align_includes_train and "train" in parts:
-            own.append(parts["train"])
+    for name, own in members.items():
         write_part(arguments, name, own, source, additional if name == "align" else None)
 
 
@@ -93,6 +95,36 @@ def check_early(recipe: Recipe, parts: Mapping[str, Part], source: SourceOf) -> 
     for name, part in parts.items():
         if (name != "train" or includes_train) and not source(part.directory).has_domains:
             check_patterns(recipe.prepare.domains, speakers[name])
+
+
+def check_alike(
+    name: str, parts: list[Part], source: SourceOf, additional: Part | None = None
+) -> None:
+    """Refuse a set of segments and of whole recordings, or with domains of some utterances.
+
+    Args:
+        name: of the set.
+        parts: of one or more directories.
+        source: opens these.
+        additional: speakers of another corpus, which get a domain where they have none.
+    """
+    everything = [*parts, *([additional] if additional else [])]
+    if len({source(part.directory).segmented for part in everything}) > 1:
+        folders = dict.fromkeys(str(part.directory) for part in everything)
+        raise InputError(
+            f"set {name!r}: of {' and '.join(folders)}, one has segments and the other has not; "
+            "make them alike"
+        )
+    examples = {
+        source(part.directory).has_domain(utterance): utterance
+        for part in parts
+        for utterance in part.utt2spk
+    }
+    if examples.keys() >= {True, False}:
+        raise InputError(
+            f"set {name!r}: some utterances have a domain, and others, such as "
+            f"{examples[False]!r}, have none; give all of them a line of utt2domain"
+        )
 
 
 def open_source(path: Path, recipe: Recipe, skip_bad: bool) -> Source:
@@ -126,14 +158,6 @@ def write_part(
     utterances: dict[Path, dict[str, str]] = {}
     for part in parts:
         utterances.setdefault(part.directory, {}).update(part.utt2spk)
-    everything = [*parts, *([additional] if additional else [])]
-    segmented = {source(part.directory).segmented for part in everything}
-    if len(segmented) > 1:
-        folders = dict.fromkeys(str(part.directory) for part in everything)
-        raise InputError(
-            f"set {name!r}: of {' and '.join(folders)}, one has segments and the other has not; "
-            "make them alike"
-        )
     skipped: dict[str, str] = {}
     left_out = skipped if arguments.skip_bad else None
     streams = [source(directory).cuts(own, left_out) for directory, own in utterances.items()]
@@ -146,7 +170,8 @@ def write_part(
         cuts = usable_cuts(cuts, left_out, arguments.nj)
     lists = {path.name: TrialList(path, trials) for path, trials in parts[0].lists.items()}
     profiles = parts[0].profiles
-    write_cuts(arguments, name, cuts, skipped, lists, segmented.pop(), profiles)
+    segmented = source(parts[0].directory).segmented
+    write_cuts(arguments, name, cuts, skipped, lists, segmented, profiles)
 
 
 def mark_additional(cuts: Iterable[MonoCut], domains: bool) -> Iterator[MonoCut]:

@@ -82,6 +82,13 @@ class LhotseDir(Source):
                 "remove the table"
             )
 
+    def has_domain(self, utterance: str) -> bool | None:
+        """As its supervision says, where there is no utt2domain."""
+        cut = self._found[utterance]
+        if isinstance(cut, str):
+            return None
+        return bool(self._domains or _said(cut.supervisions[0], "domain"))
+
     def _cut(self, utterance: str) -> MonoCut:
         cut = self._found[utterance]
         where = f"{self.directory}: utterance {utterance!r}"

@@ -60,6 +60,10 @@ class Source(ABC):
                     raise
                 skipped[utterance] = str(error)
 
+    def has_domain(self, utterance: str) -> bool | None:
+        """Whether an utterance has a domain; None where `cuts` refuses or skips it."""
+        return self.has_domains
+
     def _line(self, table: Mapping[str, str], name: str, key: str) -> str:
         if key not in table:
             raise InputError(f"{self.directory}/{name}: no line for {key!r}; add it")

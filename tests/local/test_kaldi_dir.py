@@ -9,6 +9,7 @@ import yaml
 from lhotse import CutSet, Features, RecordingSet, SupervisionSet
 from lhotse.cut import MonoCut
 from lhotse.kaldi import load_kaldi_data_dir
+from lhotse.utils import fastcopy
 
 from nessa.corpus.finishing import finish_sets
 from nessa.corpus.manifests import read_background
@@ -646,6 +647,7 @@ def test_additional_speakers_are_nobody_of_the_corpus(own: Own) -> None:
     write_audio_dir(own.folder / "parts", range(20, 22), segmented=True)
     done = own.prepare(data=mine, align_also=own.folder / "parts")
     refuse(done, "set 'align'", "mine", "parts", "segments")
+    assert not own.data.exists()
 
 
 def test_utterances_with_and_without_a_domain_are_refused(own: Own) -> None:
@@ -656,3 +658,23 @@ def test_utterances_with_and_without_a_domain_are_refused(own: Own) -> None:
     paths = {"train": own.folder / "a", "data": own.folder / "b"}
     done = own.prepare(**paths, includes_train=True, held_out={"dev": 2, "eval": 2})
     refuse(done, "set 'align': some utterances have a domain", "'spk0", "utt2domain")
+    assert not own.data.exists()
+
+
+@pytest.mark.parametrize("options", [(), ("--skip-bad",)])
+def test_supervisions_with_and_without_a_domain_are_refused(
+    own: Own, options: tuple[str, ...]
+) -> None:
+    lhotse = own.folder / "lhotse"
+    lhotse.mkdir()
+    write_audio_dir(own.folder / "kaldi", range(12))
+    recordings, supervisions = lhotse_manifests(own, own.folder / "kaldi")
+    some = [
+        fastcopy(one, custom={"domain": "read"} if one.id.endswith("_1") else {})
+        for one in supervisions
+    ]
+    recordings.to_file(lhotse / "recordings.jsonl.gz")
+    SupervisionSet.from_segments(some).to_file(lhotse / "supervisions.jsonl.gz")
+    done = own.prepare(*options, data=lhotse)
+    refuse(done, "set 'train': some utterances have a domain", "_0', have none", "utt2domain")
+    assert not own.data.exists()
