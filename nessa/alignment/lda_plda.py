@@ -24,8 +24,8 @@ from nessa.alignment.views import (
     Mapped,
     Matrix,
     Rows,
-    blocks,
     length_normalize,
+    mean_of,
 )
 from nessa.errors import InputError
 from nessa.files import atomic_open
@@ -81,7 +81,7 @@ class LDAPLDA:
             InputError: no speaker has two utterances, or the dev set is of another model.
         """
         view, labels = table.enroll, table.labels
-        mean = sum(view[r].sum(axis=0, dtype=np.float64) for r in blocks(len(view))) / len(view)
+        mean = mean_of(view)
         directions = _lda(Mapped(view, lambda rows: rows - mean.astype(np.float32)), labels)
         best: tuple[float, Self] | None = None
         for dim in ranks(directions.shape[1], dims):

@@ -91,10 +91,8 @@ class Normalize(nn.Module):
         return functional.normalize(x, dim=1)
 
 
-class SideNetwork(CosineNetwork):
-    """f or g: a model's embedding -> the shared space.
-
-        z = normalize(P w + r(w)),   w = W c,   c = normalize(normalize(x) - mean)
+class WhitenedNetwork(nn.Module):
+    """A side of whitened embeddings w = W c: a linear map P w, and a small MLP r(w) beside it.
 
     The whitened w has coordinates of one size, which lets the MLP r bend at once and all of the
     weights learn at one rate. Its own variances are what P starts from.
@@ -108,6 +106,7 @@ class SideNetwork(CosineNetwork):
     """
 
     whitening: Tensor
+    BESIDE = 0  # numbers that r gives beside those that are added to P w
 
     def __init__(
         self,
@@ -119,11 +118,19 @@ class SideNetwork(CosineNetwork):
     ) -> None:
         super().__init__()
         inputs, outputs = projection.shape
-        self.centering = Centering(center)
         self.register_buffer("whitening", whitening)
+        self.centering = Centering(center)
         self.linear = nn.Linear(inputs, outputs, bias=False)
         self.linear.weight.data = projection.T.contiguous()
-        self.residual = _mlp(inputs, hidden_dim, outputs, dropout) if hidden_dim else None
+        width = outputs + self.BESIDE
+        self.residual = _mlp(inputs, hidden_dim, width, dropout) if hidden_dim else None
+
+
+class SideNetwork(WhitenedNetwork, CosineNetwork):
+    """f or g: a model's embedding -> the shared space.
+
+    z = normalize(P w + r(w)),   w = W c,   c = normalize(normalize(x) - mean)
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, D_in) -> (N, D), unit length."""
@@ -132,7 +139,7 @@ class SideNetwork(CosineNetwork):
         return functional.normalize(z, dim=1)
 
 
-class RatioNetwork(nn.Module):
+class RatioNetwork(WhitenedNetwork):
     """A side of NESSA's likelihood ratio: a model's embedding -> z and u.
 
         z = P w + k r_z(w),   u = z Q z^T + r_u(w),   w = W c,   c = normalize(normalize(x) - mean)
@@ -141,37 +148,27 @@ class RatioNetwork(nn.Module):
     With P and Q of `plda.Ratio` and r = 0, which is the start, it is two-view PLDA's.
 
     Args:
-        center: of the model's embeddings, of dimension D_in.
-        whitening: W, symmetric, shape (D_in, D_in); see `covariance.whitening`.
-        projection: start of P, shape (D_in, D).
+        center, whitening, projection, hidden_dim, dropout: see `WhitenedNetwork`.
         quadratic: start of Q, shape (D, D).
         spread: k, the standard deviation of the start's z.
-        hidden_dim: width of the MLP r; 0 leaves it out.
-        dropout: on its hidden layer, in training.
     """
 
-    whitening: Tensor
     spread: Tensor
+    BESIDE = 1  # r_u
 
     def __init__(
         self,
         center: Center,
         whitening: Tensor,
         projection: Tensor,
-        quadratic: Tensor,
-        spread: float,
         hidden_dim: int,
         dropout: float,
+        quadratic: Tensor,
+        spread: float,
     ) -> None:
-        super().__init__()
-        inputs, outputs = projection.shape
-        self.register_buffer("whitening", whitening)
+        super().__init__(center, whitening, projection, hidden_dim, dropout)
         self.register_buffer("spread", torch.tensor([spread], dtype=torch.float32))
-        self.centering = Centering(center)
-        self.linear = nn.Linear(inputs, outputs, bias=False)
-        self.linear.weight.data = projection.T.contiguous()
         self.quadratic = nn.Parameter(quadratic)
-        self.residual = _mlp(inputs, hidden_dim, outputs + 1, dropout) if hidden_dim else None
 
     def statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(N, D_in) -> z (N, D) and u (N,)."""
@@ -313,26 +310,24 @@ class NetworkAligner(Aligner):
         self.modules: dict[Side, nn.Module] = {}
 
     def new_network(
-        self, center: Center, whitening: Matrix, start: Matrix, hidden_dim: int | None = None
-    ) -> SideNetwork:
-        """A fresh network of a center, W (D_in, D_in) and P (D_in, D); see `SideNetwork`."""
-        w, p = map(torch.from_numpy, (whitening, start))
-        hidden = self.hidden_dim if hidden_dim is None else hidden_dim
-        return SideNetwork(center, w, p, hidden, self.dropout)
-
-    def new_ratio_network(
         self,
         center: Center,
         whitening: Matrix,
         start: Matrix,
-        quadratic: Matrix,
-        spread: float,
         hidden_dim: int | None = None,
-    ) -> RatioNetwork:
-        """The same of a network that gives ratios; see `RatioNetwork`."""
-        w, p, q = map(torch.from_numpy, (whitening, start, quadratic))
+        quadratic: Matrix | None = None,
+        spread: float = 1.0,
+    ) -> SideNetwork | RatioNetwork:
+        """A fresh network of a center, W (D_in, D_in) and P (D_in, D); see `SideNetwork`.
+
+        With Q (D, D) and k, its `spread`, one that gives ratios; see `RatioNetwork`.
+        """
+        w, p = map(torch.from_numpy, (whitening, start))
         hidden = self.hidden_dim if hidden_dim is None else hidden_dim
-        return RatioNetwork(center, w, p, q, spread, hidden, self.dropout)
+        if quadratic is None:
+            return SideNetwork(center, w, p, hidden, self.dropout)
+        q = torch.from_numpy(quadratic)
+        return RatioNetwork(center, w, p, hidden, self.dropout, q, spread)
 
     def train_on_rows(
         self,
@@ -476,9 +471,7 @@ class NetworkAligner(Aligner):
             return KernelNetwork(center, features, weights["quadratic"])
         given = center, weights["whitening"], weights["linear.weight"].T
         hidden = None if "residual.0.weight" in weights else 0
-        if "quadratic" in weights:
-            return self.new_ratio_network(*given, weights["quadratic"], 1.0, hidden)
-        return self.new_network(*given, hidden)
+        return self.new_network(*given, hidden, weights.get("quadratic"))
 
     def input_dim(self, side: Side) -> int:
         """Dx or Dy: the length of a mean."""

@@ -40,30 +40,12 @@ from torch import nn
 
 from nessa.alignment.config import NeuralConfig
 from nessa.alignment.covariance import cross_product, least_squares, whitening
-from nessa.alignment.dev import (
-    DevSet,
-    Statistics,
-    both_ways_eer,
-    both_ways_scores,
-    dev_errors,
-)
+from nessa.alignment.dev import DevSet, Statistics, both_ways_eer, both_ways_scores, dev_errors
 from nessa.alignment.fusing import fit_weights
 from nessa.alignment.kernel import KernelFeatures
-from nessa.alignment.networks import (
-    ROWS_AT_ONCE,
-    Centering,
-    Fusion,
-    KernelNetwork,
-    NetworkAligner,
-)
+from nessa.alignment.networks import ROWS_AT_ONCE, Centering, Fusion, KernelNetwork, NetworkAligner
 from nessa.alignment.outliers import MOST_STAMPED
-from nessa.alignment.starts import (
-    Start,
-    choose_start,
-    find_joins,
-    find_starts,
-    random_start,
-)
+from nessa.alignment.starts import Start, choose_start, find_joins, find_starts, random_start
 from nessa.alignment.table import AlignTable
 from nessa.alignment.training import Teacher, Training
 from nessa.alignment.views import (
@@ -377,9 +359,9 @@ class NeuralAligner(NetworkAligner):
             return self.new_network(center, white, projection.astype(np.float32), hidden_dim)
         covariance = cross_product(centered, centered) / len(centered)
         powers = np.einsum("id,ij,jd->d", start.maps[place], covariance, start.maps[place])
-        arrays = (projection.astype(np.float32), start.quadratics[place].astype(np.float32))
-        return self.new_ratio_network(
-            center, white, *arrays, float(np.sqrt(powers.mean())), hidden_dim
+        quadratic, spread = start.quadratics[place].astype(np.float32), np.sqrt(powers.mean())
+        return self.new_network(
+            center, white, projection.astype(np.float32), hidden_dim, quadratic, float(spread)
         )
 
     def _improves_on(self, start: dict[Side, nn.Module], dev: DevSet) -> bool:

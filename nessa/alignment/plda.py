@@ -309,14 +309,19 @@ class Ratio(NamedTuple):
 
     def statistics(self, inputs: Matrix, side: int) -> Statistics:
         """z and u of a side's centered embeddings (N, D_in): its terms of the ratio."""
-        z = inputs @ self.maps[side]
-        return z, np.einsum("nd,nd->n", z @ self.quadratics[side], z)
+        return ratio_terms(inputs, self.maps[side], self.quadratics[side])
 
     def arrays(self) -> Arrays:
         """Maps and precisions as the arrays of an aligner."""
         named = {f"{side}_map": m for side, m in zip(SIDES, self.maps, strict=True)}
         named |= {f"{side}_precision": g for side, g in zip(SIDES, self.precisions, strict=True)}
         return {name: array.astype(np.float32) for name, array in named.items()}
+
+
+def ratio_terms(inputs: Matrix, matrix: Floats, quadratic: Floats) -> Statistics:
+    """z = x M (N, D) and u = z Q z^T (N,), of x (N, D_in), M (D_in, D) and Q (D, D)."""
+    z = inputs @ matrix
+    return z, np.einsum("nd,nd->n", z @ quadratic, z)
 
 
 def _plain_mean(matrix: Matrix) -> Matrix:

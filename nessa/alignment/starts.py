@@ -11,7 +11,7 @@ from nessa.alignment.covariance import cross_product, ridge
 from nessa.alignment.dev import DevSet, Statistics, both_ways_eer
 from nessa.alignment.kernel import FEWEST_SPEAKERS, MOST_ROWS, KernelFeatures
 from nessa.alignment.linear import canonical_maps
-from nessa.alignment.plda import Scatter
+from nessa.alignment.plda import Scatter, ratio_terms
 from nessa.alignment.views import (
     SIDES,
     Floats,
@@ -48,10 +48,10 @@ class Start(NamedTuple):
 
     def statistics(self, inputs: Matrix, side: int) -> Statistics:
         """z and u of a side's centered embeddings, or of their features, (N, D_in)."""
+        if self.quadratics is not None:
+            return ratio_terms(inputs, self.maps[side], self.quadratics[side])
         z = inputs @ self.maps[side]
-        if self.quadratics is None:
-            return length_normalize(z.astype(np.float32)), np.zeros(len(z))
-        return z, np.einsum("nd,nd->n", z @ self.quadratics[side], z)
+        return length_normalize(z.astype(np.float32)), np.zeros(len(z))
 
     def scaled(self, scale: float) -> "Start":
         """The same, its z and u times a number, beside a side that stays as it is."""

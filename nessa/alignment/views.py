@@ -70,7 +70,7 @@ class Center(NamedTuple):
         scale = np.mean(measured.astype(np.float64) ** power)
         known = np.array([power, scale, measured.min(), measured.max()], np.float32)
         without = cls(np.zeros(view.shape[1], np.float32), known)
-        return cls(_mean(Mapped(view, without.apply)), known)
+        return cls(mean_of(Mapped(view, without.apply)).astype(np.float32), known)
 
     def apply(self, matrix: Matrix) -> Matrix:
         """c (N, D) of embeddings (N, D)."""
@@ -83,14 +83,15 @@ class Center(NamedTuple):
 
 def fit_mean(view: Rows) -> Matrix:
     """The mean that `center` subtracts, shape (D,)."""
-    return _mean(Mapped(view, length_normalize))
+    return mean_of(Mapped(view, length_normalize)).astype(np.float32)
 
 
-def _mean(view: Rows) -> Matrix:
+def mean_of(view: Rows) -> Floats:
+    """The mean (D,) of rows (N, D)."""
     total = np.zeros(view.shape[1])
     for rows in blocks(len(view)):
         total += view[rows].sum(axis=0, dtype=np.float64)
-    return (total / len(view)).astype(np.float32)
+    return total / len(view)
 
 
 class Mapped:
