@@ -30,7 +30,7 @@ def bench_nessa(workload: Workload, machine: Machine) -> Iterator[Measurement]:
     table = AlignTable.of(enroll, runtime, utt2spk)
     aligner = NeuralAligner()
     config = aligner.config
-    modules, *_ = aligner.initial_modules(table.enroll, table.runtime, table.labels)
+    _, (modules, *_) = aligner.initial_modules(table.enroll, table.runtime, table.labels)
     training = Training(config, modules, (enroll.matrix, runtime.matrix), table.labels, seed=1)
     batch = min(config.speakers_per_batch, workload.size.speakers) * config.utterances_per_speaker
     steps = -(-len(enroll) // batch)

@@ -179,7 +179,7 @@ class NeuralAligner(NetworkAligner):
         torch.manual_seed(self.seed)
         given = self.config.dropout
         self.dropout = dropout_for(int(labels.max()) + 1) if given is None else given
-        trained, *others = self.initial_modules(enroll, runtime, labels, dev)
+        names, (trained, *others) = self.initial_modules(enroll, runtime, labels, dev)
         torch.manual_seed(self.seed)  # dropout is the same, whatever parts there are beside
         start = copy.deepcopy(trained)
         views = enroll, runtime
@@ -195,18 +195,21 @@ class NeuralAligner(NetworkAligner):
             kept = 0
         self.fitting["step"] = kept
         if self._gives_ratios():
-            self._fuse([self.modules, *others], dev)
+            self._fuse(names, [self.modules, *others], dev)
             self._set_lengths({"enroll": enroll, "runtime": runtime})
 
     def initial_modules(
         self, enroll: Rows, runtime: Rows, labels: Labels, dev: DevSet | None = None
-    ) -> list[dict[Side, nn.Module]]:
+    ) -> tuple[list[str], list[dict[Side, nn.Module]]]:
         """The two sides of each part as training sets out from them; the first part is trained.
 
         Args:
             enroll, runtime: views (N, Dx), (N, Dy).
             labels: speakers (N,).
             dev: held-out speakers.
+
+        Returns:
+            The starts of the parts, where both sides are fitted, and the parts.
         """
         views: dict[Side, Rows] = {"enroll": enroll, "runtime": runtime}
         centers = {side: self._center(view) for side, view in views.items()}
@@ -217,9 +220,8 @@ class NeuralAligner(NetworkAligner):
         if kept is None:
             starts = self._starts(around["enroll"], around["runtime"], labels, centers, dev)
             self.fitting["start"] = starts[0].label
-            self.fitting["parts"] = [start.label for start in starts]
             hidden = [self.hidden_dim, *(0 for _ in starts[1:])]  # none in what is not trained
-            return [
+            return [start.label for start in starts], [
                 {
                     s: self._started(around[s], centers[s], whitenings[s], start, place, width)
                     for place, s in enumerate(SIDES)
@@ -240,7 +242,7 @@ class NeuralAligner(NetworkAligner):
         else:  # starts as a regression onto the other
             joined = self.new_network(*given, least_squares(around[side], given[1], target))
         modules: dict[Side, nn.Module] = {kept: module, side: joined}
-        return [{side: modules[side] for side in SIDES}]
+        return [], [{side: modules[side] for side in SIDES}]
 
     def _center(self, view: Rows) -> Center:
         return Center.fit(view, self.config.length_power)
@@ -384,14 +386,16 @@ class NeuralAligner(NetworkAligner):
             return isinstance(self.modules[self._frozen], Fusion)
         return self.config.score == "ratio" and self.config.mode == "shared"
 
-    def _fuse(self, parts: Sequence[Mapping[Side, nn.Module]], dev: DevSet | None) -> None:
+    def _fuse(
+        self, names: Sequence[str], parts: Sequence[Mapping[Side, nn.Module]], dev: DevSet | None
+    ) -> None:
         """Put the parts that are worth it side by side; a side that stays has them already."""
         weights = {0: 1.0}
         if dev is not None and len(parts) > 1:
             scored = [both_ways_scores(*dev_statistics(part, dev), dev) for part in parts]
             labels = [trials.known_labels for trials, _ in scored[0]]
             weights = fit_weights([[own for _, own in part] for part in scored], labels)
-        if names := self.fitting.pop("parts", None):
+        if names:
             self.fitting["weights"] = {names[k]: weight for k, weight in weights.items()}
             log.info("weights: %s", self.fitting["weights"])
         sides = {side: [parts[k][side] for k in weights] for side in SIDES}

@@ -222,3 +222,8 @@ def test_every_group_of_a_speakers_utterances_is_drawn_as_often(k: int) -> None:
     ordered = math.perm(5, k)  # the order counts as well: the first ones become the profile
     assert len(drawn) == 2 * ordered
     assert chisquare(list(drawn.values())).pvalue > 1e-4
+
+
+def test_a_cosine_keeps_no_list_of_parts() -> None:
+    fitting = fit(NeuralAligner(**QUICK, score="cosine")).fitting
+    assert fitting["start"] and not fitting.keys() & {"parts", "weights"}
