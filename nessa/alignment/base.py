@@ -329,11 +329,12 @@ class Aligner(ABC):
         self.check_fitted()
         directory = Path(directory)
         arrays = {name: np.ascontiguousarray(array) for name, array in self.state().items()}
-        for name in (DESCRIPTION, CALIBRATION):  # they do not describe the new arrays
-            (directory / name).unlink(missing_ok=True)
         content = save(arrays)
         with atomic_open(directory / ARRAYS, "wb") as file:
             file.write(content)
+            file.flush()  # where the disk is full, the aligner that is there stays whole
+            for name in (DESCRIPTION, CALIBRATION):  # they do not describe the new arrays
+                (directory / name).unlink(missing_ok=True)
         if self.calibration is not None:
             write_json(directory / CALIBRATION, self.calibration.to_dict())
         description = {

@@ -1,6 +1,7 @@
 """Saved aligners: what was changed, or belongs to another, is refused by name."""
 
 import json
+import resource
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -84,6 +85,18 @@ def test_arrays_that_map_nothing_are_refused(folder: Path, spoil: Any) -> None:
         (folder / "aligner.json").write_text(json.dumps(seal))
         with pytest.raises(InputError, match=r"aligner\.(json|safetensors): "):
             load(folder)
+
+
+def test_on_a_full_disk_the_aligner_that_is_there_stays(folder: Path) -> None:
+    before = load(folder).space()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, hard))
+    try:
+        with pytest.raises(OSError, match=r"aligner\.safetensors|too large"):
+            fitted("logit").save(folder)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert load(folder).space() == before
 
 
 def test_the_fit_may_be_annotated(folder: Path) -> None:
