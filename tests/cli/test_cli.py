@@ -255,6 +255,15 @@ def test_the_aligner_in_use_is_not_written_over_by_its_update(
     assert {path: path.read_bytes() for path in (toy.folder / "aligner").iterdir()} == before
 
 
+def test_a_mirror_does_not_take_the_place_of_its_aligner(nessa: Command, toy: Toy) -> None:
+    folder, link = toy.folder / "aligner", toy.folder / "link"
+    link.symlink_to(folder)
+    for mirror in (folder, link, toy.data / "../aligner"):
+        nessa(*toy.align(), "--mirror", mirror).refused("--mirror is --output")
+    assert nessa(*toy.align(), "--runtime", toy.x, "--mirror", link).status == 0  # with itself
+    assert read_json(folder / "aligner.json")["fingerprints"] == ["x" * 64] * 2
+
+
 @pytest.mark.slow
 def test_a_new_runtime_model_joins_without_touching_mapped_profiles(
     nessa: Command, toy: Toy
