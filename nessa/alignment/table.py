@@ -129,25 +129,26 @@ class AlignTable:
         """From files: in memory where the vectors take less than half of it.
 
         Larger ones stay in their arks, and 60 bytes an utterance are kept, where all vectors are
-        float32 and both embeddings directories and utt2spk have one order, as those that
-        `nessa extract` makes do.
+        float32 and both xvector.scp and utt2spk are sorted, as those that `nessa extract` makes.
 
         Args:
-            enroll, runtime: embeddings directories of the align set.
+            enroll, runtime: embeddings directories of the align set; see `Embeddings.read`.
             data: its data directory.
 
         Raises:
             InputError: unreadable, or as for `of`.
         """
-        vectors = StoredVectors(enroll / "xvector.scp"), StoredVectors(runtime / "xvector.scp")
+        scps = enroll / "xvector.scp", runtime / "xvector.scp"
+        vectors = StoredVectors(scps[0]), StoredVectors(scps[1])
         try:
+            if not all(scp.is_file() for scp in scps):
+                raise NotStorableError  # 3D-Speaker's tables; what is missing is named below
             speakers = _speakers_of_rows(vectors[0].open(), vectors[1].open(), data / "utt2spk")
             labels = _numbered(speakers, f"{data / 'utt2spk'}: ")
         except (_OtherOrderError, NotStorableError):
             views = Embeddings.read(enroll), Embeddings.read(runtime)
             with about(enroll, runtime, data / "utt2spk"):
                 return cls.of(*views, read_utt2spk(data))
-        scps = enroll / "xvector.scp", runtime / "xvector.scp"
         stamps = read_stamp(scps[0], *vectors[0].shape), read_stamp(scps[1], *vectors[1].shape)
         table = cls(*vectors, labels, stamps, lambda _: chain.from_iterable(_keys(scps[0])))
         size = 4 * sum(len(view) * view.shape[1] for view in vectors)
@@ -228,19 +229,27 @@ class _OtherOrderError(Exception):
 def _speakers_of_rows(
     enroll: Iterator[list[str]], runtime: Iterator[list[str]], utt2spk: Path
 ) -> Iterator[str]:
-    """The speaker of each key, while three tables of one order are read together."""
-    lines = (line.split() for _, line in read_lines(utt2spk))
-    pairs = zip_longest(chain.from_iterable(enroll), chain.from_iterable(runtime))
-    before = ""
-    for key, other in pairs:
+    """The speaker of each key, while three tables of one order are read together, to their ends."""
+    lines = _sorted_lines(utt2spk)
+    for key, other in zip_longest(chain.from_iterable(enroll), chain.from_iterable(runtime)):
         if key != other:
             raise _OtherOrderError
-        for fields in lines:  # of the data set's utterances, some may be without embeddings
-            if len(fields) != 2 or fields[0] == before:
-                raise _OtherOrderError  # for what reads it with care to say what is wrong
-            before = fields[0]
-            if fields[0] == key:
-                yield fields[1]
+        for utterance, speaker in lines:  # some may be without embeddings
+            if utterance == key:
+                yield speaker
                 break
         else:
             raise _OtherOrderError
+    for _ in lines:  # which may be wrong behind the last key
+        pass
+
+
+def _sorted_lines(utt2spk: Path) -> Iterator[tuple[str, str]]:
+    """Utterances and their speakers; where they do not rise, what reads with care says why."""
+    before = ""
+    for _, line in read_lines(utt2spk):
+        fields = line.split()
+        if len(fields) != 2 or fields[0] <= before:
+            raise _OtherOrderError
+        before = fields[0]
+        yield fields[0], fields[1]

@@ -1,5 +1,6 @@
 """Align sets from files: in memory or, where they are larger, in their arks; fitted alike."""
 
+import shutil
 from pathlib import Path
 
 import kaldiio
@@ -109,6 +110,22 @@ def test_tables_of_another_order_or_type_are_joined_in_memory(
     assert_same(files.open(), files)
 
 
+def test_tables_of_several_processes_are_joined_in_memory(files: Files) -> None:
+    """As 3D-Speaker leaves them: none of them all, and no info.json."""
+    folder = files.folder / "x"
+    shutil.rmtree(folder)
+    for rank in range(3):
+        name = f"xvector_{rank:02}"
+        files.x.select(files.x.keys[rank::3]).write_ark(
+            folder / f"{name}.ark", folder / f"{name}.scp"
+        )
+    opened = files.open()
+    assert opened.stamps == (None, files.y.stamp)
+    rows = Embeddings(list(opened.utterances("enroll")), opened.enroll).rows(files.x.keys)
+    np.testing.assert_array_equal(opened.enroll[rows], files.x.matrix)
+    np.testing.assert_array_equal(opened.runtime[rows], files.y.matrix)
+
+
 def test_a_data_directory_may_have_more_utterances(stored: AlignTable, files: Files) -> None:
     more = files.speakers | {"id00000-a": "id00000", "zz": "zz"}
     write_table(files.folder / "utt2spk", more)
@@ -130,6 +147,34 @@ def test_an_utterance_of_two_speakers_is_refused(stored: AlignTable, files: File
     first, *others = path.read_text().splitlines(keepends=True)
     path.write_text("".join([first, f"{first.split()[0]} another\n", *others]))
     with pytest.raises(InputError, match=r"utt2spk: line 2: duplicate key"):
+        files.open()
+
+
+@pytest.mark.parametrize("share", [0, 1])
+def test_lines_behind_the_last_embedding_are_read_too(
+    files: Files, monkeypatch: pytest.MonkeyPatch, share: float
+) -> None:
+    monkeypatch.setattr(table, "MEMORY_SHARE", share)
+    path = files.folder / "utt2spk"
+    known = path.read_text()
+    first, last = files.x.keys[0], files.x.keys[-1]
+    for more, fault in (
+        (f"{last} another", "line 201: duplicate key"),
+        (f"{first} another", "line 201: duplicate key"),
+        ("zz", "line 201"),
+        ("zz one two", "'zz': expected one speaker"),
+    ):
+        path.write_text(f"{known}{more}\n")
+        with pytest.raises(InputError, match=f"utt2spk: {fault}"):
+            files.open()
+
+
+def test_a_second_speaker_between_other_lines_is_refused(files: Files) -> None:
+    path = files.folder / "utt2spk"
+    lines = path.read_text().splitlines()
+    lines.insert(3, f"{files.x.keys[1]} another")
+    path.write_text("\n".join([*lines, ""]))
+    with pytest.raises(InputError, match="utt2spk: line 4: duplicate key"):
         files.open()
 
 
