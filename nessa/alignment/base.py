@@ -19,7 +19,7 @@ from safetensors.numpy import save
 from torch import nn
 from torch.random import fork_rng
 
-from nessa.alignment.dev import DevSet, both_ways_eer, calibrate_on, check_labels, judge
+from nessa.alignment.dev import DevSet, both_ways_eer, calibrate_on, check_dims, check_labels, judge
 from nessa.alignment.domains import Shifted, domain_shifts, shifted
 from nessa.alignment.outliers import OutlierDetector
 from nessa.alignment.table import AlignTable
@@ -99,7 +99,19 @@ class Aligner(ABC):
         return self.fit_table(AlignTable.of(enroll, runtime, speakers), dev)
 
     def fit_table(self, table: AlignTable, dev: DevSet | None = None) -> Self:
-        """Fit to an align set that may be larger than memory; see `fit`."""
+        """Fit to an align set that may be larger than memory; see `fit`.
+
+        Where it fails, the aligner is what it was.
+        """
+        before = {n: dict(v) if isinstance(v, dict) else v for n, v in vars(self).items()}
+        try:
+            self._fit_anew(table, dev)
+        except BaseException:
+            vars(self).update(before)
+            raise
+        return self
+
+    def _fit_anew(self, table: AlignTable, dev: DevSet | None) -> None:
         if dev is not None:
             held_out = set(dev.enroll.keys)
             shared = min((key for key in table.all_utterances() if key in held_out), default=None)
@@ -116,7 +128,7 @@ class Aligner(ABC):
         self.fitting, self.calibration = {}, None
         if dev is not None:
             self._check_stamps(dev.enroll, dev.runtime)
-            _check_dims(table, dev)
+            check_dims(dev, table.enroll, table.runtime)
         views = table if self.by_rows else table.loaded()
         views = replace(
             views, enroll=self._fittable(views, "enroll"), runtime=self._fittable(views, "runtime")
@@ -141,7 +153,6 @@ class Aligner(ABC):
             if not self.keeps(side):
                 found = OutlierDetector.fit(view, views.labels)
                 self.detectors[side] = replace(found, lengths=self.length_range(side))
-        return self
 
     def _comparable(self, dev: DevSet) -> DevSet:
         """A dev set whose rows can be squared; refuses one without direction by its id."""
@@ -470,16 +481,6 @@ def seal_of(description: Mapping[str, Any], arrays: bytes) -> str:
     if JOINED in description:
         own[JOINED] = description[JOINED]
     return digest([own, hashlib.sha256(arrays).hexdigest()])
-
-
-def _check_dims(table: AlignTable, dev: DevSet) -> None:
-    views = zip(SIDES, (table.enroll, table.runtime), (dev.enroll, dev.runtime), strict=True)
-    for side, view, held_out in views:
-        if view.shape[1] != held_out.dim:
-            raise InputError(
-                f"{side} embeddings of the dev set have dimension {held_out.dim}, those of the "
-                f"align set {view.shape[1]}; give both of the same model, the sides not swapped"
-            )
 
 
 def _row_name(side: Side, row: int, keys: Sequence[str] | None) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from nessa.alignment.views import Floats, Matrix, Side
+from nessa.alignment.views import SIDES, Floats, Matrix, Rows, Side
 from nessa.errors import InputError
 from nessa.kaldi.embeddings import Embeddings
 from nessa.metrics.bootstrap import Estimate, bootstrap, difference, mean_estimate
@@ -158,6 +158,17 @@ def speakers_by_targets(trials: Trials) -> tuple[list[str], list[str]]:
         called.setdefault(number, name)
     speaker = [called[number] for number in numbers]
     return [speaker[row] for row in enroll], [speaker[row] for row in test]
+
+
+def check_dims(dev: DevSet, enroll: Rows, runtime: Rows) -> None:
+    """Refuse a dev set of other dimensions than the views (N, Dx), (N, Dy) of the align set."""
+    views = zip(SIDES, (enroll, runtime), (dev.enroll, dev.runtime), strict=True)
+    for side, view, held_out in views:
+        if view.shape[1] != held_out.dim:
+            raise InputError(
+                f"{side} embeddings of the dev set have dimension {held_out.dim}, those of the "
+                f"align set {view.shape[1]}; give both of the same model, the sides not swapped"
+            )
 
 
 def check_labels(dev: DevSet) -> None:

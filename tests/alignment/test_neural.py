@@ -125,6 +125,23 @@ def test_a_frozen_side_stays_known_beside_tables_without_stamps() -> None:
     assert aligner.fingerprints == ("x" * 64, None)
 
 
+@pytest.mark.parametrize("mode", ["shared", "to-enroll"])
+def test_a_fit_that_fails_leaves_the_aligner_as_it_was(mode: str) -> None:
+    x, y, speakers = two_views(40, 3)
+    z = Embeddings(y.keys, np.tanh(y.matrix), ModelStamp("z", "z" * 64, "align"))
+    dev = dev_for("neural")
+    aligner = NeuralAligner(**QUICK, mode=mode).fit(x, y, speakers, dev)
+    before, calibration = aligner.map_runtime(y.matrix), aligner.calibration
+    for freeze in ("enroll", None):
+        with pytest.raises(InputError, match="model 'y'"):
+            aligner.fit(x, z, speakers, dev, freeze=freeze)
+    aligner.config = aligner.config.model_copy(update={"learning_rate": 1e30, "steps": 9})
+    with pytest.raises(InputError, match="diverged"):
+        aligner.fit(x, z, speakers)
+    assert aligner.fingerprints == ("x" * 64, "y" * 64) and aligner.calibration is calibration
+    np.testing.assert_array_equal(aligner.map_runtime(y.matrix), before)
+
+
 @pytest.mark.parametrize(
     ("before", "given", "after"),
     [
