@@ -228,7 +228,8 @@ class Fusion(nn.Module):
     (R_x R_y): what makes a search for the largest inner product one for the largest cosine
     (Bachrach et al. 2014). Sides that are fitted together share all constants; one that joins a
     frozen side shares a, without which no constant scales and shifts the score. What lies beyond
-    `LONGEST` of the radius, unlike all align data, is drawn in to it.
+    `LONGEST` of the radius is drawn in to it, and its cosines with it: no align utterance, but
+    what is unlike them, and profiles of many utterances, whose noise is less.
 
     Args:
         parts: K modules that have `statistics`.

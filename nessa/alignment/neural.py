@@ -71,7 +71,7 @@ log = logging.getLogger(__name__)
 
 CONFIDENCE = 0.8  # training is kept where it lowers the dev EER in this share of the draws
 JOIN_SCALES = (1.0, 0.7, 0.5, 0.3, 0.2)  # of a ratio beside a side that stays as it was weighed
-MARGIN = 1.25  # by which the radius exceeds the longest vector of the align set
+MARGIN = 1.25  # by which the radius exceeds the longest vector of an align utterance
 
 
 class NeuralAligner(NetworkAligner):
