@@ -36,7 +36,7 @@ class NeuralConfig(Section):
     # Of the hidden layer; none: 0.6 up to 1,000 align speakers, 0.2 from 2,500 on.
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
     steps: Positive = 400
-    speakers_per_batch: Positive = 1000
+    speakers_per_batch: Annotated[int, Field(ge=2)] = 1000
     utterances_per_speaker: Annotated[int, Field(ge=2)] = 2
     # None: 3e-3 up to 200 align speakers, 8e-3 from 1,000 on.
     learning_rate: PositiveFloat | None = None
@@ -83,6 +83,16 @@ class AlignerConfig(NeuralConfig):
             raise ValueError(
                 f"start: {self.start} is for mode shared; {self.mode} starts as a regression: "
                 "leave start out"
+            )
+        return self
+
+    # Likewise; what has no teacher has a weight of 0 as well.
+    @model_validator(mode="after")
+    def _only_a_ratio_is_taught(self) -> "AlignerConfig":
+        unread = (self.score, self.mode) != ("ratio", "shared")
+        if unread and self.distillation not in (0, NeuralConfig().distillation):
+            raise ValueError(
+                f"distillation: {self.distillation} is for score ratio in mode shared: leave it out"
             )
         return self
 

@@ -63,6 +63,8 @@ def test_settings_are_checked_and_the_nearest_is_named() -> None:
         NeuralAligner(seeds=(1, 2))
     with pytest.raises(InputError, match=r"dim: .* greater than 0"):
         NeuralAligner(dim=0)
+    with pytest.raises(InputError, match=r"speakers_per_batch: .* greater than or equal to 2"):
+        NeuralAligner(speakers_per_batch=1)  # whom nothing is told from
 
 
 @pytest.mark.slow

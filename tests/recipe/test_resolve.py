@@ -123,6 +123,15 @@ def test_an_encoder_that_cannot_be_is_refused_before_anything_is_made(
         ("aligner.seeds=[]", "aligner.seeds: Tuple should have at least 1 item"),
         ("aligner.seeds=[1, 2, 1]", "aligner.seeds: 1 is there twice; remove one"),
         ("aligner={start: cca, mode: to-enroll}", "aligner.start: cca is for mode shared; "),
+        (
+            "aligner={distillation: 0.5, score: cosine}",
+            "aligner.distillation: 0.5 is for score ratio in mode shared",
+        ),
+        (
+            "aligner={distillation: 2, mode: to-runtime}",
+            "aligner.distillation: 2.0 is for score ratio in mode shared",
+        ),
+        ("aligner.speakers_per_batch=1", "aligner.speakers_per_batch: "),
         ("aligner.learning_rate=0", "aligner.learning_rate: Input should be greater than 0"),
         ("aligner.weight_decay=-1", "aligner.weight_decay: Input should be greater than or equal"),
     ],
