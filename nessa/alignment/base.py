@@ -195,6 +195,7 @@ class Aligner(ABC):
     def length_range(self, side: Side) -> tuple[float, float] | None:
         """The lengths of the shortest and the longest align embedding of one side.
 
+        Where the align set has domains, as they are once moved by these; see `center_domains`.
         None, as of most aligners: lengths do not count.
         """
         return None
@@ -322,7 +323,9 @@ class Aligner(ABC):
             raise InputError(f"{side} embeddings have dimension {dim}; this aligner takes {own}")
 
     def _scaled(self, matrix: Matrix, name: Callable[[int], str]) -> Matrix:
-        """Rows of the same directions; an aligner to which lengths matter leaves them as they are.
+        """Rows of the same directions, at lengths that float32 can square; others are changed.
+
+        An aligner to which these lengths matter refuses them.
 
         Raises:
             InputError: a row without direction.

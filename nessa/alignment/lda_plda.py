@@ -24,11 +24,13 @@ from nessa.alignment.views import (
     Mapped,
     Matrix,
     Rows,
+    blocks,
     length_normalize,
     mean_of,
 )
 from nessa.errors import InputError
 from nessa.files import atomic_open
+from nessa.kaldi.directions import SAFE, lengths
 from nessa.kaldi.embeddings import Embeddings
 from nessa.kaldi.stamps import same_model
 from nessa.metrics.roc import eer
@@ -78,9 +80,16 @@ class LDAPLDA:
             dims: d, of which those above min(D, S - 1) mean that.
 
         Raises:
-            InputError: no speaker has two utterances, or the dev set is of another model.
+            InputError: no speaker has two utterances, embeddings that are too long or too short,
+                or the dev set is of another model.
         """
         view, labels = table.enroll, table.labels
+        longest = max(float(lengths(view[rows]).max()) for rows in blocks(len(view)))
+        if longest and not SAFE[0] <= longest <= SAFE[1]:
+            raise InputError(
+                f"align embeddings have lengths up to {longest:.0e}; LDA and PLDA take them up to "
+                f"{SAFE[1]:.0e}, and from {SAFE[0]:.0e} on: divide all by one number"
+            )
         mean = mean_of(view)
         directions = _lda(Mapped(view, lambda rows: rows - mean.astype(np.float32)), labels)
         best: tuple[float, Self] | None = None

@@ -60,6 +60,7 @@ from nessa.alignment.views import (
     blocks,
 )
 from nessa.errors import InputError
+from nessa.kaldi.directions import SAFE
 from nessa.kaldi.embeddings import Embeddings
 from nessa.kaldi.stamps import names_model
 from nessa.metrics.bootstrap import difference, mean_estimate
@@ -174,6 +175,17 @@ class NeuralAligner(NetworkAligner):
                 f"{far} of {len(view)} {side} embeddings are unlike those that the side was fitted "
                 "on that stays as it is; give those of its model, the sides not swapped"
             )
+
+    def _fittable(self, table: AlignTable, side: Side) -> Rows:
+        """See `Aligner._fittable`; where lengths count, none is changed in silence."""
+        fittable = super()._fittable(table, side)
+        if self.config.length_power and fittable is not getattr(table, side):
+            raise InputError(
+                f"aligner.length_power: {side} embeddings of the align set have lengths outside "
+                f"{SAFE[0]:.0e} to {SAFE[1]:.0e}, which cannot count; divide all by one number, or "
+                "set it to 0"
+            )
+        return fittable
 
     def _fit(self, enroll: Rows, runtime: Rows, labels: Labels, dev: DevSet | None) -> None:
         torch.manual_seed(self.seed)

@@ -22,7 +22,7 @@ from nessa.alignment.views import (
     fit_mean,
 )
 from nessa.errors import InputError
-from nessa.kaldi.directions import checked_lengths
+from nessa.kaldi.directions import SAFE, checked_lengths
 from nessa.kaldi.embeddings import Embeddings, profile_means
 from nessa.trials import Trials
 
@@ -98,7 +98,13 @@ class PLDAAligner(LinearAligner):
         """See `Aligner._scaled`; lengths matter where they are not normalized."""
         if self.length_normalize:
             return super()._scaled(matrix, name)
-        checked_lengths(matrix, name)
+        measured = checked_lengths(matrix, name)
+        odd = np.flatnonzero((measured < SAFE[0]) | (measured > SAFE[1]))
+        if len(odd):
+            raise InputError(
+                f"{name(int(odd[0]))} has length {measured[odd[0]]:.0e}; without length_normalize, "
+                f"PLDA takes {SAFE[0]:.0e} to {SAFE[1]:.0e}: divide all by one number"
+            )
         return matrix
 
     def llr(

@@ -55,7 +55,8 @@ class Center(NamedTuple):
         mean: of the align set, (D,).
         lengths: (p, s, shortest, longest) where lengths |x| count with their power p: then
             c = x |x|^(p-1) / s - mean, s the mean of |x|^p, and a length beyond those of the align
-            set counts as the nearest of them. None: `center` of the mean.
+            set, moved by its domains if it has some, counts as the nearest of them. None: `center`
+            of the mean.
     """
 
     mean: Matrix

@@ -204,3 +204,11 @@ def test_fewer_utterances_than_dimensions_are_enough(size: tuple[int, int]) -> N
     scores = model.scores(dev, held_out.trials)
     assert np.isfinite(scores).all()
     assert eer(scores, held_out.trials.labels) < 0.3
+
+
+@pytest.mark.parametrize("scale", [1e-24, 1e18, 1e30])
+def test_embeddings_whose_squares_are_no_numbers_are_refused(scale: float) -> None:
+    x, _, names = two_views(20, 3)
+    scaled = Embeddings(x.keys, x.matrix * np.float32(scale))
+    with pytest.raises(InputError, match=r"lengths up to \de[+-]\d+; .* by one number"):
+        LDAPLDA.fit(AlignTable.of(scaled, scaled, names), dev_set())

@@ -148,6 +148,17 @@ def test_what_takes_no_lengths_refuses_them(other: dict[str, str]) -> None:
         AlignerConfig(length_power=0.5, **other)
 
 
+@pytest.mark.parametrize("scale", [1e-12, 1e12])
+def test_lengths_that_cannot_count_are_refused(scale: float) -> None:
+    """They were changed to 1e-8 or 1e8, all of them alike."""
+    scaled = Embeddings(X.keys, X.matrix * np.float32(scale), X.stamp)
+    with pytest.raises(InputError, match=r"length_power: enroll .* outside 1e-08 to 1e\+08"):
+        NeuralAligner(**NEURAL, length_power=0.5).fit(scaled, Y, NAMES)
+    plain = PLDAAligner(length_normalize=False)
+    with pytest.raises(InputError, match=f"utterance '{X.keys[0]}' has length .*by one number"):
+        plain.fit(scaled, Y, NAMES)
+
+
 def test_networks_with_lengths_are_right_in_float32() -> None:
     module = root().network("enroll")
     with torch.inference_mode():
