@@ -20,8 +20,8 @@ both sides. The loss is supervised contrastive, both ways. Which model gives the
 for every batch: the space serves both update directions, and galleries in which both models'
 profiles meet.
 
-A second loss distills: the scores of a batch come close to those of the better model with itself by
-PLDA's ratio, which is fitted beside and stays as it is; see `training.distillation`.
+A second loss distills: the scores of a batch come close to those of the better model with itself,
+which is fitted before; see `teaching`.
 """
 
 import copy
@@ -37,6 +37,7 @@ import numpy.typing as npt
 import torch
 from pydantic import ValidationError
 from torch import nn
+from torch.random import fork_rng
 
 from nessa.alignment.config import NeuralConfig
 from nessa.alignment.covariance import cross_product, least_squares, whitening
@@ -47,10 +48,12 @@ from nessa.alignment.networks import ROWS_AT_ONCE, Centering, Fusion, KernelNetw
 from nessa.alignment.outliers import MOST_STAMPED
 from nessa.alignment.starts import Start, choose_start, find_joins, find_starts, random_start
 from nessa.alignment.table import AlignTable
-from nessa.alignment.training import Teacher, Training
+from nessa.alignment.teaching import FEWEST_HALVED, Teacher, better_model, halves
+from nessa.alignment.training import Training, dropout_for
 from nessa.alignment.views import (
     SIDES,
     Center,
+    Chosen,
     Floats,
     Labels,
     Mapped,
@@ -64,9 +67,7 @@ from nessa.kaldi.directions import SAFE
 from nessa.kaldi.embeddings import Embeddings
 from nessa.kaldi.stamps import names_model
 from nessa.metrics.bootstrap import difference, mean_estimate
-from nessa.metrics.roc import eer
 from nessa.schema import explain
-from nessa.scoring.cosine import cosine_scores
 
 log = logging.getLogger(__name__)
 
@@ -195,9 +196,9 @@ class NeuralAligner(NetworkAligner):
         torch.manual_seed(self.seed)  # dropout is the same, whatever parts there are beside
         start = copy.deepcopy(trained)
         views = enroll, runtime
-        teacher = self._teacher(views, labels, dev)
+        teachers = self._teachers(views, labels, dev)
         training = Training(
-            self.config, trained, views, labels, self.seed, self._recordings, teacher
+            self.config, trained, views, labels, self.seed, self._recordings, teachers
         )
         steps, interval = self.config.steps, self.config.evaluate_every
         kept = self.train_modules(trained, training.step, steps, interval, dev)
@@ -259,42 +260,66 @@ class NeuralAligner(NetworkAligner):
     def _center(self, view: Rows) -> Center:
         return Center.fit(view, self.config.length_power)
 
-    def _teacher(
+    def _teachers(
         self, views: tuple[Rows, Rows], labels: Labels, dev: DevSet | None
-    ) -> Teacher | None:
-        """PLDA's ratio of the better model with itself, by the dev EER of its cosines.
+    ) -> list[Teacher]:
+        """The better model with itself: NESSA of each half of many speakers, PLDA's ratio of few.
 
         None where both models are alike, as a model with itself is, or nothing tells the better
         one, or the score is no ratio, or a side stays as it is.
         """
         free = self._frozen is None and self._gives_ratios()
         if not self.config.distillation or dev is None or not free:
-            return None
-        errors = [
-            np.mean([eer(cosine_scores(own, own, t), t.known_labels) for t in dev.lists])
-            for own in (dev.enroll, dev.runtime)
-        ]
-        if errors[0] == errors[1]:
-            return None
-        place = int(np.argmin(errors))
+            return []
+        place = better_model(dev)
+        if place is None:
+            return []
         own, view = (dev.enroll, dev.runtime)[place], views[place]
+        alone = replace(dev, enroll=own, runtime=own)
+        log.info("teacher: the %s model with itself", SIDES[place])
+        speakers = int(labels.max()) + 1
+        if speakers < FEWEST_HALVED:
+            return [Teacher(self._ratio_alone(view, labels, alone), place)]
+        teachers = []
+        for pupils in halves(speakers, self.seed):
+            rows = np.flatnonzero(~pupils[labels])
+            log.info("teacher of %d speakers, fitted on the others", pupils.sum())
+            modules = self._fitted_alone(view, labels, rows, place, alone)
+            teachers.append(Teacher(modules, place, pupils))
+        return teachers
+
+    def _ratio_alone(self, view: Rows, labels: Labels, dev: DevSet) -> dict[Side, nn.Module]:
+        """PLDA's ratio of a model with itself."""
         center = self._center(view)
         around = Mapped(view, center.apply)
         white = whitening(around, self.config.whitening_shrinkage)
-        x = center.apply(own.matrix)
+        x = center.apply(dev.enroll.matrix)
 
         def statistics(start: Start) -> tuple[Statistics, Statistics]:
             return start.statistics(x, 0), start.statistics(x, 1)
 
         ratios = self.config.model_copy(update={"start": "plda"})
         (candidates,) = find_starts(around, around, labels, ratios)
-        alone = replace(dev, enroll=own, runtime=own)
-        start = choose_start(candidates, statistics, alone)
-        log.info("teacher: the %s model with itself", SIDES[place])
-        modules = {
-            s: self._started(around, center, white, start, n, 0) for n, s in enumerate(SIDES)
-        }
-        return Teacher(modules, place)
+        start = choose_start(candidates, statistics, dev)
+        return {s: self._started(around, center, white, start, n, 0) for n, s in enumerate(SIDES)}
+
+    def _fitted_alone(
+        self,
+        view: Rows,
+        labels: Labels,
+        rows: npt.NDArray[np.int64],
+        place: int,
+        dev: DevSet,
+    ) -> dict[Side, nn.Module]:
+        """NESSA of a model with itself, of some rows."""
+        model = NeuralAligner(**self.settings)
+        if self._recordings is not None:
+            model._recordings = self._recordings[rows][:, [place, place]]
+        part = view[rows] if isinstance(view, np.ndarray) else Chosen(view, rows)
+        _, numbers = np.unique(labels[rows], return_inverse=True)
+        with fork_rng(range(torch.cuda.device_count())):
+            model._fit(part, part, numbers, dev)
+        return model.modules
 
     def _join(
         self,
@@ -454,11 +479,6 @@ class NeuralAligner(NetworkAligner):
     def dev_eer(self, dev: DevSet) -> float:
         """See `Aligner.dev_eer`; of the scores that the parts give, before they are fused."""
         return both_ways_eer(*dev_statistics(self.modules, dev), dev)
-
-
-def dropout_for(speakers: int) -> float:
-    """The dropout that suits so many align speakers; few are learned by heart without it."""
-    return float(np.interp(np.log(speakers), np.log([1000, 2500]), [0.6, 0.2]))
 
 
 def dev_statistics(modules: Mapping[Side, nn.Module], dev: DevSet) -> tuple[Statistics, Statistics]:

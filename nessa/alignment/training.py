@@ -1,8 +1,8 @@
 """One step of NESSA's training: batches of speakers, and the losses."""
 
 import logging
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from nessa.alignment.config import NeuralConfig
 from nessa.alignment.networks import DEVICE, Fusion, RatioNetwork
+from nessa.alignment.teaching import Teacher, distillation
 from nessa.alignment.views import SIDES, Labels, Rows, Side
 from nessa.errors import InputError
 from nessa.optimizer import AdamW
@@ -24,19 +25,6 @@ STARTED = ("linear.weight", "quadratic")
 Gather = Callable[[npt.NDArray[np.int64]], Tensor]  # rows (K,) -> their vectors (K, D)
 Drawn = npt.NDArray[np.int64]  # row numbers
 TRIES = 5  # to draw rows of a speaker that share no recording
-TEMPERATURE = 2.0  # of the scores by which a teacher is imitated
-
-
-class Teacher(NamedTuple):
-    """The better model with itself, whose scores the two models together come close to.
-
-    Attributes:
-        modules: its two sides, as they stay.
-        place: of the better model among the views, 0 (enroll) or 1 (runtime).
-    """
-
-    modules: dict[Side, nn.Module]
-    place: int
 
 
 class Training:
@@ -49,7 +37,7 @@ class Training:
         labels: speaker of each row.
         seed: of the batches.
         recordings: of the rows; see `AlignTable`.
-        teacher: None where there is nothing to learn from.
+        teachers: of different speakers; none where there is nothing to learn from.
     """
 
     def __init__(
@@ -60,12 +48,12 @@ class Training:
         labels: Labels,
         seed: int,
         recordings: npt.NDArray[np.int64] | None = None,
-        teacher: Teacher | None = None,
+        teachers: Sequence[Teacher] = (),
     ) -> None:
         self.recordings = recordings
-        self.config, self.teacher = config, teacher
+        self.config, self.labels, self.teachers = config, labels, teachers
         self._rate = config.learning_rate or rate_for(int(labels.max()) + 1)
-        if teacher is not None:
+        for teacher in teachers:
             for module in teacher.modules.values():
                 module.to(DEVICE).eval().requires_grad_(False)
         self.sides = [
@@ -136,13 +124,38 @@ class Training:
         scores = _scores(self.sides[order], self.sides[1 - order], enrolled, tested)
         similarity = self.log_scale.exp() * scores
         loss = supervised_contrastive(similarity.unflatten(1, (len(enrolled), -1)))
-        if self.teacher is not None:
-            _, view = self.sides[self.teacher.place]
-            with torch.no_grad():
-                f, g = ((self.teacher.modules[side], view) for side in SIDES)
-                taught = _scores(f, g, enrolled, tested)
-            loss = loss + self.config.distillation * distillation(similarity, taught)
+        for teacher in self.teachers:
+            loss = loss + self.config.distillation * self._lesson(
+                teacher, similarity, enrolled, tested
+            )
         return loss
+
+    def _lesson(
+        self, teacher: Teacher, similarity: Tensor, enrolled: Drawn, tested: Drawn
+    ) -> Tensor:
+        """How far a batch's scores (P, P * R) of a teacher's pupils are from its own.
+
+        Times the pupils' share of the batch.
+        """
+        share = 1.0
+        if teacher.pupils is not None:
+            kept = np.flatnonzero(teacher.pupils[self.labels[enrolled[:, 0]]])
+            share = len(kept) / len(enrolled)
+            if not share:
+                return similarity.new_zeros(())
+            rows = torch.from_numpy(kept).to(DEVICE)
+            own = similarity.unflatten(1, (len(enrolled), -1))[rows][:, rows]
+            similarity, enrolled, tested = own.flatten(1), enrolled[kept], tested[kept]
+        _, view = self.sides[teacher.place]
+        with torch.no_grad():
+            f, g = ((teacher.modules[side], view) for side in SIDES)
+            taught = _scores(f, g, enrolled, tested)
+        return share * distillation(similarity, taught)
+
+
+def dropout_for(speakers: int) -> float:
+    """The dropout that suits so many align speakers; few are learned by heart without it."""
+    return float(np.interp(np.log(speakers), np.log([1000, 2500]), [0.6, 0.2]))
 
 
 def rate_for(speakers: int) -> float:
@@ -255,21 +268,3 @@ def supervised_contrastive(similarity: Tensor) -> Tensor:
     among_profiles = similarity.log_softmax(dim=0)
     own = [p.diagonal(dim1=0, dim2=1).mean() for p in (among_utterances, among_profiles)]
     return -(own[0] + own[1])
-
-
-def distillation(similarity: Tensor, taught: Tensor) -> Tensor:
-    """How far scores are from a teacher's: Kullback-Leibler divergences (Hinton et al. 2015).
-
-    Args:
-        similarity: scaled scores of profiles with utterances, (P, T).
-        taught: a teacher's scores, likelihood ratios, of the same.
-
-    Returns:
-        The mean divergence from the teacher's distribution over the utterances of a profile, plus
-        that over the profiles of an utterance, both at `TEMPERATURE`.
-    """
-    divergences = []
-    for dim in (0, 1):
-        own, wanted = ((s / TEMPERATURE).log_softmax(dim=dim) for s in (similarity, taught))
-        divergences.append((wanted.exp() * (wanted - own)).sum(dim=dim).mean())
-    return divergences[0] + divergences[1]

@@ -114,6 +114,20 @@ class Mapped:
         return self._apply(self._view[rows])
 
 
+class Chosen:
+    """Some rows of a view, by their numbers (K,), taken when they are asked for."""
+
+    def __init__(self, view: Rows, numbers: npt.NDArray[np.int64]) -> None:
+        self._view, self._numbers = view, numbers
+        self.shape = (len(numbers), view.shape[1])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Any) -> Matrix:
+        return self._view[self._numbers[rows]]
+
+
 class Stacked:
     """Rows of two views (N, Dx), (N, Dy) side by side, (N, Dx + Dy), when they are asked for."""
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from nessa.alignment import DevSet, NeuralAligner
 from nessa.alignment.networks import ALIKE, PATIENCE, NetworkAligner
-from nessa.alignment.training import TEMPERATURE, distillation
+from nessa.alignment.teaching import TEMPERATURE, distillation
 from nessa.alignment.views import Side
 from nessa.errors import InputError
 from tests.aligners import NEURAL, dev_for, fit, small
