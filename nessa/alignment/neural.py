@@ -277,11 +277,11 @@ class NeuralAligner(NetworkAligner):
         own, view = (dev.enroll, dev.runtime)[place], views[place]
         alone = replace(dev, enroll=own, runtime=own)
         log.info("teacher: the %s model with itself", SIDES[place])
-        speakers = int(labels.max()) + 1
-        if speakers < FEWEST_HALVED:
+        counts = np.bincount(labels)
+        if np.count_nonzero(counts > 1) < FEWEST_HALVED:
             return [Teacher(self._ratio_alone(view, labels, alone), place)]
         teachers = []
-        for pupils in halves(speakers, self.seed):
+        for pupils in halves(len(counts), self.seed):
             rows = np.flatnonzero(~pupils[labels])
             log.info("teacher of %d speakers, fitted on the others", pupils.sum())
             modules = self._fitted_alone(view, labels, rows, place, alone)

@@ -2,12 +2,14 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import kaldiio
 import numpy as np
 import pytest
 
-from nessa.alignment import AlignTable, DevSet, NeuralAligner, ProcrustesAligner, table
+from nessa.alignment import AlignTable, DevSet, NeuralAligner, ProcrustesAligner, neural, table
+from nessa.alignment.training import Training
 from nessa.alignment.views import SIDES
 from nessa.errors import InputError
 from nessa.files import write_table
@@ -73,8 +75,14 @@ def test_what_does_not_stays_in_its_arks(stored: AlignTable, files: Files) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", ["shared", "to-enroll", "to-runtime"])
-def test_nessa_is_fitted_alike(stored: AlignTable, files: Files, mode: str) -> None:
+@pytest.mark.parametrize(
+    ("mode", "halved"),
+    [("shared", False), ("shared", True), ("to-enroll", False), ("to-runtime", False)],
+)
+def test_nessa_is_fitted_alike(
+    stored: AlignTable, files: Files, monkeypatch: pytest.MonkeyPatch, mode: str, halved: bool
+) -> None:
+    monkeypatch.setattr(neural, "FEWEST_HALVED", 40 if halved else 41)
     x, y, names = two_views(10, 3, first_speaker=5000)
     dev = DevSet(x, y, all_trials(names))
     one = NeuralAligner(**SETTINGS, mode=mode).fit_table(stored, dev)
@@ -232,6 +240,36 @@ def test_views_may_share_speakers_alone() -> None:
         names = {speakers[rows[tuple(a)]], speakers[rows[tuple(b)]]}
         assert names == {sorted(set(speakers.values()))[label]}
     assert len({tuple(row) for row in np.asarray(found.enroll)}) == len(x)  # none twice
+
+
+@pytest.mark.slow
+def test_each_half_of_speakers_alone_teaches_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A teacher meets no recording of its own model on both sides."""
+    monkeypatch.setattr(neural, "FEWEST_HALVED", 40)
+    x, y, speakers = two_views(40, 4)
+    names = sorted({*speakers.values()})
+    profiles = Embeddings([f"{name}-profile" for name in names], y.matrix[: len(names)])
+    stored = Embeddings([*profiles.keys, *y.keys], np.concatenate([profiles.matrix, y.matrix]))
+    speakers = speakers | {f"{name}-profile": name for name in names}
+    *dev, others = two_views(10, 3, first_speaker=5000)
+    found = AlignTable.by_speaker(x, stored, speakers)
+    assert found.recordings is not None
+    taught = []
+    started = Training.__init__
+
+    def start(self: Training, *arguments: Any) -> None:
+        taught.append(arguments[-2])
+        started(self, *arguments)
+
+    monkeypatch.setattr(Training, "__init__", start)
+    held_out = DevSet(dev[0], dev[1], all_trials(others))
+    NeuralAligner(**SETTINGS | {"steps": 5}).fit_table(found, held_out)
+    first, second, own = taught
+    assert (own == found.recordings).all()
+    for recordings in (first, second):
+        assert (recordings[:, 0] == recordings[:, 1]).all()
+    both = np.sort(np.concatenate([first[:, 0], second[:, 0]]))
+    np.testing.assert_array_equal(both, np.sort(found.recordings[:, 1]))
 
 
 @pytest.mark.slow

@@ -1,7 +1,8 @@
 """How NESSA is trained: what a teacher teaches, and which weights are kept."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,9 +11,10 @@ from scipy.special import softmax
 from scipy.stats import entropy
 from torch import nn
 
-from nessa.alignment import DevSet, NeuralAligner
+from nessa.alignment import DevSet, NeuralAligner, neural
 from nessa.alignment.networks import ALIKE, PATIENCE, NetworkAligner
-from nessa.alignment.teaching import TEMPERATURE, distillation
+from nessa.alignment.teaching import TEMPERATURE, Teacher, distillation, halves
+from nessa.alignment.training import Training
 from nessa.alignment.views import Side
 from nessa.errors import InputError
 from tests.aligners import NEURAL, dev_for, fit, small
@@ -37,6 +39,71 @@ def test_a_pupil_that_agrees_with_the_teacher_has_nothing_to_learn() -> None:
     loss.backward()
     assert loss.item() == pytest.approx(0, abs=1e-4)
     assert pupil.grad is not None and pupil.grad.abs().max() < 1e-6
+
+
+def test_each_speaker_is_of_one_half_by_chance() -> None:
+    first, second = halves(2001, 1)
+    assert (first != second).all() and abs(int(first.sum()) - int(second.sum())) == 1
+    assert abs(np.corrcoef(first, np.arange(2001) % 2)[0, 1]) < 0.1
+    assert (halves(2001, 1)[0] == first).all() and (halves(2001, 2)[0] != first).any()
+
+
+def taught(*pupils: Callable[[int], bool] | None) -> list[torch.Tensor]:
+    """Weights after some steps beside a teacher for each of the given choices of speakers."""
+    x, y, speakers = two_views(40, 4)
+    labels = np.unique(list(speakers.values()), return_inverse=True)[1]
+    aligner = NeuralAligner(**NEURAL, dropout=0.0)
+    torch.manual_seed(1)
+    _, (trained, *_) = aligner.initial_modules(x.matrix, y.matrix, labels)
+    _, (alone, *_) = aligner.initial_modules(y.matrix, y.matrix, labels)
+    masks = [of and np.array([of(speaker) for speaker in range(40)]) for of in pupils]
+    teachers = [Teacher(alone, 1, mask) for mask in masks]
+    training = Training(aligner.config, trained, (x.matrix, y.matrix), labels, 1, None, teachers)
+    for step in range(3):
+        training.step(step)
+    return [w for module in trained.values() for w in module.parameters()]
+
+
+def differ(first: list[torch.Tensor], second: list[torch.Tensor]) -> bool:
+    return any(bool((a != b).any()) for a, b in zip(first, second, strict=True))
+
+
+def test_a_teacher_teaches_its_pupils_alone() -> None:
+    everybody, nobody = taught(None), taught()
+    assert not differ(taught(lambda _: True), everybody)
+    assert not differ(taught(lambda _: False), nobody)
+    some = taught(lambda speaker: speaker < 20)
+    assert differ(some, everybody) and differ(some, nobody)
+
+
+@pytest.mark.slow
+def test_many_speakers_are_taught_by_what_never_met_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each half by a fit of the better model with itself, on the other half."""
+    monkeypatch.setattr(neural, "FEWEST_HALVED", 60)
+    x, y, speakers = two_views(60, 4)  # y is the better view
+    fits: list[set[bytes]] = []
+    given: list[Sequence[Teacher]] = []
+    fit_rows, train = NeuralAligner._fit, Training.__init__
+
+    def fit(self: NeuralAligner, enroll: Any, runtime: Any, *rest: Any) -> None:
+        if enroll is runtime:
+            fits.append({row.tobytes() for row in enroll})
+        fit_rows(self, enroll, runtime, *rest)
+
+    def started(self: Training, *arguments: Any) -> None:
+        given.append(arguments[-1])
+        train(self, *arguments)
+
+    monkeypatch.setattr(NeuralAligner, "_fit", fit)
+    monkeypatch.setattr(Training, "__init__", started)
+    NeuralAligner(**NEURAL).fit(x, y, speakers, dev_for("neural"))
+    of_teachers = given[-1]
+    assert [len(teachers) for teachers in given] == [0, 0, 2]
+    labels = np.unique(list(speakers.values()), return_inverse=True)[1]
+    for teacher, met in zip(of_teachers, fits, strict=True):
+        assert teacher.place == 1 and teacher.pupils is not None
+        assert met == {row.tobytes() for row in y.matrix[~teacher.pupils[labels]]}
+    assert (of_teachers[0].pupils != of_teachers[1].pupils).all()
 
 
 @pytest.mark.slow
