@@ -1,5 +1,6 @@
 """Held-out speakers: on them an aligner is chosen, and judged against its models alone."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -26,7 +27,9 @@ from nessa.trials import (
     trial_speakers,
 )
 
+log = logging.getLogger(__name__)
 DRAWS = 500  # of dev speakers
+CONFIDENCE = 0.8  # training is kept where it lowers the dev EER in this share of the draws
 # Fewer dev speakers decide nothing: draws of so few make intervals that are too narrow, and the
 # aligner was chosen by the same ones.
 FEWEST = 10
@@ -144,6 +147,30 @@ def dev_errors(dev: DevSet, trials: Trials, systems: Sequence[Any]) -> list[Esti
     speakers = dev.speakers_of(trials)
     drawn = bootstrap(systems, trials.known_labels, *speakers, draws=DRAWS, metrics=[EER])
     return [estimates[EER.key] for estimates in drawn]
+
+
+def improves(
+    dev: DevSet, before: tuple[Statistics, Statistics], after: tuple[Statistics, Statistics]
+) -> bool:
+    """Whether the dev EER, of both directions, is lower after in nearly all draws of speakers.
+
+    Args:
+        dev: held-out speakers.
+        before, after: z and u of its two sides by two aligners.
+    """
+    errors = [
+        mean_estimate(
+            [dev_errors(dev, t, [scores])[0] for t, scores in both_ways_scores(*sides, dev)]
+        )
+        for sides in (before, after)
+    ]
+    won = difference(*errors)
+    share = float(np.mean(won.draws > 0))
+    log.info(
+        "dev EER of the start less %.4f, above 0 in %.0f %% of the draws of speakers",
+        won.value, 100 * share,
+    )  # fmt: skip
+    return share >= CONFIDENCE
 
 
 def speakers_by_targets(trials: Trials) -> tuple[list[str], list[str]]:

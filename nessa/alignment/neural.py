@@ -41,7 +41,7 @@ from torch.random import fork_rng
 
 from nessa.alignment.config import NeuralConfig
 from nessa.alignment.covariance import cross_product, least_squares, whitening
-from nessa.alignment.dev import DevSet, Statistics, both_ways_eer, both_ways_scores, dev_errors
+from nessa.alignment.dev import DevSet, Statistics, both_ways_eer, both_ways_scores, improves
 from nessa.alignment.fusing import fit_weights
 from nessa.alignment.kernel import KernelFeatures
 from nessa.alignment.networks import ROWS_AT_ONCE, Centering, Fusion, KernelNetwork, NetworkAligner
@@ -66,12 +66,10 @@ from nessa.errors import InputError
 from nessa.kaldi.directions import SAFE
 from nessa.kaldi.embeddings import Embeddings
 from nessa.kaldi.stamps import names_model
-from nessa.metrics.bootstrap import difference, mean_estimate
 from nessa.schema import explain
 
 log = logging.getLogger(__name__)
 
-CONFIDENCE = 0.8  # training is kept where it lowers the dev EER in this share of the draws
 JOIN_SCALES = (1.0, 0.7, 0.5, 0.3, 0.2)  # of a ratio beside a side that stays as it was weighed
 MARGIN = 1.25  # by which the radius exceeds the longest vector of an align utterance
 
@@ -202,7 +200,11 @@ class NeuralAligner(NetworkAligner):
         )
         steps, interval = self.config.steps, self.config.evaluate_every
         kept = self.train_modules(trained, training.step, steps, interval, dev)
-        if dev is not None and kept and not self._improves_on(start, dev):
+        if (
+            dev is not None
+            and kept
+            and not improves(dev, dev_statistics(start, dev), dev_statistics(self.modules, dev))
+        ):
             log.info("the start is kept: on dev, training does not improve it beyond noise")
             self._set_modules(start)
             kept = 0
@@ -402,20 +404,6 @@ class NeuralAligner(NetworkAligner):
         return self.new_network(
             center, white, projection.astype(np.float32), hidden_dim, quadratic, float(spread)
         )
-
-    def _improves_on(self, start: dict[Side, nn.Module], dev: DevSet) -> bool:
-        """Whether the dev EER is lower than the start's in nearly all draws of dev speakers."""
-        errors = []
-        for modules in (start, self.modules):
-            scored = both_ways_scores(*dev_statistics(modules, dev), dev)
-            errors.append(mean_estimate([dev_errors(dev, t, [scores])[0] for t, scores in scored]))
-        won = difference(*errors)
-        share = float(np.mean(won.draws > 0))
-        log.info(
-            "dev EER of the start less %.4f, above 0 in %.0f %% of the draws of speakers",
-            won.value, 100 * share,
-        )  # fmt: skip
-        return share >= CONFIDENCE
 
     def _gives_ratios(self) -> bool:
         """Whether the score is a ratio; of a space that was there before, that decides."""
