@@ -41,7 +41,7 @@ class NeuralConfig(Section):
     # None: 3e-3 up to 200 align speakers, 8e-3 from 1,000 on.
     learning_rate: PositiveFloat | None = None
     weight_decay: NonNegativeFloat = 0.3
-    # Weight of what the better model's own ratio teaches; of score ratio in mode shared alone.
+    # Weight of what the better model by itself teaches; of score ratio in mode shared alone.
     distillation: NonNegativeFloat = 1.0
     evaluate_every: Positive = 50  # steps between two evaluations of the dev EER
 
