@@ -104,8 +104,9 @@ def map_sides(
     for number, (side, outliers) in enumerate(zip(sides, judged, strict=True)):
         own = found[number * parts : (number + 1) * parts]
         # Before the folder is complete, or a killed run leaves it with the map of an earlier one.
-        (side.output / MAPPED_MAP).unlink(missing_ok=True)
-        if side.enroll_map is not None:  # by which scoring knows the profiles
+        if side.enroll_map is None:
+            (side.output / MAPPED_MAP).unlink(missing_ok=True)
+        else:  # by which scoring knows the profiles; the one that is there may be given
             write_enroll_map(side.output / MAPPED_MAP, read_enroll_map(side.enroll_map))
         join_parts(side.output, [part.listing for part in own], own[0].dim, own[0].stamp)
         outliers.write(outliers_file(side.folder, side.name))

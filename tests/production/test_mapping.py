@@ -106,6 +106,14 @@ def test_a_run_that_is_killed_leaves_no_profiles_under_the_map_of_an_earlier_one
     assert not (tmp_path / "mapped/enroll/xvector.scp").exists()
 
 
+def test_the_map_that_a_folder_keeps_may_be_given_to_map_into_it_again(aligner, raw, tmp_path):
+    kept = tmp_path / "mapped/enroll/mapped_enroll_map"
+    write_table(tmp_path / "map", {"p": " ".join(Embeddings.read(raw[0]).keys[:2])})
+    for enroll_map in (tmp_path / "map", kept):
+        map_sides(aligner, *raw, enroll_map, tmp_path / "mapped")
+        assert kept.read_text() == (tmp_path / "map").read_text()
+
+
 def test_a_single_utterance_is_its_own_profile(aligner, raw, tmp_path):
     key = Embeddings.read(raw[0]).keys[5]
     write_table(tmp_path / "map", {"id00201-p1-0": key})
