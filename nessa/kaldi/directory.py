@@ -11,7 +11,7 @@ written once everything else is there.
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nessa.errors import InputError, named
-from nessa.files import atomic_open
+from nessa.files import atomic_open, write_table
 from nessa.kaldi.ark import Block, write_records
 from nessa.kaldi.checks import check_unique
 from nessa.kaldi.scp import Listing, merge_scps, read_scp, write_scp
@@ -85,7 +85,11 @@ def read_parts(directory: Path, parts: Sequence[Listing | None]) -> list[Listing
 
 
 def join_parts(
-    directory: Path, parts: Sequence[Listing | None], dim: int, stamp: ModelStamp | None = None
+    directory: Path,
+    parts: Sequence[Listing | None],
+    dim: int,
+    stamp: ModelStamp | None = None,
+    counts: Mapping[str, str] | None = None,
 ) -> None:
     """Complete a directory as `merge_parts` does, without its speakers and without reading vectors.
 
@@ -94,12 +98,15 @@ def join_parts(
         parts: what `write_part` returned; None where another process wrote the part.
         dim: of the vectors.
         stamp: the model that made the vectors; None leaves out `info.json`.
+        counts: {speaker: utterances} where the vectors are means of speakers, for num_utts.ark.
 
     Raises:
         InputError: a part is missing, two parts share a key, or there are no vectors at all.
     """
     known = read_parts(directory, parts)
     clear(directory, len(known))
+    if counts:
+        write_table(directory / SPEAKER_COUNTS, counts)
     complete(directory, known, merge_scps(str(directory), known), dim, stamp)
 
 

@@ -16,9 +16,9 @@ from nessa.alignment.outliers import Outliers
 from nessa.alignment.views import SIDES, Side
 from nessa.errors import InputError, about, named
 from nessa.kaldi.ark import Block, Matrix
-from nessa.kaldi.datadir import MAPPED_MAP
+from nessa.kaldi.datadir import MAPPED_MAP, read_optional
 from nessa.kaldi.directions import checked_lengths
-from nessa.kaldi.directory import join_parts, write_part
+from nessa.kaldi.directory import SPEAKER_COUNTS, SPEAKER_TABLE, join_parts, write_part
 from nessa.kaldi.embeddings import Embeddings, profile_means
 from nessa.kaldi.scp import Listing
 from nessa.kaldi.stamps import ModelStamp, read_info
@@ -77,6 +77,7 @@ def map_sides(
     sides = _sides(aligner, enroll, runtime, enroll_map, common)
     for side in sides:
         side.check_info()
+    counts = [side.speaker_counts() for side in sides]
     parts = max(1, nj // len(sides))
     jobs = [(side, part) for side in sides for part in range(1, parts + 1)]
     to_write = [] if dry_run else jobs
@@ -108,7 +109,8 @@ def map_sides(
             (side.output / MAPPED_MAP).unlink(missing_ok=True)
         else:  # by which scoring knows the profiles; the one that is there may be given
             write_enroll_map(side.output / MAPPED_MAP, read_enroll_map(side.enroll_map))
-        join_parts(side.output, [part.listing for part in own], own[0].dim, own[0].stamp)
+        listings = [part.listing for part in own]
+        join_parts(side.output, listings, own[0].dim, own[0].stamp, counts[number])
         outliers.write(outliers_file(side.folder, side.name))
         lines.append(f"{side.source}: {outliers.count} embeddings mapped; {outliers}")
     return lines
@@ -219,6 +221,11 @@ class _Side:
             with about(self.source):
                 self.aligner.check_stamp(self.name, info.stamp)
 
+    def speaker_counts(self) -> dict[str, str]:
+        """{speaker: utterances} of means of speakers, by which scoring knows profiles of others."""
+        is_means = self.source.name == SPEAKER_TABLE
+        return read_optional(self.source.parent, SPEAKER_COUNTS) if is_means else {}
+
     def together(self, parts: list[Outliers]) -> Outliers:
         """The outliers of all parts; refused where they are most of the side."""
         with about(self.source):
@@ -312,7 +319,7 @@ class _Side:
         if both := [p for p, own in profiles.items() if p in known and own != [p]]:
             raise InputError(
                 f"{self.enroll_map}: {named(both)} is an utterance, and a profile of others; "
-                "rename it"
+                "rename it, or leave out the map where that is its mean already"
             )
         profiles = {p: own for p, own in profiles.items() if p not in known}
         with about(self.enroll_map, self.source):

@@ -72,7 +72,7 @@ class Sides:
             InputError: the map is unreadable, or names an utterance without an embedding, or a
                 profile of several utterances as one of them; or some of the profiles that are
                 enrolled, but not all, are among the embeddings; or these are mapped ones, and
-                lack such a profile, whose mean should have been mapped, or may have that of others.
+                lack such a profile, whose mean should have been mapped; or have that of others.
         """
         profiles = read_enroll_map(enroll_map)
         members = {utterance for own in profiles.values() for utterance in own}
@@ -126,41 +126,41 @@ def check_members(
 ) -> None:
     """Refuse profiles of other utterances than theirs, where it is told whose means they are.
 
+    The map beside mapped ones tells it; and of means of speakers, mapped or not, the counts of
+    utterances beside them. Profiles of which nothing is told are taken, mapped ones with a warning.
+
     Args:
         enroll_map: that names the profiles, for the message.
         profiles: {profile: utterances}.
         enrolled: what holds them: mapped embeddings, or the means of speakers, or others.
         place: its directory, scp or ark.
     """
-    if enrolled.stamp is not None and enrolled.stamp.is_mapped:
-        _check_mapped(enroll_map, profiles, enrolled, place)
-    elif place.name == SPEAKER_TABLE:
-        counts = read_optional(place.parent, SPEAKER_COUNTS)
-        sizes = {profile: str(len(own)) for profile, own in profiles.items()}
-        if other := [p for p, size in sizes.items() if counts.get(p, size) != size]:
-            raise InputError(
-                f"{enroll_map}: of other utterances than the means of speakers in {place}: "
-                f"{named(other)}; give the embeddings of the utterances"
-            )
-
-
-def _check_mapped(
-    enroll_map: Path, profiles: Mapping[str, Sequence[str]], mapped: Embeddings, place: Path
-) -> None:
-    known = (place if place.is_dir() else place.parent) / MAPPED_MAP
-    members = read_enroll_map(known if is_there(known) else None)
-    there = set(mapped.keys)
-
-    def differs(profile: str, own: Sequence[str]) -> bool:
-        mean_of_others = profile in there and list(own) != [profile]
-        return sorted(members.get(profile, [] if mean_of_others else own)) != sorted(own)
-
-    if other := [profile for profile, own in profiles.items() if differs(profile, own)]:
-        told = f"see {known}" if is_there(known) else f"or of unknown ones, without {known}"
+    mapped = enrolled.stamp is not None and enrolled.stamp.is_mapped
+    if not mapped and place.name != SPEAKER_TABLE:
+        return
+    folder = place if place.is_dir() else place.parent
+    known = folder / MAPPED_MAP
+    members = read_enroll_map(known if mapped and is_there(known) else None)
+    if other := [p for p, own in profiles.items() if sorted(members.get(p, own)) != sorted(own)]:
         raise InputError(
-            f"{enroll_map}: of other utterances than was mapped, {told}: {named(other)}; "
-            "run nessa map with this --enroll-map"
+            f"{enroll_map}: of other utterances than was mapped, see {known}: {named(other)}; "
+            "run nessa map with this --enroll-map (in a recipe, --stage map)"
         )
+    there = set(enrolled.keys).difference(members)
+    means = {p: str(len(own)) for p, own in profiles.items() if p in there and list(own) != [p]}
+    counts = read_optional(folder, SPEAKER_COUNTS)
+    if other := [p for p, size in means.items() if counts.get(p, size) != size]:
+        remedy = "give the embeddings of the utterances"
+        raise InputError(
+            f"{enroll_map}: of other utterances than the means of speakers in {place}: "
+            f"{named(other)}; {remedy}{' to nessa map, with this --enroll-map' if mapped else ''}"
+        )
+    if mapped and (untold := [p for p in means if p not in counts]):
+        log.warning(
+            "%s: nothing beside %s tells whether %s are means of the same utterances: they were "
+            "mapped by an earlier version, or without --enroll-map; make sure that they are",
+            enroll_map, place, named(untold),
+        )  # fmt: skip
 
 
 def averaged_late(embeddings: Embeddings, profiles: Mapping[str, Sequence[str]]) -> list[str]:

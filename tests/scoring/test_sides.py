@@ -10,7 +10,7 @@ import pytest
 from nessa.alignment.linear import ProcrustesAligner
 from nessa.errors import InputError
 from nessa.files import read_json, write_json, write_table
-from nessa.kaldi.embeddings import Embeddings, profile_means
+from nessa.kaldi.embeddings import Embeddings
 from nessa.kaldi.stamps import ModelStamp
 from nessa.metrics.roc import eer, min_dcf
 from nessa.production.mapping import map_sides
@@ -148,31 +148,6 @@ def test_profiles_are_not_averaged_after_mapping(tmp_path: Path) -> None:
     assert (tmp_path / "out").read_bytes() != before
     map_sides(aligner, *raw, None, tmp_path / "mapped")
     assert not (mapped[0] / "mapped_enroll_map").exists()
-
-
-def test_means_of_all_utterances_of_a_speaker_are_no_profiles_of_some(tmp_path: Path) -> None:
-    """Among all are those that are tested, too."""
-    x, y, utt2spk = two_views(6, 3)
-    x.write(tmp_path / "raw", utt2spk)
-    y.write(tmp_path / "y")
-    one, two, three = x.keys[:3]
-    (tmp_path / "trials").write_text(f"id00000 {three}\n")
-    aligner, enroll_map = ProcrustesAligner().fit(x, y, utt2spk), tmp_path / "map"
-    raw, own = tmp_path / "raw/spk_xvector.scp", tmp_path / "own.scp"
-    profile_means(x, {"id00000": [one, two]}).write_ark(tmp_path / "own.ark", own)
-    for source in (raw, own):
-        to = tmp_path / source.stem
-        map_sides(aligner, source, tmp_path / "y", None, to)
-        for enroll, runtime in ((source, tmp_path / "raw"), (to / "enroll", to / "runtime")):
-            words = enroll, runtime, tmp_path / "trials", tmp_path / "out", enroll_map
-            write_table(enroll_map, {"id00000": f"{one} {two}"})
-            if source == own:  # of a product, which does not say of what
-                score_trials(*words)
-                continue
-            with pytest.raises(InputError, match=f"{enroll_map}: of other utterances than "):
-                score_trials(*words)
-    write_table(enroll_map, {"id00000": f"{one} {two} {three}"})
-    score_trials(raw, tmp_path / "raw", *words[2:])
 
 
 @pytest.mark.parametrize("mapped", [False, True])
@@ -446,19 +421,6 @@ def test_a_gallery_of_both_models_has_a_calibration_without_an_aligner(
     score_trials(*words)
     fit_calibration(tmp_path / "trials", tmp_path / "out", calibration, 0.5)
     score_trials(*words, calibration=calibration)
-
-
-def test_a_map_beside_raw_embeddings_says_nothing_of_profiles(tmp_path: Path) -> None:
-    x, _, _ = two_views(6, 3)
-    members = {"p": list(x.keys[:2])}
-    profile_means(x, members).write(tmp_path / "raw")
-    x.write(tmp_path / "y")
-    for name in ("enroll_map", "mapped_enroll_map"):
-        write_table(tmp_path / "raw" / name, {"p": x.keys[5]})
-    write_table(tmp_path / "map", {"p": " ".join(members["p"])})
-    (tmp_path / "trials").write_text(f"p {x.keys[2]}\n")
-    words = tmp_path / "trials", tmp_path / "out", tmp_path / "map"
-    assert "1 trials" in score_trials(tmp_path / "raw", tmp_path / "y", *words)
 
 
 def test_a_calibration_of_before_may_be_of_an_aligner_that_joined_a_space(
