@@ -325,7 +325,7 @@ class Aligner(ABC):
     def _scaled(self, matrix: Matrix, name: Callable[[int], str]) -> Matrix:
         """Rows of the same directions, at lengths that float32 can square; others are changed.
 
-        An aligner to which these lengths matter refuses them.
+        An aligner to which these lengths matter refuses such rows of the align set.
 
         Raises:
             InputError: a row without direction.
