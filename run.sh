@@ -522,7 +522,9 @@ choose_first_stage() {
   local name
   find_first_stage
   check_models
-  ! is_done prepare || mark_done prepare # an earlier version's tells the tables from now on
+  # An earlier version's marker tells the tables from now on.
+  if [[ -n ${plan[tables]-} ]] && is_done prepare &&
+    [[ $(<"$exp/.done/prepare") != "${digests[prepare]}" ]]; then mark_done prepare; fi
   # What a later stage has to make anew, with other settings, stays until a run gets there.
   if ((first <= last || first == ${#stages[@]})); then
     mv "$exp/.jobs.plan/exp/recipe.yaml" "$config"
@@ -537,6 +539,8 @@ is_done() {
   [[ -f $marker ]] || return 1
   found=$(<"$marker")
   [[ $found != "${digests[$1]}" ]] || return 0
+  # Of a corpus that is away, as a disk, it is not known whether its tables have changed.
+  [[ $1 != prepare || -n ${plan[tables]-} || $found != "${digests[$1]} tables "* ]] || return 0
   # An earlier version's does not tell the tables of the corpus: they may be no newer.
   [[ $found == "${digests[$1]% tables *}" ]] && (($(stat -c %Y "$marker") >= ${digests[$1]##* }))
 }

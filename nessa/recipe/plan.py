@@ -67,9 +67,15 @@ def plan(recipe: Recipe) -> Iterator[tuple[str, str]]:
 
 
 def given_tables(recipe: Recipe) -> dict[str, tuple[int, int]]:
-    """Tables and manifests in corpus.paths, see `changes_of`; neither audio nor features."""
+    """Tables and manifests in corpus.paths, see `changes_of`; neither audio nor features.
+
+    Empty where a path is not there, as of a disk that is not mounted: nothing is known of changes.
+    """
+    paths = [Path(path) for path in recipe.corpus.paths.values()]
+    if not all(path.exists() for path in paths):
+        return {}
     files: list[Path] = []
-    for path in map(Path, recipe.corpus.paths.values()):
+    for path in paths:
         if path.is_file():  # a manifest of cuts
             files.append(path)
         else:
@@ -79,7 +85,10 @@ def given_tables(recipe: Recipe) -> dict[str, tuple[int, int]]:
 
 
 def missing_files(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    """missing_<first stage that reads it> and a message, of models whose file is not there."""
+    """missing_<first stage that reads it> and a message, of corpora and models not there."""
+    for name, place in recipe.corpus.paths.items():
+        if not Path(place).exists():
+            yield "missing_prepare", f"{place}: no such folder (corpus.paths.{name}); correct it"
     for name, settings in recipe.encoders.items():
         config = parse_settings(settings)
         path = config.missing() if isinstance(config, PretrainedConfig) else None

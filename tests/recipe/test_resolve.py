@@ -525,6 +525,18 @@ def test_changed_tables_of_the_corpus_are_planned_anew(file: str, tmp_path: Path
     assert plans[0] == plans[1] == plans[2]
 
 
+def test_of_a_corpus_that_is_away_it_is_planned_only_that_it_is_not_there(tmp_path: Path) -> None:
+    settings = [f"corpus.paths.{name}={tmp_path / name}" for name in ("align", "data")]
+    write_table(tmp_path / "align/utt2spk", {"a-1": "a"})
+    lines = dict(plan(resolve(MINI, overrides=settings)))
+    assert "tables" not in lines
+    told = f"{tmp_path}/data: no such folder (corpus.paths.data); correct it"
+    assert lines["missing_prepare"] == told
+    write_table(tmp_path / "data/utt2spk", {"b-1": "b"})
+    lines = dict(plan(resolve(MINI, overrides=settings)))
+    assert "tables" in lines and "missing_prepare" not in lines
+
+
 def test_a_manifest_of_cuts_that_is_named_itself_is_planned_anew(tmp_path: Path) -> None:
     def tables() -> str:
         return dict(plan(resolve(MINI, overrides=[f"corpus.paths.data={cuts}"])))["tables"]

@@ -262,6 +262,24 @@ def test_what_an_earlier_version_finished_stays_done_until_tables_change(finishe
 
 
 @pytest.mark.slow
+def test_what_is_finished_stays_so_while_the_corpus_is_away(finished):
+    newer = str(int(time.time()) + 99)
+    assert finished.run(TABLES=f"a {newer}").returncode == 0
+    marker = finished.exp / ".done/prepare"
+    before = marker.stat().st_mtime_ns
+    finished.lines()
+    for tables in ("", f"a {newer}"):
+        assert "all done before" in finished.run(TABLES=tables).stdout
+    assert "warning" not in finished.run("--stage", "export", TABLES="").stdout
+    assert finished.calls() == ["export"]
+    assert finished.run("--set", "late=1", TABLES="").returncode == 0
+    assert finished.calls() == LATE
+    assert marker.stat().st_mtime_ns == before, "nor is it written again"
+    assert finished.run("--stop-stage", "prepare", TABLES=f"b {newer}").returncode == 0
+    assert finished.calls() == CHAIN[1:3]
+
+
+@pytest.mark.slow
 def test_stages_can_be_run_alone(finished):
     for first, last, calls in (
         ("0", "corpus", CHAIN[:1]),
