@@ -22,9 +22,9 @@ from nessa.recipe.systems import (
 
 # Tables of a corpus that stage prepare makes the sets of, beside trials and Lhotse's manifests.
 TABLES = (
-    "utt2spk", "spk2utt", "utt2session", "utt2domain", "spk2gender", "spk2set", "segments", "text",
-    "wav.scp", "feats.scp", ENROLL_MAP,
+    "utt2spk", "spk2utt", "utt2session", "utt2domain", "spk2gender", "spk2set", "text", ENROLL_MAP,
 )  # fmt: skip
+AUDIO_TABLES = ("segments", "wav.scp", "feats.scp")  # which recipes of embeddings do not read
 
 
 def extras(recipe: Recipe) -> list[str]:
@@ -74,12 +74,13 @@ def given_tables(recipe: Recipe) -> dict[str, tuple[int, int]]:
     paths = [Path(path) for path in recipe.corpus.paths.values()]
     if not all(path.exists() for path in paths):
         return {}
+    names = TABLES if recipe.prepare.program == "arks" else (*TABLES, *AUDIO_TABLES)
     files: list[Path] = []
     for path in paths:
         if path.is_file():  # a manifest of cuts
             files.append(path)
         else:
-            files += [*(path / name for name in TABLES), *trial_lists(path)]
+            files += [*(path / name for name in names), *trial_lists(path)]
             files += [*path.glob("*.jsonl"), *path.glob("*.jsonl.gz")]
     return changes_of(files)
 

@@ -18,6 +18,7 @@ from tests.conftest import ROOT
 from tests.encoders.exported import save_external
 
 MINI = ROOT / "recipes" / "mini" / "recipe.yaml"
+ARKS = ROOT / "recipes" / "arks" / "recipe.yaml"
 VOICES = ROOT / "recipes" / "voices" / "recipe.yaml"
 RECIPES = sorted((ROOT / "recipes").glob("*/recipe.yaml"))
 
@@ -535,6 +536,17 @@ def test_of_a_corpus_that_is_away_it_is_planned_only_that_it_is_not_there(tmp_pa
     write_table(tmp_path / "data/utt2spk", {"b-1": "b"})
     lines = dict(plan(resolve(MINI, overrides=settings)))
     assert "tables" in lines and "missing_prepare" not in lines
+
+
+@pytest.mark.parametrize("file", ["wav.scp", "feats.scp", "segments"])
+def test_tables_about_audio_are_not_planned_of_given_embeddings(file: str, tmp_path: Path) -> None:
+    def planned() -> dict[str, str]:
+        return dict(plan(resolve(ARKS, overrides=[f"corpus.paths.data={tmp_path}"])))
+
+    write_table(tmp_path / "utt2spk", {"a-1": "a"})
+    before = planned()["tables"]
+    write_table(tmp_path / file, {"a-1": "a.wav"})
+    assert planned()["tables"] == before
 
 
 def test_a_manifest_of_cuts_that_is_named_itself_is_planned_anew(tmp_path: Path) -> None:
