@@ -143,20 +143,25 @@ def _repaired_source(source: AudioSource) -> AudioSource:
 def run_command(command: str) -> bytes:
     """What a command of a table writes; only ever called where the user allows commands.
 
-    It runs in the folder where the user called run.sh, as relative paths of a table are of it.
+    It runs in `folder_of_commands`, as relative paths of a table are of that.
 
     Raises:
         InputError: it fails, at its end or inside of its pipe.
     """
     bash = shutil.which("bash")
     words = [bash, "-o", "pipefail", "-c", command] if bash else ["sh", "-c", command]
-    folder = os.environ.get(STARTED_IN) or None
-    done = subprocess.run(words, capture_output=True, check=False, cwd=folder)
+    done = subprocess.run(words, capture_output=True, check=False, cwd=folder_of_commands())
     if done.returncode not in (0, BROKEN_PIPE):
         said = done.stderr.decode(errors="replace").strip().splitlines()
         more = f" ({said[-1]})" if said else ""
         raise InputError(f"{command!r} ended with status {done.returncode}{more}; correct it")
     return done.stdout
+
+
+def folder_of_commands() -> str:
+    """Where the user called run.sh; this folder where that is not there, as on another machine."""
+    called = os.environ.get(STARTED_IN, "")
+    return called if os.path.isdir(called) else os.getcwd()
 
 
 @contextlib.contextmanager

@@ -15,7 +15,8 @@ from lhotse.cut import MonoCut
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from nessa.corpus.audio import check_decoder, reason
+from nessa.corpus.audio import check_decoder, folder_of_commands, reason
+from nessa.corpus.listed import ArkAudio
 from nessa.corpus.manifests import CutTable
 from nessa.corpus.sounds import missing_files, part_of, sounds_digest
 from nessa.encoders.arks import GivenEmbeddings
@@ -72,7 +73,7 @@ def extract_shard(
 
     Raises:
         InputError: no manifest, or, without `skip_bad`, utterances that cannot be read or embedded;
-            with it, the files of all are missing.
+            with it, the files of all are missing, or the commands of all fail.
     """
     cuts = shard_of(CutTable(data, set_name), shard, shards)
     stamp, stamp_path = _stamp(model, cuts, shards), _stamp_path(output, shard)
@@ -288,8 +289,8 @@ def extract(
     Raises:
         InputError: utterances are unreadable, of another sampling rate, too short, or their
             embeddings are not finite or zero; names the first, and says how many. Or, whether or
-            not they are skipped, the files of all or what decodes them are missing, or all
-            embeddings are the same.
+            not they are skipped, the files of all or what decodes them are missing, the commands
+            of all fail, or all embeddings are the same.
     """
     for cut in cuts:
         check_decoder(cut)
@@ -314,7 +315,8 @@ def extract(
             if fault := fault_of(matrix[index]):
                 bad[index] = f"utterance {cuts[index].id!r}: the embedding {fault}"
     if bad:
-        away = len(bad) == len(cuts) and all(map(missing_files, cuts))  # nobody means to skip that
+        # Nobody means to skip that: a disk is away, or commands are of another folder.
+        away = len(bad) == len(cuts) and all(missing_files(c) or _is_command(c) for c in cuts)
         if skipped is None or away:
             raise InputError(_refusal(bad, cuts))
         skipped |= {cuts[index].id: bad[index] for index in sorted(bad)}
@@ -343,6 +345,12 @@ def _check_differ(model: SpeakerModel, matrix: np.ndarray, rows: list[int]) -> N
         )
 
 
+def _is_command(cut: MonoCut) -> bool:
+    """Whether the user's command gives its audio, rather than a file or a place in an ark."""
+    sources = cut.recording.sources if cut.has_recording else ()
+    return any(s.type == "command" and not ArkAudio.of_command(s.source) for s in sources)
+
+
 def _refusal(bad: Mapping[int, str], cuts: list[MonoCut]) -> str:
     first = bad[min(bad)]
     if len(bad) > 1:
@@ -352,6 +360,11 @@ def _refusal(bad: Mapping[int, str], cuts: list[MonoCut]) -> str:
         return (
             f"{first}; its file is not there: mount its disk or, if the corpus has moved or lost "
             "it, run ./run.sh --stage prepare"
+        )
+    if len(bad) == len(cuts) and all(map(_is_command, cuts)):
+        return (
+            f"{first}; commands run in {folder_of_commands()}: call ./run.sh in the folder of "
+            "their relative paths, or correct them and run ./run.sh --stage prepare"
         )
     return (
         f"{first}; mend it, remove it and run ./run.sh --stage prepare, or leave it out: "

@@ -191,8 +191,9 @@ def test_relative_paths_of_commands_are_of_the_folder_where_run_sh_was_called(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(STARTED_IN, str(tmp_path / "called"))
     assert run_command("cat a.wav") == content
-    monkeypatch.setenv(STARTED_IN, "")
-    assert run_command("cat called/a.wav") == content
+    for elsewhere in ("", str(tmp_path / "gone")):
+        monkeypatch.setenv(STARTED_IN, elsewhere)
+        assert run_command("cat called/a.wav") == content
 
 
 @pytest.mark.parametrize("command", COMMANDS)

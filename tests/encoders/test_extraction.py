@@ -40,7 +40,7 @@ from nessa.encoders.extraction import (
 from nessa.encoders.features import FeatureExtractor, read_features
 from nessa.encoders.settings import ArksConfig
 from nessa.errors import InputError
-from nessa.files import read_table
+from nessa.files import STARTED_IN, read_table
 from nessa.kaldi.datadir import read_utt2spk
 from nessa.kaldi.embeddings import Embeddings
 from tests.conftest import Command
@@ -276,6 +276,27 @@ def test_finished_shards_stay_while_the_corpus_is_away(
     (data / "away").rename(data / "audio")
     assert contents(tmp_path / "out") == before
     assert merge_shards(*shard, 1)[1] == 0
+
+
+@pytest.mark.parametrize("skip_bad", [False, True])
+def test_commands_of_another_folder_are_not_skipped(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, skip_bad: bool
+) -> None:
+    def as_command(cut: MonoCut) -> MonoCut:
+        (source,) = cut.recording.sources
+        command = f"cat audio/{Path(source.source).name}"
+        sources = [fastcopy(source, type="command", source=command)]
+        return fastcopy(cut, recording=fastcopy(cut.recording, sources=sources))
+
+    monkeypatch.setenv(STARTED_IN, str(data))
+    cuts, skipped = list(map(as_command, cuts_of(data))), dict[str, str]()
+    assert len(extract(Whimsical({}), cuts)) == len(cuts)
+    monkeypatch.setenv(STARTED_IN, str(tmp_path))
+    with pytest.raises(InputError, match=rf"commands run in {tmp_path}: call \./run\.sh in the"):
+        extract(Whimsical({}), cuts, skipped=skipped if skip_bad else None)
+    monkeypatch.setenv(STARTED_IN, str(data))
+    audio_of(data, 0).unlink()
+    assert len(extract(Whimsical({}), cuts, skipped=skipped)) == len(cuts) - 1
 
 
 def test_a_file_that_is_gone_is_told_from_a_bad_one_and_may_be_left_out(data: Path) -> None:
