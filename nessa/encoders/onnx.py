@@ -93,6 +93,9 @@ class OnnxModel(SpeakerModel):
             stated = FeatureConfig.model_validate_json(text)
         except ValidationError:  # of another toolkit
             return None
+        if stated.type == "given":  # not scaled, whatever is written; recipes take the default
+            unscaled = {"scale": FeatureConfig().scale}
+            stated, features = (each.model_copy(update=unscaled) for each in (stated, features))
         if stated != features:
             raise InputError(
                 f"{self._path}: was exported for other features than the recipe's; write into "

@@ -504,6 +504,18 @@ def test_features_that_an_exported_file_does_not_take_are_refused(tmp_path: Path
     assert loaded(tmp_path / "m", OnnxConfig(pretrained="onnx", file=str(path))).dim == 80
 
 
+def test_a_scale_of_given_features_counts_in_no_exported_file(tmp_path: Path) -> None:
+    stated = FeatureConfig(type="given", scale=2.0)
+    path = save_plain(tmp_path / "m.onnx", {"features": stated.model_dump_json()})
+    with pytest.raises(InputError, match=r"m\.onnx: .* other features than the re") as error:
+        save_pretrained(tmp_path / "m", OnnxConfig(pretrained="onnx", file=str(path)))
+    told = yaml.safe_load(str(error.value).partition("encoders.m: ")[2])
+    assert told["features"] == FeatureConfig(type="given").model_dump(mode="json")
+    for features in (FeatureConfig(type="given"), stated):
+        config = OnnxConfig(pretrained="onnx", file=str(path), features=features)
+        assert loaded(tmp_path / "m", config).dim == 80
+
+
 def test_features_of_another_number_keep_their_other_settings(tmp_path: Path) -> None:
     path = onnx_model(tmp_path / "m.onnx", [("feats", TensorProto.FLOAT, [None, None, 40])])
     with pytest.raises(InputError, match=r"m\.onnx: takes 40 features a frame, .* is 80") as error:
