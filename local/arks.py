@@ -28,7 +28,7 @@ SETS = ("align", "dev", "eval")
 
 def main() -> None:
     """Write a data directory per set."""
-    arguments = corpus_arguments(__doc__)
+    arguments = corpus_arguments(__doc__, sets_of=lambda recipe: SETS)
     if arguments.skip_bad:
         raise InputError(
             "--skip-bad is about audio, and this recipe has embeddings; take the utterances "

@@ -47,7 +47,7 @@ SourceOf = Callable[[Path], Source]
 
 def main() -> None:
     """Write every set that the recipe needs."""
-    arguments = corpus_arguments(__doc__)
+    arguments = corpus_arguments(__doc__, sets_of=needed_sets)
     recipe = arguments.recipe
 
     @functools.cache

@@ -8,7 +8,7 @@ import argparse
 import logging
 import math
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -53,13 +53,23 @@ class Arguments:
     skip_bad: bool  # leave out utterances whose audio cannot be used, instead of stopping
 
 
-def corpus_arguments(description: str, writes_sets: bool = True) -> Arguments:
+def all_sets(recipe: Recipe) -> Collection[str]:
+    """Those that a program may write, whatever the recipe says."""
+    return SETS
+
+
+def corpus_arguments(
+    description: str,
+    writes_sets: bool = True,
+    sets_of: Callable[[Recipe], Collection[str]] = all_sets,
+) -> Arguments:
     """Read the command line, which is the same for all programs of a stage.
 
     Args:
         description: the program's docstring; its first line is shown by --help.
         writes_sets: whether the program writes the recipe's sets (True), or makes or downloads
             the corpus (False), and then has neither --output nor --skip-bad.
+        sets_of: the sets that the program may write; a user's directory of another name is let be.
 
     Raises:
         InputError: the recipe is not valid, or a set would be written over a user's directory.
@@ -81,20 +91,20 @@ def corpus_arguments(description: str, writes_sets: bool = True) -> Arguments:
     path = given.pop("recipe")
     arguments = Arguments(load_recipe(path), path, **given)
     if writes_sets:
-        _check_apart(arguments)
+        _check_apart(arguments, sets_of(arguments.recipe))
     return arguments
 
 
-def _check_apart(arguments: Arguments) -> None:
+def _check_apart(arguments: Arguments, sets: Collection[str]) -> None:
     """Refuse a corpus that the sets would be written over, whether the recipe names it or not."""
-    written = {(arguments.output / name).resolve() for name in SETS}
+    written = {(arguments.output / name).resolve() for name in SETS}  # or removed
     for name, path in arguments.recipe.corpus.paths.items():
         if Path(path).resolve() in written:
             raise InputError(
                 f"{path}: is where stage prepare writes a set, over what is there (corpus.paths."
                 f"{name}); move the corpus, or choose another --work-dir"
             )
-    for name in SETS:
+    for name in sets:
         if is_users(arguments.output, name):
             raise InputError(
                 f"{arguments.output / name}: stage prepare did not make this directory, and would "

@@ -228,6 +228,17 @@ def test_a_directory_per_set(
     refuse(run(programs, recipe, tmp_path / "data"), "'evil'")
 
 
+def test_only_what_is_written_over_is_refused(
+    programs: Programs,  # noqa: F811
+    recipe: Path,
+    corpus: Path,
+    tmp_path: Path,
+) -> None:
+    write_table(tmp_path / "data/train/utt2spk", {"a-1": "a"})  # a user's; none is written here
+    prepare(programs, recipe, tmp_path / "data")
+    assert read_table(tmp_path / "data/train/utt2spk") == {"a-1": "a"}
+
+
 def test_domains_are_those_of_the_directory_or_of_the_patterns_now(
     programs: Programs,  # noqa: F811
     recipe: Path,

@@ -318,6 +318,12 @@ def test_a_spk2set_without_train_does_where_nothing_is_trained(own: Own) -> None
     done = own.prepare(data=own.folder / "mine", encoder={"pretrained": "resemblyzer"}, held_out={})
     assert done.status == 0, done
     assert not (own.data / "train").exists() and (own.data / "align/utt2spk").exists()
+    write_audio_dir(own.data / "train", range(10, 12))  # a user's own, which nothing replaces
+    before = files(own.data / "train")
+    settings = {"data": own.folder / "mine", "held_out": {}}
+    assert own.prepare(**settings, encoder={"pretrained": "resemblyzer"}).status == 0
+    assert files(own.data / "train") == before
+    refuse(own.prepare(**settings), f"{own.data}/train: stage prepare did not make this directory")
 
 
 @pytest.mark.slow

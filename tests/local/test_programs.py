@@ -185,7 +185,7 @@ def test_a_corpus_where_a_set_is_written_is_refused(
 @pytest.mark.parametrize(
     ("place", "there"),
     [
-        ("train", ("utt2spk", "wav.scp")),
+        ("align", ("utt2spk", "wav.scp")),
         ("dev", ("utt2spk", "spk2utt", "utt2session", "feats.scp", "trials_own")),
         ("dev", ("utt2spk", "trials")),
         ("eval", ("cuts.jsonl.gz", "trials")),
