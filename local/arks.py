@@ -14,6 +14,7 @@ from pathlib import Path
 from division import Part, find_parts, warn_of_no_sessions
 from program import corpus_arguments, run_program
 
+from nessa.corpus.domains import check_names
 from nessa.corpus.sets import clear_set, remove_other_sets
 from nessa.corpus.tables import validate_tables
 from nessa.errors import InputError
@@ -35,6 +36,10 @@ def main() -> None:
             "without a vector out of utt2spk"
         )
     parts = find_parts(arguments.recipe, arguments.corpus, SETS, read_speakers)
+    for name, part in parts.items():
+        domains = read_optional(part.directory, "utt2domain")
+        names = {domains[utterance] for utterance in part.utt2spk if domains}
+        check_names(sorted(names), f"{part.directory}, domains of set {name!r}")
     remove_other_sets(arguments.output, parts)
     for name, part in parts.items():
         directory = arguments.output / name

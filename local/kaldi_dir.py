@@ -32,7 +32,7 @@ from program import Arguments, corpus_arguments, run_program, write_cuts
 from sources import Source
 from trial_lists import TrialList
 
-from nessa.corpus.domains import check_patterns
+from nessa.corpus.domains import check_names, check_patterns
 from nessa.corpus.finishing import TESTED, check_has_trials
 from nessa.corpus.sets import remove_other_sets
 from nessa.corpus.speakers import SETS, check_disjoint
@@ -102,6 +102,8 @@ def check_alike(
 ) -> None:
     """Refuse a set of segments and of whole recordings, or with domains of some utterances.
 
+    So are domains by which no trial list can be called, but of train, which has no trials.
+
     Args:
         name: of the set.
         parts: of one or more directories.
@@ -116,15 +118,21 @@ def check_alike(
             "make them alike"
         )
     examples = {
-        source(part.directory).has_domain(utterance): utterance
+        source(part.directory).domain_of(utterance): utterance
         for part in parts
         for utterance in part.utt2spk
     }
-    if examples.keys() >= {True, False}:
+    examples.pop(None, None)
+    if "" in examples and len(examples) > 1:
         raise InputError(
             f"set {name!r}: some utterances have a domain, and others, such as "
-            f"{examples[False]!r}, have none; give all of them a line of utt2domain"
+            f"{examples['']!r}, have none; give all of them a line of utt2domain"
         )
+    if name == "train" or not examples.keys() - {""}:
+        return  # additional speakers lose their domains where the set has none
+    for part in everything:
+        own = map(source(part.directory).domain_of, part.utt2spk)
+        check_names(sorted(set(filter(None, own))), f"{part.directory}, domains of set {name!r}")
 
 
 def open_source(path: Path, recipe: Recipe, skip_bad: bool) -> Source:

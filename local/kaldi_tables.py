@@ -74,6 +74,10 @@ class KaldiDir(Source):
             )  # fmt: skip
         self._last: Recording | None = None  # segments of a recording follow each other
 
+    def domain_of(self, utterance: str) -> str | None:
+        """As utt2domain says, where there is one."""
+        return self._domains.get(utterance) if self._domains else ""
+
     def _cut(self, utterance: str) -> MonoCut:
         speaker = self.utt2spk[utterance]
         recording, start, end = self._recording_of(utterance)

@@ -13,7 +13,6 @@ from lhotse.utils import fastcopy
 from sources import Source, check_span
 
 from nessa.corpus.audio import TOLERANCE, read_audio_header, reason
-from nessa.corpus.domains import check_names
 from nessa.errors import InputError, about, named
 from nessa.files import find_listed
 from nessa.kaldi.datadir import read_optional
@@ -38,7 +37,7 @@ class LhotseDir(Source):
 
     Raises:
         InputError: no such manifests, a supervision without a speaker, one that is there twice,
-            a table of others, or a domain by which no trial list can be called.
+            or a table of others.
     """
 
     def __init__(self, directory: Path, given: bool, allow_pipes: bool) -> None:
@@ -59,9 +58,9 @@ class LhotseDir(Source):
         self._check_hit("text", self._text, self.utt2spk.keys(), "utterance")
         self._check_hit("spk2gender", self._genders, set(self.utt2spk.values()), "speaker")
         valid = [cut for cut in self._found.values() if not isinstance(cut, str)]
-        own = {_said(cut.supervisions[0], "domain") for cut in valid} - {""}
-        self.has_domains = bool(self._domains or own)
-        check_names(sorted(set(self._domains.values()) or own), f"{directory}, domains")
+        self.has_domains = bool(self._domains) or any(
+            _said(cut.supervisions[0], "domain") for cut in valid
+        )
         self.segmented = any(map(_is_part, valid))
         genders = {self._gender(cut.supervisions[0]) for cut in valid}
         if unknown := sorted(genders - GENDERS.keys() - {""}):
@@ -82,12 +81,14 @@ class LhotseDir(Source):
                 "remove the table"
             )
 
-    def has_domain(self, utterance: str) -> bool | None:
+    def domain_of(self, utterance: str) -> str | None:
         """As its supervision says, where there is no utt2domain."""
         cut = self._found[utterance]
         if isinstance(cut, str):
             return None
-        return bool(self._domains or _said(cut.supervisions[0], "domain"))
+        if self._domains:
+            return self._domains.get(utterance)
+        return _said(cut.supervisions[0], "domain")
 
     def _cut(self, utterance: str) -> MonoCut:
         cut = self._found[utterance]

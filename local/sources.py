@@ -60,9 +60,9 @@ class Source(ABC):
                     raise
                 skipped[utterance] = str(error)
 
-    def has_domain(self, utterance: str) -> bool | None:
-        """Whether an utterance has a domain; None where `cuts` refuses or skips it."""
-        return self.has_domains
+    @abstractmethod
+    def domain_of(self, utterance: str) -> str | None:
+        """The domain of an utterance; "": it has none; None: `cuts` refuses or skips it."""
 
     def _line(self, table: Mapping[str, str], name: str, key: str) -> str:
         if key not in table:

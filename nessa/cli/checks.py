@@ -26,6 +26,7 @@ def validate(directory: Path, headers_only: bool, allow_pipes: bool, nj: int) ->
 
     Example: nessa validate recipes/mini/data
     """
+    from nessa.corpus.domains import warn_of_names
     from nessa.corpus.durations import warn_of_durations
     from nessa.corpus.tables import has_contents
     from nessa.corpus.validation import directories_of, shared_speakers, validate
@@ -43,6 +44,8 @@ def validate(directory: Path, headers_only: bool, allow_pipes: bool, nj: int) ->
         raise InputError("\n".join(dict.fromkeys(problems)))
     warn_of_durations(directory)
     for each in directories:
+        if each.name != "train":
+            warn_of_names(each)
         valid = "valid"
         if is_there(each / "utt2spk") and not has_contents(each):
             valid += ", for given embeddings (recipe arks): there is no wav.scp and no feats.scp"

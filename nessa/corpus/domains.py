@@ -1,5 +1,6 @@
 """Domains: kinds of speech in one corpus, such as words and sentences, never pooled in results."""
 
+import logging
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,6 +19,7 @@ from nessa.kaldi.datadir import (
     read_utt2spk,
 )
 
+log = logging.getLogger(__name__)
 RESERVED = PROFILE_LIST.removeprefix(f"{MAIN_LIST}_")
 
 
@@ -53,6 +55,13 @@ def check_patterns(patterns: Mapping[str, str], speakers: Iterable[str]) -> None
     check_names(patterns, "prepare.domains")
     for speaker in sorted(speakers) if patterns else ():
         _match(speaker, patterns)
+
+
+def warn_of_names(directory: Path) -> None:
+    """Warn of domains by which no trial list can be called: stage prepare takes them in train."""
+    domains = set(read_optional(directory, "utt2domain").values())
+    for problem in name_problems(sorted(domains), directory / "utt2domain"):
+        log.warning("%s, unless all is for training encoders", problem)
 
 
 def name_problems(names: Iterable[str], where: Path | str) -> Iterator[str]:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from nessa.corpus.audio import TOLERANCE
 from nessa.corpus.copies import read_copies
-from nessa.corpus.domains import name_problems
 from nessa.corpus.profiles import GivenTrials, lists_in, stale_problem
 from nessa.corpus.sets import COPIES, SOURCES
 from nessa.corpus.speakers import SETS
@@ -73,7 +72,6 @@ def _table_problems(directory: Path, has_audio: bool) -> Iterator[str]:
         if not has_contents(directory):
             yield f"{directory}: neither wav.scp nor feats.scp; make one of them"
     yield from _speaker_problems(directory, utt2spk, has_audio)
-    yield from _domain_problems(directory)
     audio = read_optional(directory, "wav.scp") if has_audio else {}
     segments = read_optional(directory, "segments") if has_audio else {}
     if segments:
@@ -104,12 +102,6 @@ def _table_problems(directory: Path, has_audio: bool) -> Iterator[str]:
 def _whole_problems(directory: Path) -> Iterator[str]:
     yield from _order_problems(directory, read_utt2spk(directory))
     yield from _unknown_genders(directory / "spk2gender", read_optional(directory, "spk2gender"))
-    yield from _domain_problems(directory)
-
-
-def _domain_problems(directory: Path) -> Iterator[str]:
-    domains = set(read_optional(directory, "utt2domain").values())
-    yield from name_problems(sorted(domains), directory / "utt2domain")
 
 
 def _order_problems(directory: Path, utt2spk: Mapping[str, str]) -> Iterator[str]:

@@ -302,9 +302,6 @@ TABLES: dict[str, Case] = {
     "a duration of Python": table(lambda d: of_all(d, "utt2dur", "0.7", **{NAME: "0.7_0"})),
     "frames of others": table(lambda d: of_all(d, "utt2num_frames", "70", zz="3"), "'zz'"),
     "no domain": table(lambda d: write_table(d / "utt2domain", {NAME: "x"}), "spk000_rec0_0"),
-    "a domain that no list can have": table(
-        lambda d: of_all(d, "utt2domain", "tel/clean"), "mine/utt2domain: domain 'tel/clean'"
-    ),
     "no transcript": table(lambda d: write_table(d / "text", {NAME: "x"}), "spk000_rec0_0"),
     "recordings of others": table(lambda d: of_all(d, "reco2dur", "0.7", zz="1"), "'zz'"),
     "trials of others": table(

@@ -239,6 +239,17 @@ def test_only_what_is_written_over_is_refused(
     assert read_table(tmp_path / "data/train/utt2spk") == {"a-1": "a"}
 
 
+def test_a_domain_by_which_no_list_can_be_called_is_refused(
+    programs: Programs,  # noqa: F811
+    recipe: Path,
+    corpus: Path,
+    tmp_path: Path,
+) -> None:
+    write_table(corpus / "utt2domain", dict.fromkeys(read_utt2spk(corpus), "tel/clean"))
+    done = run(programs, recipe, tmp_path / "data")
+    refuse(done, f"{corpus}, domains of set 'align': domain 'tel/clean'", "rename it")
+
+
 def test_domains_are_those_of_the_directory_or_of_the_patterns_now(
     programs: Programs,  # noqa: F811
     recipe: Path,

@@ -24,6 +24,7 @@ from nessa.files import read_table, write_table
 from nessa.kaldi.datadir import read_utt2spk
 from nessa.recipe.resolve import load_recipe
 from nessa.trials import Trials
+from tests.conftest import Command
 from tests.kaldi_corpora import write_audio_dir, write_feature_dir
 from tests.local.test_programs import ENCODER, Done, Programs, programs, refuse  # noqa: F401
 from tests.pairs import all_trials
@@ -654,6 +655,43 @@ def test_additional_speakers_are_nobody_of_the_corpus(own: Own) -> None:
     done = own.prepare(data=mine, align_also=own.folder / "parts")
     refuse(done, "set 'align'", "mine", "parts", "segments")
     assert not own.data.exists()
+
+
+@pytest.mark.parametrize("name", ["align", "dev", "eval", "align_also"])
+@pytest.mark.parametrize("in_table", [False, True])
+def test_domains_by_which_no_list_can_be_called_are_refused_before_audio_is_read(
+    own: Own, name: str, in_table: bool
+) -> None:
+    paths = {each: own.folder / each for each in (*SETS, "align_also")}
+    for k, path in enumerate(paths.values()):
+        write_audio_dir(path, range(2 * k, 2 * k + 2))
+        domain = "tel/clean" if path.name in (name, "train") else "read"
+        utt2spk = read_utt2spk(path)
+        if in_table:
+            write_table(path / "utt2domain", dict.fromkeys(utt2spk, domain))
+        else:
+            recordings, supervisions = lhotse_manifests(own, path)
+            said = [fastcopy(one, custom={"domain": domain}) for one in supervisions]
+            (path / "utt2spk").unlink()
+            recordings.to_file(path / "recordings.jsonl.gz")
+            SupervisionSet.from_segments(said).to_file(path / "supervisions.jsonl.gz")
+    done = own.prepare(**paths)
+    refuse(done, f"{paths[name]}, domains of set", "domain 'tel/clean'", "trials_tel/clean; rename")
+    assert not own.data.exists()
+
+
+def test_domains_of_a_train_set_may_have_any_name(own: Own, nessa: Command) -> None:
+    utt2spk = write_audio_dir(own.folder / "mine", range(8))
+    speakers = sorted(set(utt2spk.values()))
+    set_of = {speaker: SETS[k // 2] for k, speaker in enumerate(speakers)}
+    write_table(own.folder / "mine/spk2set", set_of)
+    domains = {u: "tel/clean" if set_of[s] == "train" else "read" for u, s in utt2spk.items()}
+    write_table(own.folder / "mine/utt2domain", domains)
+    assert own.prepare(data=own.folder / "mine").status == 0
+    done = nessa("validate", own.data)
+    assert done.status == 0 and "tel/clean" not in done.err, done
+    done = nessa("validate", own.folder / "mine")
+    assert done.status == 0 and "mine/utt2domain: domain 'tel/clean' cannot" in done.err, done
 
 
 def test_utterances_with_and_without_a_domain_are_refused(own: Own) -> None:

@@ -307,17 +307,6 @@ def test_sessions_and_domains_that_are_numbers_are_their_names() -> None:
         assert read_table(Path("data/eval") / table) == expected
 
 
-@pytest.mark.parametrize("in_table", [False, True])
-def test_a_domain_that_no_list_can_have_is_refused_before_the_audio_is_read(in_table: bool) -> None:
-    own = {} if in_table else {"domain": "tel/clean"}
-    write([recording("a")], [segment("A-1", "a", 0, 1, custom=own)])
-    if in_table:
-        write_table(Path("m/utt2domain"), {"A-1": "tel/clean"})
-    Path("a.wav").unlink()
-    with pytest.raises(InputError, match=r"^m, domains: domain 'tel/clean' .* trials_tel/clean; "):
-        read()
-
-
 @pytest.mark.parametrize("empty", [None, ""])
 def test_an_empty_session_or_domain_is_none(empty: str | None) -> None:
     own = {"session": empty, "domain": empty}
