@@ -78,9 +78,10 @@ def align(
     from nessa.recipe.resolve import load_recipe
 
     # The aligner of a model with itself serves both directions: its mirror needs no folder.
-    is_output = mirror is not None and mirror.resolve() == output.resolve()
-    if is_output and enroll.resolve() != runtime.resolve():
-        raise click.UsageError("--mirror is --output; give the other direction its own folder")
+    if mirror and mirror.resolve() == output.resolve():
+        if enroll.resolve() != runtime.resolve():
+            raise click.UsageError("--mirror is --output; give the other direction its own folder")
+        mirror = None
     try_folders(output, mirror or output)
     made: Aligner
     options: dict[str, Any] = {}
@@ -101,7 +102,7 @@ def align(
         tables = Tables.read(enroll, runtime, utt2spk, utt2session)
         fit_to_tables(made, tables, by_speaker, **options)
     made.save(output)
-    if mirror and not is_output:
+    if mirror:
         made.mirrored().save(mirror)
 
 

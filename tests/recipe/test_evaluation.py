@@ -213,10 +213,10 @@ def test_profiles_of_each_domain_have_results_of_their_own(
     domains = {u: "words" if u < "id00007" else "sentences" for u in eval_set.utt2spk}
     write_table(eval_set.directory / "utt2domain", domains)
     of_domain = {record["trials"]: record for record in eval_set.evaluate(recipe, OLD, NEW)}
-    assert list(of_domain) == [
-        "single", "profile1", "profile2", "sentences.profile1", "sentences.profile2"
+    assert list(of_domain) == [  # beside trials of both domains
+        "single", "words.profile1", "words.profile2", "sentences.profile1", "sentences.profile2"
     ]  # fmt: skip
-    assert of_domain["profile1"]["targets"] == 7
+    assert of_domain["words.profile1"]["targets"] == 7
     assert of_domain["sentences.profile2"]["targets"] == 8
 
 
