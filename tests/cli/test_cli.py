@@ -967,6 +967,7 @@ def test_the_extra_for_networks_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)  # as where it is not installed
     for name in [name for name in sys.modules if name.startswith("nessa.production.")]:
+        monkeypatch.setattr(name, sys.modules[name])  # its package has it again afterwards
         monkeypatch.delitem(sys.modules, name)
     words = ["--encoder", tmp_path, "--output", tmp_path / "o"] if command == "export" else ["x"]
     nessa(command, *words).refused("pip install 'nessa[onnx]'")
