@@ -301,7 +301,7 @@ show_jobs() {
   trap 'rm -rf "$planned" 2>/dev/null || true' EXIT
   read_plan "$planned"
   find_first_stage
-  check_models
+  check_files
   ((first <= last)) || log "all done before; --stage STAGE shows that stage and those after it"
   for ((number = first; number <= last; number++)); do
     name=${stages[number]}
@@ -510,7 +510,7 @@ compare_settings() {
 }
 
 # Before hours of other stages, and before a marker is removed: what is missing may come back.
-check_models() {
+check_files() {
   local number name
   for ((number = first; number <= last; number++)); do
     name=${stages[number]}
@@ -521,7 +521,7 @@ check_models() {
 choose_first_stage() {
   local name
   find_first_stage
-  check_models
+  check_files
   # An earlier version's marker tells the tables from now on.
   if [[ -n ${plan[tables]-} ]] && is_done prepare &&
     [[ $(<"$exp/.done/prepare") != "${digests[prepare]}" ]]; then mark_done prepare; fi

@@ -242,15 +242,19 @@ def test_views_may_share_speakers_alone() -> None:
     assert len({tuple(row) for row in np.asarray(found.enroll)}) == len(x)  # none twice
 
 
+def with_profiles(view: Embeddings, speakers: dict[str, str]) -> tuple[Embeddings, dict[str, str]]:
+    """A view, and the speakers, with a stored profile of each speaker, whose audio is gone."""
+    owners = {f"{name}-profile": name for name in sorted({*speakers.values()})}
+    matrix = np.concatenate([view.matrix[: len(owners)], view.matrix])
+    return Embeddings([*owners, *view.keys], matrix), speakers | owners
+
+
 @pytest.mark.slow
 def test_each_half_of_speakers_alone_teaches_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
     """A teacher meets no recording of its own model on both sides."""
     monkeypatch.setattr(neural, "FEWEST_HALVED", 40)
     x, y, speakers = two_views(40, 4)
-    names = sorted({*speakers.values()})
-    profiles = Embeddings([f"{name}-profile" for name in names], y.matrix[: len(names)])
-    stored = Embeddings([*profiles.keys, *y.keys], np.concatenate([profiles.matrix, y.matrix]))
-    speakers = speakers | {f"{name}-profile": name for name in names}
+    stored, speakers = with_profiles(y, speakers)
     *dev, others = two_views(10, 3, first_speaker=5000)
     found = AlignTable.by_speaker(x, stored, speakers)
     assert found.recordings is not None
@@ -318,10 +322,7 @@ def test_utterances_of_either_view_are_not_of_dev_and_are_named_as_their_own() -
 def test_profiles_whose_audio_is_gone_take_part() -> None:
     """Each of one view alone; every live utterance is of both models."""
     x, y, speakers = two_views(20, 3)
-    names = sorted({*speakers.values()})
-    profiles = Embeddings([f"{name}-profile" for name in names], x.matrix[: len(names)])
-    stored = Embeddings([*profiles.keys, *x.keys], np.concatenate([profiles.matrix, x.matrix]))
-    speakers = speakers | {f"{name}-profile": name for name in names}
+    stored, speakers = with_profiles(x, speakers)
     found = AlignTable.by_speaker(stored, y, speakers)
     assert len(found.labels) == len(stored) and set(found.utterances("enroll")) == set(stored.keys)
     assert (np.bincount(found.labels) == 4).all()
