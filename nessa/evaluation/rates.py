@@ -19,6 +19,7 @@ from nessa.evaluation.protocol import Protocol, draw_protocol, protocol_of
 from nessa.files import Record, read_table
 from nessa.kaldi.datadir import ENROLL_MAP, GIVEN_MAP, is_there, read_optional, read_utt2spk
 from nessa.kaldi.embeddings import Embeddings, profile_means
+from nessa.metrics.bootstrap import figures
 from nessa.scoring.sides import Sides, averaged_late, check_members
 from nessa.trials import read_enroll_map
 
@@ -170,8 +171,7 @@ def _gallery_records(
         "profile": size,
         "gallery": len(gallery),
         "mated": len(result.mated),
-        "rank1": estimates.rank1.value,
-        "rank1_ci": list(estimates.rank1.interval),
+        **figures("rank1", estimates.rank1),
         "rank5": result.rank_rate(5),
     }
     for fpir, estimate in zip(FPIRS, estimates.fnir, strict=True):

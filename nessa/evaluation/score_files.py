@@ -8,7 +8,7 @@ from nessa.errors import about
 from nessa.files import Record
 from nessa.kaldi.datadir import read_speaker_table
 from nessa.metrics import table
-from nessa.metrics.bootstrap import bootstrap, difference
+from nessa.metrics.bootstrap import bootstrap, difference, figures
 from nessa.metrics.roc import Roc, act_dcf
 from nessa.scoring.matching import read_scores_of
 from nessa.text import Row, cost, plain_columns, with_interval, wrapped
@@ -78,8 +78,7 @@ def compare_score_files(
             for key, estimate in drawn[number].items():
                 record[f"{key}_ci"] = list(estimate.interval)
                 if number > 0:
-                    excess, over = difference(estimate, drawn[0][key]), _over_first(key)
-                    record |= {over: excess.value, f"{over}_ci": list(excess.interval)}
+                    record |= figures(_over_first(key), difference(estimate, drawn[0][key]))
     return records
 
 

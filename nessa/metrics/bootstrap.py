@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nessa.errors import InputError
+from nessa.files import Record
 from nessa.metrics import table
 from nessa.metrics.roc import Floats, Roc, check_classes
 from nessa.metrics.table import Metric
@@ -27,6 +28,13 @@ class Estimate(NamedTuple):
 
 
 Estimates = dict[str, Estimate]  # by the keys of metrics
+
+
+def figures(key: str, estimate: Estimate | None) -> Record:
+    """The value and its interval [low, high] as records have them; None where it is not defined."""
+    if estimate is None:
+        return {key: None, f"{key}_ci": None}
+    return {key: estimate.value, f"{key}_ci": list(estimate.interval)}
 
 
 def bootstrap(

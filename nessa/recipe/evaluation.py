@@ -17,6 +17,7 @@ from nessa.metrics.bootstrap import (
     Estimates,
     bootstrap,
     difference,
+    figures,
     mean_estimate,
     recovered_gain,
 )
@@ -162,9 +163,9 @@ def _in_processes(
     return {system: found[system] for system in systems}
 
 
-def _mean_figures(figures: Sequence[Record]) -> Record:
+def _mean_figures(records: Sequence[Record]) -> Record:
     """The mean over the seeds of what has no interval."""
-    return {key: sum(f[key] for f in figures) / len(figures) for key in table.LLR_METRICS}
+    return {key: sum(own[key] for own in records) / len(records) for key in table.LLR_METRICS}
 
 
 def _with_means(systems: Sequence[System]) -> Mapping[System, list[System]]:
@@ -217,19 +218,15 @@ def _means(members: Sequence[Estimates]) -> Estimates:
 
 def _figures(estimates: Estimates) -> Record:
     """Values and intervals as a record has them."""
-    figures: Record = {}
+    record: Record = {}
     for key, estimate in estimates.items():
-        figures |= {key: estimate.value, f"{key}_ci": list(estimate.interval)}
-    return figures
+        record |= figures(key, estimate)
+    return record
 
 
 def _gain(name: str, error: Estimate, references: Sequence[Estimate]) -> Record:
     old, new = references
-    gain = recovered_gain(old, error, new)
-    return {
-        name: gain.value if gain else None,
-        f"{name}_ci": list(gain.interval) if gain else None,
-    }
+    return figures(name, recovered_gain(old, error, new))
 
 
 def _controlled_gain(
@@ -238,13 +235,10 @@ def _controlled_gain(
     """The gain between NESSA's controls, so that a better back-end alone counts for nothing."""
     name = "controlled_gain"
     if system.enroll == system.runtime or not eers.keys() >= set(controls):
-        return {name: None, f"{name}_ci": None}
+        return figures(name, None)
     return _gain(name, error, [eers[control] for control in controls])
 
 
 def _over_nessa(error: Estimate, rivals: Sequence[Estimate]) -> Record:
     """By how much an EER exceeds NESSA's mean, paired; above 0 in all the interval: NESSA wins."""
-    if not rivals:
-        return {"over_nessa": None, "over_nessa_ci": None}
-    excess = difference(error, mean_estimate(rivals))
-    return {"over_nessa": excess.value, "over_nessa_ci": list(excess.interval)}
+    return figures("over_nessa", difference(error, mean_estimate(rivals)) if rivals else None)

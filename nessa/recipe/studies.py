@@ -33,7 +33,7 @@ from nessa.kaldi.datadir import (
     utterances_by_speaker,
 )
 from nessa.kaldi.embeddings import Embeddings
-from nessa.metrics.bootstrap import Estimate, bootstrap, mean_estimate, recovered_gain
+from nessa.metrics.bootstrap import Estimate, bootstrap, figures, mean_estimate, recovered_gain
 from nessa.metrics.table import EER
 from nessa.progress import progress
 from nessa.recipe.config import Recipe
@@ -349,12 +349,7 @@ def _join(runner: StudyRunner, base: NeuralAligner, enroll: str, runtime: str) -
 
 def measured(error: Estimate, gain: Estimate | None) -> Record:
     """What every record of a study says of an EER, and of the gain where it is defined."""
-    return {
-        "eer": error.value,
-        "eer_ci": list(error.interval),
-        "gain": gain.value if gain else None,
-        "gain_ci": list(gain.interval) if gain else None,
-    }
+    return figures("eer", error) | figures("gain", gain)
 
 
 STUDIES: dict[str, Callable[[StudyRunner], Iterator[Point]]] = {
