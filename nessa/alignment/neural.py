@@ -362,21 +362,19 @@ class NeuralAligner(NetworkAligner):
         found = find_starts(enroll, runtime, labels, self.config)
         if self.config.score == "cosine":  # one space, of one aligner
             found = [chain(*found)]
-        statistics = None
         if dev is None:
-            found = found[:1]
-        else:
-            x = centers["enroll"].apply(dev.enroll.matrix)
-            y = centers["runtime"].apply(dev.runtime.matrix)
+            return [next(found[0])]
+        x = centers["enroll"].apply(dev.enroll.matrix)
+        y = centers["runtime"].apply(dev.runtime.matrix)
 
-            @lru_cache(maxsize=2)  # candidates of one aligner have the same features
-            def inputs(features: KernelFeatures | None, side: int) -> Matrix:
-                own = (x, y)[side]
-                return own if features is None else features.apply(own)
+        @lru_cache(maxsize=2)  # candidates of one aligner have the same features
+        def inputs(features: KernelFeatures | None, side: int) -> Matrix:
+            own = (x, y)[side]
+            return own if features is None else features.apply(own)
 
-            def statistics(start: Start) -> tuple[Statistics, Statistics]:
-                z = [start.statistics(inputs(start.features[n], n), n) for n in (0, 1)]
-                return z[0], z[1]
+        def statistics(start: Start) -> tuple[Statistics, Statistics]:
+            z = [start.statistics(inputs(start.features[n], n), n) for n in (0, 1)]
+            return z[0], z[1]
 
         return [choose_start(candidates, statistics, dev) for candidates in found]
 

@@ -165,18 +165,16 @@ def random_start(enroll_dim: int, runtime_dim: int, config: NeuralConfig) -> Sta
 
 def choose_start(
     candidates: Iterator[Start],
-    statistics: Callable[[Start], tuple[Statistics, Statistics]] | None,
-    dev: DevSet | None,
+    statistics: Callable[[Start], tuple[Statistics, Statistics]],
+    dev: DevSet,
 ) -> Start:
-    """The candidate of the lowest dev EER, of both update directions; without dev the first.
+    """The candidate of the lowest dev EER, of both update directions.
 
     Args:
         candidates: at least one.
         statistics: gives z and u of the dev set's two sides under a candidate.
-        dev: held-out speakers, or None.
+        dev: held-out speakers.
     """
-    if dev is None or statistics is None:
-        return next(candidates)
 
     def error(start: Start) -> float:
         found = both_ways_eer(*statistics(start), dev)
