@@ -135,11 +135,12 @@ class NeuralAligner(NetworkAligner):
         self, table: AlignTable, dev: DevSet | None = None, freeze: Side | None = None
     ) -> Self:
         """Fit to an align set that may be larger than memory; see `fit`."""
-        if freeze is not None and not self.modules:
-            raise InputError(f"freeze={freeze!r}: nothing is fitted yet; load an aligner first")
+        space = None
         if freeze is not None:
+            if not self.modules:
+                raise InputError(f"freeze={freeze!r}: nothing is fitted yet; load an aligner first")
             self._check_frozen(freeze, table)
-        space = None if freeze is None else self.space()
+            space = self.space()
         self._frozen, self._recordings = freeze, table.recordings
         super().fit_table(table, dev)
         self.joined = space
