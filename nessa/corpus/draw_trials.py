@@ -236,7 +236,10 @@ def spare_utterances(utt2spk: Mapping[str, str], utt2session: Mapping[str, str])
     Raises:
         InputError: an utterance without a session, or fewer than 2 speakers.
     """
-    corpus = _Corpus(utt2spk, utt2session, None)
+    return _spare(_Corpus(utt2spk, utt2session, None))
+
+
+def _spare(corpus: _Corpus) -> dict[str, int]:
     starts, ends, _ = corpus.speaker_runs
     session_sizes = corpus.session_runs.ends - corpus.session_runs.starts
     smallest = np.minimum.reduceat(session_sizes, corpus.session_runs.run_of[starts])
@@ -278,8 +281,8 @@ def make_profile_trials(
     Raises:
         InputError: no speaker has the utterances and sessions for the largest size.
     """
-    _check_sizes(sizes, max(spare_utterances(utt2spk, utt2session).values()))
     corpus = _Corpus(utt2spk, utt2session, spk2gender)
+    _check_sizes(sizes, max(_spare(corpus).values()))
     rng = np.random.default_rng(seed)
     enroll_map: dict[str, list[str]] = {}
     enroll: list[str] = []
