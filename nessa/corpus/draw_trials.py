@@ -138,7 +138,6 @@ def _first_pairs(corpus: _Corpus) -> NDArray[np.int64]:
 
 def _draw_targets(corpus: _Corpus, total: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """Rows (2, total) of enrollment and test utterances of one speaker, across sessions."""
-    rows = np.arange(len(corpus.utterances))
     # Each row is paired with the later sessions of its speaker: every pair once, undirected.
     session_end = corpus.session_runs.ends[corpus.session_runs.run_of]
     firsts = _first_pairs(corpus)
@@ -157,7 +156,7 @@ def _draw_targets(corpus: _Corpus, total: int, rng: np.random.Generator) -> NDAr
             [_draw(pairs[speaker], once, rng), _draw(pairs[speaker], count - once, rng)]
         )
         numbers += firsts[starts[speaker]]
-        first = rows[np.searchsorted(firsts, numbers, side="right") - 1]
+        first = np.searchsorted(firsts, numbers, side="right") - 1
         second = session_end[first] + numbers - firsts[first]
         # Parity gives each pair a direction without remembering it: the second time, the other.
         swap = (first + second + (np.arange(count) >= once)) % 2 == 1
