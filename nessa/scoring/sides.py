@@ -57,7 +57,7 @@ class Sides:
             )
         return cls(enrolled, tested, (enroll, runtime))
 
-    def with_profiles(self, enroll_map: Path, enrolled: Sequence[str] = ()) -> "Sides":
+    def with_profiles(self, enroll_map: Path, enrolled: Sequence[str]) -> "Sides":
         """The sides with the profiles of an enrollment map instead of its utterances.
 
         Profiles that are among the enrollment embeddings already, as those of a shared space
@@ -65,8 +65,7 @@ class Sides:
 
         Args:
             enroll_map: {profile: utterances}.
-            enrolled: enrollment ids of the trials, of which some may be utterances; where empty,
-                these are all profiles.
+            enrolled: enrollment ids of the trials, of which some may be utterances.
 
         Raises:
             InputError: the map is unreadable, or names an utterance without an embedding, or a
@@ -80,7 +79,7 @@ class Sides:
             raise InputError(
                 f"{enroll_map}: {named(both)} is an utterance, and a profile of others; rename it"
             )
-        tried = set(enrolled or profiles)
+        tried = set(enrolled)
         wanted = {p: own for p, own in profiles.items() if p in tried}
         there = set(self.enroll.keys)
         lacking = [p for p in wanted or profiles if p not in there]
