@@ -18,7 +18,7 @@ from nessa.scoring.calibration import Calibration, Method, calibrate, check_pair
 from nessa.scoring.cosine import check_dimensions, cosine_scores
 from nessa.scoring.exemplars import Combine, exemplar_scores
 from nessa.scoring.normalization import TOP_N, AsNorm
-from nessa.trials import Trials, read_enroll_map, write_scores
+from nessa.trials import Trials, rates_fault, read_enroll_map, write_scores
 
 log = logging.getLogger(__name__)
 Scores = npt.NDArray[np.float32]
@@ -291,7 +291,7 @@ def score_trials(
 def score_summary(output: Path, trials: Trials, scores: npt.ArrayLike) -> str:
     """One line: the number of trials, with EER and minDCF where both classes are labeled."""
     line = f"{output}: {len(trials)} trials"
-    if trials.labels is None or trials.targets == 0 or trials.nontargets == 0:
+    if rates_fault(trials):
         return line
-    error, cost = eer(scores, trials.labels), min_dcf(scores, trials.labels)
+    error, cost = eer(scores, trials.known_labels), min_dcf(scores, trials.known_labels)
     return f"{line}, EER {error:.2%}, minDCF {cost:.3f}"
