@@ -198,9 +198,9 @@ class Roc:
         """Minimum normalized detection cost; see `min_dcf`."""
         return float(np.min(_detection_cost(self.p_miss, self.p_fa, p_target, c_miss, c_fa)))
 
-    def cheapest(self, p_target: float = 0.01, c_miss: float = 1, c_fa: float = 1) -> int:
+    def cheapest(self, p_target: float) -> int:
         """The point, counted from 0, whose detection cost is `min_dcf`: the first of several."""
-        return int(np.argmin(_detection_cost(self.p_miss, self.p_fa, p_target, c_miss, c_fa)))
+        return int(np.argmin(_detection_cost(self.p_miss, self.p_fa, p_target, 1, 1)))
 
     def min_cllr(self) -> float:
         """Cllr after the best monotone recalibration; see `min_cllr`."""
