@@ -39,17 +39,14 @@ class TrialList:
             return cls(path, Trials(enroll, test, trials.labels))
 
     def among(
-        self,
-        known: Container[str],
-        skipped: dict[str, str],
-        profiles: Container[str] = (),
+        self, known: Container[str], skipped: dict[str, str], profiles: Container[str]
     ) -> Trials:
         """The trials of utterances and profiles that the set has.
 
         Args:
             known: its utterances.
-            profiles: that the enrollment side may name.
             skipped: those that were left out; receives their trials, {file:line: why}.
+            profiles: that the enrollment side may name.
 
         Raises:
             InputError: an utterance is neither known nor skipped, or no trial is left.

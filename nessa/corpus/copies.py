@@ -58,8 +58,8 @@ def add_copies(
     copies: Mapping[str, CopyConfig],
     background: Background,
     seed: int,
-    nj: int = 1,
-    skipped: dict[str, str] | None = None,
+    nj: int,
+    skipped: dict[str, str] | None,
 ) -> SetCounts:
     """Add perturbed copies of its audio to a set that is on disk.
 

@@ -249,7 +249,7 @@ def make_profile_trials(
     utt2spk: Mapping[str, str],
     utt2session: Mapping[str, str],
     spk2gender: Mapping[str, str] | None,
-    sizes: Sequence[int] = (1, 3, 10),
+    sizes: Sequence[int],
     profiles: int = 4,
     n_nontarget: int = 20,
     seed: int = 0,

@@ -183,12 +183,12 @@ def carry_over_files(
     old: Path,
     new: Path,
     utt2spk: Path,
-    enroll_map: Path | None = None,
-    utt2dur: Path | None = None,
-    unsure: float | None = None,
-    draws: int = 1000,
-    seed: int = 1,
-    pair: str | None = None,
+    enroll_map: Path | None,
+    utt2dur: Path | None,
+    unsure: float | None,
+    draws: int,
+    seed: int,
+    pair: str | None,
 ) -> list[Carried]:
     """The same from score files, for all trials, and for classes of test durations beside.
 
@@ -285,7 +285,7 @@ def _classes(seconds: Seconds) -> Iterator[tuple[NDArray[np.bool_], Interval]]:
         yield (seconds >= low) & (seconds <= high if last else seconds < high), (low, high)
 
 
-def as_record(carried: Sequence[Carried], pair: str | None = None) -> dict[str, Any]:
+def as_record(carried: Sequence[Carried], pair: str | None) -> dict[str, Any]:
     """For JSON: the threshold of all trials, and `by_duration` where there are classes.
 
     Args:

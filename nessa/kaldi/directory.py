@@ -88,8 +88,8 @@ def join_parts(
     directory: Path,
     parts: Sequence[Listing | None],
     dim: int,
-    stamp: ModelStamp | None = None,
-    counts: Mapping[str, str] | None = None,
+    stamp: ModelStamp | None,
+    counts: Mapping[str, str] | None,
 ) -> None:
     """Complete a directory as `merge_parts` does, without its speakers and without reading vectors.
 

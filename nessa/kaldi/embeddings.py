@@ -319,7 +319,7 @@ def _complete(
     merged: Embeddings,
     utt2spk: Mapping[str, str] | None,
     stamp: ModelStamp | None,
-    relative: bool = False,
+    relative: bool,
 ) -> None:
     """Complete a directory whose parts, sorted in `listing`, hold the merged embeddings."""
     clear(directory, len(parts))
