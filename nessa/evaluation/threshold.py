@@ -7,7 +7,7 @@ will see of other people.
 """
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -127,23 +127,7 @@ def carry_over(
             rates.append(float(own @ (new[~labels] >= found[-1]) / own.sum()))
         rate = float(own @ accepted[~labels] / own.sum())
         found.append(_reached_by(rate, impostors, own[order]))
-    equal = np.ones(total)
-    carried = _reached_by(far, impostors, equal)
-    band = None
-    if unsure is not None:
-        many, few = min(far * unsure, 1 - FEWEST / total), max(far / unsure, FEWEST / total)
-        if far * unsure >= 1:
-            log.warning(
-                "--unsure %g: so many times the false-accept rate, %s %%, is beyond all impostors; "
-                "give a smaller factor", unsure, percent(far),
-            )  # fmt: skip
-        elif many < far * unsure or few > far / unsure:
-            log.warning(
-                "--unsure %g: %d impostor trials are too few for so wide a band, which goes from "
-                "%.3g times the false-accept rate to 1/%.3g of it; give more of them, or a smaller "
-                "factor", unsure, total, many / far, far / few,
-            )  # fmt: skip
-        band = _reached_by(many, impostors, equal), _reached_by(few, impostors, equal)
+    carried = _reached_by(far, impostors, np.ones(total))
     return Carried(
         threshold=carried,
         threshold_ci=Estimate(carried, np.array(found or [carried])).interval,
@@ -152,8 +136,33 @@ def carry_over(
         far_ci=Estimate(far, np.array(rates or [far])).interval,
         miss_old=_share(~accepted[labels]),
         miss=_share(new[labels] < carried),
-        unsure=band,
+        unsure=None if unsure is None else _unsure_band(unsure, far, impostors),
     )
+
+
+def _unsure_band(factor: float, far: float, impostors: Scores) -> Interval:
+    """The scores that `factor` times the rate, and its so manieth part, of the impostors reach.
+
+    Args:
+        factor: above 1; with a warning, less where those rates are not told from `FEWEST` trials.
+        far: the rate.
+        impostors: by falling score.
+    """
+    total = len(impostors)
+    many, few = min(far * factor, 1 - FEWEST / total), max(far / factor, FEWEST / total)
+    if far * factor >= 1:
+        log.warning(
+            "--unsure %g: so many times the false-accept rate, %s %%, is beyond all impostors; "
+            "give a smaller factor", factor, percent(far),
+        )  # fmt: skip
+    elif many < far * factor or few > far / factor:
+        log.warning(
+            "--unsure %g: %d impostor trials are too few for so wide a band, which goes from "
+            "%.3g times the false-accept rate to 1/%.3g of it; give more of them, or a smaller "
+            "factor", factor, total, many / far, far / few,
+        )  # fmt: skip
+    equal = np.ones(total)
+    return _reached_by(many, impostors, equal), _reached_by(few, impostors, equal)
 
 
 def _share(chosen: NDArray[np.bool_]) -> float | None:
@@ -211,12 +220,7 @@ def carry_over_files(
         InputError: as `carry_over`; or a threshold that its convention does not know, or files
             that do not fit the trials, or old scores or those of an aligner that are no cosines.
     """
-    value = float(np.float32(CONVENTIONS[convention](threshold)))  # as scores are read
-    if convention in COSINES and not -1 <= value <= 1:
-        raise InputError(
-            f"threshold {threshold:g} as {convention} is a cosine of {value:g}; check the "
-            "convention: cosine, distance (1 - cosine), half ((1 + cosine) / 2), or score"
-        )
+    value = _as_score(threshold, convention)
     wanted = read_labeled(trials)
     labels = wanted.known_labels
     scores: list[Scores] = []
@@ -245,32 +249,60 @@ def carry_over_files(
         return drawn_weights(labels, *speakers, draws, seed)
 
     first, second = scores
-    carried = [carry_over(value, first, second, labels, weights(), unsure)]
-    if utt2dur is not None:
-        seconds = durations_of_tests(wanted, utt2dur)
-        if seconds.min() == seconds.max():
-            log.warning(
-                "%s: all test speech lasts %.2f s; there are no classes of it, and one threshold",
-                utt2dur,
-                seconds[0],
-            )
-        for mask, span in _classes(seconds):
-            own = (w[mask] for w in weights() if w[mask & ~labels].any())
-            # The rate of all trials, whatever that of the class was at the old threshold.
-            impostors = scores[0][mask & ~labels]
-            if len(impostors) < 2 * FEWEST:
-                log.warning("test speech of %.2f to %.2f s: too few impostors", *span)
-                continue
-            level = _level(impostors, carried[0].far)
-            before, after = (one[mask] for one in scores)
-            try:
-                found = carry_over(level, before, after, labels[mask], own, unsure)
-            except InputError as error:
-                log.warning("test speech of %.2f to %.2f s has no threshold: %s", *span, error)
-                continue
-            missed = _share(before[labels[mask]] < value)
-            carried.append(replace(found, seconds=span, miss_old=missed))
-    return carried
+    carried = carry_over(value, first, second, labels, weights(), unsure)
+    if utt2dur is None:
+        return [carried]
+    seconds = durations_of_tests(wanted, utt2dur)
+    if seconds.min() == seconds.max():
+        log.warning(
+            "%s: all test speech lasts %.2f s; there are no classes of it, and one threshold",
+            utt2dur,
+            seconds[0],
+        )
+    by_duration = _by_duration(value, carried.far, first, second, labels, seconds, weights, unsure)
+    return [carried, *by_duration]
+
+
+def _as_score(threshold: float, convention: str) -> float:
+    """The score, as scores are read, that a threshold stands for.
+
+    Raises:
+        InputError: it would be a cosine that there is not.
+    """
+    value = float(np.float32(CONVENTIONS[convention](threshold)))
+    if convention in COSINES and not -1 <= value <= 1:
+        raise InputError(
+            f"threshold {threshold:g} as {convention} is a cosine of {value:g}; check the "
+            "convention: cosine, distance (1 - cosine), half ((1 + cosine) / 2), or score"
+        )
+    return value
+
+
+def _by_duration(
+    threshold: float,
+    far: float,
+    old: Scores,
+    new: Scores,
+    labels: NDArray[np.bool_],
+    seconds: Seconds,
+    weights: Callable[[], Iterator[NDArray[np.int64]]],
+    unsure: float | None,
+) -> Iterator[Carried]:
+    """Yield the threshold of each class of test durations that has one, with the rate of all."""
+    for mask, span in _classes(seconds):
+        own = (w[mask] for w in weights() if w[mask & ~labels].any())
+        # The rate of all trials, whatever that of the class was at the old threshold.
+        impostors = old[mask & ~labels]
+        if len(impostors) < 2 * FEWEST:
+            log.warning("test speech of %.2f to %.2f s: too few impostors", *span)
+            continue
+        level = _level(impostors, far)
+        try:
+            found = carry_over(level, old[mask], new[mask], labels[mask], own, unsure)
+        except InputError as error:
+            log.warning("test speech of %.2f to %.2f s has no threshold: %s", *span, error)
+            continue
+        yield replace(found, seconds=span, miss_old=_share(old[mask & labels] < threshold))
 
 
 def _level(impostors: Scores, rate: float) -> float:
