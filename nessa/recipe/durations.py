@@ -28,11 +28,17 @@ from nessa.files import Record
 from nessa.kaldi.datadir import read_optional
 from nessa.kaldi.embeddings import Embeddings
 from nessa.kaldi.stamps import same_model
-from nessa.metrics.bootstrap import bootstrap, recovered_gain
-from nessa.metrics.table import EER
+from nessa.metrics.bootstrap import recovered_gain
 from nessa.recipe.config import Recipe
 from nessa.recipe.layout import EVAL, aligner_dir, embeddings_dir
-from nessa.recipe.studies import DURATIONS, Pair, measured, study_digest, write_study
+from nessa.recipe.studies import (
+    DURATIONS,
+    Pair,
+    drawn_errors,
+    measured,
+    study_digest,
+    write_study,
+)
 from nessa.recipe.systems import NESSA, RAW, System
 from nessa.scoring.cosine import cosine_scores
 from nessa.scoring.sides import Scores
@@ -176,17 +182,8 @@ def _records(
     lengths: Mapping[str, float],
 ) -> list[Record]:
     """Of one length, all of them from the same draws of the bootstrap."""
-    settings = recipe.evaluation
-    labels = condition.trials.known_labels
-    drawn = bootstrap(
-        list(scores.values()),
-        labels,
-        *condition.speakers,
-        draws=settings.bootstrap_draws,
-        seed=settings.seed,
-        metrics=[EER],
-    )
-    errors = {key: one[EER.key] for key, one in zip(scores, drawn, strict=True)}
+    drawn = drawn_errors(recipe, list(scores.values()), condition)
+    errors = dict(zip(scores, drawn, strict=True))
     old, new = recipe.update
     records = []
     for (seconds, aligner, (enroll, runtime)), error in errors.items():

@@ -213,19 +213,11 @@ class StudyRunner:
             first = len(scores)
             scores += [self._scores(aligner, pair, trials) for aligner in point.systems[pair]]
             members.append(range(first, len(scores)))
-        settings = self.recipe.evaluation
-        drawn = bootstrap(
-            scores,
-            trials.known_labels,
-            *condition.speakers,
-            draws=settings.bootstrap_draws,
-            seed=settings.seed,
-            metrics=[EER],
-        )
+        errors = drawn_errors(self.recipe, scores, condition)
         records = []
         for (point, (enroll, runtime)), rows in zip(cells, members, strict=True):
-            error = mean_estimate([drawn[row][EER.key] for row in rows])
-            gain = recovered_gain(drawn[0][EER.key], error, drawn[1][EER.key])
+            error = mean_estimate([errors[row] for row in rows])
+            gain = recovered_gain(errors[0], error, errors[1])
             records.append(
                 {
                     "label": point.label,
@@ -345,6 +337,19 @@ def _join(runner: StudyRunner, base: NeuralAligner, enroll: str, runtime: str) -
     if not np.array_equal(updated.map_enroll(profiles), stored):
         raise RuntimeError("a frozen side has moved; mapped profiles would be worthless")
     return updated
+
+
+def drawn_errors(recipe: Recipe, scores: Sequence[Scores], condition: Condition) -> list[Estimate]:
+    """The EER of each scores (T,) of a condition's trials, all from the recipe's draws."""
+    drawn = bootstrap(
+        scores,
+        condition.trials.known_labels,
+        *condition.speakers,
+        draws=recipe.evaluation.bootstrap_draws,
+        seed=recipe.evaluation.seed,
+        metrics=[EER],
+    )
+    return [estimates[EER.key] for estimates in drawn]
 
 
 def measured(error: Estimate, gain: Estimate | None) -> Record:
