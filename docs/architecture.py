@@ -16,8 +16,8 @@ PAGE = ROOT / "docs" / "architecture.md"
 DRAWN = re.compile(r"(?<=<!-- drawn by docs/architecture.py -->\n).*?(?=<!-- end -->)", re.DOTALL)
 # From the ground up: a module imports from its own layer and from those before it, never up.
 BASE = (
-    "errors", "files", "lazy", "optimizer", "progress", "threads", "schedule", "schema",
-    "text", "trials",
+    "errors", "files", "columns", "lazy", "optimizer", "progress", "threads", "schema", "text",
+    "trials",
 )  # fmt: skip
 PACKAGES = (
     "metrics", "kaldi", "stores", "corpus", "synth", "encoders", "scoring", "alignment",

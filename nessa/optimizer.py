@@ -1,8 +1,11 @@
-"""The optimizer of every training here."""
+"""The optimizer of every training here, and its learning rate, a function of the step alone."""
 
+import math
 from inspect import unwrap
 
 import torch
+
+WARMUP = 0.1  # part of the steps in which the rate rises
 
 
 class AdamW(torch.optim.AdamW):
@@ -17,3 +20,17 @@ class AdamW(torch.optim.AdamW):
     state_dict = unwrap(torch.optim.Optimizer.state_dict)
     load_state_dict = unwrap(torch.optim.Optimizer.load_state_dict)
     step = torch.no_grad()(unwrap(torch.optim.AdamW.step))
+
+
+def learning_rate(step: int, steps: int, peak: float) -> float:
+    """Linear warm-up, then half a cosine down to zero.
+
+    Args:
+        step: from 0.
+        steps: of the whole training.
+        peak: the highest rate.
+    """
+    warmup = max(1.0, WARMUP * steps)
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))

@@ -15,20 +15,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from nessa.columns import ENROLL, LABEL, SCORE, TEST, Layout, read_columns, with_labels
 from nessa.errors import InputError, about, named
-from nessa.files import (
-    ENROLL,
-    LABEL,
-    SCORE,
-    TEST,
-    Layout,
-    atomic_open,
-    id_fault,
-    read_columns,
-    read_table,
-    with_labels,
-    write_table,
-)
+from nessa.files import atomic_open, id_fault, read_table, write_table
 
 FORMATS = "`1|0 enroll test`, `enroll test target|nontarget` or `enroll test`"
 NO_LABELS = "no labels; write `enroll test target|nontarget`"
@@ -192,7 +181,7 @@ class Trials:
 
     @classmethod
     def read(cls, path: Path | str) -> "Trials":
-        """Read a trial list, whichever way its columns stand; see `nessa.files`.
+        """Read a trial list, whichever way its columns stand; see `nessa.columns`.
 
         Memory is about 16 bytes per trial beside the distinct ids.
 

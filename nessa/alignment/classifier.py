@@ -43,7 +43,7 @@ class ClassifierAligner(NetworkAligner):
     Args:
         steps: of training.
         batch_size: utterances per step, each by both models.
-        learning_rate: highest, see `nessa.schedule`.
+        learning_rate: highest, see `nessa.optimizer`.
         weight_decay: of AdamW.
         margin: in radians.
         scale: of the cosines.

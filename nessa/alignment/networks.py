@@ -19,8 +19,7 @@ from nessa.alignment.dev import DevSet
 from nessa.alignment.kernel import KernelFeatures
 from nessa.alignment.views import SIDES, Center, Floats, Matrix, Side
 from nessa.errors import InputError
-from nessa.optimizer import AdamW
-from nessa.schedule import learning_rate
+from nessa.optimizer import AdamW, learning_rate
 
 log = logging.getLogger(__name__)
 

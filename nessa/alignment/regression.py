@@ -30,7 +30,7 @@ class RegressionAligner(NetworkAligner):
         hidden_dim: width of r.
         steps: of training.
         batch_size: utterances per step.
-        learning_rate: highest, see `nessa.schedule`.
+        learning_rate: highest, see `nessa.optimizer`.
         weight_decay: of AdamW.
         evaluate_every: steps between two evaluations of the dev EER.
         seed: of initialization and batches.

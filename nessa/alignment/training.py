@@ -14,8 +14,7 @@ from nessa.alignment.networks import DEVICE, Fusion, RatioNetwork
 from nessa.alignment.teaching import Teacher, distillation
 from nessa.alignment.views import SIDES, Labels, Rows, Side
 from nessa.errors import InputError
-from nessa.optimizer import AdamW
-from nessa.schedule import learning_rate
+from nessa.optimizer import AdamW, learning_rate
 
 log = logging.getLogger(__name__)
 INITIAL_SCALE = 15.0  # of the cosines in the loss; learned

@@ -28,9 +28,8 @@ from nessa.encoders.losses import Criterion
 from nessa.encoders.trained import CONFIG, STAMP, WEIGHTS, build, load_trained, save_model
 from nessa.errors import InputError, watched_readers
 from nessa.files import atomic_open, digest, read_json, write_json
-from nessa.optimizer import AdamW
+from nessa.optimizer import AdamW, learning_rate
 from nessa.progress import progress
-from nessa.schedule import learning_rate
 from nessa.schema import read_yaml, save_yaml
 
 log = logging.getLogger(__name__)

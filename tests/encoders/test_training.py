@@ -21,7 +21,7 @@ from nessa.encoders.trained import TrainedModel
 from nessa.encoders.training import Training, train_encoder
 from nessa.errors import InputError
 from nessa.files import read_json, write_json
-from nessa.schedule import learning_rate
+from nessa.optimizer import learning_rate
 from tests.speech import RATE, prepare_augmentation, prepare_set, read_cuts, turn_around
 
 
