@@ -12,7 +12,7 @@ from torch import nn
 from nessa.alignment.base import Aligner
 from nessa.alignment.covariance import between_utterances, cross_product, inverse_root, shrunk
 from nessa.alignment.dev import DevSet
-from nessa.alignment.networks import Centering, Linear, Normalize
+from nessa.alignment.modules import Centering, Linear, Normalize
 from nessa.alignment.views import (
     Center,
     Floats,

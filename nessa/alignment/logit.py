@@ -6,7 +6,7 @@ from torch import nn
 
 from nessa.alignment.base import Aligner
 from nessa.alignment.dev import DevSet
-from nessa.alignment.networks import Linear, Normalize, RemoveMean
+from nessa.alignment.modules import Linear, Normalize, RemoveMean
 from nessa.alignment.views import Labels, Matrix, Side, length_normalize, means_by_speaker
 
 

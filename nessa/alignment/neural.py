@@ -8,11 +8,11 @@ Symbols as in the method: x (Dx) enrollment, y (Dy) runtime embedding, f and g t
 
 W a whitening, P and Q a linear map and a quadratic form that start as two-view PLDA, r a small MLP
 that starts at zero. A trial's score, z_x . z_y + u_x + u_y (5), is up to a constant its natural-log
-likelihood ratio; see `networks.RatioNetwork`. Beside it stand PLDA's ratios of products of
+likelihood ratio; see `modules.RatioNetwork`. Beside it stand PLDA's ratios of products of
 coordinates (7) and of their regressions onto the other model (8), see `kernel`, and the cosines of
 CCA and of regression both ways, which few align speakers or strong models may need, weighed by
-logistic regression on dev (6); see `networks.Fusion`. Where the cosine is asked for, there is one
-part, whose z has unit length, and u is 0; see `networks.SideNetwork`.
+logistic regression on dev (6); see `modules.Fusion`. Where the cosine is asked for, there is one
+part, whose z has unit length, and u is 0; see `modules.SideNetwork`.
 
 A batch holds P speakers x K utterances; the K are split at random into an enrollment part,
 averaged to a profile in its own model's space, and a runtime part, so that an utterance is never on
@@ -44,7 +44,8 @@ from nessa.alignment.covariance import cross_product, least_squares, whitening
 from nessa.alignment.dev import DevSet, Statistics, both_ways_eer, both_ways_scores, improves
 from nessa.alignment.fusing import fit_weights
 from nessa.alignment.kernel import KernelFeatures
-from nessa.alignment.networks import ROWS_AT_ONCE, Centering, Fusion, KernelNetwork, NetworkAligner
+from nessa.alignment.modules import Centering, Fusion, KernelNetwork
+from nessa.alignment.networks import ROWS_AT_ONCE, NetworkAligner
 from nessa.alignment.outliers import MOST_STAMPED
 from nessa.alignment.starts import Start, choose_start, find_joins, find_starts, random_start
 from nessa.alignment.table import AlignTable

@@ -5,7 +5,8 @@ from torch import Tensor, nn
 
 from nessa.alignment.covariance import least_squares, whitening
 from nessa.alignment.dev import DevSet
-from nessa.alignment.networks import DEVICE, Centering, NetworkAligner
+from nessa.alignment.modules import Centering
+from nessa.alignment.networks import DEVICE, NetworkAligner
 from nessa.alignment.views import Center, Labels, Matrix, Side, center, fit_mean
 
 WHITENING_SHRINKAGE = 0.2  # of the covariance of the network's input, which is whitened

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from nessa.alignment.config import NeuralConfig
-from nessa.alignment.networks import DEVICE, Fusion, RatioNetwork
+from nessa.alignment.modules import Fusion, RatioNetwork
+from nessa.alignment.networks import DEVICE
 from nessa.alignment.teaching import Teacher, distillation
 from nessa.alignment.views import SIDES, Labels, Rows, Side
 from nessa.errors import InputError

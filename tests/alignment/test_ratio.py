@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from nessa.alignment import DevSet, NeuralAligner, load
-from nessa.alignment.networks import Fusion
+from nessa.alignment.modules import Fusion
 from nessa.alignment.plda import Scatter, factor_llr
 from nessa.alignment.table import AlignTable
 from nessa.alignment.views import Side, center, fit_mean
