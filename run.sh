@@ -57,7 +57,7 @@ keep_freed_memory
 export PYTHONUNBUFFERED=1
 
 # What jobs take long to import.
-readonly libraries='nessa.corpus.finishing nessa.encoders.training nessa.encoders.extraction
+readonly libraries='nessa.corpus.finishing nessa.encoders.training nessa.encoders.shards
   nessa.recipe.backends nessa.recipe.fitting nessa.recipe.aligners nessa.alignment.neural
   nessa.recipe.mapping nessa.recipe.scoring nessa.recipe.evaluation nessa.recipe.identification'
 corpora=(voxceleb1 voxceleb2 musan rirs librispeech voices)

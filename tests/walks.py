@@ -14,7 +14,7 @@ from tests.conftest import ROOT
 
 PRELOAD = ROOT / "utils/preload.py"
 # What the commands of pages take long to import.
-LIBRARIES = ("nessa.cli.main", "nessa.corpus.finishing", "nessa.encoders.extraction")
+LIBRARIES = ("nessa.cli.main", "nessa.corpus.finishing", "nessa.encoders.shards")
 LIBRARIES += ("nessa.recipe.aligners", "nessa.production.export_aligner", "nessa.report.results")
 
 

@@ -152,13 +152,13 @@ def extract(
     --set eval --output embeddings --merge
     """
     from nessa.encoders.arks import GivenEmbeddings
-    from nessa.encoders.extraction import (
+    from nessa.encoders.models import load_model
+    from nessa.encoders.shards import (
         extract_shard,
         forget_shards,
         import_embeddings,
         merge_shards,
     )
-    from nessa.encoders.models import load_model
 
     if merge:
         refuse_given("not with --merge, which would ignore it", "shard", "batch_seconds")

@@ -12,8 +12,8 @@ from nessa.corpus.config import CorpusConfig, PrepareConfig, TrialCount
 from nessa.corpus.finishing import finish_sets, make_set_trials
 from nessa.corpus.speakers import split_speakers
 from nessa.encoders.arks import GivenEmbeddings
-from nessa.encoders.extraction import import_embeddings
 from nessa.encoders.settings import ArksConfig
+from nessa.encoders.shards import import_embeddings
 from nessa.errors import InputError, about, named
 from nessa.files import Record, write_json, write_table
 from nessa.kaldi.datadir import MAIN_LIST, spk2utt_of

@@ -8,8 +8,8 @@ import pytest
 
 from nessa import Embeddings
 from nessa.encoders import GivenEmbeddings
-from nessa.encoders.extraction import import_embeddings
 from nessa.encoders.settings import ArksConfig
+from nessa.encoders.shards import import_embeddings
 from nessa.files import write_table
 from nessa.kaldi.stamps import ModelStamp
 from tests.conftest import Command

@@ -30,15 +30,10 @@ from nessa.encoders import (
 )
 from nessa.encoders.base import SpeakerModel
 from nessa.encoders.config import FeatureConfig
-from nessa.encoders.extraction import (
-    extract,
-    extract_shard,
-    import_embeddings,
-    merge_shards,
-    skipped_in,
-)
+from nessa.encoders.extraction import extract
 from nessa.encoders.features import FeatureExtractor, read_features
 from nessa.encoders.settings import ArksConfig
+from nessa.encoders.shards import extract_shard, import_embeddings, merge_shards, skipped_in
 from nessa.errors import InputError
 from nessa.files import STARTED_IN, read_table
 from nessa.kaldi.datadir import read_utt2spk
