@@ -68,14 +68,14 @@ class Training:
         scale = torch.tensor(1.0 if ratio else INITIAL_SCALE, device=DEVICE)
         self.log_scale = nn.Parameter(scale.log())
         named = [(n, w) for m in modules.values() for n, w in m.named_parameters()]
-        weights = [(ratio and n in STARTED, w) for n, w in named if w.requires_grad]
+        trained = [(n, w) for n, w in named if w.requires_grad]
+        started = [w for n, w in trained if ratio and n in STARTED]
+        others = [w for n, w in trained if not (ratio and n in STARTED)]
         groups: list[dict[str, Any]] = [
-            {"params": [w for started, w in weights if not started], "rate": 1.0},
-            {"params": [w for started, w in weights if started], "rate": START_RATE},
-            {"params": [self.log_scale], "rate": 1.0},
+            {"params": others, "rate": 1.0, "weight_decay": config.weight_decay},
+            {"params": started, "rate": START_RATE, "weight_decay": 0.0},  # would make ratios small
+            {"params": [self.log_scale], "rate": 1.0, "weight_decay": 0.0},
         ]
-        groups[0]["weight_decay"] = config.weight_decay
-        groups[1]["weight_decay"] = groups[2]["weight_decay"] = 0.0  # would make ratios small
         self.optimizer = AdamW(groups, fused=True)
 
     def step(self, step: int) -> float:
