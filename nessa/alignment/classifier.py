@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from nessa.alignment.covariance import cross_product, whitening
 from nessa.alignment.dev import DevSet
 from nessa.alignment.linear import centered_views
-from nessa.alignment.networks import DEVICE, NetworkAligner
+from nessa.alignment.networks import DEVICE, RowTrainedAligner
 from nessa.alignment.views import (
     SIDES,
     Center,
@@ -23,7 +23,7 @@ from nessa.encoders.losses import AAMSoftmax
 WHITENING_SHRINKAGE = 0.5  # of the covariances that are whitened
 
 
-class ClassifierAligner(NetworkAligner):
+class ClassifierAligner(RowTrainedAligner):
     """Linear maps of both views into one space, in which one classifier tells the speakers.
 
     As speaker encoders are trained (additive angular margin softmax, Deng et al. 2019, arXiv

@@ -38,18 +38,10 @@ class NetworkAligner(Aligner):
     Attributes:
         modules: of the two sides, once fitted; their weights are the arrays.
         hidden_dim, dropout: of the networks; a subclass sets them.
-        steps, batch_size, learning_rate, weight_decay, evaluate_every, seed: of `train_on_rows`;
-            a subclass that trains by it sets them.
     """
 
     hidden_dim: int
     dropout: float = 0.0
-    steps: int
-    batch_size: int
-    learning_rate: float
-    weight_decay: float
-    evaluate_every: int
-    seed: int
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,38 +66,6 @@ class NetworkAligner(Aligner):
             return SideNetwork(center, w, p, hidden, self.dropout)
         q = torch.from_numpy(quadratic)
         return RatioNetwork(center, w, p, hidden, self.dropout, q, spread)
-
-    def train_on_rows(
-        self,
-        modules: dict[Side, nn.Module],
-        trained: nn.Module,
-        rows: int,
-        loss: Callable[[Tensor], Tensor],
-        dev: DevSet | None,
-    ) -> None:
-        """Train by batches of rows that are drawn alike; see `train_modules`.
-
-        Args:
-            modules: the two sides at their start.
-            trained: holds the parameters.
-            rows: that there are.
-            loss: of rows (B,), on `DEVICE`.
-            dev: held-out speakers.
-        """
-        rng = np.random.default_rng(self.seed)
-        optimizer = AdamW(trained.parameters(), weight_decay=self.weight_decay)
-
-        def step(number: int) -> float:
-            rate = learning_rate(number, self.steps, self.learning_rate)
-            optimizer.param_groups[0]["lr"] = rate
-            drawn = torch.from_numpy(rng.integers(rows, size=self.batch_size)).to(DEVICE)
-            found = loss(drawn)
-            optimizer.zero_grad()
-            found.backward()
-            optimizer.step()
-            return found.item()
-
-        self.train_modules(modules, step, self.steps, self.evaluate_every, dev)
 
     def train_modules(
         self,
@@ -234,3 +194,50 @@ class NetworkAligner(Aligner):
         device = next(module.buffers()).device
         blocks = torch.from_numpy(matrix).split(ROWS_AT_ONCE)
         return torch.cat([module(block.to(device)).cpu() for block in blocks]).numpy()
+
+
+class RowTrainedAligner(NetworkAligner):
+    """An aligner of networks that is trained by batches of rows that are drawn alike.
+
+    Attributes:
+        steps, batch_size, learning_rate, weight_decay, evaluate_every, seed: a subclass sets them.
+    """
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    evaluate_every: int
+    seed: int
+
+    def train_on_rows(
+        self,
+        modules: dict[Side, nn.Module],
+        trained: nn.Module,
+        rows: int,
+        loss: Callable[[Tensor], Tensor],
+        dev: DevSet | None,
+    ) -> None:
+        """Train, and keep the best on dev; see `train_modules`.
+
+        Args:
+            modules: the two sides at their start.
+            trained: holds the parameters.
+            rows: that there are.
+            loss: of rows (B,), on `DEVICE`.
+            dev: held-out speakers.
+        """
+        rng = np.random.default_rng(self.seed)
+        optimizer = AdamW(trained.parameters(), weight_decay=self.weight_decay)
+
+        def step(number: int) -> float:
+            rate = learning_rate(number, self.steps, self.learning_rate)
+            optimizer.param_groups[0]["lr"] = rate
+            drawn = torch.from_numpy(rng.integers(rows, size=self.batch_size)).to(DEVICE)
+            found = loss(drawn)
+            optimizer.zero_grad()
+            found.backward()
+            optimizer.step()
+            return found.item()
+
+        self.train_modules(modules, step, self.steps, self.evaluate_every, dev)

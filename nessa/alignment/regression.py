@@ -6,13 +6,13 @@ from torch import Tensor, nn
 from nessa.alignment.covariance import least_squares, whitening
 from nessa.alignment.dev import DevSet
 from nessa.alignment.modules import Centering
-from nessa.alignment.networks import DEVICE, NetworkAligner
+from nessa.alignment.networks import DEVICE, RowTrainedAligner
 from nessa.alignment.views import Center, Labels, Matrix, Side, center, fit_mean
 
 WHITENING_SHRINKAGE = 0.2  # of the covariance of the network's input, which is whitened
 
 
-class RegressionAligner(NetworkAligner):
+class RegressionAligner(RowTrainedAligner):
     """Predicts an utterance's enrollment embedding from its runtime embedding.
 
     The way that vector databases outlive a change of their embedding model: a residual MLP of one
