@@ -152,11 +152,16 @@ def _largest_difference(aligner: Aligner, side: Side, content: bytes, input_dim:
     rng = np.random.default_rng(0)
     differences = []
     for rows in CHECKED_BATCHES:
-        lengths = 10.0 ** rng.uniform(*EXPONENTS, (rows, 1))
-        batch: Matrix = (lengths * rng.standard_normal((rows, input_dim))).astype(np.float32)
+        batch = random_embeddings(rng, rows, input_dim)
         (mapped,) = session.run(["mapped"], {"embedding": batch})
         differences.append(np.abs(mapped - aligner.map_side(batch, side)).max())
     return float(max(differences))
+
+
+def random_embeddings(rng: np.random.Generator, rows: int, dim: int) -> Matrix:
+    """Embeddings (rows, dim) of widely varying length."""
+    lengths = 10.0 ** rng.uniform(*EXPONENTS, (rows, 1))
+    return (lengths * rng.standard_normal((rows, dim))).astype(np.float32)
 
 
 def _model_card(aligner: Aligner, exported: list[_Network], facts: Mapping[str, str]) -> str:

@@ -12,7 +12,7 @@ from nessa.encoders.config import FeatureConfig
 from nessa.encoders.models import load_model
 from nessa.encoders.trained import TrainedModel
 from nessa.errors import InputError, first_line
-from nessa.production.export_aligner import EXPONENTS
+from nessa.production.export_aligner import random_embeddings
 from nessa.production.export_encoder import KIND, LEAST_COSINE, least_cosine
 from nessa.production.mapping import TOLERANCE
 from nessa.production.onnx import onnx, open_session
@@ -86,7 +86,7 @@ def _verify_aligner(
     what = f"side {properties['side']} of a {properties['kind']} aligner"
     yield f"{path}: {what}, {dims[0]} -> {dims[1]} dimensions"
     yield from _listed(properties)
-    batch = _embeddings(ROWS, dims[0])
+    batch = random_embeddings(np.random.default_rng(0), ROWS, dims[0])
     mapped = _run(path, batch)
     alone = np.concatenate([_run(path, batch[row : row + 1]) for row in range(3)])
     if mapped.shape != (ROWS, dims[1]):
@@ -158,10 +158,3 @@ def _run(path: Path, batch: Matrix, given: str = "embedding", wanted: str = "map
         return open_session(path.read_bytes()).run([wanted], {given: batch})[0]
     except Exception as error:  # of onnxruntime
         raise InputError(f"{path}: fails in onnxruntime: {first_line(error)}") from None
-
-
-def _embeddings(rows: int, dim: int) -> Matrix:
-    """Random embeddings of widely varying length."""
-    rng = np.random.default_rng(0)
-    lengths = 10.0 ** rng.uniform(*EXPONENTS, (rows, 1))
-    return (lengths * rng.standard_normal((rows, dim))).astype(np.float32)
