@@ -21,10 +21,15 @@ def lengths(matrix: Matrix) -> Matrix:
         for first in range(0, len(matrix), ROWS):
             rows = slice(first, first + ROWS)
             found[rows] = np.linalg.norm(matrix[rows], axis=1)
-        odd = np.flatnonzero(~((found >= SAFE[0]) & (found <= SAFE[1])))
+        odd = _not_safe(found)
         if len(odd):
             found[odd] = np.linalg.norm(matrix[odd].astype(np.float64), axis=1)
     return found
+
+
+def _not_safe(measured: Matrix) -> npt.NDArray[np.int64]:
+    """The rows whose lengths (N,) are outside of `SAFE`, or are no numbers."""
+    return np.flatnonzero(~((measured >= SAFE[0]) & (measured <= SAFE[1])))
 
 
 def without_direction(matrix: Matrix) -> npt.NDArray[np.int64]:
@@ -33,7 +38,7 @@ def without_direction(matrix: Matrix) -> npt.NDArray[np.int64]:
 
 
 def _without_direction(matrix: Matrix, measured: Matrix) -> npt.NDArray[np.int64]:
-    odd = np.flatnonzero(~((measured >= SAFE[0]) & (measured <= SAFE[1])))
+    odd = _not_safe(measured)
     largest = np.abs(matrix[odd]).max(axis=1)
     return odd[~((largest >= SMALLEST) & (largest <= LARGEST))]
 
@@ -69,7 +74,7 @@ def well_scaled(matrix: Matrix, name: Callable[[int], str]) -> Matrix:
     Args, raises: see `checked_lengths`.
     """
     measured = checked_lengths(matrix, name)
-    odd = np.flatnonzero(~((measured >= SAFE[0]) & (measured <= SAFE[1])))
+    odd = _not_safe(measured)
     if not len(odd):
         return matrix
     scaled = matrix.copy()

@@ -310,7 +310,6 @@ class _Side:
         embeddings = Embeddings.read(self.source)
         with about(self.source):
             self.aligner.check_stamp(self.name, embeddings.stamp)
-        with about(self.source):
             checked_lengths(embeddings.matrix, lambda row: f"vector of {embeddings.keys[row]!r}")
         if self.enroll_map is None:
             return embeddings
