@@ -35,6 +35,7 @@ from nessa.errors import InputError, about, named
 from nessa.files import read_table
 from nessa.kaldi.datadir import is_there, read_optional, read_utt2spk
 from nessa.kaldi.directions import without_direction
+from nessa.kaldi.directory import SPEAKER_COUNTS, SPEAKER_TABLE
 from nessa.kaldi.embeddings import Embeddings, scps_of_ranks, speaker_means
 from nessa.progress import progress
 
@@ -100,9 +101,6 @@ def validate(
     if has_embeddings:
         problems += _embedding_problems(directory)
     return problems
-
-
-# --- contents -------------------------------------------------------------------------------------
 
 
 class _Listed(NamedTuple):
@@ -262,7 +260,7 @@ def _embedding_problems(directory: Path) -> Iterator[str]:
             f"{path}: {named(bad)} is zero, or beyond 1e-36 to 1e36, and has no direction; "
             "extract it again"
         )
-    if not is_there(directory / "spk_xvector.scp"):
+    if not is_there(directory / SPEAKER_TABLE):
         return
     try:
         yield from _mean_problems(directory, embeddings)
@@ -272,7 +270,7 @@ def _embedding_problems(directory: Path) -> Iterator[str]:
 
 def _mean_problems(directory: Path, embeddings: Embeddings) -> Iterator[str]:
     """Whether the speakers' vectors are those of the utterances that begin with their names."""
-    path = directory / "spk_xvector.scp"
+    path = directory / SPEAKER_TABLE
     stored = Embeddings.read(path)
     if is_there(directory / "utt2spk"):
         utt2spk = read_utt2spk(directory)
@@ -291,10 +289,11 @@ def _mean_problems(directory: Path, embeddings: Embeddings) -> Iterator[str]:
     wrong = [key for key, bad in zip(means.keys, far, strict=True) if bad]
     if wrong:
         yield f"{path}: not the mean of the utterances of {named(wrong)}; merge them again"
-    if is_there(directory / "num_utts.ark"):
-        claimed = read_table(directory / "num_utts.ark")
+    counts_file = directory / SPEAKER_COUNTS
+    if is_there(counts_file):
+        claimed = read_table(counts_file)
         if claimed != {speaker: str(count) for speaker, count in counts.items()}:
-            yield f"{directory}/num_utts.ark: other counts than xvector.scp has; merge them again"
+            yield f"{counts_file}: other counts than xvector.scp has; merge them again"
 
 
 def _by_prefix(utterances: list[str], speakers: list[str]) -> dict[str, str]:

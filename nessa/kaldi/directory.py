@@ -27,8 +27,8 @@ from nessa.kaldi.stamps import ModelStamp, write_info
 from nessa.threads import background
 
 COMPLETE = ("info.json", "xvector.scp")
-SPEAKER_TABLE, SPEAKER_COUNTS = "spk_xvector.scp", "num_utts.ark"
-OF_SPEAKERS = (SPEAKER_TABLE, "spk_xvector.ark", SPEAKER_COUNTS)
+SPEAKER_TABLE, SPEAKER_ARK, SPEAKER_COUNTS = "spk_xvector.scp", "spk_xvector.ark", "num_utts.ark"
+OF_SPEAKERS = (SPEAKER_TABLE, SPEAKER_ARK, SPEAKER_COUNTS)
 
 
 def write_part(

@@ -23,7 +23,16 @@ from nessa.files import write_table
 from nessa.kaldi.ark import Ark, Matrix, check_alike, open_listed
 from nessa.kaldi.checks import as_float32, check_finite, check_ids, check_unique
 from nessa.kaldi.datadir import is_there, utterances_by_speaker
-from nessa.kaldi.directory import clear, complete, read_parts, write_part, write_tables
+from nessa.kaldi.directory import (
+    SPEAKER_ARK,
+    SPEAKER_COUNTS,
+    SPEAKER_TABLE,
+    clear,
+    complete,
+    read_parts,
+    write_part,
+    write_tables,
+)
 from nessa.kaldi.scp import Listing, are_sorted, merge_scps, read_scp, without_keys
 from nessa.kaldi.stamps import XVECTOR_TABLES, ModelStamp, read_stamp
 
@@ -325,8 +334,8 @@ def _complete(
     clear(directory, len(parts))
     if utt2spk is not None:
         means, counts = speaker_means(merged, utt2spk)
-        means.write_ark(directory / "spk_xvector.ark", directory / "spk_xvector.scp", relative)
-        write_table(directory / "num_utts.ark", counts)
+        means.write_ark(directory / SPEAKER_ARK, directory / SPEAKER_TABLE, relative)
+        write_table(directory / SPEAKER_COUNTS, counts)
     complete(directory, parts, listing, merged.dim, stamp)
 
 
