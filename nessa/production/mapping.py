@@ -103,14 +103,7 @@ def map_sides(
         ]
     lines = []
     for number, (side, outliers) in enumerate(zip(sides, judged, strict=True)):
-        own = found[number * parts : (number + 1) * parts]
-        # Before the folder is complete, or a killed run leaves it with the map of an earlier one.
-        if side.enroll_map is None:
-            (side.output / MAPPED_MAP).unlink(missing_ok=True)
-        else:  # by which scoring knows the profiles; the one that is there may be given
-            write_enroll_map(side.output / MAPPED_MAP, read_enroll_map(side.enroll_map))
-        listings = [part.listing for part in own]
-        join_parts(side.output, listings, own[0].dim, own[0].stamp, counts[number])
+        side.complete(found[number * parts : (number + 1) * parts], counts[number])
         outliers.write(outliers_file(side.folder, side.name))
         lines.append(f"{side.source}: {outliers.count} embeddings mapped; {outliers}")
     return lines
@@ -271,6 +264,16 @@ class _Side:
         maps = self.aligner.space(), self.aligner.map_digest(self.name)
         stamp = own and own.mapped(self.aligner.kind, *maps, side)
         return _Part(listing if alone else None, dim, stamp)
+
+    def complete(self, parts: Sequence[_Part], counts: Mapping[str, str]) -> None:
+        """Join the parts, all of which are written; `counts` as of `speaker_counts`."""
+        # Before the folder is complete, or a killed run leaves it with the map of an earlier one.
+        if self.enroll_map is None:
+            (self.output / MAPPED_MAP).unlink(missing_ok=True)
+        else:  # by which scoring knows the profiles; the one that is there may be given
+            write_enroll_map(self.output / MAPPED_MAP, read_enroll_map(self.enroll_map))
+        listings = [part.listing for part in parts]
+        join_parts(self.output, listings, parts[0].dim, parts[0].stamp, counts)
 
     def _map(self, embeddings: Embeddings, rows: slice, domains: Mapping[str, str]) -> Matrix:
         block = Embeddings(embeddings.keys[rows], embeddings.matrix[rows])
