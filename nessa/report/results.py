@@ -76,29 +76,23 @@ def write_report(recipe: Recipe, exp: Path, data: Path, results_page: Path | Non
     identification = _read_identification(exp)
     studies = read_studies(recipe, data, exp)
     rollout = studies.pop(ROLLOUT, [])
-    has_nessa = (exp / "aligners" / NESSA).is_dir()
-    comparisons = list(verdicts(recipe, exp)) if has_nessa else []
-    comparisons += compare_systems(recipe, records)
-    if (exp / "encoders").is_dir():  # not where embeddings came from elsewhere
-        comparisons += nessa_cost(recipe, exp)
+    comparisons = _comparisons(recipe, exp, records)
     condition = next(read_conditions(data / "eval"))
     labels = condition.trials.known_labels
     cells = read_cells(recipe, exp / "scores", condition)
     thresholds = threshold_costs(cells, labels)
-    gallery = mixed_gallery(recipe, exp, data / "eval") if has_nessa else []
+    gallery = mixed_gallery(recipe, exp, data / "eval") if _has_nessa(exp) else []
     # Studies are of the first list of utterances: other trials, where the main list has profiles.
     on_curve = main_records(records) if condition.enroll_map is None else []
-    align = data / "align"
-    speakers = len(set(original_speakers(align).values())) if align.is_dir() else 0
     fleet = fleet_plot(list(fleet_ways(recipe, records)))
     plots = [
         fleet,
         det_plot(_det_panels(recipe, exp, condition, records), labels),
         *calibration_plots(cells, labels),
-        *study_plots(studies, on_curve, speakers),
+        *study_plots(studies, on_curve, _align_speakers(data)),
         gallery_plot(gallery) if gallery else None,
         gains_plot(records),
-        spaces_plot(recipe, exp, data / "eval") if has_nessa else None,
+        spaces_plot(recipe, exp, data / "eval") if _has_nessa(exp) else None,
     ]
     figures: list[Plot] = [plot for plot in plots if plot is not None]
     write_json(exp / "metrics" / "thresholds.json", thresholds)
@@ -133,6 +127,25 @@ def write_report(recipe: Recipe, exp: Path, data: Path, results_page: Path | Non
     )
     paths = [exp / "results.json", folder / "results.md", folder / "index.html", *figure_paths]
     return "\n".join([format_records(records), "", *comparisons, "", *map(str, paths)])
+
+
+def _has_nessa(exp: Path) -> bool:
+    return (exp / "aligners" / NESSA).is_dir()
+
+
+def _comparisons(recipe: Recipe, exp: Path, records: Sequence[Record]) -> list[str]:
+    """What the report says first, a sentence each."""
+    found = list(verdicts(recipe, exp)) if _has_nessa(exp) else []
+    found += compare_systems(recipe, records)
+    if (exp / "encoders").is_dir():  # not where embeddings came from elsewhere
+        found += nessa_cost(recipe, exp)
+    return found
+
+
+def _align_speakers(data: Path) -> int:
+    """How many speakers the align set has; 0 where it is not there."""
+    align = data / "align"
+    return len(set(original_speakers(align).values())) if align.is_dir() else 0
 
 
 def read_metrics(exp: Path, name: str) -> list[Record]:
@@ -270,7 +283,8 @@ def _markdown(
     circumstances: Mapping[str, str],
 ) -> str:
     shown = [circumstances["Machine"], circumstances["Versions"]]
-    shown += [f"left out: {circumstances[key]}" for key in (LEFT_OUT,) if key in circumstances]
+    if LEFT_OUT in circumstances:
+        shown.append(f"left out: {circumstances[LEFT_OUT]}")
     seeds = f"NESSA: seed {recipe.aligner.seeds[0]}."
     lines = [
         f"# Results of recipe {recipe.name}",
