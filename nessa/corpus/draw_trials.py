@@ -25,9 +25,7 @@ class _Corpus:
         spk2gender: Mapping[str, str] | None,
     ) -> None:
         genders = spk2gender or {}
-        missing = sorted(set(utt2spk) - set(utt2session))
-        if missing:
-            raise InputError(f"utterance {missing[0]!r} has no session; add it to utt2session")
+        check_sessions(utt2spk, utt2session)
 
         def place(utterance: str) -> tuple[str, str, str, str]:
             speaker = utt2spk[utterance]
@@ -65,6 +63,12 @@ class _Runs(NamedTuple):
 
     def bounds(self, run: int) -> tuple[int, int]:
         return int(self.starts[run]), int(self.ends[run])
+
+
+def check_sessions(utt2spk: Mapping[str, str], utt2session: Mapping[str, str]) -> None:
+    """Refuse an utterance without a session."""
+    if missing := sorted(set(utt2spk) - set(utt2session)):
+        raise InputError(f"utterance {missing[0]!r} has no session; add it to utt2session")
 
 
 def _runs(values: Sequence[object]) -> _Runs:

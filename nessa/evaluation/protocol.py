@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from nessa.corpus.draw_trials import make_profile_trials, spare_utterances
+from nessa.corpus.draw_trials import check_sessions, make_profile_trials, spare_utterances
 from nessa.errors import InputError, TooFewError
 from nessa.kaldi.datadir import utterances_by_speaker
 
@@ -168,7 +168,7 @@ def protocol_of(
     The draw depends on the content of the arguments only, not on their order.
 
     Args:
-        enroll_map: {profile: utterances}; see `trials.make_profile_trials`.
+        enroll_map: {profile: utterances}; see `make_profile_trials`.
         utt2spk: {utterance: speaker}.
         utt2session: {utterance: session}; sessions are named within a speaker.
         enrolled_share: share of the speakers that is enrolled.
@@ -213,9 +213,7 @@ def protocol_of(
 
 def _by_speaker(utt2spk: Mapping[str, str], utt2session: Mapping[str, str]) -> dict[str, list[str]]:
     """{speaker: utterances}, both sorted."""
-    missing = sorted(set(utt2spk) - set(utt2session))
-    if missing:
-        raise InputError(f"utterance {missing[0]!r} has no session; add it to utt2session")
+    check_sessions(utt2spk, utt2session)
     return dict(sorted(utterances_by_speaker(sorted(utt2spk), utt2spk).items()))
 
 
