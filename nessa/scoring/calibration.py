@@ -70,7 +70,7 @@ class Calibration:
             quality: {measure: values (T,)}, such as log durations; or None.
 
         Raises:
-            InputError: see `metrics.check_scores`; or a prior out of range, or a regressor that
+            InputError: see `check_scores`; or a prior out of range, or a regressor that
                 is not finite or does not vary.
         """
         scores, labels = check_scores(scores, labels)
