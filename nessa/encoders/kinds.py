@@ -43,7 +43,7 @@ PRETRAINED = {
     "pyannote": _ours("PyannoteConfig", "pyannote.PyannoteModel"),
     "resemblyzer": _ours("ResemblyzerConfig", "resemblyzer.ResemblyzerModel"),
     "campplus": _ours("CampplusConfig", "campplus.CampplusModel"),
-    "python": _ours("PythonConfig", "factory.PythonModel"),
+    "python": _ours("PythonConfig", "python.PythonModel"),
     "arks": _ours("ArksConfig", "arks.GivenEmbeddings"),
 }
 
