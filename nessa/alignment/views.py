@@ -10,8 +10,6 @@ from nessa.errors import InputError
 from nessa.kaldi.ark import Matrix
 from nessa.kaldi.directions import lengths
 
-__all__ = ["SIDES", "Floats", "Labels", "Matrix", "Rows", "Side"]
-
 Side = Literal["enroll", "runtime"]
 SIDES: tuple[Side, Side] = ("enroll", "runtime")
 
