@@ -12,14 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.special import ndtri
 
-from nessa.alignment.store import load
 from nessa.files import Record, atomic_open
-from nessa.kaldi.datadir import read_optional, read_utt2spk
-from nessa.kaldi.embeddings import Embeddings
 from nessa.metrics.roc import Roc
-from nessa.recipe.config import Recipe
-from nessa.recipe.layout import aligner_dir, embeddings_dir
-from nessa.recipe.systems import NESSA, System
+from nessa.recipe.systems import NESSA
 from nessa.recipe.thresholds import P_TARGET
 from nessa.report.tables import CLAIM, MEAN, main_records, system_label
 
@@ -31,7 +26,7 @@ Share = Literal["row"] | bool
 
 # Okabe and Ito's colors, which color-blind readers can tell apart; line styles and markers differ
 # as well.
-BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PURPLE = (
+COLORS = BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PURPLE = (
     "#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7",
 )  # fmt: skip
 DET_STYLES = [
@@ -46,8 +41,6 @@ DET_STYLES = [
 ]
 LAST = (RED, "-")  # of the last curve, which is the one that the others are compared with
 TWO_STYLES = [(BLUE, "-", "o"), (RED, "--", "s")]
-SPEAKER_COLORS = [BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PURPLE]
-MODEL_MARKERS = ("o", "x")  # of the old and of the new model
 
 TICKS = np.array([0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4,
                   0.6, 0.8, 0.9])  # fmt: skip
@@ -254,97 +247,3 @@ def _is_drawn(record: Record, records: Sequence[Record]) -> bool:
         return False
     averaged = any(other["aligner"] == MEAN for other in records)
     return record["aligner"] != NESSA or not averaged
-
-
-# ---- the models and the shared space -------------------------------------------------------------
-
-
-def gallery_plot(records: Sequence[Record]) -> Plot:
-    """EER over the share of the old model's profiles, one line per runtime model.
-
-    Args:
-        records: of `nessa.recipe.gallery.mixed_gallery`.
-    """
-    figure, ((axes,),) = panels(5.5, 4)
-    runtimes = list(dict.fromkeys(record["runtime"] for record in records))
-    for runtime, (color, line, marker) in zip(runtimes, TWO_STYLES, strict=False):
-        own = [record for record in records if record["runtime"] == runtime]
-        axes.plot(
-            [100 * record["old_share"] for record in own],
-            [100 * record["eer"] for record in own],
-            color=color,
-            linestyle=line,
-            marker=marker,
-            label=f"{runtime} runs",
-        )
-    axes.set_xlabel("profiles that are still the old model's (%)")
-    axes.set_ylabel("EER (%)")
-    axes.set_ylim(bottom=0)
-    axes.grid(color="0.9", linewidth=0.6)
-    axes.legend()
-    return Plot(
-        "gallery",
-        figure,
-        "While profiles move to the new model",
-        "EER over the share of profiles that are still the old model's, by runtime model.",
-    )
-
-
-def spaces_plot(recipe: Recipe, exp: Path, set_dir: Path) -> Plot:
-    """Some speakers' embeddings in the spaces of both models, and in the shared space.
-
-    Args:
-        recipe: names the old and the new model.
-        exp: holds embeddings/ and aligners/.
-        set_dir: data directory of the eval set.
-    """
-    old, new = recipe.update
-    aligner = load(aligner_dir(exp, System(NESSA, new, old)))
-    utt2spk = read_utt2spk(set_dir)
-    speakers = sorted(set(utt2spk.values()))[: len(SPEAKER_COLORS)]
-    keys = sorted(key for key, speaker in utt2spk.items() if speaker in speakers)
-    codes = np.array([speakers.index(utt2spk[key]) for key in keys])
-    raw = {
-        m: Embeddings.read(embeddings_dir(exp, m, set_dir.name)).select(keys) for m in (old, new)
-    }
-    domains = read_optional(set_dir, "utt2domain")
-    of_new, of_old = aligner.map_views(raw[new], raw[old], domains)
-    shared = _plane(np.concatenate([of_old.matrix, of_new.matrix]))
-    first, second = MODEL_MARKERS
-    views = {
-        f"{old}, its own space": {first: _plane(raw[old].matrix)},
-        f"{new}, its own space": {second: _plane(raw[new].matrix)},
-        f"the shared space: {old} (o) and {new} (x)": {
-            first: shared[: len(keys)],
-            second: shared[len(keys) :],
-        },
-    }
-    figure, grid = panels(4, 4.2, len(views))
-    for axes, (title, models) in zip(grid.flat, views.items(), strict=True):
-        for marker, points in models.items():
-            for code, color in zip(range(len(speakers)), SPEAKER_COLORS, strict=False):
-                x, y = points[codes == code].T
-                axes.scatter(x, y, s=22, marker=marker, color=color)
-        axes.set_xticks([])
-        axes.set_yticks([])
-        axes.set_aspect("equal", adjustable="datalim")
-        axes.set_title(title, fontsize="medium")
-    return Plot(
-        "spaces",
-        figure,
-        "The two spaces, before and after",
-        f"Embeddings of {len(speakers)} eval speakers, a color each: by the old model, by the new "
-        "model, and by both in the shared space.",
-        "The plane of the two largest principal components of each panel.",
-    )
-
-
-def _plane(vectors: npt.NDArray[np.floating]) -> Points:
-    """Vectors (N, D), scaled to unit length, in the plane of their two principal components."""
-    vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    centered = vectors - vectors.mean(axis=0, dtype=np.float64)
-    _, _, directions = np.linalg.svd(centered, full_matrices=False)
-    plane = directions[:2]
-    # The sign of a component is arbitrary; the same picture comes out everywhere.
-    signs = np.sign(plane[np.arange(len(plane)), np.abs(plane).argmax(axis=1)])
-    return centered @ (plane * signs[:, None]).T

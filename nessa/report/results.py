@@ -23,12 +23,14 @@ from nessa.recipe.systems import NESSA, RAW, System
 from nessa.recipe.thresholds import read_cells, threshold_costs
 from nessa.report.calibration import calibration_plots, calibration_section
 from nessa.report.fleet import fleet_plot, fleet_ways
+from nessa.report.gallery import gallery_plot, gallery_section
 from nessa.report.identification import identification_section
 from nessa.report.logs import read_stage_logs
 from nessa.report.page import write_page
-from nessa.report.plots import Plot, det_plot, gains_plot, gallery_plot, save_figure, spaces_plot
+from nessa.report.plots import Plot, det_plot, gains_plot, save_figure
 from nessa.report.rollout import rollout_section
 from nessa.report.sentences import compare_systems, nessa_cost, verdicts
+from nessa.report.spaces import spaces_plot
 from nessa.report.studies import study_plots, study_sections
 from nessa.report.summary import rivals, summary_page
 from nessa.report.tables import (
@@ -40,7 +42,6 @@ from nessa.report.tables import (
     normalization_section,
 )
 from nessa.scoring.sides import Scores
-from nessa.text import Row, markdown_columns, percent
 
 SUMMARY = "RESULTS"  # begins the name of a page of results
 LEFT_OUT = "Left out"  # by --skip-bad
@@ -105,7 +106,7 @@ def write_report(recipe: Recipe, exp: Path, data: Path, results_page: Path | Non
         *normalization_section(recipe, records),
         *calibration_section(recipe, records, thresholds),
         *identification_section(identification),
-        *_gallery_section(gallery),
+        *gallery_section(gallery),
         *study_sections(studies),
         *rollout_section(rollout),
     ]
@@ -233,27 +234,6 @@ def _left_out(recipe: Recipe, exp: Path) -> dict[str, str]:
         counts[name] = len(skipped_by_models(exp, recipe.encoders, name))
     text = ", ".join(f"{count} utterances of {name}" for name, count in counts.items() if count)
     return {LEFT_OUT: text} if text else {}
-
-
-def _gallery_section(gallery: Sequence[Record]) -> list[str]:
-    """The mixed-gallery curve as a table and a figure."""
-    if not gallery:
-        return []
-    shares = dict.fromkeys(record["old_share"] for record in gallery)
-    rows: list[Row] = [("runtime", *(f"{share:.0%} old" for share in shares))]
-    for runtime in dict.fromkeys(record["runtime"] for record in gallery):
-        rows.append((runtime, *(percent(r["eer"]) for r in gallery if r["runtime"] == runtime)))
-    return [
-        "## Mixed gallery: EER % while the profiles move to the new model",
-        "",
-        markdown_columns(rows),
-        "",
-        "The profiles of both models lie in the space of NESSA's first seed. The scores of each "
-        "pair of models are calibrated on dev by an affine map of their own.",
-        "",
-        "![EER over the share of the old model's profiles](gallery.svg)",
-        "",
-    ]
 
 
 def _write_summary(

@@ -13,7 +13,8 @@ from nessa.kaldi.embeddings import Embeddings
 from nessa.metrics.roc import eer
 from nessa.recipe.config import Recipe
 from nessa.recipe.gallery import SHARES, mixed_gallery
-from nessa.report.plots import gallery_plot, spaces_plot
+from nessa.report.gallery import gallery_plot
+from nessa.report.spaces import spaces_plot
 from nessa.scoring.cosine import cosine_scores
 from nessa.trials import Trials
 from tests.aligners import small
