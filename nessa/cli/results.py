@@ -93,7 +93,8 @@ def study(name: str, recipe: Path, data: Path, exp: Path) -> None:
     from nessa.recipe.durations import write_durations
     from nessa.recipe.resolve import load_recipe
     from nessa.recipe.rollout import write_rollout
-    from nessa.recipe.studies import DURATIONS, ROLLOUT, run_study
+    from nessa.recipe.studies import run_study
+    from nessa.recipe.study_files import DURATIONS, ROLLOUT
     from nessa.report.rollout import format_rollout
     from nessa.report.studies import format_study
 

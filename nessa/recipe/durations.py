@@ -31,14 +31,8 @@ from nessa.kaldi.stamps import same_model
 from nessa.metrics.bootstrap import recovered_gain
 from nessa.recipe.config import Recipe
 from nessa.recipe.layout import EVAL, aligner_dir, embeddings_dir
-from nessa.recipe.studies import (
-    DURATIONS,
-    Pair,
-    drawn_errors,
-    measured,
-    study_digest,
-    write_study,
-)
+from nessa.recipe.studies import Pair, drawn_errors, measured
+from nessa.recipe.study_files import DURATIONS, study_digest, write_study
 from nessa.recipe.systems import NESSA, RAW, System
 from nessa.scoring.cosine import cosine_scores
 from nessa.scoring.sides import Scores

@@ -18,7 +18,7 @@ from nessa.kaldi.datadir import MAIN_LIST
 from nessa.recipe.config import Recipe
 from nessa.recipe.layout import DEV, EVAL, score_file
 from nessa.recipe.scoring import read_condition_scores
-from nessa.recipe.studies import ROLLOUT, study_digest, write_study
+from nessa.recipe.study_files import ROLLOUT, study_digest, write_study
 from nessa.recipe.systems import NESSA, RAW, System
 from nessa.trials import Trials, join_scores, read_labeled, read_scores
 

@@ -9,7 +9,6 @@ of it is used to choose anything.
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
-from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,12 +20,10 @@ from nessa.alignment.dev import DevSet
 from nessa.alignment.neural import NeuralAligner
 from nessa.alignment.table import AlignTable
 from nessa.corpus.copies import original_speakers, read_additions
-from nessa.corpus.sets import COPIES, SOURCES
 from nessa.errors import InputError
 from nessa.evaluation.conditions import Condition, utterance_conditions
-from nessa.files import Record, digest, file_digest, read_json, spots_digest, write_json
+from nessa.files import Record
 from nessa.kaldi.datadir import (
-    MAIN_LIST,
     read_optional,
     read_utt2spk,
     trial_lists,
@@ -37,8 +34,8 @@ from nessa.metrics.bootstrap import Estimate, bootstrap, figures, mean_estimate,
 from nessa.metrics.table import EER
 from nessa.progress import progress
 from nessa.recipe.config import Recipe
-from nessa.recipe.layout import COMPARED_SETS, SCORED_SETS, aligner_dir, embeddings_dir, score_file
-from nessa.recipe.systems import NESSA, System, update_cells
+from nessa.recipe.layout import COMPARED_SETS, embeddings_dir
+from nessa.recipe.study_files import DURATIONS, ROLLOUT, read_study, study_digest, write_study
 from nessa.scoring.cosine import cosine_scores
 from nessa.scoring.sides import Scores
 from nessa.trials import Trials, read_labeled
@@ -47,10 +44,6 @@ log = logging.getLogger(__name__)
 SPEAKERS = (50, 100, 200, 500, 1000, 2000, 5000)
 UTTERANCES = (2, 3, 4, 6, 8, 12, 16, 24, 32)
 WIDTHS = (0, 16, 64, 256, 1024)
-TABLES = ("utt2spk", "utt2domain", COPIES, SOURCES)  # of the compared sets
-
-# The sections of the recipe that a study's outcome does not depend on.
-OTHER_SECTIONS = {"name", "controls", "baselines", "scoring"}
 
 # What the method is made of, each taken away or replaced by itself. The enrollment side of the
 # fit is the new model; its mirror serves the other direction.
@@ -365,8 +358,6 @@ STUDIES: dict[str, Callable[[StudyRunner], Iterator[Point]]] = {
     "freeze": _by_freezing,
     "augmentation": _by_augmentation,
 }
-DURATIONS = "durations"  # of `nessa.recipe.durations`, which trains nothing
-ROLLOUT = "rollout"  # of `nessa.recipe.rollout`, which trains nothing
 ON_EVERY_LIST = {"augmentation"}  # what helps one kind of speech may harm another
 
 
@@ -381,7 +372,7 @@ def read_studies(recipe: Recipe, data: Path, exp: Path) -> dict[str, list[Record
         path = exp / "studies" / f"{name}.json"
         if not path.is_file():
             continue
-        study = _read(path)
+        study = read_study(path)
         if study["digest"] == study_digest(name, recipe, data, exp):
             found[name] = study["records"]
         else:
@@ -390,43 +381,3 @@ def read_studies(recipe: Recipe, data: Path, exp: Path) -> dict[str, list[Record
                 path, name,
             )  # fmt: skip
     return found
-
-
-def study_digest(name: str, recipe: Recipe, data: Path, exp: Path) -> str:
-    """What a study was made of, by which a stale one is known: settings, and files.
-
-    The embeddings are known by `spots_digest`, which takes no time. A study of what is missing is
-    stale.
-    """
-    folders = [embeddings_dir(exp, *cell) for cell in product(recipe.update, COMPARED_SETS)]
-    arks = [ark for folder in folders for ark in sorted(folder.glob("xvector.*.ark"))]
-    spots = {str(ark.relative_to(exp)): spots_digest(ark).hex() for ark in arks}
-    files = [data / part / table for part in COMPARED_SETS for table in TABLES]
-    files += [path for part in SCORED_SETS for path in trial_lists(data / part)]
-    if name == DURATIONS:
-        folders = [aligner_dir(exp, System(NESSA, *pair)) for pair in recipe.pairs]
-        files += [path for folder in folders for path in sorted(folder.glob("*"))]
-    if name == ROLLOUT:
-        cells = product(update_cells(recipe), SCORED_SETS)
-        files += [score_file(exp / "scores", cell, MAIN_LIST, part) for cell, part in cells]
-    known = [[path.name, file_digest(path) if path.is_file() else None] for path in files]
-    return digest([recipe.model_dump(mode="json", exclude=OTHER_SECTIONS), spots, known])
-
-
-def write_study(output: Path, name: str, key: str, records: Sequence[Record]) -> None:
-    """Write a study as JSON: {"study", "digest", "records"}.
-
-    Args:
-        output: the file.
-        name: of the study.
-        key: its `study_digest`, taken before anything was read.
-        records: what it found.
-    """
-    write_json(output, {"study": name, "digest": key, "records": records})
-
-
-def _read(path: Path) -> dict[str, Any]:
-    study = read_json(path)
-    if not isinstance(study, dict) or not study.keys() >= {"digest", "records"}:
-        raise InputError(f"{path}: not a study; run it again, or remove the file")
-    return study

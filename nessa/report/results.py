@@ -18,7 +18,8 @@ from nessa.recipe.layout import skipped_by_models
 from nessa.recipe.resolve import load_recipe
 from nessa.recipe.scoring import read_condition_scores
 from nessa.recipe.stages import stage_digest
-from nessa.recipe.studies import ROLLOUT, read_studies
+from nessa.recipe.studies import read_studies
+from nessa.recipe.study_files import ROLLOUT
 from nessa.recipe.systems import NESSA, RAW, System
 from nessa.recipe.thresholds import read_cells, threshold_costs
 from nessa.report.calibration import calibration_plots, calibration_section

@@ -16,7 +16,8 @@ from nessa.kaldi.datadir import read_utt2spk
 from nessa.kaldi.embeddings import Embeddings
 from nessa.recipe import studies
 from nessa.recipe.resolve import load_recipe
-from nessa.recipe.studies import read_studies, run_study, study_digest
+from nessa.recipe.studies import read_studies, run_study
+from nessa.recipe.study_files import DURATIONS, ROLLOUT, study_digest
 from nessa.report.studies import format_study, study_plots, study_sections
 from nessa.trials import Trials
 from tests.conftest import Command
@@ -260,4 +261,4 @@ def test_what_is_no_study_is_named(toy: Toy) -> None:
 
 def test_the_command_knows_every_study() -> None:
     (argument,) = (p for p in cli.commands["study"].params if p.name == "name")
-    assert tuple(argument.type.choices) == (*studies.STUDIES, studies.DURATIONS, studies.ROLLOUT)
+    assert tuple(argument.type.choices) == (*studies.STUDIES, DURATIONS, ROLLOUT)

@@ -25,7 +25,7 @@ from nessa.recipe.config import Recipe
 from nessa.recipe.evaluation import evaluate_systems
 from nessa.recipe.layout import score_file
 from nessa.recipe.resolve import resolve
-from nessa.recipe.studies import study_digest
+from nessa.recipe.study_files import study_digest
 from nessa.recipe.systems import System, aligned_systems, symmetric_systems, update_cells
 from nessa.report import write_report
 from nessa.report.calibration import (
