@@ -146,10 +146,7 @@ def open_source(path: Path, recipe: Recipe, skip_bad: bool) -> Source:
     Raises:
         InputError: it is neither Kaldi's nor Lhotse's, or something in it is wrong.
     """
-    given = given_shifts(recipe.encoders)
-    if len(given) > 1:
-        raise InputError("encoders: given features have one frame_shift, not several")
-    shift = given.pop() if given else None
+    shift = min(given_shifts(recipe.encoders), default=None)
     if (path / "utt2spk").is_file():
         return KaldiDir(path, shift, recipe.corpus.allow_pipes, skip_bad)
     return LhotseDir(path, shift is not None, recipe.corpus.allow_pipes)

@@ -203,10 +203,7 @@ def write_cuts(
 def fit_for_models(
     cuts: Iterable[MonoCut], arguments: Arguments, skipped: dict[str, str]
 ) -> Iterator[MonoCut]:
-    """Refuse or leave out what no model takes, rather than stop at it in a later stage.
-
-    Models that take different rates, or features of different dimensions, are not judged here.
-    """
+    """Refuse or leave out what no model takes, rather than stop at it in a later stage."""
     encoders = arguments.recipe.encoders
     rates, dims = sampling_rates(encoders), given_dimensions(encoders)
     shifts = given_shifts(encoders)
@@ -230,7 +227,7 @@ def _check_fit(cut: MonoCut, rates: set[int], dims: set[int], shifts: set[float]
             raise InputError(f"no {what}, which a model of the recipe takes; give it some")
     if cut.has_recording:
         rate = cut.recording.sampling_rate
-        if len(rates) == 1 and rate not in rates:
+        if rates and rate not in rates:
             raise InputError(
                 f"sampled at {rate} Hz, the recipe's models take {min(rates)} Hz; resample it"
             )
@@ -243,7 +240,7 @@ def _check_fit(cut: MonoCut, rates: set[int], dims: set[int], shifts: set[float]
                 f"features every {shift} s, the recipe's models take {min(shifts)}; set "
                 "features.frame_shift, or make them again"
             )
-        if len(dims) == 1 and cut.num_features not in dims:
+        if cut.num_features not in dims:
             raise InputError(
                 f"features of dimension {cut.num_features}, the recipe's models take {min(dims)}; "
                 "set features.num_filters, or make them again"

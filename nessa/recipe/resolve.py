@@ -14,7 +14,7 @@ import yaml
 from pydantic import ValidationError
 
 from nessa.encoders.config import EncoderConfig, FeatureConfig, LossConfig, PretrainedConfig
-from nessa.encoders.kinds import parse_settings
+from nessa.encoders.kinds import given_dimensions, given_shifts, parse_settings, sampling_rates
 from nessa.encoders.settings import with_texts
 from nessa.errors import InputError, about
 from nessa.files import STARTED_IN, find_given
@@ -58,6 +58,7 @@ def resolve(path: Path | str, size: str | None = None, overrides: Iterable[str] 
         _check_programs(recipe)
         encoders = {name: _encoder_settings(model, name) for name, model in recipe.encoders.items()}
         _check_dimensions(recipe, encoders)
+        _check_corpus_fits(encoders)
         paths = {name: find_given(path) for name, path in recipe.corpus.paths.items()}
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
@@ -126,6 +127,24 @@ def _check_dimensions(recipe: Recipe, encoders: Mapping[str, dict[str, Any]]) ->
             f"baselines: raw compares the models' own vectors, but {given}; leave out raw, or give "
             "both one dim"
         )
+
+
+def _check_corpus_fits(encoders: Mapping[str, dict[str, Any]]) -> None:
+    """Refuse models that no corpus fits: its audio has one rate, its features are of one kind."""
+    for find, what in (
+        (sampling_rates, "audio at {} Hz"),
+        (given_dimensions, "given features of num_filters {}"),
+        (given_shifts, "given features of frame_shift {}"),
+    ):
+        taken = {
+            name: what.format(*each) for name in encoders if (each := find({name: encoders[name]}))
+        }
+        if len(set(taken.values())) > 1:
+            said = " and ".join(f"encoders.{name} takes {each}" for name, each in taken.items())
+            raise InputError(
+                f"{said}, but a corpus is prepared for one; choose models that take the same, or "
+                "give the embeddings of one (pretrained: arks)"
+            )
 
 
 def _check_read(model: EncoderConfig | PretrainedConfig, place: str) -> None:

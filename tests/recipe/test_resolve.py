@@ -265,6 +265,33 @@ def test_given_features_of_a_pretrained_model_have_no_scale() -> None:
         resolve(MINI, overrides=[model, "encoders.old.features.scale=32768.0"])
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "features={sampling_rate: 8000}",
+            None,
+            "encoders.old takes audio at 8000 Hz and encoders.new takes audio at 16000 Hz, but",
+        ),
+        ("num_filters: 40", "num_filters: 80", "num_filters 40 and encoders.new takes given"),
+        ("frame_shift: 0.02", "frame_shift: 0.01", "frame_shift 0.02 and encoders.new takes"),
+    ],
+)
+def test_models_that_no_corpus_fits_are_refused(old: str, new: str | None, message: str) -> None:
+    sound = "augmentation={noise_prob: 0, reverb_prob: 0, speeds: [1.0]}"
+    overrides = [f"encoders.old.{old}"] if new is None else [
+        f"encoders.{name}.{change}"
+        for name, own in (("old", old), ("new", new))
+        for change in (sound, f"features={{type: given, {own}}}")
+    ]  # fmt: skip
+    with pytest.raises(InputError, match=re.escape(message)) as error:
+        resolve(MINI, overrides=overrides)
+    assert "pretrained: arks" in str(error.value)
+    arks = "encoders.new={pretrained: arks, path: x.scp}"
+    changes = [change for change in overrides if not change.startswith("encoders.new")]
+    assert resolve(MINI, overrides=[*changes, arks]).encoders["new"]["pretrained"] == "arks"
+
+
 def test_a_models_settings_are_complete_whoever_wrote_them() -> None:
     plain = resolve(MINI)
     assert plain.encoders["old"]["weight_decay"] == 1e-4

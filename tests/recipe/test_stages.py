@@ -52,6 +52,7 @@ def test_digests_change_with_the_order_of_what_is_drawn_in_turn(
     assert same == list(STAGES[: STAGES.index(first)])
 
 
+NAMES = ("old", "new")
 RESEMBLYZER = "{pretrained: resemblyzer}"
 GIVEN = "features={type: given, num_filters: 7}"
 PLAIN = "augmentation={noise_prob: 0, reverb_prob: 0, speeds: [1.0]}"
@@ -62,7 +63,7 @@ PLAIN = "augmentation={noise_prob: 0, reverb_prob: 0, speeds: [1.0]}"
     [
         ([], ["encoders.old.steps=7", "encoders.old.channels=16"], "encoders"),
         ([], ["encoders.old.features.num_filters=30"], "encoders"),
-        ([], ["encoders.new.features.sampling_rate=8000"], "prepare"),
+        ([], [f"encoders.{name}.features.sampling_rate=8000" for name in NAMES], "prepare"),
         ([], [f"encoders.new={RESEMBLYZER}"], "encoders"),
         ([f"encoders.new={RESEMBLYZER}"], [f"encoders.old={RESEMBLYZER}"], "prepare"),
         ([f"encoders.old.{PLAIN}"], [f"encoders.old.{GIVEN}"], "prepare"),
