@@ -28,14 +28,20 @@ from lhotse.utils import fastcopy
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nessa.corpus.lengths import missing_of_wav, repaired, samples_of_mp3
+from nessa.corpus.lengths import (
+    is_cut_ogg,
+    missing_part,
+    promised_by_nist,
+    repaired,
+    samples_of_mp3,
+)
 from nessa.corpus.mp4 import read_mp4_header
 from nessa.errors import InputError, about, first_line, is_out_of_memory
 from nessa.files import STARTED_IN
 
 SHORTEST = 5  # frames that an utterance must have
 MP4 = (".m4a", ".m4b", ".mp4")  # read by ffmpeg
-HEAD_BYTES = 2**16  # that hold a WAV's chunks before its samples
+ENDS = 2**16  # bytes that hold what is before a file's samples, or an Ogg page
 HEADERLESS = (".raw", ".pcm")
 # More than this of a file must not be missing, nor be beyond what its header, tables and manifests
 # say.
@@ -355,9 +361,18 @@ def header_of(file: Path | io.BytesIO, name: str, channels: int | None = 1) -> A
 
 def _head_and_size(file: Path | io.BytesIO) -> tuple[bytes, int]:
     if isinstance(file, io.BytesIO):  # its place in it is libsndfile's
-        return bytes(file.getbuffer()[:HEAD_BYTES]), len(file.getbuffer())
+        return bytes(file.getbuffer()[:ENDS]), len(file.getbuffer())
     with open(file, "rb") as opened:
-        return opened.read(HEAD_BYTES), opened.seek(0, 2)
+        return opened.read(ENDS), opened.seek(0, 2)
+
+
+def _tail(file: Path | io.BytesIO, size: int) -> bytes:
+    start = max(0, size - ENDS)
+    if isinstance(file, io.BytesIO):
+        return bytes(file.getbuffer()[start:])
+    with open(file, "rb") as opened:
+        opened.seek(start)
+        return opened.read()
 
 
 def _content(file: Path | io.BytesIO) -> bytes:
@@ -390,9 +405,13 @@ def _check_channels(name: Path | str, found: int, wanted: int | None) -> None:
 def _check_length(sound: soundfile.SoundFile, file: Path | io.BytesIO, name: str) -> None:
     """Refuse a file that is cut off, and an MP3 of which only a part would be read."""
     cut_off = f"{name}: is cut off, or its header is wrong; restore or remove it"
-    if sound.format in ("WAV", "WAVEX"):
-        missing = missing_of_wav(*_head_and_size(file))
+    if sound.format in ("WAV", "WAVEX", "RF64", "W64", "AIFF", "AU"):
+        missing = missing_part(*_head_and_size(file))
         if missing * sound.frames / sound.samplerate > TOLERANCE:
+            raise InputError(cut_off)
+    elif sound.format == "NIST":
+        head, _ = _head_and_size(file)
+        if promised_by_nist(head) - sound.frames > TOLERANCE * sound.samplerate:
             raise InputError(cut_off)
     elif sound.format == "MP3":
         frames = samples_of_mp3(_content(file))
@@ -405,6 +424,9 @@ def _check_length(sound: soundfile.SoundFile, file: Path | io.BytesIO, name: str
                 "wav"
             )
     elif sound.format in ("FLAC", "OGG"):
+        head, size = _head_and_size(file)
+        if sound.format == "OGG" and is_cut_ogg(head, _tail(file, size)):
+            raise InputError(cut_off)
         try:
             sound.seek(sound.frames - 1)
             last = len(sound.read(1, dtype="float32"))

@@ -1,10 +1,11 @@
-"""Lengths that headers leave out or get wrong: of streamed WAV and FLAC, and of MP3.
+"""Lengths that headers leave out, get wrong, or promise: streamed files, MP3, what is cut off.
 
 libsndfile believes the header of a WAV or FLAC, and estimates the length of an MP3 from its first
 frames where no Xing header says it. What it then reads is a part, or nothing.
 """
 
 import io
+import re
 import struct
 from collections.abc import Iterator
 from typing import Any
@@ -12,7 +13,13 @@ from typing import Any
 import soundfile
 
 BLOCK = 2**16  # frames decoded at once
-STREAMED = (0, 0x7FFFF000)  # sizes of a WAV's data: none yet, or this and more
+STREAMED = 0x7F000000  # of samples in a header, bytes: such, or more, are not known yet
+# Files of chunks, by what they begin with: where the first chunk is, its name and size, what the
+# size is rounded up to, and how much of it is these two.
+_CHUNKS = {
+    b"RIFF": (12, "<4sI", 2, 0), b"RF64": (12, "<4sI", 2, 0),
+    b"FORM": (12, ">4sI", 2, 0), b"riff": (40, "<16sQ", 8, 24),
+}  # fmt: skip
 # MPEG audio, ISO/IEC 11172-3 and 13818-3: kbit/s by (version 1, layer), samples by the same.
 _LAYER = {3: 1, 2: 2, 1: 3}
 _KBITS = {
@@ -48,7 +55,7 @@ def repaired(content: bytes) -> bytes | None:
         soundfile.LibsndfileError: it cannot be decoded.
     """
     if content[:4] == b"RIFF":
-        found = _wav_data(content)
+        found = _chunk(content, b"data")
         if found is None or found[1] != 0:  # libsndfile takes other sizes to mean: to the end
             return None
         place = found[0] - 4
@@ -66,32 +73,65 @@ def _flac_total(content: bytes) -> int:
     return int.from_bytes(content[21:26], "big") & (2**36 - 1)
 
 
-def missing_of_wav(head: bytes, size: int) -> float:
-    """How much a WAV's header promises beyond what is there, relative to that.
+def missing_part(head: bytes, size: int) -> float:
+    """How much a header promises beyond what is there, relative to that.
 
     Args:
-        head: how the file begins.
+        head: how the file begins, of a WAV, RF64, W64, AIFF or AU.
         size: of the file, in bytes.
     """
-    found = _wav_data(head)
-    if found is None or found[1] == STREAMED[0] or found[1] >= STREAMED[1]:
+    place, promised = _stated_data(head)
+    if promised >= STREAMED:
         return 0.0
-    place, promised = found
     there = max(size - place, 1)
     return max(0.0, (promised - there) / there)
 
 
-def _wav_data(content: bytes) -> tuple[int, int] | None:
-    """Where the samples of a WAV begin, and how many bytes they are said to be."""
-    if content[:4] != b"RIFF" or content[8:12] != b"WAVE":
+def _stated_data(head: bytes) -> tuple[int, int]:
+    """Where the samples of a file begin, and how many bytes they are said to be; 0: not said."""
+    if head[:4] == b".snd" and len(head) >= 12:
+        place, size = struct.unpack_from(">II", head, 4)
+        return place, size
+    place, size = _chunk(head, b"SSND" if head[:4] == b"FORM" else b"data") or (0, 0)
+    if head[:4] == b"FORM":  # an offset and a block's size come first
+        return place + 8, size - 8
+    if head[:4] == b"RF64" and (sizes := _chunk(head, b"ds64")) and sizes[0] + 16 <= len(head):
+        (size,) = struct.unpack_from("<Q", head, sizes[0] + 8)
+    return place, size
+
+
+def _chunk(content: bytes, name: bytes) -> tuple[int, int] | None:
+    """Where the content of a chunk begins, and its size in bytes."""
+    if content[:4] not in _CHUNKS:
         return None
-    place = 12
-    while place + 8 <= len(content):
-        name, size = struct.unpack_from("<4sI", content, place)
-        if name == b"data":
-            return place + 8, size
-        place += 8 + size + size % 2
+    place, form, multiple, of_header = _CHUNKS[content[:4]]
+    while place + struct.calcsize(form) <= len(content):
+        found, size = struct.unpack_from(form, content, place)
+        place, size = place + struct.calcsize(form), max(0, size - of_header)
+        if found.startswith(name):
+            return place, size
+        place += size + -size % multiple
     return None
+
+
+def promised_by_nist(head: bytes) -> int:
+    """The samples (per channel) that a NIST header promises; 0 where it does not say."""
+    found = re.search(rb"\nsample_count -i (\d+)\n", head.partition(b"\nend_head")[0] + b"\n")
+    return int(found[1]) if found else 0
+
+
+def is_cut_ogg(head: bytes, tail: bytes) -> bool:
+    """Whether the last page of an Ogg stream is not there to its end.
+
+    Args:
+        head: how the file begins.
+        tail: how it ends, of the length of a page or more (64 kB).
+    """
+    last = tail[tail.rfind(b"OggS") :]
+    if head[14:18] != last[14:18] or len(last) < 27:  # another stream's, or no page
+        return False
+    segments = last[27 : 27 + last[26]]
+    return len(segments) < last[26] or len(last) < 27 + len(segments) + sum(segments)
 
 
 def samples_of_mp3(content: bytes) -> int | None:

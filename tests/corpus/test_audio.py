@@ -103,6 +103,28 @@ def half(path: Path) -> Path:
     return path
 
 
+# Formats whose header, or last page, tells that something is missing: format and subtype.
+TELLING = {
+    "sph": ("NIST", "PCM_16"), "sph of ulaw": ("NIST", "ULAW"), "aiff": ("AIFF", "PCM_24"),
+    "au": ("AU", "PCM_16"), "au of ulaw": ("AU", "ULAW"), "rf64": ("RF64", "PCM_16"),
+    "w64": ("W64", "FLOAT"), "ogg": ("OGG", "VORBIS"), "opus": ("OGG", "OPUS"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", TELLING)
+def test_what_is_cut_off_is_refused_in_every_format(tmp_path: Path, kind: str) -> None:
+    form, subtype = TELLING[kind]
+    path = write(tmp_path / f"a.{kind.split()[0]}", format=form, subtype=subtype)
+    assert read_audio_header(path) == (RATE, len(SOUND))
+    content = path.read_bytes()
+    path.write_bytes(content + b"\0\0")  # as of a tag
+    assert read_audio_header(path).sampling_rate == RATE
+    for share in (0.3, 0.6, 0.9):
+        path.write_bytes(content[: round(share * len(content))])
+        with pytest.raises(InputError, match=rf"{path.name}: (is cut|has no s|is not read)"):
+            read_audio_header(path)
+
+
 REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "nan": (lambda d: with_sample(d / "a.wav", np.nan, 9000, subtype="FLOAT"), "sample 9000"),
     "inf": (lambda d: with_sample(d / "a.wav", np.inf, 31999, subtype="DOUBLE"), "sample 31999"),
