@@ -13,6 +13,7 @@ from lhotse.utils import fastcopy
 from sources import Source, check_span
 
 from nessa.corpus.audio import TOLERANCE, read_audio_header, reason
+from nessa.corpus.sets import sox_effects
 from nessa.errors import InputError, about, named
 from nessa.files import find_listed
 from nessa.kaldi.datadir import read_optional
@@ -114,6 +115,7 @@ class LhotseDir(Source):
             )
         if cut.has_recording:
             with about(where):
+                sox_effects(cut.recording)  # or it is refused
                 cut = fastcopy(cut, recording=self._located(cut.recording))
         segment = cut.supervisions[0]
         custom = {**(segment.custom or {}), "session": self._session(cut)}

@@ -2,12 +2,12 @@
 
 import contextlib
 import shlex
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from lhotse import Features
+from lhotse import AudioSource, Features, Recording
 from lhotse.cut import MonoCut
 from lhotse.utils import fastcopy
 
@@ -33,6 +33,13 @@ _TABLES = (
     "spk2gender",
     "text",
 )  # that a set may have, or not
+# Lhotse's transforms of recordings: sox's effect, and which of their settings it takes.
+_SOX = {
+    "Resample": ("rate", "target_sampling_rate"),
+    "Speed": ("speed", "factor"),
+    "Tempo": ("tempo", "factor"),
+    "Volume": ("vol", "factor"),
+}
 _KINDS = ("recordings", "supervisions", "cuts")  # of manifests
 _OF_EMBEDDINGS = {"spk2utt", "utt2session"}  # what local/arks.py, which makes no manifests, writes
 _OF_SPEECH = {"wav.scp", "segments", "feats.scp", "utt2dur", "text"}  # and what it does not
@@ -231,14 +238,12 @@ class _SetWriter:
 
     def _add_audio(self, cut: MonoCut) -> None:
         (source,) = (one for one in cut.recording.sources if cut.channel in one.channels)
-        name, place = cut.recording_id, source.source
+        name, effects = cut.recording_id, sox_effects(cut.recording)
         if cut.recording.num_channels > 1:  # Kaldi's recordings have one
             name = f"{name}-{cut.channel}"
-        if source.type == "command":
-            place = f"{source.source} |"
-        elif len(source.channels) > 1:
-            number = source.channels.index(cut.channel) + 1
-            place = f"sox {shlex.quote(source.source)} -t wav - remix {number} |"
+        if len(source.channels) > 1:
+            effects = [f"remix {source.channels.index(cut.channel) + 1}", *effects]
+        place = _place_of(source, effects)
         if "segments" not in self._files:
             self._table("wav.scp", cut.id, place)
         else:
@@ -297,6 +302,33 @@ class _Contents(NamedTuple):
         words = ["audio"] * self.audio
         words += [f"features{' of Kaldi' * self.kaldis}"] * self.features
         return " and ".join(words) or "neither audio nor features"
+
+
+def sox_effects(recording: Recording) -> list[str]:
+    """What a recording's transforms are called by sox, which Kaldi's recipes run in wav.scp.
+
+    Raises:
+        InputError: sox has none of this kind.
+    """
+    effects = []
+    for transform in recording.to_dict().get("transforms") or []:
+        if transform["name"] not in _SOX:
+            raise InputError(
+                f"recording {recording.id!r} has the transform {transform['name']!r}, which a "
+                "wav.scp cannot name; save the audio (cut.save_audio), and make the manifest again"
+            )
+        effect, value = _SOX[transform["name"]]
+        effects.append(f"{effect} {transform['kwargs'][value]}")
+    return effects
+
+
+def _place_of(source: AudioSource, effects: Sequence[str]) -> str:
+    """What wav.scp says of a source: its file or command, or a command that applies effects."""
+    file, is_command = str(source.source), source.type == "command"
+    if not effects:
+        return f"{file} |" if is_command else file
+    given = f"{file} | sox -t wav -" if is_command else f"sox {shlex.quote(file)}"
+    return f"{given} -t wav - {' '.join(effects)} |"
 
 
 def _is_kaldis(features: Features) -> bool:

@@ -127,6 +127,10 @@ BAD: dict[str, tuple[Callable[[], None], str]] = {
         cut(lambda a: mono("c", a, segment("B-1", "a", 0, 2), start=1.0)),
         "does not lie in recording 'a'",
     ),
+    "transform of Lhotse's alone": (
+        cut(lambda a: mono("c", a.dereverb_wpe(), segment("B-1", "a", 0, 1))),
+        "has the transform 'DereverbWPE', which a wav.scp cannot name; save the audio",
+    ),
     "file gone": (gone, "no such file"),
     "file of another length": (shorter, "the manifest says 32000"),
 }  # fmt: skip
@@ -225,6 +229,29 @@ def test_a_supervision_has_the_samples_of_its_channel(make: Callable[[], None]) 
     assert list(audio) == ["a-0", "a-1", "b-1"]
     assert audio["a-1"].startswith("sox ") and audio["a-1"].endswith(" remix 2 |")
     assert len(list(RecordingSet.from_file("data/manifests/eval_recordings.jsonl.gz"))) == 2
+
+
+def test_a_transformed_recording_is_transformed_in_wav_scp_too() -> None:
+    a = recording("a").resample(8000).perturb_speed(1.1, affix_id=False)
+    b = recording("b", 2).resample(8000).perturb_volume(0.5, affix_id=False)
+    write([a, b], [segment("A-1", "a", 0.5, 1), segment("B-1", "b", 0.5, 1, channel=1)])
+    cuts = read()
+    assert [len(read_audio(cut, 8000, "m")) for cut in cuts] == [8000, 8000]
+    write_set(Path("data"), "eval", [_with_session(cut) for cut in cuts], segmented=True)
+    assert validate(Path("data/eval")) == []
+    audio = read_table("data/eval/wav.scp")
+    assert audio["a"].endswith("a.wav -t wav - rate 8000 speed 1.1 |")
+    assert audio["b-1"].endswith("b.wav -t wav - remix 2 rate 8000 vol 0.5 |")
+
+
+def test_a_command_of_two_channels_is_remixed_in_wav_scp() -> None:
+    both = recording("a", 2)
+    both = fastcopy(both, sources=[fastcopy(both.sources[0], type="command", source="cat a.wav")])
+    write([both], [segment("A-1", "a", 0.5, 1, channel=1)])
+    cuts = [_with_session(cut) for cut in read(allow_pipes=True)]
+    write_set(Path("data"), "eval", cuts, segmented=True)
+    place = read_table("data/eval/wav.scp")["a-1"]
+    assert place == "cat a.wav | sox -t wav - -t wav - remix 2 |"
 
 
 def test_a_recording_of_a_file_per_channel_names_the_file_of_the_channel() -> None:
