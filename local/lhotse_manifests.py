@@ -13,9 +13,10 @@ from lhotse.utils import fastcopy
 from sources import Source, check_span
 
 from nessa.corpus.audio import TOLERANCE, read_audio_header, reason
+from nessa.corpus.listed import GivenMatrix
 from nessa.corpus.sets import sox_effects
 from nessa.errors import InputError, about, named
-from nessa.files import find_listed
+from nessa.files import find_listed, read_table
 from nessa.kaldi.datadir import read_optional
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,7 @@ class LhotseDir(Source):
         self._domains = read_optional(directory, "utt2domain")
         self._genders = read_optional(directory, "spk2gender")
         self._text = read_optional(directory, "text", empty=True)
+        self._scps: dict[Path, dict[str, str]] = {}  # of features
         self._found: dict[str, MonoCut | str] = {}  # the cut, or what is wrong with it
         self.utt2spk = {}
         for segment, cut in _read(directory, given):
@@ -163,7 +165,17 @@ class LhotseDir(Source):
             return features
         place = PLACE.sub("", features.storage_path)
         path = find_listed(place, self.directory / "features")
+        if features.storage_type == "kaldiio" and path.suffix == ".scp":  # of Lhotse's KaldiWriter
+            return fastcopy(features, storage_path=self._place_in(path, features.storage_key))
         return fastcopy(features, storage_path=f"{path}{features.storage_path[len(place) :]}")
+
+    def _place_in(self, scp: Path, key: str) -> str:
+        """Where the matrix of a key lies, as the `ark:offset` that a feats.scp needs."""
+        if scp not in self._scps:
+            self._scps[scp] = read_table(scp)
+        if key not in self._scps[scp]:
+            raise InputError(f"{scp}: no line for {key!r}; make the features again")
+        return GivenMatrix.find(self._scps[scp][key], scp).place
 
     def _session(self, cut: MonoCut) -> str:
         if self._sessions:

@@ -1,5 +1,6 @@
 """Lhotse manifests: what cannot be used is refused or listed, as of a Kaldi directory."""
 
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -20,10 +21,12 @@ from lhotse import (
     SupervisionSet,
 )
 from lhotse.cut import MonoCut, MultiCut
+from lhotse.features.io import KaldiWriter
 from lhotse.utils import fastcopy
 
 from nessa.corpus.audio import read_audio
 from nessa.corpus.sets import write_set
+from nessa.corpus.sounds import sounds_digest
 from nessa.corpus.validation import validate
 from nessa.errors import InputError
 from nessa.files import read_table, write_table
@@ -171,6 +174,33 @@ def test_features_are_found_beside_the_manifest_where_models_take_them() -> None
     shutil.rmtree("m/feats")
     assert [cut.id for cut in read()] == ["A-1"]
     with pytest.raises(InputError, match=r"utterance 'A-1': features: feats: no such file"):
+        read(given=True)
+
+
+def test_features_of_lhotses_kaldi_writer_are_found_by_their_keys() -> None:
+    cuts = []
+    with KaldiWriter("m/feats") as writer:
+        for name, matrix in (("a", FEATURES), ("b", 2 * FEATURES)):
+            key = writer.write(f"key-{name}", matrix)
+            cut = with_features(recording(name))
+            own = fastcopy(cut.features, storage_type=writer.name, storage_key=key)
+            own = fastcopy(own, storage_path="feats/feats.scp")
+            supervisions = [segment(f"{name.upper()}-1", name, 0, 2)]
+            cuts.append(fastcopy(cut, id=name, features=own, supervisions=supervisions))
+    write_cuts(*cuts)
+    found = read(given=True)
+    np.testing.assert_allclose(found[1].load_features(), 2 * FEATURES, atol=0.2)  # compressed
+    write_set(Path("data"), "eval", [_with_session(cut) for cut in found])
+    assert validate(Path("data/eval")) == []
+    assert re.search(r"feats.ark:\d+$", read_table("data/eval/feats.scp")["B-1"])
+    before = sounds_digest(found)
+    with KaldiWriter("m/feats") as writer:
+        for key in ("key-a", "key-b"):
+            writer.write(key, -FEATURES)
+    assert sounds_digest(read(given=True)) != before
+    scp = Path("m/feats/feats.scp")
+    scp.write_text(scp.read_text().replace("key-a", "key-c"))
+    with pytest.raises(InputError, match=r"'A-1': features: .*feats.scp: no line for 'key-a'"):
         read(given=True)
 
 
