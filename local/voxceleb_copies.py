@@ -51,7 +51,8 @@ def find_copy(root: Path, without_test: bool = False) -> Copy:
 
     Args:
         root: holds <speaker>, wav/<speaker>, dev/aac/<speaker>, vox1_dev_wav/wav/<speaker> ...
-        without_test: leave out folders `test` and `vox2_test...`.
+        without_test: leave out folders `test` and `vox2_test...` and, where there is one `dev` or
+            `vox2_dev...`, all else: VoxCeleb2's test part is extracted to `aac`, beside `dev/aac`.
 
     Raises:
         InputError: there is no speaker, or one is in two places.
@@ -70,7 +71,9 @@ def find_copy(root: Path, without_test: bool = False) -> Copy:
             f"{root}: no folder of a speaker (id10001, id00012, ...) here or up to {DEPTH} levels "
             "below; name the folder that VoxCeleb was extracted to"
         )
-    ordered = {name: speakers[name] for name in sorted(speakers)}
+    of_dev = {name for name, folder in speakers.items() if _is_of_dev(folder.relative_to(root))}
+    kept = of_dev if without_test and of_dev else speakers
+    ordered = {name: speakers[name] for name in sorted(kept)}
     return Copy(root, ordered, read_genders(root))
 
 
@@ -78,11 +81,13 @@ def _speaker_folders(root: Path, without_test: bool) -> Iterator[Path]:
     level = [root]
     for _ in range(DEPTH):
         below = [folder for parent in level for folder in _folders(parent)]
-        found = [folder for folder in below if SPEAKER.fullmatch(folder.name)]
-        if found:
-            yield from found
-            return
-        level = [f for f in below if not (without_test and re.match(r"(vox2_)?test", f.name))]
+        yield from (folder for folder in below if SPEAKER.fullmatch(folder.name))
+        others = [folder for folder in below if not SPEAKER.fullmatch(folder.name)]
+        level = [f for f in others if not (without_test and re.match(r"(vox2_)?test", f.name))]
+
+
+def _is_of_dev(place: Path) -> bool:
+    return any(re.match(r"(vox2_)?dev", part) for part in place.parts)
 
 
 def _folders(parent: Path) -> list[Path]:

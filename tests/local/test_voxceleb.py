@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +27,8 @@ from nessa.trials import Trials
 from tests.conftest import ROOT, VOXCELEB_LISTS, need, run_recipe
 from tests.local.test_programs import ENCODER, Done, Programs, programs, refuse  # noqa: F401
 from tests.speech import RATE, hum, read_cuts, tone
+
+sys.path.insert(0, str(ROOT / "local"))
 
 SESSIONS = ("x6uYqmx31kE", "-5r0dWxy17C", "_p-aWxy17C8")
 TESTED = range(10270, 10278)
@@ -244,6 +247,23 @@ def test_layouts(
     assert done.status == 0, done
     assert {len(found) for found in speakers_of(tmp_path / "data").values()} == {15, 20, 4, 8}
     assert not (tmp_path / "data/eval/spk2gender").exists()
+
+
+def test_parts_are_told_apart_as_the_published_archives_extract_to_one_folder(
+    tmp_path: Path,
+) -> None:
+    from voxceleb_copies import find_copy
+
+    first, second = tmp_path / "vox1", tmp_path / "vox2"
+    for folder in ("wav/id10270", "vox1_dev_wav/wav/id10001"):
+        (first / folder).mkdir(parents=True)
+    for folder in ("aac/id00017", "dev/aac/id00012"):
+        (second / folder).mkdir(parents=True)
+    assert list(find_copy(first, without_test=False).speakers) == ["id10001", "id10270"]
+    assert list(find_copy(second, without_test=True).speakers) == ["id00012"]
+    (second / "wav/id00012").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"'id00012' is in .*wav and in .*dev/aac; name one"):
+        find_copy(second, without_test=True)
 
 
 def test_faults_of_the_copies_are_named(
