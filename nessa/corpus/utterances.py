@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
+from glob import escape, iglob
 from itertools import islice
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -254,19 +255,20 @@ def write_backgrounds(data: Path, noise: Sequence[Path] = (), rir: Sequence[Path
     Args:
         data: receives manifests/{noise,rir}_recordings.jsonl.gz; those of an earlier preparation
             are removed.
-        noise: folders that hold *.wav, at any depth; a recording's id is its path from the
-            folder's parent.
+        noise: folders that hold *.wav or *.flac, at any depth, behind links as well; a
+            recording's id is its path from the folder's parent.
         rir: the same for room impulse responses.
 
     Raises:
-        InputError: audio that cannot be used.
+        InputError: audio that cannot be used, or none in a folder that is there.
     """
     for kind, folders in (("noise", noise), ("rir", rir)):
-        names = {
-            path.relative_to(folder.parent).with_suffix("").as_posix(): path
-            for folder in folders
-            for path in folder.rglob("*.wav")
-        }
+        names: dict[str, Path] = {}
+        for folder in folders:
+            found = [*_below(folder, "flac"), *_below(folder, "wav")]  # of both, the latter is used
+            if not found and folder.is_dir():
+                raise InputError(f"{folder}: no *.wav or *.flac; is the corpus complete?")
+            names |= {p.relative_to(folder.parent).with_suffix("").as_posix(): p for p in found}
         manifest = manifest_path(data, kind, "recordings")
         if names:
             ordered = sorted(names, key=str.encode)
@@ -274,3 +276,8 @@ def write_backgrounds(data: Path, noise: Sequence[Path] = (), rir: Sequence[Path
         else:
             manifest.unlink(missing_ok=True)
         log.info("%s: %d %s recordings", data, len(names), kind)
+
+
+def _below(folder: Path, suffix: str) -> Iterator[Path]:
+    """Files below a folder, also in folders that are links, which `Path.rglob` does not enter."""
+    return map(Path, iglob(f"{escape(str(folder))}/**/*.{suffix}", recursive=True))

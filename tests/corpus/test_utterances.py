@@ -15,9 +15,16 @@ from lhotse.kaldi import load_kaldi_data_dir
 from nessa.corpus.config import PrepareConfig, TrialCount
 from nessa.corpus.durations import duration_differences
 from nessa.corpus.finishing import finish_sets
+from nessa.corpus.manifests import read_background
 from nessa.corpus.sets import write_set, write_skipped
 from nessa.corpus.speakers import check_disjoint
-from nessa.corpus.utterances import Utterance, make_cuts, sort_utterances, usable_cuts
+from nessa.corpus.utterances import (
+    Utterance,
+    make_cuts,
+    sort_utterances,
+    usable_cuts,
+    write_backgrounds,
+)
 from nessa.corpus.validation import validate_tables
 from nessa.errors import InputError
 from nessa.files import read_table, write_table
@@ -159,6 +166,24 @@ def test_audio_that_breaks_off_or_is_too_short_is_found_by_decoding(
     assert f"{flac}: is cut off" in skipped[audio[3].id]
     assert "only 700 samples; too short" in skipped[audio[5].id]
     assert kept == [utterance.id for utterance in audio if utterance.id not in skipped]
+
+
+def test_noises_are_found_as_flac_and_behind_links_or_their_folder_is_refused(
+    tmp_path: Path,
+) -> None:
+    disk, noise = tmp_path / "disk", tmp_path / "musan/noise"
+    for path in (disk / "a.wav", noise / "b.flac", noise / "c.wav", noise / "c.flac"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, hum(1600), 16000)
+    (noise / "more").symlink_to(disk)
+    write_backgrounds(tmp_path / "data", [noise])
+    found = read_background(tmp_path / "data", "noise")
+    assert found is not None
+    assert [r.id for r in found] == ["noise/b", "noise/c", "noise/more/a"]
+    assert [Path(r.sources[0].source).suffix for r in found] == [".flac", ".wav", ".wav"]
+    (tmp_path / "rirs").mkdir()
+    with pytest.raises(InputError, match=r"rirs: no \*.wav or \*.flac; is the corpus complete"):
+        write_backgrounds(tmp_path / "data", [noise], [tmp_path / "rirs"])
 
 
 def test_files_behind_links_that_lead_out_of_the_corpus_are_told(
