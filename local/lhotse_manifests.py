@@ -2,10 +2,12 @@
 
 import logging
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from division import warn_of_no_sessions
 from lhotse import CutSet, Features, Recording, SupervisionSegment, load_manifest
 from lhotse.cut import MonoCut, MultiCut
 from lhotse.features.io import is_in_memory
@@ -70,6 +72,10 @@ class LhotseDir(Source):
             log.warning(
                 "%s: gender %s is neither m nor f; taken as not known", directory, named(unknown)
             )
+        recordings = Counter(cut.recording_id for cut in valid if cut.has_recording)
+        said = any(_said(cut.supervisions[0], "session") for cut in valid)
+        if not self._sessions and not said and max(recordings.values(), default=0) < 2:
+            warn_of_no_sessions(directory)
         # Of a manifest, and with its files found: parts of a recording follow each other.
         self._last: tuple[Recording, Recording] | None = None
 

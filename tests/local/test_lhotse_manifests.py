@@ -364,6 +364,21 @@ def test_sessions_and_domains_that_are_numbers_are_their_names() -> None:
         assert read_table(Path("data/eval") / table) == expected
 
 
+def test_utterances_of_no_known_session_are_warned_about(caplog: pytest.LogCaptureFixture) -> None:
+    both = [recording("a"), recording("b")]
+    write(both, [segment("A-1", "a", 0, 1), segment("B-1", "b", 0, 1)])
+    read()
+    assert "m: no utt2session: every utterance counts as a session of its own" in caplog.text
+    caplog.clear()
+    write(both, [segment("A-1", "a", 0, 1), segment("A-2", "a", 1, 1), segment("B-1", "b", 0, 1)])
+    read()
+    write(both, [segment(n, n[0].lower(), 0, 1, custom={"session": 1}) for n in ("A-1", "B-1")])
+    read()
+    write_table(Path("m/utt2session"), {"A-1": "s", "B-1": "s"})
+    read()
+    assert "utt2session" not in caplog.text
+
+
 @pytest.mark.parametrize("empty", [None, ""])
 def test_an_empty_session_or_domain_is_none(empty: str | None) -> None:
     own = {"session": empty, "domain": empty}
