@@ -36,6 +36,7 @@ from nessa.corpus.domains import check_names, check_patterns
 from nessa.corpus.finishing import TESTED, check_has_trials
 from nessa.corpus.sets import remove_other_sets
 from nessa.corpus.speakers import SETS, check_disjoint
+from nessa.corpus.tables import speaker_order_problem
 from nessa.corpus.utterances import usable_cuts, write_backgrounds
 from nessa.encoders.kinds import are_trained, given_shifts
 from nessa.errors import InputError
@@ -67,6 +68,7 @@ def main() -> None:
     if recipe.prepare.align_includes_train and "train" in parts:
         members["align"].append(parts["train"])
     for name, own in members.items():
+        check_order(name, [*own, additional] if name == "align" and additional else own)
         check_alike(name, own, source, additional if name == "align" else None)
     write_backgrounds(arguments.output)  # removes those of an earlier corpus
     remove_other_sets(arguments.output, sets)
@@ -95,6 +97,17 @@ def check_early(recipe: Recipe, parts: Mapping[str, Part], source: SourceOf) -> 
     for name, part in parts.items():
         if (name != "train" or includes_train) and not source(part.directory).has_domains:
             check_patterns(recipe.prepare.domains, speakers[name])
+
+
+def check_order(name: str, parts: list[Part]) -> None:
+    """Refuse ids of a set by which utterances and speakers are not sorted alike, as Kaldi needs.
+
+    Those that do not begin with their speaker are left to `Source.cuts`.
+    """
+    pairs = (pair for part in parts for pair in part.utt2spk.items())
+    if problem := speaker_order_problem({u: s for u, s in pairs if u.startswith(s)}):
+        folders = dict.fromkeys(str(part.directory) for part in parts)
+        raise InputError(f"{' and '.join(folders)}: set {name!r}: {problem}")
 
 
 def check_alike(

@@ -6,6 +6,7 @@ any directory: by the same rules.
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 
 from nessa.corpus.audio import TOLERANCE
@@ -113,14 +114,20 @@ def _order_problems(directory: Path, utt2spk: Mapping[str, str]) -> Iterator[str
             "put the speaker first in utterance ids"
         )
         return
+    if problem := speaker_order_problem(utt2spk):
+        yield f"{directory}/utt2spk: {problem}"
+
+
+def speaker_order_problem(utt2spk: Mapping[str, str]) -> str | None:
+    """A sentence if speakers are not sorted where their utterances are, else None."""
     speakers = [utt2spk[utterance] for utterance in sorted(utt2spk, key=str.encode)]
-    falls = [k for k in range(1, len(speakers)) if speakers[k].encode() < speakers[k - 1].encode()]
-    if falls:
-        yield (
-            f"{directory}/utt2spk: sorted by utterance, speaker {speakers[falls[0]]!r} comes after "
-            f"{speakers[falls[0] - 1]!r}; separate the speaker by a dash in utterance ids, or give "
-            "all speakers ids of one length"
-        )
+    for last, speaker in pairwise(speakers):
+        if speaker.encode() < last.encode():
+            return (
+                f"sorted by utterance, speaker {speaker!r} comes after {last!r}; separate the "
+                "speaker by a dash in utterance ids, or give all speakers ids of one length"
+            )
+    return None
 
 
 def unsorted(path: Path, keys: Iterable[str]) -> Iterator[str]:

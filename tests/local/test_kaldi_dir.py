@@ -6,7 +6,14 @@ import kaldiio
 import numpy as np
 import pytest
 import yaml
-from lhotse import CutSet, Features, RecordingSet, SupervisionSet
+from lhotse import (
+    CutSet,
+    Features,
+    Recording,
+    RecordingSet,
+    SupervisionSegment,
+    SupervisionSet,
+)
 from lhotse.cut import MonoCut
 from lhotse.kaldi import load_kaldi_data_dir
 from lhotse.utils import fastcopy
@@ -626,6 +633,27 @@ def test_speakers_of_another_corpus_are_added_to_align(own: Own) -> None:
     assert validate(own.data / "align") == []
     assert own.prepare(data=own.folder / "mine").status == 0
     assert not (own.data / "align/utt2source").exists()
+
+
+@pytest.mark.parametrize("as_manifests", [False, True])
+def test_ids_that_sort_otherwise_than_speakers_are_refused_before_a_set_is_written(
+    own: Own, as_manifests: bool
+) -> None:
+    mine, others = own.folder / "mine", own.folder / "others"
+    write_audio_dir(mine, range(12))
+    wav = next((mine / "audio").iterdir())
+    others.mkdir()
+    if as_manifests:
+        recording = Recording.from_file(wav, recording_id="x")
+        RecordingSet.from_recordings([recording]).to_file(others / "recordings.jsonl")
+        segment = SupervisionSegment("spk00_x", "x", 0, 0.5, speaker="spk00")
+        SupervisionSet.from_segments([segment]).to_file(others / "supervisions.jsonl")
+    else:
+        write_table(others / "utt2spk", {"spk00_x": "spk00"})
+        write_table(others / "wav.scp", {"spk00_x": str(wav)})
+    done = own.prepare("--skip-bad", data=mine, align_also=others)
+    refuse(done, f"{mine} and {others}: set 'align': sorted by utterance, speaker 'spk00' comes")
+    assert not (own.data / "align").exists()
 
 
 @pytest.mark.slow
