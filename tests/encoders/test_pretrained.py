@@ -9,6 +9,7 @@ import tomllib
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import get_args
 
 import kaldi_native_fbank
 import numpy as np
@@ -320,6 +321,14 @@ def test_features_are_wespeakers_where_little_is_heard(loudness: float, silence:
     samples[4000 : 4000 + silence] = 0  # has a value by the energy floor alone
     found = FeatureExtractor(WESPEAKER_FEATURES)(torch.from_numpy(samples)[None])[0].numpy()
     np.testing.assert_allclose(found, wespeakers_features(samples), atol=2e-3)
+
+
+@pytest.mark.parametrize("window", get_args(FeatureConfig.model_fields["window"].annotation))
+def test_features_of_every_window_are_kaldis(window: str) -> None:
+    samples = tone(3, 1.37, np.random.default_rng(1)).astype(np.float32)
+    config = FeatureConfig.model_validate(WESPEAKER_FEATURES.model_dump() | {"window": window})
+    found = FeatureExtractor(config)(torch.from_numpy(samples)[None])[0].numpy()
+    np.testing.assert_allclose(found, kaldis_features(samples * 32768, window), atol=2e-3)
 
 
 def onnx_model(
