@@ -11,6 +11,10 @@ from nessa.corpus.config import SetName
 from nessa.schema import Distinct, Fraction, Positive, Rising, Section, Seed
 
 LEAST_FILTERS = 4  # that Lhotse's Fbank takes
+# Settings of features that say how they are computed, which given ones do not read.
+OF_COMPUTED = {
+    "sampling_rate", "scale", "frame_length", "low_freq", "high_freq", "window", "snip_edges"
+}  # fmt: skip
 LONGEST_FRAME = 0.5  # seconds; more is meant in milliseconds, as Kaldi and torchaudio write it
 
 

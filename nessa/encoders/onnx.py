@@ -15,7 +15,7 @@ from torch import Tensor
 
 from nessa.corpus.audio import reason
 from nessa.encoders.base import SpeakerModel, embed_by_length
-from nessa.encoders.config import FeatureConfig
+from nessa.encoders.config import OF_COMPUTED, FeatureConfig
 from nessa.encoders.external import external_files
 from nessa.encoders.features import FeatureExtractor, read_features
 from nessa.encoders.settings import OnnxConfig
@@ -93,9 +93,9 @@ class OnnxModel(SpeakerModel):
             stated = FeatureConfig.model_validate_json(text)
         except ValidationError:  # of another toolkit
             return None
-        if stated.type == "given":  # not scaled, whatever is written; recipes take the default
-            unscaled = {"scale": FeatureConfig().scale}
-            stated, features = (each.model_copy(update=unscaled) for each in (stated, features))
+        if stated.type == "given":  # not computed, whatever is written; recipes take the defaults
+            unread = {key: getattr(FeatureConfig(), key) for key in OF_COMPUTED}
+            stated, features = (each.model_copy(update=unread) for each in (stated, features))
         if stated != features:
             raise InputError(
                 f"{self._path}: was exported for other features than the recipe's; write into "

@@ -13,7 +13,13 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from nessa.encoders.config import EncoderConfig, FeatureConfig, LossConfig, PretrainedConfig
+from nessa.encoders.config import (
+    OF_COMPUTED,
+    EncoderConfig,
+    FeatureConfig,
+    LossConfig,
+    PretrainedConfig,
+)
 from nessa.encoders.kinds import given_dimensions, given_shifts, parse_settings, sampling_rates
 from nessa.encoders.settings import with_texts
 from nessa.errors import InputError, about
@@ -157,7 +163,7 @@ def _check_read(model: EncoderConfig | PretrainedConfig, place: str) -> None:
         unread.append(("loss", model.loss, {*LossConfig.model_fields} - {"type"}))
     features = getattr(model, "features", None)
     if isinstance(features, FeatureConfig) and features.type == "given":
-        unread.append(("features", features, {"scale"}))
+        unread.append(("features", features, OF_COMPUTED))
     for name, section, keys in unread:
         plain = section.model_validate({"type": section.type}).model_dump(mode="json")
         for key, value in section.model_dump(mode="json", include=keys).items():

@@ -513,8 +513,8 @@ def test_features_that_an_exported_file_does_not_take_are_refused(tmp_path: Path
     assert loaded(tmp_path / "m", OnnxConfig(pretrained="onnx", file=str(path))).dim == 80
 
 
-def test_a_scale_of_given_features_counts_in_no_exported_file(tmp_path: Path) -> None:
-    stated = FeatureConfig(type="given", scale=2.0)
+def test_how_given_features_were_computed_counts_in_no_exported_file(tmp_path: Path) -> None:
+    stated = FeatureConfig(type="given", scale=2.0, window="hamming", sampling_rate=8000)
     path = save_plain(tmp_path / "m.onnx", {"features": stated.model_dump_json()})
     with pytest.raises(InputError, match=r"m\.onnx: .* other features than the re") as error:
         save_pretrained(tmp_path / "m", OnnxConfig(pretrained="onnx", file=str(path)))

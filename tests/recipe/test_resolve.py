@@ -252,8 +252,13 @@ def test_given_features_may_have_any_dimension() -> None:
     given = "features={type: given, num_filters: 600}"
     overrides = [f"encoders.old.{sound}", f"encoders.old.{given}"]
     assert resolve(MINI, overrides=overrides).encoders["old"]["features"]["num_filters"] == 600
-    with pytest.raises(InputError, match=r"old\.features\.scale: 2.0 does nothing with type given"):
-        resolve(MINI, overrides=[*overrides, "encoders.old.features.scale=2"])
+    for change, value in {
+        "scale=2": "2.0", "window=hamming": "hamming", "low_freq=5": "5.0", "high_freq=0": "0.0",
+        "frame_length=0.02": "0.02", "snip_edges=true": "True", "sampling_rate=8000": "8000",
+    }.items():  # fmt: skip
+        told = rf"old\.features\.{change.partition('=')[0]}: {value} does nothing with type given"
+        with pytest.raises(InputError, match=told):
+            resolve(MINI, overrides=[*overrides, f"encoders.old.features.{change}"])
     with pytest.raises(InputError, match=r"old\.features\.frame_shift: 10 s is longer than 0"):
         resolve(MINI, overrides=[*overrides, "encoders.old.features.frame_shift=10"])
 
@@ -274,7 +279,11 @@ def test_given_features_of_a_pretrained_model_have_no_scale() -> None:
             "encoders.old takes audio at 8000 Hz and encoders.new takes audio at 16000 Hz, but",
         ),
         ("num_filters: 40", "num_filters: 80", "num_filters 40 and encoders.new takes given"),
-        ("frame_shift: 0.02", "frame_shift: 0.01", "frame_shift 0.02 and encoders.new takes"),
+        (
+            "num_filters: 7, frame_shift: 0.02",
+            "num_filters: 7, frame_shift: 0.01",
+            "frame_shift 0.02 and encoders.new takes",
+        ),
     ],
 )
 def test_models_that_no_corpus_fits_are_refused(old: str, new: str | None, message: str) -> None:
@@ -282,7 +291,7 @@ def test_models_that_no_corpus_fits_are_refused(old: str, new: str | None, messa
     overrides = [f"encoders.old.{old}"] if new is None else [
         f"encoders.{name}.{change}"
         for name, own in (("old", old), ("new", new))
-        for change in (sound, f"features={{type: given, {own}}}")
+        for change in (sound, f"features={{type: given, low_freq: 20, {own}}}")
     ]  # fmt: skip
     with pytest.raises(InputError, match=re.escape(message)) as error:
         resolve(MINI, overrides=overrides)
