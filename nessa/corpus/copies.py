@@ -306,12 +306,26 @@ def _perturbed(
         cut = cut.compress(config.codec, config.compression)
     if config.snr is None:
         return cut
-    noise = background.noises[int(rng.integers(len(background.noises)))].resample(rate).to_cut()
-    section = random_part(noise, cut.duration, rng)
+    noise = background.noises[int(rng.integers(len(background.noises)))].resample(rate)
+    return with_noise(cut, noise, config.snr, rng)
+
+
+def with_noise(
+    cut: Cut, noise: Recording, snr: tuple[float, float], rng: np.random.Generator
+) -> Cut:
+    """A cut with a random part of a noise, which is repeated where it is shorter.
+
+    Args:
+        cut: speech.
+        noise: of its sampling rate.
+        snr: range, in dB.
+        rng: draws the part and the ratio.
+    """
+    section: Cut = random_part(noise.to_cut(), cut.duration, rng)
     if section.duration < cut.duration:
         times = math.ceil(cut.duration / section.duration)
         section = append_cuts([section] * times).truncate(duration=cut.duration)
-    return cut.mix(section, snr=rng.uniform(*config.snr), preserve_id="left")
+    return cut.mix(section, snr=rng.uniform(*snr), preserve_id="left")
 
 
 def _drawn(factor: float | tuple[float, float] | None, rng: np.random.Generator) -> float | None:

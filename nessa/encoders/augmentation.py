@@ -16,7 +16,7 @@ from nessa.corpus.audio import (
     read_audio,
     reason,
 )
-from nessa.corpus.copies import random_part
+from nessa.corpus.copies import random_part, with_noise
 from nessa.encoders.config import AugmentationConfig
 from nessa.errors import InputError, is_out_of_memory
 
@@ -103,8 +103,7 @@ class Augmenter:
 
     def _add_noise(self, cut: Cut, rng: np.random.Generator) -> Cut:
         noise: Recording = self.noises[rng.integers(len(self.noises))]
-        section = random_part(noise.to_cut(), cut.duration, rng)
-        return cut.mix(section, snr=rng.uniform(*self.config.snr), preserve_id="left")
+        return with_noise(cut, noise, self.config.snr, rng)
 
 
 def makes_rooms(config: AugmentationConfig, rirs: RecordingSet | None) -> bool:

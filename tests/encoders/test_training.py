@@ -5,11 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
+from lhotse import RecordingSet
 from lhotse.utils import fastcopy
 
 import nessa.encoders.training
 from nessa.corpus.manifests import manifest_path, write_manifest
+from nessa.corpus.utterances import read_recording
 from nessa.encoders import load_model, save_pretrained
 from nessa.encoders.augmentation import Augmenter
 from nessa.encoders.batches import TrainBatches, TrainSpeakers
@@ -413,6 +416,23 @@ def test_augmentation_changes_sound_but_not_shape(data: Path) -> None:
     plain_sound = Augmenter(AugmentationConfig(noise_prob=0, reverb_prob=0), None, None)
     long = plain_sound.draw(cut, 5 * RATE, 1.0, np.random.default_rng(0))()
     assert long.shape == (5 * RATE,) and np.isfinite(long).all()
+
+
+def test_a_noise_shorter_than_the_crop_is_heard_all_through(tmp_path: Path, data: Path) -> None:
+    cut = TrainSpeakers(data, (0, 1)).cut(0, 0)
+    noise = np.random.default_rng(0).standard_normal(800)
+    soundfile.write(tmp_path / "noise.wav", 0.1 * noise, RATE)
+    recordings = RecordingSet.from_recordings([read_recording("n", tmp_path / "noise.wav")])
+
+    def wave(probability: float) -> np.ndarray:
+        settings = AugmentationConfig(noise_prob=probability, reverb_prob=0, snr=(10, 10))
+        augment = Augmenter(settings, recordings, None)
+        return augment.draw(cut, 4000, 1.0, np.random.default_rng(0))()
+
+    plain = wave(0)
+    added = (wave(1) - plain).reshape(5, 800)
+    np.testing.assert_allclose(added, added[[0] * 5], atol=1e-6)
+    assert 10 * np.log10(np.mean(plain**2) / np.mean(added**2)) == pytest.approx(10, abs=0.1)
 
 
 def test_augmentation_without_recordings_is_left_out_aloud(
