@@ -225,23 +225,26 @@ def _embed(
 
     Raises:
         Exception: of any library, where memory ends, or, if `strict`, where a model fails other
-            than by an InputError; a note names the utterances.
+            than by an InputError; a note names the utterance, or those that fail together alone.
     """
     try:
         return model.embed(inputs).numpy(), {}
-    except Exception as error:  # of any library
-        if is_out_of_memory(error):
+    except Exception as raised:  # of any library
+        if is_out_of_memory(raised):
             raise
-        if strict and not isinstance(error, InputError):
-            batch = ", ".join(cut.id for cut in cuts)
-            error.add_note(f"raised by model {model.name!r} for utterances {batch}")
-            raise
-        if len(cuts) > 1:
-            parts = [_embed(model, [c], [i], strict) for c, i in zip(cuts, inputs, strict=True)]
-            failed = {row: part[1][0] for row, part in enumerate(parts) if part[1]}
+        error = raised
+    refused = strict and not isinstance(error, InputError)
+    if len(cuts) > 1:
+        parts = [_embed(model, [c], [i], strict) for c, i in zip(cuts, inputs, strict=True)]
+        failed = {row: part[1][0] for row, part in enumerate(parts) if part[1]}
+        if failed or not refused:
             return np.concatenate([part[0] for part in parts]), failed
-        why = f"utterance {cuts[0].id!r}: {reason(error)}"
-        return np.zeros((1, model.dim), np.float32), {0: why}
+    if refused:
+        batch = ", ".join(cut.id for cut in cuts)
+        error.add_note(f"raised by model {model.name!r} for utterances {batch}")
+        raise error
+    why = f"utterance {cuts[0].id!r}: {reason(error)}"
+    return np.zeros((1, model.dim), np.float32), {0: why}
 
 
 def _batches(cuts: list[MonoCut], batch_seconds: float) -> list[list[int]]:

@@ -502,6 +502,26 @@ def test_one_bad_utterance_never_fails_a_batch(data: Path, fault: str) -> None:
             extract(model, cuts, batch_seconds=1000.0)
 
 
+def test_the_utterance_that_a_model_fails_on_is_named_not_its_batch(data: Path) -> None:
+    cuts = cuts_of(data)
+    for faults, told in (
+        ({cuts[2].num_samples: RuntimeError("of one")}, [cuts[2]]),
+        ({}, sorted(cuts, key=lambda cut: (-cut.duration, cut.id))),
+    ):
+
+        class Model(Whimsical):
+            def embed(self, inputs: list[torch.Tensor]) -> torch.Tensor:
+                if len(inputs) > 1:
+                    raise RuntimeError("of the batch")
+                return super().embed(inputs)
+
+        with pytest.raises(RuntimeError) as error:
+            extract(Model(faults), cuts, batch_seconds=1000.0)
+        ids = ", ".join(cut.id for cut in told)
+        assert error.value.__notes__ == [f"raised by model 'whimsical' for utterances {ids}"]
+        assert str(error.value) == ("of one" if faults else "of the batch")
+
+
 MEMORY_ENDED = [
     MemoryError(),
     torch.cuda.OutOfMemoryError("out of memory"),
