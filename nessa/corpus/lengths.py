@@ -13,7 +13,7 @@ from typing import Any
 import soundfile
 
 BLOCK = 2**16  # frames decoded at once
-STREAMED = 0x7F000000  # of samples in a header, bytes: such, or more, are not known yet
+STREAMED = 0x7F000000  # bytes of samples in a header; so many, or more, mean: not known yet
 # Files of chunks, by what they begin with: where the first chunk is, its name and size, what the
 # size is rounded up to, and how much of it is these two.
 _CHUNKS = {
