@@ -19,7 +19,7 @@ from nessa.corpus.sets import clear_set, remove_other_sets
 from nessa.corpus.tables import validate_tables
 from nessa.errors import InputError
 from nessa.files import write_table
-from nessa.kaldi.datadir import GIVEN_MAP, read_optional, read_utt2spk, spk2utt_of
+from nessa.kaldi.datadir import GIVEN_MAP, is_there, read_optional, read_utt2spk, spk2utt_of
 from nessa.trials import write_enroll_map
 
 log = logging.getLogger(__name__)
@@ -56,6 +56,8 @@ def read_speakers(directory: Path) -> dict[str, str]:
     """
     if problems := validate_tables(directory, has_audio=False):
         raise InputError("\n".join(problems))
+    if not is_there(directory / "utt2session"):
+        warn_of_no_sessions(directory)
     return read_utt2spk(directory)
 
 
@@ -77,10 +79,7 @@ def write_directory(directory: Path, part: Part) -> None:
 def sessions_of(part: Part) -> dict[str, str]:
     """{utterance: session}; without utt2session, every utterance is a session of its own."""
     sessions = read_optional(part.directory, "utt2session")
-    if not sessions:
-        warn_of_no_sessions(part.directory)
-        return {utterance: utterance for utterance in part.utt2spk}
-    return {utterance: sessions[utterance] for utterance in part.utt2spk}
+    return {utterance: sessions[utterance] if sessions else utterance for utterance in part.utt2spk}
 
 
 if __name__ == "__main__":

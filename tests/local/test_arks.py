@@ -170,10 +170,12 @@ def test_one_directory_is_divided_by_speaker(
     corpus: Path,
     tmp_path: Path,
     nessa: Command,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     change(recipe, "prepare", trials={"dev": {"targets": 20, "nontargets": 60}})
     data = tmp_path / "data"
-    prepare(programs, recipe, data)
+    done = run(programs, recipe, data)
+    assert done.status == 0 and caplog.text.count("no utt2session") == 1, done
     done = nessa("prepare", "--recipe", recipe, data)
     assert done.status == 0, done
     sets = {name: read_utt2spk(data / name) for name in ("align", "dev", "eval")}
