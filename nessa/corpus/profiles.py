@@ -111,10 +111,16 @@ class GivenTrials:
                     f"{path}: {named(both)} is an utterance, and a profile of others in "
                     f"{ENROLL_MAP}; rename the profile"
                 )
-            if own := self._trials_of_their_own(trials):
+            profiles, utterances = self._trials_of_their_own(trials)
+            if profiles:
                 yield (
-                    f"{path}: {named(own)}: the test utterance is one of the profile; write an "
-                    f"{ENROLL_MAP} without it"
+                    f"{path}: {named(profiles)}: the test utterance is one of the profile; write "
+                    f"an {ENROLL_MAP} without it"
+                )
+            if utterances:
+                yield (
+                    f"{path}: {named(utterances)}: the test utterance is that of the enrollment; "
+                    "remove the trial"
                 )
         mixed = list(self._mixed_profiles(utt2spk))
         yield from mixed or self._label_problems(utt2spk)
@@ -135,11 +141,17 @@ class GivenTrials:
                 if fault := label_fault(trials, speakers):
                     yield f"{path}: {fault}"
 
-    def _trials_of_their_own(self, trials: Trials) -> list[str]:
-        """Target trials whose test utterance is in the profile: these would be too easy."""
+    def _trials_of_their_own(self, trials: Trials) -> tuple[list[str], list[str]]:
+        """Target trials whose test utterance is enrolled, which would be too easy.
+
+        Returns:
+            Those of profiles that hold it, and those that enroll the utterance itself.
+        """
         targets = [True] * len(trials) if trials.labels is None else trials.labels.tolist()
         rows = zip(trials.enroll, trials.test, targets, strict=True)
-        return [f"{e} {t}" for e, t, target in rows if target and t in self.profiles.get(e, ())]
+        own = [(e, t) for e, t, target in rows if target and t in self.profiles.get(e, [e])]
+        profiles = [f"{e} {t}" for e, t in own if e in self.profiles]
+        return profiles, [f"{e} {t}" for e, t in own if e not in self.profiles]
 
     def check(self, utt2spk: Mapping[str, str]) -> None:
         """Refuse stale lists, and profiles that are not what they should be."""

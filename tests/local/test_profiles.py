@@ -111,6 +111,8 @@ UTT2SPK = {f"{s}-{k}": s for s in ("ann", "bob") for k in range(3)}
         ("p ann-0\n", "p ann-8 target\n", r"trials \(1\): 'ann-8' is not in the set"),
         ("p ann-0 ann-1\n", "p ann-1 target\n", "'p ann-1': the test utterance is one of the pro"),
         ("p ann-0 ann-1\n", "p ann-1\n", "'p ann-1': the test utterance is one of the profile"),
+        (None, "ann-1 ann-1 target\n", "'ann-1 ann-1': the test utterance is that of the enroll"),
+        ("ann-1 ann-1\n", "ann-1 ann-1\n", "'ann-1 ann-1': the test utterance is that of the en"),
         ("p ann-0 bob-1\n", "p ann-1 target\n", "profile 'p' holds utterances of 2 speakers"),
         ("ann-0 ann-1\n", "ann-0 ann-2 target\n", "'ann-0' is an utterance, and a profile of oth"),
         (None, "ann ann-2 target\n", "'ann ann-2': the test utterance is one of the profile"),
