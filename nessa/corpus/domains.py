@@ -3,7 +3,7 @@
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from nessa.corpus.copies import read_copies
@@ -92,14 +92,19 @@ def _match(speaker: str, patterns: Mapping[str, str]) -> str:
     return found[0]
 
 
-def ordered_domains(domains: Mapping[str, str], patterns: Mapping[str, str]) -> list[str]:
-    """The domains of a set, that of its main trial list first.
+def ordered_domains(
+    sets: Mapping[str, Mapping[str, str]], patterns: Mapping[str, str], given: Collection[str]
+) -> list[str]:
+    """The domains of some sets, that of their main trial lists first.
 
     Args:
-        domains: {utterance: domain}.
+        sets: {set: {utterance: domain}}.
         patterns: whose order decides, and which domains count; without them the number of
-            utterances decides.
+            utterances decides, among the domains that are in dev and in eval before others.
+        given: the domains of a main list that came with the corpus, which are the first.
     """
-    counts = Counter(domains.values())
+    counts = Counter(domain for own in sets.values() for domain in own.values())
+    shared = set(sets.get("dev", {}).values()) & set(sets.get("eval", {}).values())
     named = [name for name in patterns if name in counts]
-    return named or sorted(counts, key=lambda name: (-counts[name], name))
+    order = named or sorted(counts, key=lambda name: (name not in shared, -counts[name], name))
+    return sorted(order, key=lambda name: name not in given)

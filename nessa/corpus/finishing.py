@@ -3,6 +3,7 @@
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -15,6 +16,7 @@ from nessa.corpus.draw_trials import (
     make_trials,
 )
 from nessa.corpus.durations import warn_of_durations
+from nessa.corpus.profiles import domain_pairs
 from nessa.corpus.sets import COPIES
 from nessa.corpus.speakers import SETS, check_disjoint
 from nessa.corpus.tables import validate_tables
@@ -33,6 +35,7 @@ from nessa.trials import Trials, concatenated, read_enroll_map, write_enroll_map
 
 TestSet = Literal["dev", "eval"]
 TESTED: tuple[TestSet, ...] = ("dev", "eval")  # sets with trials
+COMPARED = ("align", *TESTED)  # sets whose domains are centered
 PROFILE_NONTARGETS = 20  # non-target tests of a profile
 log = logging.getLogger(__name__)
 
@@ -43,8 +46,9 @@ def finish_sets(data: Path, config: PrepareConfig, seed: int, has_audio: bool = 
     A set of `config.trials` without a list gets single-utterance trials, as many of those wanted as
     there are. Each set with trials also gets some with profiles of several utterances
     (trials_profile and enroll_map). Where a set has domains, drawn trials stay within one: those of
-    the first are the main list, `trials`, and those of each other one `trials_<domain>`. A main
-    list that came with the corpus counts for the domains that it is of, which get no other.
+    the first are the main list, `trials`, and those of each other one `trials_<domain>`. The first
+    is the same in dev and in eval, where both have it, for one calibrates the other. A main list
+    that came with the corpus counts for the domains that it is of, which get no other.
 
     Args:
         data: holds a data directory per set.
@@ -70,15 +74,42 @@ def finish_sets(data: Path, config: PrepareConfig, seed: int, has_audio: bool = 
         )
     speakers = {name: read_table(data / name / "spk2utt").keys() for name in names}
     check_disjoint(speakers, config.align_includes_train)
-    for name in TESTED:
-        if name in names:
-            make_set_trials(data, name, config, seed)
-    if "align" in names:
-        read_domains(data / "align", config.domains)
+    domains = {n: read_domains(data / n, config.domains) for n in COMPARED if n in names}
+    _warn_of_missing_domains(data, domains)
+    tested = [name for name in TESTED if name in names]
+    given = [each for name in tested if (each := _domains_of_main_list(data / name))]
+    order = ordered_domains(domains, config.domains, given[-1] if given else ())  # of eval first
+    for name in tested:
+        make_set_trials(data, name, config, seed, order)
+    _warn_of_other_domain(data, tested)
     warn_of_durations(data)
     problems = [problem for name in names for problem in validate_tables(data / name, has_audio)]
     if problems:
         raise InputError("\n".join(problems))
+
+
+def _warn_of_missing_domains(data: Path, domains: Mapping[str, Mapping[str, str]]) -> None:
+    """Warn of sets without domains beside others: one is centered, and the other is not."""
+    having = [str(data / name / "utt2domain") for name, own in domains.items() if own]
+    lacking = [str(data / name) for name, own in domains.items() if not own]
+    if having and lacking:
+        log.warning(
+            "%s: no utt2domain, but there is %s: embeddings are centered where align and their own "
+            "set have domains; write utt2domain for align, dev and eval, or for none of them",
+            " and ".join(lacking), " and ".join(having),
+        )  # fmt: skip
+
+
+def _warn_of_other_domain(data: Path, tested: Sequence[TestSet]) -> None:
+    """Warn where the main lists of dev and eval are of different domains."""
+    found = {name: _domains_of_main_list(data / name) for name in tested}
+    if len(found) == 2 and found["dev"] != found["eval"]:
+        log.warning(
+            "%s: of domain %s, but %s, by which its scores are calibrated, of %s; give dev trials "
+            "of the same",
+            data / "eval" / MAIN_LIST, named(sorted(found["eval"])),
+            data / "dev" / MAIN_LIST, named(sorted(found["dev"])),
+        )  # fmt: skip
 
 
 class _Part(NamedTuple):
@@ -90,15 +121,23 @@ class _Part(NamedTuple):
     suffix: str = ""  # of its profiles: a speaker of several domains has some in each
 
 
-def make_set_trials(data: Path, name: TestSet, config: PrepareConfig, seed: int) -> None:
-    """Draw the lists of a set: those it lacks, and its profiles anew; see `finish_sets`."""
+def make_set_trials(
+    data: Path, name: TestSet, config: PrepareConfig, seed: int, order: Sequence[str] = ()
+) -> None:
+    """Draw the lists of a set: those it lacks, and its profiles anew; see `finish_sets`.
+
+    Args:
+        data, config, seed: as there.
+        name: of the set.
+        order: of domains, that of the main list first; see `ordered_domains`.
+    """
     directory = data / name
     check_has_trials(directory, name, config, is_there(directory / MAIN_LIST))
     utt2session = read_table(directory / "utt2session")
     spk2gender = read_optional(directory, "spk2gender")
     given_map = directory / GIVEN_MAP
     given = read_enroll_map(given_map) if is_there(given_map) else {}
-    parts = _parts(directory, name, config, given)
+    parts = _parts(directory, name, config, order)
     for part in parts:
         if name in config.trials and not is_there(directory / part.list_name):
             with about(part.place):
@@ -126,7 +165,7 @@ def make_set_trials(data: Path, name: TestSet, config: PrepareConfig, seed: int)
 
 
 def _parts(
-    directory: Path, name: TestSet, config: PrepareConfig, profiles: Mapping[str, Sequence[str]]
+    directory: Path, name: TestSet, config: PrepareConfig, order: Sequence[str]
 ) -> list[_Part]:
     """The parts of a set; warns of domains without trials or without a list of their own.
 
@@ -134,33 +173,37 @@ def _parts(
         directory: of the set.
         name: of the set.
         config: as in `finish_sets`.
-        profiles: {profile: utterances}, of those that came with the corpus.
+        order: as in `make_set_trials`.
     """
     utt2spk = read_utt2spk(directory)
     domains = read_domains(directory, config.domains)
     if not domains:
         return [_Part(f"{directory}", utt2spk, MAIN_LIST)]
-    names = ordered_domains(domains, config.domains)
-    if unnamed := sorted(set(domains.values()) - set(config.domains or names)):
+    own = set(domains.values())
+    names = [domain for domain in order if domain in own] or sorted(own)
+    if unnamed := sorted(own - set(config.domains or names)):
         log.warning(
             "%s/utt2domain: prepare.domains does not name %s; %s", directory, named(unnamed),
             "nothing is drawn for it" if set(names) - set(unnamed) else "all count alike",
         )  # fmt: skip
-    covered = _domains_of_main_list(directory, domains, profiles)
+    covered = _domains_of_main_list(directory)
     if len(covered) > 1:
+        pairs = domain_pairs(directory / MAIN_LIST, domains)
+        across = any(enrolled != tested for enrolled, tested in pairs)
         log.warning(
-            "%s: trials of domains %s, whose results are pooled; for those of each, divide it into "
-            "%s_<domain>",
-            directory / MAIN_LIST, named(sorted(covered)), MAIN_LIST,
+            "%s: trials %s domains %s, whose results are pooled; for those of each, %s",
+            directory / MAIN_LIST, "across" if across else "of", named(sorted(covered)),
+            f"call it {MAIN_LIST}_<name>, and trials within each domain are drawn"
+            if across else f"divide it into {MAIN_LIST}_<domain>",
         )  # fmt: skip
     parts = []
     for domain in names:
-        own = {u: s for u, s in utt2spk.items() if domains[u] == domain}
+        of_domain = {u: s for u, s in utt2spk.items() if domains[u] == domain}
         is_main = domain in (covered or names[:1])
         # Ids have no white space.
         suffix = f"-{'_'.join(domain.split())}" if domain != names[0] else ""
         list_name = MAIN_LIST if is_main else f"{MAIN_LIST}_{domain}"
-        parts.append(_Part(f"{directory}: domain {domain!r}", own, list_name, suffix))
+        parts.append(_Part(f"{directory}: domain {domain!r}", of_domain, list_name, suffix))
         if name not in config.trials and not is_there(directory / list_name):
             log.warning(
                 "%s: no trials; say in prepare.trials.%s how many to draw, or name a list of the "
@@ -169,16 +212,12 @@ def _parts(
     return parts
 
 
-def _domains_of_main_list(
-    directory: Path, domains: Mapping[str, str], profiles: Mapping[str, Sequence[str]]
-) -> set[str]:
+def _domains_of_main_list(directory: Path) -> set[str]:
     """The domains of the trials of the main list, if that is there."""
-    path = directory / MAIN_LIST
-    if not is_there(path):
+    domains = read_optional(directory, "utt2domain")
+    if not domains or not is_there(directory / MAIN_LIST):
         return set()
-    trials = Trials.read(path)
-    enrolled = {u for name in trials.enroll_index.names for u in profiles.get(name, [name])}
-    return {domains[u] for u in (*enrolled, *trials.test_index.names) if u in domains}
+    return set(chain(*domain_pairs(directory / MAIN_LIST, domains)))
 
 
 def check_has_trials(directory: Path, name: TestSet, config: PrepareConfig, given: bool) -> None:

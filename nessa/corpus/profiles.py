@@ -16,6 +16,7 @@ from nessa.kaldi.datadir import (
     PROFILE_LIST,
     TAKEN,
     is_there,
+    map_of_list,
     spk2utt_of,
     trial_lists,
 )
@@ -159,6 +160,23 @@ class GivenTrials:
             raise InputError(stale_problem(self.directory, self.stale))
         if problems := list(self.problems(utt2spk)):
             raise InputError("\n".join(problems))
+
+
+def domain_pairs(path: Path, domains: Mapping[str, str]) -> set[tuple[str, str]]:
+    """The domains of the enrolled and the test utterances of trials, (enrolled, tested).
+
+    Args:
+        path: of a list of a set that stage prepare made.
+        domains: {utterance: domain}.
+    """
+    trials = Trials.read(path)
+    profiles = read_enroll_map(map_of_list(path, trials.enroll_index.names))
+    return {
+        (domains[utterance], domains[test])
+        for enroll, test in zip(trials.enroll, trials.test, strict=True)
+        for utterance in profiles.get(enroll, [enroll])
+        if utterance in domains and test in domains
+    }
 
 
 def stale_problem(directory: Path, stale: Mapping[str, Sequence[str]]) -> str:

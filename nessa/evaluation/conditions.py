@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
+from nessa.corpus.profiles import domain_pairs
 from nessa.errors import InputError, about
 from nessa.kaldi.datadir import (
     ENROLL_MAP,
@@ -107,6 +109,6 @@ def _lists_of_profiles(set_dir: Path, profiles: Mapping[str, Sequence[str]]) -> 
     domains = read_optional(set_dir, "utt2domain")
     if not domains:
         return dict.fromkeys(profiles, SINGLE)
-    main = {domains[u] for u in Trials.read(set_dir / MAIN_LIST).test_index.names}
+    main = set(chain(*domain_pairs(set_dir / MAIN_LIST, domains)))
     found = {profile: domains[utterances[0]] for profile, utterances in profiles.items()}
     return {profile: SINGLE if {own} == main else own for profile, own in found.items()}

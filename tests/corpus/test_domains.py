@@ -88,3 +88,89 @@ def test_a_domain_of_one_speaker_has_no_profiles(
     finish(directory, trials={})
     assert "eval: domain 'phone': no profiles, for there is only one speaker" in caplog.text
     assert read_table(directory / "enroll_map").keys() >= {"s0-p1-1"}
+
+
+@pytest.fixture
+def sets(directory: Path) -> Path:
+    """A folder of align, dev and eval, each with as many utterances of each domain."""
+    for name in ("align", "dev", "eval"):
+        utt2spk = {f"{name}{u}": f"{name}{s}" for u, s in UTT2SPK.items() if u[-1] != "0"}
+        folder = directory.with_name(name)
+        write_table(folder / "utt2spk", utt2spk)
+        write_table(folder / "spk2utt", spk2utt_of(utt2spk))
+        write_table(folder / "utt2session", {u: u for u in utt2spk})
+        write_table(folder / "utt2domain", {u: DOMAINS[u[len(name) :]] for u in utt2spk})
+    return directory.parent
+
+
+def add_one(folder: Path, domain: str) -> None:
+    for table, value in (("utt2spk", f"{folder.name}s0"), ("utt2domain", domain)):
+        write_table(folder / table, read_table(folder / table) | {f"{folder.name}s0-9": value})
+    write_table(folder / "utt2session", {u: u for u in read_table(folder / "utt2spk")})
+    write_table(folder / "spk2utt", spk2utt_of(read_table(folder / "utt2spk")))
+
+
+def main_domains(data: Path, **prepare: object) -> dict[str, set[str]]:
+    """The domains of the main lists of dev and eval that are made."""
+    counts = dict.fromkeys(("dev", "eval"), COUNTS["eval"])
+    settings = {"program": "arks", "trials": counts, "profile_sizes": (1,), **prepare}
+    finish_sets(data, PrepareConfig.model_validate(settings), 1, has_audio=False)
+    found = {}
+    for name in ("dev", "eval"):
+        trials, domains = (
+            Trials.read(data / name / "trials"),
+            read_table(data / name / "utt2domain"),
+        )
+        found[name] = {domains[u] for u in (*trials.enroll, *trials.test)}
+    return found
+
+
+def test_the_main_lists_of_dev_and_eval_are_of_one_domain(sets: Path) -> None:
+    add_one(sets / "dev", "phone")
+    add_one(sets / "align", "far")
+    add_one(sets / "eval", "far")
+    assert main_domains(sets) == {"dev": {"far"}, "eval": {"far"}}
+
+
+def test_the_main_list_of_dev_is_of_the_domain_of_given_trials(
+    sets: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    phone = "evals0-3 evals0-4 target\nevals0-3 evals1-4 nontarget\n"
+    (sets / "eval/trials").write_text(phone)
+    assert main_domains(sets, domains={"far": "x", "phone": "y"}) == {
+        "dev": {"phone"}, "eval": {"phone"}
+    }  # fmt: skip
+    assert "calibrated" not in caplog.text
+
+
+def test_main_lists_of_different_domains_are_warned_about(
+    sets: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, test in (("dev", "2"), ("eval", "4")):
+        trials = f"{name}s0-{int(test) - 1} {name}s{{}}-{test} {{}}\n"
+        (sets / name / "trials").write_text(
+            trials.format(0, "target") + trials.format(1, "nontarget")
+        )
+    main_domains(sets)
+    assert f"{sets}/eval/trials: of domain 'phone', but {sets}/dev/trials, by wh" in caplog.text
+
+
+@pytest.mark.parametrize("lacking", ["align", "eval"])
+def test_domains_of_some_sets_are_warned_about(
+    sets: Path, lacking: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    (sets / lacking / "utt2domain").unlink()
+    settings = {"program": "arks", "trials": dict.fromkeys(("dev", "eval"), COUNTS["eval"])}
+    finish_sets(sets, PrepareConfig.model_validate(settings), 1, has_audio=False)
+    assert f"{sets}/{lacking}: no utt2domain, but there is {sets}/" in caplog.text
+
+
+def test_profiles_beside_trials_across_domains_have_results_of_their_own(
+    directory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (directory / "trials").write_text("s0-0 s0-4 target\ns0-0 s1-4 nontarget\n")
+    assert finish(directory) == {"trials"}
+    assert f"{directory}/trials: trials across domains 'far', 'phone', whose" in caplog.text
+    assert "call it trials_<name>" in caplog.text
+    names = {condition.name for condition in read_conditions(directory)}
+    assert names == {"single", "far.profile1", "phone.profile1"}
