@@ -30,6 +30,7 @@ from nessa.kaldi.datadir import (
     is_there,
     read_optional,
     read_utt2spk,
+    trial_lists,
 )
 from nessa.trials import Trials, concatenated, read_enroll_map, write_enroll_map
 
@@ -137,6 +138,8 @@ def make_set_trials(
     spk2gender = read_optional(directory, "spk2gender")
     given_map = directory / GIVEN_MAP
     given = read_enroll_map(given_map) if is_there(given_map) else {}
+    for path in filter(is_there, trial_lists(directory)):
+        _warn_of_sessions(path, utt2session, given)
     parts = _parts(directory, name, config, order)
     for part in parts:
         if name in config.trials and not is_there(directory / part.list_name):
@@ -162,6 +165,27 @@ def make_set_trials(
         trials = concatenated([trials for _, trials in drawn if trials is not None])
         trials.write(directory / PROFILE_LIST)
         log.info("%s: %d profiles, %d trials with them", directory, len(enroll_map), len(trials))
+
+
+def _warn_of_sessions(
+    path: Path, utt2session: Mapping[str, str], profiles: Mapping[str, Sequence[str]]
+) -> None:
+    """Warn of targets of a given list that share a recording session; drawn ones never do."""
+    trials = Trials.read(path)
+    if trials.labels is None:
+        return
+    sessions = {p: {utt2session.get(u) for u in own} for p, own in profiles.items()}
+    within = sum(
+        target and utt2session.get(test, "") in sessions.get(enroll, {utt2session.get(enroll)})
+        for enroll, test, target in zip(
+            trials.enroll, trials.test, trials.labels.tolist(), strict=True
+        )
+    )
+    if within:
+        log.warning(
+            "%s: %d of %d targets are within one recording session (utt2session), which is easier",
+            path, within, trials.targets,
+        )  # fmt: skip
 
 
 def _parts(

@@ -257,6 +257,23 @@ def test_as_many_trials_are_drawn_as_there_are(tmp_path: Path, caplog, wanted) -
         assert (said in caplog.text) == (asked > most)
 
 
+def test_given_targets_within_a_session_are_counted(tmp_path: Path, caplog) -> None:
+    utt2spk = {f"s{s}-{k}": f"s{s}" for s in range(3) for k in range(4)}
+    directory = tmp_path / "eval"
+    write_table(directory / "utt2spk", utt2spk)
+    write_table(directory / "spk2utt", spk2utt_of(utt2spk))
+    write_table(directory / "utt2session", {u: str(int(u[-1]) // 2) for u in utt2spk})
+    write_table(directory / "enroll_map_given", {"p": "s0-0 s0-2", "q": "s1-0"})
+    (directory / "trials").write_text(
+        "p s0-3 target\nq s1-2 target\ns2-0 s2-1 target\ns2-0 s1-1 nontarget\n"
+    )
+    config = PrepareConfig(program="arks", profile_sizes=(1,))
+    finish_sets(tmp_path, config, 1, has_audio=False)
+    finish_sets(tmp_path, config, 1, has_audio=False)
+    said = f"{directory}/trials: 2 of 3 targets are within one recording session"
+    assert caplog.text.count(said) == 2 and caplog.text.count("within one") == 2
+
+
 def test_no_trials_at_all_are_refused_by_the_key(tmp_path: Path) -> None:
     utt2spk = {f"s{s}-{k}": f"s{s}" for s in range(3) for k in range(2)}
     write_table(tmp_path / "dev/utt2spk", utt2spk)
