@@ -20,7 +20,7 @@ from torch import nn
 from torch.random import fork_rng
 
 from nessa.alignment.dev import DevSet, both_ways_eer, calibrate_on, check_dims, check_labels, judge
-from nessa.alignment.domains import Shifted, domain_shifts, shifted
+from nessa.alignment.domains import DomainOf, Shifted, domain_shifts, shifted
 from nessa.alignment.outliers import OutlierDetector
 from nessa.alignment.table import AlignTable
 from nessa.alignment.views import SIDES, Labels, Mapped, Matrix, Rows, Side, blocks, check_vary
@@ -250,7 +250,7 @@ class Aligner(ABC):
         return self._map(self._checked(matrix, side, keys), side)
 
     def map_views(
-        self, enroll: Embeddings, runtime: Embeddings, domains: Mapping[str, str] | None = None
+        self, enroll: Embeddings, runtime: Embeddings, domains: Mapping[str, DomainOf] | None = None
     ) -> tuple[Embeddings, Embeddings]:
         """Embeddings of both models, mapped, without their stamps; see `map_side`.
 
@@ -266,15 +266,15 @@ class Aligner(ABC):
         return mapped("enroll", enroll), mapped("runtime", runtime)
 
     def center_domains(
-        self, embeddings: Embeddings, side: Side, domains: Mapping[str, str]
+        self, embeddings: Embeddings, side: Side, domains: Mapping[str, DomainOf]
     ) -> Embeddings:
         """Embeddings of one side, to be mapped, whose domains' means are moved to the align set's.
 
         Args:
             embeddings: as the model made them.
             side: enroll or runtime.
-            domains: {utterance or profile: domain}; what is not there, or of a domain that the
-                align set lacks, stays as it is.
+            domains: {utterance or profile: domain, or those of its utterances}; what is not there,
+                or of a domain that the align set lacks, stays as it is.
 
         Raises:
             InputError: a vector without direction.

@@ -4,7 +4,7 @@ Embeddings of one kind of speech lie to one side, and not to the same side in bo
 each domain's mean to that of all align utterances takes this away; see docs/method.md.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +13,9 @@ from nessa.alignment.views import Floats, Labels, Matrix, Rows, blocks, length_n
 from nessa.kaldi.directions import lengths
 
 FEWEST = 100  # align utterances of a domain, whose mean is known well enough
+
+# Of an utterance, or of a mean of utterances of one domain; else those of each of its utterances.
+DomainOf = str | tuple[str, ...]
 
 
 class Domains(NamedTuple):
@@ -77,13 +80,36 @@ class Shifted:
         return shifted(self._view[rows], names.tolist(), self._shifts)
 
 
-def shifted(matrix: Matrix, domains: Sequence[str | None], shifts: Mapping[str, Matrix]) -> Matrix:
+def names_in(domain: DomainOf) -> tuple[str, ...]:
+    """The names of a domain, or of several."""
+    return (domain,) if isinstance(domain, str) else domain
+
+
+def domain_of_mean(utterances: Iterable[str], domains: Mapping[str, DomainOf]) -> DomainOf:
+    """The domain of a mean of utterances, or, sorted, those of all where they are of several.
+
+    An utterance that `domains` does not name is of one without a name.
+    """
+    found = sorted(name for u in utterances for name in names_in(domains.get(u, "")))
+    return tuple(found) if len(set(found)) > 1 else found[0]
+
+
+def shifted(
+    matrix: Matrix, domains: Sequence[DomainOf | None], shifts: Mapping[str, Matrix]
+) -> Matrix:
     """Rows (N, D), made unit vectors, plus the shift of their domain, scaled by their length.
 
-    Others stay as they are: a profile of both is the mean of vectors of one scale.
+    Means of utterances of several domains are moved by the mean of their shifts. Others stay as
+    they are: a profile of both is the mean of vectors of one scale.
     """
     moved = matrix.copy()
-    names = np.array([name or "" for name in domains])
+    for row, several in enumerate(domains):
+        if isinstance(several, tuple):
+            none = np.zeros(matrix.shape[1], np.float32)
+            shift = np.mean([shifts.get(name, none) for name in several], axis=0)
+            own = matrix[row : row + 1]
+            moved[row] = ((length_normalize(own) + shift) * lengths(own)[:, None])[0]
+    names = np.array([name if isinstance(name, str) else "" for name in domains])
     for name, shift in shifts.items():
         rows = names == name
         own = matrix[rows]

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from nessa.alignment.base import Aligner
+from nessa.alignment.domains import DomainOf, domain_of_mean, names_in
 from nessa.alignment.outliers import Outliers
 from nessa.alignment.views import SIDES, Side
 from nessa.errors import InputError, about, named
@@ -38,7 +39,7 @@ def map_sides(
     output: Path,
     nj: int = 1,
     allow_outliers: bool = False,
-    domains: Mapping[str, str] | None = None,
+    domains: Mapping[str, DomainOf] | None = None,
     dry_run: bool = False,
     before_writing: Callable[[], None] = lambda: None,
     relative: bool = False,
@@ -61,7 +62,7 @@ def map_sides(
         nj: processes; two sides are then mapped at the same time, in half as many arks each.
         allow_outliers: take embeddings most of which are unlike the align data.
         domains: {utterance or profile: domain}; see `Aligner.center_domains`. A profile that is
-            not there is of the domain of its first utterance.
+            not there is of the domain of its utterances.
         dry_run: read and judge everything, and write nothing.
         before_writing: called once all is judged; if it raises, nothing is written.
         relative: write scp paths relative to the working directory, not absolute.
@@ -131,7 +132,7 @@ def _sides(
     enroll: Path | None,
     runtime: Path | None,
     enroll_map: Path | None,
-    common: tuple[Path, bool, Mapping[str, str], bool],
+    common: tuple[Path, bool, Mapping[str, DomainOf], bool],
 ) -> list["_Side"]:
     sides = []
     if enroll is not None:
@@ -144,17 +145,15 @@ def _sides(
 
 
 def with_profiles(
-    domains: Mapping[str, str], profiles: Mapping[str, Sequence[str]]
-) -> dict[str, str]:
-    """The domains of utterances, and of profiles those of their first utterances.
+    domains: Mapping[str, DomainOf], profiles: Mapping[str, Sequence[str]]
+) -> dict[str, DomainOf]:
+    """The domains of utterances, and of profiles those of their utterances.
 
     Args:
         domains: {utterance or profile: domain}.
         profiles: {profile: utterances}.
     """
-    firsts = {profile: utterances[0] for profile, utterances in profiles.items()}
-    known = {p: domains[u] for p, u in firsts.items() if u in domains}
-    return known | dict(domains)
+    return {p: domain_of_mean(own, domains) for p, own in profiles.items()} | dict(domains)
 
 
 def outliers_file(folder: Path, side: Side) -> Path:
@@ -197,7 +196,7 @@ class _Side:
     enroll_map: Path | None
     folder: Path
     allow_outliers: bool
-    domains: Mapping[str, str]
+    domains: Mapping[str, DomainOf]
     relative: bool
 
     @property
@@ -275,12 +274,12 @@ class _Side:
         listings = [part.listing for part in parts]
         join_parts(self.output, listings, parts[0].dim, parts[0].stamp, counts)
 
-    def _map(self, embeddings: Embeddings, rows: slice, domains: Mapping[str, str]) -> Matrix:
+    def _map(self, embeddings: Embeddings, rows: slice, domains: Mapping[str, DomainOf]) -> Matrix:
         block = Embeddings(embeddings.keys[rows], embeddings.matrix[rows])
         moved = self.aligner.center_domains(block, self.name, domains)
         return self.aligner.map_side(moved.matrix, self.name, moved.keys)
 
-    def _domains(self) -> Mapping[str, str]:
+    def _domains(self) -> Mapping[str, DomainOf]:
         """{utterance or profile: domain}."""
         if self.enroll_map is None or not self.domains:
             return self.domains
@@ -301,7 +300,8 @@ class _Side:
                 embeddings.stamp.model,
             )
         domains, known = self._domains(), self.aligner.shifts[self.name]
-        given = {domains[key] for key in embeddings.keys if key in domains}
+        several = (domains[key] for key in embeddings.keys if key in domains)
+        given = {d for own in several for d in names_in(own) if d}
         if unknown := sorted(given - known.keys()):
             log.warning(
                 "%s: the aligner has no means of domains %s, which are not centered (it has: %s)",

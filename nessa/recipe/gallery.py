@@ -1,11 +1,13 @@
 """EER of a mixed gallery: stored profiles of both models while they move to the new one."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nessa.alignment.base import Aligner
+from nessa.alignment.domains import DomainOf
 from nessa.alignment.store import load
 from nessa.errors import about
 from nessa.files import Record
@@ -68,7 +70,7 @@ def _scores(
     trials = read_labeled(set_dir / MAIN_LIST)
     raw = {m: Embeddings.read(embeddings_dir(exp, m, set_dir.name)) for m in (new, old)}
     aligner.check_models(raw[new], raw[old])
-    domains = read_optional(set_dir, "utt2domain")
+    domains: Mapping[str, DomainOf] = read_optional(set_dir, "utt2domain")
     enrolled, enroll_map = raw, map_of_list(set_dir / MAIN_LIST, trials.enroll_index.names)
     if enroll_map is not None:
         own = read_enroll_map(enroll_map)

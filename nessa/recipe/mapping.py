@@ -1,11 +1,12 @@
 """Mapping the embeddings that a recipe's systems are scored on."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
+from nessa.alignment.domains import DomainOf, domain_of_mean
 from nessa.alignment.store import load
-from nessa.kaldi.datadir import is_there, read_optional, read_utt2spk
+from nessa.kaldi.datadir import is_there, read_optional, read_utt2spk, utterances_by_speaker
 from nessa.production.mapping import map_sides
 from nessa.recipe.config import Recipe
 from nessa.recipe.layout import COHORT, SCORED_SETS, aligner_dir, mapped_dir, raw_cohort, raw_sides
@@ -32,6 +33,7 @@ def map_system(recipe: Recipe, data: Path, exp: Path, system: System) -> Iterato
     """
     aligner = load(aligner_dir(exp, system))
     mapped = partial(map_sides, aligner, allow_outliers=recipe.scoring.allow_outliers)
+    domains: Mapping[str, DomainOf]
     for name in SCORED_SETS:
         enroll_map = data / name / "enroll_map"
         profiles = enroll_map if is_there(enroll_map) else None
@@ -44,8 +46,8 @@ def map_system(recipe: Recipe, data: Path, exp: Path, system: System) -> Iterato
         yield from mapped(*cohort, None, mapped_dir(exp, system, COHORT), domains=domains)
 
 
-def speaker_domains(set_dir: Path) -> dict[str, str]:
-    """{speaker: the domain of one of its utterances}; empty where the set has no domains."""
+def speaker_domains(set_dir: Path) -> dict[str, DomainOf]:
+    """{speaker: the domain of its utterances}; empty where the set has no domains."""
     domains = read_optional(set_dir, "utt2domain")
-    utt2spk = read_utt2spk(set_dir) if domains else {}
-    return {utt2spk[utterance]: domain for utterance, domain in domains.items()}
+    spoken = utterances_by_speaker(domains, read_utt2spk(set_dir)) if domains else {}
+    return {speaker: domain_of_mean(own, domains) for speaker, own in spoken.items()}

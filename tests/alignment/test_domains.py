@@ -13,6 +13,7 @@ from nessa.metrics.roc import eer
 from nessa.production.export_aligner import export_aligner
 from nessa.production.mapping import map_sides
 from nessa.production.stores import map_stores
+from nessa.recipe.mapping import speaker_domains
 from nessa.scoring.cosine import cosine_scores
 from nessa.trials import Trials
 from tests.aligners import small
@@ -143,6 +144,33 @@ def test_arks_are_centered_and_profiles_with_their_utterances(align, tmp_path: P
         np.testing.assert_allclose(
             mapped.select(x.keys).matrix, aligner.map_enroll(several.matrix), atol=1e-6
         )
+
+
+def test_means_of_several_domains_are_moved_by_the_mean_of_their_shifts(
+    align, tmp_path: Path
+) -> None:
+    views, domains = align
+    aligner = small("cca").fit_table(AlignTable.of(*views).with_domains(domains))
+    (x, _, _), _ = of_two_domains(2, first_speaker=9000)
+    own = dict(zip(x.keys[:3], ("word", "sentence", "sentence"), strict=True))
+    write_table(tmp_path / "utt2domain", own)
+    write_table(tmp_path / "utt2spk", dict.fromkeys(own, "p"))
+    x.write(tmp_path / "x")
+    mean = x.select(x.keys[:3]).matrix.mean(axis=0, keepdims=True)
+    shifts = aligner.shifts["enroll"]
+    length = np.linalg.norm(mean)
+    moved = mean + length * (shifts["word"] + 2 * shifts["sentence"]) / 3
+    expected = aligner.map_enroll(moved.astype(np.float32))
+    of_speaker = aligner.center_domains(
+        Embeddings(["p"], mean), "enroll", speaker_domains(tmp_path)
+    )
+    np.testing.assert_allclose(aligner.map_enroll(of_speaker.matrix), expected, atol=1e-5)
+    for names in (x.keys[:3], x.keys[2::-1]):
+        (tmp_path / "map").write_text("p " + " ".join(names) + "\n")
+        sides = tmp_path / "x", None, tmp_path / "map", tmp_path / "to"
+        map_sides(aligner, *sides, domains=own)
+        found = Embeddings.read(tmp_path / "to/enroll").select(["p"]).matrix
+        np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def centered_or_not(align) -> list[Aligner]:
