@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nessa.errors import about
+from nessa.errors import InputError, about
 from nessa.evaluation.conditions import Condition
 from nessa.files import read_table
 from nessa.kaldi.datadir import MAIN_LIST, map_of_list, read_optional, trial_lists
@@ -28,7 +28,7 @@ from nessa.recipe.layout import (
     scored_cohort,
     scored_sides,
 )
-from nessa.recipe.systems import LDA_PLDA, PLDA, PLDA_LLR, System, has_as_norm
+from nessa.recipe.systems import LDA_PLDA, PLDA, PLDA_LLR, RAW, System, has_as_norm
 from nessa.scoring.calibration import Calibration, Method, fit_calibration
 from nessa.scoring.cosine import cosine_scores
 from nessa.scoring.sides import Scores, Sides, score_summary
@@ -82,9 +82,12 @@ def score_system(recipe: Recipe, data: Path, exp: Path, system: System) -> Itera
 
     Raises:
         InputError: embeddings or trials are missing or do not fit, the cohort is smaller than
-            scoring.top_n, or the dev trials have no labels.
+            scoring.top_n, the dev trials have no labels, or the raw vectors of two models are to
+            be compared and differ in dimension.
     """
     settings = recipe.scoring
+    if system.aligner == RAW:
+        _check_dimensions(recipe, exp)
     cohort = None
     if has_as_norm(system):
         cohort = Sides.read(*scored_cohort(exp, system, settings.cohort))
@@ -119,6 +122,17 @@ def score_system(recipe: Recipe, data: Path, exp: Path, system: System) -> Itera
                 else:
                     llrs = calibrations[kind].apply(values)
                     write_scores(score_file(*place, calibrated=True), trials, llrs)
+
+
+def _check_dimensions(recipe: Recipe, exp: Path) -> None:
+    """Refuse the baseline raw between models of two dimensions, before any aligner is fitted."""
+    infos = [read_info(embeddings_dir(exp, model, DEV)) for model in recipe.update]
+    dims = [info.dim for info in infos if info is not None]
+    if RAW in recipe.baselines and len(set(dims)) > 1:
+        raise InputError(
+            "baselines: raw compares the models' own vectors, but those of "
+            f"{' and '.join(recipe.update)} have dimensions {dims[0]} and {dims[1]}; leave out raw"
+        )
 
 
 def _pair(exp: Path, system: System) -> str | None:

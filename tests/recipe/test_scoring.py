@@ -201,6 +201,12 @@ def test_dev_trials_without_labels_cannot_calibrate(toy: Toy) -> None:
         score(toy, RAW)
 
 
+def test_raw_vectors_of_two_dimensions_are_refused_before_aligners_are_fitted(toy: Toy) -> None:
+    recipe = load_recipe(toy.recipe).model_copy(update={"baselines": ("raw",)})
+    with pytest.raises(InputError, match=r"those of x and y have dimensions 12 and 20; leave out"):
+        list(score_system(recipe, toy.data, toy.exp, RAW))
+
+
 def test_as_norm_is_left_out_for_additional_seeds_only(toy: Toy) -> None:
     assert has_as_norm(System("logit", "x", "y")) and has_as_norm(System("nessa", "x", "y"))
     assert not has_as_norm(System("nessa.seed2", "x", "y"))
