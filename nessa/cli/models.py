@@ -42,11 +42,13 @@ def synth(recipe: Path, nj: int, output: Path) -> None:
 def prepare(recipe: Path, data: Path) -> None:
     """Check the sets that a corpus program wrote to DATA; draw trials for sets without any.
 
-    Memory: about 1.4 kB per utterance of dev and eval, the larger of them.
+    Memory: about 1.4 kB per utterance of dev and eval, the larger of them; given embeddings beside
+    models that hear audio, those of a table.
 
     Example: nessa prepare --recipe recipes/mini/exp/recipe.yaml recipes/mini/data
     """
     from nessa.corpus.finishing import finish_sets
+    from nessa.encoders.arks import lacking_vectors
     from nessa.encoders.kinds import have_embeddings_alone
     from nessa.recipe.resolve import load_recipe
     from nessa.recipe.scoring import cohort_warnings
@@ -54,7 +56,9 @@ def prepare(recipe: Path, data: Path) -> None:
     settings = load_recipe(recipe)
     has_audio = not have_embeddings_alone(settings.encoders)
     finish_sets(data, settings.prepare, settings.seed, has_audio)
-    for warning in cohort_warnings(data, settings.scoring):
+    lacking = lacking_vectors(settings.encoders, data, settings.extraction.sets)
+    # Without audio, stage extract comes at once.
+    for warning in (*cohort_warnings(data, settings.scoring), *(lacking if has_audio else ())):
         click.echo(f"warning: {warning}")
 
 

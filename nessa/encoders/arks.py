@@ -1,14 +1,17 @@
 """Embeddings that another toolkit extracted, in the place of a model."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from nessa.corpus.speakers import SETS
+from nessa.encoders.kinds import parse_settings
 from nessa.encoders.settings import ArksConfig
-from nessa.errors import about
+from nessa.errors import about, named
 from nessa.files import changes_of, digest
+from nessa.kaldi.datadir import read_utt2spk
 from nessa.kaldi.embeddings import Embeddings
 from nessa.kaldi.stamps import VECTORS, ModelStamp
 from nessa.stores.tables import files_of, read_table
@@ -89,3 +92,36 @@ class GivenEmbeddings:
         """
         places = dict.fromkeys(map(self.place, SETS))
         return digest([self._config.path, changes_of(file for p in places for file in files_of(p))])
+
+
+def lacking_vectors(
+    encoders: Mapping[str, Mapping[str, Any]], data: Path, sets: Iterable[str]
+) -> Iterator[str]:
+    """What stage extract would refuse after the training: utterances that given tables lack.
+
+    Args:
+        encoders: settings of a recipe's models by their names.
+        data: the recipe's data folder.
+        sets: of it, to be extracted.
+
+    Yields:
+        A sentence for each model and set.
+
+    Raises:
+        InputError: a table is unreadable.
+    """
+    for name, settings in encoders.items():
+        config = parse_settings(settings, f"encoders.{name}")
+        if not isinstance(config, ArksConfig):
+            continue
+        keys: dict[Path, set[str]] = {}  # of one table, which often serves all sets
+        for set_name in sets:
+            place = config.place(set_name)
+            if place not in keys:
+                keys = {place: set(read_table(place).keys)}
+            if lacking := sorted(read_utt2spk(data / set_name).keys() - keys[place]):
+                yield (
+                    f"{place}: no vector for {named(lacking)} of set {set_name!r}, which stage "
+                    f"extract needs of model {name!r}; add them, or take the utterances out of the "
+                    "corpus"
+                )

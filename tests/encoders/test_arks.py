@@ -5,15 +5,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from nessa import Embeddings
 from nessa.encoders import GivenEmbeddings
 from nessa.encoders.settings import ArksConfig
 from nessa.encoders.shards import import_embeddings
 from nessa.files import write_table
+from nessa.kaldi.datadir import read_utt2spk, spk2utt_of
 from nessa.kaldi.stamps import ModelStamp
 from tests.conftest import Command
 from tests.pairs import two_views
+from tests.toy import Toy
 
 
 def given(path: Path | str) -> GivenEmbeddings:
@@ -33,6 +36,28 @@ def fingerprint(path: Path, data: Path, output: Path, name: str = "eval") -> str
     stamp = import_embeddings(given(path), data, name, output).stamp
     assert stamp is not None
     return stamp.fingerprint
+
+
+def test_vectors_that_a_table_lacks_are_named_before_encoders_are_trained(
+    tmp_path: Path, nessa: Command
+) -> None:
+    toy = Toy(tmp_path)
+    for name in ("align", "dev", "eval"):
+        utt2spk = read_utt2spk(toy.data / name)
+        write_table(toy.data / name / "spk2utt", spk2utt_of(utt2spk))
+        write_table(toy.data / name / "utt2session", {u: u for u in utt2spk})
+        write_table(toy.data / name / "wav.scp", dict.fromkeys(utt2spk, str(toy.recipe)))
+    settings = yaml.safe_load(toy.recipe.read_text())
+    settings["encoders"]["y"] = {"pretrained": "arks", "path": str(toy.y / "{set}")}
+    toy.recipe.write_text(yaml.safe_dump(settings))
+    words = "prepare", "--recipe", toy.recipe, toy.data
+    done = nessa(*words)
+    assert done.status == 0 and "no vector" not in done.out, done
+    part = Embeddings.read(toy.y / "align")
+    part.select(part.keys[1:]).write(toy.y / "align")
+    done = nessa(*words)
+    said = f"warning: {toy.y}/align: no vector for {part.keys[0]!r} of set 'align'"
+    assert done.status == 0 and done.out.count("no vector") == 1 and said in done.out, done
 
 
 def grown(x: Embeddings) -> Embeddings:
