@@ -32,7 +32,6 @@ from nessa.corpus.tables import (
 )
 from nessa.corpus.utterances import DECODED_PER_JOB, ITEMS_PER_JOB, make_cut, with_results
 from nessa.errors import InputError, about, named
-from nessa.files import read_table
 from nessa.kaldi.datadir import is_there, read_optional, read_utt2spk
 from nessa.kaldi.directions import without_direction
 from nessa.kaldi.directory import SPEAKER_COUNTS, SPEAKER_TABLE
@@ -269,13 +268,21 @@ def _embedding_problems(directory: Path) -> Iterator[str]:
 
 
 def _mean_problems(directory: Path, embeddings: Embeddings) -> Iterator[str]:
-    """Whether the speakers' vectors are those of the utterances that begin with their names."""
+    """Whether the speakers' vectors are the means of their utterances.
+
+    Without utt2spk, and where ids do not tell, only the number of utterances is compared.
+    """
     path = directory / SPEAKER_TABLE
     stored = Embeddings.read(path)
+    claimed = read_optional(directory, SPEAKER_COUNTS)
+    other_counts = f"{directory / SPEAKER_COUNTS}: other counts than xvector.scp has; merge again"
     if is_there(directory / "utt2spk"):
         utt2spk = read_utt2spk(directory)
-    else:
-        utt2spk = _by_prefix(embeddings.keys, stored.keys)
+    elif not (utt2spk := _by_prefix(embeddings.keys, stored.keys, claimed)):
+        total = sum(int(count) for count in claimed.values() if count.isdecimal())
+        if claimed and (claimed.keys() != set(stored.keys) or total != len(embeddings)):
+            yield other_counts
+        return
     lacking = sorted(set(embeddings.keys) - utt2spk.keys())
     if lacking:
         yield f"{path}: no speaker for {named(lacking)}; merge the embeddings again"
@@ -289,20 +296,25 @@ def _mean_problems(directory: Path, embeddings: Embeddings) -> Iterator[str]:
     wrong = [key for key, bad in zip(means.keys, far, strict=True) if bad]
     if wrong:
         yield f"{path}: not the mean of the utterances of {named(wrong)}; merge them again"
-    counts_file = directory / SPEAKER_COUNTS
-    if is_there(counts_file):
-        claimed = read_table(counts_file)
-        if claimed != {speaker: str(count) for speaker, count in counts.items()}:
-            yield f"{counts_file}: other counts than xvector.scp has; merge them again"
+    if claimed and claimed != {speaker: str(count) for speaker, count in counts.items()}:
+        yield other_counts
 
 
-def _by_prefix(utterances: list[str], speakers: list[str]) -> dict[str, str]:
-    """{utterance: speaker}, by the longest speaker's name that it begins with."""
+def _by_prefix(
+    utterances: list[str], speakers: list[str], counts: Mapping[str, str]
+) -> dict[str, str]:
+    """{utterance: speaker}, by the longest speaker's name that it begins with.
+
+    Empty where ids do not tell: some begin with none, or {speaker: utterances} are other counts.
+    """
     known = set(speakers)
     lengths = sorted({len(speaker) for speaker in speakers})  # the last one that fits is kept
-    return {
+    found = {
         utterance: utterance[:length]
         for utterance in utterances
         for length in lengths
         if utterance[:length] in known
     }
+    spoken = {speaker: str(count) for speaker, count in Counter(found.values()).items()}
+    told = spoken == counts if counts else spoken.keys() == known
+    return found if told and len(found) == len(utterances) else {}

@@ -188,6 +188,18 @@ def test_embeddings(
     nessa("validate", tmp_path / "x").refused(*said)
 
 
+@pytest.mark.parametrize(("name", "count"), [("speaker-{}", " 3"), ("id00000", " 12")])
+def test_ids_of_embeddings_need_not_begin_with_the_speaker(
+    name: str, count: str, tmp_path: Path, nessa: Command
+) -> None:
+    x, _, utt2spk = two_views(4, 3)
+    x.write(tmp_path / "x", {u: name.format(s) for u, s in utt2spk.items()})
+    done = nessa("validate", tmp_path / "x")
+    assert done.status == 0, done
+    change(tmp_path / "x/num_utts.ark", count, " 4")
+    nessa("validate", tmp_path / "x").refused("num_utts.ark: other counts", "merge")
+
+
 def test_a_data_folder_is_checked_set_by_set(tmp_path: Path, nessa: Command) -> None:
     for name, speakers in (("train", range(5, 7)), ("align", range(3)), ("dev", range(3, 5))):
         write_audio_dir(tmp_path / name, speakers)
