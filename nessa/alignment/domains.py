@@ -4,14 +4,26 @@ Embeddings of one kind of speech lie to one side, and not to the same side in bo
 each domain's mean to that of all align utterances takes this away; see docs/method.md.
 """
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from nessa.alignment.views import Floats, Labels, Matrix, Rows, blocks, length_normalize
+from nessa.alignment.views import (
+    SIDES,
+    Floats,
+    Labels,
+    Matrix,
+    Rows,
+    Side,
+    blocks,
+    length_normalize,
+)
+from nessa.errors import named
 from nessa.kaldi.directions import lengths
 
+log = logging.getLogger(__name__)
 FEWEST = 100  # align utterances of a domain, whose mean is known well enough
 
 # Of an utterance, or of a mean of utterances of one domain; else those of each of its utterances.
@@ -115,3 +127,24 @@ def shifted(
         own = matrix[rows]
         moved[rows] = (length_normalize(own) + shift) * lengths(own)[:, None]
     return moved
+
+
+def warn_of_lacking(shifts: Mapping[Side, Mapping[str, Matrix]], kept: Side | None) -> None:
+    """Warn of domains that a side that stays as it is moves, and the side that joins it does not.
+
+    Vectors that were mapped without their domains, as stores are, it suits all the same.
+
+    Args:
+        shifts: of both sides, {domain: shift (D,)}.
+        kept: the side that stays as it is; None: both are fitted.
+    """
+    if kept is None:
+        return
+    joining = SIDES[1 - SIDES.index(kept)]
+    if lacking := sorted(shifts[kept].keys() - shifts[joining].keys()):
+        log.warning(
+            "the %s side, which stays as it is, centers domains %s, of which the align set has no "
+            "%d utterances: the %s side suits vectors that were mapped without --utt2domain alone; "
+            "for others give the align set its utt2domain (--data)",
+            kept, named(lacking), FEWEST, joining,
+        )  # fmt: skip

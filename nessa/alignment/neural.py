@@ -42,6 +42,7 @@ from torch.random import fork_rng
 from nessa.alignment.config import NeuralConfig
 from nessa.alignment.covariance import cross_product, least_squares, whitening
 from nessa.alignment.dev import DevSet, Statistics, both_ways_eer, both_ways_scores, improves
+from nessa.alignment.domains import warn_of_lacking
 from nessa.alignment.fusing import fit_weights
 from nessa.alignment.kernel import KernelFeatures
 from nessa.alignment.modules import Centering, Fusion, KernelNetwork
@@ -189,6 +190,7 @@ class NeuralAligner(NetworkAligner):
         return fittable
 
     def _fit(self, enroll: Rows, runtime: Rows, labels: Labels, dev: DevSet | None) -> None:
+        warn_of_lacking(self.shifts, self._frozen)
         torch.manual_seed(self.seed)
         given = self.config.dropout
         self.dropout = dropout_for(int(labels.max()) + 1) if given is None else given
