@@ -310,12 +310,7 @@ class NeuralAligner(NetworkAligner):
         return {s: self._started(around, center, white, start, n, 0) for n, s in enumerate(SIDES)}
 
     def _fitted_alone(
-        self,
-        view: Rows,
-        labels: Labels,
-        rows: npt.NDArray[np.int64],
-        place: int,
-        dev: DevSet,
+        self, view: Rows, labels: Labels, rows: npt.NDArray[np.int64], place: int, dev: DevSet
     ) -> dict[Side, nn.Module]:
         """NESSA of a model with itself, of some rows."""
         model = NeuralAligner(**self.settings)
@@ -422,6 +417,8 @@ class NeuralAligner(NetworkAligner):
             scored = [both_ways_scores(*dev_statistics(part, dev), dev) for part in parts]
             labels = [trials.known_labels for trials, _ in scored[0]]
             weights = fit_weights([[own for _, own in part] for part in scored], labels)
+        if 0 not in weights:  # what was trained is left out
+            self.fitting["step"] = 0
         if names:
             self.fitting["weights"] = {names[k]: weight for k, weight in weights.items()}
             log.info("weights: %s", self.fitting["weights"])

@@ -201,7 +201,7 @@ def _seed(recipe: Recipe, members: Sequence[System]) -> int | list[int] | None:
 
 
 def _are_alike(scores_dir: Path, condition: Condition, members: Sequence[System]) -> bool:
-    """Whether several seeds made one aligner, which scores alike: where all kept the start."""
+    """Whether several seeds made one aligner, which scores alike: where all are as they start."""
     first, *others = members
     if not others:
         return False

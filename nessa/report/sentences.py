@@ -45,8 +45,8 @@ def verdicts(recipe: Recipe, exp: Path) -> Iterator[str]:
         if fitting.get("step") == 0 and "start" in fitting:
             parts = " and ".join(fitting.get("weights", [fitting["start"]]))
             yield (
-                f"{_direction(pair)}: NESSA is as it starts, {parts}: training did not lower the "
-                "dev EER beyond noise"
+                f"{_direction(pair)}: NESSA is as it starts, {parts}: training gains nothing on "
+                "dev beyond noise"
             )
 
 

@@ -104,7 +104,7 @@ def legend(records: Sequence[Record]) -> list[str]:
     if any(record["aligner"] == MEAN for record in records):
         lines.append(
             "mean: average over trainings with different seeds, listed below it; alike: each of "
-            "them kept the start, which no seed decides."
+            "them is as it starts, which no seed decides."
         )
     if any(record["aligner"] == LDA_PLDA for record in records):
         lines.append(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from nessa.alignment import DevSet, NeuralAligner, load
+from nessa.alignment import DevSet, NeuralAligner, load, neural
 from nessa.alignment.fusing import fit_weights
 from nessa.kaldi.embeddings import Embeddings
 from nessa.metrics.roc import cllr, eer, min_cllr
@@ -73,6 +73,19 @@ def test_few_speakers_get_more_than_the_best_part_gives_alone() -> None:
         aligner = NeuralAligner(**{**FEW, "start": start}).fit(*align, dev)
         errors[start] = eer(cosine_scores(*aligner.map_views(x, y), trials), trials.labels)
     assert errors.pop("best") <= min(errors.values()) + 0.005
+
+
+@pytest.mark.slow
+def test_where_the_trained_part_is_left_out_the_aligner_is_as_it_starts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It named a step, beside a report that said of equal seeds that all kept the start."""
+    align, dev = few_speakers(), dev_for("neural")
+    monkeypatch.setattr(neural, "improves", lambda *_: True)
+    settings = {**NEURAL, "start": "best", "steps": 20, "evaluate_every": 20}
+    for weights, step in ({1: 0.5}, 0), ({1: 0.5, 0: 0.5}, 20):
+        monkeypatch.setattr(neural, "fit_weights", lambda *_, found=weights: found)
+        assert NeuralAligner(**settings).fit(*align, dev).fitting["step"] == step
 
 
 @pytest.mark.slow
