@@ -107,6 +107,7 @@ class NeuralAligner(NetworkAligner):
         self.hidden_dim = self.config.hidden_dim
         self._frozen: Side | None = None
         self._recordings: npt.NDArray[np.int64] | None = None
+        self._persons: Labels | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -143,7 +144,7 @@ class NeuralAligner(NetworkAligner):
                 raise InputError(f"freeze={freeze!r}: nothing is fitted yet; load an aligner first")
             self._check_frozen(freeze, table)
             space = self.space()
-        self._frozen, self._recordings = freeze, table.recordings
+        self._frozen, self._recordings, self._persons = freeze, table.recordings, table.persons
         super().fit_table(table, dev)
         self.joined = space
         if self.calibration is not None:
@@ -284,10 +285,12 @@ class NeuralAligner(NetworkAligner):
         alone = replace(dev, enroll=own, runtime=own)
         log.info("teacher: the %s model with itself", SIDES[place])
         counts = np.bincount(labels)
-        if np.count_nonzero(counts > 1) < FEWEST_HALVED:
+        persons = np.arange(len(counts)) if self._persons is None else self._persons
+        if len(np.unique(persons[counts > 1])) < FEWEST_HALVED:
             return [Teacher(self._ratio_alone(view, labels, alone), place)]
         teachers = []
-        for pupils in halves(len(counts), self.seed):
+        for half in halves(int(persons.max()) + 1, self.seed):
+            pupils = half[persons]  # a copy is of its original's half
             rows = np.flatnonzero(~pupils[labels])
             log.info("teacher of %d speakers, fitted on the others", pupils.sum())
             modules = self._fitted_alone(view, labels, rows, place, alone)

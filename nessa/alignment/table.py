@@ -34,6 +34,8 @@ class AlignTable:
         stamps: of the two models, None where unknown.
         utterances: gives the ids of a view's rows, in order.
         domains: of the rows of each view; None where none is known.
+        persons: number of the person whose voice each speaker has, (S,), where some are copies
+            with another voice; None: each is another person.
         recordings: numbers of the utterances of the two views, (N, 2), where the rows of some
             share one; None: row n is of utterance n in both.
     """
@@ -44,6 +46,7 @@ class AlignTable:
     stamps: tuple[ModelStamp | None, ModelStamp | None]
     utterances: Callable[[Side], Iterable[str]]
     domains: tuple[Domains, Domains] | None = None
+    persons: Labels | None = None
     recordings: npt.NDArray[np.int64] | None = None
 
     @classmethod
@@ -171,6 +174,20 @@ class AlignTable:
             for side in self._different()
         ]
         return replace(self, domains=(own[0], own[-1]))
+
+    def with_persons(self, originals: Mapping[str, str]) -> "AlignTable":
+        """The same, with the persons whose voices its speakers have.
+
+        Args:
+            originals: {utterance: the person whose voice it was before it was perturbed}, of all;
+                empty: there are no copies.
+        """
+        if not originals:
+            return self
+        keys = self.utterances("enroll")
+        names = dict(zip(self.labels.tolist(), map(originals.__getitem__, keys), strict=True))
+        _, persons = np.unique([name for _, name in sorted(names.items())], return_inverse=True)
+        return replace(self, persons=persons)
 
     def all_utterances(self) -> Iterator[str]:
         """The ids of both views, some of them twice."""

@@ -127,11 +127,16 @@ def read_copies(directory: Path) -> dict[str, tuple[str, str]]:
 def original_speakers(directory: Path) -> dict[str, str]:
     """{utterance: speaker} of a set; a copy is its original's speaker's, whatever voice it has.
 
+    One whose original is not there counts as an utterance as others are.
+
     Raises:
         InputError: see `read_copies`; or no utt2spk.
     """
     utt2spk, copies = read_utt2spk(directory), read_copies(directory)
-    return {u: utt2spk[copies[u][1]] if u in copies else speaker for u, speaker in utt2spk.items()}
+    return {
+        u: utt2spk.get(copies[u][1], speaker) if u in copies else speaker
+        for u, speaker in utt2spk.items()
+    }
 
 
 def read_additions(directory: Path) -> dict[str, str]:

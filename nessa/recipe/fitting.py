@@ -14,7 +14,7 @@ from nessa.corpus.speakers import split_speakers
 from nessa.errors import InputError, about, named
 from nessa.files import read_lines
 from nessa.files import read_table as read_text_table
-from nessa.kaldi.datadir import read_optional, read_utt2spk, trial_lists
+from nessa.kaldi.datadir import is_there, read_optional, read_utt2spk, trial_lists
 from nessa.kaldi.embeddings import Embeddings
 from nessa.stores.tables import read_labels, read_table
 from nessa.trials import read_labeled
@@ -55,9 +55,19 @@ def fit_to_sets(
     else:
         table = AlignTable.open(*places)
     table = table.with_domains(read_optional(data / "align", "utt2domain"))
+    table = table.with_persons(_originals(data / "align"))
     _check_disjoint(table, dev, data)
     with about(*places):
         return aligner.fit_table(table, dev, **options)
+
+
+def _originals(directory: Path) -> dict[str, str]:
+    """{utterance: the speaker of its original} of a set with copies; of another one empty."""
+    if not is_there(directory / "utt2copy"):
+        return {}
+    from nessa.corpus.copies import original_speakers  # Lhotse, which other sets do without
+
+    return original_speakers(directory)
 
 
 def read_dev(data: Path, enroll: Path, runtime: Path) -> DevSet:

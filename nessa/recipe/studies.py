@@ -139,6 +139,7 @@ class StudyRunner:
             for part in COMPARED_SETS
         }
         self.speakers, self.dev_speakers = (read_utt2spk(data / n) for n in ("align", "dev"))
+        self.originals = original_speakers(data / "align")
         self.domains = {name: read_optional(data / name, "utt2domain") for name in COMPARED_SETS}
         self.dev_lists = [read_labeled(path) for path in trial_lists(data / "dev")]
         self.conditions = utterance_conditions(data / "eval")
@@ -178,6 +179,7 @@ class StudyRunner:
             x, y = x.select(keys), y.select(keys)
         log.info("fit %s-%s: %d utterances %s", enroll, runtime, len(x), changes or "")
         table = AlignTable.of(x, y, self.speakers).with_domains(self.domains["align"])
+        table = table.with_persons(self.originals)
         return aligner.fit_table(table, dev, freeze="enroll" if base else None)
 
     def both_ways(self, **options: Any) -> dict[Pair, list[Aligner]]:
@@ -191,9 +193,8 @@ class StudyRunner:
 
         A copy is its original's speaker's, though it may count as another in training.
         """
-        speakers = original_speakers(self.data / "align")
         keys = self.sets[self.recipe.update[0], "align"].keys
-        return utterances_by_speaker(sorted(keys), speakers)
+        return utterances_by_speaker(sorted(keys), self.originals)
 
     def evaluate(self, points: Sequence[Point], condition: Condition) -> list[Record]:
         """Records of all points on the trials of a condition, from the same bootstrap draws."""

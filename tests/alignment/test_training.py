@@ -11,7 +11,7 @@ from scipy.special import softmax
 from scipy.stats import entropy
 from torch import nn
 
-from nessa.alignment import DevSet, NeuralAligner, neural
+from nessa.alignment import AlignTable, DevSet, NeuralAligner, neural
 from nessa.alignment.networks import ALIKE, PATIENCE, NetworkAligner
 from nessa.alignment.teaching import TEMPERATURE, Teacher, distillation, halves
 from nessa.alignment.training import Training
@@ -104,6 +104,34 @@ def test_many_speakers_are_taught_by_what_never_met_them(monkeypatch: pytest.Mon
         assert teacher.place == 1 and teacher.pupils is not None
         assert met == {row.tobytes() for row in y.matrix[~teacher.pupils[labels]]}
     assert (of_teachers[0].pupils != of_teachers[1].pupils).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("fewest", "halved"), [(30, True), (31, False)])
+def test_a_copy_with_another_voice_is_taught_with_its_original(
+    monkeypatch: pytest.MonkeyPatch, fewest: int, halved: bool
+) -> None:
+    """Else its teacher has learned the original's utterances by heart."""
+    monkeypatch.setattr(neural, "FEWEST_HALVED", fewest)
+    x, y, speakers = two_views(60, 4)
+    names = sorted(set(speakers.values()))
+    persons = dict(zip(names, names[30:] + names[30:], strict=True))  # the first 30 are copies
+    given: list[Sequence[Teacher]] = []
+    train = Training.__init__
+
+    def started(self: Training, *arguments: Any) -> None:
+        given.append(arguments[-1])
+        train(self, *arguments)
+
+    monkeypatch.setattr(Training, "__init__", started)
+    table = AlignTable.of(x, y, speakers)
+    table = table.with_persons({key: persons[name] for key, name in speakers.items()})
+    NeuralAligner(**NEURAL).fit_table(table, dev_for("neural"))
+    pupils = [teacher.pupils for teacher in given[-1]]
+    assert [of is not None for of in pupils] == ([True, True] if halved else [False])
+    for of in pupils if halved else []:
+        assert of is not None and of.sum() == 30
+        np.testing.assert_array_equal(of[:30], of[30:])
 
 
 @pytest.mark.slow

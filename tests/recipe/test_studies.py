@@ -3,11 +3,12 @@
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from nessa.alignment import NeuralAligner
+from nessa.alignment import AlignTable, NeuralAligner
 from nessa.alignment.config import AlignerConfig
 from nessa.cli.main import cli
 from nessa.errors import InputError
@@ -15,6 +16,7 @@ from nessa.files import read_json, write_json, write_table
 from nessa.kaldi.datadir import read_utt2spk
 from nessa.kaldi.embeddings import Embeddings
 from nessa.recipe import studies
+from nessa.recipe.fitting import fit_to_sets
 from nessa.recipe.resolve import load_recipe
 from nessa.recipe.studies import read_studies, run_study
 from nessa.recipe.study_files import DURATIONS, ROLLOUT, study_digest
@@ -129,6 +131,34 @@ def test_each_addition_to_the_align_set_stands_alone_on_every_list(toy: Toy) -> 
     assert shown[2].startswith("as recorded  ") and "| single" in "\n".join(
         study_sections({"augmentation": records})
     )
+
+
+def test_fits_and_studies_know_whose_voice_a_copy_was(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Speaker 1 is a copy of speaker 0, and the copies of speaker 2 have its own voice."""
+    names = sorted(set(read_utt2spk(toy.data / "align").values()))
+    keys = sorted(read_utt2spk(toy.data / "align"))
+    originals = {2: 0, 3: 1, 5: 4}
+    copies = {keys[copy]: f"slow {keys[original]}" for copy, original in originals.items()}
+    copies[keys[7]] = "slow lost"
+    fitted: list[AlignTable] = []
+
+    def fit_table(aligner: NeuralAligner, table: AlignTable, *_: Any, **__: Any) -> NeuralAligner:
+        fitted.append(table)
+        return aligner
+
+    monkeypatch.setattr(NeuralAligner, "fit_table", fit_table)
+    for given in ({}, copies):
+        write_table(toy.data / "align/utt2copy", given)
+        fit_to_sets(NeuralAligner(), toy.x, toy.y, toy.data)
+        studies.StudyRunner(load_recipe(toy.recipe), toy.data, toy.exp).fit(("x", "y"))
+    own = list(range(len(names)))
+    (toy.data / "align/utt2copy").unlink()
+    fit_to_sets(NeuralAligner(), toy.x, toy.y, toy.data)
+    assert fitted.pop().persons is None
+    found = [table.persons.tolist() for table in fitted if table.persons is not None]
+    assert found == [own, own] + 2 * [[0, 0, *own[1:-1]]]
 
 
 @pytest.mark.parametrize("name", ["parts", "durations"])
