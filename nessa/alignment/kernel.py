@@ -21,8 +21,8 @@ from nessa.alignment.views import (
     Matrix,
     Rows,
     Stacked,
-    blocks,
     length_normalize,
+    mean_of,
     means_by_speaker,
 )
 
@@ -68,10 +68,8 @@ class KernelFeatures:
         order = np.flatnonzero(values > LEAST * values[-1])[::-1][:most]
         projection = (vectors[:, order] / np.sqrt(values[order])).astype(np.float32)
         features = cls(landmarks, WEIGHT, projection, np.zeros(len(order), np.float32))
-        total = np.zeros(len(order))
-        for rows in blocks(len(view)):
-            total += features.apply(view[rows]).sum(axis=0, dtype=np.float64)
-        return replace(features, mean=(total / len(view)).astype(np.float32))
+        mean = mean_of(Mapped(view, features.apply))
+        return replace(features, mean=mean.astype(np.float32))
 
     def apply(self, centered: Matrix) -> Matrix:
         """Features (N, F) of rows (N, D)."""

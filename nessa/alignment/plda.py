@@ -20,6 +20,7 @@ from nessa.alignment.views import (
     Side,
     Stacked,
     fit_mean,
+    mean_of,
 )
 from nessa.errors import InputError
 from nessa.kaldi.directions import SAFE, checked_lengths
@@ -62,8 +63,9 @@ class PLDAAligner(LinearAligner):
         self.length_normalize = length_normalize
 
     def _fit(self, enroll: Matrix, runtime: Matrix, labels: Labels, dev: DevSet | None) -> None:
-        mean = fit_mean if self.length_normalize else _plain_mean
-        means = {"enroll_mean": mean(enroll), "runtime_mean": mean(runtime)}
+        mean = fit_mean if self.length_normalize else mean_of
+        sides = zip(SIDES, (enroll, runtime), strict=True)
+        means = {f"{side}_mean": mean(view).astype(np.float32) for side, view in sides}
         self.arrays = dict(means)
         views = self._centered(enroll, "enroll"), self._centered(runtime, "runtime")
 
@@ -328,7 +330,3 @@ def ratio_terms(inputs: Matrix, matrix: Floats, quadratic: Floats) -> Statistics
     """z = x M (N, D) and u = z Q z^T (N,), of x (N, D_in), M (D_in, D) and Q (D, D)."""
     z = inputs @ matrix
     return z, np.einsum("nd,nd->n", z @ quadratic, z)
-
-
-def _plain_mean(matrix: Matrix) -> Matrix:
-    return matrix.mean(axis=0, dtype=np.float64).astype(np.float32)

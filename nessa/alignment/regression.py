@@ -5,9 +5,10 @@ from torch import Tensor, nn
 
 from nessa.alignment.covariance import least_squares, whitening
 from nessa.alignment.dev import DevSet
+from nessa.alignment.linear import centered_views
 from nessa.alignment.modules import Centering
 from nessa.alignment.networks import DEVICE, RowTrainedAligner
-from nessa.alignment.views import Center, Labels, Matrix, Side, center, fit_mean
+from nessa.alignment.views import Center, Labels, Matrix, Side
 
 WHITENING_SHRINKAGE = 0.2  # of the covariance of the network's input, which is whitened
 
@@ -56,11 +57,10 @@ class RegressionAligner(RowTrainedAligner):
 
     def _fit(self, enroll: Matrix, runtime: Matrix, labels: Labels, dev: DevSet | None) -> None:
         torch.manual_seed(self.seed)
-        x_mean, y_mean = fit_mean(enroll), fit_mean(runtime)
-        target, source = center(enroll, x_mean), center(runtime, y_mean)
+        means, target, source = centered_views(enroll, runtime)
         w = whitening(source, WHITENING_SHRINKAGE)
         start = least_squares(source, w, target)
-        network = self.new_network(Center(y_mean), w, start).to(DEVICE)
+        network = self.new_network(Center(means["runtime_mean"]), w, start).to(DEVICE)
         views = torch.from_numpy(target).to(DEVICE), torch.from_numpy(runtime).to(DEVICE)
 
         def loss(rows: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ class RegressionAligner(RowTrainedAligner):
             return (network.train()(y) - x).square().sum(dim=1).mean()
 
         modules: dict[Side, nn.Module] = {
-            "enroll": Centering(Center(x_mean)),
+            "enroll": Centering(Center(means["enroll_mean"])),
             "runtime": network,
         }
         self.train_on_rows(modules, network, len(target), loss, dev)
