@@ -228,15 +228,14 @@ def map_embeddings(
     if utt2domain is not None and stores:
         raise click.UsageError("--utt2domain is for arks; a store is mapped without domains")
     arks = given | dict.fromkeys(stores)
-    if not any(arks.values()):
-        refuse_given("is for arks; a store is mapped by one process", "nj")
-        refuse_given("is for arks; a store has no scp", "relative")
 
     def map_the_stores() -> None:
         for line in map_stores(fitted, stores, output, dry_run, allow_outliers):
             click.echo(line)
 
     if not any(arks.values()):
+        refuse_given("is for arks; a store is mapped by one process", "nj")
+        refuse_given("is for arks; a store has no scp", "relative")
         map_the_stores()
         return
     lines = map_sides(

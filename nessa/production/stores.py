@@ -64,7 +64,7 @@ def map_stores(
             a folder holds what another aligner mapped, or this one's mirror, or this side before it
             was fitted anew, which an application may be reading.
     """
-    if told := without_domains(aligner):
+    if stores and (told := without_domains(aligner)):
         log.warning("%s: %s", output, told)
     found = {side: Outliers(aligner.detectors.get(side), allowed=allow_outliers) for side in stores}
     counts = {

@@ -247,4 +247,6 @@ def test_domains_that_the_aligner_does_not_know_are_named(
     text, rest = "/x: the aligner has no means of domains", "which are not centered"
     assert f"{text} 'wrod', {rest} (it has: 'sentence', 'word')" in said("aligner", mistyped)
     assert f"{text} 'sentence', 'word', {rest} (it has: none)" in said("without", own)
-    assert "means of domains" not in said("aligner", own)
+    text = said("aligner", own)
+    assert "means of domains" not in text
+    assert TOLD not in text
