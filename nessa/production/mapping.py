@@ -233,10 +233,11 @@ class _Side:
     def check_part(self, part: int, parts: int) -> Outliers:
         """Read the side, and find the outliers of one part; nothing is written."""
         embeddings = self._read()
-        if part == 1:
-            self._warn(embeddings)
-        rows = slice(*_span(len(embeddings), part, parts))
         outliers = self._outliers(embeddings)
+        if part == 1:
+            self._warn(embeddings.stamp, outliers.stamped)
+            self._check_domains(embeddings.keys)
+        rows = slice(*_span(len(embeddings), part, parts))
         with about(self.source):
             self._map(embeddings, slice(1), self._domains())  # which refuses another dimension
             outliers.check(embeddings.keys[rows], embeddings.matrix[rows])
@@ -285,23 +286,30 @@ class _Side:
             return self.domains
         return with_profiles(self.domains, read_enroll_map(self.enroll_map))
 
-    def _warn(self, embeddings: Embeddings) -> None:
-        if embeddings.stamp is None:
+    def _warn(self, stamp: ModelStamp | None, known: bool) -> None:
+        """Warn where it is not known that the embeddings are of the aligner's model."""
+        if stamp is None:
             log.warning(
                 "%s: no info.json; is this the model that the aligner was fitted on?", self.source
             )
-        elif self.aligner.fingerprints[SIDES.index(self.name)] and not self.aligner.check_stamp(
-            self.name, embeddings.stamp
-        ):
+        elif self.aligner.fingerprints[SIDES.index(self.name)] and not known:
             log.warning(
                 "%s: cannot tell whether %r is the model that the aligner was fitted on, as one of "
                 "them is known by vectors alone; is it?",
                 self.source,
-                embeddings.stamp.model,
+                stamp.model,
             )
+
+    def _check_domains(self, keys: Sequence[str]) -> None:
+        """Refuse domains of others alone; warn of those that the aligner has no means of."""
         domains, known = self._domains(), self.aligner.shifts[self.name]
-        several = (domains[key] for key in embeddings.keys if key in domains)
+        several = (domains[key] for key in keys if key in domains)
         given = {d for own in several for d in names_in(own) if d}
+        if domains and not given:
+            raise InputError(
+                f"{self.source}: the table of domains names none of its ids, as {keys[0]!r}; give "
+                "one of these (`id domain`), or map this side by itself without --utt2domain"
+            )
         if unknown := sorted(given - known.keys()):
             log.warning(
                 "%s: the aligner has no means of domains %s, which are not centered (it has: %s)",

@@ -9,7 +9,7 @@ import pytest
 from nessa.alignment import Aligner, AlignTable, DevSet, load
 from nessa.alignment.domains import FEWEST, Domains, domain_shifts, shifted
 from nessa.files import write_table
-from nessa.kaldi.embeddings import Embeddings
+from nessa.kaldi.embeddings import Embeddings, profile_means
 from nessa.metrics.roc import eer
 from nessa.production.export_aligner import export_aligner
 from nessa.production.mapping import map_sides
@@ -250,3 +250,25 @@ def test_domains_that_the_aligner_does_not_know_are_named(
     text = said("aligner", own)
     assert "means of domains" not in text
     assert TOLD not in text
+
+
+def test_domains_of_other_ids_are_refused(align, nessa: Command, tmp_path: Path) -> None:
+    """As of the utterances, where means of speakers are mapped: they moved nothing."""
+    views, domains = align
+    table = AlignTable.of(*views).with_domains(domains)
+    small("cca").fit_table(table).save(tmp_path / "aligner")
+    (x, y, names), own = of_two_domains(4, first_speaker=9000)
+    speakers = sorted(set(names.values()))
+    profiles = {speaker: [key for key in x.keys if names[key] == speaker] for speaker in speakers}
+    profile_means(x, profiles).write(tmp_path / "means")
+    y.write(tmp_path / "y")
+    words = "map", "--aligner", tmp_path / "aligner", "--utt2domain", tmp_path / "utt2domain"
+    sides = "--enroll", tmp_path / "means", "--runtime", tmp_path / "y"
+    write_table(tmp_path / "utt2domain", own)
+    nessa(*words, *sides, "--output", tmp_path / "to").refused(
+        f"{tmp_path}/means: the table of domains names none of its ids, as '{speakers[0]}'",
+        "--utt2domain",
+    )
+    assert not (tmp_path / "to").exists()
+    write_table(tmp_path / "utt2domain", own | {speakers[0]: "word"})  # others have none
+    assert nessa(*words, *sides, "--output", tmp_path / "to").status == 0
