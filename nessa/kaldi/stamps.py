@@ -27,6 +27,7 @@ class ModelStamp:
         side: enroll or runtime, of mapped vectors that are compared only with the other side's;
             None: of others.
         map: digest of the map that made mapped vectors, see `Aligner.map_digest`; None: of others.
+        pair: of this map and the one that it was fitted to, see `Aligner.pair`; None: of others.
     """
 
     model: str
@@ -34,8 +35,11 @@ class ModelStamp:
     set: str
     side: str | None = None
     map: str | None = None
+    pair: str | None = None
 
-    def mapped(self, kind: str, space: str, map_: str, side: str | None = None) -> "ModelStamp":
+    def mapped(
+        self, kind: str, space: str, map_: str, side: str | None = None, pair: str | None = None
+    ) -> "ModelStamp":
         """The stamp of the same embeddings in another space: not the model's any more.
 
         Args:
@@ -43,8 +47,9 @@ class ModelStamp:
             space: its fingerprint.
             map_: digest of the map, of which several may lead into a space.
             side: that they are compared as; None where it does not matter.
+            pair: of both maps of the aligner.
         """
-        return ModelStamp(f"{self.model} in {kind} space", space, self.set, side, map_)
+        return ModelStamp(f"{self.model} in {kind} space", space, self.set, side, map_, pair)
 
     @property
     def is_mapped(self) -> bool:
@@ -104,10 +109,11 @@ def read_info(directory: Path) -> Info | None:
     side = info.get("side")
     if side not in (None, "enroll", "runtime"):
         raise InputError(f"{path}: side {side!r} is neither enroll nor runtime; map them again")
-    made_by = info.get("map")
-    if not isinstance(made_by, str | None):
-        raise InputError(f"{path}: map {made_by!r} is no text; map them again")
-    stamp = ModelStamp(info["model"], info["fingerprint"], info["set"], side, made_by)
+    made_by = {name: info.get(name) for name in ("map", "pair")}
+    for name, digest in made_by.items():
+        if not isinstance(digest, str | None):
+            raise InputError(f"{path}: {name} {digest!r} is no text; map them again")
+    stamp = ModelStamp(info["model"], info["fingerprint"], info["set"], side, **made_by)
     return Info(stamp, info["dim"], info["count"])
 
 

@@ -201,7 +201,8 @@ Two networks that map the speaker embeddings of two models into one space, made 
   in batches of {" and ".join(map(str, CHECKED_BATCHES))}; more than {TOLERANCE:.0e} is refused.
 - Use each network only with the model of its fingerprint (also in the file's metadata). Embeddings
   of another model with the same dimension give meaningless scores, not an error.
-- Use the two files together: mapped vectors are comparable if their metadata `space` is the same.
+- Use the two files together: mapped vectors are comparable if their metadata `pair` is the same, or
+  if one side was frozen while the other was fitted (`nessa align --freeze`).
 {told}
 Intended use: speaker verification and identification with different enrollment and runtime models.
 Not tested: languages, channels and ages that the training data lack; disguised or synthetic voices,

@@ -262,7 +262,7 @@ class _Side:
         own = embeddings.stamp
         side = self.name if self.aligner.has_roles else None
         maps = self.aligner.space(), self.aligner.map_digest(self.name)
-        stamp = own and own.mapped(self.aligner.kind, *maps, side)
+        stamp = own and own.mapped(self.aligner.kind, *maps, side, self.aligner.pair())
         return _Part(listing if alone else None, dim, stamp)
 
     def complete(self, parts: Sequence[_Part], counts: Mapping[str, str]) -> None:

@@ -159,7 +159,8 @@ def verify_store(mapped: Path, source: Path, aligner: Aligner) -> str:
                 "folder, and map it again"
             )
         count, largest = count + len(raw[0]), max(largest, difference)
-    return f"{mapped}: {count:,} profiles in the order of {source}, within {largest:.1e}"
+    found = f"{mapped}: {count:,} profiles in the order of {source}, within {largest:.1e}"
+    return f"{found}; pair: {aligner.pair()}"
 
 
 def _check_unique(source: Path) -> int:

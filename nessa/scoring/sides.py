@@ -55,6 +55,7 @@ class Sides:
                 "are of one vector of each side; give those that nessa map wrote to enroll and "
                 "to runtime"
             )
+        _warn_of_other_maps(enroll, enrolled, runtime, tested)
         return cls(enrolled, tested, (enroll, runtime))
 
     def with_profiles(self, enroll_map: Path, enrolled: Sequence[str]) -> "Sides":
@@ -188,6 +189,18 @@ def _check_same_model(path: Path, one: Embeddings, other_path: Path, other: Embe
             f"{path} is of model {one.stamp.model!r}, {other_path} of {other.stamp.model!r}: "
             f"their scores mean nothing; map both into one space first (nessa map)"
         )
+
+
+def _warn_of_other_maps(path: Path, one: Embeddings, other_path: Path, other: Embeddings) -> None:
+    """Warn of vectors in one space whose maps differ, and were not fitted to each other."""
+    stamps = [own.stamp for own in (one, other) if own.stamp]
+    pairs = {stamp.map: stamp.pair for stamp in stamps if stamp.map and stamp.pair}
+    if len(pairs) == 2 and pair_of(pairs) not in pairs.values():
+        log.warning(
+            "%s, %s: their maps were not fitted to each other: a side that joins a space (nessa "
+            "align --freeze) fits the side that was frozen for it alone; map both by one aligner",
+            path, other_path,
+        )  # fmt: skip
 
 
 def _side(embeddings: Embeddings) -> str | None:

@@ -334,6 +334,7 @@ def test_a_mapped_store_is_read_back_and_held_against_its_source(
     words = ["verify", mapped, "--aligner", tmp_path / "aligner", "--source"]
     done = nessa(*words, source)
     assert done.status == 0 and "150 profiles in the order of" in done.out, done.err
+    assert done.out.endswith(f"; pair: {aligner.pair()}\n")
     with monkeypatch.context() as patch:
         patch.chdir(mapped)
         assert nessa(words[0], ".", *words[2:], source).status == 0

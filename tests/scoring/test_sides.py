@@ -402,6 +402,15 @@ def test_scores_take_the_calibration_and_the_cohort_of_both_their_maps(
             with pytest.raises(InputError, match=f"{calibration}: is of another aligner's scores"):
                 score_trials(*mapped, *words, calibration=calibration)
     assert not caplog.records
+    apart = places[0][0], places[2][1]  # neither was fitted beside the other
+    score_trials(*apart, *words)
+    text = f"{apart[0]}, {apart[1]}: their maps were not fitted to each other"
+    assert caplog.text.count(text) == len(caplog.records) == 1
+    for place in apart:  # by an earlier version, which did not tell the pair
+        info = read_json(place / "info.json")
+        write_json(place / "info.json", {k: v for k, v in info.items() if k != "pair"})
+        score_trials(*apart, *words)
+    assert len(caplog.records) == 1
 
 
 def test_a_gallery_of_both_models_has_a_calibration_without_an_aligner(
