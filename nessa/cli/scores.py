@@ -121,7 +121,8 @@ def calibrate(
     Memory: about 200 bytes per trial.
 
     Example: nessa calibrate --trials recipes/mini/data/dev/trials
-    --scores recipes/mini/exp/scores/nessa/new-old/dev/trials.scores --output calibration.json
+    --scores recipes/mini/exp/scores/nessa/new-old/dev/trials.scores
+    --aligner recipes/mini/exp/aligners/nessa/new-old --output calibration.json
     """
     from nessa.alignment.store import load
     from nessa.scoring.calibration import fit_calibration
@@ -187,7 +188,8 @@ def threshold(
     Example: nessa threshold --threshold 0.7 --trials recipes/mini/data/dev/trials
     --old recipes/mini/exp/scores/raw/old-old/dev/trials.scores
     --new recipes/mini/exp/scores/nessa/old-new/dev/trials.scores
-    --utt2spk recipes/mini/data/dev/utt2spk --output threshold.json
+    --utt2spk recipes/mini/data/dev/utt2spk --aligner recipes/mini/exp/aligners/nessa/old-new
+    --output threshold.json
     """
     from nessa.alignment.store import load
     from nessa.evaluation.threshold import as_record, carry_over_files

@@ -348,8 +348,8 @@ def threshold_facts(path: Path, pair: str) -> dict[str, str]:
             facts |= {"unsure_from": repr(low), "unsure_to": repr(high)}
     except (KeyError, TypeError, ValueError):
         raise InputError(f"{path}: not a threshold file; make it by nessa threshold") from None
+    check_pair(path, record.get("pair"), pair)
     with about(path):
-        check_pair(record.get("pair"), pair)
         if abs(float(facts["threshold"])) > LARGEST_COSINE:  # made without --aligner
             raise InputError(
                 f"{facts['threshold']} is no threshold of cosines, which the networks give; "

@@ -239,21 +239,27 @@ def read_calibration(
     record = read_json(path)
     with about(path):
         found = Calibration.from_dict(record)
-        check_pair(found.pair, pair)
-        if found.method and method and found.method != method:
-            raise InputError(
-                f"is of scores by {found.method}, and one of scores by {method} is wanted; give "
-                "that one"
-            )
+    if pair:
+        check_pair(path, found.pair, pair)
+    if found.method and method and found.method != method:
+        raise InputError(
+            f"{path}: is of scores by {found.method}, and one of scores by {method} is wanted; "
+            "give that one"
+        )
     return found
 
 
-def check_pair(found: str | None, wanted: str | None) -> None:
-    """Refuse what was found by the scores of another aligner; where one is None, nobody knows."""
-    if found and wanted and found != wanted:
+def check_pair(path: Path, found: str | None, wanted: str) -> None:
+    """Refuse a file that was made of the scores of another aligner; warn where it tells of none."""
+    if not found:
+        log.warning(
+            "%s: does not say which aligner's scores it is of, nor whether a side was fitted anew "
+            "since; make it anew from those of this one, with --aligner", path,
+        )  # fmt: skip
+    elif found != wanted:
         raise InputError(
-            "is of another aligner's scores, or of a model's, or of this one's before a side was "
-            "fitted anew; make it anew from those of this one"
+            f"{path}: is of another aligner's scores, or of a model's, or of this one's before a "
+            "side was fitted anew; make it anew from those of this one"
         )
 
 

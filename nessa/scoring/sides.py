@@ -213,14 +213,13 @@ def _check_aligner(path: Path, calibration: Calibration, sides: Sides) -> None:
     stamps = [own.stamp for own in (sides.runtime, sides.enroll) if own.stamp]
     maps = [stamp.map for stamp in stamps if stamp.map]
     if len(maps) == 2:  # of mapped vectors, but those that an earlier version mapped
-        one_model = maps[0] == maps[1]  # the runtime side, and that of the mirror
-        if one_model and calibration.pair not in (None, pair_of(maps)):
+        if maps[0] != maps[1]:
+            check_pair(path, calibration.pair, pair_of(maps))
+        elif calibration.pair not in (None, pair_of(maps)):  # the runtime side, and the mirror's
             raise InputError(
                 f"{path}: is of another aligner's scores: these are of one model on both sides, as "
                 "in a gallery of both models; make it of these without --aligner, never for export"
             )
-        with about(path):
-            check_pair(calibration.pair, pair_of(maps))
         return
     known = calibration.space or calibration.pair
     # Raw vectors that name no model may be of the same one as others that name none.
@@ -232,8 +231,7 @@ def _check_aligner(path: Path, calibration: Calibration, sides: Sides) -> None:
             "a side has joined a space (nessa align --freeze); make it anew", path,
         )  # fmt: skip
         return
-    with about(path):
-        check_pair(known, stamps[0].fingerprint)
+    check_pair(path, known, stamps[0].fingerprint)
     if calibration.space not in (None, calibration.pair):
         log.warning(
             "%s: is of an aligner whose one side has joined this space (nessa align --freeze), and "

@@ -368,6 +368,8 @@ def test_what_is_of_the_scores_of_another_aligner_is_refused(
     write_json(tmp_path / "threshold.json", {k: v for k, v in record.items() if k != "pair"})
     done = nessa(*export)  # and what an earlier version made is taken as it is
     assert done.status == 0, done
+    assert done.err.count("threshold.json: does not say which aligner's scores it is of") == 1
+    assert done.err.count("does not say") == 1
     write_json(tmp_path / "threshold.json", record | {"threshold": -1.5})
     nessa(*export).refused("threshold.json: -1.5 is no threshold of cosines", "with --aligner")
 

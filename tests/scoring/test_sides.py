@@ -414,7 +414,7 @@ def test_scores_take_the_calibration_and_the_cohort_of_both_their_maps(
 
 
 def test_a_gallery_of_both_models_has_a_calibration_without_an_aligner(
-    sides: tuple[Path, Path, Trials], tmp_path: Path
+    sides: tuple[Path, Path, Trials], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     x, y, utt2spk = two_views(6, 3)
     aligner = ProcrustesAligner().fit(x, y, utt2spk)
@@ -430,6 +430,12 @@ def test_a_gallery_of_both_models_has_a_calibration_without_an_aligner(
     score_trials(*words)
     fit_calibration(tmp_path / "trials", tmp_path / "out", calibration, 0.5)
     score_trials(*words, calibration=calibration)
+    text = f"{calibration}: does not say which aligner's scores it is of"
+    assert text not in caplog.text
+    x.write(tmp_path / "x")  # the other model, whose scores have another scale
+    map_sides(aligner, tmp_path / "x", None, None, tmp_path / "mapped")
+    score_trials(*words, calibration=calibration)
+    assert caplog.text.count(text) == 1
 
 
 def test_a_calibration_of_before_may_be_of_an_aligner_that_joined_a_space(
