@@ -5,7 +5,8 @@
 
 A program is `-m MODULE`, or a file. `run` passes on its arguments, environment, folder, stdin,
 stdout and stderr, and exits as the program does. Where process PID, the server, has ended, it runs
-the program itself. `serve` ends with the process that started it.
+the program itself. `serve` ends with the process that started it or, where jobs outlive that, with
+the last of them: the launcher stops them as descendants of the server.
 """
 
 import atexit
@@ -30,7 +31,7 @@ statuses: list[int] = []  # with which the job of this process ends, once it has
 
 
 def serve(path: str, *modules: str) -> None:
-    """Import the modules, then fork for each job until the parent is gone."""
+    """Import the modules, then fork for each job until the parent and all jobs are gone."""
     import gc
     from importlib import import_module
 
@@ -50,7 +51,7 @@ def serve(path: str, *modules: str) -> None:
     signal.signal(signal.SIGINT, ignored)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # those that end leave no zombies
     server.settimeout(LOOK)
-    while os.getppid() == parent:
+    while os.getppid() == parent or _has_jobs():
         try:
             connection, _ = server.accept()
         except TimeoutError:
@@ -64,6 +65,14 @@ def serve(path: str, *modules: str) -> None:
     with suppress(OSError):  # nobody else is left to do so
         os.remove(path)
         os.rmdir(os.path.dirname(path))
+
+
+def _has_jobs() -> bool:
+    try:
+        os.waitpid(-1, os.WNOHANG)
+    except ChildProcessError:
+        return False
+    return True
 
 
 def _attend(connection: socket.socket) -> None:
