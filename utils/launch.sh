@@ -10,7 +10,8 @@
 #
 #   --log FILE          the log of a job, with its fields in it
 #   --nj N              run at most N at once (default: 1)
-#   --show true|false   copy what jobs print on stdout to the screen too (default: false)
+#   --show true|false   copy what jobs print on stdout to the screen too, and when they
+#                       have ended the warnings that nessa logs (default: false)
 #   --scratch DIR       receives the exit codes while jobs run (default: $TMPDIR or /tmp)
 #   --server 'PID SOCKET'  of a preload.py that serves: local jobs of a command that is
 #                       python -m MODULE, or python FILE.py, run in its forks
@@ -135,6 +136,8 @@ run_job() {
       "${command[@]:1}")
   if [[ $show == true ]]; then
     "${command[@]}" </dev/null 2>&"$log_fd" | tee -a "/dev/fd/$log_fd" || code=${PIPESTATUS[0]}
+    # Of what nessa logs, on stderr.
+    grep -E '^[-0-9]+ [:,0-9]+ (WARNING|ERROR) \(' "$file" 2>/dev/null || true
   else
     "${command[@]}" </dev/null >&"$log_fd" 2>&1 || code=$?
   fi

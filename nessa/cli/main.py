@@ -13,7 +13,8 @@ from nessa.cli import alignment, checks, models, production, recipe, results, sc
 from nessa.cli.options import PipelineOrder
 from nessa.errors import explained
 
-LOG_FORMAT = "%(asctime)s (%(filename)s:%(lineno)d) %(message)s"
+# By the level, utils/launch.sh finds the warnings among all that a stage says.
+LOG_FORMAT = "%(asctime)s %(levelname)s (%(filename)s:%(lineno)d) %(message)s"
 SECTIONS = {
     "Corpus and models": (models.synth, models.prepare, models.train, models.extract),
     "Alignment": (alignment.assess, alignment.align, alignment.map_embeddings),

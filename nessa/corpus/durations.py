@@ -44,4 +44,4 @@ def duration_differences(sets: Mapping[str, Path]) -> Iterator[str]:
 def warn_of_durations(data: Path) -> None:
     """Log what `duration_differences` finds between align, dev and eval of a data folder."""
     for difference in duration_differences({name: data / name for name in ALIKE}):
-        log.warning("warning: %s", difference)
+        log.warning(difference)

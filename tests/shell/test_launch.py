@@ -263,6 +263,24 @@ def test_show_copies_stdout_only(launch, tmp_path):
     assert "progress\n" in log
 
 
+def test_show_copies_the_warnings_of_commands_too(launch, tmp_path):
+    """Which nessa logs on stderr with much else."""
+    (tmp_path / "job.py").write_text(
+        "import logging\n"
+        "from nessa.cli.main import main\n"
+        "try: main()\n"
+        "finally:\n"
+        "    log = logging.getLogger('nessa.job')\n"
+        "    log.info('progress'); log.warning('no genders')\n"
+    )
+    job = (sys.executable, "job.py", "--version")
+    assert "no genders" not in launch("a", *job).stdout
+    done = launch("a", *job, options=("--show", "true"))
+    assert re.search(r"^[-\d]+ [:,\d]+ WARNING \(job.py:6\) no genders\n", done.stdout, re.M)
+    assert "progress" not in done.stdout
+    assert (tmp_path / "log/a.log").read_text().count("no genders") == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
