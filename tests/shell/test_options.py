@@ -79,6 +79,8 @@ def test_words_after_the_options_are_left(script):
         (["--set", "--a=b"], "--set needs a value; one that begins with -- is written --set=--a=b"),
         (["--sett", "--a=b"], "unknown option --sett"),
         (["--work-dri", "x"], "did you mean --work-dir?"),
+        (["--work-dir=~/x"], "the shell leaves ~ after =; write --work-dir ~/x\n"),
+        (["--set", "~"], "--set: '~'"),
         (["--secret", "x"], "unknown option --secret"),
         (["--PATH", "x"], "unknown option --PATH"),
         (["-n", "3"], "unknown option -n"),
