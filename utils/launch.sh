@@ -185,7 +185,8 @@ report_failures() {
       "its log, $filled, ends with:"
     show_tail "$filled"
     [[ $backend != slurm || $show == true ]] || show_slurm_output "$first"
-    check_space "$filled"
+    check_space "$(dirname "$filled")"
+    check_space "$scratch" # where a full disk keeps the exit codes from being written
   } >&2
   return "$status"
 }
@@ -199,12 +200,12 @@ how_ended() {
   esac
 }
 
-# check_space FILE: says so where its disk is full, which the log then cannot.
+# check_space FOLDER: says so where its disk is full, which the log then cannot.
 check_space() {
   local free
-  free=$(df -Pk "$(dirname "$1")" 2>/dev/null | awk 'END { print $4 }') || true # it may be gone
+  free=$(df -Pk "$1" 2>/dev/null | awk 'END { print $4 }') || true # it may be gone
   ((${free:-1024} >= 1024)) ||
-    echo "the disk of $(dirname "$1") has only $free KiB left; free some, and run again"
+    echo "the disk of $1 has only $free KiB left; free some, and run again"
 }
 
 # The end of a log without the launcher's own lines; a progress bar's \r count as line ends.

@@ -211,12 +211,16 @@ def test_a_failure_is_reported_with_its_log_and_last_lines(launch):
 def test_a_full_disk_is_told_where_the_log_is_empty(launch, tmp_path, monkeypatch):
     full = tmp_path / "bin/df"
     full.parent.mkdir()
-    full.write_text("#!/bin/sh\necho header\necho disk 0 0 7 0% /\n")
+    full.write_text('#!/bin/sh\n[ "$2" != "$FULL" ] || echo disk 0 0 7 0% /\n')
     full.chmod(0o755)
     monkeypatch.setenv("PATH", f"{full.parent}:{os.environ['PATH']}")
-    run = launch("a", "bash", "-c", ": >log/{1}.log; exit 2")  # "# exit code 2" alone is there
-    assert run.returncode == 2
-    assert "the disk of log has only 7 KiB left" in run.stderr
+    for folder in ("log", str(tmp_path)):  # that of exit codes, without which a job has failed
+        monkeypatch.setenv("FULL", folder)
+        job = ("bash", "-c", ": >log/{1}.log; exit 2")  # "# exit code 2" alone is there
+        run = launch("a", *job, options=("--scratch", str(tmp_path)))
+        assert run.returncode == 2
+        assert run.stderr.count("has only") == 1
+        assert f"the disk of {folder} has only 7 KiB left" in run.stderr
 
 
 def test_a_failure_whose_log_is_gone_keeps_its_status(launch):
