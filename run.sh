@@ -406,17 +406,18 @@ lock_work_dir() {
   echo "$owner" >"$exp/.lock" || fail 1 "cannot write to $exp; is the disk full?"
 }
 
-# Tasks of a run that was killed may still wait or run in Slurm's queue, and write here.
+# Tasks of a run that was killed, of whichever user, may still wait or run in Slurm's queue, and
+# write here.
 check_queue() {
-  local left
+  local left job number user
   [[ -e $exp/.slurm ]] || return 0 # no run of this folder has used it
   command -v squeue >/dev/null || fail 1 "$work_dir: an earlier run used Slurm, which is not here;" \
     "if no job of that run is left, remove $exp/.slurm"
-  left=$(squeue --noheader --format='%j %i' --user="$(id -un)") ||
+  left=$(squeue --noheader --format='%j %i %u') ||
     fail 1 "$work_dir: an earlier run used Slurm, whose queue cannot be read now; try again later"
-  left=$(grep "^$jobs_name-" <<<"$left" | head -n 1) || true
-  [[ -z $left ]] || fail 1 "$work_dir is in use by jobs of an earlier run (job ${left#* });" \
-    "wait for them, or cancel them: scancel --name=${left% *}"
+  read -r job number user < <(grep "^$jobs_name-" <<<"$left") || true
+  [[ -z $job ]] || fail 1 "$work_dir is in use by jobs of an earlier run (job $number of $user);" \
+    "wait for them, or cancel them: scancel --name=$job"
   rm "$exp/.slurm"
 }
 

@@ -1,6 +1,7 @@
 """run.sh: which stages run, what is remembered, what is refused. The tool itself is a stand-in."""
 
 import fcntl
+import hashlib
 import os
 import re
 import shutil
@@ -464,6 +465,19 @@ def test_only_a_run_that_stopped_leaves_word_of_the_jobs_that_it_may_have_in_slu
     assert run.returncode == 0, run.stderr
     assert tree.calls() == ["local/mini.py"] * 2
     assert not (tree.exp / ".slurm").exists()
+
+
+def test_jobs_of_another_user_in_slurm_keep_a_run_out(tree):
+    """As in a work directory of a group."""
+    digest = hashlib.sha256(f"{tree.exp.parent}\n".encode()).hexdigest()[:8]
+    queue = f"case $* in *--user*) ;; *) echo nessa-{digest}-align 12 ada;; esac"
+    tree.exp.mkdir(parents=True)
+    (tree.exp / ".slurm").touch()
+    run = tree.run(PATH=tree.path_with("squeue", queue))
+    assert run.returncode == 1 and tree.calls() == []
+    assert "in use by jobs of an earlier run (job 12 of ada)" in run.stderr
+    assert run.stderr.endswith(f"scancel --name=nessa-{digest}-align\n")
+    assert (tree.exp / ".slurm").exists()
 
 
 def test_a_process_that_the_callers_environment_names_lives_on(tree):
