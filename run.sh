@@ -336,7 +336,7 @@ read_options() {
   arguments=() backend=local slurm_conf='' sbatch=() max_jobs_run=9999
   skip_bad=false skip=() allow_pipes=false dry_run=false
   server='' server_dir='' launcher='' # whatever the environment calls so
-  local corpus
+  local corpus option
   for corpus in "${corpora[@]}"; do declare -g "$corpus="; done
   parse_options recipe stage stop_stage nj size work_dir set backend slurm_conf sbatch max_jobs_run \
     skip_bad allow_pipes dry_run "${corpora[@]}" -- "$@"
@@ -351,6 +351,10 @@ read_options() {
     fail 2 "--backend must be local or slurm, not '$backend'"
   [[ $backend == slurm || -z $slurm_conf${sbatch[*]} ]] ||
     fail 2 "--sbatch and --slurm-conf are for --backend slurm"
+  for option in "${sbatch[@]}"; do
+    [[ $option != -c* && $option != --cpus* ]] ||
+      fail 2 "--sbatch=$option: programs would start no more processes; write cpus in --slurm-conf"
+  done
   check_integer max_jobs_run 1 9999
   [[ $backend == local ]] || nj=${nj:-$max_jobs_run} # the cores here are not those of the tasks
   nj=${nj:-$(count_cores)}

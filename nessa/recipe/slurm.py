@@ -42,6 +42,10 @@ class Request(Section):
         for option in options:
             if not re.match(r"--[a-z]", option):
                 raise ValueError(f"{option!r} is no option of sbatch; write it as --qos=long")
+            if option.startswith("--cpus"):
+                raise ValueError(
+                    f"{option!r}: programs would start no more processes; write cpus: N beside it"
+                )
         return options
 
     def sbatch_options(self) -> Iterator[str]:

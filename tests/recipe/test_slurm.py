@@ -23,6 +23,7 @@ from tests.shell.slurm.simulation import Simulation, simulate
         ("defaults: {time: 4:00:00}", ["defaults.time", "in quotes"]),
         ("defaults: {time: soon}", ["defaults.time", "'soon'"]),
         ("defaults: {options: [qos=long]}", ["defaults.options", "--qos=long"]),
+        ("defaults: {options: [--cpus-per-task=4]}", ["defaults.options", "write cpus: N"]),
         ("retries: -1", ["retries"]),
         ("stages: {align: {cpus: 4}, align: {cpus: 8}}", ["line 1", "'align' is there twice"]),
         ("defaults: {nodes: 2}", ["defaults.nodes", "write it under stages.encoders"]),

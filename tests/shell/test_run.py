@@ -480,6 +480,14 @@ def test_jobs_of_another_user_in_slurm_keep_a_run_out(tree):
     assert (tree.exp / ".slurm").exists()
 
 
+@pytest.mark.parametrize("option", ["--cpus-per-task=4", "-c4", "--cpus-per-gpu=2"])
+def test_cpus_that_the_programs_would_not_know_of_are_refused(tree, option):
+    run = tree.run("--backend", "slurm", f"--sbatch={option}")
+    assert run.returncode == 2
+    assert f"--sbatch={option}: " in run.stderr and "cpus" in run.stderr
+    assert not tree.exp.exists()
+
+
 def test_a_process_that_the_callers_environment_names_lives_on(tree):
     """As one that some other program exports as `server`."""
     keeps = tree.root.parent / "keeps"
