@@ -256,8 +256,9 @@ run_one() {
 
 # launch JOBS OPTION...: see utils/launch.sh.
 launch() {
-  local jobs=$1 forks=()
+  local jobs=$1 forks=() going_on='without --stage'
   shift
+  ((${#unfinished[@]} == 0)) || going_on="with --stage $name" # would begin with those
   [[ -z $server ]] || forks=(--server "$server $server_dir/socket")
   # In the background, for bash acts on a signal at once only while it waits.
   "$root/utils/launch.sh" --dry-run "$dry_run" --nj "$((nj < max_jobs_run ? nj : max_jobs_run))" \
@@ -266,7 +267,7 @@ launch() {
   [[ $dry_run == true ]] || # where the disk is full, the jobs fail
     { echo "$owner; its jobs: process $launcher" >"$exp/.lock"; } 2>/dev/null || true
   wait "$launcher" ||
-    fail $? "stage $name failed; once that is mended, ./run.sh without --stage carries on from it"
+    fail $? "stage $name failed; once that is mended, ./run.sh $going_on carries on from it"
   launcher=
 }
 
@@ -334,7 +335,7 @@ number_of() {
 read_options() {
   recipe=mini stage='' stop_stage=${stages[-1]} nj='' size='' work_dir='' set=()
   arguments=() backend=local slurm_conf='' sbatch=() max_jobs_run=9999
-  skip_bad=false skip=() allow_pipes=false dry_run=false
+  skip_bad=false skip=() allow_pipes=false dry_run=false unfinished=()
   server='' server_dir='' launcher='' # whatever the environment calls so
   local corpus option
   for corpus in "${corpora[@]}"; do declare -g "$corpus="; done
@@ -502,16 +503,16 @@ find_first_stage() {
 }
 
 # Stages before a first one that was chosen by hand stay as they are, whatever they were made with,
-# and half done where a run was stopped in them.
+# and half done where a run was stopped in them. Leaves in $unfinished those that are not done.
 compare_settings() {
-  local name others=()
+  local name
   for name in "${stages[@]:0:first}"; do
-    is_done "$name" || others+=("$name")
+    is_done "$name" || unfinished+=("$name")
   done
-  ((${#others[@]} == 0)) ||
-    log "warning: stages ${others[*]} were not finished with these settings or tables; what is there" \
-      "of them is used as it is; repeat --set, --size and the like of the earlier run, or leave out" \
-      "--stage"
+  ((${#unfinished[@]} == 0)) ||
+    log "warning: stages ${unfinished[*]} were not finished with these settings or tables; what" \
+      "is there of them is used as it is; repeat --set, --size and the like of the earlier run, or" \
+      "leave out --stage"
 }
 
 # Before hours of other stages, and before a marker is removed: what is missing may come back.

@@ -308,9 +308,12 @@ def test_a_stage_after_others_of_other_settings_says_so(finished):
 
 @pytest.mark.slow
 def test_a_stage_after_one_that_was_stopped_says_so(finished):
-    assert finished.run("--set", "late=1", FAIL="align").returncode == 2
+    failed = finished.run("--set", "late=1", FAIL="align")
+    assert failed.returncode == 2 and "without --stage carries on from it" in failed.stderr
     run = finished.run("--set", "late=1", "--stage", "map", "--dry-run", "true")
     assert "warning: stages align were not finished with these settings" in run.stdout
+    failed = finished.run("--set", "late=1", "--stage", "map", FAIL="score")
+    assert "./run.sh with --stage asymmetric carries on from it" in failed.stderr
 
 
 @pytest.mark.slow
