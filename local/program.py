@@ -25,7 +25,7 @@ from nessa.corpus.copies import FOLDER, Background, add_copies, remove_copies
 from nessa.corpus.features import check_frames
 from nessa.corpus.leaving_out import BROKEN, whole_profiles
 from nessa.corpus.manifests import read_background
-from nessa.corpus.sets import SetCounts, is_users, write_set, write_skipped
+from nessa.corpus.sets import SetCounts, users_own, write_set, write_skipped
 from nessa.corpus.speakers import SETS
 from nessa.corpus.utterances import Utterance, make_cuts, read_recording
 from nessa.encoders.kinds import given_dimensions, given_shifts, sampling_rates
@@ -97,18 +97,18 @@ def corpus_arguments(
 
 def _check_apart(arguments: Arguments, sets: Collection[str]) -> None:
     """Refuse a corpus that the sets would be written over, whether the recipe names it or not."""
-    written = {(arguments.output / name).resolve() for name in SETS}  # or removed
+    written = {(arguments.output / name).resolve() for name in (*SETS, "manifests")}  # or removed
     for name, path in arguments.recipe.corpus.paths.items():
         if Path(path).resolve() in written:
             raise InputError(
-                f"{path}: is where stage prepare writes a set, over what is there (corpus.paths."
+                f"{path}: is where stage prepare writes sets, over what is there (corpus.paths."
                 f"{name}); move the corpus, or choose another --work-dir"
             )
     for name in sets:
-        if is_users(arguments.output, name):
+        if own := users_own(arguments.output, name):
             raise InputError(
-                f"{arguments.output / name}: stage prepare did not make this directory, and would "
-                f"write set {name!r} over it; move or remove it, or choose another --work-dir"
+                f"{own}: stage prepare did not make this, and would write set {name!r} over it; "
+                "move or remove it, or choose another --work-dir"
             )
 
 

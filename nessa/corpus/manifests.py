@@ -16,6 +16,9 @@ from nessa.errors import InputError
 from nessa.files import atomic_open
 
 AGAIN = "prepare the corpus again: ./run.sh --stage prepare"
+# Begins what `open_manifest` writes, without the byte of its compression: there is neither a name
+# nor a time, of which others' writers leave one.
+MARK = b"\x1f\x8b\x08\0\0\0\0\0\xff"
 COMPRESSION = 3  # of gzip; 6 makes files a tenth smaller, and takes three times as long
 
 
@@ -43,6 +46,15 @@ def write_manifest(path: Path, items: Iterable[Item]) -> None:
     with open_manifest(path) as write:
         for item in items:
             write(item)
+
+
+def is_of_others(path: Path) -> bool:
+    """Whether a file is there that `open_manifest`, of no version, wrote."""
+    if not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        header = file.read(len(MARK) + 1)
+    return header[:8] + header[9:] != MARK
 
 
 def manifest_path(data: Path, name: str, kind: str) -> Path:

@@ -11,7 +11,7 @@ from lhotse import AudioSource, Features, Recording
 from lhotse.cut import MonoCut
 from lhotse.utils import fastcopy
 
-from nessa.corpus.manifests import Write, manifest_path, open_manifest
+from nessa.corpus.manifests import Write, is_of_others, manifest_path, open_manifest
 from nessa.corpus.speakers import SETS
 from nessa.errors import InputError
 from nessa.files import atomic_open, write_table
@@ -109,20 +109,22 @@ def write_set(
     return SetCounts(len(writer.genders), writer.utterances, writer.seconds / 3600)
 
 
-def is_users(data: Path, name: str) -> bool:
-    """Whether a set's directory is not one that a preparation, whole or killed, left there.
+def users_own(data: Path, name: str) -> Path | None:
+    """A set's manifest or directory that no preparation, whole or killed, left there, if any.
 
     Args:
         data: the recipe's data folder.
         name: of the set.
     """
+    manifests = [manifest_path(data, name, kind) for kind in _KINDS]
+    if others := next(filter(is_of_others, manifests), None):
+        return others
     if manifest_path(data, name, "cuts").exists():
-        return False
+        return None
     there = {path.name for path in (data / name).glob("*")}
-    if any(file.endswith((".jsonl", ".jsonl.gz")) for file in there):
-        return True  # Lhotse's manifests, with trials perhaps
+    of_lhotse = any(file.endswith((".jsonl", ".jsonl.gz")) for file in there)  # trials perhaps
     of_embeddings = there >= _OF_EMBEDDINGS and there.isdisjoint(_OF_SPEECH)
-    return "utt2spk" in there and not of_embeddings
+    return data / name if of_lhotse or ("utt2spk" in there and not of_embeddings) else None
 
 
 def remove_other_sets(data: Path, written: Iterable[str]) -> None:
@@ -137,8 +139,8 @@ def remove_other_sets(data: Path, written: Iterable[str]) -> None:
     for name in set(SETS) - set(written):
         directory = data / name
         marks = directory / "utt2spk", manifest_path(data, name, "cuts")
-        if not all(mark.exists() for mark in marks):
-            continue  # what is there is a user's
+        if users_own(data, name) or not all(mark.exists() for mark in marks):
+            continue
         clear_set(data, name)
         with contextlib.suppress(OSError):  # something else is there, or it is a link
             directory.rmdir()

@@ -17,7 +17,7 @@ from lhotse.utils import fastcopy
 
 from nessa.corpus.audio import AudioHeader, NoDecoderError, read_audio, read_audio_header
 from nessa.corpus.features import load_features
-from nessa.corpus.manifests import manifest_path, write_manifest
+from nessa.corpus.manifests import is_of_others, manifest_path, write_manifest
 from nessa.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -260,7 +260,8 @@ def write_backgrounds(data: Path, noise: Sequence[Path] = (), rir: Sequence[Path
         rir: the same for room impulse responses.
 
     Raises:
-        InputError: audio that cannot be used, or none in a folder that is there.
+        InputError: audio that cannot be used, none in a folder that is there, or a manifest that
+            no preparation wrote.
     """
     for kind, folders in (("noise", noise), ("rir", rir)):
         names: dict[str, Path] = {}
@@ -270,6 +271,11 @@ def write_backgrounds(data: Path, noise: Sequence[Path] = (), rir: Sequence[Path
                 raise InputError(f"{folder}: no *.wav or *.flac; is the corpus complete?")
             names |= {p.relative_to(folder.parent).with_suffix("").as_posix(): p for p in found}
         manifest = manifest_path(data, kind, "recordings")
+        if is_of_others(manifest):
+            raise InputError(
+                f"{manifest}: stage prepare did not make this, and its own would take its place; "
+                "move or remove it, or choose another --work-dir"
+            )
         if names:
             ordered = sorted(names, key=str.encode)
             write_manifest(manifest, [read_recording(name, names[name]) for name in ordered])

@@ -1,5 +1,6 @@
 """local/kaldi_dir.py: any Kaldi data directory or Lhotse manifests become the sets of a recipe."""
 
+import gzip
 from pathlib import Path
 
 import kaldiio
@@ -331,7 +332,15 @@ def test_a_spk2set_without_train_does_where_nothing_is_trained(own: Own) -> None
     settings = {"data": own.folder / "mine", "held_out": {}}
     assert own.prepare(**settings, encoder={"pretrained": "resemblyzer"}).status == 0
     assert files(own.data / "train") == before
-    refuse(own.prepare(**settings), f"{own.data}/train: stage prepare did not make this directory")
+    refuse(own.prepare(**settings), f"{own.data}/train: stage prepare did not make this")
+    for name, refused in (("train_cuts", False), ("noise_recordings", True)):
+        users = own.data / f"manifests/{name}.jsonl.gz"
+        with gzip.open(users, "wt") as file:  # which a time in its header tells from ours
+            file.write("{}\n")
+        done = own.prepare(**settings, encoder={"pretrained": "resemblyzer"})
+        assert users.exists() and files(own.data / "train") == before
+        assert done.status == (2 if refused else 0), done
+    refuse(done, f"{users}: stage prepare did not make this", "move or remove it")
 
 
 @pytest.mark.slow

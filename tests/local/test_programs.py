@@ -1,5 +1,6 @@
 """The programs in local/: from a corpus on disk to data directories, by their command lines."""
 
+import gzip
 import importlib
 import logging
 import os
@@ -165,20 +166,26 @@ def voxceleb(tmp_path: Path) -> Path:
     return corpus
 
 
-@pytest.mark.parametrize("program", ["kaldi_dir", "arks", "librispeech"])
+@pytest.mark.parametrize(
+    ("program", "place"),
+    [
+        ("kaldi_dir", "align"), ("arks", "align"), ("librispeech", "align"),
+        ("kaldi_dir", "manifests"),
+    ],
+)  # fmt: skip
 def test_a_corpus_where_a_set_is_written_is_refused(
-    programs: Programs, program: str, recipe: Path, tmp_path: Path
+    programs: Programs, program: str, place: str, recipe: Path, tmp_path: Path
 ) -> None:
     data, link = tmp_path / "data", tmp_path / "mine"
-    write_table(data / "align/utt2spk", {"a-1": "a"})
-    link.symlink_to(data / "align")
+    write_table(data / place / "utt2spk", {"a-1": "a"})
+    link.symlink_to(data / place)
     settings = yaml.safe_load(recipe.read_text())
     settings["corpus"] = {"paths": {"align": str(link)}}
     settings["prepare"]["program"] = program
     recipe.write_text(yaml.safe_dump(settings))
     done = programs(program, "--recipe", recipe, "--corpus", tmp_path, "--output", data)
     refuse(done, f"{link}: is where stage prepare writes", "corpus.paths.align", "move the corpus")
-    assert read_table(data / "align/utt2spk") == {"a-1": "a"}
+    assert read_table(data / place / "utt2spk") == {"a-1": "a"}
 
 
 @pytest.mark.parametrize("program", ["kaldi_dir", "arks", "librispeech"])
@@ -210,6 +217,31 @@ def test_directories_that_are_not_named_are_not_written_over_either(
     done = programs(program, "--recipe", recipe, "--corpus", tmp_path, "--output", data)
     refuse(done, f"{data / place}: stage prepare did not make", f"set {place!r}", "--work-dir")
     assert {path.name for path in (data / place).iterdir()} == set(there)
+
+
+@pytest.mark.parametrize(
+    ("program", "kind"),
+    [("kaldi_dir", "cuts"), ("kaldi_dir", "recordings"), ("arks", "cuts"), ("librispeech", "cuts")],
+)
+def test_manifests_that_others_wrote_are_not_written_over(
+    programs: Programs, program: str, kind: str, recipe: Path, tmp_path: Path
+) -> None:
+    """In Lhotse's usual place, where sets' are as well; nor is the set's directory beside them."""
+    data = tmp_path / "data"
+    users = data / f"manifests/dev_{kind}.jsonl.gz"
+    users.parent.mkdir(parents=True)
+    with gzip.open(users, "wt") as file:
+        file.write("{}\n")
+    before = users.read_bytes()
+    write_table(data / "dev/utt2spk", {"a-1": "a"})
+    write_table(data / "all/utt2spk", {"a-1": "a"})
+    settings = yaml.safe_load(recipe.read_text())
+    settings["corpus"] = {"paths": {"data": str(data / "all")}}
+    settings["prepare"]["program"] = program
+    recipe.write_text(yaml.safe_dump(settings))
+    done = programs(program, "--recipe", recipe, "--corpus", tmp_path, "--output", data)
+    refuse(done, f"{users}: stage prepare did not make", "set 'dev'", "--work-dir")
+    assert users.read_bytes() == before and (data / "dev/utt2spk").exists()
 
 
 def test_mini_then_tree(programs: Programs, tmp_path: Path, recipe: Path) -> None:
