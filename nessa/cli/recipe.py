@@ -187,9 +187,10 @@ def evaluate(
     from nessa.report.tables import format_records
 
     systems = [System.parse(name) for name in system]
-    records = evaluate_systems(load_recipe(recipe), data / "eval", exp / "scores", systems, nj)
-    write_circumstances(output)
+    settings = load_recipe(recipe)
+    records = evaluate_systems(settings, data / "eval", exp / "scores", systems, nj)
     write_json(output, records)
+    write_circumstances(output, settings)
     click.echo(format_records(records))
 
 

@@ -195,8 +195,8 @@ def run(recipe: Recipe, folder: Path) -> list[Record]:
             for _ in score_system(recipe, data, exp, system):
                 pass
         records = evaluate_systems(recipe, data / "eval", exp / "scores", systems)
-        write_circumstances(exp / "metrics" / f"{name}.json")
         write_json(exp / "metrics" / f"{name}.json", records)
+        write_circumstances(exp / "metrics" / f"{name}.json", recipe)
         everything += records
     write_json(exp / "metrics" / "identification.json", [])  # has no profiles
     log.info("fitted and scored; now the same with fewer align speakers, which takes longer")

@@ -11,11 +11,15 @@ from nessa.errors import InputError
 from nessa.evaluation.conditions import Condition, read_conditions
 from nessa.files import Record, atomic_open, read_json, write_json
 from nessa.metrics import table
-from nessa.recipe.circumstances import read_circumstances
+from nessa.recipe.circumstances import (
+    METRICS,
+    check_metrics,
+    check_recipe,
+    read_circumstances,
+)
 from nessa.recipe.config import Recipe
 from nessa.recipe.gallery import mixed_gallery
 from nessa.recipe.layout import skipped_by_models
-from nessa.recipe.resolve import load_recipe
 from nessa.recipe.scoring import read_condition_scores
 from nessa.recipe.stages import stage_digest
 from nessa.recipe.studies import read_studies
@@ -46,7 +50,6 @@ from nessa.scoring.sides import Scores
 
 SUMMARY = "RESULTS"  # begins the name of a page of results
 LEFT_OUT = "Left out"  # by --skip-bad
-METRICS = ("symmetric", "asymmetric")  # files in exp/metrics, each by the stage of its name
 FIELDS = {
     "recipe", "aligner", "enroll", "runtime", "trials", "seed", "targets", "nontargets",
     "gain", "gain_ci", "controlled_gain", "controlled_gain_ci", "as_norm", *table.LLR_METRICS,
@@ -69,10 +72,11 @@ def write_report(recipe: Recipe, exp: Path, data: Path, results_page: Path | Non
         What to print: the table, the comparisons, and where the files are.
 
     Raises:
-        InputError: the run is of another recipe; or metrics or scores are missing or unreadable;
-            names the stage to run.
+        InputError: the run or its metrics are of another recipe; or metrics or scores are missing
+            or unreadable; names the stage to run.
     """
-    _check_recipe(recipe, exp)
+    check_recipe(recipe, exp)
+    check_metrics(recipe, exp)
     records = [record for name in METRICS for record in read_metrics(exp, name)]
     _check_seed(recipe, exp, records)
     identification = _read_identification(exp)
@@ -171,13 +175,6 @@ def read_metrics(exp: Path, name: str) -> list[Record]:
                 f"{path}: record {number} lacks {', '.join(sorted(lacking))}; {remedy}"
             )
     return records
-
-
-def _check_recipe(recipe: Recipe, exp: Path) -> None:
-    """Refuse another recipe than that of the run, whose settings the pages would show."""
-    own = exp / "recipe.yaml"
-    if own.exists() and stage_digest(load_recipe(own), "report") != stage_digest(recipe, "report"):
-        raise InputError(f"the run in {exp} is not of this recipe; give {own}")
 
 
 def _check_seed(recipe: Recipe, exp: Path, records: Sequence[Record]) -> None:

@@ -20,7 +20,7 @@ from nessa.encoders.settings import XVectorConfig
 from nessa.errors import InputError
 from nessa.files import read_json, read_table, write_json, write_table
 from nessa.metrics.roc import Roc, eer, min_dcf
-from nessa.recipe.circumstances import read_circumstances, write_circumstances
+from nessa.recipe.circumstances import METRICS, read_circumstances, write_circumstances
 from nessa.recipe.config import Recipe
 from nessa.recipe.evaluation import evaluate_systems
 from nessa.recipe.layout import score_file
@@ -905,6 +905,20 @@ def test_the_recipe_of_another_run_is_refused_before_anything_is_written(
     nessa(*words, exp / "recipe.yaml").refused("symmetric.json: no such file")
 
 
+def test_metrics_and_scores_of_other_settings_are_refused(tmp_path: Path, nessa: Command) -> None:
+    """As after `./run.sh --set aligner.hidden_dim=48 --stop-stage align` in a finished run."""
+    exp = tmp_path / "exp"
+    for name in METRICS:
+        write_circumstances(exp / "metrics" / f"{name}.json", make_recipe())
+    save_yaml(exp / "recipe.yaml", make_recipe(aligner={"seeds": [5], "hidden_dim": 48}))
+    words = "--exp", exp, "--data", tmp_path, "--recipe", exp / "recipe.yaml"
+    for command in (("report",), ("study", "rollout")):
+        refused = nessa(*command, *words)
+        refused.refused(f"{exp}/metrics/asymmetric.json: made with other settings", "run ./run.sh")
+    (exp / "metrics/asymmetric.recipe.yaml").unlink()  # as of an earlier version
+    nessa("report", *words).refused("symmetric.json: no such file")
+
+
 def test_a_results_page_that_cannot_be_is_refused_before_any_work(
     tmp_path: Path, nessa: Command
 ) -> None:
@@ -993,6 +1007,6 @@ def test_the_machine_is_that_of_the_metrics(exp: Path, data: Path) -> None:
         text = (exp / "report" / page).read_text()
         assert "alpha with 3 cores; beta with 5 cores" in text and "Python 2" in text
         assert platform.python_version() not in text
-    write_circumstances(exp / "metrics/symmetric.json")
+    write_circumstances(exp / "metrics/symmetric.json", make_recipe())
     here = read_circumstances([exp / "metrics/symmetric.json"])
     assert platform.machine() in here["Machine"] and "torch" in here["Versions"]
