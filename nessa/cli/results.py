@@ -1,5 +1,6 @@
 """Results: report, study."""
 
+from functools import partial
 from pathlib import Path
 
 import click
@@ -11,6 +12,7 @@ from nessa.cli.options import (
     exp_option,
     optional_path,
     recipe_option,
+    try_folders,
 )
 
 
@@ -90,6 +92,7 @@ def study(name: str, recipe: Path, data: Path, exp: Path) -> None:
     Example: nessa study speakers --recipe recipes/mini/exp/recipe.yaml --data recipes/mini/data
     --exp recipes/mini/exp
     """
+    from nessa.recipe.circumstances import check_recipe
     from nessa.recipe.durations import write_durations
     from nessa.recipe.resolve import load_recipe
     from nessa.recipe.rollout import write_rollout
@@ -99,10 +102,9 @@ def study(name: str, recipe: Path, data: Path, exp: Path) -> None:
     from nessa.report.studies import format_study
 
     output = exp / "studies" / f"{name}.json"
-    if name == ROLLOUT:
-        records = write_rollout(load_recipe(recipe), data, exp, output)
-        click.echo(format_rollout(records))
-        return
-    made = load_recipe(recipe), data, exp, output
-    records = write_durations(*made) if name == DURATIONS else run_study(name, *made)
-    click.echo(format_study(name, records))
+    settings = load_recipe(recipe)
+    check_recipe(settings, exp)
+    try_folders(output.parent)
+    write = {DURATIONS: write_durations, ROLLOUT: write_rollout}.get(name, partial(run_study, name))
+    records = write(settings, data, exp, output)
+    click.echo(format_rollout(records) if name == ROLLOUT else format_study(name, records))

@@ -1,5 +1,6 @@
 """nessa study rollout: the strategies over the days, from the cells of a recipe."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +98,10 @@ def test_the_command(scored: Toy, nessa: Command) -> None:
     assert "double version" in done.out
     (scored.exp / "scores/raw/y-y/dev/trials.scores").unlink()
     nessa("study", "rollout", *given).refused("trials.scores")
+    shutil.rmtree(scored.exp / "studies")
+    (scored.exp / "studies").touch()
+    done = nessa("study", "rollout", *given)
+    assert done.status == 1 and f"{scored.exp}/studies: Not a directory" in done.err
 
 
 def test_a_main_list_of_profiles_is_refused(scored: Toy, nessa: Command) -> None:

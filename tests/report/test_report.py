@@ -903,6 +903,8 @@ def test_the_recipe_of_another_run_is_refused_before_anything_is_written(
     nessa(*words, other).refused(f"the run in {exp} is not of this recipe; give {exp}/recipe.yaml")
     assert sorted(path.name for path in exp.iterdir()) == ["recipe.yaml"]
     nessa(*words, exp / "recipe.yaml").refused("symmetric.json: no such file")
+    study = "study", "speakers", "--exp", exp, "--data", tmp_path, "--recipe"
+    nessa(*study, other).refused(f"the run in {exp} is not of this recipe; give {exp}/recipe.yaml")
 
 
 def test_metrics_and_scores_of_other_settings_are_refused(tmp_path: Path, nessa: Command) -> None:
