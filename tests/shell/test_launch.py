@@ -572,27 +572,22 @@ def test_forks_are_stopped_with_the_launcher_where_what_started_both_was_killed(
     """As run.sh by SIGKILL: the launcher goes on, and a kill of it ends its jobs."""
     (tmp_path / "own").mkdir()
     (tmp_path / "job.py").write_text(
-        "import os, sys, time\n"
-        "time.sleep(float(sys.argv[1]))\n"
-        "print(os.getppid(), os.getpid(), flush=True)\n"
-        "time.sleep(float(sys.argv[2]))\n"
+        "import os, time\nprint(os.getppid(), os.getpid(), flush=True)\ntime.sleep(60)\n"
     )
     serving = [sys.executable, ROOT / "utils/preload.py", "serve", tmp_path / "own/socket", "json"]
-    launching = [LAUNCH, "--log", "log/{1}.log", "--nj", "1", "--server"]
-    job = ["--", sys.executable, "-m", "job", "{1}", "{2}"]
     program = (
-        f"{shlex.join(map(str, serving))} & server=$!; {shlex.join(map(str, launching))} "
-        f"\"$server {tmp_path}/own/socket\" {shlex.join(job)} <<<'2:0 0:60' & "
-        "echo $server $! >started; wait"
+        f"{shlex.join(map(str, serving))} & server=$!; "
+        f'{LAUNCH} --log log --server "$server {tmp_path}/own/socket" '
+        f"-- {sys.executable} -m job <<<a & echo $server $! >started; wait"
     )
     starter = subprocess.Popen(["bash", "-c", program], cwd=tmp_path, stderr=subprocess.DEVNULL)
-    wait_for((tmp_path / "log/2.log").exists)
+    log = tmp_path / "log"
+    wait_for(lambda: log.exists() and len(log.read_text().splitlines()) > 2)
     server, launcher = map(int, (tmp_path / "started").read_text().split())
     starter.kill()
     starter.wait()
-    last = tmp_path / "log/0.log"
-    wait_for(lambda: last.exists() and len(last.read_text().splitlines()) > 2)
-    watching, running = map(int, last.read_text().splitlines()[2].split())
+    time.sleep(1.5)  # the server looks every half a second
+    watching, running = map(int, log.read_text().splitlines()[2].split())
     assert f"\nPPid:\t{server}\n" in Path(f"/proc/{watching}/status").read_text()
     os.kill(launcher, signal.SIGTERM)
     wait_for(lambda: not any(map(is_alive, (launcher, running, server))))
