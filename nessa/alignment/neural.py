@@ -18,7 +18,7 @@ A batch holds P speakers x K utterances; the K are split at random into an enrol
 averaged to a profile in its own model's space, and a runtime part, so that an utterance is never on
 both sides. The loss is supervised contrastive, both ways. Which model gives the profiles is drawn
 for every batch: the space serves both update directions, and galleries in which both models'
-profiles meet.
+profiles meet. Beside it, each model's profiles are told apart by its own utterances too.
 
 A second loss distills: the scores of a batch come close to those of the better model with itself,
 which is fitted before; see `teaching`.

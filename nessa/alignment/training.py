@@ -23,7 +23,10 @@ INITIAL_SCALE = 15.0  # of the cosines in the loss; learned
 START_RATE = 0.1
 STARTED = ("linear.weight", "quadratic")
 Gather = Callable[[npt.NDArray[np.int64]], Tensor]  # rows (K,) -> their vectors (K, D)
+Network = tuple[nn.Module, Gather]  # of a side, and its embeddings
+Vectors = tuple[Tensor, Tensor]  # z and u
 Drawn = npt.NDArray[np.int64]  # row numbers
+WITHIN = 0.5  # weight of the loss of each model with itself, beside that of the two
 TRIES = 5  # to draw rows of a speaker that share no recording
 
 
@@ -119,11 +122,16 @@ class Training:
         return rows[~meet]
 
     def _loss(self, enrolled: Drawn, tested: Drawn) -> Tensor:
-        """Profiles (P, S) of one side against utterances (P, R) of the other."""
+        """Profiles (P, S) of one side against utterances (P, R) of the other, and of its own."""
         order = self.rng.integers(2)
-        scores = _scores(self.sides[order], self.sides[1 - order], enrolled, tested)
-        similarity = self.log_scale.exp() * scores
+        scale = self.log_scale.exp()
+        profiles = [_profiles(side, enrolled) for side in self.sides]
+        tests = [_tests(side, tested) for side in self.sides]
+        similarity = scale * _scores(profiles[order], tests[1 - order])
         loss = supervised_contrastive(similarity.unflatten(1, (len(enrolled), -1)))
+        for own in zip(profiles, tests, strict=True):
+            alone = (scale * _scores(*own)).unflatten(1, (len(enrolled), -1))
+            loss = loss + WITHIN * supervised_contrastive(alone)
         for teacher in self.teachers:
             loss = loss + self.config.distillation * self._lesson(
                 teacher, similarity, enrolled, tested
@@ -149,7 +157,7 @@ class Training:
         _, view = self.sides[teacher.place]
         with torch.no_grad():
             f, g = ((teacher.modules[side], view) for side in SIDES)
-            taught = _scores(f, g, enrolled, tested)
+            taught = _scores(_profiles(f, enrolled), _tests(g, tested))
         return share * distillation(similarity, taught)
 
 
@@ -163,18 +171,22 @@ def rate_for(speakers: int) -> float:
     return float(np.interp(np.log(speakers), np.log([200, 1000]), [3e-3, 8e-3]))
 
 
-def _scores(
-    enroll: tuple[nn.Module, Gather],
-    runtime: tuple[nn.Module, Gather],
-    enrolled: Drawn,
-    tested: Drawn,
-) -> Tensor:
-    """Scores of profiles of some rows (P, K) with utterances (P, R), each (P, P * R)."""
-    (f, x), (g, y) = enroll, runtime
-    means = x(enrolled.ravel()).unflatten(0, enrolled.shape).mean(dim=1)
-    profiles, u = f.statistics(means)  # (P, D), (P,)
-    tests, v = g.statistics(y(tested.ravel()))  # (P * R, D), (P * R,)
-    return profiles @ tests.T + u[:, None] + v  # (5)
+def _profiles(side: Network, rows: Drawn) -> Vectors:
+    """z (P, D) and u (P,) of profiles of some rows (P, K)."""
+    network, view = side
+    return network.statistics(view(rows.ravel()).unflatten(0, rows.shape).mean(dim=1))
+
+
+def _tests(side: Network, rows: Drawn) -> Vectors:
+    """z (P * R, D) and u (P * R,) of utterances (P, R)."""
+    network, view = side
+    return network.statistics(view(rows.ravel()))
+
+
+def _scores(profiles: Vectors, tests: Vectors) -> Tensor:
+    """Scores of all profiles with all utterances, (P, P * R)."""
+    (x, u), (y, v) = profiles, tests
+    return x @ y.T + u[:, None] + v  # (5)
 
 
 def _meet(recordings: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.bool_]:
