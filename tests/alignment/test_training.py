@@ -17,8 +17,11 @@ from nessa.alignment.teaching import TEMPERATURE, Teacher, distillation, halves
 from nessa.alignment.training import Training
 from nessa.alignment.views import Side
 from nessa.errors import InputError
+from nessa.kaldi.embeddings import Embeddings
+from nessa.metrics.roc import eer
+from nessa.scoring.cosine import cosine_scores
 from tests.aligners import NEURAL, dev_for, fit, small
-from tests.pairs import two_views
+from tests.pairs import all_trials, two_views
 
 
 def test_distillation_is_the_divergence_of_rows_and_of_columns() -> None:
@@ -135,6 +138,21 @@ def test_a_copy_with_another_voice_is_taught_with_its_original(
 
 
 @pytest.mark.slow
+def test_each_model_learns_its_own_speakers() -> None:
+    """Of runtime utterances of anybody, the enrollment side can learn from its own alone."""
+    x, y, speakers = two_views(60, 6)
+    anybody = Embeddings(y.keys, np.random.default_rng(1).permutation(y.matrix))
+    own, _, names = two_views(40, 4, first_speaker=100)
+    trials = all_trials(names)
+    errors = []
+    for steps in (1, 100):
+        settings = NEURAL | {"score": "cosine", "start": "random", "steps": steps}
+        aligner = NeuralAligner(**settings).fit(x, anybody, speakers)
+        mapped = Embeddings(own.keys, aligner.map_enroll(own.matrix))
+        errors.append(eer(cosine_scores(mapped, mapped, trials), trials.known_labels))
+    assert errors[1] < 0.9 * errors[0]
+
+
 @pytest.mark.parametrize(("speakers", "rate"), [(150, 3e-3), (1200, 8e-3)])
 def test_the_learning_rate_follows_from_the_speakers(speakers: int, rate: float) -> None:
     views = two_views(speakers, 2)
