@@ -199,10 +199,12 @@ class NeuralAligner(NetworkAligner):
         torch.manual_seed(self.seed)  # dropout is the same, whatever parts there are beside
         start = copy.deepcopy(trained)
         views = enroll, runtime
-        teachers = self._teachers(views, labels, dev)
+        better = None if dev is None else better_model(dev)
+        teachers = self._teachers(views, labels, dev, better)
         training = Training(
-            self.config, trained, views, labels, self.seed, self._recordings, teachers
-        )
+            self.config, trained, views, labels, self.seed, self._recordings, teachers,
+            one_model=dev is not None and better is None,
+        )  # fmt: skip
         steps, interval = self.config.steps, self.config.evaluate_every
         kept = self.train_modules(trained, training.step, steps, interval, dev)
         if (
@@ -268,18 +270,15 @@ class NeuralAligner(NetworkAligner):
         return Center.fit(view, self.config.length_power)
 
     def _teachers(
-        self, views: tuple[Rows, Rows], labels: Labels, dev: DevSet | None
+        self, views: tuple[Rows, Rows], labels: Labels, dev: DevSet | None, place: int | None
     ) -> list[Teacher]:
         """The better model with itself: NESSA of each half of many speakers, PLDA's ratio of few.
 
-        None where both models are alike, as a model with itself is, or nothing tells the better
-        one, or the score is no ratio, or a side stays as it is.
+        None where nothing tells the better model's place, as of a model with itself, or the score
+        is no ratio, or a side stays as it is.
         """
         free = self._frozen is None and self._gives_ratios()
-        if not self.config.distillation or dev is None or not free:
-            return []
-        place = better_model(dev)
-        if place is None:
+        if not self.config.distillation or not free or dev is None or place is None:
             return []
         own, view = (dev.enroll, dev.runtime)[place], views[place]
         alone = replace(dev, enroll=own, runtime=own)

@@ -41,6 +41,7 @@ class Training:
         seed: of the batches.
         recordings: of the rows; see `AlignTable`.
         teachers: of different speakers; none where there is nothing to learn from.
+        one_model: whether both views are, so that each with itself teaches nothing more.
     """
 
     def __init__(
@@ -52,8 +53,9 @@ class Training:
         seed: int,
         recordings: npt.NDArray[np.int64] | None = None,
         teachers: Sequence[Teacher] = (),
+        one_model: bool = False,
     ) -> None:
-        self.recordings = recordings
+        self.recordings, self.one_model = recordings, one_model
         self.config, self.labels, self.teachers = config, labels, teachers
         self._rate = config.learning_rate or rate_for(int(labels.max()) + 1)
         for teacher in teachers:
@@ -125,13 +127,15 @@ class Training:
         """Profiles (P, S) of one side against utterances (P, R) of the other, and of its own."""
         order = self.rng.integers(2)
         scale = self.log_scale.exp()
-        profiles = [_profiles(side, enrolled) for side in self.sides]
-        tests = [_tests(side, tested) for side in self.sides]
-        similarity = scale * _scores(profiles[order], tests[1 - order])
-        loss = supervised_contrastive(similarity.unflatten(1, (len(enrolled), -1)))
-        for own in zip(profiles, tests, strict=True):
-            alone = (scale * _scores(*own)).unflatten(1, (len(enrolled), -1))
-            loss = loss + WITHIN * supervised_contrastive(alone)
+        pairs = [(order, 1 - order), *(() if self.one_model else ((0, 0), (1, 1)))]
+        profiles = {k: _profiles(self.sides[k], enrolled) for k, _ in pairs}
+        tests = {k: _tests(self.sides[k], tested) for _, k in pairs}
+        similarity, *alone = (scale * _scores(profiles[j], tests[k]) for j, k in pairs)
+        shape = len(enrolled), -1
+        loss, *within = (
+            supervised_contrastive(s.unflatten(1, shape)) for s in (similarity, *alone)
+        )
+        loss = loss + WITHIN * sum(within)
         for teacher in self.teachers:
             loss = loss + self.config.distillation * self._lesson(
                 teacher, similarity, enrolled, tested
