@@ -92,7 +92,7 @@ def study(name: str, recipe: Path, data: Path, exp: Path) -> None:
     Example: nessa study speakers --recipe recipes/mini/exp/recipe.yaml --data recipes/mini/data
     --exp recipes/mini/exp
     """
-    from nessa.recipe.circumstances import check_recipe
+    from nessa.recipe.circumstances import check_recipe, warn_of_recipe
     from nessa.recipe.durations import write_durations
     from nessa.recipe.resolve import load_recipe
     from nessa.recipe.rollout import write_rollout
@@ -103,8 +103,9 @@ def study(name: str, recipe: Path, data: Path, exp: Path) -> None:
 
     output = exp / "studies" / f"{name}.json"
     settings = load_recipe(recipe)
-    check_recipe(settings, exp)
+    of_run = {DURATIONS: write_durations, ROLLOUT: write_rollout}  # of its own results
+    check = check_recipe if name in of_run else warn_of_recipe
+    check(settings, exp)
     try_folders(output.parent)
-    write = {DURATIONS: write_durations, ROLLOUT: write_rollout}.get(name, partial(run_study, name))
-    records = write(settings, data, exp, output)
+    records = of_run.get(name, partial(run_study, name))(settings, data, exp, output)
     click.echo(format_rollout(records) if name == ROLLOUT else format_study(name, records))

@@ -1,5 +1,6 @@
 """On which machine, with which versions and settings, a run's metrics were made."""
 
+import logging
 import os
 import platform
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from nessa.recipe.resolve import load_recipe
 from nessa.recipe.stages import stage_digest
 from nessa.schema import save_yaml
 
+log = logging.getLogger(__name__)
 METRICS = ("symmetric", "asymmetric")  # files in exp/metrics, each by the stage of its name
 LIBRARIES = ("torch", "lhotse", "numpy")
 UNKNOWN = "not recorded"
@@ -66,23 +68,51 @@ def read_circumstances(metrics: Sequence[Path]) -> dict[str, str]:
 def check_recipe(recipe: Recipe, exp: Path) -> None:
     """Refuse another recipe than that of the run, whose settings the pages would show."""
     own = exp / "recipe.yaml"
-    if own.exists() and stage_digest(load_recipe(own), "report") != stage_digest(recipe, "report"):
+    if _another(own, recipe, "report"):
         raise InputError(f"the run in {exp} is not of this recipe; give {own}")
 
 
-def check_metrics(recipe: Recipe, exp: Path) -> None:
-    """Refuse metrics, and so scores, that were made before the recipe's settings changed.
+def warn_of_recipe(recipe: Recipe, exp: Path) -> None:
+    """Say that a study of another recipe than the run's is made, but not reported."""
+    own = exp / "recipe.yaml"
+    if _another(own, recipe, "report"):
+        log.warning(
+            "the run in %s is not of this recipe: nessa report will not show the study; give %s "
+            "for that", exp, own,
+        )  # fmt: skip
+
+
+def warn_of_metrics(recipe: Recipe, exp: Path) -> None:
+    """Warn of metrics, and so scores, that were made with other settings than the recipe's."""
+    for stage in other_settings(recipe, exp):
+        log.warning(
+            "%s: made with other settings than the recipe's, and used as it is; ./run.sh with "
+            "these (--size, --set), and without --stage, makes it again",
+            exp / "metrics" / f"{stage}.json",
+        )
+
+
+def other_settings(recipe: Recipe, exp: Path) -> dict[str, str]:
+    """{stage: digest of the settings} of metrics that were made with others than the recipe's.
 
     Those of earlier versions do not tell.
     """
-    for stage in METRICS:
-        metrics = exp / "metrics" / f"{stage}.json"
-        own = metrics.with_suffix(".recipe.yaml")
-        if own.exists() and stage_digest(load_recipe(own), stage) != stage_digest(recipe, stage):
-            raise InputError(
-                f"{metrics}: made with other settings than the recipe's; run ./run.sh with these "
-                "(--size, --set), which makes it again"
-            )
+    places = {stage: exp / "metrics" / f"{stage}.recipe.yaml" for stage in METRICS}
+    made = {stage: _another(place, recipe, stage) for stage, place in places.items()}
+    return {stage: settings_digest(own) for stage, own in made.items() if own is not None}
+
+
+def settings_digest(recipe: Recipe) -> str:
+    """By which the pages tell settings."""
+    return stage_digest(recipe, "report")[:12]
+
+
+def _another(own: Path, recipe: Recipe, stage: str) -> Recipe | None:
+    """The recipe of a file, if there and of other settings of a stage than the given one's."""
+    if not own.exists():
+        return None
+    made = load_recipe(own)
+    return made if stage_digest(made, stage) != stage_digest(recipe, stage) else None
 
 
 def _place(metrics: Path) -> Path:

@@ -15,7 +15,7 @@ from nessa.errors import InputError
 from nessa.evaluation.conditions import Condition, read_conditions
 from nessa.files import Record
 from nessa.kaldi.datadir import MAIN_LIST
-from nessa.recipe.circumstances import check_metrics
+from nessa.recipe.circumstances import warn_of_metrics
 from nessa.recipe.config import Recipe
 from nessa.recipe.layout import DEV, EVAL, score_file
 from nessa.recipe.scoring import read_condition_scores
@@ -71,10 +71,9 @@ def write_rollout(recipe: Recipe, data: Path, exp: Path, output: Path) -> list[R
         who have no profile of the new model.
 
     Raises:
-        InputError: scores or trials are missing, or of other settings, or those of eval are of
-            profiles.
+        InputError: scores or trials are missing, or those of eval are of profiles.
     """
-    check_metrics(recipe, exp)
+    warn_of_metrics(recipe, exp)
     key = study_digest(ROLLOUT, recipe, data, exp)
     records = [r for strategy in _strategies(recipe, data, exp) for r in _days(strategy)]
     write_study(output, ROLLOUT, key, records)

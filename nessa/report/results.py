@@ -13,15 +13,16 @@ from nessa.files import Record, atomic_open, read_json, write_json
 from nessa.metrics import table
 from nessa.recipe.circumstances import (
     METRICS,
-    check_metrics,
     check_recipe,
+    other_settings,
     read_circumstances,
+    settings_digest,
+    warn_of_metrics,
 )
 from nessa.recipe.config import Recipe
 from nessa.recipe.gallery import mixed_gallery
 from nessa.recipe.layout import skipped_by_models
 from nessa.recipe.scoring import read_condition_scores
-from nessa.recipe.stages import stage_digest
 from nessa.recipe.studies import read_studies
 from nessa.recipe.study_files import ROLLOUT
 from nessa.recipe.systems import NESSA, RAW, System
@@ -50,6 +51,7 @@ from nessa.scoring.sides import Scores
 
 SUMMARY = "RESULTS"  # begins the name of a page of results
 LEFT_OUT = "Left out"  # by --skip-bad
+OTHER_SETTINGS = "Metrics of other settings"  # than the recipe's, by --stage
 FIELDS = {
     "recipe", "aligner", "enroll", "runtime", "trials", "seed", "targets", "nontargets",
     "gain", "gain_ci", "controlled_gain", "controlled_gain_ci", "as_norm", *table.LLR_METRICS,
@@ -72,11 +74,11 @@ def write_report(recipe: Recipe, exp: Path, data: Path, results_page: Path | Non
         What to print: the table, the comparisons, and where the files are.
 
     Raises:
-        InputError: the run or its metrics are of another recipe; or metrics or scores are missing
-            or unreadable; names the stage to run.
+        InputError: the run is of another recipe; or metrics or scores are missing or unreadable;
+            names the stage to run.
     """
     check_recipe(recipe, exp)
-    check_metrics(recipe, exp)
+    warn_of_metrics(recipe, exp)
     records = [record for name in METRICS for record in read_metrics(exp, name)]
     _check_seed(recipe, exp, records)
     identification = _read_identification(exp)
@@ -220,9 +222,17 @@ def _circumstances(recipe: Recipe, exp: Path) -> dict[str, str]:
     return {
         "Seed": str(recipe.seed),
         **read_circumstances([exp / "metrics" / f"{name}.json" for name in METRICS]),
-        "Settings": f"digest {stage_digest(recipe, 'report')[:12]}",
+        "Settings": f"digest {settings_digest(recipe)}",
+        **_other_settings(recipe, exp),
         **_left_out(recipe, exp),
     }
+
+
+def _other_settings(recipe: Recipe, exp: Path) -> dict[str, str]:
+    """Which metrics were made with other settings than the recipe's, and by what they are known."""
+    others = other_settings(recipe, exp)
+    text = ", ".join(f"{stage} (digest {own})" for stage, own in others.items())
+    return {OTHER_SETTINGS: text} if text else {}
 
 
 def _left_out(recipe: Recipe, exp: Path) -> dict[str, str]:
@@ -261,13 +271,13 @@ def _markdown(
     circumstances: Mapping[str, str],
 ) -> str:
     shown = [circumstances["Machine"], circumstances["Versions"]]
-    if LEFT_OUT in circumstances:
-        shown.append(f"left out: {circumstances[LEFT_OUT]}")
+    further = (key for key in (OTHER_SETTINGS, LEFT_OUT) if key in circumstances)
+    shown += [f"{key.lower()}: {circumstances[key]}" for key in further]
     seeds = f"NESSA: seed {recipe.aligner.seeds[0]}."
     lines = [
         f"# Results of recipe {recipe.name}",
         "",
-        f"Settings in `exp/recipe.yaml`, digest `{stage_digest(recipe, 'report')[:12]}`. "
+        f"Settings in `exp/recipe.yaml`, digest `{settings_digest(recipe)}`. "
         f"Seed {recipe.seed}; {', '.join(shown)}.",
         "",
         markdown_table(records),

@@ -25,6 +25,7 @@ from nessa.recipe.config import Recipe
 from nessa.recipe.evaluation import evaluate_systems
 from nessa.recipe.layout import score_file
 from nessa.recipe.resolve import resolve
+from nessa.recipe.stages import stage_digest
 from nessa.recipe.study_files import study_digest
 from nessa.recipe.systems import System, aligned_systems, symmetric_systems, update_cells
 from nessa.report import write_report
@@ -903,22 +904,44 @@ def test_the_recipe_of_another_run_is_refused_before_anything_is_written(
     nessa(*words, other).refused(f"the run in {exp} is not of this recipe; give {exp}/recipe.yaml")
     assert sorted(path.name for path in exp.iterdir()) == ["recipe.yaml"]
     nessa(*words, exp / "recipe.yaml").refused("symmetric.json: no such file")
-    study = "study", "speakers", "--exp", exp, "--data", tmp_path, "--recipe"
-    nessa(*study, other).refused(f"the run in {exp} is not of this recipe; give {exp}/recipe.yaml")
+    where = "--exp", exp, "--data", tmp_path, "--recipe", other
+    for name in ("rollout", "durations"):  # of the run's own results
+        refused = nessa("study", name, *where)
+        refused.refused(f"the run in {exp} is not of this recipe; give {exp}/recipe.yaml")
+    fitted = nessa("study", "speakers", *where)  # anew, for a question that the run does not answer
+    fitted.refused(f"{exp}/embeddings/v1/align: no such file")
+    assert f"the run in {exp} is not of this recipe: nessa report will not show" in fitted.err
 
 
-def test_metrics_and_scores_of_other_settings_are_refused(tmp_path: Path, nessa: Command) -> None:
-    """As after `./run.sh --set aligner.hidden_dim=48 --stop-stage align` in a finished run."""
+def test_metrics_and_scores_of_other_settings_are_used_with_a_warning(
+    tmp_path: Path, nessa: Command
+) -> None:
+    """As after `./run.sh --set aligner.hidden_dim=48 --stage report` in a finished run."""
     exp = tmp_path / "exp"
     for name in METRICS:
         write_circumstances(exp / "metrics" / f"{name}.json", make_recipe())
     save_yaml(exp / "recipe.yaml", make_recipe(aligner={"seeds": [5], "hidden_dim": 48}))
     words = "--exp", exp, "--data", tmp_path, "--recipe", exp / "recipe.yaml"
+    said = f"{exp}/metrics/asymmetric.json: made with other settings"
     for command in (("report",), ("study", "rollout")):
-        refused = nessa(*command, *words)
-        refused.refused(f"{exp}/metrics/asymmetric.json: made with other settings", "run ./run.sh")
+        lacking = nessa(*command, *words)
+        lacking.refused("no such file")
+        assert said in lacking.err and "metrics/symmetric.json: made with" not in lacking.err
     (exp / "metrics/asymmetric.recipe.yaml").unlink()  # as of an earlier version
-    nessa("report", *words).refused("symmetric.json: no such file")
+    assert said not in nessa("report", *words).err
+
+
+@pytest.mark.slow
+def test_the_pages_tell_the_settings_of_metrics_made_with_others(exp: Path, data: Path) -> None:
+    made, recipe = make_recipe(), make_recipe(scoring={"top_n": 7})
+    for name, own in (("symmetric", made), ("asymmetric", recipe)):
+        write_circumstances(exp / "metrics" / f"{name}.json", own)
+    write_report(recipe, exp, data, exp / "RESULTS.md")
+    told = f"metrics of other settings: symmetric (digest {stage_digest(made, 'report')[:12]})"
+    for page in ("report/results.md", "RESULTS.md"):
+        text = (exp / page).read_text()
+        assert told in text and stage_digest(recipe, "report")[:12] in text
+    assert told.partition(": ")[2] in (exp / "report/index.html").read_text()
 
 
 def test_a_results_page_that_cannot_be_is_refused_before_any_work(
