@@ -192,13 +192,17 @@ def _check_same_model(path: Path, one: Embeddings, other_path: Path, other: Embe
 
 
 def _warn_of_other_maps(path: Path, one: Embeddings, other_path: Path, other: Embeddings) -> None:
-    """Warn of vectors in one space whose maps differ, and were not fitted to each other."""
+    """Warn of vectors in one space whose maps are not both of the aligner of one of them.
+
+    Those of the first and of the third of three may be of the second: they do not tell.
+    """
     stamps = [own.stamp for own in (one, other) if own.stamp]
     pairs = {stamp.map: stamp.pair for stamp in stamps if stamp.map and stamp.pair}
     if len(pairs) == 2 and pair_of(pairs) not in pairs.values():
         log.warning(
-            "%s, %s: their maps were not fitted to each other: a side that joins a space (nessa "
-            "align --freeze) fits the side that was frozen for it alone; map both by one aligner",
+            "%s, %s: neither of the aligners that mapped these has both maps: unless another one "
+            "fitted them to each other (nessa align --freeze), their scores are not comparable; "
+            "map one side again by the aligner that has both",
             path, other_path,
         )  # fmt: skip
 

@@ -402,9 +402,9 @@ def test_scores_take_the_calibration_and_the_cohort_of_both_their_maps(
             with pytest.raises(InputError, match=f"{calibration}: is of another aligner's scores"):
                 score_trials(*mapped, *words, calibration=calibration)
     assert not caplog.records
-    apart = places[0][0], places[2][1]  # neither was fitted beside the other
+    apart = places[0][0], places[2][1]  # by the first and the last aligner
     score_trials(*apart, *words)
-    text = f"{apart[0]}, {apart[1]}: their maps were not fitted to each other"
+    text = f"{apart[0]}, {apart[1]}: neither of the aligners that mapped these has both maps"
     assert caplog.text.count(text) == len(caplog.records) == 1
     for place in apart:  # by an earlier version, which did not tell the pair
         info = read_json(place / "info.json")
