@@ -85,7 +85,7 @@ _check_value() {
     --setup=*) ;; # of launch.sh: a line of shell, which jobs run
     *"\$("* | *"\`"*) fail 2 "$1: '$2' asks for a command to be run, which never happens here;" \
       "write its result instead" ;;
-    "$1=~" | "$1=~/"*) fail 2 "$1: '$2': the shell leaves ~ after =; write $1 $2" ;;
+    "$1=~"*) fail 2 "$1: '$2': the shell leaves ~ after =; write $1 $2" ;;
   esac
 }
 

@@ -80,6 +80,7 @@ def test_words_after_the_options_are_left(script):
         (["--sett", "--a=b"], "unknown option --sett"),
         (["--work-dri", "x"], "did you mean --work-dir?"),
         (["--work-dir=~/x"], "the shell leaves ~ after =; write --work-dir ~/x\n"),
+        (["--work-dir=~user/x"], "the shell leaves ~ after =; write --work-dir ~user/x\n"),
         (["--set", "~"], "--set: '~'"),
         (["--secret", "x"], "unknown option --secret"),
         (["--PATH", "x"], "unknown option --PATH"),
