@@ -169,7 +169,7 @@ fill_in() {
 }
 
 report_failures() {
-  local index code failed=0 first='' first_code='' status=2
+  local index code failed=0 first='' first_code='' status=2 folder
   for index in "${!job_list[@]}"; do
     # No file: the job was killed outright. An empty one: the disk was full.
     code=$(cat "$status_dir/$index" 2>/dev/null) || true
@@ -185,8 +185,11 @@ report_failures() {
       "its log, $filled, ends with:"
     show_tail "$filled"
     [[ $backend != slurm || $show == true ]] || show_slurm_output "$first"
-    check_space "$(dirname "$filled")"
-    check_space "$scratch" # where a full disk keeps the exit codes from being written
+    folder=$(dirname "$filled")
+    # Of the scratch as well: a full disk there keeps the exit codes from being written.
+    if ! check_space "$folder" || ! on_one_disk "$folder" "$scratch"; then
+      check_space "$scratch" || true
+    fi
   } >&2
   return "$status"
 }
@@ -200,12 +203,16 @@ how_ended() {
   esac
 }
 
-# check_space FOLDER: says so where its disk is full, which the log then cannot.
+# check_space FOLDER: says so, and is true, where its disk is full, which the log then cannot say.
 check_space() {
   local free
   free=$(df -Pk "$1" 2>/dev/null | awk 'END { print $4 }') || true # it may be gone
-  ((${free:-1024} >= 1024)) ||
+  ((${free:-1024} < 1024)) &&
     echo "the disk of $1 has only $free KiB left; free some, and run again"
+}
+
+on_one_disk() {
+  [[ $(stat -c %d -- "$1") == "$(stat -c %d -- "$2")" ]]
 }
 
 # The end of a log without the launcher's own lines; a progress bar's \r count as line ends.

@@ -211,13 +211,14 @@ def test_a_failure_is_reported_with_its_log_and_last_lines(launch):
 def test_a_full_disk_is_told_where_the_log_is_empty(launch, tmp_path, monkeypatch):
     full = tmp_path / "bin/df"
     full.parent.mkdir()
-    full.write_text('#!/bin/sh\n[ "$2" != "$FULL" ] || echo disk 0 0 7 0% /\n')
+    full.write_text('#!/bin/sh\nexpr "$2" : "$FULL" >/dev/null && echo disk 0 0 7 0% /\n')
     full.chmod(0o755)
     monkeypatch.setenv("PATH", f"{full.parent}:{os.environ['PATH']}")
-    for folder in ("log", str(tmp_path)):  # that of exit codes, without which a job has failed
-        monkeypatch.setenv("FULL", folder)
+    scratch = str(tmp_path)  # of exit codes, without which a job has failed
+    for pattern, folder in (("log", "log"), (scratch, scratch), (".*", "log")):  # both are one disk
+        monkeypatch.setenv("FULL", f"{pattern}$")
         job = ("bash", "-c", ": >log/{1}.log; exit 2")  # "# exit code 2" alone is there
-        run = launch("a", *job, options=("--scratch", str(tmp_path)))
+        run = launch("a", *job, options=("--scratch", scratch))
         assert run.returncode == 2
         assert run.stderr.count("has only") == 1
         assert f"the disk of {folder} has only 7 KiB left" in run.stderr
