@@ -51,17 +51,20 @@ def find_copy(root: Path, without_test: bool = False) -> Copy:
 
     Args:
         root: holds <speaker>, wav/<speaker>, dev/aac/<speaker>, vox1_dev_wav/wav/<speaker> ...
-        without_test: leave out folders `test` and `vox2_test...` and, where there is one `dev` or
-            `vox2_dev...`, all else: VoxCeleb2's test part is extracted to `aac`, beside `dev/aac`.
+        without_test: leave out folders `test` and `vox2_test...` and, where other speakers lie
+            above those of `dev` or `vox2_dev...`, all but these: VoxCeleb2's test part is
+            extracted to `aac`, beside `dev/aac`.
 
     Raises:
-        InputError: there is no speaker, or one is in two places.
+        InputError: there is no speaker, or one is in two places of one level.
     """
+    part = r"(vox2_)?dev" if without_test else r"vox1_(dev|test)"
+    folders = list(_speaker_folders(root, part, without_test))
     speakers: dict[str, Path] = {}
-    for folder in _speaker_folders(root, without_test):
+    for folder in folders:
         other = speakers.setdefault(folder.name, folder)
         # A converted copy may lie beside the one that was distributed.
-        if other != folder:
+        if other != folder and len(other.parts) == len(folder.parts):
             raise InputError(
                 f"speaker {folder.name!r} is in {other.parent} and in {folder.parent}; name one of "
                 "the two folders"
@@ -71,23 +74,32 @@ def find_copy(root: Path, without_test: bool = False) -> Copy:
             f"{root}: no folder of a speaker (id10001, id00012, ...) here or up to {DEPTH} levels "
             "below; name the folder that VoxCeleb was extracted to"
         )
-    of_dev = {name for name, folder in speakers.items() if _is_of_dev(folder.relative_to(root))}
-    kept = of_dev if without_test and of_dev else speakers
+    kept = set(speakers)
+    if without_test and len(folders[0].parts) < len(folders[-1].parts):
+        kept = {folder.name for folder in folders if _is_of(part, folder.relative_to(root))}
     ordered = {name: speakers[name] for name in sorted(kept)}
     return Copy(root, ordered, read_genders(root))
 
 
-def _speaker_folders(root: Path, without_test: bool) -> Iterator[Path]:
-    level = [root]
+def _speaker_folders(root: Path, part: str, without_test: bool) -> Iterator[Path]:
+    """Those of the highest level that has any, and below it those of a part of the corpus alone.
+
+    What else lies there is the user's: snapshots, features ...
+    """
+    level, are_found = [root], False
     for _ in range(DEPTH):
         below = [folder for parent in level for folder in _folders(parent)]
-        yield from (folder for folder in below if SPEAKER.fullmatch(folder.name))
+        found = [folder for folder in below if SPEAKER.fullmatch(folder.name)]
+        yield from found
+        are_found = are_found or bool(found)
         others = [folder for folder in below if not SPEAKER.fullmatch(folder.name)]
         level = [f for f in others if not (without_test and re.match(r"(vox2_)?test", f.name))]
+        if are_found:
+            level = [folder for folder in level if _is_of(part, folder.relative_to(root))]
 
 
-def _is_of_dev(place: Path) -> bool:
-    return any(re.match(r"(vox2_)?dev", part) for part in place.parts)
+def _is_of(part: str, place: Path) -> bool:
+    return any(re.match(part, name) for name in place.parts)
 
 
 def _folders(parent: Path) -> list[Path]:

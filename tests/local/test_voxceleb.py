@@ -261,9 +261,29 @@ def test_parts_are_told_apart_as_the_published_archives_extract_to_one_folder(
         (second / folder).mkdir(parents=True)
     assert list(find_copy(first, without_test=False).speakers) == ["id10001", "id10270"]
     assert list(find_copy(second, without_test=True).speakers) == ["id00012"]
-    (second / "wav/id00012").mkdir(parents=True)
-    with pytest.raises(InputError, match=r"'id00012' is in .*wav and in .*dev/aac; name one"):
-        find_copy(second, without_test=True)
+    (second / "wav/id00012").mkdir(parents=True)  # converted
+    assert find_copy(second, without_test=True).speakers == {"id00012": second / "wav/id00012"}
+
+
+@pytest.mark.parametrize(
+    ("without_test", "found", "beside"),
+    [
+        (False, ("id10001",), (".snapshots/1/id10001",)),
+        (False, ("wav/id10001",), ("exp/xvectors/id10001", "exp/xvectors/id10002")),
+        (False, ("wav/id10001",), ("dev/aac/id00012", "aac/.snapshots/id00017")),
+        (True, ("wav/id00012",), ("dev/aac/id00012",)),
+        (True, ("dev/aac/id00012", "train/aac/id00015"), ()),
+    ],
+)
+def test_copies_are_found_beside_folders_of_the_users(
+    without_test: bool, found: tuple[str, ...], beside: tuple[str, ...], tmp_path: Path
+) -> None:
+    from voxceleb_copies import find_copy
+
+    for folder in (*found, *beside):
+        (tmp_path / folder).mkdir(parents=True)
+    speakers = find_copy(tmp_path, without_test).speakers
+    assert [*speakers.values()] == [tmp_path / folder for folder in found]
 
 
 def test_faults_of_the_copies_are_named(
