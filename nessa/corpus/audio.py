@@ -424,9 +424,10 @@ def _check_length(sound: soundfile.SoundFile, file: Path | io.BytesIO, name: str
                 "wav"
             )
     elif sound.format in ("FLAC", "OGG"):
-        head, size = _head_and_size(file)
-        if sound.format == "OGG" and is_cut_ogg(head, _tail(file, size)):
-            raise InputError(cut_off)
+        if sound.format == "OGG":
+            head, size = _head_and_size(file)
+            if is_cut_ogg(head, _tail(file, size)):
+                raise InputError(cut_off)
         try:
             sound.seek(sound.frames - 1)
             last = len(sound.read(1, dtype="float32"))

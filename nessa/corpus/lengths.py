@@ -13,7 +13,9 @@ from typing import Any
 import soundfile
 
 BLOCK = 2**16  # frames decoded at once
-STREAMED = 0x7F000000  # bytes of samples in a header; so many, or more, mean: not known yet
+# Bytes of samples in a header; so many, or more, mean: not known yet. sox writes as many as whole
+# frames have below 0x7F000000.
+STREAMED = 0x7EFF0000
 # Files of chunks, by what they begin with: where the first chunk is, its name and size, what the
 # size is rounded up to, and how much of it is these two.
 _CHUNKS = {
@@ -127,8 +129,11 @@ def is_cut_ogg(head: bytes, tail: bytes) -> bool:
         head: how the file begins.
         tail: how it ends, of the length of a page or more (64 kB).
     """
-    last = tail[tail.rfind(b"OggS") :]
-    if head[14:18] != last[14:18] or len(last) < 27:  # another stream's, or no page
+    place = tail.rfind(b"OggS")
+    last = tail[place:]
+    if place < 0 or len(last) < 27:
+        return place >= 0
+    if head[14:18] != last[14:18]:  # another stream's
         return False
     segments = last[27 : 27 + last[26]]
     return len(segments) < last[26] or len(last) < 27 + len(segments) + sum(segments)

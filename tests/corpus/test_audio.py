@@ -41,6 +41,15 @@ def with_size(path: Path, size: int, change: Callable[[bytes], bytes] = bytes) -
     return path
 
 
+def streamed_aiff(path: Path) -> Path:
+    """As sox streams it: so many whole frames as fit in 0x7F000000 bytes."""
+    content = bytearray(write(path, subtype="PCM_24").read_bytes())
+    place = content.index(b"SSND") + 4
+    content[place : place + 4] = struct.pack(">I", 0x7F000000 // 3 * 3 + 8)
+    path.write_bytes(content)
+    return path
+
+
 def flac_of_unknown_length(path: Path) -> Path:
     content = bytearray(write(path).read_bytes())
     content[21:26] = bytes([content[21] & 0xF0, 0, 0, 0, 0])
@@ -64,6 +73,7 @@ WHOLE: dict[str, Callable[[Path], Path]] = {
     "wav of size ffffffff": lambda d: with_size(d / "a.wav", 0xFFFFFFFF),
     "wav of size 7ffff000": lambda d: with_size(d / "a.wav", 0x7FFFF000),
     "wav of size 7fffffff": lambda d: with_size(d / "a.wav", 0x7FFFFFFF),
+    "aiff of 24 bit, streamed": lambda d: streamed_aiff(d / "a.aiff"),
     "flac of unknown length": lambda d: flac_of_unknown_length(d / "a.flac"),
     "sph": lambda d: write(d / "a.sph", format="NIST"),
     "sph in capitals": lambda d: write(d / "A.SPH", format="NIST"),
@@ -122,6 +132,17 @@ def test_what_is_cut_off_is_refused_in_every_format(tmp_path: Path, kind: str) -
     for share in (0.3, 0.6, 0.9):
         path.write_bytes(content[: round(share * len(content))])
         with pytest.raises(InputError, match=rf"{path.name}: (is cut|has no s|is not read)"):
+            read_audio_header(path)
+
+
+@pytest.mark.parametrize("kind", ["ogg", "opus"])
+def test_an_ogg_is_cut_off_wherever_its_last_page_ends(tmp_path: Path, kind: str) -> None:
+    content = write(tmp_path / f"a.{kind}", format="OGG", subtype=TELLING[kind][1]).read_bytes()
+    last = content.rindex(b"OggS")
+    path = tmp_path / f"b.{kind}"
+    for end in (last + 4, last + 17, last + 26, last + 27, len(content) - 1):
+        path.write_bytes(content[:end])
+        with pytest.raises(InputError, match=rf"{path.name}: is cut off"):
             read_audio_header(path)
 
 
