@@ -104,7 +104,7 @@ def _warn_of_missing_domains(data: Path, domains: Mapping[str, Mapping[str, str]
 def _warn_of_other_domain(data: Path, tested: Sequence[TestSet]) -> None:
     """Warn where the main lists of dev and eval are of different domains."""
     found = {name: _domains_of_main_list(data / name) for name in tested}
-    if len(found) == 2 and found["dev"] != found["eval"]:
+    if len(found) == 2 and all(found.values()) and found["dev"] != found["eval"]:
         log.warning(
             "%s: of domain %s, but %s, by which its scores are calibrated, of %s; give dev trials "
             "of the same",
@@ -210,9 +210,9 @@ def _parts(
             "%s/utt2domain: prepare.domains does not name %s; %s", directory, named(unnamed),
             "nothing is drawn for it" if set(names) - set(unnamed) else "all count alike",
         )  # fmt: skip
-    covered = _domains_of_main_list(directory)
+    pairs = _pairs_of_main_list(directory)
+    covered = set(chain(*pairs))
     if len(covered) > 1:
-        pairs = domain_pairs(directory / MAIN_LIST, domains)
         across = any(enrolled != tested for enrolled, tested in pairs)
         log.warning(
             "%s: trials %s domains %s, whose results are pooled; for those of each, %s",
@@ -238,10 +238,15 @@ def _parts(
 
 def _domains_of_main_list(directory: Path) -> set[str]:
     """The domains of the trials of the main list, if that is there."""
+    return set(chain(*_pairs_of_main_list(directory)))
+
+
+def _pairs_of_main_list(directory: Path) -> set[tuple[str, str]]:
+    """The pairs of domains of its trials, enrolled and tested."""
     domains = read_optional(directory, "utt2domain")
     if not domains or not is_there(directory / MAIN_LIST):
         return set()
-    return set(chain(*domain_pairs(directory / MAIN_LIST, domains)))
+    return domain_pairs(directory / MAIN_LIST, domains)
 
 
 def check_has_trials(directory: Path, name: TestSet, config: PrepareConfig, given: bool) -> None:

@@ -163,6 +163,7 @@ def test_domains_of_some_sets_are_warned_about(
     settings = {"program": "arks", "trials": dict.fromkeys(("dev", "eval"), COUNTS["eval"])}
     finish_sets(sets, PrepareConfig.model_validate(settings), 1, has_audio=False)
     assert f"{sets}/{lacking}: no utt2domain, but there is {sets}/" in caplog.text
+    assert "calibrated" not in caplog.text
 
 
 def test_profiles_beside_trials_across_domains_have_results_of_their_own(
