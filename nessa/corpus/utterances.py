@@ -285,5 +285,15 @@ def write_backgrounds(data: Path, noise: Sequence[Path] = (), rir: Sequence[Path
 
 
 def _below(folder: Path, suffix: str) -> Iterator[Path]:
-    """Files below a folder, also in folders that are links, which `Path.rglob` does not enter."""
-    return map(Path, iglob(f"{escape(str(folder))}/**/*.{suffix}", recursive=True))
+    """Files below a folder, behind links as well; a folder that several paths lead to, once."""
+    roots, seen = [str(folder)], set()
+    for root in roots:  # those behind links follow, which `os.walk` does not enter
+        for place, folders, _ in os.walk(root):
+            if (real := os.path.realpath(place)) in seen:
+                folders.clear()
+                continue
+            seen.add(real)
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            below = [os.path.join(place, name) for name in folders]
+            roots += filter(os.path.islink, below)
+            yield from map(Path, iglob(f"{escape(place)}/*.{suffix}"))

@@ -176,6 +176,7 @@ def test_noises_are_found_as_flac_and_behind_links_or_their_folder_is_refused(
         path.parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(path, hum(1600), 16000)
     (noise / "more").symlink_to(disk)
+    (noise / "again").symlink_to(noise)  # the same files, at any depth
     write_backgrounds(tmp_path / "data", [noise])
     found = read_background(tmp_path / "data", "noise")
     assert found is not None
