@@ -312,8 +312,10 @@ def sox_effects(recording: Recording) -> list[str]:
     Raises:
         InputError: sox has none of this kind.
     """
+    if not recording.transforms:
+        return []
     effects = []
-    for transform in recording.to_dict().get("transforms") or []:
+    for transform in recording.to_dict()["transforms"]:
         if transform["name"] not in _SOX:
             raise InputError(
                 f"recording {recording.id!r} has the transform {transform['name']!r}, which a "
