@@ -42,8 +42,8 @@ def synth(recipe: Path, nj: int, output: Path) -> None:
 def prepare(recipe: Path, data: Path) -> None:
     """Check the sets that a corpus program wrote to DATA; draw trials for sets without any.
 
-    Memory: about 1.4 kB per utterance of dev and eval, the larger of them; given embeddings beside
-    models that hear audio, those of a table.
+    Memory: about 1.4 kB per utterance of dev and eval, the larger of them; beside models that hear
+    audio, that of a given ark or .npz.
 
     Example: nessa prepare --recipe recipes/mini/exp/recipe.yaml recipes/mini/data
     """

@@ -1,20 +1,21 @@
 """Embeddings that another toolkit extracted, in the place of a model."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from nessa.corpus.speakers import SETS
 from nessa.encoders.kinds import parse_settings
 from nessa.encoders.settings import ArksConfig
-from nessa.errors import about, named
+from nessa.errors import InputError, about, named
 from nessa.files import changes_of, digest
 from nessa.kaldi.datadir import read_utt2spk
 from nessa.kaldi.embeddings import Embeddings
 from nessa.kaldi.stamps import VECTORS, ModelStamp
-from nessa.stores.tables import files_of, read_table
+from nessa.stores.tables import files_of, read_keys, read_table
 
 SAMPLE = 1000  # vectors by which a model is known
 
@@ -95,7 +96,7 @@ class GivenEmbeddings:
 
 
 def lacking_vectors(
-    encoders: Mapping[str, Mapping[str, Any]], data: Path, sets: Iterable[str]
+    encoders: Mapping[str, Mapping[str, Any]], data: Path, sets: Sequence[str]
 ) -> Iterator[str]:
     """What stage extract would refuse after the training: utterances that given tables lack.
 
@@ -105,23 +106,23 @@ def lacking_vectors(
         sets: of it, to be extracted.
 
     Yields:
-        A sentence for each model and set.
-
-    Raises:
-        InputError: a table is unreadable.
+        A sentence for each model and set, or for a table that is unreadable or not there yet.
     """
     for name, settings in encoders.items():
         config = parse_settings(settings, f"encoders.{name}")
         if not isinstance(config, ArksConfig):
             continue
-        keys: dict[Path, set[str]] = {}  # of one table, which often serves all sets
-        for set_name in sets:
-            place = config.place(set_name)
-            if place not in keys:
-                keys = {place: set(read_table(place).keys)}
-            if lacking := sorted(read_utt2spk(data / set_name).keys() - keys[place]):
-                yield (
-                    f"{place}: no vector for {named(lacking)} of set {set_name!r}, which stage "
-                    f"extract needs of model {name!r}; add them, or take the utterances out of the "
-                    "corpus"
-                )
+        for place in dict.fromkeys(map(config.place, sets)):  # one often serves all sets
+            try:
+                keys = set(chain.from_iterable(read_keys(place)))
+            except InputError as error:
+                yield f"{error} (model {name!r}, for stage extract)"
+                continue
+            for set_name in sets:
+                utterances = read_utt2spk(data / set_name).keys()
+                if config.place(set_name) == place and (lacking := sorted(utterances - keys)):
+                    yield (
+                        f"{place}: no vector for {named(lacking)} of set {set_name!r}, which stage "
+                        f"extract needs of model {name!r}; add them, or take the utterances out of "
+                        "the corpus"
+                    )

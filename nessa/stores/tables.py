@@ -43,15 +43,19 @@ def files_of(place: Path) -> list[Path]:
     """A table, or those of a folder, and the arks that they list."""
     if place.is_dir() and is_store(place):
         return sorted(place.iterdir())
-    tables = [place]
-    if place.is_dir():
-        tables = scps_of_ranks(place) or [place / "xvector.scp"]
+    tables = _tables_of(place)
     files = [*tables, tables[0].with_name("info.json")]
     for table in tables:
         if table.suffix == ".scp":
             with contextlib.suppress(InputError):
                 files += [find_listed(source, table) for source in read_scp(table).sources]
     return files
+
+
+def _tables_of(place: Path) -> list[Path]:
+    if place.is_dir():
+        return scps_of_ranks(place) or [place / "xvector.scp"]
+    return [place]
 
 
 def read_store(path: Path) -> Iterator[Block]:
@@ -92,6 +96,23 @@ def read_table(path: Path) -> Embeddings:
     keys, matrices = zip(*parts, strict=True)
     with about(path):
         return Embeddings(chain.from_iterable(keys), np.concatenate(matrices))
+
+
+def read_keys(path: Path) -> Iterator[list[str]]:
+    """The ids alone of anything that `read_table` reads, in parts; only these are checked.
+
+    Memory: that of the vectors of an ark or an .npz.
+
+    Raises:
+        InputError: unreadable.
+    """
+    if is_store(path):
+        if path.suffix != ".npz":
+            need_parquet()
+        yield from read_ids(path)
+        return
+    for table in _tables_of(path):
+        yield read_scp(table).keys if table.suffix == ".scp" else Embeddings.read(table).keys
 
 
 def read_labels(path: Path, column: str) -> dict[str, str] | None:

@@ -1,5 +1,6 @@
 """Given embeddings: the vectors, not the path, tell which model made them."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -58,6 +59,15 @@ def test_vectors_that_a_table_lacks_are_named_before_encoders_are_trained(
     done = nessa(*words)
     said = f"warning: {toy.y}/align: no vector for {part.keys[0]!r} of set 'align'"
     assert done.status == 0 and done.out.count("no vector") == 1 and said in done.out, done
+    for ark in toy.y.rglob("*.ark"):  # the keys are enough
+        ark.unlink()
+    assert nessa(*words).out == done.out
+    shutil.rmtree(toy.y / "dev")  # another toolkit makes them after stage prepare
+    (toy.y / "eval/xvector.scp").unlink()
+    done = nessa(*words)
+    for place in (f"{toy.y}/dev", f"{toy.y}/eval/xvector.scp"):
+        assert f"warning: {place}: no such file" in done.out, done
+    assert done.status == 0 and "(model 'y', for stage extract)" in done.out, done
 
 
 def grown(x: Embeddings) -> Embeddings:
