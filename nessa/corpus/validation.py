@@ -40,6 +40,7 @@ from nessa.progress import progress
 
 FIGURES = re.compile(r"[0-9.]+")
 MEAN_TOLERANCE = 1e-3  # largest difference of a speaker's mean from that of its utterances
+SEPARATORS = "-_."  # that end the speaker's name in an id
 
 
 def directories_of(folder: Path) -> list[Path]:
@@ -305,7 +306,8 @@ def _by_prefix(
 ) -> dict[str, str]:
     """{utterance: speaker}, by the longest speaker's name that it begins with.
 
-    Empty where ids do not tell: some begin with none, or {speaker: utterances} are other counts.
+    Empty where ids do not tell: some begin with none, or, unless a separator follows in all of
+    them, {speaker: utterances} are other counts.
     """
     known = set(speakers)
     lengths = sorted({len(speaker) for speaker in speakers})  # the last one that fits is kept
@@ -315,6 +317,10 @@ def _by_prefix(
         for length in lengths
         if utterance[:length] in known
     }
+    if len(found) < len(utterances):
+        return {}
+    if all(utterance[len(speaker) :][:1] in SEPARATORS for utterance, speaker in found.items()):
+        return found
     spoken = {speaker: str(count) for speaker, count in Counter(found.values()).items()}
     told = spoken == counts if counts else spoken.keys() == known
-    return found if told and len(found) == len(utterances) else {}
+    return found if told else {}

@@ -1,5 +1,6 @@
 """nessa validate: every fault is found, named, and comes with its remedy."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -198,6 +199,20 @@ def test_ids_of_embeddings_need_not_begin_with_the_speaker(
     assert done.status == 0, done
     change(tmp_path / "x/num_utts.ark", count, " 4")
     nessa("validate", tmp_path / "x").refused("num_utts.ark: other counts", "merge")
+
+
+def test_speaker_files_of_other_utterances_are_seen_where_ids_begin_with_the_speaker(
+    tmp_path: Path, nessa: Command
+) -> None:
+    x, _, utt2spk = two_views(4, 3)
+    x.write(tmp_path / "x", utt2spk)
+    change(tmp_path / "x/num_utts.ark", "id00000 3\nid00001 3", "id00000 2\nid00001 4")
+    nessa("validate", tmp_path / "x").refused("num_utts.ark: other counts", "merge")
+    moved = {key.replace("id00000-s0-00002", "id00001-s1-00003"): key for key in x.keys}
+    Embeddings(list(moved), x.matrix).write(tmp_path / "y", {key: key[:7] for key in moved})
+    for name in ("spk_xvector.scp", "num_utts.ark"):
+        shutil.copy(tmp_path / "x" / name, tmp_path / "y" / name)
+    nessa("validate", tmp_path / "y").refused("not the mean", "'id00000', 'id00001'", "merge")
 
 
 def test_a_data_folder_is_checked_set_by_set(tmp_path: Path, nessa: Command) -> None:
