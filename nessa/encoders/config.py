@@ -35,6 +35,7 @@ class FeatureConfig(Section):
     frame_shift: PositiveFloat = 0.01  # seconds
     low_freq: float = 20.0  # Hz
     high_freq: float = -400.0  # Hz; counted from the Nyquist frequency where not positive
+    # As in Kaldi, but for blackman: Lhotse's is not symmetric; features differ by up to 0.28.
     window: Literal["povey", "hamming", "hanning", "blackman", "rectangular"] = "povey"
     snip_edges: bool = False  # only frames that lie in the utterance as a whole, as in Kaldi
     mean_norm: bool = True  # subtract each utterance's mean over time

@@ -35,9 +35,6 @@ class FeatureExtractor(nn.Module):
             # Lhotse warns of snip_edges, for it would expect other numbers of frames; we do not.
             warnings.filterwarnings("ignore", message=".*snip_edges")
             self.fbank = Fbank(FbankConfig(**settings, window_type=config.window)).extractor
-        if config.window == "blackman":  # as Kaldi has it: Lhotse's is not symmetric
-            window = self.fbank.wav2win._window
-            window.copy_(torch.blackman_window(len(window), periodic=False))
         self.fbank._to_spec = (
             _power  # Lhotse's takes a square root and squares it again: half its time
         )

@@ -9,7 +9,6 @@ import tomllib
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import get_args
 
 import kaldi_native_fbank
 import numpy as np
@@ -323,8 +322,8 @@ def test_features_are_wespeakers_where_little_is_heard(loudness: float, silence:
     np.testing.assert_allclose(found, wespeakers_features(samples), atol=2e-3)
 
 
-@pytest.mark.parametrize("window", get_args(FeatureConfig.model_fields["window"].annotation))
-def test_features_of_every_window_are_kaldis(window: str) -> None:
+@pytest.mark.parametrize("window", ["povey", "hamming", "hanning", "rectangular"])
+def test_features_are_kaldis_but_for_blackmans_window(window: str) -> None:
     samples = tone(3, 1.37, np.random.default_rng(1)).astype(np.float32)
     config = FeatureConfig.model_validate(WESPEAKER_FEATURES.model_dump() | {"window": window})
     found = FeatureExtractor(config)(torch.from_numpy(samples)[None])[0].numpy()
