@@ -5,6 +5,7 @@ checks every key and value, fills in what models leave to their defaults, and re
 `Recipe`. Anything unknown is an error that names the key, the file and the nearest valid key.
 """
 
+import logging
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -27,6 +28,7 @@ from nessa.files import STARTED_IN, find_given
 from nessa.recipe.config import Recipe
 from nessa.schema import StrictLoader, check_depth, explain, nearest, read_yaml
 
+log = logging.getLogger(__name__)
 LOCAL = Path(__file__).parents[2] / "local"  # programs of corpora
 
 
@@ -75,7 +77,7 @@ def resolve(path: Path | str, size: str | None = None, overrides: Iterable[str] 
 def _encoder_settings(model: dict[str, Any], name: str) -> dict[str, Any]:
     """All settings of a model, with its defaults."""
     settings = parse_settings(model, f"encoders.{name}")
-    _check_read(settings, f"encoders.{name}")
+    _warn_of_unread(settings, f"encoders.{name}")
     found = settings.model_dump(mode="json")
     paths = ("path", *getattr(settings, "paths", ()))  # of arks, and of exported networks
     found |= {key: find_given(found[key]) for key in paths if found.get(key)}
@@ -153,10 +155,10 @@ def _check_corpus_fits(encoders: Mapping[str, dict[str, Any]]) -> None:
             )
 
 
-def _check_read(model: EncoderConfig | PretrainedConfig, place: str) -> None:
-    """Refuse what the loss or given features of a model would not read, unless default.
+def _warn_of_unread(model: EncoderConfig | PretrainedConfig, place: str) -> None:
+    """Warn of what the loss or given features of a model do not read, unless default.
 
-    Of recipes alone: models that were trained with such settings are as good as others.
+    Models that were trained with such settings are as good as others, and stay what they are.
     """
     unread: list[tuple[str, LossConfig | FeatureConfig, set[str]]] = []
     if isinstance(model, EncoderConfig) and model.loss.type != "aam":
@@ -168,10 +170,11 @@ def _check_read(model: EncoderConfig | PretrainedConfig, place: str) -> None:
         plain = section.model_validate({"type": section.type}).model_dump(mode="json")
         for key, value in section.model_dump(mode="json", include=keys).items():
             if value != plain[key]:
-                raise InputError(
-                    f"{place}.{name}.{key}: {value} does nothing with type {section.type}; remove "
-                    f"it, or set it to {plain[key]}"
-                )
+                log.warning(
+                    "%s.%s.%s: %s does nothing with type %s; remove it before the first run "
+                    "(later, the model would count as another one)",
+                    place, name, key, value, section.type,
+                )  # fmt: skip
 
 
 def _parse_override(override: str) -> dict[str, Any]:
