@@ -60,6 +60,9 @@ def find_copy(root: Path, without_test: bool = False) -> Copy:
     """
     part = r"(vox2_)?dev" if without_test else r"vox1_(dev|test)"
     folders = list(_speaker_folders(root, part, without_test))
+    if without_test and folders and len(folders[0].parts) < len(folders[-1].parts):
+        kept = {folder.name for folder in folders if _is_of(part, folder.relative_to(root))}
+        folders = [folder for folder in folders if folder.name in kept]
     speakers: dict[str, Path] = {}
     for folder in folders:
         other = speakers.setdefault(folder.name, folder)
@@ -74,10 +77,7 @@ def find_copy(root: Path, without_test: bool = False) -> Copy:
             f"{root}: no folder of a speaker (id10001, id00012, ...) here or up to {DEPTH} levels "
             "below; name the folder that VoxCeleb was extracted to"
         )
-    kept = set(speakers)
-    if without_test and len(folders[0].parts) < len(folders[-1].parts):
-        kept = {folder.name for folder in folders if _is_of(part, folder.relative_to(root))}
-    ordered = {name: speakers[name] for name in sorted(kept)}
+    ordered = {name: speakers[name] for name in sorted(speakers)}
     return Copy(root, ordered, read_genders(root))
 
 

@@ -261,7 +261,8 @@ def test_parts_are_told_apart_as_the_published_archives_extract_to_one_folder(
         (second / folder).mkdir(parents=True)
     assert list(find_copy(first, without_test=False).speakers) == ["id10001", "id10270"]
     assert list(find_copy(second, without_test=True).speakers) == ["id00012"]
-    (second / "wav/id00012").mkdir(parents=True)  # converted
+    for name in ("id00012", "id00017"):
+        (second / "wav" / name).mkdir(parents=True)  # converted
     assert find_copy(second, without_test=True).speakers == {"id00012": second / "wav/id00012"}
 
 
