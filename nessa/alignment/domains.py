@@ -129,17 +129,15 @@ def shifted(
     return moved
 
 
-def warn_of_lacking(shifts: Mapping[Side, Mapping[str, Matrix]], kept: Side | None) -> None:
+def warn_of_lacking(shifts: Mapping[Side, Mapping[str, Matrix]], kept: Side) -> None:
     """Warn of domains that a side that stays as it is moves, and the side that joins it does not.
 
     Vectors that were mapped without their domains, as stores are, it suits all the same.
 
     Args:
         shifts: of both sides, {domain: shift (D,)}.
-        kept: the side that stays as it is; None: both are fitted.
+        kept: the side that stays as it is.
     """
-    if kept is None:
-        return
     joining = SIDES[1 - SIDES.index(kept)]
     if lacking := sorted(shifts[kept].keys() - shifts[joining].keys()):
         log.warning(

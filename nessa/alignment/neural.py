@@ -191,7 +191,8 @@ class NeuralAligner(NetworkAligner):
         return fittable
 
     def _fit(self, enroll: Rows, runtime: Rows, labels: Labels, dev: DevSet | None) -> None:
-        warn_of_lacking(self.shifts, self._frozen)
+        if self._frozen:
+            warn_of_lacking(self.shifts, self._frozen)
         torch.manual_seed(self.seed)
         given = self.config.dropout
         self.dropout = dropout_for(int(labels.max()) + 1) if given is None else given

@@ -87,7 +87,7 @@ def score_system(recipe: Recipe, data: Path, exp: Path, system: System) -> Itera
     """
     settings = recipe.scoring
     if system.aligner == RAW:
-        _check_dimensions(recipe, exp)
+        _check_raw(recipe, exp)
     cohort = None
     if has_as_norm(system):
         cohort = Sides.read(*scored_cohort(exp, system, settings.cohort))
@@ -124,7 +124,7 @@ def score_system(recipe: Recipe, data: Path, exp: Path, system: System) -> Itera
                     write_scores(score_file(*place, calibrated=True), trials, llrs)
 
 
-def _check_dimensions(recipe: Recipe, exp: Path) -> None:
+def _check_raw(recipe: Recipe, exp: Path) -> None:
     """Refuse the baseline raw between models of two dimensions, before any aligner is fitted."""
     infos = [read_info(embeddings_dir(exp, model, DEV)) for model in recipe.update]
     dims = [info.dim for info in infos if info is not None]
