@@ -26,7 +26,6 @@ Gather = Callable[[npt.NDArray[np.int64]], Tensor]  # rows (K,) -> their vectors
 Network = tuple[nn.Module, Gather]  # of a side, and its embeddings
 Vectors = tuple[Tensor, Tensor]  # z and u
 Drawn = npt.NDArray[np.int64]  # row numbers
-WITHIN = 0.5  # weight of the loss of each model with itself, beside that of the two
 TRIES = 5  # to draw rows of a speaker that share no recording
 
 
@@ -55,9 +54,11 @@ class Training:
         teachers: Sequence[Teacher] = (),
         one_model: bool = False,
     ) -> None:
-        self.recordings, self.one_model = recordings, one_model
+        self.recordings = recordings
         self.config, self.labels, self.teachers = config, labels, teachers
-        self._rate = config.learning_rate or rate_for(int(labels.max()) + 1)
+        speakers = int(labels.max()) + 1
+        self._rate = config.learning_rate or rate_for(speakers)
+        self._within = 0.0 if one_model else within_for(speakers)
         for teacher in teachers:
             for module in teacher.modules.values():
                 module.to(DEVICE).eval().requires_grad_(False)
@@ -127,7 +128,7 @@ class Training:
         """Profiles (P, S) of one side against utterances (P, R) of the other, and of its own."""
         order = self.rng.integers(2)
         scale = self.log_scale.exp()
-        pairs = [(order, 1 - order), *(() if self.one_model else ((0, 0), (1, 1)))]
+        pairs = [(order, 1 - order), *(((0, 0), (1, 1)) if self._within else ())]
         profiles = {k: _profiles(self.sides[k], enrolled) for k, _ in pairs}
         tests = {k: _tests(self.sides[k], tested) for _, k in pairs}
         similarity, *alone = (scale * _scores(profiles[j], tests[k]) for j, k in pairs)
@@ -135,7 +136,7 @@ class Training:
         loss, *within = (
             supervised_contrastive(s.unflatten(1, shape)) for s in (similarity, *alone)
         )
-        loss = loss + WITHIN * sum(within)
+        loss = loss + self._within * sum(within)
         for teacher in self.teachers:
             loss = loss + self.config.distillation * self._lesson(
                 teacher, similarity, enrolled, tested
@@ -173,6 +174,11 @@ def dropout_for(speakers: int) -> float:
 def rate_for(speakers: int) -> float:
     """The learning rate that suits so many align speakers; few lose by a high one."""
     return float(np.interp(np.log(speakers), np.log([200, 1000]), [3e-3, 8e-3]))
+
+
+def within_for(speakers: int) -> float:
+    """The weight of each model's loss with itself that suits so many; few learn it by heart."""
+    return float(np.interp(np.log(speakers), np.log([200, 500]), [0.0, 0.5]))
 
 
 def _profiles(side: Network, rows: Drawn) -> Vectors:
