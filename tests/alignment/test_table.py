@@ -261,9 +261,9 @@ def test_each_half_of_speakers_alone_teaches_the_other(monkeypatch: pytest.Monke
     taught = []
     started = Training.__init__
 
-    def start(self: Training, *arguments: Any) -> None:
+    def start(self: Training, *arguments: Any, **options: Any) -> None:
         taught.append(arguments[-2])
-        started(self, *arguments)
+        started(self, *arguments, **options)
 
     monkeypatch.setattr(Training, "__init__", start)
     held_out = DevSet(dev[0], dev[1], all_trials(others))

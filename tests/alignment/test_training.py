@@ -93,9 +93,9 @@ def test_many_speakers_are_taught_by_what_never_met_them(monkeypatch: pytest.Mon
             fits.append({row.tobytes() for row in enroll})
         fit_rows(self, enroll, runtime, *rest)
 
-    def started(self: Training, *arguments: Any) -> None:
+    def started(self: Training, *arguments: Any, **options: Any) -> None:
         given.append(arguments[-1])
-        train(self, *arguments)
+        train(self, *arguments, **options)
 
     monkeypatch.setattr(NeuralAligner, "_fit", fit)
     monkeypatch.setattr(Training, "__init__", started)
@@ -122,9 +122,9 @@ def test_a_copy_with_another_voice_is_taught_with_its_original(
     given: list[Sequence[Teacher]] = []
     train = Training.__init__
 
-    def started(self: Training, *arguments: Any) -> None:
+    def started(self: Training, *arguments: Any, **options: Any) -> None:
         given.append(arguments[-1])
-        train(self, *arguments)
+        train(self, *arguments, **options)
 
     monkeypatch.setattr(Training, "__init__", started)
     table = AlignTable.of(x, y, speakers)

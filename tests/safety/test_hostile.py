@@ -87,6 +87,7 @@ def test_a_command_in_a_corpus_of_a_run(table: str) -> None:
         for model in ("old", "new"):
             sound = "augmentation={noise_prob: 0, reverb_prob: 0, speeds: [1.0]}"
             settings += [f"encoders.{model}.features.type=given", f"encoders.{model}.{sound}"]
+            settings += [f"encoders.{model}.features.num_filters=40"]  # of one corpus
     options = [word for setting in settings for word in ("--set", setting)]
     done = run_recipe(Path("work").absolute(), *options, "--stop-stage", "1")
     done.refused(f"corpus/{table}")
