@@ -166,6 +166,14 @@ def voxceleb(tmp_path: Path) -> Path:
     return corpus
 
 
+def prepare_by(recipe: Path, program: str, **paths: Path) -> None:
+    """Let a recipe's corpus at some paths be prepared by a program."""
+    settings = yaml.safe_load(recipe.read_text())
+    settings["corpus"] = {"paths": {name: str(path) for name, path in paths.items()}}
+    settings["prepare"]["program"] = program
+    recipe.write_text(yaml.safe_dump(settings))
+
+
 @pytest.mark.parametrize(
     ("program", "place"),
     [
@@ -179,10 +187,7 @@ def test_a_corpus_where_a_set_is_written_is_refused(
     data, link = tmp_path / "data", tmp_path / "mine"
     write_table(data / place / "utt2spk", {"a-1": "a"})
     link.symlink_to(data / place)
-    settings = yaml.safe_load(recipe.read_text())
-    settings["corpus"] = {"paths": {"align": str(link)}}
-    settings["prepare"]["program"] = program
-    recipe.write_text(yaml.safe_dump(settings))
+    prepare_by(recipe, program, align=link)
     done = programs(program, "--recipe", recipe, "--corpus", tmp_path, "--output", data)
     refuse(done, f"{link}: is where stage prepare writes", "corpus.paths.align", "move the corpus")
     assert read_table(data / place / "utt2spk") == {"a-1": "a"}
@@ -210,10 +215,7 @@ def test_directories_that_are_not_named_are_not_written_over_either(
     for file in there:
         write_table(data / place / file, {"a-1": "a"})
     write_table(data / "all/utt2spk", {"a-1": "a"})
-    settings = yaml.safe_load(recipe.read_text())
-    settings["corpus"] = {"paths": {"data": str(data / "all")}}
-    settings["prepare"]["program"] = program
-    recipe.write_text(yaml.safe_dump(settings))
+    prepare_by(recipe, program, data=data / "all")
     done = programs(program, "--recipe", recipe, "--corpus", tmp_path, "--output", data)
     refuse(done, f"{data / place}: stage prepare did not make", f"set {place!r}", "--work-dir")
     assert {path.name for path in (data / place).iterdir()} == set(there)
@@ -235,10 +237,7 @@ def test_manifests_that_others_wrote_are_not_written_over(
     before = users.read_bytes()
     write_table(data / "dev/utt2spk", {"a-1": "a"})
     write_table(data / "all/utt2spk", {"a-1": "a"})
-    settings = yaml.safe_load(recipe.read_text())
-    settings["corpus"] = {"paths": {"data": str(data / "all")}}
-    settings["prepare"]["program"] = program
-    recipe.write_text(yaml.safe_dump(settings))
+    prepare_by(recipe, program, data=data / "all")
     done = programs(program, "--recipe", recipe, "--corpus", tmp_path, "--output", data)
     refuse(done, f"{users}: stage prepare did not make", "set 'dev'", "--work-dir")
     assert users.read_bytes() == before and (data / "dev/utt2spk").exists()
