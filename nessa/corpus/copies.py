@@ -26,10 +26,11 @@ from nessa.corpus.audio import SHORTEST, load_audio, reason
 from nessa.corpus.config import CopyConfig
 from nessa.corpus.formants import move_formants
 from nessa.corpus.manifests import CutTable, open_manifest
-from nessa.corpus.sets import COPIES, SOURCES, SetCounts, write_set
+from nessa.corpus.origins import SOURCES
+from nessa.corpus.sets import SetCounts, write_set
 from nessa.corpus.utterances import make_cut, read_recording, with_results
 from nessa.errors import InputError, is_out_of_memory
-from nessa.kaldi.datadir import is_there, read_optional, read_utt2spk
+from nessa.kaldi.datadir import is_there, read_optional
 from nessa.progress import progress
 
 FOLDER = "copies"  # of the data folder; holds the audio
@@ -104,50 +105,6 @@ def add_copies(
     for manifest in manifests:
         manifest.unlink()
     return counts
-
-
-def read_copies(directory: Path) -> dict[str, tuple[str, str]]:
-    """{copy: (name of the copy, original utterance)} of a set.
-
-    Raises:
-        InputError: a line of its utt2copy is no such triple.
-    """
-    found = {}
-    for utterance, value in read_optional(directory, COPIES).items():
-        fields = value.split()
-        if len(fields) != 2:
-            raise InputError(
-                f"{directory / COPIES}: {utterance!r}: expected `utterance copy original`; "
-                "prepare the set again"
-            )
-        found[utterance] = (fields[0], fields[1])
-    return found
-
-
-def original_speakers(directory: Path) -> dict[str, str]:
-    """{utterance: speaker} of a set; a copy is its original's speaker's, whatever voice it has.
-
-    One whose original is not there counts as an utterance as others are.
-
-    Raises:
-        InputError: see `read_copies`; or no utt2spk.
-    """
-    utt2spk, copies = read_utt2spk(directory), read_copies(directory)
-    return {
-        u: utt2spk.get(copies[u][1], speaker) if u in copies else speaker
-        for u, speaker in utt2spk.items()
-    }
-
-
-def read_additions(directory: Path) -> dict[str, str]:
-    """{utterance: what it was added as, in words}, of the utterances beyond a set's recorded ones.
-
-    Raises:
-        InputError: see `read_copies`.
-    """
-    copies = {utterance: f"copy {copy}" for utterance, (copy, _) in read_copies(directory).items()}
-    sources = read_optional(directory, SOURCES)
-    return copies | {utterance: f"speakers of {source}" for utterance, source in sources.items()}
 
 
 class _Task(NamedTuple):

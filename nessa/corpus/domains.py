@@ -6,8 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from nessa.corpus.copies import read_copies
-from nessa.corpus.sets import SOURCES
+from nessa.corpus.origins import SOURCES, read_copies
 from nessa.errors import InputError
 from nessa.files import write_table
 from nessa.kaldi.datadir import (

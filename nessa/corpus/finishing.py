@@ -16,8 +16,8 @@ from nessa.corpus.draw_trials import (
     make_trials,
 )
 from nessa.corpus.durations import warn_of_durations
+from nessa.corpus.origins import COPIES
 from nessa.corpus.profiles import domain_pairs
-from nessa.corpus.sets import COPIES
 from nessa.corpus.speakers import SETS, check_disjoint
 from nessa.corpus.tables import validate_tables
 from nessa.errors import InputError, about, named

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
+from nessa.corpus.origins import COPIES, SOURCES
 from nessa.corpus.profiles import lists_in
-from nessa.corpus.sets import COPIES, SOURCES, write_skipped
+from nessa.corpus.sets import write_skipped
 from nessa.errors import InputError
 from nessa.files import read_table, write_table
 from nessa.kaldi.datadir import (

@@ -12,15 +12,13 @@ from lhotse.cut import MonoCut
 from lhotse.utils import fastcopy
 
 from nessa.corpus.manifests import Write, is_of_others, manifest_path, open_manifest
+from nessa.corpus.origins import COPIES, SOURCES
 from nessa.corpus.speakers import SETS
 from nessa.errors import InputError
 from nessa.files import atomic_open, write_table
 from nessa.kaldi.datadir import ENROLL_MAP, GIVEN_MAP
 
-# Tables of the utterances that are perturbed copies (`utterance copy original`), and of those that
-# come from elsewhere than the other ones (`utterance source`): what their supervisions have in
-# `custom`.
-COPIES, SOURCES = "utt2copy", "utt2source"
+# What the supervisions of utterances that were not recorded for a set have in `custom`.
 _MARKS = {COPIES: ("copy", "copy_of"), SOURCES: ("added_from",)}
 # What other steps add to a data directory; utt2spk because it marks the directory as complete.
 _GENERATED = ("utt2spk", ENROLL_MAP, GIVEN_MAP, "skipped", *_MARKS)

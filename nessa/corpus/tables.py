@@ -10,9 +10,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from nessa.corpus.audio import TOLERANCE
-from nessa.corpus.copies import read_copies
+from nessa.corpus.origins import COPIES, SOURCES, read_copies
 from nessa.corpus.profiles import GivenTrials, lists_in, stale_problem
-from nessa.corpus.sets import COPIES, SOURCES
 from nessa.corpus.speakers import SETS
 from nessa.errors import InputError, named
 from nessa.files import parse_numbers, read_table

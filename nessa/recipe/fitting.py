@@ -10,6 +10,7 @@ from nessa.alignment.base import Aligner
 from nessa.alignment.dev import DevSet, check_labels
 from nessa.alignment.table import AlignTable
 from nessa.corpus.draw_trials import count_possible_trials, make_trials
+from nessa.corpus.origins import COPIES, original_speakers
 from nessa.corpus.speakers import split_speakers
 from nessa.errors import InputError, about, named
 from nessa.files import read_lines
@@ -55,19 +56,11 @@ def fit_to_sets(
     else:
         table = AlignTable.open(*places)
     table = table.with_domains(read_optional(data / "align", "utt2domain"))
-    table = table.with_persons(_originals(data / "align"))
+    if is_there(data / "align" / COPIES):
+        table = table.with_persons(original_speakers(data / "align"))
     _check_disjoint(table, dev, data)
     with about(*places):
         return aligner.fit_table(table, dev, **options)
-
-
-def _originals(directory: Path) -> dict[str, str]:
-    """{utterance: the speaker of its original} of a set with copies; of another one empty."""
-    if not is_there(directory / "utt2copy"):
-        return {}
-    from nessa.corpus.copies import original_speakers  # Lhotse, which other sets do without
-
-    return original_speakers(directory)
 
 
 def read_dev(data: Path, enroll: Path, runtime: Path) -> DevSet:

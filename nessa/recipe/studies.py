@@ -19,7 +19,7 @@ from nessa.alignment.config import NeuralConfig
 from nessa.alignment.dev import DevSet
 from nessa.alignment.neural import NeuralAligner
 from nessa.alignment.table import AlignTable
-from nessa.corpus.copies import original_speakers, read_additions
+from nessa.corpus.origins import original_speakers, read_additions
 from nessa.errors import InputError
 from nessa.evaluation.conditions import Condition, utterance_conditions
 from nessa.files import Record

@@ -5,7 +5,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from nessa.corpus.sets import COPIES, SOURCES
+from nessa.corpus.origins import COPIES, SOURCES
 from nessa.errors import InputError
 from nessa.files import Record, digest, file_digest, read_json, spots_digest, write_json
 from nessa.kaldi.datadir import MAIN_LIST, trial_lists

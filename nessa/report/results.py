@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from nessa.corpus.copies import original_speakers
+from nessa.corpus.origins import original_speakers
 from nessa.errors import InputError
 from nessa.evaluation.conditions import Condition, read_conditions
 from nessa.files import Record, atomic_open, read_json, write_json

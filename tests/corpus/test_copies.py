@@ -12,9 +12,10 @@ from scipy.signal import lfilter
 
 from nessa.corpus import copies
 from nessa.corpus.config import CopyConfig
-from nessa.corpus.copies import Background, add_copies, read_additions, read_copies, remove_copies
+from nessa.corpus.copies import Background, add_copies, remove_copies
 from nessa.corpus.formants import Formants
 from nessa.corpus.manifests import read_background
+from nessa.corpus.origins import read_additions, read_copies
 from nessa.corpus.sets import SetCounts, write_set
 from nessa.corpus.utterances import Utterance, make_cut, make_cuts, read_recording
 from nessa.corpus.validation import validate
