@@ -21,7 +21,14 @@ from numpy.typing import NDArray
 from trial_lists import TrialList
 
 from nessa.corpus.audio import check_length
-from nessa.corpus.copies import FOLDER, Background, add_copies, remove_copies
+from nessa.corpus.copies import (
+    FOLDER,
+    MADE_UP,
+    Background,
+    add_copies,
+    is_made,
+    remove_copies,
+)
 from nessa.corpus.features import check_frames
 from nessa.corpus.leaving_out import BROKEN, whole_profiles
 from nessa.corpus.manifests import read_background
@@ -38,7 +45,6 @@ from nessa.synth.background import make_noises, make_rooms
 from nessa.trials import write_enroll_map
 
 log = logging.getLogger(__name__)
-MADE_UP = "made-up"  # no copy has a dash in its name
 
 
 @dataclass(frozen=True)
@@ -97,18 +103,26 @@ def corpus_arguments(
 
 def _check_apart(arguments: Arguments, sets: Collection[str]) -> None:
     """Refuse a corpus that the sets would be written over, whether the recipe names it or not."""
-    written = {(arguments.output / name).resolve() for name in (*SETS, "manifests")}  # or removed
+    output, copies = arguments.output, arguments.recipe.prepare.align_copies
+    written = [(output / name).resolve() for name in (*SETS, "manifests", FOLDER)]  # or removed
     for name, path in arguments.recipe.corpus.paths.items():
-        if Path(path).resolve() in written:
+        if any(map(Path(path).resolve().is_relative_to, written)):
             raise InputError(
                 f"{path}: is where stage prepare writes sets, over what is there (corpus.paths."
                 f"{name}); move the corpus, or choose another --work-dir"
             )
     for name in sets:
-        if own := users_own(arguments.output, name):
+        if own := users_own(output, name):
             raise InputError(
                 f"{own}: stage prepare did not make this, and would write set {name!r} over it; "
                 "move or remove it, or choose another --work-dir"
+            )
+    for name in (*copies, MADE_UP) if copies else ():
+        folder = output / FOLDER / name
+        if folder.exists() and not is_made(folder):
+            raise InputError(
+                f"{folder}: stage prepare did not make this, and would write copies beside it "
+                "(prepare.align_copies); move or remove it, or choose another --work-dir"
             )
 
 

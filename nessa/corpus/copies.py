@@ -9,6 +9,8 @@ augment_data_dir.py.
 import heapq
 import io
 import math
+import os
+import re
 import shutil
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,7 +27,7 @@ from lhotse.cut import Cut, MonoCut, append_cuts
 from nessa.corpus.audio import SHORTEST, load_audio, reason
 from nessa.corpus.config import CopyConfig
 from nessa.corpus.formants import move_formants
-from nessa.corpus.manifests import CutTable, open_manifest
+from nessa.corpus.manifests import CutTable, is_of_others, open_manifest
 from nessa.corpus.origins import SOURCES
 from nessa.corpus.sets import SetCounts, write_set
 from nessa.corpus.utterances import make_cut, read_recording, with_results
@@ -34,6 +36,7 @@ from nessa.kaldi.datadir import is_there, read_optional
 from nessa.progress import progress
 
 FOLDER = "copies"  # of the data folder; holds the audio
+MADE_UP = "made-up"  # a folder beside those of copies, in whose names is no dash
 UTTERANCES_PER_JOB = 100  # some seconds of work
 
 
@@ -46,11 +49,27 @@ class Background(NamedTuple):
 
 def remove_copies(data: Path) -> None:
     """Remove the audio of all copies, and the background that was made for them."""
-    for path in (data / FOLDER).glob("*"):  # the folder itself may be a link to another disk
+    for path in filter(is_made, (data / FOLDER).glob("*")):  # the folder itself may be a link
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink()
+
+
+def is_made(path: Path) -> bool:
+    """Whether all that is there, in data/copies, was left by preparations, whole or killed."""
+    if not path.is_dir():
+        return path.name.endswith(".jsonl.gz") and path.exists() and not is_of_others(path)
+    copy = re.escape(path.name)  # its files are called as `_CopyMaker` does, by their speakers
+    known = rf"([^/]+)/({copy}-\1.*|\1.*-{copy})\.flac"
+    if path.name == MADE_UP:
+        known = r"(noise|rir)/\d+\.wav"
+    for place, folders, files in os.walk(path):
+        links = [name for name in folders if os.path.islink(os.path.join(place, name))]
+        below = os.path.relpath(place, path)
+        if not all(re.fullmatch(known, f"{below}/{name}") for name in (*links, *files)):
+            return False
+    return True
 
 
 def add_copies(

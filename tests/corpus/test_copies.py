@@ -259,6 +259,29 @@ def test_a_set_counts_as_incomplete_until_it_has_its_copies(
     assert not list((tmp_path / "copies").rglob("*"))
 
 
+def test_what_others_put_beside_copies_stays(tmp_path: Path) -> None:
+    """In folders of any form, a link, and a manifest."""
+    folder, elsewhere = tmp_path / "copies", tmp_path / "elsewhere"
+    ours = ["slow/a/slow-a-1.flac", "noise/a/a-1-noise.flac", "made-up/rir/00001.wav"]
+    users = ["mine/a/a-1.flac", "slow2/a/slow-a-1.flac", "talk/a-1-talk.flac", "b.jsonl.gz"]
+    for name in (*ours, *users):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("x")
+    (elsewhere / "a").mkdir(parents=True)
+    (elsewhere / "a/a-1.wav").touch()
+    (folder / "links").mkdir()
+    links = [folder / "link", folder / "links/a"]
+    for link in links:
+        link.symlink_to(elsewhere)
+    remove_copies(tmp_path)
+    left = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert left - {"link/a/a-1.wav", "links/a/a/a-1.wav"} == set(users)
+    assert all(link.is_symlink() for link in links)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "b.jsonl.gz", "link", "links", "mine", "slow2", "talk"
+    ]  # fmt: skip
+
+
 def interrupted(*_: object) -> None:
     raise KeyboardInterrupt
 

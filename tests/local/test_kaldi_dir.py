@@ -592,6 +592,16 @@ def test_what_is_no_longer_wanted_is_removed(own: Own) -> None:
     assert files(own.data) == first
 
 
+def test_copies_are_not_written_over_a_users_folder(own: Own) -> None:
+    write_audio_dir(own.folder / "mine", range(12))
+    recording = own.data / "copies/slow/spk1/a.wav"
+    recording.parent.mkdir(parents=True)
+    recording.touch()
+    done = own.prepare(data=own.folder / "mine", copies=COPIES)
+    refuse(done, f"{own.data / 'copies/slow'}: stage prepare did not make", "prepare.align_copies")
+    assert recording.exists()
+
+
 def test_noises_and_rooms_of_an_earlier_corpus_are_not_kept(own: Own) -> None:
     write_audio_dir(own.folder / "mine", range(12))
     sounds = own.folder / "mine/audio"

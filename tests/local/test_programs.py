@@ -178,7 +178,8 @@ def prepare_by(recipe: Path, program: str, **paths: Path) -> None:
     ("program", "place"),
     [
         ("kaldi_dir", "align"), ("arks", "align"), ("librispeech", "align"),
-        ("kaldi_dir", "manifests"),
+        ("kaldi_dir", "manifests"), ("kaldi_dir", "copies/mine"), ("kaldi_dir", "manifests/mine"),
+        ("arks", "dev/mine"),
     ],
 )  # fmt: skip
 def test_a_corpus_where_a_set_is_written_is_refused(
