@@ -35,7 +35,7 @@ from trial_lists import TrialList
 from nessa.corpus.domains import check_names, check_patterns
 from nessa.corpus.finishing import TESTED, check_has_trials
 from nessa.corpus.sets import remove_other_sets
-from nessa.corpus.speakers import SETS, check_disjoint
+from nessa.corpus.speakers import SETS, check_disjoint, check_learnable
 from nessa.corpus.tables import speaker_order_problem
 from nessa.corpus.utterances import usable_cuts, write_backgrounds
 from nessa.encoders.kinds import are_trained, given_shifts
@@ -68,7 +68,11 @@ def main() -> None:
     if recipe.prepare.align_includes_train and "train" in parts:
         members["align"].append(parts["train"])
     for name, own in members.items():
-        check_order(name, [*own, additional] if name == "align" and additional else own)
+        everything = [*own, additional] if name == "align" and additional else own
+        check_order(name, everything)
+        if name == "align" and not recipe.prepare.align_copies:  # which are utterances as well
+            spoken = (speaker for part in everything for speaker in part.utt2spk.values())
+            check_learnable(folders_of(everything), spoken)
         check_alike(name, own, source, additional if name == "align" else None)
     write_backgrounds(arguments.output)  # removes those of an earlier corpus
     remove_other_sets(arguments.output, sets)
@@ -106,8 +110,12 @@ def check_order(name: str, parts: list[Part]) -> None:
     """
     pairs = (pair for part in parts for pair in part.utt2spk.items())
     if problem := speaker_order_problem({u: s for u, s in pairs if u.startswith(s)}):
-        folders = dict.fromkeys(str(part.directory) for part in parts)
-        raise InputError(f"{' and '.join(folders)}: set {name!r}: {problem}")
+        raise InputError(f"{folders_of(parts)}: set {name!r}: {problem}")
+
+
+def folders_of(parts: list[Part]) -> str:
+    """What messages call parts."""
+    return " and ".join(dict.fromkeys(str(part.directory) for part in parts))
 
 
 def check_alike(
@@ -125,9 +133,8 @@ def check_alike(
     """
     everything = [*parts, *([additional] if additional else [])]
     if len({source(part.directory).segmented for part in everything}) > 1:
-        folders = dict.fromkeys(str(part.directory) for part in everything)
         raise InputError(
-            f"set {name!r}: of {' and '.join(folders)}, one has segments and the other has not; "
+            f"set {name!r}: of {folders_of(everything)}, one has segments and the other has not; "
             "make them alike"
         )
     examples = {

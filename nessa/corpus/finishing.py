@@ -18,7 +18,7 @@ from nessa.corpus.draw_trials import (
 from nessa.corpus.durations import warn_of_durations
 from nessa.corpus.origins import COPIES
 from nessa.corpus.profiles import domain_pairs
-from nessa.corpus.speakers import SETS, check_disjoint
+from nessa.corpus.speakers import SETS, check_disjoint, check_learnable
 from nessa.corpus.tables import validate_tables
 from nessa.errors import InputError, about, named
 from nessa.files import read_table
@@ -59,7 +59,8 @@ def finish_sets(data: Path, config: PrepareConfig, seed: int, has_audio: bool = 
 
     Raises:
         InputError: a set is missing or inconsistent, dev or eval has no trials, two sets share
-            speakers, or there are none of the copies that the configuration asks for.
+            speakers, no aligner can learn of align, or there are none of the copies that the
+            configuration asks for.
     """
     names = [name for name in SETS if is_there(data / name / "utt2spk")]
     for name in config.trials:
@@ -75,6 +76,8 @@ def finish_sets(data: Path, config: PrepareConfig, seed: int, has_audio: bool = 
         )
     speakers = {name: read_table(data / name / "spk2utt").keys() for name in names}
     check_disjoint(speakers, config.align_includes_train)
+    if "align" in names:
+        check_learnable(str(data / "align"), read_utt2spk(data / "align").values())
     domains = {n: read_domains(data / n, config.domains) for n in COMPARED if n in names}
     _warn_of_missing_domains(data, domains)
     tested = [name for name in TESTED if name in names]

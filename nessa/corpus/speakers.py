@@ -1,5 +1,6 @@
 """Which speakers are in which set."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -86,3 +87,22 @@ def check_disjoint(sets: Mapping[str, Iterable[str]], align_includes_train: bool
                     "keep it in one of them"
                 )
             owner[speaker] = name
+
+
+def check_learnable(place: str, speakers: Iterable[str]) -> None:
+    """Refuse an align set of which no aligner can learn.
+
+    Args:
+        place: where it lies, for messages.
+        speakers: of its utterances.
+
+    Raises:
+        InputError: fewer than two speakers, or none with two utterances.
+    """
+    spoken = Counter(speakers)
+    if len(spoken) < 2 or max(spoken.values()) < 2:
+        raise InputError(
+            f"{place}: set 'align' has {len(spoken)} speakers, with at most "
+            f"{max(spoken.values(), default=0)} utterances each; an aligner learns from two "
+            "speakers or more, and pairs different utterances of one: add some"
+        )

@@ -430,6 +430,15 @@ def test_finishing_refuses_shared_speakers(directory: Path, audio: list[Utteranc
         finish_sets(directory.parent, CONFIG, seed=1)
 
 
+def test_finishing_refuses_an_align_set_of_one_speaker(
+    directory: Path, audio: list[Utterance]
+) -> None:
+    prepare(directory.parent, "align", [u for u in audio if u.speaker == "id2"])
+    (directory / "utt2spk").unlink()
+    with pytest.raises(InputError, match="data/align: set 'align' has 1 speakers"):
+        finish_sets(directory.parent, PrepareConfig(program="voxceleb"), seed=1)
+
+
 def test_finishing_names_a_set_that_is_missing(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="eval: no such set"):
         finish_sets(tmp_path, CONFIG, seed=1)

@@ -413,6 +413,7 @@ class Stages:
             "prepare": {
                 "program": "kaldi_dir",
                 "trials": {name: {"targets": 1, "nontargets": 1} for name in ("dev", "eval")},
+                "align_includes_train": True,  # a single speaker is no align set
                 **prepare,
             },
             "encoders": dict.fromkeys(("old", "new"), ENCODER | (GIVEN if given else {})),

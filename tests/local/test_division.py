@@ -3,7 +3,7 @@
 import pytest
 
 from nessa.corpus.validation import validate
-from nessa.files import write_table
+from nessa.files import read_table, write_table
 from nessa.kaldi.datadir import read_utt2spk
 from tests.kaldi_corpora import write_audio_dir
 from tests.local.test_kaldi_dir import SETS, Own, own, programs, refuse  # noqa: F401
@@ -54,6 +54,27 @@ def test_lines_of_absent_speakers_in_spk2set_do_not_count(
     write_table(own.folder / "mine/spk2set", lent | {f"x{k:02d}": "align" for k in range(20)})
     assert own.prepare(data=own.folder / "mine", held_out={"align": 0.5}).status == 0
     assert [len(own.speakers()[name]) for name in SETS] == [3, 3, 3, 3]
+
+
+@pytest.mark.parametrize("kept", ["spk003", "rec0_0"])
+def test_an_align_set_of_which_no_aligner_can_learn_is_refused(
+    own: Own,  # noqa: F811
+    set_of: dict[str, str],
+    kept: str,
+) -> None:
+    """Of one speaker, or of one utterance each; copies could add what lacks."""
+    mine = own.folder / "mine"
+    for name in ("wav.scp", "utt2spk", "utt2session"):
+        table = read_table(mine / name)
+        kept_lines = {u: v for u, v in table.items() if set_of[u[:6]] != "align" or kept in u}
+        write_table(mine / name, kept_lines)
+    for path in (mine / "spk2utt", mine / "spk2set"):
+        path.unlink(missing_ok=True)
+    present = set(read_table(mine / "utt2spk").values())
+    write_table(mine / "spk2set", {s: n for s, n in set_of.items() if s in present})
+    refuse(own.prepare(data=mine), f"{mine}: set 'align' has", "an aligner learns from two")
+    assert not own.data.exists()
+    assert own.prepare(data=mine, includes_train=True).status == 0
 
 
 def test_two_directories_of_all_sets_are_refused(own: Own) -> None:  # noqa: F811
