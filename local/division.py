@@ -83,13 +83,10 @@ def find_parts(
     for name, path in paths.items():
         if not path.exists():
             raise InputError(f"{path}: no such folder (corpus.paths.{name}); correct it")
-    if recipe.name in paths:
-        if WHOLE in paths and recipe.name != WHOLE:
+        if path.is_file():
             raise InputError(
-                f"corpus.paths: {WHOLE} and {recipe.name} both name the directory of all sets; "
-                "remove one of them"
+                f"{path}: is a file (corpus.paths.{name}); name the folder that it is in"
             )
-        paths[WHOLE] = paths.pop(recipe.name)
     own = [name for name in sets if name in paths]
     parts = {}
     if WHOLE in paths:

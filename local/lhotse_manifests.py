@@ -205,8 +205,6 @@ Found = tuple[Any, MonoCut | str]  # a supervision, and its cut or what is wrong
 
 
 def _read(directory: Path, given: bool) -> Iterator[Found]:
-    if directory.is_file():
-        return _of_cuts(_load(directory, "cuts"), directory, given)
     manifests = [p for p in sorted(directory.glob("*")) if p.name.endswith(SUFFIXES)]
     found = {
         kind: [path for path in manifests if kind in path.name]

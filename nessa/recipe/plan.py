@@ -77,11 +77,8 @@ def given_tables(recipe: Recipe) -> dict[str, tuple[int, int]]:
     names = TABLES if recipe.prepare.program == "arks" else (*TABLES, *AUDIO_TABLES)
     files: list[Path] = []
     for path in paths:
-        if path.is_file():  # a manifest of cuts
-            files.append(path)
-        else:
-            files += [*(path / name for name in names), *trial_lists(path)]
-            files += [*path.glob("*.jsonl"), *path.glob("*.jsonl.gz")]
+        files += [*(path / name for name in names), *trial_lists(path)]
+        files += [*path.glob("*.jsonl"), *path.glob("*.jsonl.gz")]
     return changes_of(files)
 
 

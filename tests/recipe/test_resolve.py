@@ -602,17 +602,6 @@ def test_tables_about_audio_are_not_planned_of_given_embeddings(file: str, tmp_p
     assert planned()["tables"] == before
 
 
-def test_a_manifest_of_cuts_that_is_named_itself_is_planned_anew(tmp_path: Path) -> None:
-    def tables() -> str:
-        return dict(plan(resolve(MINI, overrides=[f"corpus.paths.data={cuts}"])))["tables"]
-
-    cuts = tmp_path / "cuts.jsonl.gz"
-    cuts.write_bytes(b"one")
-    before = tables()
-    cuts.write_bytes(b"other")
-    assert tables() != before
-
-
 def test_external_weights_replaced_under_the_same_path_are_planned_anew(tmp_path: Path) -> None:
     def digests(bias: float) -> dict[str, str]:
         path = save_external(tmp_path / "net.onnx", bias)
