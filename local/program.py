@@ -189,7 +189,7 @@ def write_cuts(
         InputError: see `write_set` and `TrialList.among`.
     """
     directory = arguments.output / name
-    cuts = fit_for_models(cuts, arguments, skipped)
+    cuts = some_of(name, fit_for_models(cuts, arguments, skipped), skipped)
     counts = write_set(arguments.output, name, cuts, segmented=segmented)
     found = counts.utterances + len(skipped)
     if name == "align":
@@ -212,6 +212,19 @@ def write_cuts(
         directory, counts.speakers, counts.utterances, counts.hours, len(skipped),
     )  # fmt: skip
     return found
+
+
+def some_of(name: str, cuts: Iterable[MonoCut], skipped: Mapping[str, str]) -> Iterator[MonoCut]:
+    """Pass the cuts of a set on, and refuse a set of which all were skipped, {id: why}."""
+    empty = True
+    for cut in cuts:
+        empty = False
+        yield cut
+    if empty and skipped:
+        raise InputError(
+            f"set {name!r}: all {len(skipped)} utterances were skipped; the first: "
+            f"{next(iter(skipped.values()))}"
+        )
 
 
 def fit_for_models(

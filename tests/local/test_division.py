@@ -6,7 +6,14 @@ from nessa.corpus.validation import validate
 from nessa.files import read_table, write_table
 from nessa.kaldi.datadir import read_utt2spk
 from tests.kaldi_corpora import write_audio_dir
-from tests.local.test_kaldi_dir import SETS, Own, own, programs, refuse  # noqa: F401
+from tests.local.test_kaldi_dir import (  # noqa: F401
+    ENCODER,
+    SETS,
+    Own,
+    own,
+    programs,
+    refuse,
+)
 
 
 @pytest.fixture
