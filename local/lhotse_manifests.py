@@ -315,6 +315,11 @@ def _part_of_cut(cut: Any, segment: Any, given: bool) -> MonoCut | str:
                 "cannot"
             )
         cut = fastcopy(cut, features=None)
+    if isinstance(cut, MultiCut) and cut.has_features:
+        return (
+            f"in cut {cut.id!r}, whose features are of several channels (MultiCut); make them of "
+            "each channel (cut.to_mono)"
+        )
     if cut.has_recording and not cut.has_features:
         part = _part_of(cut.recording, segment, cut.start + segment.start)
         inside = segment.start >= -TOLERANCE and segment.end <= cut.duration + TOLERANCE

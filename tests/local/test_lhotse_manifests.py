@@ -211,6 +211,20 @@ def test_features_alone_need_models_that_take_them() -> None:
         read()
 
 
+@pytest.mark.parametrize("audio", [True, False])
+def test_features_of_several_channels_are_refused_where_models_take_them(audio: bool) -> None:
+    stereo = recording("a", 2)
+    features = fastcopy(with_features(stereo).features, channels=[0, 1])
+    own = segment("A-1", "a", 0, 2, channel=[1])
+    cut = MultiCut("c", 0.0, 2.0, [0, 1], recording=stereo, supervisions=[own], features=features)
+    write_cuts(cut if audio else cut.drop_recording())
+    with pytest.raises(InputError, match=r"'A-1': in cut 'c', whose features .*MultiCut.*to_mono"):
+        read(given=True)
+    if audio:  # which other models take, with its channel
+        (found,) = read()
+        np.testing.assert_allclose(read_audio(found, RATE, "m"), NOISE[:, 1], atol=1e-6)
+
+
 def test_a_set_of_cuts_with_and_without_audio_or_features_is_refused() -> None:
     a = with_features(recording("a"))
     bare = mono("B-1", recording("b"), segment("B-1", "b", 0, 2))
