@@ -1,7 +1,7 @@
 """Your own corpus: the directory, or the part of one, that each set is made of.
 
 corpus.paths names a directory per set (`train`, `align`, `dev`, `eval`), or one for all sets
-(`data`, or the recipe's name), which is divided by speaker. Where it has a `spk2set`, `speaker set`
+(`data`), which is divided by speaker. Where it has a `spk2set`, `speaker set`
 lines, those decide; if they have no `train` and an encoder is to be trained, prepare.held_out.align
 says how many of the align speakers stay align, and the others are train. Otherwise the speakers of
 its trials are `eval`, and prepare.held_out says how many of the others the other sets get (and
@@ -74,7 +74,7 @@ def find_parts(
     paths = {name: Path(path) for name, path in recipe.corpus.paths.items()}
     if takes_made(recipe, others):
         paths[WHOLE] = made
-    unknown = sorted(paths.keys() - {WHOLE, recipe.name, *sets, *others})
+    unknown = sorted(paths.keys() - {WHOLE, *sets, *others})
     if unknown:
         raise InputError(
             f"corpus.paths: no set is called {unknown[0]!r}; name {', '.join(sets)}, or {WHOLE} "

@@ -63,10 +63,11 @@ class Own:
         copies: dict | None = None,
         domains: dict | None = None,
         trials: dict[str, int] = TRIALS,
+        recipe_name: str = "own",
         **paths: Path,
     ) -> Done:
         settings = {
-            "name": "own",
+            "name": recipe_name,
             "corpus": {"paths": {n: str(p) for n, p in paths.items()}, **(corpus or {})},
             "prepare": {
                 "program": "kaldi_dir",
@@ -279,11 +280,10 @@ def test_spk2set_divides_a_directory_of_all_sets(own: Own) -> None:
     speakers = sorted(set(utt2spk.values()))
     set_of = {s: SETS[min(k // 2, 3)] for k, s in enumerate(speakers)}
     write_table(own.folder / "mine/spk2set", set_of)
-    for paths in ({"data": own.folder / "mine"}, {"own": own.folder / "mine"}):  # the recipe's name
-        assert own.prepare(**paths).status == 0
-        expected = {name: {s for s in speakers if set_of[s] == name} for name in SETS}
-        assert own.speakers() == expected
-    refuse(own.prepare(own=own.folder / "no"), "no such folder (corpus.paths.own)")
+    assert own.prepare(data=own.folder / "mine").status == 0
+    expected = {name: {s for s in speakers if set_of[s] == name} for name in SETS}
+    assert own.speakers() == expected
+    refuse(own.prepare(data=own.folder / "no"), "no such folder (corpus.paths.data)")
     write_table(own.folder / "mine/spk2set", set_of | {speakers[0]: "test"})
     refuse(own.prepare(data=own.folder / "mine"), "spk2set", "'test'", "train, align, dev, eval")
     write_table(own.folder / "mine/spk2set", {s: set_of[s] for s in speakers[1:]})
