@@ -34,7 +34,7 @@ from nessa.corpus.leaving_out import BROKEN, whole_profiles
 from nessa.corpus.manifests import read_background
 from nessa.corpus.sets import SetCounts, users_own, write_set, write_skipped
 from nessa.corpus.speakers import SETS
-from nessa.corpus.utterances import Utterance, make_cuts, read_recording
+from nessa.corpus.utterances import SKIPPING, Utterance, make_cuts, read_recording
 from nessa.encoders.kinds import given_dimensions, given_shifts, sampling_rates
 from nessa.errors import InputError, about, explained
 from nessa.kaldi.datadir import GIVEN_MAP, read_utt2spk
@@ -240,7 +240,7 @@ def fit_for_models(
                 _check_fit(cut, rates, dims, shifts)
         except InputError as error:
             if not arguments.skip_bad:
-                raise InputError(f"{error}, or use --skip-bad") from None
+                raise InputError(f"{error}, or use {SKIPPING}") from None
             skipped[cut.id] = str(error)
         else:
             yield cut

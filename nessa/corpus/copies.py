@@ -30,7 +30,7 @@ from nessa.corpus.formants import move_formants
 from nessa.corpus.manifests import CutTable, is_of_others, open_manifest
 from nessa.corpus.origins import SOURCES
 from nessa.corpus.sets import SetCounts, write_set
-from nessa.corpus.utterances import make_cut, read_recording, with_results
+from nessa.corpus.utterances import SKIPPING, make_cut, read_recording, with_results
 from nessa.errors import InputError, is_out_of_memory
 from nessa.kaldi.datadir import is_there, read_optional
 from nessa.progress import progress
@@ -169,7 +169,7 @@ class _CopyMaker:
                 original = task.original
                 raise InputError(
                     f"utterance {original.id!r} ({original.recording.sources[0].source}): "
-                    f"{problem}; remove the utterance, use --skip-bad, or change "
+                    f"{problem}; remove the utterance, use {SKIPPING}, or change "
                     f"prepare.align_copies.{self.copy}"
                 )
             skipped[task.name] = problem

@@ -23,6 +23,7 @@ from nessa.errors import InputError
 log = logging.getLogger(__name__)
 ITEMS_PER_JOB = 2000  # audio files that a process looks at before it reports them
 DECODED_PER_JOB = 200  # that it decodes
+SKIPPING = "./run.sh --skip-bad true"  # a remedy
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -123,7 +124,7 @@ def _cuts_by_header(
             recording = recording_of(utterance.id, "file", str(utterance.path.absolute()), header)
             yield make_cut(recording, _supervision(utterance, recording.duration))
         elif skipped is None:
-            raise InputError(f"{header} (utterance {utterance.id!r}), or use --skip-bad")
+            raise InputError(f"{header} (utterance {utterance.id!r}), or use {SKIPPING}")
         else:
             skipped[utterance.id] = header
 
@@ -155,7 +156,7 @@ def usable_cuts(
         if problem is None:
             yield cut
         elif skipped is None:
-            raise InputError(f"{problem}, or use --skip-bad")
+            raise InputError(f"{problem}, or use {SKIPPING}")
         else:
             skipped[cut.id] = problem
 

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from nessa.corpus.audio import check_decoder, folder_of_commands, reason
 from nessa.corpus.listed import ArkAudio
 from nessa.corpus.sounds import missing_files
+from nessa.corpus.utterances import SKIPPING
 from nessa.encoders.base import SpeakerModel
 from nessa.errors import InputError, is_out_of_memory, named, watched_readers
 from nessa.kaldi.directions import without_direction
@@ -134,7 +135,7 @@ def _refusal(bad: Mapping[int, str], cuts: list[MonoCut]) -> str:
         )
     return (
         f"{first}; mend it, remove it and run ./run.sh --stage prepare, or leave it out: "
-        "--skip-bad (./run.sh --skip-bad true)"
+        f"--skip-bad ({SKIPPING})"
     )
 
 

@@ -17,7 +17,7 @@ from lhotse.cut import MonoCut
 from torch import Tensor
 
 from nessa.corpus.manifests import CutTable
-from nessa.corpus.utterances import Utterance, make_cuts, sort_utterances
+from nessa.corpus.utterances import SKIPPING, Utterance, make_cuts, sort_utterances
 from nessa.encoders.arks import GivenEmbeddings
 from nessa.encoders.base import SpeakerModel
 from nessa.encoders.config import EncoderConfig, FeatureConfig, PretrainedConfig
@@ -343,7 +343,7 @@ def _shortest(model: SpeakerModel, cuts: Sequence[MonoCut]) -> Finding:
     return Finding(
         "shortest speech",
         f"none of {SECONDS[-1]:g} s is embedded ({reason})",
-        "check its input, and leave shorter utterances out (--skip-bad)",
+        f"check its input, and leave shorter utterances out ({SKIPPING})",
     )
 
 

@@ -321,7 +321,10 @@ def test_noise_and_rooms_are_resampled(tmp_path: Path, rate: int) -> None:
 
 def test_a_codec_that_does_not_take_the_sampling_rate_is_refused(tmp_path: Path) -> None:
     write_recordings(tmp_path, {"a-1-1": hum(22050)}, 22050)
-    with pytest.raises(InputError, match=r"0\.wav\): no copy 'c' can be made: .*align_copies\.c"):
+    with pytest.raises(
+        InputError,
+        match=r"0\.wav\): no copy 'c' can be made: .*run.sh --skip-bad t.*align_copies\.c",
+    ):
         with_copies(tmp_path, {"c": CopyConfig(codec="opus")})
 
 

@@ -318,7 +318,7 @@ def test_bad_audio_stops_or_is_skipped_with_its_trials(
     bad.write_bytes(b"")
     with open(voxceleb / "trials/eval.txt", "a") as file:
         file.write("1 id10270/_p-a/00001.wav id10270/-5r0dWxy17C/00002.wav\n")
-    refuse(programs.tree(recipe, voxceleb, data), str(bad), "--skip-bad")
+    refuse(programs.tree(recipe, voxceleb, data), str(bad), "./run.sh --skip-bad true")
     done = programs.tree(recipe, voxceleb, data, "--skip-bad")
     assert done.status == 0, done
     assert "11 utterances, 0.00 hours, 2 skipped" in done.out

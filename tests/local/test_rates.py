@@ -64,7 +64,9 @@ def test_another_rate_is_refused_or_skipped(tmp_path: Path, rate: int) -> None:
     recipe = SimpleNamespace(encoders={"old": OURS, "new": ONNX})
     skipped: dict[str, str] = {}
     strict: Any = SimpleNamespace(recipe=recipe, skip_bad=False)
-    with pytest.raises(InputError, match=rf"{cuts[1].id}.*{rate} Hz.*16000 Hz.*--skip-bad"):
+    with pytest.raises(
+        InputError, match=rf"{cuts[1].id}.*{rate} Hz.*16000 Hz.*run.sh --skip-bad t"
+    ):
         list(fit_for_models(cuts, strict, skipped))
     lenient: Any = SimpleNamespace(recipe=recipe, skip_bad=True)
     assert list(fit_for_models(cuts, lenient, skipped)) == [cuts[0], *cuts[2:]]
@@ -87,7 +89,7 @@ def test_features_beside_audio_do_not_hide_its_rate(tmp_path: Path, said: int) -
     cut = fastcopy(cut, features=fastcopy(cut.features, sampling_rate=said))
     recipe = SimpleNamespace(encoders={"old": GIVEN, "new": ONNX})
     strict: Any = SimpleNamespace(recipe=recipe, skip_bad=False)
-    with pytest.raises(InputError, match=rf"{cut.id}.*8000 Hz.*16000 Hz.*--skip-bad"):
+    with pytest.raises(InputError, match=rf"{cut.id}.*8000 Hz.*16000 Hz.*run.sh --skip-bad t"):
         list(fit_for_models([cut], strict, {}))
     with pytest.raises(InputError, match=rf"{cut.id}.*8000 Hz.*16000 Hz; resample"):
         read_audio(cut, 16000, "new")

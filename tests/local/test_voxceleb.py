@@ -344,7 +344,7 @@ def test_bad_audio_stops_or_is_skipped_with_its_trials(
     for name in (first, "id00012--5r0dWxy17C-00001"):
         (path,) = corpus.glob(f"vox?/*/wav/{name[:7]}/{name[8:-6]}/{name[-5:]}.wav")
         path.write_bytes(b"")
-    refuse(prepare(programs, corpus, data), first, "--skip-bad")
+    refuse(prepare(programs, corpus, data), first, "or use ./run.sh --skip-bad true")
     assert prepare(programs, corpus, data, "--skip-bad", "--nj", 2).status == 0
     skipped = read_table(data / "eval/skipped")
     assert first in skipped and "veri_test2.txt:1" in skipped
