@@ -41,11 +41,16 @@ class KaldiDir(Source):
         skip_bad: bool = False,
     ) -> None:
         self.directory, self._allow_pipes = directory, allow_pipes
-        if problems := (validate_order if skip_bad else validate_tables)(directory):
+        taken = frame_shift is not None
+        if skip_bad:
+            problems = validate_order(directory)
+        else:
+            problems = validate_tables(directory, has_features=taken)
+        if problems:
             raise InputError("\n".join(problems))
         self.utt2spk = read_utt2spk(directory)
         self._audio = read_optional(directory, "wav.scp")
-        self._features = read_optional(directory, "feats.scp") if frame_shift else {}
+        self._features = read_optional(directory, "feats.scp") if taken else {}
         self._frame_shift = frame_shift or 0.0
         self._segments = read_optional(directory, "segments")
         self._durations = read_optional(directory, "utt2dur")
@@ -55,7 +60,7 @@ class KaldiDir(Source):
         self._text = read_optional(directory, "text", empty=True)
         self.segmented = bool(self._segments and self._audio)
         self.has_domains = bool(self._domains)
-        if frame_shift and not is_there(directory / "feats.scp"):
+        if taken and not is_there(directory / "feats.scp"):
             raise InputError(
                 f"{directory}: no feats.scp, but an encoder's features are of type given; make "
                 "features, or set features.type to fbank"

@@ -19,7 +19,11 @@ from nessa.kaldi.datadir import is_there, read_optional, read_utt2spk, spk2utt_o
 from nessa.kaldi.scp import find_place
 
 UTTERANCE_TABLES = ("utt2lang", "utt2session", "utt2domain", "text")
-CONTENT_TABLES = ("feats.scp", "vad.scp", "utt2dur", "utt2num_frames", "segments")
+AUDIO_TABLES = ("utt2dur", "segments")
+FEATURE_TABLES = ("feats.scp", "vad.scp", "utt2num_frames")
+SEGMENT_FORM = (
+    "`recording start end` in seconds, start < end, or -1 for the end, and of no channel but 0 or A"
+)
 
 
 def has_contents(directory: Path) -> bool:
@@ -27,7 +31,9 @@ def has_contents(directory: Path) -> bool:
     return any(is_there(directory / name) for name in ("wav.scp", "feats.scp"))
 
 
-def validate_tables(directory: Path, has_audio: bool = True) -> list[str]:
+def validate_tables(
+    directory: Path, has_audio: bool = True, has_features: bool = True
+) -> list[str]:
     """Find what is wrong with the tables of a data directory.
 
     Checks what Kaldi's validate_data_dir.sh checks (tables sorted and consistent with each other,
@@ -39,11 +45,12 @@ def validate_tables(directory: Path, has_audio: bool = True) -> list[str]:
         has_audio: whether it must hold audio or features, and be in the order that Kaldi's tools
             for them need; False for sets of which there are only embeddings: tables about audio or
             features are not looked at.
+        has_features: False where no model takes features: tables about these are not looked at.
 
     Returns:
         One sentence per problem, each with its remedy; empty where there is none.
     """
-    return _all(directory, lambda: _table_problems(directory, has_audio))
+    return _all(directory, lambda: _table_problems(directory, has_audio, has_features))
 
 
 def validate_order(directory: Path) -> list[str]:
@@ -62,7 +69,7 @@ def _all(directory: Path, find: Callable[[], Iterator[str]]) -> list[str]:
         return [str(error)]
 
 
-def _table_problems(directory: Path, has_audio: bool) -> Iterator[str]:
+def _table_problems(directory: Path, has_audio: bool, has_features: bool) -> Iterator[str]:
     utt2spk = read_utt2spk(directory)
     if not utt2spk:
         yield f"{directory}/utt2spk: empty; a set needs utterances"
@@ -81,7 +88,8 @@ def _table_problems(directory: Path, has_audio: bool) -> Iterator[str]:
     if audio:
         yield from _recording_problems(directory, audio, bool(segments))
     stale: dict[str, list[str]] = {}  # table -> the utterances that the set has not
-    contents = CONTENT_TABLES if segments else (*CONTENT_TABLES, "wav.scp")
+    contents: tuple[str, ...] = AUDIO_TABLES if segments else (*AUDIO_TABLES, "wav.scp")
+    contents += FEATURE_TABLES if has_features else ()
     for name in (*UTTERANCE_TABLES, *(contents if has_audio else ())):
         path = directory / name
         if is_there(path):

@@ -300,7 +300,6 @@ TABLES: dict[str, Case] = {
     "another duration": table(lambda d: of_all(d, "utt2dur", "0.70", **{NAME: "0.90"})),
     "a duration in words": table(lambda d: of_all(d, "utt2dur", "0.7", **{NAME: "long"})),
     "a duration of Python": table(lambda d: of_all(d, "utt2dur", "0.7", **{NAME: "0.7_0"})),
-    "frames of others": table(lambda d: of_all(d, "utt2num_frames", "70", zz="3"), "'zz'"),
     "no domain": table(lambda d: write_table(d / "utt2domain", {NAME: "x"}), "spk000_rec0_0"),
     "no transcript": table(lambda d: write_table(d / "text", {NAME: "x"}), "spk000_rec0_0"),
     "recordings of others": table(lambda d: of_all(d, "reco2dur", "0.7", zz="1"), "'zz'"),
@@ -546,12 +545,18 @@ def unused_features(directory: Path) -> None:
     of_all(directory, "feats.scp", str(directory / "gone.ark:4"))
 
 
+def features_left_over(directory: Path) -> None:
+    for table in ("feats.scp", "vad.scp", "utt2num_frames"):
+        write_table(directory / table, {"other-1": "gone.ark:4"})
+
+
 # Kind, change, and who refuses it: validation knows no recipe, and a recipe may leave features
 # unread.
 DIFFERENT: dict[str, tuple[str, Callable[[Path], object], tuple[str, ...]]] = {
     "a rate that no model takes": ("audio", eight, ("prepare", "extract")),
     "a dimension that no model takes": ("features", of_another_dimension, ("prepare", "extract")),
     "features that no model takes": ("audio", unused_features, ("validate",)),
+    "features of others that no model takes": ("audio", features_left_over, ("validate",)),
 }
 
 
