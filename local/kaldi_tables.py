@@ -12,7 +12,13 @@ from sources import Source, check_span
 
 from nessa.corpus.audio import TOLERANCE
 from nessa.corpus.listed import GivenMatrix, read_listed
-from nessa.corpus.tables import parse_segment, validate_order, validate_tables, wrong_duration
+from nessa.corpus.tables import (
+    SEGMENT_FORM,
+    parse_segment,
+    validate_order,
+    validate_tables,
+    wrong_duration,
+)
 from nessa.corpus.utterances import make_cut
 from nessa.errors import InputError, about
 from nessa.kaldi.datadir import is_there, read_optional, read_utt2spk
@@ -142,8 +148,7 @@ class KaldiDir(Source):
             name, start, end = parse_segment(line)
         except ValueError:
             raise InputError(
-                f"{self.directory}/segments: {utterance!r}: expected `recording start end` in "
-                f"seconds, start < end, or -1 for the end, got {line!r}"
+                f"{self.directory}/segments: {utterance!r}: expected {SEGMENT_FORM}, got {line!r}"
             ) from None
         recording = self._open(name)
         end = recording.duration if math.isinf(end) else end

@@ -205,12 +205,16 @@ def _beyond(
 
 
 def parse_segment(line: str) -> tuple[str, float, float]:
-    """`recording start end` in seconds; Kaldi's end of -1, to the end, is infinite.
+    """`recording start end [channel]` in seconds; Kaldi's end of -1, to the end, is infinite.
+
+    The channel may be the first one, 0 or A: recordings have one.
 
     Raises:
         ValueError: something else.
     """
     recording, *times = line.split()
+    if len(times) == 3 and times[2] in ("0", "A"):
+        times.pop()
     start, end = parse_numbers(times)
     end = math.inf if end == -1 else end
     if not 0 <= start < end:
@@ -244,10 +248,7 @@ def _segment_problems(
             if audio is not None and recording not in audio:
                 lost.append(recording)
     if wrong:
-        yield (
-            f"{path}: {named(wrong)}: expected `recording start end` in seconds, start < end, or "
-            "-1 for the end"
-        )
+        yield f"{path}: {named(wrong)}: expected {SEGMENT_FORM}"
     if lost:
         yield f"{path}: recording {named(list(dict.fromkeys(lost)))} is not in wav.scp; add it"
 

@@ -223,8 +223,10 @@ def test_speakers_that_sort_another_way_than_utterances_are_refused_for_all_of_t
 def test_segments_are_parsed() -> None:
     assert parse_segment("rec 0.5 2") == ("rec", 0.5, 2)
     assert parse_segment("rec 0.5 -1") == ("rec", 0.5, float("inf"))
+    assert parse_segment("rec 0.5 2 0") == parse_segment("rec 0.5 2 A") == ("rec", 0.5, 2)
     wrong = ("1 1", "-1 2", "2 1", "0 -0.5", "0 nan", "nan 1", "1", "0 1_0", "0 \u0661")
-    for line in (f"rec {times}" for times in wrong):
+    of_channels = ("0 1 1", "0 1 B", "0 1 0 0")
+    for line in (f"rec {times}" for times in (*wrong, *of_channels)):
         with pytest.raises(ValueError):
             parse_segment(line)
 

@@ -217,6 +217,10 @@ SEGMENTS: dict[str, Case] = {
     "40 ms late": accepted(lambda d: segment(d, "spk003_rec0 0.00 1.44")),
     "to the end": accepted(lambda d: segment(d, "spk003_rec0 0.50 -1")),
     "a damaged recording that no segment is of": accepted(unused),
+    "of the first channel": accepted(lambda d: segment(d, "spk003_rec0 0.00 0.70 0")),
+    "of the second channel": table(
+        lambda d: segment(d, "spk003_rec0 0.00 0.70 1"), "of no channel but 0 or A"
+    ),
     "negative": table(lambda d: segment(d, "spk003_rec0 -0.50 0.70")),
     "empty": table(lambda d: segment(d, "spk003_rec0 0.70 0.70")),
     "words": table(lambda d: segment(d, "spk003_rec0 first last")),
