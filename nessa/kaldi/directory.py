@@ -88,7 +88,7 @@ def join_parts(
     directory: Path,
     parts: Sequence[Listing | None],
     dim: int,
-    stamp: ModelStamp | None,
+    stamp: ModelStamp,
     counts: Mapping[str, str] | None,
 ) -> None:
     """Complete a directory as `merge_parts` does, without its speakers and without reading vectors.
@@ -97,7 +97,7 @@ def join_parts(
         directory: holds the parts.
         parts: what `write_part` returned; None where another process wrote the part.
         dim: of the vectors.
-        stamp: the model that made the vectors; None leaves out `info.json`.
+        stamp: the model that made the vectors.
         counts: {speaker: utterances} where the vectors are means of speakers, for num_utts.ark.
 
     Raises:

@@ -28,6 +28,8 @@ from nessa.trials import read_enroll_map, write_enroll_map
 
 log = logging.getLogger(__name__)
 ROWS_PER_BLOCK = 16384  # mapped while the ones before are written
+# Of what it makes, the space and the map are known all the same; its fingerprint is never kept.
+UNKNOWN = ModelStamp("unknown model", "", "unknown")
 TOLERANCE = 1e-5  # of any value of a mapped vector: another machine or program may differ so much
 
 
@@ -183,7 +185,7 @@ class _Part(NamedTuple):
 
     listing: Listing | None
     dim: int
-    stamp: ModelStamp | None
+    stamp: ModelStamp
 
 
 @dataclass(frozen=True)
@@ -259,10 +261,10 @@ class _Side:
                 yield embeddings.keys[rows], mapped[rows.start - start : rows.stop - start]
 
         listing = write_part(self.output, part, blocks(), self.relative)
-        own = embeddings.stamp
+        own = embeddings.stamp or UNKNOWN
         side = self.name if self.aligner.has_roles else None
         maps = self.aligner.space(), self.aligner.map_digest(self.name)
-        stamp = own and own.mapped(self.aligner.kind, *maps, side, self.aligner.pair())
+        stamp = own.mapped(self.aligner.kind, *maps, side, self.aligner.pair())
         return _Part(listing if alone else None, dim, stamp)
 
     def complete(self, parts: Sequence[_Part], counts: Mapping[str, str]) -> None:

@@ -186,12 +186,19 @@ def test_another_aligner_makes_another_space(aligner, raw, tmp_path):
     assert stamps[0] == stamps[2] != stamps[1]
 
 
-def test_vectors_without_a_stamp_stay_without_one(aligner, raw, tmp_path, caplog):
+def test_vectors_of_an_unknown_model_are_stamped_with_what_mapped_them(
+    aligner, raw, tmp_path, caplog
+):
+    """Or scoring could not tell mapped from raw vectors, nor those of another aligner."""
     for directory in raw:
         (directory / "info.json").unlink()
     map_sides(aligner, *raw, None, tmp_path / "mapped")
-    assert Embeddings.read(tmp_path / "mapped/enroll").stamp is None
     assert caplog.text.count("no info.json; is this the model") == 2  # once for each side
+    for side in ("enroll", "runtime"):
+        stamp = Embeddings.read(tmp_path / "mapped" / side).stamp
+        assert stamp.is_mapped and stamp.model == "unknown model in procrustes space"
+        assert (stamp.fingerprint, stamp.pair) == (aligner.space(), aligner.pair())
+        assert stamp.map == aligner.map_digest(side)
 
 
 @pytest.mark.parametrize(("known", "given"), [("arks:1", "x" * 64), ("x" * 64, "arks:1")])

@@ -46,6 +46,29 @@ def test_means_of_all_utterances_of_a_speaker_are_no_profiles_of_some(
     assert not (tmp_path / raw.stem / "enroll/num_utts.ark").exists()
 
 
+def test_profiles_of_an_unknown_model_are_averaged_before_they_are_mapped_and_of_the_same_map(
+    tmp_path: Path,
+) -> None:
+    x, y, utt2spk = two_views(6, 3)
+    x.stamp = None
+    x.write(tmp_path / "x")
+    y.write(tmp_path / "y")
+    one, two, three = x.keys[:3]
+    (tmp_path / "trials").write_text(f"p {three}\n")
+    aligner, enroll_map = ProcrustesAligner().fit(x, y, utt2spk), tmp_path / "map"
+    for number, given in enumerate((enroll_map, None)):
+        write_table(enroll_map, {"p": f"{one} {two}"})
+        to = tmp_path / f"mapped{number}"
+        map_sides(aligner, tmp_path / "x", tmp_path / "y", given, to)
+        words = to / "enroll", to / "runtime", tmp_path / "trials", tmp_path / "out", enroll_map
+        if given:
+            score_trials(*words)
+            write_table(enroll_map, {"p": f"{one} {three}"})
+        told = "of other utterances than was mapped" if given else "mapped, but without profile"
+        with pytest.raises(InputError, match=told):
+            score_trials(*words)
+
+
 def test_profiles_that_an_earlier_version_mapped_are_taken_with_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

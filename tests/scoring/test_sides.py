@@ -241,16 +241,18 @@ def test_a_cohort_without_spread_is_named_by_its_files(
         score_trials(*directories, tmp_path / "trials", tmp_path / "out", cohort=cohort, top_n=12)
 
 
-@pytest.mark.parametrize("kind", ["neural", "procrustes"])
+@pytest.mark.parametrize(
+    ("kind", "known"), [("neural", True), ("neural", False), ("procrustes", True)]
+)
 def test_vectors_of_one_side_and_exchanged_cohorts_are_refused_where_roles_matter(
-    sides: tuple[Path, Path, Trials], tmp_path: Path, kind: str
+    sides: tuple[Path, Path, Trials], tmp_path: Path, kind: str, known: bool
 ) -> None:
     """NESSA's ratio has its numbers in other places on each side: docs/method.md."""
     for name, speakers in {"eval": 6, "cohort": 40}.items():
         views = views_for(kind, speakers, 3)[:2]
         raw = tmp_path / "raw/x" / name, tmp_path / "raw/y" / name
         for view, directory in zip(views, raw, strict=True):
-            view.write(directory)
+            Embeddings(view.keys, view.matrix, view.stamp if known else None).write(directory)
         map_sides(fitted(kind), *raw, None, tmp_path / name, allow_outliers=True)
     enroll, runtime = tmp_path / "eval/enroll", tmp_path / "eval/runtime"
     cohort = tmp_path / "cohort/enroll", tmp_path / "cohort/runtime"
