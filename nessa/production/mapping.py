@@ -1,7 +1,7 @@
 """Embeddings of both models -> the shared space of an aligner, as embeddings directories."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -79,6 +79,7 @@ def map_sides(
     common = output, allow_outliers, domains or {}, relative
     sides = _sides(aligner, enroll, runtime, enroll_map, common)
     for side in sides:
+        check_apart(side.source, [other.output for other in sides])
         side.check_info()
     counts = [side.speaker_counts() for side in sides]
     parts = max(1, nj // len(sides))
@@ -163,21 +164,23 @@ def outliers_file(folder: Path, side: Side) -> Path:
     return folder / f"{side}_outliers.csv"
 
 
-def check_apart(source: Path, output: Path) -> None:
-    """Refuse a folder for mapped embeddings where the raw ones lie, which would be lost.
+def check_apart(source: Path, outputs: Iterable[Path]) -> None:
+    """Refuse a folder for mapped embeddings where raw ones lie, which would be lost.
 
     Args:
         source: embeddings directory, ark, scp or store.
-        output: the folder that the mapped ones of its side go to.
+        outputs: the folders that mapped ones go to.
 
     Raises:
-        InputError: one is the other, or holds it; or an ark that an scp names lies there.
+        InputError: one is the source, or holds it; or an ark that an scp names lies there.
     """
-    if output.resolve() in {path.parent.resolve() for path in files_of(source)}:
-        raise InputError(
-            f"{source}: lies in {output}, where the mapped embeddings would go, and would be "
-            "lost; give another --output"
-        )
+    folders = {path.parent.resolve() for path in files_of(source)}
+    for output in outputs:
+        if output.resolve() in folders:
+            raise InputError(
+                f"{source}: lies in {output}, where mapped embeddings would go, and would be "
+                "lost; give another --output"
+            )
 
 
 class _Part(NamedTuple):
@@ -206,8 +209,7 @@ class _Side:
         return self.folder / self.name
 
     def check_info(self) -> None:
-        """Refuse what can be told before any side is written: its place, or another's stamp."""
-        check_apart(self.source, self.output)
+        """Refuse what can be told before any side is read: a store in its place, or a stamp."""
         if is_store(self.output):
             raise InputError(f"{self.output}: holds Parquet files; give another --output for arks")
         info = read_info(self.source) if self.source.is_dir() else None

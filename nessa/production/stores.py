@@ -85,7 +85,7 @@ def _check(source: Path, output: Path, aligner: Aligner, side: Side, outliers: O
     need_parquet()
     if source.is_dir() and (source / INFO).is_file():
         raise InputError(f"{source}: is mapped already ({INFO}); name the store of raw embeddings")
-    check_apart(source, output)
+    check_apart(source, [output])  # the other side's holds its own parts alone, see `_check_free`
     _check_free(output, aligner, side)
     outliers.total = _check_unique(source)
     for keys, matrix in read_store(source):

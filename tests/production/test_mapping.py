@@ -291,6 +291,22 @@ def test_raw_embeddings_are_never_written_over(nessa, aligner, tmp_path, given):
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
+def test_the_raw_embeddings_of_one_side_are_not_written_over_by_the_other(nessa, aligner, tmp_path):
+    """As those that the mirror takes, in folders by the names of the sides that they were."""
+    aligner.mirrored().save(tmp_path / "aligner")
+    enroll, runtime = tmp_path / "out/enroll", tmp_path / "out/runtime"
+    for view, place in zip(two_views(4, 3, first_speaker=200), (enroll, runtime), strict=False):
+        view.write(place)
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.*")}
+    words = "map", "--aligner", tmp_path / "aligner", "--output", tmp_path / "out"
+    done = nessa(*words, "--enroll", runtime, "--runtime", enroll)
+    done.refused(f"{runtime}: lies in {runtime}", "would be lost; give another --output")
+    assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.*")} == before
+    shutil.rmtree(enroll)
+    assert nessa(*words, "--enroll", runtime).status == 0  # nothing is written to its folder
+    assert runtime.joinpath("xvector.1.ark").read_bytes() == before[runtime / "xvector.1.ark"]
+
+
 def odd_among(count: int, total: int) -> Embeddings:
     """Embeddings of the enrollment model, of which the last ones are far from all others."""
     rng = np.random.default_rng(5)

@@ -496,6 +496,8 @@ def test_a_store_is_never_written_over_nor_mixed_with_files_of_others(
     before = {path: path.read_bytes() for path in source.iterdir()}
     for given in (source, next(source.iterdir())):
         nessa(*words, "--enroll", given).refused(str(given), "give another --output")
+    other = store("npz", tmp_path, profiles)  # of the other side
+    nessa(*words, "--enroll", other, "--runtime", source).refused(str(source), "another --output")
     assert {path: path.read_bytes() for path in source.iterdir()} == before
     raw = source.rename(tmp_path / "raw")
     source.mkdir()
