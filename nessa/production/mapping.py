@@ -22,7 +22,7 @@ from nessa.kaldi.directions import checked_lengths
 from nessa.kaldi.directory import SPEAKER_COUNTS, SPEAKER_TABLE, join_parts, write_part
 from nessa.kaldi.embeddings import Embeddings, profile_means
 from nessa.kaldi.scp import Listing
-from nessa.kaldi.stamps import ModelStamp, read_info
+from nessa.kaldi.stamps import ModelStamp
 from nessa.stores.tables import files_of, is_store
 from nessa.trials import read_enroll_map, write_enroll_map
 
@@ -80,7 +80,7 @@ def map_sides(
     sides = _sides(aligner, enroll, runtime, enroll_map, common)
     for side in sides:
         check_apart(side.source, [other.output for other in sides])
-        side.check_info()
+        side.check_place()
     counts = [side.speaker_counts() for side in sides]
     parts = max(1, nj // len(sides))
     jobs = [(side, part) for side in sides for part in range(1, parts + 1)]
@@ -208,14 +208,10 @@ class _Side:
     def output(self) -> Path:
         return self.folder / self.name
 
-    def check_info(self) -> None:
-        """Refuse what can be told before any side is read: a store in its place, or a stamp."""
+    def check_place(self) -> None:
+        """Refuse a folder that holds a store."""
         if is_store(self.output):
             raise InputError(f"{self.output}: holds Parquet files; give another --output for arks")
-        info = read_info(self.source) if self.source.is_dir() else None
-        if info is not None:
-            with about(self.source):
-                self.aligner.check_stamp(self.name, info.stamp)
 
     def speaker_counts(self) -> dict[str, str]:
         """{speaker: utterances} of means of speakers, by which scoring knows profiles of others."""
