@@ -158,7 +158,16 @@ install() {
   PYTHONUNBUFFERED=1 PIP_QUIET=0 PIP_USER=0 "$python" -m pip install --no-input \
     --disable-pip-version-check --no-compile -c "$repository/utils/constraints.txt" "$@" \
     >>"$venv/pip.log" 2>&1 || explain_pip_failure
+  forget_other_versions
   rm "$venv/.unfinished"
+}
+
+# Their packages have just been replaced, whatever the extras.
+forget_other_versions() {
+  local stamp
+  for stamp in "$venv"/.installed/*; do
+    [[ ! -f $stamp || $(<"$stamp") == "$(fingerprint)" ]] || rm "$stamp"
+  done
 }
 
 make_venv() {

@@ -196,6 +196,33 @@ def test_what_was_set_up_with_more_extras_will_do(tree):
     assert tree.calls() == ["pip"]
 
 
+@pytest.mark.parametrize("extras", [("mini", "onnx"), ("mini", "test")])
+def test_back_at_an_earlier_version_its_packages_are_installed_again(tree, extras):
+    """They were replaced for one set of extras; what a stamp of the other one told is past."""
+    constraints = tree.root / "utils/constraints.txt"
+    earlier = constraints.read_text()
+    for installed in (("mini", "onnx"), ("mini", "test")):
+        tree.setup(*installed)
+    constraints.write_text("# another version's\n")
+    tree.setup("mini", "onnx")
+    tree.calls()
+    constraints.write_text(earlier)
+    assert tree.setup(*extras).returncode == 0
+    assert tree.calls() == ["pip"]
+
+
+def test_back_at_an_earlier_version_what_no_other_one_replaced_is_there(tree):
+    constraints = tree.root / "utils/constraints.txt"
+    earlier = constraints.read_text()
+    tree.setup()
+    constraints.write_text("# another version's\n")
+    assert tree.setup(PIP="offline").returncode == 1
+    constraints.write_text(earlier)
+    tree.calls()
+    assert tree.setup(PIP="offline").returncode == 0
+    assert tree.calls() == []
+
+
 def test_an_install_killed_half_way_starts_from_nothing(tree):
     assert tree.setup(PIP="killed").returncode < 0
     assert tree.calls() == ["venv", "pip"]
