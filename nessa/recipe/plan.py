@@ -25,6 +25,12 @@ TABLES = (
     "utt2spk", "spk2utt", "utt2session", "utt2domain", "spk2gender", "spk2set", "text", ENROLL_MAP,
 )  # fmt: skip
 AUDIO_TABLES = ("segments", "wav.scp", "feats.scp")  # which recipes of embeddings do not read
+# Those of published corpora, and the folders in which local/<program>.py looks for them.
+PUBLISHED_TABLES = {
+    "librispeech": ("SPEAKERS.TXT",),
+    "voxceleb": ("veri_test*.txt", "list_test_*.txt", "vox?_meta.csv"),
+}
+PUBLISHED_FOLDERS = (".", "meta", "lists", "trials", "dev")  # and the one that holds the corpus
 
 
 def extras(recipe: Recipe) -> list[str]:
@@ -74,11 +80,15 @@ def given_tables(recipe: Recipe) -> dict[str, tuple[int, int]]:
     paths = [Path(path) for path in recipe.corpus.paths.values()]
     if not all(path.exists() for path in paths):
         return {}
-    names = TABLES if recipe.prepare.program == "arks" else (*TABLES, *AUDIO_TABLES)
+    program = recipe.prepare.program
+    names = TABLES if program == "arks" else (*TABLES, *AUDIO_TABLES)
+    published = PUBLISHED_TABLES.get(program, ())
     files: list[Path] = []
     for path in paths:
         files += [*(path / name for name in names), *trial_lists(path)]
         files += [*path.glob("*.jsonl"), *path.glob("*.jsonl.gz")]
+        folders = [path.parent, *(path / folder for folder in PUBLISHED_FOLDERS)]
+        files += [file for place in folders for name in published for file in place.glob(name)]
     return changes_of(files)
 
 

@@ -579,6 +579,35 @@ def test_changed_tables_of_the_corpus_are_planned_anew(file: str, tmp_path: Path
     assert plans[0] == plans[1] == plans[2]
 
 
+@pytest.mark.parametrize(
+    ("recipe", "file"),
+    [
+        ("voxceleb", "veri_test2.txt"),
+        ("voxceleb", "meta/list_test_hard2.txt"),
+        ("voxceleb", "lists/list_test_all.txt"),
+        ("voxceleb", "trials/veri_test.txt"),
+        ("voxceleb", "dev/vox2_meta.csv"),
+        ("voxceleb", "../vox1_meta.csv"),
+        ("librispeech", "SPEAKERS.TXT"),
+    ],
+)
+def test_tables_of_a_published_corpus_that_come_later_are_planned_anew(
+    recipe: str, file: str, tmp_path: Path
+) -> None:
+    corpus, path = tmp_path / "corpora" / recipe, ROOT / "recipes" / recipe / "recipe.yaml"
+    corpus.mkdir(parents=True)
+    (corpus / file).parent.mkdir(exist_ok=True)
+
+    def tables() -> str | None:
+        return dict(plan(resolve(path, overrides=[f"corpus.paths.x={corpus}"]))).get("tables")
+
+    found = [tables()]
+    for text in ("1 a b\n", "1 a b\n0 a c\n"):
+        (corpus / file).write_text(text)
+        found.append(tables())
+    assert len(set(found)) == 3
+
+
 def test_of_a_corpus_that_is_away_it_is_planned_only_that_it_is_not_there(tmp_path: Path) -> None:
     settings = [f"corpus.paths.{name}={tmp_path / name}" for name in ("align", "data")]
     write_table(tmp_path / "align/utt2spk", {"a-1": "a"})
