@@ -123,7 +123,8 @@ def train(
 @click.option(
     "--workers",
     type=NUMBER,
-    help="Number of audio loading processes. [chosen by timing a batch; 0 with OMP_NUM_THREADS=1]",
+    help="Number of audio loading processes. [chosen by timing a batch; at most the cores of the "
+    "process, and on a CPU 0 with OMP_NUM_THREADS=1]",
 )
 @relative_option
 @path_option("--output", "Receives one embeddings directory per set.")

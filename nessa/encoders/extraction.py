@@ -161,7 +161,7 @@ def _share_cores(inputs: "_Inputs", threads: int) -> tuple[int, int]:
     Threads that wait for each other stand still while a reader has their core.
     """
     on_gpu = inputs.model.device.type == "cuda"
-    cores = os.cpu_count() or 1 if on_gpu else threads
+    cores = len(os.sched_getaffinity(0)) if on_gpu else threads
     if cores == 1 or len(inputs) < 2:
         return 0, threads
     start = time.perf_counter()

@@ -6,6 +6,7 @@ import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import kaldi_native_io
@@ -451,6 +452,26 @@ class Whimsical(SpeakerModel):
                 raise fault
             rows.append(torch.as_tensor(fault, dtype=torch.float32))
         return torch.stack(rows)
+
+
+def test_a_gpu_gets_no_more_readers_than_the_process_may_have_cores(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a job of Slurm; what readers, which are processes of their own, read goes unseen."""
+    seen = set()
+
+    class OnGpu(Whimsical):
+        device = SimpleNamespace(type="cuda")
+
+        def read(self, cut: MonoCut) -> torch.Tensor:
+            seen.add(cut.id)
+            return super().read(cut)
+
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
+    cuts = cuts_of(data)
+    extract(OnGpu({}), cuts, 2.0)
+    assert seen == {cut.id for cut in cuts}
 
 
 def test_an_utterance_shorter_than_a_frame_is_refused_or_left_out(data: Path) -> None:

@@ -130,6 +130,17 @@ def test_the_processes_of_a_training_share_the_cpus_of_their_node(
     assert f" --workers {workers} " in done.out
 
 
+@pytest.mark.slow
+def test_a_job_of_an_extraction_reads_with_all_cpus_but_its_own(tmp_path: Path) -> None:
+    conf = tmp_path / "slurm.yaml"
+    conf.write_text("stages: {extract: {gpus: 1, cpus: 6}}")
+    options = ("--size", "tiny", "--backend", "slurm", "--slurm-conf", str(conf))
+    stage = ("--stage", "extract", "--stop-stage", "extract")
+    done = run_recipe(tmp_path / "work", *options, *stage, "--dry-run", "true")
+    assert done.status == 0, done.err
+    assert " --workers 5\n" in done.out
+
+
 def test_a_cluster_that_is_not_there_is_named(tmp_path: Path) -> None:
     for name in ("bash", "dirname", "realpath"):
         (tmp_path / name).symlink_to(shutil.which(name) or "")
