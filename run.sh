@@ -409,12 +409,16 @@ list_recipes() {
 # One run per work directory. The jobs inherit the lock (descriptor 9) on purpose: jobs that
 # outlive a killed run.sh still write there, and keep a new run out until they have ended.
 lock_work_dir() {
+  local holders
   mkdir -p "$exp/.done" || fail 1 "cannot write to $exp; choose another --work-dir"
   { exec 9>>"$exp/.lock"; } 2>/dev/null || fail 1 "cannot write to $exp; choose another --work-dir"
-  take_lock 9 "$exp" -w 2 ||
+  take_lock 9 "$exp" -w 2 || {
+    find_holders "$exp/.lock"
     fail 1 "$work_dir is in use by another run.sh ($(<"$exp/.lock")) or by jobs it left behind;" \
-      "wait for it, stop it (kill it or, where it is gone, the process of its jobs)," \
+      "${holders:+the processes here that hold it: $holders; }wait for it, stop it (kill it or," \
+      "where it is gone, the process of its jobs or, without that, what else holds it)," \
       "or choose another --work-dir"
+  }
   printf -v owner 'process %d on %s, started %(%F %T)T' $$ "$HOSTNAME" -1
   echo "$owner" >"$exp/.lock" || fail 1 "cannot write to $exp; is the disk full?"
 }

@@ -12,3 +12,17 @@ take_lock() {
   ((status == 0)) || log "warning: no lock can be had in $2, as its file system has none;" \
     "take care that nothing else writes there"
 }
+
+# find_holders FILE: leaves in $holders those other processes of this machine that have it open, of
+# which only root sees another user's.
+find_holders() {
+  local open process
+  local -A found=()
+  for open in /proc/[0-9]*/fd/*; do
+    process=${open#/proc/}
+    [[ ! $open -ef $1 ]] || found[${process%%/*}]=
+  done
+  unset "found[$$]"
+  # shellcheck disable=SC2034  # read by the script that sources this file
+  holders=${!found[*]}
+}

@@ -449,6 +449,25 @@ def test_what_a_killed_run_left_behind_can_be_stopped(tree):
     assert tree.calls() == CHAIN[1:3]
 
 
+@pytest.mark.slow
+def test_what_is_left_where_the_launcher_was_killed_too_can_be_stopped(tree):
+    killed = tree.start(SLEEP="prepare")
+    tree.wait_for_call("prepare")
+    (launcher,) = re.findall(r"its jobs: process (\d+)", (tree.exp / ".lock").read_text())
+    for process in (killed.pid, int(launcher)):
+        os.kill(process, signal.SIGKILL)
+    killed.wait()
+    refused = tree.run()
+    assert refused.returncode == 1
+    (left,) = re.findall(r"; the processes here that hold it: ([\d ]+);", refused.stderr)
+    assert not {str(killed.pid), launcher} & set(left.split())
+    for process in map(int, left.split()):
+        assert os.getpgid(process) == killed.pid
+        os.kill(process, signal.SIGTERM)
+    killed.communicate(timeout=30)
+    assert tree.run("--stop-stage", "corpus").returncode == 0
+
+
 def test_wrong_settings_for_slurm_are_refused_before_the_work_directory_is_touched(tree):
     run = tree.run("--backend", "slurm", "--slurm-conf", "bad.yaml")
     assert run.returncode == 2 and run.stderr == "Error: retries\n"
