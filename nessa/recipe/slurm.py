@@ -1,5 +1,6 @@
 """Resources of each stage's jobs: conf/slurm.yaml -> options of Slurm's sbatch."""
 
+import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,9 +11,11 @@ from pydantic import Field, field_validator
 from nessa.recipe.stages import STAGES
 from nessa.schema import Positive, Section, nearest, read_section
 
+log = logging.getLogger(__name__)
 TIME = r"^(\d+-)?\d+(:\d+){0,2}$"  # minutes, minutes:seconds, [days-]hours:minutes:seconds ...
 MEMORY = r"^\d+[KMGT]?$"  # megabytes without a unit
 TRAINING = "encoders"  # the stage whose jobs may take several nodes and processes
+ONE_CPU = ("align", "map", "report", "export")  # the stages whose jobs start no processes
 
 
 class Request(Section):
@@ -110,11 +113,16 @@ def cluster_plan(path: Path) -> Iterator[tuple[str, str]]:
         InputError: unreadable, or a key or a value that it cannot have.
     """
     config = read_section(path, ClusterConfig)
+    if idle := [stage for stage in ONE_CPU if config.request(stage).cpus > 1]:
+        log.warning(
+            "%s: the jobs of %s use one CPU, more would be reserved for nothing; write cpus: 1 "
+            "for them under stages", path, ", ".join(idle),
+        )  # fmt: skip
     yield "retries", str(config.retries)
+    yield f"{TRAINING}.processes", str(config.request(TRAINING).processes)
     for stage in STAGES:
         request = config.request(stage)
         yield f"{stage}.cpus", str(request.cpus)
-        yield f"{stage}.processes", str(request.processes)
         for option in request.sbatch_options():
             yield f"{stage}.sbatch", option
         for text in request.setup:

@@ -53,8 +53,8 @@ def test_a_stage_s_settings_go_before_the_defaults_key_by_key(
     lines = nessa("recipe", "slurm", "--conf", conf).out.splitlines()
     assert lines[0] == "retries 2"
     assert [line for line in lines if line.startswith("encoders.")] == [
-        "encoders.cpus 1",
         "encoders.processes 2",
+        "encoders.cpus 1",
         *(
             f"encoders.sbatch --{option}"
             for option in (
@@ -70,7 +70,28 @@ def test_a_stage_s_settings_go_before_the_defaults_key_by_key(
         "encoders.setup b",  # a line each, as run.sh reads them
         "encoders.setup c",
     ]
+    assert sum(".processes " in line for line in lines) == 1
     assert "extract.sbatch --mem=4G" in lines and "extract.sbatch --nodes=1" in lines
+
+
+@pytest.mark.parametrize(
+    ("text", "stages"),
+    [
+        ("defaults: {cpus: 8}", "align, map, report, export"),
+        ("defaults: {cpus: 8}\nstages: {align: {cpus: 1}, report: {cpus: 1}}", "map, export"),
+        ("stages: {align: {cpus: 4}, prepare: {cpus: 4}}", "align"),
+        ("stages: {prepare: {cpus: 4}, extract: {cpus: 4}}", ""),
+    ],
+)
+def test_cpus_that_no_job_of_a_stage_uses_are_warned_about(
+    nessa: Command, tmp_path: Path, text: str, stages: str
+) -> None:
+    conf = tmp_path / "slurm.yaml"
+    conf.write_text(text)
+    done = nessa("recipe", "slurm", "--conf", conf)
+    assert done.status == 0
+    told = f"{conf}: the jobs of {stages} use one CPU, more would be reserved for nothing; "
+    assert told in done.err if stages else not done.err
 
 
 @pytest.mark.slow
