@@ -84,8 +84,6 @@ main() {
   trap stop_server EXIT
   [[ $backend == slurm ]] || start_server # imports while the plan is read
   read_plan "$exp/.jobs.plan"
-  # shellcheck disable=SC2086  # a word each
-  [[ -z ${plan[extras]:-} ]] || setup_environment mini onnx ${plan[extras]}
   choose_first_stage
   local number
   for ((number = first; number <= last; number++)); do run_stage "$number"; done
@@ -536,10 +534,23 @@ check_files() {
   done
 }
 
+# The packages of models that are not ours, where a stage runs that loads them.
+set_up_models() {
+  local number
+  [[ -n ${plan[extras]:-} ]] || return 0
+  for ((number = first; number <= last; number++)); do
+    [[ ${stages[number]} == @(encoders|extract) ]] || continue
+    # shellcheck disable=SC2086  # a word each
+    setup_environment mini onnx ${plan[extras]}
+    return
+  done
+}
+
 choose_first_stage() {
   local name
   find_first_stage
   check_files
+  set_up_models
   # An earlier version's marker tells the tables from now on.
   if [[ -n ${plan[tables]-} ]] && is_done prepare &&
     [[ $(<"$exp/.done/prepare") != "${digests[prepare]}" ]]; then mark_done prepare; fi

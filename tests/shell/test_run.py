@@ -29,7 +29,8 @@ if words[0] == "-c":
 elif words[0].endswith("preload.py"):  # the server, which others wait for
     pass
 elif words[0].endswith("check_environment.py"):
-    pass
+    if "voiceprints" in words:
+        print("voiceprints>=1")
 elif words[:4] == ["-m", "nessa.cli", "recipe", "resolve"]:
     matters_from = {{"late": 5, "model": 2}}
     settings = [w for w in words if "=" in w]
@@ -42,6 +43,7 @@ elif words[:4] == ["-m", "nessa.cli", "recipe", "resolve"]:
     print("symmetric raw:old:old raw:new:new\\nfitted logit:new:old")
     print("mapped logit:new:old\\nsystems logit:new:old")
     print("exported", os.environ.get("EXPORTED", "logit:new:old"))
+    print("extras", os.environ.get("EXTRAS", ""))
     print("missing_encoders", os.environ.get("MISSING", ""))
     print("tables", os.environ.get("TABLES", ""))
     for number, stage in enumerate({STAGES}):
@@ -220,6 +222,26 @@ def test_a_models_file_that_is_not_there_stops_runs_that_need_it_and_removes_no_
     others = finished.run("--set", "model=1", "--stage", "align", **missing)
     assert others.returncode == 0 and finished.calls() == LATE
     assert finished.run("--stop-stage", "prepare", "--stage", "prepare", **missing).returncode == 0
+
+
+@pytest.mark.slow
+def test_what_models_need_is_asked_for_only_by_stages_that_load_them(finished):
+    needed = {"EXTRAS": "voiceprints"}
+    changed = ("--set", "other=2")
+    for options in ((), ("--stage", "report"), (*changed, "--stop-stage", "prepare")):
+        assert finished.run(*options, **needed).returncode == 0
+    for stage in ("encoders", "extract"):
+        run = finished.run("--stage", stage, "--stop-stage", stage, **needed)
+        assert run.returncode == 2 and "lacks voiceprints>=1; install with" in run.stderr
+        assert (finished.exp / ".done" / "corpus").exists()
+    gone = finished.run(*changed, MISSING="encoders.old: no such file 'x'; correct it", **needed)
+    assert gone.returncode == 2 and "no such file 'x'" in gone.stderr
+
+
+def test_a_refused_set_up_removes_no_marker(finished):
+    markers = sorted((finished.exp / ".done").iterdir())
+    assert finished.run("--stage", "corpus", EXTRAS="voiceprints").returncode == 2
+    assert sorted((finished.exp / ".done").iterdir()) == markers
 
 
 @pytest.mark.slow
