@@ -69,7 +69,8 @@ main() {
   read_options "$@"
   setup_environment mini onnx
   export NESSA_STARTED_IN=$PWD # where relative paths are looked for as well
-  cd "$root"                   # programs, and relative paths in a recipe, are found from here
+  [[ -z ${TMPDIR:-} ]] || TMPDIR=$(realpath -m -- "$TMPDIR")
+  cd "$root" # programs, and relative paths in a recipe, are found from here
   [[ $backend == local ]] || read_slurm_conf
   if [[ $dry_run == true ]]; then
     show_jobs
@@ -279,11 +280,15 @@ launch() {
 
 # A Python that has imported what takes long, and whose forks the jobs of this run are.
 start_server() {
-  server_dir=$(mktemp -d) || fail 1 "cannot write to ${TMPDIR:-/tmp}; is the disk full?"
+  server_dir=$(temporary_folder)
   # shellcheck disable=SC2086  # a word each
   "$python" utils/preload.py serve "$server_dir/socket" $libraries </dev/null &
   server=$!
   disown "$server"
+}
+
+temporary_folder() {
+  mktemp -d || fail 1 "cannot write to ${TMPDIR:-/tmp}; set TMPDIR to a folder that has room"
 }
 
 stop_server() {
@@ -304,7 +309,7 @@ stop() {
 # What a run would start, stage by stage. Nothing is run, nor written to the work directory.
 show_jobs() {
   local number name
-  planned=$(mktemp -d)
+  planned=$(temporary_folder)
   trap 'rm -rf "$planned" 2>/dev/null || true' EXIT
   read_plan "$planned"
   find_first_stage

@@ -642,6 +642,16 @@ def test_options_of_the_callers_shell_do_not_matter(tree):
         assert run.returncode == 0, run.stderr
 
 
+@pytest.mark.parametrize("options", [(), ("--dry-run", "true")])
+def test_a_folder_for_temporary_files_is_relative_to_the_caller(tree, options):
+    refused = tree.run("--stop-stage", "0", *options, TMPDIR="mine")
+    told = f"cannot write to {tree.root.parent}/mine; set TMPDIR to a folder that has room\n"
+    assert refused.returncode == 1 and refused.stderr.endswith(told)
+    (tree.root.parent / "mine").mkdir()
+    run = tree.run("--stop-stage", "0", *options, TMPDIR="mine")
+    assert run.returncode == 0, run.stderr
+
+
 def test_work_dir_is_relative_to_the_caller(tree):
     assert tree.run("--stop-stage", "0", "--work-dir", "my work").returncode == 0
     assert (tree.root.parent / "my work/exp/log/corpus/mini.log").exists()
