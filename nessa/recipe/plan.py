@@ -5,7 +5,7 @@ from pathlib import Path
 
 from nessa.encoders.arks import GivenEmbeddings
 from nessa.encoders.config import PretrainedConfig, files_in
-from nessa.encoders.kinds import parse_settings, settings_class
+from nessa.encoders.kinds import parse_settings
 from nessa.encoders.settings import ArksConfig
 from nessa.files import changes_of, digest
 from nessa.kaldi.datadir import ENROLL_MAP, trial_lists
@@ -35,9 +35,7 @@ PUBLISHED_FOLDERS = (".", "meta", "lists", "trials", "dev")  # and the one that 
 
 def extras(recipe: Recipe) -> list[str]:
     """The optional dependencies (extras of pyproject.toml) that a recipe needs."""
-    kinds = map(settings_class, recipe.encoders.values())
-    pretrained = [kind for kind in kinds if issubclass(kind, PretrainedConfig)]
-    return sorted({kind.extra for kind in pretrained if kind.extra})
+    return sorted({config.extra for _, config in _pretrained(recipe) if config.extra})
 
 
 def plan(recipe: Recipe) -> Iterator[tuple[str, str]]:
@@ -97,10 +95,8 @@ def missing_files(recipe: Recipe) -> Iterator[tuple[str, str]]:
     for name, place in recipe.corpus.paths.items():
         if not Path(place).exists():
             yield "missing_prepare", f"{place}: no such folder (corpus.paths.{name}); correct it"
-    for name, settings in recipe.encoders.items():
-        config = parse_settings(settings)
-        path = config.missing() if isinstance(config, PretrainedConfig) else None
-        if path is not None:
+    for name, config in _pretrained(recipe):
+        if (path := config.missing()) is not None:
             stage = "extract" if isinstance(config, ArksConfig) else "encoders"
             yield f"missing_{stage}", f"encoders.{name}: no such file {str(path)!r}; correct it"
 
@@ -108,10 +104,8 @@ def missing_files(recipe: Recipe) -> Iterator[tuple[str, str]]:
 def model_files(recipe: Recipe) -> dict[str, dict[str, tuple[int, int]]]:
     """{model: its files, see `changes_of`} of the pretrained models that are files or folders."""
     found = {}
-    for name, settings in recipe.encoders.items():
-        config = parse_settings(settings)
-        places = config.places() if isinstance(config, PretrainedConfig) else []
-        changes = changes_of(file for place in places for file in files_in(place))
+    for name, config in _pretrained(recipe):
+        changes = changes_of(file for place in config.places() for file in files_in(place))
         if changes:  # none of a name on a model hub
             found[name] = changes
     return found
@@ -119,9 +113,16 @@ def model_files(recipe: Recipe) -> dict[str, dict[str, tuple[int, int]]]:
 
 def given_embeddings(recipe: Recipe) -> dict[str, str]:
     """{model: fingerprint of its files} of the models of which only the embeddings are there."""
-    found = {}
+    return {
+        name: GivenEmbeddings(name, config).fingerprint
+        for name, config in _pretrained(recipe)
+        if isinstance(config, ArksConfig)
+    }
+
+
+def _pretrained(recipe: Recipe) -> Iterator[tuple[str, PretrainedConfig]]:
+    """The models that are not trained here, with their settings."""
     for name, settings in recipe.encoders.items():
-        if settings.get("pretrained") == "arks":
-            config = ArksConfig.model_validate(settings)
-            found[name] = GivenEmbeddings(name, config).fingerprint
-    return found
+        config = parse_settings(settings)
+        if isinstance(config, PretrainedConfig):
+            yield name, config
