@@ -250,17 +250,16 @@ def find_listed(place: str, table: Path) -> Path:
             )
         return Path(place)
     own = table.absolute().parent
-    called = [os.getcwd(), *filter(None, [os.environ.get(STARTED_IN)])]
+    called = _folders_of_call()
     here = _first_with(place, map(Path, called))
     near = _first_with(place, (own, *own.parents))
     if here and near and not os.path.samefile(here, near):
         raise InputError(f"{place}: is both {here} and {near}; write absolute paths")
     found = here or near
     if found is None:
-        folders = ", ".join(dict.fromkeys(called))
         raise InputError(
-            f"{place}: no such file in {own}, in a folder above it, or in {folders}; restore it, "
-            "or write absolute paths"
+            f"{place}: no such file in {own}, in a folder above it, or in {', '.join(called)}; "
+            "restore it, or write absolute paths"
         )
     return found
 
@@ -277,13 +276,18 @@ def find_given(place: str) -> str:
         InputError: there is one here, and another one there.
     """
     start = place.partition("{")[0]
-    folders = [os.getcwd(), os.environ.get(STARTED_IN) or os.getcwd()]
-    found = [folder for folder in folders if os.path.exists(os.path.join(folder, start))]
+    found = [folder for folder in _folders_of_call() if os.path.exists(os.path.join(folder, start))]
     if os.path.isabs(place) or not start or not found:
         return place
     if len(found) > 1 and not os.path.samefile(*(os.path.join(each, start) for each in found)):
         raise InputError(f"{place}: is both in {' and in '.join(found)}; write absolute paths")
     return os.path.join(os.path.realpath(found[0]), place)
+
+
+def _folders_of_call() -> list[str]:
+    """The working directory and, if it is another one, that in which run.sh was called."""
+    here = os.getcwd()
+    return list(dict.fromkeys([here, os.environ.get(STARTED_IN) or here]))
 
 
 def _first_with(place: str, folders: Iterable[Path]) -> Path | None:
