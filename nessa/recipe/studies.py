@@ -46,12 +46,13 @@ UTTERANCES = (2, 3, 4, 6, 8, 12, 16, 24, 32)
 WIDTHS = (0, 16, 64, 256, 1024)
 
 # What the method is made of, each taken away or replaced by itself. The enrollment side of the
-# fit is the new model; its mirror serves the other direction.
+# fit is the new model; its mirror serves the other direction. Where lengths cannot count, they do
+# not, whatever the recipe says.
 PARTS: dict[str, dict[str, Any]] = {
     "NESSA as in the recipe": {},
     "no MLP: linear maps": {"hidden_dim": 0},
     "no whitening": {"whitening_shrinkage": 1.0},
-    "cosine instead of the ratio": {"score": "cosine", "start": "best"},
+    "cosine instead of the ratio": {"score": "cosine", "start": "best", "length_power": 0.0},
     "the ratio alone": {"start": "plda", "score": "ratio"},
     "start: CCA": {"start": "cca"},
     "random start": {"start": "random"},
@@ -60,8 +61,16 @@ PARTS: dict[str, dict[str, Any]] = {
     "no distillation": {"distillation": 0.0},
     "64 speakers a batch": {"speakers_per_batch": 64},
     "profiles of up to 3 utterances in training": {"utterances_per_speaker": 4},
-    "new model's space kept, old model mapped": {"mode": "to-enroll", "start": "best"},
-    "old model's space kept, new model mapped": {"mode": "to-runtime", "start": "best"},
+    "new model's space kept, old model mapped": {
+        "mode": "to-enroll",
+        "start": "best",
+        "length_power": 0.0,
+    },
+    "old model's space kept, new model mapped": {
+        "mode": "to-runtime",
+        "start": "best",
+        "length_power": 0.0,
+    },
 }
 
 Pair = tuple[str, str]  # (enrollment model, runtime model)
@@ -276,7 +285,7 @@ def _differing_parts(recipe: Recipe) -> Iterator[tuple[str, dict[str, Any]]]:
     own = NeuralConfig(**settings)
     unread = {"distillation"} if own.score == "cosine" else set()
     if own.mode != "shared":
-        unread = {"score", "start", "distillation"}
+        unread = {"score", "start", "distillation", "length_power"}
     for label, changes in PARTS.items():
         is_read = bool(changes.keys() - unread)
         if not changes or (is_read and NeuralConfig(**(settings | changes)) != own):
