@@ -235,7 +235,8 @@ class NeuralAligner(NetworkAligner):
             The starts of the parts, where both sides are fitted, and the parts.
         """
         views: dict[Side, Rows] = {"enroll": enroll, "runtime": runtime}
-        centers = {side: self._center(view) for side, view in views.items()}
+        power = self.config.length_power
+        centers = {side: Center.fit(view, power) for side, view in views.items()}
         around = {side: Mapped(view, centers[side].apply) for side, view in views.items()}
         kept = self._frozen or self.KEPT_BY_MODE.get(self.config.mode)
         shrinkage = self.config.whitening_shrinkage
@@ -267,9 +268,6 @@ class NeuralAligner(NetworkAligner):
         modules: dict[Side, nn.Module] = {kept: module, side: joined}
         return [], [{side: modules[side] for side in SIDES}]
 
-    def _center(self, view: Rows) -> Center:
-        return Center.fit(view, self.config.length_power)
-
     def _teachers(
         self, views: tuple[Rows, Rows], labels: Labels, dev: DevSet | None, place: int | None
     ) -> list[Teacher]:
@@ -299,18 +297,9 @@ class NeuralAligner(NetworkAligner):
 
     def _ratio_alone(self, view: Rows, labels: Labels, dev: DevSet) -> dict[Side, nn.Module]:
         """PLDA's ratio of a model with itself."""
-        center = self._center(view)
-        around = Mapped(view, center.apply)
-        white = whitening(around, self.config.whitening_shrinkage)
-        x = center.apply(dev.enroll.matrix)
-
-        def statistics(start: Start) -> tuple[Statistics, Statistics]:
-            return start.statistics(x, 0), start.statistics(x, 1)
-
-        ratios = self.config.model_copy(update={"start": "plda"})
-        (candidates,) = find_starts(around, around, labels, ratios)
-        start = choose_start(candidates, statistics, dev)
-        return {s: self._started(around, center, white, start, n, 0) for n, s in enumerate(SIDES)}
+        alone = NeuralAligner(**self.settings | {"start": "plda", "hidden_dim": 0})
+        _, (modules,) = alone.initial_modules(view, view, labels, dev)
+        return modules
 
     def _fitted_alone(
         self, view: Rows, labels: Labels, rows: npt.NDArray[np.int64], place: int, dev: DevSet
