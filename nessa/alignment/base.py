@@ -426,7 +426,7 @@ class Aligner(ABC):
     def mirrored(self) -> Self:
         """The aligner of the other update direction: the same maps with the sides swapped."""
         other = type(self)(**self._mirrored_settings())
-        arrays = {_other_side(name): array for name, array in self.state().items()}
+        arrays = {other_side(name): array for name, array in self.state().items()}
         other.restore(arrays, self.fingerprints[::-1])
         other.fitting, other.calibration = self.fitting, self.calibration
         other.joined = self.joined
@@ -491,7 +491,7 @@ def _row_name(side: Side, row: int, keys: Sequence[str] | None) -> str:
     return name if keys is None else f"{name} ({keys[row]!r})"
 
 
-def _other_side(name: str) -> str:
-    """The name of an array with the sides swapped."""
+def other_side(name: str) -> str:
+    """A name, as of an array, with the sides swapped."""
     other = {"enroll": "runtime", "runtime": "enroll"}
     return re.sub("enroll|runtime", lambda side: other[side[0]], name, count=1)

@@ -39,6 +39,7 @@ from pydantic import ValidationError
 from torch import nn
 from torch.random import fork_rng
 
+from nessa.alignment.base import other_side
 from nessa.alignment.config import NeuralConfig
 from nessa.alignment.covariance import cross_product, least_squares, whitening
 from nessa.alignment.dev import DevSet, Statistics, both_ways_eer, both_ways_scores, improves
@@ -449,6 +450,16 @@ class NeuralAligner(NetworkAligner):
         own = (n for n in self.arrays if n.startswith(side) and n.endswith("lengths"))
         shortest, longest = self.arrays[next(own)][2:].tolist()
         return shortest, longest
+
+    def mirrored(self) -> Self:
+        """See `Aligner.mirrored`; regressions are onto the other side there."""
+        other = super().mirrored()
+        found = other.fitting = dict(self.fitting)
+        if "start" in found:
+            found["start"] = other_side(found["start"])
+        if "weights" in found:
+            found["weights"] = {other_side(n): weight for n, weight in found["weights"].items()}
+        return other
 
     def _mirrored_settings(self) -> dict[str, Any]:
         other = {"to-enroll": "to-runtime", "to-runtime": "to-enroll"}

@@ -56,6 +56,16 @@ def test_the_mirror_of_a_mode_is_the_other_mode(mode: str) -> None:
     assert mirror.settings == aligner.settings | {"mode": other.get(mode, mode)}
 
 
+def test_the_mirror_names_the_side_that_its_regression_is_onto() -> None:
+    """It named the same side, which is of the other model there."""
+    settings = {**NEURAL, "steps": 1, "start": "ridge"}
+    aligner = NeuralAligner(**settings).fit(*two_views(20, 3))
+    mirror = aligner.mirrored()
+    for one, side in ((aligner, "enroll"), (mirror, "runtime"), (mirror.mirrored(), "enroll")):
+        label = f"regression onto {side}, penalty 0.1"
+        assert one.fitting["start"] == label and list(one.fitting["weights"]) == [label]
+
+
 def test_settings_are_checked_and_the_nearest_is_named() -> None:
     with pytest.raises(InputError, match="unknown key 'dimm'; did you mean 'dim'"):
         NeuralAligner(dimm=3)
