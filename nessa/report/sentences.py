@@ -43,11 +43,13 @@ def verdicts(recipe: Recipe, exp: Path) -> Iterator[str]:
         if sentence := verdict_sentence(fitting):
             yield f"{_direction(pair)}: {sentence}"
         if fitting.get("step") == 0 and "start" in fitting:
-            parts = " and ".join(fitting.get("weights", [fitting["start"]]))
-            yield (
-                f"{_direction(pair)}: NESSA is as it starts, {parts}: training gains nothing on "
-                "dev beyond noise"
+            parts = fitting.get("weights", [fitting["start"]])
+            why = (
+                "training gains nothing on dev beyond noise"
+                if fitting["start"] in parts
+                else "the part that was trained adds nothing to the score on dev"
             )
+            yield f"{_direction(pair)}: NESSA is as it starts, {' and '.join(parts)}: {why}"
 
 
 def compare_systems(recipe: Recipe, records: Sequence[Record]) -> Iterator[str]:

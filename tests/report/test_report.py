@@ -23,7 +23,7 @@ from nessa.metrics.roc import Roc, eer, min_dcf
 from nessa.recipe.circumstances import METRICS, read_circumstances, write_circumstances
 from nessa.recipe.config import Recipe
 from nessa.recipe.evaluation import evaluate_systems
-from nessa.recipe.layout import score_file
+from nessa.recipe.layout import aligner_dir, score_file
 from nessa.recipe.resolve import resolve
 from nessa.recipe.stages import stage_digest
 from nessa.recipe.study_files import study_digest
@@ -45,7 +45,7 @@ from nessa.report.plots import (
     min_dcf_point,
 )
 from nessa.report.runs import compare_runs
-from nessa.report.sentences import compare_systems, nessa_cost, relative_change
+from nessa.report.sentences import compare_systems, nessa_cost, relative_change, verdicts
 from nessa.report.studies import study_plots
 from nessa.report.summary import summary_page
 from nessa.report.tables import format_records, markdown_table
@@ -671,6 +671,35 @@ def test_more_speakers_are_asked_for_where_more_may_help(
     decision = decide(make_recipe(), records, curve)
     assert not decision.go and said in str(decision)
     assert ("does not tell" in str(decision)) == (gain is not None)
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        ({"step": 40, "start": "PLDA", "weights": {"PLDA": 1.0}}, None),
+        (
+            {"step": 0, "start": "PLDA", "weights": {"PLDA": 0.7, "CCA": 0.3}},
+            "as it starts, PLDA and CCA: training gains nothing on dev beyond noise",
+        ),
+        (
+            {
+                "step": 0,
+                "start": "PLDA",
+                "weights": {"CCA": 0.3},
+            },  # though training may have gained
+            "as it starts, CCA: the part that was trained adds nothing to the score on dev",
+        ),
+        ({"step": 0, "start": "CCA"}, "as it starts, CCA: training gains nothing"),  # a cosine
+    ],
+)
+def test_why_nessa_is_as_it_starts(found: dict[str, Any], said: str | None, tmp_path: Path) -> None:
+    aligner = NeuralAligner(steps=1, hidden_dim=0, start="cca").fit(*two_views(10, 3))
+    recipe = make_recipe()
+    for pair in recipe.pairs:
+        aligner.fitting = found
+        aligner.save(aligner_dir(tmp_path, System("nessa", *pair)))
+    sentences = list(verdicts(recipe, tmp_path))
+    assert len(sentences) == (2 if said else 0) and all(str(said) in one for one in sentences)
 
 
 def test_raw_embeddings_of_two_models_are_drawn_as_an_aligner_is() -> None:
