@@ -13,7 +13,7 @@ from nessa.alignment.views import SIDES, Floats, Matrix, Rows, Side
 from nessa.errors import InputError
 from nessa.kaldi.embeddings import Embeddings
 from nessa.metrics.bootstrap import Estimate, bootstrap, difference, mean_estimate
-from nessa.metrics.roc import eer
+from nessa.metrics.roc import check_classes, eer
 from nessa.metrics.table import EER
 from nessa.scoring.calibration import Calibration
 from nessa.scoring.cosine import cosine_scores
@@ -202,13 +202,14 @@ def check_labels(dev: DevSet) -> None:
     """Refuse a list whose labels contradict the speakers, or each other where none are given.
 
     Raises:
-        InputError: names the first such trial.
+        InputError: names the first such trial; or a list has trials of one class alone.
     """
     for trials in dev.lists:
         speakers = dev.speakers_of(trials)
         fault = label_fault(trials, speakers) if dev.speakers else _target_fault(trials, speakers)
         if fault:
             raise InputError(fault)
+        check_classes(trials.known_labels)
 
 
 def _target_fault(trials: Trials, speakers: tuple[list[str], list[str]]) -> str | None:

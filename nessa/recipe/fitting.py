@@ -71,8 +71,8 @@ def read_dev(data: Path, enroll: Path, runtime: Path) -> DevSet:
         enroll, runtime: its embeddings by a model each, or both by the same one.
 
     Raises:
-        InputError: unreadable, a list without labels, of utterances that have no embedding, or
-            with labels that contradict the speakers.
+        InputError: unreadable, a list without labels, of one class alone, of utterances that have
+            no embedding, or with labels that contradict the speakers.
     """
     lists = {path: read_labeled(path) for path in trial_lists(data)}
     sides = {path: Embeddings.read(path) for path in (enroll, runtime)}

@@ -112,6 +112,18 @@ def test_labels_that_contradict_the_speakers_are_refused_before_the_fit() -> Non
             ProcrustesAligner().fit(*align, dev)
 
 
+@pytest.mark.parametrize("label", [True, False])
+def test_a_further_list_of_one_class_is_refused_before_the_fit(
+    label: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, y, names = two_views(3, 2, first_speaker=5000)
+    every = all_trials(names)
+    one = every.select(np.asarray(every.labels) == label)
+    monkeypatch.setattr(ProcrustesAligner, "_fit", lambda *_: pytest.fail("fitted"))
+    with pytest.raises(InputError, match="needs some of each"):
+        ProcrustesAligner().fit(*two_views(10, 3), DevSet(x, y, every, (one,)))
+
+
 def test_the_verdict_does_not_depend_on_the_order_of_the_trials() -> None:
     dev = dev_set(1.5, 0.1, 10)
     order = np.random.default_rng(0).permutation(len(dev.trials))

@@ -189,6 +189,7 @@ def test_a_dev_trial_whose_label_contradicts_utt2spk_is_refused(nessa: Command, 
     [
         (lambda line: line.replace(" target", ""), "{0}: no labels; write"),
         (lambda line: line.replace(" target", " nontarget"), "{0}: trial "),
+        (lambda line: line, "{0}: 1 target and 0 non-target trials; an error rate needs some"),
         (lambda line: "stranger " + line.split(" ", 1)[1], "{0}, {1}"),
     ],
 )
