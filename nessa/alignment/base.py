@@ -320,7 +320,10 @@ class Aligner(ABC):
 
     def _check_dim(self, side: Side, dim: int) -> None:
         if dim != (own := self.input_dim(side)):
-            raise InputError(f"{side} embeddings have dimension {dim}; this aligner takes {own}")
+            raise InputError(
+                f"{side} embeddings have dimension {dim}; this aligner takes {own}: give those of "
+                "its model, the sides not swapped"
+            )
 
     def _scaled(self, matrix: Matrix, name: Callable[[int], str]) -> Matrix:
         """Rows of the same directions, at lengths that float32 can square; others are changed.

@@ -52,7 +52,7 @@ from nessa.alignment.outliers import MOST_STAMPED
 from nessa.alignment.starts import Start, choose_start, find_joins, find_starts, random_start
 from nessa.alignment.table import AlignTable
 from nessa.alignment.teaching import FEWEST_HALVED, Teacher, better_model, halves
-from nessa.alignment.training import Training, dropout_for
+from nessa.alignment.training import Training, dropout_for, learned_speakers
 from nessa.alignment.views import (
     SIDES,
     Center,
@@ -163,12 +163,7 @@ class NeuralAligner(NetworkAligner):
         stamp = table.stamps[place]
         if stamp and names_model(stamp.fingerprint):  # vectors of more speakers are known otherwise
             self.check_stamp(side, stamp)
-        view, dim = (table.enroll, table.runtime)[place], self.input_dim(side)
-        if view.shape[1] != dim:
-            raise InputError(
-                f"{side} embeddings of the align set have dimension {view.shape[1]}, but the side "
-                f"that stays as it is takes {dim}; give those of its model, the sides not swapped"
-            )
+        self._check_dim(side, (table.enroll, table.runtime)[place].shape[1])
         detector = self.detectors.get(side)
         if detector is None:  # of an older version
             return
@@ -196,16 +191,19 @@ class NeuralAligner(NetworkAligner):
             warn_of_lacking(self.shifts, self._frozen)
         torch.manual_seed(self.seed)
         given = self.config.dropout
-        self.dropout = dropout_for(int(labels.max()) + 1) if given is None else given
+        self.dropout = dropout_for(learned_speakers(labels)) if given is None else given
         names, (trained, *others) = self.initial_modules(enroll, runtime, labels, dev)
         torch.manual_seed(self.seed)  # dropout is the same, whatever parts there are beside
         start = copy.deepcopy(trained)
         views = enroll, runtime
         better = None if dev is None else better_model(dev)
+        one_model = dev is not None and np.array_equal(dev.enroll.matrix, dev.runtime.matrix)
+        if dev is not None and better is None and not one_model:
+            log.info("no teacher: alone, both models have the same dev EER")
         teachers = self._teachers(views, labels, dev, better)
         training = Training(
             self.config, trained, views, labels, self.seed, self._recordings, teachers,
-            one_model=dev is not None and better is None,
+            one_model=one_model,
         )  # fmt: skip
         steps, interval = self.config.steps, self.config.evaluate_every
         kept = self.train_modules(trained, training.step, steps, interval, dev)

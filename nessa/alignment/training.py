@@ -57,7 +57,7 @@ class Training:
     ) -> None:
         self.recordings = recordings
         self.config, self.labels, self.teachers = config, labels, teachers
-        speakers = int(labels.max()) + 1
+        speakers = learned_speakers(labels)
         self._rate = config.learning_rate or rate_for(speakers)
         self._within = 0.0 if one_model else within_for(speakers)
         for teacher in teachers:
@@ -171,6 +171,21 @@ class Training:
         return share * distillation(similarity, taught)
 
 
+def learned_speakers(labels: Labels) -> int:
+    """How many speakers of rows (N,) have two utterances: one cannot be on both sides.
+
+    Raises:
+        InputError: fewer than two, whom nothing is told from.
+    """
+    count = int((np.bincount(labels) >= 2).sum())
+    if count < 2:
+        raise InputError(
+            f"{'one' if count else 'no'} align speaker has two utterances; NESSA pairs different "
+            "ones of each, and needs two such speakers"
+        )
+    return count
+
+
 def dropout_for(speakers: int) -> float:
     """The dropout that suits so many align speakers; few are learned by heart without it."""
     return float(np.interp(np.log(speakers), np.log([1000, 2500]), [0.6, 0.2]))
@@ -236,9 +251,6 @@ class SpeakerBatches:
         labels: speaker 0..S-1 of each row, (N,).
         speakers: of a batch, or all of two utterances or more.
         utterances: that each of them has, where there are enough such speakers for a batch.
-
-    Raises:
-        InputError: no speaker has two utterances.
     """
 
     def __init__(self, labels: Labels, speakers: int, utterances: int) -> None:
@@ -247,8 +259,11 @@ class SpeakerBatches:
         self._counts = np.bincount(labels)
         self._starts = np.cumsum(self._counts) - self._counts
         self._usable = np.flatnonzero(self._counts >= 2)  # one utterance cannot be on both sides
-        if not len(self._usable):
-            raise InputError("no align speaker has two utterances; NESSA pairs different ones")
+        if len(self._usable) < len(self._counts):
+            log.warning(
+                "%d of %d align speakers have one utterance: NESSA's training leaves them out",
+                len(self._counts) - len(self._usable), len(self._counts),
+            )  # fmt: skip
         self._size = min(speakers, len(self._usable))
         full = np.flatnonzero(self._counts >= utterances)
         if len(full) >= self._size:

@@ -177,7 +177,7 @@ def test_a_frozen_side_takes_no_embeddings_of_another_model() -> None:
     x, y, speakers = two_views(40, 3)
     aligner = NeuralAligner(**QUICK).fit(x, y, speakers)
     x, y = unstamped(x, y)
-    with pytest.raises(InputError, match=r"enroll embeddings .* dimension 20, but .*not swapped"):
+    with pytest.raises(InputError, match=r"enroll embeddings .* dimension 20; .*not swapped"):
         aligner.fit(y, x, speakers, freeze="enroll")
     other = Embeddings(x.keys, -4 - x.matrix)
     with pytest.raises(InputError, match="120 of 120 enroll embeddings are unlike those"):
@@ -193,6 +193,36 @@ def test_a_frozen_side_takes_no_embeddings_of_another_model() -> None:
 def test_one_utterance_a_speaker_is_too_few(settings: dict[str, str]) -> None:
     with pytest.raises(InputError, match="no align speaker has two utterances"):
         NeuralAligner(**QUICK | settings).fit(*two_views(30, 1))
+
+
+def of_one_and_two_utterances(
+    pairs: int, singles: int
+) -> tuple[Embeddings, Embeddings, dict[str, str]]:
+    """So many speakers of two utterances, and so many others of one."""
+    x, y, names = two_views(pairs + singles, 2)
+    keys = [*x.keys[: 2 * pairs], *x.keys[2 * pairs :: 2]]
+    return x.select(keys), y.select(keys), {key: names[key] for key in keys}
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"mode": "to-enroll"}, {"start": "ridge"}, {"dropout": 0.1}]
+)
+def test_one_speaker_of_two_utterances_is_too_few(settings: dict[str, object]) -> None:
+    """A batch of one speaker has a loss of 0: nothing was trained, and nothing said so."""
+    with pytest.raises(InputError, match=r"one align speaker has two utterances; .* two such"):
+        NeuralAligner(**QUICK | settings).fit(*of_one_and_two_utterances(1, 30))
+
+
+def test_speakers_of_one_utterance_are_left_out_and_do_not_count(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Dropout and learning rate follow the speakers that training meets."""
+    aligner = NeuralAligner(**QUICK, start="cca").fit(*of_one_and_two_utterances(40, 2500))
+    assert aligner.dropout == 0.6
+    assert "2500 of 2540 align speakers have one utterance: NESSA's training leaves" in caplog.text
+    caplog.clear()
+    NeuralAligner(**QUICK, start="cca").fit(*two_views(40, 2))
+    assert "leaves them out" not in caplog.text
 
 
 @pytest.mark.slow

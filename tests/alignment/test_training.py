@@ -181,6 +181,30 @@ def test_without_a_teacher(caplog: pytest.LogCaptureFixture, settings: dict[str,
     assert "teacher" not in caplog.text
 
 
+@pytest.mark.parametrize("same", [True, False])
+def test_models_whose_dev_errors_tie_are_two_models_all_the_same(
+    same: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As on easy dev lists: each was not told its own speakers apart."""
+    caplog.set_level(logging.INFO)
+    told: list[bool] = []
+    train = Training.__init__
+
+    def started(self: Training, *arguments: Any, **options: Any) -> None:
+        told.append(options["one_model"])
+        train(self, *arguments, **options)
+
+    monkeypatch.setattr(Training, "__init__", started)
+    x, y, names = two_views(12, 3, first_speaker=9000, dims=(48, 64), noise=(0.01, 0.02))
+    align = two_views(40, 4, dims=(48, 64))
+    pair = (0, 0) if same else (0, 1)
+    dev = DevSet(*((x, y)[place] for place in pair), all_trials(names))
+    settings = NEURAL | {"steps": 1, "start": "cca"}
+    NeuralAligner(**settings).fit(*(align[place] for place in pair), align[2], dev)
+    assert told == [same]
+    assert ("no teacher: alone, both models have the same dev EER" in caplog.text) != same
+
+
 @pytest.mark.slow
 def test_a_model_does_not_teach_itself(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
