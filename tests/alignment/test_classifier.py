@@ -46,5 +46,6 @@ def test_the_classifier_is_a_function_of_its_seed_and_keeps_the_best_on_dev() ->
     ]
     np.testing.assert_array_equal(maps[0], maps[1])
     assert not np.allclose(maps[0], maps[2], atol=1e-3)
-    chosen, last = (ClassifierAligner(**setting).fit(*views, d) for d in (dev, None))
-    assert chosen.dev_eer(dev) <= last.dev_eer(dev)
+    few, setting["learning_rate"] = two_views(10, 4, noise=(1.5, 1.0)), 0.3
+    chosen, last = (ClassifierAligner(**setting).fit(*few, d) for d in (dev, None))
+    assert chosen.dev_eer(dev) < last.dev_eer(dev)

@@ -42,10 +42,10 @@ def test_a_rotation_of_a_models_space_changes_no_score(kind: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ridge", "cca", "plda"])
 def test_dev_speakers_decide_on_the_regularization(kind: str) -> None:
-    few = two_views(12, 3)
+    few = two_views(5, 3, noise=(1.5, 1.0))
     dev = dev_for(kind)
     errors = [small(kind).fit(*few, d).dev_eer(dev) for d in (dev, None)]
-    assert errors[0] <= errors[1]
+    assert errors[0] < errors[1]
 
 
 @pytest.mark.parametrize("kind", ["cca", "plda"])
