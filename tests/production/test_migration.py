@@ -587,6 +587,34 @@ def test_a_switch_keeps_the_options_of_the_view_and_so_row_level_security(
             connection.execute("DROP ROLE nessa_reader")
 
 
+def test_profiles_that_row_level_security_hides_are_not_taken_for_deleted(
+    nessa: Command, database: str, saved: Path, profiles: Embeddings
+) -> None:
+    url = fill_postgres(database, profiles)
+    words = ["--to", "mapped", "--aligner", saved]
+    assert nessa("store", "map", url, *words).status == 0
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("ALTER TABLE profiles ENABLE ROW LEVEL SECURITY")
+        connection.execute("CREATE POLICY own ON profiles USING (id > 60)")
+        connection.execute("CREATE ROLE nessa_writer")
+        try:
+            connection.execute("GRANT ALL ON profiles, mapped TO nessa_writer")
+            as_writer = f"{url}&options=-c role=nessa_writer"
+            told = "table 'profiles': PostgreSQL: query would be affected by row-level security"
+            nessa("store", "map", as_writer, *words).refused(told)
+            nessa("store", "verify", as_writer, *words).refused(told)
+            nessa("store", "switch", as_writer, *words[:2]).refused(told)
+            assert connection.execute("SELECT count(*) FROM mapped").fetchone() == (COUNT,)
+            connection.execute("ALTER TABLE profiles OWNER TO nessa_writer")
+            connection.execute("ALTER TABLE mapped OWNER TO nessa_writer")
+            done = nessa("store", "map", as_writer, *words)
+            assert "150 profiles: 0 mapped, 150 as they were, 0 deleted" in done.out, done
+        finally:
+            connection.execute("REASSIGN OWNED BY nessa_writer TO CURRENT_USER")
+            connection.execute("DROP OWNED BY nessa_writer")
+            connection.execute("DROP ROLE nessa_writer")
+
+
 @pytest.mark.parametrize(
     "made",
     [
