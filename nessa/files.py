@@ -28,10 +28,11 @@ SPOT_BYTES = 1024
 def atomic_open(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
     """Open `path` for writing so that it appears complete or not at all.
 
-    The bytes go to a temporary file in the same folder, which is locked (flock: run.sh removes
-    those that nobody writes any more), flushed, fsynced and renamed over `path` when the block
-    ends without an exception, and removed otherwise. What is no file, such as /dev/null, is written
-    as it is. A link is replaced: a folder of links may stand for one that must stay as it is.
+    The bytes go to a temporary file in the same folder, which is locked (flock: run.sh and
+    `remove_leftovers` remove those that nobody writes any more), flushed, fsynced and renamed over
+    `path` when the block ends without an exception, and removed otherwise. What is no file, such as
+    /dev/null, is written as it is. A link is replaced: a folder of links may stand for one that
+    must stay as it is.
 
     Args:
         path: the final name; missing parent folders are made.
@@ -72,6 +73,15 @@ def atomic_open(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
             os.unlink(temporary)
         raise
     sync_directory(path.parent)
+
+
+def remove_leftovers(directory: Path) -> None:
+    """Remove what killed processes left of `atomic_open` in `directory`, which may hold ids."""
+    for path in directory.glob(".*.????????.tmp"):
+        # Somebody still writes it, has removed it, or it is another's; NFS locks no read-only file.
+        with contextlib.suppress(OSError), open(path, "r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
 
 
 def _stream(path: Path | str) -> Path | int | None:

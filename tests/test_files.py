@@ -18,6 +18,7 @@ from nessa.files import (
     read_json,
     read_lines,
     read_table,
+    remove_leftovers,
     write_json,
 )
 from nessa.files import write_table as write_text_table
@@ -66,6 +67,22 @@ def test_atomic_open_leaves_nothing_when_the_rename_fails(tmp_path, monkeypatch)
     with pytest.raises(OSError, match="No space"), atomic_open(tmp_path / "file") as file:
         file.write("text")
     assert os.listdir(tmp_path) == []
+
+
+def test_what_a_killed_process_was_writing_is_removed_unless_somebody_still_writes(tmp_path):
+    lone = "import os, sys; from nessa.files import atomic_open\n"
+    lone += "with atomic_open(sys.argv[1]) as file: os._exit(9)"
+    subprocess.run([sys.executable, "-c", lone, tmp_path / "part.parquet"], cwd=ROOT)
+    own = [".draft.tmp", ".hidden", "a.parquet"]
+    for name in own:
+        (tmp_path / name).touch()
+    with atomic_open(tmp_path / "next.parquet"):
+        assert len(list(tmp_path.glob(".*.parquet.*.tmp"))) == 2
+        remove_leftovers(tmp_path)
+        assert len(list(tmp_path.glob(".next.parquet.*.tmp"))) == 1
+        assert len(os.listdir(tmp_path)) == len(own) + 1
+    assert sorted(os.listdir(tmp_path)) == sorted([*own, "next.parquet"])
+    remove_leftovers(tmp_path / "none")
 
 
 def test_a_full_disk_is_named_by_the_file_that_did_not_fit():

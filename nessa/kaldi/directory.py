@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nessa.errors import InputError, named
-from nessa.files import atomic_open, write_table
+from nessa.files import atomic_open, remove_leftovers, write_table
 from nessa.kaldi.ark import Block, write_records
 from nessa.kaldi.checks import check_unique
 from nessa.kaldi.scp import Listing, merge_scps, read_scp, write_scp
@@ -113,6 +113,7 @@ def join_parts(
 def clear(directory: Path, jobs: int) -> None:
     """Remove what an earlier run left there beside the parts 1 to `jobs`."""
     _remove(directory, (*COMPLETE, *OF_SPEAKERS))
+    remove_leftovers(directory)
     for path in directory.glob("xvector.*.*"):
         _, job, suffix = path.name.split(".", 2)
         if suffix in ("ark", "scp") and job.isdecimal() and int(job) > jobs:

@@ -19,7 +19,7 @@ from nessa.alignment.base import Aligner
 from nessa.alignment.outliers import Outliers
 from nessa.alignment.views import SIDES, Side
 from nessa.errors import InputError, about
-from nessa.files import atomic_open, read_json, write_json
+from nessa.files import atomic_open, read_json, remove_leftovers, write_json
 from nessa.kaldi.ark import Matrix
 from nessa.production.mapping import TOLERANCE, check_apart, outliers_file, without_domains
 from nessa.stores.tables import EMBEDDING, ID, need_parquet, read_ids, read_store, store_files
@@ -102,6 +102,7 @@ def _write(source: Path, output: Path, aligner: Aligner, side: Side) -> int:
     space, map_digest = aligner.space(), aligner.map_digest(side)
     count = kept = 0
     (output / INFO).unlink(missing_ok=True)
+    remove_leftovers(output)
     for number, (keys, matrix) in enumerate(read_store(source)):
         part = output / f"part-{number:06d}.parquet"
         made_of = _digest(map_digest, keys, matrix)

@@ -1,6 +1,7 @@
 """Profile stores of a product: mapped in parts, resumed, refused by row."""
 
 import csv
+import os
 import re
 import shutil
 import sys
@@ -105,8 +106,10 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
         with pytest.raises(KeyboardInterrupt):
             map_store(source, parts, aligner)
     assert not (parts / "enroll/_info.json").exists()
+    (parts / "enroll/.part-000002.parquet.k1ll3d__.tmp").touch()  # half-written
     count, kept = map_store(source, parts, aligner)
     assert (count, kept) == (150, sum(calls[:2]))
+    assert {*os.listdir(parts / "enroll")} == {*os.listdir(tmp_path / "whole/enroll")}
     for path in (tmp_path / "whole/enroll").iterdir():
         assert path.read_bytes() == (parts / "enroll" / path.name).read_bytes()
 
