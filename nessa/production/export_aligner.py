@@ -168,6 +168,13 @@ def _model_card(aligner: Aligner, exported: list[_Network], facts: Mapping[str, 
     told = facts_lines(facts)
     if "calibration_scale" in facts:
         told += "- Natural-log likelihood ratio of a score: calibration scale * score + offset.\n"
+    if "threshold" in facts:
+        told += (
+            "- Accept a dot product (not a likelihood ratio) of at least `threshold`; `far` is "
+            "the\n  false-accept rate that it was set for, on the trials of `nessa threshold`.\n"
+        )
+    if "unsure_from" in facts:
+        told += "- From `unsure from` to below `unsure to`, ask for more speech instead.\n"
     if domains := without_domains(aligner):
         told += f"- {domains[0].upper()}{domains[1:]}.\n"
     for side in SIDES:

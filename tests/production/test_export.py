@@ -426,6 +426,9 @@ def test_the_example_accepts_from_the_threshold_on(
     write_json(tmp_path / "threshold.json", {"threshold": middle, "far": 0.01, "unsure": band})
     facts = threshold_facts(tmp_path / "threshold.json", product[0].pair())
     list(export_aligner(product[0], tmp_path, Calibration(9.5, -3.25), facts))
+    card = (tmp_path / "README.md").read_text()
+    assert "Accept a dot product (not a likelihood ratio) of at least `threshold`" in card
+    assert ("From `unsure from` to below `unsure to`, ask for more speech" in card) == unsure
     files = tmp_path / "profiles.npz", tmp_path / "tests.npz"
     words = [sys.executable, ROOT / "docs/examples/verify.py", tmp_path, *files]
     done = subprocess.run(words, capture_output=True, text=True)
