@@ -354,7 +354,14 @@ def _connect(server: str, table: str, autocommit: bool = False) -> psycopg.Conne
         connection = psycopg.connect(server, autocommit=autocommit)
         # Rows that a policy hides would be taken for deleted; the server refuses to hide any.
         connection.execute("SET row_security = off")
-        register_vector(connection)
+        try:
+            register_vector(connection)
+        except psycopg.ProgrammingError:
+            raise InputError(
+                f"table {table!r}: no type vector in the search path; CREATE EXTENSION vector, or, "
+                "where it is in another schema, add &options=-c%20search_path%3Dpublic,SCHEMA to "
+                "the URL"
+            ) from None
     return connection
 
 

@@ -895,6 +895,25 @@ def test_urls_that_name_no_store(
     refused(f"{database}&table=t", "pip install 'nessa[postgres]'")
 
 
+def test_an_extension_outside_the_search_path_has_a_remedy(
+    nessa: Command, database: str, saved: Path, profiles: Embeddings
+) -> None:
+    url, words = fill_postgres(database, profiles), ["--to", "mapped", "--aligner", saved]
+    told = "table 'profiles': no type vector in the search path"
+    with psycopg.connect(database) as connection:
+        connection.execute("CREATE SCHEMA ext; ALTER EXTENSION vector SET SCHEMA ext")
+    done = nessa("store", "map", url, *words)
+    done.refused(told, "CREATE EXTENSION vector")
+    remedy = done.err.partition("add ")[2].split()[0].replace("SCHEMA", "ext")
+    assert nessa("store", "map", url + remedy, *words).status == 0
+    assert nessa("store", "verify", url + remedy, *words).status == 0
+    assert nessa("store", "switch", url + remedy, *words[:2]).status == 0
+    with psycopg.connect(database + remedy) as connection:  # as libpq itself reads it
+        assert connection.execute("SELECT '[1]'::vector::text").fetchone() == ("[1]",)
+        connection.execute("DROP EXTENSION vector CASCADE")
+    nessa("store", "map", url, *words).refused(told)
+
+
 def test_a_url_is_read_as_libpq_reads_it(database: str, profiles: Embeddings) -> None:
     url = fill_postgres(database, profiles, '"a+b"').replace('"', "")
     with closing(open_database(f"{url}&application_name=a+b%2Bc%20d&live=", "mapped")) as opened:
