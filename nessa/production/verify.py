@@ -7,7 +7,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from nessa.alignment.base import Aligner
-from nessa.alignment.views import Matrix, Side
+from nessa.alignment.views import SIDES, Matrix, Side
 from nessa.encoders.config import FeatureConfig
 from nessa.encoders.models import load_model
 from nessa.encoders.trained import TrainedModel
@@ -107,6 +107,10 @@ def _compared(
 ) -> str:
     if properties["space"] != aligner.space():
         raise InputError(f"{path}: exported from another aligner; export this one again")
+    side, other = SIDES if properties["side"] == "enroll" else SIDES[::-1]
+    difference = _difference(aligner, side, batch, mapped)
+    if not difference <= TOLERANCE and _difference(aligner, other, batch, mapped) <= TOLERANCE:
+        raise InputError(f"{path}: exported from the mirror of this aligner; give that one")
     decides = not OF_PAIR.isdisjoint(properties)
     # Earlier versions did not tell the pair.
     if decides and properties.get("pair", aligner.pair()) != aligner.pair():
@@ -114,13 +118,23 @@ def _compared(
             f"{path}: its calibration or threshold is of before a side of this aligner was fitted "
             "anew; fit those of this one, export it again, and deploy both files"
         )
-    side: Side = "enroll" if properties["side"] == "enroll" else "runtime"
-    difference = float(np.abs(mapped - aligner.map_side(batch, side)).max())
+    if batch.shape[1] != aligner.input_dim(side):
+        raise InputError(
+            f"{path}: takes {batch.shape[1]} dimensions, and the {side} side of the aligner "
+            f"{aligner.input_dim(side)}: of another model; export this one again"
+        )
     if not difference <= TOLERANCE:
         raise InputError(
             f"{path}: differs from the aligner by {difference:.1e}, more than {TOLERANCE:.0e}"
         )
     return f"  within {difference:.1e} of the aligner on {len(batch):,} embeddings"
+
+
+def _difference(aligner: Aligner, side: Side, batch: Matrix, mapped: Matrix) -> float:
+    """The largest from what a side makes of a batch; infinite where it takes other dimensions."""
+    if batch.shape[1] != aligner.input_dim(side):
+        return np.inf
+    return float(np.abs(mapped - aligner.map_side(batch, side)).max())
 
 
 def read_properties(path: Path) -> dict[str, str]:

@@ -316,6 +316,36 @@ def test_verify_refuses_the_calibration_of_before_a_side_was_fitted_anew(
         assert "within" in list(verify_model(tmp_path / "enroll.onnx", aligner))[-1]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("dim", "stamped"), [(12, True), (8, False)])
+def test_verify_names_the_mirror(
+    dim: int, stamped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where both models have one dimension, and none is known."""
+    monkeypatch.setitem(DIMS, "enroll", dim)
+    aligner = fitted("procrustes", stamped)
+    list(export_aligner(aligner, tmp_path, Calibration(9.5, -3.25)))
+    for side in SIDES:
+        told = rf"{side}\.onnx: exported from the mirror of this aligner; give that one"
+        with pytest.raises(InputError, match=told):
+            list(verify_model(tmp_path / f"{side}.onnx", aligner.mirrored()))
+        assert "within" in list(verify_model(tmp_path / f"{side}.onnx", aligner))[-1]
+
+
+@pytest.mark.slow
+def test_verify_refuses_the_network_of_a_model_whose_side_another_one_has_joined(
+    product: tuple[Aligner, Path], tmp_path: Path
+) -> None:
+    model = onnx.load(product[1] / "enroll.onnx")
+    facts = {p.key: p.value for p in model.metadata_props if "calibration" not in p.key}
+    onnx.helper.set_model_props(model, facts)
+    onnx.save(model, tmp_path / "enroll.onnx")
+    joined = fitted("raw")  # of 8 dimensions on both sides
+    joined.joined = product[0].space()
+    with pytest.raises(InputError, match=r"enroll\.onnx: takes 12 dimensions, .*aligner 8: of"):
+        list(verify_model(tmp_path / "enroll.onnx", joined))
+
+
 def test_a_calibration_that_needs_more_than_the_score_is_refused(tmp_path: Path) -> None:
     calibration = Calibration(1.0, 0.0, {"log_duration": 0.5})
     with pytest.raises(InputError, match=r"log_duration.*knows the score alone"):
