@@ -100,8 +100,8 @@ def migrate(
         dry_run: check everything, and write nothing.
 
     Raises:
-        InputError: no profiles, or a row that the aligner cannot map; or the target has rows of
-            another aligner, or for the most part of another source.
+        InputError: no profiles, or mapped ones, or a row that the aligner cannot map; or the target
+            has rows of others, of another aligner, or for the most part of another source.
     """
     if told := without_domains(aligner):
         log.warning("%s: %s", target, told)
@@ -284,6 +284,8 @@ class _Sample:
 
 
 def _check(rows: Rows, source: ProfileStore, aligner: Aligner, outliers: Outliers) -> None:
+    if rows.stamps:
+        raise InputError(f"{source}: is mapped already; name that of raw profiles")
     with about(str(source)):
         check_finite(rows.keys, rows.matrix, lambda row: f"id {rows.keys[row]!r}")
         checked_lengths(rows.matrix, lambda row: f"id {rows.keys[row]!r}")
@@ -297,6 +299,8 @@ def _stamps(target: ProfileStore, keys: list[str]) -> dict[str, Stamp]:
 
 
 def _check_maker(target: ProfileStore, rows: Rows, maker: _Maker) -> None:
+    if len(rows.stamps) != len(rows.keys):
+        raise InputError(f"{target}: is there, and not made by nessa; name a new one")
     for key, stamp in zip(rows.keys, rows.stamps, strict=True):
         if stamp.space != maker.space:
             raise InputError(

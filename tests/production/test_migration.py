@@ -285,6 +285,19 @@ def test_another_table_deletes_nothing(kept: Kept, aligner: Aligner) -> None:
     assert migrate(kept.source, kept.target, aligner, Outliers(None)) == (74, 0, 74)
 
 
+def test_a_store_of_ones_own_with_the_wrong_rows_is_refused(
+    request: pytest.FixtureRequest, aligner: Aligner, profiles: Embeddings, tmp_path: Path
+) -> None:
+    (kept,) = kept_in_qdrant(request, profiles, tmp_path)
+    with pytest.raises(InputError, match="collection 'profiles': is there, and not made by nessa"):
+        migrate(kept.source, kept.source, aligner, Outliers())
+    migrate(kept.source, kept.target, aligner, Outliers())
+    again = type(kept.target)(kept.target._client, "again")
+    with pytest.raises(InputError, match="collection 'mapped': is mapped already; name that of"):
+        migrate(kept.target, again, aligner, Outliers())
+    assert len(again) == 0
+
+
 def test_the_order_of_rows_does_not_decide_whose_they_are(
     database: str, profiles: Embeddings
 ) -> None:
