@@ -26,7 +26,6 @@ Gather = Callable[[npt.NDArray[np.int64]], Tensor]  # rows (K,) -> their vectors
 Network = tuple[nn.Module, Gather]  # of a side, and its embeddings
 Vectors = tuple[Tensor, Tensor]  # z and u
 Drawn = npt.NDArray[np.int64]  # row numbers
-WITHIN_SPEAKERS = 250  # of a batch, in each model's loss with itself: as good as all, and faster
 TRIES = 5  # to draw rows of a speaker that share no recording
 
 
@@ -128,20 +127,16 @@ class Training:
     def _loss(self, enrolled: Drawn, tested: Drawn) -> Tensor:
         """Profiles (P, S) of one side against utterances (P, R) of the other, and of its own."""
         order = self.rng.integers(2)
-        one, other = self.sides[order], self.sides[1 - order]
         scale = self.log_scale.exp()
-        profiles, tests = _profiles(one, enrolled), _tests(other, tested)
-        similarity = scale * _scores(profiles, tests)
-        loss = supervised_contrastive(similarity)
-        if self._within:
-            some = slice(WITHIN_SPEAKERS)
-            own = (
-                (_first(profiles, len(enrolled[some])), _tests(one, tested[some])),
-                (_profiles(other, enrolled[some]), _first(tests, tested[some].size)),
-            )
-            loss = loss + self._within * sum(
-                supervised_contrastive(scale * _scores(*each)) for each in own
-            )
+        pairs = [(order, 1 - order), *(((0, 0), (1, 1)) if self._within else ())]
+        profiles = {k: _profiles(self.sides[k], enrolled) for k, _ in pairs}
+        tests = {k: _tests(self.sides[k], tested) for _, k in pairs}
+        similarity, *alone = (scale * _scores(profiles[j], tests[k]) for j, k in pairs)
+        shape = len(enrolled), -1
+        loss, *within = (
+            supervised_contrastive(s.unflatten(1, shape)) for s in (similarity, *alone)
+        )
+        loss = loss + self._within * sum(within)
         for teacher in self.teachers:
             loss = loss + self.config.distillation * self._lesson(
                 teacher, similarity, enrolled, tested
@@ -211,12 +206,6 @@ def _tests(side: Network, rows: Drawn) -> Vectors:
     """z (P * R, D) and u (P * R,) of utterances (P, R)."""
     network, view = side
     return network.statistics(view(rows.ravel()))
-
-
-def _first(vectors: Vectors, count: int) -> Vectors:
-    """z and u of the first ones."""
-    z, u = vectors
-    return z[:count], u[:count]
 
 
 def _scores(profiles: Vectors, tests: Vectors) -> Tensor:
@@ -305,14 +294,14 @@ def supervised_contrastive(similarity: Tensor) -> Tensor:
     """Supervised contrastive loss (arXiv 2004.11362, L_out), profiles against utterances and back.
 
     Args:
-        similarity: scaled scores of each of P speakers' profile with the R utterances of each,
-            speaker by speaker, shape (P, P * R).
+        similarity: scaled scores of each speaker's profile with each speaker's R utterances,
+            shape (P, P, R).
 
     Returns:
         The mean negative log-probability of a profile's own utterances among all utterances, plus
         that of an utterance's own profile among all profiles.
     """
-    among = (similarity.log_softmax(dim=dim) for dim in (1, 0))
-    shape = len(similarity), -1
-    own = [p.unflatten(1, shape).diagonal(dim1=0, dim2=1).mean() for p in among]
+    among_utterances = similarity.flatten(1).log_softmax(dim=1).view_as(similarity)
+    among_profiles = similarity.log_softmax(dim=0)
+    own = [p.diagonal(dim1=0, dim2=1).mean() for p in (among_utterances, among_profiles)]
     return -(own[0] + own[1])
