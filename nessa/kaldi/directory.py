@@ -28,7 +28,8 @@ from nessa.threads import background
 
 COMPLETE = ("info.json", "xvector.scp")
 SPEAKER_TABLE, SPEAKER_ARK, SPEAKER_COUNTS = "spk_xvector.scp", "spk_xvector.ark", "num_utts.ark"
-OF_SPEAKERS = (SPEAKER_TABLE, SPEAKER_ARK, SPEAKER_COUNTS)
+MEANS_OF_SPEAKERS = (SPEAKER_TABLE, SPEAKER_ARK)
+OF_SPEAKERS = (*MEANS_OF_SPEAKERS, SPEAKER_COUNTS)
 
 
 def write_part(

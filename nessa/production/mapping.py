@@ -19,7 +19,7 @@ from nessa.errors import InputError, about, named
 from nessa.kaldi.ark import Block, Matrix
 from nessa.kaldi.datadir import MAPPED_MAP, read_optional
 from nessa.kaldi.directions import checked_lengths
-from nessa.kaldi.directory import SPEAKER_COUNTS, SPEAKER_TABLE, join_parts, write_part
+from nessa.kaldi.directory import MEANS_OF_SPEAKERS, SPEAKER_COUNTS, join_parts, write_part
 from nessa.kaldi.embeddings import Embeddings, profile_means
 from nessa.kaldi.scp import Listing
 from nessa.kaldi.stamps import ModelStamp
@@ -215,7 +215,7 @@ class _Side:
 
     def speaker_counts(self) -> dict[str, str]:
         """{speaker: utterances} of means of speakers, by which scoring knows profiles of others."""
-        is_means = self.source.name == SPEAKER_TABLE
+        is_means = self.source.name in MEANS_OF_SPEAKERS
         return read_optional(self.source.parent, SPEAKER_COUNTS) if is_means else {}
 
     def together(self, parts: list[Outliers]) -> Outliers:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from nessa.errors import InputError, about, named
 from nessa.kaldi.datadir import MAPPED_MAP, is_there, read_optional
-from nessa.kaldi.directory import SPEAKER_COUNTS, SPEAKER_TABLE
+from nessa.kaldi.directory import MEANS_OF_SPEAKERS, SPEAKER_COUNTS
 from nessa.kaldi.embeddings import Embeddings, profile_means
 from nessa.kaldi.stamps import names_model, pair_of
 from nessa.metrics.roc import eer, min_dcf
@@ -136,7 +136,7 @@ def check_members(
         place: its directory, scp or ark.
     """
     mapped = enrolled.stamp is not None and enrolled.stamp.is_mapped
-    if not mapped and place.name != SPEAKER_TABLE:
+    if not mapped and place.name not in MEANS_OF_SPEAKERS:
         return
     folder = place if place.is_dir() else place.parent
     known = folder / MAPPED_MAP

@@ -26,8 +26,8 @@ def test_means_of_all_utterances_of_a_speaker_are_no_profiles_of_some(
     aligner, enroll_map = ProcrustesAligner().fit(x, y, utt2spk), tmp_path / "map"
     raw, own = tmp_path / "raw/spk_xvector.scp", tmp_path / "own.scp"
     profile_means(x, {"id00000": [one, two]}).write_ark(tmp_path / "own.ark", own)
-    for source in (raw, own):
-        to = tmp_path / source.stem
+    for source in (raw, raw.with_suffix(".ark"), own):
+        to = tmp_path / f"of_{source.name}"
         map_sides(aligner, source, tmp_path / "y", None, to)
         for enroll, runtime in ((source, tmp_path / "raw"), (to / "enroll", to / "runtime")):
             words = enroll, runtime, tmp_path / "trials", tmp_path / "out", enroll_map
@@ -41,9 +41,9 @@ def test_means_of_all_utterances_of_a_speaker_are_no_profiles_of_some(
             write_table(enroll_map, {"id00000": f"{one} {two} {three}"})
             score_trials(*words)
             assert not caplog.text
-    assert not (tmp_path / "own/enroll/num_utts.ark").exists()
-    map_sides(aligner, tmp_path / "raw", tmp_path / "y", None, tmp_path / raw.stem)
-    assert not (tmp_path / raw.stem / "enroll/num_utts.ark").exists()
+    assert not (tmp_path / "of_own.scp/enroll/num_utts.ark").exists()
+    map_sides(aligner, tmp_path / "raw", tmp_path / "y", None, tmp_path / f"of_{raw.name}")
+    assert not (tmp_path / f"of_{raw.name}/enroll/num_utts.ark").exists()
 
 
 def test_profiles_of_an_unknown_model_are_averaged_before_they_are_mapped_and_of_the_same_map(
