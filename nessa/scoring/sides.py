@@ -62,17 +62,17 @@ class Sides:
         """The sides with the profiles of an enrollment map instead of its utterances.
 
         Profiles that are among the enrollment embeddings already, as those of a shared space
-        are, stay as they are.
+        are, stay as they are; those that no trial names are left out.
 
         Args:
             enroll_map: {profile: utterances}.
             enrolled: enrollment ids of the trials, of which some may be utterances.
 
         Raises:
-            InputError: the map is unreadable, or names an utterance without an embedding, or a
-                profile of several utterances as one of them; or some of the profiles that are
-                enrolled, but not all, are among the embeddings; or these are mapped ones, and
-                lack such a profile, whose mean should have been mapped; or have that of others.
+            InputError: the map is unreadable, or names a profile of several utterances as one of
+                them; or an utterance of a profile that is enrolled has no embedding; or some of
+                these profiles, but not all, are among the embeddings; or these are mapped ones,
+                and lack such a profile, whose mean should have been mapped; or have that of others.
         """
         profiles = read_enroll_map(enroll_map)
         members = {utterance for own in profiles.values() for utterance in own}
@@ -83,8 +83,8 @@ class Sides:
         tried = set(enrolled)
         wanted = {p: own for p, own in profiles.items() if p in tried}
         there = set(self.enroll.keys)
-        lacking = [p for p in wanted or profiles if p not in there]
-        if not lacking:
+        lacking = [p for p in wanted if p not in there]
+        if wanted and not lacking:
             check_members(enroll_map, wanted, self.enroll, self.paths[0])
             return self
         if any(p in there and list(own) != [p] for p, own in wanted.items()):
@@ -104,7 +104,7 @@ class Sides:
                 "which is averaged before it is mapped; give --enroll-map to nessa map as well"
             )
         with about(enroll_map, self.paths[0]):
-            means = enrolled_means(self.enroll, profiles, enrolled)
+            means = enrolled_means(self.enroll, wanted, enrolled)
         return Sides(means, self.runtime, (enroll_map, self.paths[1]))
 
     def as_norm(self, cohort: "Sides", top_n: int) -> AsNorm:

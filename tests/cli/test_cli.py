@@ -618,6 +618,7 @@ def test_missing_folders_and_files_are_named(nessa: Command, toy: Toy) -> None:
 def test_utterances_of_a_profile_without_embeddings_are_named(nessa: Command, toy: Toy) -> None:
     profiles = toy.data / "eval/enroll_map"
     write_table(profiles, {"id00200-p2-0": "id00200-s0-00000 id00200-s0-00009"})
+    toy.trials.write_text("id00200-p2-0 id00201-s0-00001 nontarget\n")
     for words in (toy.score(), toy.map()):
         nessa(*toy.align())
         done = nessa(*words, "--enroll-map", profiles)

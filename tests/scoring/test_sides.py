@@ -96,6 +96,28 @@ def test_profiles_are_averaged_from_the_enrollment_side(
     np.testing.assert_allclose(read_scores(tmp_path / "out")[1], expected, atol=1e-6)
 
 
+def test_profiles_that_no_trial_names_need_no_embeddings(
+    sides: tuple[Path, Path, Trials], tmp_path: Path
+) -> None:
+    *directories, trials = sides
+    (one, two), test = trials.enroll_index.names[:2], trials.test_index.names[4]
+    words = *directories, tmp_path / "trials", tmp_path / "out", tmp_path / "enroll_map"
+    for ids in ([one], ["p", one]):
+        (tmp_path / "trials").write_text("".join(f"{id_} {test}\n" for id_ in ids))
+        write_table(tmp_path / "enroll_map", {"p": f"{one} {two}"})
+        score_trials(*words)
+        alone = (tmp_path / "out").read_bytes()
+        write_table(tmp_path / "enroll_map", {"p": f"{one} {two}", "q": "elsewhere"})
+        score_trials(*words)
+        assert (tmp_path / "out").read_bytes() == alone
+    write_table(tmp_path / "enroll_map", {"p": f"{one} elsewhere"})
+    with pytest.raises(InputError, match=r"enroll_map, .*x: no vector for 'elsewhere'"):
+        score_trials(*words)
+    (tmp_path / "trials").write_text(f"of-another-map {test}\n")
+    with pytest.raises(InputError, match=r"enroll_map, .*x: no vector for 'of-another-map'"):
+        score_trials(*words)
+
+
 def test_profiles_that_are_mapped_already_are_not_averaged_again(
     sides: tuple[Path, Path, Trials], tmp_path: Path
 ) -> None:
