@@ -269,10 +269,12 @@ def evaluate(
     --utt2spk, intervals come from a joint speaker bootstrap, and several files are compared with
     the first one on the same draws.
 
-    With --identify, the speakers of a data directory are identified by embeddings of two sides in
-    one space: closed set, open set, and households of 2 to 7 profiles with impostors. Hard
-    households are of speakers alike by --similarity: give the raw embeddings of all models of a
-    comparison, the same for all systems. Without it, by the two sides, and not comparable.
+    With --identify, the speakers of a data directory (utt2spk, and maybe utt2session and
+    enroll_map) are identified by embeddings of two sides in one space: closed set, open set, and
+    households of 2 to 7 profiles with impostors. Without utt2session, every utterance is a session
+    of its own. Hard households are of speakers alike by --similarity: give the raw embeddings of
+    all models of a comparison, the same for all systems. Without it, by the two sides, and not
+    comparable.
 
     Memory: about 220 bytes per trial, 20 more for each further score file, and 2 kB per speaker.
     With --identify, all embeddings given, the two sides once more, and about 30 bytes per pair of

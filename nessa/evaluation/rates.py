@@ -16,7 +16,7 @@ from nessa.evaluation.households import (
 )
 from nessa.evaluation.identification import FPIRS, Search, bootstrap_search, search
 from nessa.evaluation.protocol import Protocol, draw_protocol, protocol_of
-from nessa.files import Record, read_table
+from nessa.files import Record
 from nessa.kaldi.datadir import ENROLL_MAP, GIVEN_MAP, is_there, read_optional, read_utt2spk
 from nessa.kaldi.embeddings import Embeddings, profile_means
 from nessa.metrics.bootstrap import figures
@@ -88,8 +88,9 @@ class Comparison(NamedTuple):
         """Draw the protocol and the households of a set.
 
         Args:
-            set_dir: data directory with utt2spk, utt2session and, where there are profiles,
-                enroll_map.
+            set_dir: data directory with utt2spk and, optionally, utt2session (without it, every
+                utterance is a session of its own, with a warning) and enroll_map (without it,
+                profiles are drawn).
             models: embeddings of all its utterances, which say who sounds alike; see
                 `speaker_similarity`.
             seed: of all draws.
@@ -98,7 +99,14 @@ class Comparison(NamedTuple):
             TooFewError: too few speakers have profiles.
             InputError: a file or an embedding is missing.
         """
-        utt2spk, utt2session = read_utt2spk(set_dir), read_table(set_dir / "utt2session")
+        utt2spk = read_utt2spk(set_dir)
+        utt2session = read_optional(set_dir, "utt2session")
+        if not utt2session:
+            utt2session = {utterance: utterance for utterance in utt2spk}
+            log.warning(
+                "%s: no utt2session: every utterance counts as a session of its own, and test "
+                "utterances of a profile's recording session are easier", set_dir,
+            )  # fmt: skip
         with about(set_dir):
             if profiles := drawn_profiles(set_dir):
                 protocol = protocol_of(profiles, utt2spk, utt2session, seed=seed)

@@ -681,6 +681,16 @@ def test_hard_households_are_drawn_by_the_given_models_or_by_the_two_sides(tmp_p
     assert hard() == hard(x) != hard(y)
 
 
+def test_without_utt2session_every_utterance_is_a_session_of_its_own(tmp_path, caplog):
+    models = [few_speakers(tmp_path, 12)]
+    write_table(tmp_path / "utt2session", {key: key for key in models[0].keys})
+    told = Comparison.draw(tmp_path, models, 1)
+    assert not caplog.text
+    (tmp_path / "utt2session").unlink()
+    assert Comparison.draw(tmp_path, models, 1).protocol == told.protocol
+    assert f"{tmp_path}: no utt2session: every utterance counts as a session of its" in caplog.text
+
+
 def test_systems_that_do_not_fit_are_refused(world):
     protocol, _, old, new = world
     profiles = profile_means(old, protocol.enroll_map)
