@@ -129,6 +129,7 @@ class Embeddings:
                 `info.json` that does not fit them.
         """
         path = Path(path)
+        _refuse_table(path)
         if path.is_dir():
             if parts := scps_of_ranks(path):
                 listing = merge_scps(f"{path}/xvector_NN.scp", [read_scp(part) for part in parts])
@@ -253,6 +254,19 @@ def _read_listed(listing: Listing, allow_pipes: bool) -> Embeddings:
         check_alike(vectors, matrix.shape[1], place, source)
         finite &= vectors.gather(matrix, rows)
     return Embeddings._read(listing.keys, matrix, finite, listing.where)
+
+
+def _refuse_table(path: Path) -> None:
+    """Say of a product's table, which `nessa map` takes and writes, that it is no ark or scp."""
+    if path.is_dir():
+        is_table = any(path.glob("*.parquet")) and not is_there(path / "xvector.scp")
+    else:
+        is_table = path.suffix in (".npz", ".parquet") and path.exists()
+    if is_table:
+        raise InputError(
+            f"{path}: is a table (.npz or Parquet), which is not read here; give a .scp, an .ark "
+            "or an embeddings directory, which nessa map makes of such (docs/your-arks.md, 5)"
+        )
 
 
 def _open_source(table: str, place: str, source: str, allow_pipes: bool) -> Ark:

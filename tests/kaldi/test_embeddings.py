@@ -437,6 +437,21 @@ def test_empty_and_unreadable_files_are_refused(refuse, tmp_path):
         Embeddings.read(tmp_path / "absent.ark")
     with pytest.raises(InputError, match=r"xvector\.scp: no such file"):
         Embeddings.read(tmp_path)
+    with pytest.raises(InputError, match=r"absent\.npz: no such file or folder"):
+        Embeddings.read(tmp_path / "absent.npz")
+
+
+def test_tables_of_products_are_called_so(tmp_path):
+    """As those that `nessa map` writes where it was given one."""
+    (folder := tmp_path / "mapped").mkdir()
+    for path in (tmp_path / "x.npz", tmp_path / "x.parquet", folder / "1.parquet"):
+        path.touch()
+        place = folder if path.parent == folder else path
+        with pytest.raises(InputError, match=rf"{place}: is a table \(.*; give a .scp"):
+            Embeddings.read(place)
+    two = Embeddings(["a", "b"], np.eye(2))
+    two.write(folder)
+    assert Embeddings.read(folder).keys == two.keys
 
 
 def test_a_key_longer_than_its_ark_is_refused(tmp_path):
