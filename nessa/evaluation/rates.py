@@ -163,8 +163,9 @@ def _profiles(protocol: Protocol, enroll: Embeddings) -> Embeddings:
     if set(protocol.enroll_map).isdisjoint(enroll.keys):
         if late := averaged_late(enroll, protocol.enroll_map):
             log.warning(
-                "profile %s: averaged after mapping, which raises error rates; better give "
-                "--enroll-map to nessa map", named(late),
+                "profile %s: averaged after mapping, which raises error rates; put an enroll_map "
+                "(`profile utterance ...`) into the data directory, unless it has one, give it to "
+                "nessa map (--enroll-map), and run this again", named(late),
             )  # fmt: skip
         return profile_means(enroll, protocol.enroll_map)
     return enroll.select(protocol.enroll_map)

@@ -664,6 +664,7 @@ def test_profiles_that_are_mapped_already_are_not_averaged_again(world, caplog):
     assert given == alone != averaged_after
     (warning,) = caplog.messages
     assert "averaged after mapping" in warning and "-p3-0'" in warning and "-p1-" not in warning
+    assert "put an enroll_map (`profile utterance ...`) into the data directory" in warning
 
 
 def test_hard_households_are_drawn_by_the_given_models_or_by_the_two_sides(tmp_path):
