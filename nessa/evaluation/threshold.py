@@ -291,23 +291,18 @@ def _by_duration(
     """Yield the threshold of each class of test durations that has one, with the rate of all."""
     for mask, span in _classes(seconds):
         own = (w[mask] for w in weights() if w[mask & ~labels].any())
-        # The rate of all trials, whatever that of the class was at the old threshold.
-        impostors = old[mask & ~labels]
+        impostors = np.sort(old[mask & ~labels])[::-1]
         if len(impostors) < 2 * FEWEST:
             log.warning("test speech of %.2f to %.2f s: too few impostors", *span)
             continue
-        level = _level(impostors, far)
+        # The rate of all trials, whatever that of the class was at the old threshold.
+        level = _reached_by(far, impostors, np.ones(len(impostors)))
         try:
             found = carry_over(level, old[mask], new[mask], labels[mask], own, unsure)
         except InputError as error:
             log.warning("test speech of %.2f to %.2f s has no threshold: %s", *span, error)
             continue
         yield replace(found, seconds=span, miss_old=_share(old[mask & labels] < threshold))
-
-
-def _level(impostors: Scores, rate: float) -> float:
-    """The old threshold that gives a class the rate of all trials."""
-    return _reached_by(rate, np.sort(impostors)[::-1], np.ones(len(impostors)))
 
 
 def _classes(seconds: Seconds) -> Iterator[tuple[NDArray[np.bool_], Interval]]:
