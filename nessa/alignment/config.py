@@ -76,6 +76,11 @@ class AlignerConfig(NeuralConfig):
     # The first seed's training is named nessa, those of others nessa.seed<S>.
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1), Distinct] = (1,)
 
+    @property
+    def training(self) -> dict[str, Any]:
+        """The settings of each training, which `NeuralConfig` has; its seed is beside them."""
+        return self.model_dump(exclude={"seeds"})
+
     # Of recipes alone: saved aligners may have a start that they did not read.
     @model_validator(mode="after")
     def _only_a_shared_space_has_a_start(self) -> "AlignerConfig":

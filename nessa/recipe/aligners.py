@@ -1,7 +1,5 @@
 """The aligners that a recipe names."""
 
-from typing import Any
-
 from nessa.alignment.base import Aligner
 from nessa.alignment.neural import NeuralAligner
 from nessa.alignment.store import aligner_class
@@ -21,5 +19,4 @@ def make_aligner(name: str, recipe: Recipe) -> Aligner:
         raise InputError(f"the recipe has no aligner {name!r}; there are {', '.join(names)}")
     if not is_nessa(name):
         return aligner_class(name)()
-    settings: dict[str, Any] = recipe.aligner.model_dump(exclude={"seeds"})
-    return NeuralAligner(seed=seed_of(name, recipe), **settings)
+    return NeuralAligner(seed=seed_of(name, recipe), **recipe.aligner.training)

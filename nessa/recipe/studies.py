@@ -171,8 +171,7 @@ class StudyRunner:
             changes: of the recipe's settings.
         """
         seed = self.recipe.aligner.seeds[0] if seed is None else seed
-        settings = self.recipe.aligner.model_dump(exclude={"seeds"}) | changes
-        aligner = base or NeuralAligner(seed=seed, **settings)
+        aligner = base or NeuralAligner(seed=seed, **(self.recipe.aligner.training | changes))
         enroll, runtime = pair
         main, *others = self.dev_lists
         dev = DevSet(
@@ -281,7 +280,7 @@ def _by_parts(runner: StudyRunner) -> Iterator[Point]:
 
 def _differing_parts(recipe: Recipe) -> Iterator[tuple[str, dict[str, Any]]]:
     """Those of `PARTS` without which NESSA is another one than the recipe's."""
-    settings = recipe.aligner.model_dump(exclude={"seeds"})
+    settings = recipe.aligner.training
     own = NeuralConfig(**settings)
     unread = {"distillation"} if own.score == "cosine" else set()
     if own.mode != "shared":

@@ -85,7 +85,7 @@ def test_parts_are_those_that_differ_from_the_recipe(
     recipe = recipe.model_copy(update={"aligner": aligner})
 
     def legal(runner: studies.StudyRunner, **changes: object) -> dict:
-        NeuralAligner(**(aligner.model_dump(exclude={"seeds"}) | changes))
+        NeuralAligner(**(aligner.training | changes))
         return {}
 
     monkeypatch.setattr(studies.StudyRunner, "both_ways", legal)
