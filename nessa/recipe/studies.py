@@ -9,6 +9,7 @@ of it is used to choose anything.
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,29 +17,24 @@ import numpy as np
 
 from nessa.alignment.base import Aligner
 from nessa.alignment.config import NeuralConfig
-from nessa.alignment.dev import DevSet
 from nessa.alignment.neural import NeuralAligner
 from nessa.alignment.table import AlignTable
 from nessa.corpus.origins import original_speakers, read_additions
 from nessa.errors import InputError
 from nessa.evaluation.conditions import Condition, utterance_conditions
 from nessa.files import Record
-from nessa.kaldi.datadir import (
-    read_optional,
-    read_utt2spk,
-    trial_lists,
-    utterances_by_speaker,
-)
+from nessa.kaldi.datadir import read_optional, read_utt2spk, utterances_by_speaker
 from nessa.kaldi.embeddings import Embeddings
 from nessa.metrics.bootstrap import Estimate, bootstrap, figures, mean_estimate, recovered_gain
 from nessa.metrics.table import EER
 from nessa.progress import progress
 from nessa.recipe.config import Recipe
-from nessa.recipe.layout import COMPARED_SETS, embeddings_dir
+from nessa.recipe.fitting import read_dev
+from nessa.recipe.layout import embeddings_dir
 from nessa.recipe.study_files import DURATIONS, ROLLOUT, read_study, study_digest, write_study
 from nessa.scoring.cosine import cosine_scores
 from nessa.scoring.sides import Scores
-from nessa.trials import Trials, read_labeled
+from nessa.trials import Trials
 
 log = logging.getLogger(__name__)
 SPEAKERS = (50, 100, 200, 500, 1000, 2000, 5000)
@@ -145,12 +141,15 @@ class StudyRunner:
         self.sets = {
             (model, part): Embeddings.read(embeddings_dir(exp, model, part))
             for model in recipe.update
-            for part in COMPARED_SETS
+            for part in ("align", "eval")
         }
-        self.speakers, self.dev_speakers = (read_utt2spk(data / n) for n in ("align", "dev"))
+        old, new = recipe.update
+        held_out = [embeddings_dir(exp, model, "dev") for model in recipe.update]
+        self.dev = read_dev(data / "dev", *held_out)
+        self.sets |= {(old, "dev"): self.dev.enroll, (new, "dev"): self.dev.runtime}
+        self.speakers = read_utt2spk(data / "align")
         self.originals = original_speakers(data / "align")
-        self.domains = {name: read_optional(data / name, "utt2domain") for name in COMPARED_SETS}
-        self.dev_lists = [read_labeled(path) for path in trial_lists(data / "dev")]
+        self.domains = {n: read_optional(data / n, "utt2domain") for n in ("align", "eval")}
         self.conditions = utterance_conditions(data / "eval")
 
     def fit(
@@ -173,15 +172,7 @@ class StudyRunner:
         seed = self.recipe.aligner.seeds[0] if seed is None else seed
         aligner = base or NeuralAligner(seed=seed, **(self.recipe.aligner.training | changes))
         enroll, runtime = pair
-        main, *others = self.dev_lists
-        dev = DevSet(
-            self.sets[enroll, "dev"],
-            self.sets[runtime, "dev"],
-            main,
-            tuple(others),
-            self.domains["dev"],
-            self.dev_speakers,
-        )
+        dev = replace(self.dev, enroll=self.sets[enroll, "dev"], runtime=self.sets[runtime, "dev"])
         x, y = self.sets[enroll, "align"], self.sets[runtime, "align"]
         if keys is not None:
             x, y = x.select(keys), y.select(keys)
