@@ -79,9 +79,10 @@ class PLDAAligner(LinearAligner):
         """See `Aligner.dev_eer`; of the likelihood ratios, which are what PLDA is for."""
         g_x, g_y = (self.arrays[f"{side}_precision"].astype(np.float64) for side in SIDES)
         ratio = Ratio((self.arrays["enroll_map"], self.arrays["runtime_map"]), (g_x, g_y))
+        sides = zip(SIDES, (dev.enroll, dev.runtime), ratio.maps, ratio.quadratics, strict=True)
         x, y = (
-            ratio.statistics(self._centered(self._checked(own.matrix, side, own.keys), side), place)
-            for place, (side, own) in enumerate(zip(SIDES, (dev.enroll, dev.runtime), strict=True))
+            ratio_terms(self._centered(self._checked(own.matrix, side, own.keys), side), *terms)
+            for side, own, *terms in sides
         )
         return both_ways_eer(x, y, dev)
 
@@ -314,10 +315,6 @@ class Ratio(NamedTuple):
         identity = np.eye(len(self.precisions[0]))
         of_x, of_y = ((identity - np.linalg.inv(identity - g)) / 2 for g in self.precisions)
         return of_y, of_x
-
-    def statistics(self, inputs: Matrix, side: int) -> Statistics:
-        """z and u of a side's centered embeddings (N, D_in): its terms of the ratio."""
-        return ratio_terms(inputs, self.maps[side], self.quadratics[side])
 
     def arrays(self) -> Arrays:
         """Maps and precisions as the arrays of an aligner."""
