@@ -9,7 +9,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from nessa.alignment.views import SIDES, Floats, Matrix, Rows, Side
+from nessa.alignment.views import FLOATS_PER_BLOCK, SIDES, Floats, Matrix, Rows, Side, blocks
 from nessa.errors import InputError
 from nessa.kaldi.embeddings import Embeddings
 from nessa.metrics.bootstrap import Estimate, bootstrap, difference, mean_estimate
@@ -33,7 +33,6 @@ CONFIDENCE = 0.8  # training is kept where it lowers the dev EER in this share o
 # Fewer dev speakers decide nothing: draws of so few make intervals that are too narrow, and the
 # aligner was chosen by the same ones.
 FEWEST = 10
-TRIAL_FLOATS = 2**20  # gathered at a time
 
 Statistics = tuple[Matrix | Floats, Matrix | Floats]  # z (N, D) and u (N,) of a side's vectors
 
@@ -126,10 +125,9 @@ def _scores(
     ]
     (z_x, u_x), (z_y, u_y) = enroll[0], runtime[0]
     scores = u_x[rows[0]].astype(np.float64) + u_y[rows[1]]
-    step = max(1, TRIAL_FLOATS // z_x.shape[1])
-    for first in range(0, len(scores), step):
-        i, j = (own[first : first + step] for own in rows)
-        scores[first : first + step] += np.einsum("td,td->t", z_x[i], z_y[j])
+    for block in blocks(len(scores), FLOATS_PER_BLOCK // z_x.shape[1]):
+        i, j = (own[block] for own in rows)
+        scores[block] += np.einsum("td,td->t", z_x[i], z_y[j])
     return scores
 
 

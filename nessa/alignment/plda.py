@@ -12,6 +12,7 @@ from nessa.alignment.covariance import inverse_root, shrunk, within_speakers
 from nessa.alignment.dev import DevSet, Statistics, both_ways_eer
 from nessa.alignment.linear import Arrays, LinearAligner, ranks
 from nessa.alignment.views import (
+    FLOATS_PER_BLOCK,
     SIDES,
     Floats,
     Labels,
@@ -19,6 +20,7 @@ from nessa.alignment.views import (
     Rows,
     Side,
     Stacked,
+    blocks,
     fit_mean,
     mean_of,
 )
@@ -28,7 +30,6 @@ from nessa.kaldi.embeddings import Embeddings, profile_means
 from nessa.trials import Trials
 
 SHRINKAGES = (0.1, 0.01, 0.001, 0.3, 0.6, 0.8, 0.9)
-GATHER_FLOATS = 2**18  # trials are scored in blocks whose gathered vectors stay in the cache
 
 
 class PLDAAligner(LinearAligner):
@@ -235,7 +236,8 @@ def factor_llr(
         terms_b = np.einsum("mq,mq->m", b @ (joint - own_y), b) / 2
         crossed = n * a @ joint
         trials = np.flatnonzero(counts[pairs[:, 0]] == n)
-        for block in np.array_split(trials, 1 + trials.size * len(prior) // GATHER_FLOATS):
+        for part in blocks(len(trials), FLOATS_PER_BLOCK // len(prior)):
+            block = trials[part]
             i, j = pairs[block].T
             cross = np.einsum("tq,tq->t", crossed[i], b[j])
             scores[block] = cross + terms_a[i] + terms_b[j] + constant

@@ -20,6 +20,7 @@ EPSILON = 1e-12
 SAME = 1e-6  # difference of unit vectors that rounding makes
 TINY = float(np.finfo(np.float32).tiny)
 ROWS_PER_BLOCK = 4096
+FLOATS_PER_BLOCK = 2**18  # of the vectors that are gathered for trials
 
 
 class Rows(Protocol):
@@ -142,10 +143,10 @@ class Stacked:
         return np.hstack([view[rows] for view in self._views])
 
 
-def blocks(count: int) -> Iterator[slice]:
+def blocks(count: int, rows: int = ROWS_PER_BLOCK) -> Iterator[slice]:
     """Consecutive parts of `count` rows, small enough to stay in the cache."""
-    for start in range(0, count, ROWS_PER_BLOCK):
-        yield slice(start, start + ROWS_PER_BLOCK)
+    for start in range(0, count, rows):
+        yield slice(start, start + rows)
 
 
 def check_vary(view: Rows, side: Side) -> None:
