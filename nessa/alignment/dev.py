@@ -156,13 +156,9 @@ def improves(
         dev: held-out speakers.
         before, after: z and u of its two sides by two aligners.
     """
-    errors = [
-        mean_estimate(
-            [dev_errors(dev, t, [scores])[0] for t, scores in both_ways_scores(*sides, dev)]
-        )
-        for sides in (before, after)
-    ]
-    won = difference(*errors)
+    pairs = zip(both_ways_scores(*before, dev), both_ways_scores(*after, dev), strict=True)
+    errors = [dev_errors(dev, trials, [old, new]) for (trials, old), (_, new) in pairs]
+    won = difference(*map(mean_estimate, zip(*errors, strict=True)))
     share = float(np.mean(won.draws > 0))
     log.info(
         "dev EER of the start less %.4f, above 0 in %.0f %% of the draws of speakers",
