@@ -152,7 +152,7 @@ class Aligner(ABC):
         for side, view in zip(SIDES, (views.enroll, views.runtime), strict=True):
             if not self.keeps(side):
                 found = OutlierDetector.fit(view, views.labels)
-                self.detectors[side] = replace(found, lengths=self.length_range(side))
+                self.detectors[side] = replace(found, length_range=self.length_range(side))
 
     def _comparable(self, dev: DevSet) -> DevSet:
         """A dev set whose rows can be squared; refuses one without direction by its id."""

@@ -32,7 +32,7 @@ class Centering(CosineNetwork):
     def __init__(self, center: Center) -> None:
         super().__init__()
         self.register_buffer("mean", torch.from_numpy(center.mean))
-        kept = center.lengths
+        kept = center.scaling  # in files, "lengths"
         self.register_buffer("lengths", None if kept is None else torch.from_numpy(kept))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -35,13 +35,13 @@ class OutlierDetector:
     Attributes:
         mean: (D,).
         whitening: W, (D, D), such that the limit is 1.
-        lengths: the shortest and the longest align embedding, where lengths count; embeddings of
-            `SCALED` times another length are outliers too.
+        length_range: the shortest and the longest align embedding, where lengths count; embeddings
+            of `SCALED` times another length are outliers too.
     """
 
     mean: Matrix
     whitening: Matrix
-    lengths: tuple[float, float] | None = None
+    length_range: tuple[float, float] | None = None
 
     @classmethod
     def fit(cls, view: Rows, labels: Labels) -> Self:
@@ -77,13 +77,11 @@ class OutlierDetector:
             square = (product.norm(dim=1) * scale) ** 2 - 2 * (product @ center) * scale
             found.append((square + center @ center).clamp_min(0).sqrt())
         directions = torch.cat(found).numpy()
-        return directions if self.lengths is None else np.maximum(directions, self._scales(matrix))
-
-    def _scales(self, matrix: Matrix) -> Matrix:
-        """How many times too long or too short embeddings (N, D) are: (N,)."""
-        assert self.lengths is not None
-        (shortest, longest), own = self.lengths, lengths(matrix)
-        return np.maximum(own / longest, shortest / own) / SCALED
+        if self.length_range is None:
+            return directions
+        (shortest, longest), own = self.length_range, lengths(matrix)
+        times = np.maximum(own / longest, shortest / own)  # too long, or too short
+        return np.maximum(directions, times / SCALED)
 
 
 def _of_half(view: Rows, labels: Labels, half: int) -> Iterator[Matrix]:
@@ -140,7 +138,7 @@ class Outliers:
         most = MOST_STAMPED if self.stamped else MOST
         if not self.allowed and count >= FEWEST_JUDGED and len(self.found) > most * count:
             despite = ", whatever info.json says" if self.stamped else ""
-            if self.detector and self.detector.lengths:
+            if self.detector and self.detector.length_range:
                 despite += ", or scaled, where lengths count (length_power)"
             raise InputError(
                 f"{len(self.found)} of {count} embeddings are unlike those that the aligner was "

@@ -52,14 +52,14 @@ class Center(NamedTuple):
 
     Attributes:
         mean: of the align set, (D,).
-        lengths: (p, s, shortest, longest) where lengths |x| count with their power p: then
+        scaling: (p, s, shortest, longest) where lengths |x| count with their power p: then
             c = x |x|^(p-1) / s - mean, s the mean of |x|^p, and a length beyond those of the align
             set, moved by its domains if it has some, counts as the nearest of them. None: `center`
             of the mean.
     """
 
     mean: Matrix
-    lengths: Matrix | None = None
+    scaling: Matrix | None = None
 
     @classmethod
     def fit(cls, view: Rows, power: float) -> "Center":
@@ -74,9 +74,9 @@ class Center(NamedTuple):
 
     def apply(self, matrix: Matrix) -> Matrix:
         """c (N, D) of embeddings (N, D)."""
-        if self.lengths is None:
+        if self.scaling is None:
             return center(matrix, self.mean)
-        power, scale, shortest, longest = self.lengths
+        power, scale, shortest, longest = self.scaling
         measured = lengths(matrix).clip(shortest, longest)[:, None]
         return (length_normalize(matrix) * (measured**power / scale) - self.mean).astype(np.float32)
 
