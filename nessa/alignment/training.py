@@ -56,7 +56,12 @@ class Training:
     ) -> None:
         self.recordings = recordings
         self.config, self.labels, self.teachers = config, labels, teachers
-        speakers = learned_speakers(labels)
+        speakers, given = learned_speakers(labels), int(labels.max()) + 1
+        if speakers < given and not one_model:  # teachers and controls, of the same speakers
+            log.warning(
+                "%d of %d align speakers have one utterance: NESSA's training leaves them out",
+                given - speakers, given,
+            )  # fmt: skip
         self._rate = config.learning_rate or rate_for(speakers)
         self._within = 0.0 if one_model else within_for(speakers)
         for teacher in teachers:
@@ -248,11 +253,6 @@ class SpeakerBatches:
         self._counts = np.bincount(labels)
         self._starts = np.cumsum(self._counts) - self._counts
         self._usable = np.flatnonzero(self._counts >= 2)  # one utterance cannot be on both sides
-        if len(self._usable) < len(self._counts):
-            log.warning(
-                "%d of %d align speakers have one utterance: NESSA's training leaves them out",
-                len(self._counts) - len(self._usable), len(self._counts),
-            )  # fmt: skip
         self._size = min(speakers, len(self._usable))
         full = np.flatnonzero(self._counts >= utterances)
         if len(full) >= self._size:

@@ -97,12 +97,12 @@ def check_learnable(place: str, speakers: Iterable[str]) -> None:
         speakers: of its utterances.
 
     Raises:
-        InputError: fewer than two speakers, or none with two utterances.
+        InputError: fewer than two speakers have two utterances.
     """
-    spoken = Counter(speakers)
-    if len(spoken) < 2 or max(spoken.values()) < 2:
+    counts = Counter(speakers).values()
+    if (usable := sum(count >= 2 for count in counts)) < 2:
         raise InputError(
-            f"{place}: set 'align' has {len(spoken)} speakers, with at most "
-            f"{max(spoken.values(), default=0)} utterances each; an aligner learns from two "
-            "speakers or more, and pairs different utterances of one: add some"
+            f"{place}: set 'align' has {len(counts)} speakers, {usable} of them with two "
+            "utterances; an aligner learns from two such speakers or more, and pairs different "
+            "utterances of each: add some"
         )
