@@ -113,28 +113,30 @@ stage_prepare() {
 }
 
 stage_encoders() {
-  local models sharing train=("${nessa[@]}" train)
+  local models sharing workers train=("${nessa[@]}" train) # workers load audio, for each process
   read -ra models <<<"${plan[models]}"
   sharing=${#models[@]}
   if [[ $backend == slurm ]]; then
     sharing=${slurm[encoders.processes]}
     train=(utils/srun_train.sh --processes "$sharing" -- "${train[@]}")
   fi
+  workers=$(processes_of_a_job)
+  workers=$((sharing && workers > sharing ? workers / sharing : 1))
   run_jobs '{1}' "${plan[models]}" \
     "${train[@]}" --recipe "$config" --model '{1}' --data "$data" \
-    --workers "$(share_of_each "$sharing")" --output "$exp/encoders/{1}"
+    --workers "$workers" --output "$exp/encoders/{1}"
 }
 
 stage_extract() {
-  local part shards sharing=1 sets=() skip_alike=("${skip[@]}")
-  read -ra shards <<<"$(each_shard_of "${plan[models]}")"
-  [[ $backend == slurm ]] || sharing=${#shards[@]}
+  local part sets=() skip_alike=("${skip[@]}") readers=()
+  # Of the CPUs of a job, one computes. Here, jobs choose for themselves: on a GPU, by timing.
+  [[ $backend != slurm ]] || readers=(--workers $((${slurm[extract.cpus]} - 1)))
   for part in ${plan[extract_sets]}; do sets+=(--set "$part"); done
   local extract=("${nessa[@]}" extract --encoder "$exp/encoders/{1}" --data "$data" "${sets[@]}"
     --shards "${plan[shards]}" --output "$exp/embeddings/{1}")
   run_one "${nessa[@]}" recipe try-encoders "${of_recipe[@]}"
-  run_jobs '{1}.{2}' "${shards[*]}" "${extract[@]}" --shard '{2}' \
-    --workers $(($(share_of_each "$sharing") - 1)) "${skip[@]}" # they read, beside the job itself
+  run_jobs '{1}.{2}' "$(each_shard_of "${plan[models]}")" "${extract[@]}" --shard '{2}' \
+    "${readers[@]}" "${skip[@]}"
   if ((${#skip[@]})); then # what one model skips, all systems do without
     for part in ${plan[models]}; do skip_alike+=(--beside "$exp/embeddings/$part"); done
   fi
@@ -228,13 +230,6 @@ subject_of() {
 # How many processes a program may start that is a job by itself.
 processes_of_a_job() {
   if [[ $backend == slurm ]]; then echo "${slurm[$name.cpus]}"; else echo "$nj"; fi
-}
-
-# share_of_each N: how many of these, as such that load audio, are for each of N that run at once.
-share_of_each() {
-  local all
-  all=$(processes_of_a_job)
-  echo $(($1 && all > $1 ? all / $1 : 1))
 }
 
 # run_jobs LOG JOBS COMMAND...: the command for each job, its log in exp/log/<stage>/LOG.log.

@@ -1,11 +1,11 @@
 """Your own corpus: the directory, or the part of one, that each set is made of.
 
 corpus.paths names a directory per set (`train`, `align`, `dev`, `eval`), or one for all sets
-(`data`), which is divided by speaker. Where it has a `spk2set`, `speaker set`
-lines, those decide; if they have no `train` and an encoder is to be trained, prepare.held_out.align
-says how many of the align speakers stay align, and the others are train. Otherwise the speakers of
-its trials are `eval`, and prepare.held_out says how many of the others the other sets get (and
-`eval`, if it has no trials). All speakers of `align_also`, another corpus, are added to `align`.
+(`data`, or the recipe's name, unless a set has it), which is divided by speaker. Where it has a
+`spk2set`, `speaker set` lines, those decide; if they have no `train` and an encoder is to be
+trained, prepare.held_out.align says how many of the align speakers stay align, and the others are
+train. Otherwise the speakers of its trials are `eval`, and prepare.held_out says how many of the
+others the other sets get (and `eval`, if it has no trials). All speakers of `align_also`, another corpus, are added to `align`.
 """
 
 import logging
@@ -74,7 +74,7 @@ def find_parts(
     paths = {name: Path(path) for name, path in recipe.corpus.paths.items()}
     if takes_made(recipe, others):
         paths[WHOLE] = made
-    unknown = sorted(paths.keys() - {WHOLE, *sets, *others})
+    unknown = sorted(paths.keys() - {WHOLE, recipe.name, *sets, *others})
     if unknown:
         raise InputError(
             f"corpus.paths: no set is called {unknown[0]!r}; name {', '.join(sets)}, or {WHOLE} "
@@ -87,6 +87,13 @@ def find_parts(
             raise InputError(
                 f"{path}: is a file (corpus.paths.{name}); name the folder that it is in"
             )
+    if recipe.name in paths.keys() - {WHOLE, *sets, *others}:
+        if WHOLE in paths:
+            raise InputError(
+                f"corpus.paths: {WHOLE} and {recipe.name} both name the directory of all sets; "
+                "remove one of them"
+            )
+        paths[WHOLE] = paths.pop(recipe.name)
     own = [name for name in sets if name in paths]
     parts = {}
     if WHOLE in paths:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import stat
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -348,12 +349,16 @@ def file_digest(path: Path | str) -> str:
 
 
 def changes_of(files: Iterable[Path]) -> dict[str, tuple[int, int]]:
-    """{file: size in bytes, time of its last change in ns}, of those that are there."""
+    """{file: size in bytes, time of its last change in ns}, of those that are there.
+
+    A folder, whose time is not that of what is in it, is left out.
+    """
     found = {}
     for file in files:
         with contextlib.suppress(OSError):  # what is missing is said where it is read
             status = file.stat()
-            found[str(file)] = status.st_size, status.st_mtime_ns
+            if not stat.S_ISDIR(status.st_mode):
+                found[str(file)] = status.st_size, status.st_mtime_ns
     return found
 
 

@@ -58,8 +58,10 @@ def remove_copies(data: Path) -> None:
 
 def is_made(path: Path) -> bool:
     """Whether all that is there, in data/copies, was left by preparations, whole or killed."""
+    if path.is_symlink() and not path.exists():  # to a disk that was cleared
+        return True
     if not path.is_dir():
-        return path.name.endswith(".jsonl.gz") and path.exists() and not is_of_others(path)
+        return path.name.endswith(".jsonl.gz") and not is_of_others(path)
     copy = re.escape(path.name)  # its files are called as `_CopyMaker` does, by their speakers
     known = rf"([^/]+)/({copy}-\1.*|\1.*-{copy})\.flac"
     if path.name == MADE_UP:

@@ -25,12 +25,16 @@ TABLES = (
     "utt2spk", "spk2utt", "utt2session", "utt2domain", "spk2gender", "spk2set", "text", ENROLL_MAP,
 )  # fmt: skip
 AUDIO_TABLES = ("segments", "wav.scp", "feats.scp")  # which recipes of embeddings do not read
-# Those of published corpora, and the folders in which local/<program>.py looks for them.
+# Those of published corpora, by the program that reads them and the path that they are below.
+LISTS = ("veri_test.txt", "veri_test2.txt", "list_test_*.txt")
+SPEAKERS = tuple(f"{folder}vox?_meta.csv" for folder in ("", "meta/", "dev/", "../"))
+BESIDE = tuple(f"{folder}{name}" for folder in ("", "meta/", "lists/", "trials/") for name in LISTS)
 PUBLISHED_TABLES = {
-    "librispeech": ("SPEAKERS.TXT",),
-    "voxceleb": ("veri_test*.txt", "list_test_*.txt", "vox?_meta.csv"),
+    ("librispeech", "librispeech"): ("SPEAKERS.TXT",),
+    ("voxceleb", "voxceleb1"): (*BESIDE, *SPEAKERS),
+    ("voxceleb", "voxceleb2"): SPEAKERS,
+    ("voxceleb", "lists"): LISTS,
 }
-PUBLISHED_FOLDERS = (".", "meta", "lists", "trials", "dev")  # and the one that holds the corpus
 
 
 def extras(recipe: Recipe) -> list[str]:
@@ -75,18 +79,16 @@ def given_tables(recipe: Recipe) -> dict[str, tuple[int, int]]:
 
     Empty where a path is not there, as of a disk that is not mounted: nothing is known of changes.
     """
-    paths = [Path(path) for path in recipe.corpus.paths.values()]
-    if not all(path.exists() for path in paths):
+    paths = {name: Path(path) for name, path in recipe.corpus.paths.items()}
+    if not all(path.exists() for path in paths.values()):
         return {}
     program = recipe.prepare.program
     names = TABLES if program == "arks" else (*TABLES, *AUDIO_TABLES)
-    published = PUBLISHED_TABLES.get(program, ())
     files: list[Path] = []
-    for path in paths:
-        files += [*(path / name for name in names), *trial_lists(path)]
-        files += [*path.glob("*.jsonl"), *path.glob("*.jsonl.gz")]
-        folders = [path.parent, *(path / folder for folder in PUBLISHED_FOLDERS)]
-        files += [file for place in folders for name in published for file in place.glob(name)]
+    for name, path in paths.items():
+        files += [*(path / table for table in names), *trial_lists(path)]
+        patterns = ("*.jsonl", "*.jsonl.gz", *PUBLISHED_TABLES.get((program, name), ()))
+        files += [file for pattern in patterns for file in path.glob(pattern)]
     return changes_of(files)
 
 

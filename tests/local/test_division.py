@@ -88,6 +88,12 @@ def test_an_align_set_of_which_no_aligner_can_learn_is_refused(
     assert own.prepare(data=mine, includes_train=True).status == 0
 
 
+def test_two_directories_of_all_sets_are_refused(own: Own) -> None:  # noqa: F811
+    write_audio_dir(own.folder / "mine", range(2))
+    done = own.prepare(data=own.folder / "mine", own=own.folder / "mine")
+    refuse(done, "corpus.paths: data and own both name the directory of all sets", "remove one")
+
+
 @pytest.mark.parametrize("file", ["utt2spk", "cuts.jsonl.gz"])
 def test_a_file_is_no_corpus(own: Own, file: str) -> None:  # noqa: F811
     """Tables beside a manifest, such as trials, count only in a folder that is named."""
@@ -97,14 +103,13 @@ def test_a_file_is_no_corpus(own: Own, file: str) -> None:  # noqa: F811
 
 
 def test_a_recipe_may_be_called_as_a_set(own: Own) -> None:  # noqa: F811
-    """Its set's directory is not that of all sets; nor is any other that is called as it is."""
+    """Its set's directory is not that of all sets."""
     members = {"train": range(3), "align": range(3, 6), "dev": range(6, 8), "eval": range(8, 11)}
     paths = {name: own.folder / "mine" / name for name in SETS}
     for name, path in paths.items():
         write_audio_dir(path, members[name])
     assert own.prepare(**paths, recipe_name="dev", held_out={}).status == 0
     assert [len(own.speakers()[name]) for name in SETS] == [3, 3, 2, 3]
-    refuse(own.prepare(own=paths["dev"], held_out={}), "corpus.paths: no set is called 'own'")
 
 
 def test_a_set_of_which_all_is_skipped_says_why(own: Own) -> None:  # noqa: F811

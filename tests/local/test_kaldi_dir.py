@@ -280,10 +280,12 @@ def test_spk2set_divides_a_directory_of_all_sets(own: Own) -> None:
     speakers = sorted(set(utt2spk.values()))
     set_of = {s: SETS[min(k // 2, 3)] for k, s in enumerate(speakers)}
     write_table(own.folder / "mine/spk2set", set_of)
-    assert own.prepare(data=own.folder / "mine").status == 0
     expected = {name: {s for s in speakers if set_of[s] == name} for name in SETS}
-    assert own.speakers() == expected
-    refuse(own.prepare(data=own.folder / "no"), "no such folder (corpus.paths.data)")
+    # By the recipe's name, too, as `./run.sh --recipe voices --voices DIR` gives it.
+    for paths in ({"data": own.folder / "mine"}, {"own": own.folder / "mine"}):
+        assert own.prepare(**paths).status == 0
+        assert own.speakers() == expected
+    refuse(own.prepare(own=own.folder / "no"), "no such folder (corpus.paths.own)")
     write_table(own.folder / "mine/spk2set", set_of | {speakers[0]: "test"})
     refuse(own.prepare(data=own.folder / "mine"), "spk2set", "'test'", "train, align, dev, eval")
     write_table(own.folder / "mine/spk2set", {s: set_of[s] for s in speakers[1:]})

@@ -764,14 +764,6 @@ def test_trainings_share_the_processes_that_load_audio(tree, nj, workers):
     assert [line.split("\t--workers\t")[1].split("\t")[0] for line in tree.lines()] == [workers] * 2
 
 
-@pytest.mark.parametrize(("nj", "readers"), [("1", "0"), ("4", "0"), ("9", "1"), ("16", "3")])
-def test_jobs_of_an_extraction_read_with_the_cores_that_are_left(tree, nj, readers):
-    """Of two models in two shards."""
-    tree.run("--nj", nj, "--stage", "extract", "--stop-stage", "extract")
-    shards = [line for line in tree.lines() if "--shard\t" in line]
-    assert [line.split("\t--workers\t")[1].split("\t")[0] for line in shards] == [readers] * 4
-
-
 @pytest.mark.slow
 def test_a_check_of_the_gpu_runs_everything_each_time(tree):
     for _ in range(2):
