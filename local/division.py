@@ -5,7 +5,8 @@ corpus.paths names a directory per set (`train`, `align`, `dev`, `eval`), or one
 `spk2set`, `speaker set` lines, those decide; if they have no `train` and an encoder is to be
 trained, prepare.held_out.align says how many of the align speakers stay align, and the others are
 train. Otherwise the speakers of its trials are `eval`, and prepare.held_out says how many of the
-others the other sets get (and `eval`, if it has no trials). All speakers of `align_also`, another corpus, are added to `align`.
+others the other sets get (and `eval`, if it has no trials). All speakers of `align_also`, another
+corpus, are added to `align`.
 """
 
 import logging

@@ -52,7 +52,7 @@ elif words[:4] == ["-m", "nessa.cli", "recipe", "resolve"]:
 elif words[:4] == ["-m", "nessa.cli", "recipe", "slurm"]:
     if words[-1].endswith("bad.yaml"):
         sys.exit(print("Error: retries", file=sys.stderr) or 2)
-    print("retries 0\\ncorpus.cpus 1")
+    print("retries 0\\ncorpus.cpus 1\\nextract.cpus 1")
 else:
     name = words[0] if words[0] != "-m" else words[1]
     if name == "nessa.cli":
