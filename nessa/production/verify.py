@@ -7,7 +7,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from nessa.alignment.base import Aligner
-from nessa.alignment.views import SIDES, Matrix, Side
+from nessa.alignment.views import Matrix, Side
 from nessa.encoders.config import FeatureConfig
 from nessa.encoders.models import load_model
 from nessa.encoders.trained import TrainedModel
@@ -107,9 +107,10 @@ def _compared(
 ) -> str:
     if properties["space"] != aligner.space():
         raise InputError(f"{path}: exported from another aligner; export this one again")
-    side, other = SIDES if properties["side"] == "enroll" else SIDES[::-1]
+    side: Side = "enroll" if properties["side"] == "enroll" else "runtime"
     difference = _difference(aligner, side, batch, mapped)
-    if not difference <= TOLERANCE and _difference(aligner, other, batch, mapped) <= TOLERANCE:
+    mirror = aligner.mirrored()
+    if not difference <= TOLERANCE and _difference(mirror, side, batch, mapped) <= TOLERANCE:
         raise InputError(f"{path}: exported from the mirror of this aligner; give that one")
     decides = not OF_PAIR.isdisjoint(properties)
     # Earlier versions did not tell the pair.

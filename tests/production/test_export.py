@@ -317,13 +317,14 @@ def test_verify_refuses_the_calibration_of_before_a_side_was_fitted_anew(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", ["procrustes", "neural"])
 @pytest.mark.parametrize(("dim", "stamped"), [(12, True), (8, False)])
 def test_verify_names_the_mirror(
-    dim: int, stamped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, dim: int, stamped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where both models have one dimension, and none is known."""
+    """Also of a ratio, and where both models have one dimension, and none is known."""
     monkeypatch.setitem(DIMS, "enroll", dim)
-    aligner = fitted("procrustes", stamped)
+    aligner = fitted(kind, stamped)
     list(export_aligner(aligner, tmp_path, Calibration(9.5, -3.25)))
     for side in SIDES:
         told = rf"{side}\.onnx: exported from the mirror of this aligner; give that one"
