@@ -112,7 +112,9 @@ class Sides:
         _check_same_model(self.paths[1], self.runtime, cohort.paths[1], cohort.runtime)
         of_sides = (self.enroll, cohort.enroll), (self.runtime, cohort.runtime)
         for path, other, pair in zip(self.paths, cohort.paths, of_sides, strict=True):
-            if len({own.stamp.map for own in pair if own.stamp and own.stamp.map}) > 1:
+            # A mirror has the same maps, but a ratio its numbers in other places on each side.
+            maps = {own.stamp.map for own in pair if own.stamp and own.stamp.map}
+            if len(maps) > 1 or len({side for own in pair if (side := _side(own))}) > 1:
                 raise InputError(
                     f"{other}: was mapped by another aligner than {path}, or as the other side, "
                     "or before its side was fitted anew; give the cohort of this side, mapped anew"

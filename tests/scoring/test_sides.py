@@ -280,15 +280,19 @@ def test_vectors_of_one_side_and_exchanged_cohorts_are_refused_where_roles_matte
     cohort = tmp_path / "cohort/enroll", tmp_path / "cohort/runtime"
     words: Any = tmp_path / "trials", tmp_path / "out"
     score_trials(enroll, runtime, *words, cohort=cohort, top_n=12)
+    swapped = tmp_path / "raw/y/cohort", tmp_path / "raw/x/cohort"
+    map_sides(fitted(kind).mirrored(), *swapped, None, tmp_path / "mirror", allow_outliers=True)
+    mirrored = tmp_path / "mirror/runtime", tmp_path / "mirror/enroll"
     assert ("side" in read_json(enroll / "info.json")) == (kind == "neural")
     wrong: list[tuple[tuple[Path, Path], tuple[Path, Path] | None, str]] = [
         ((enroll, enroll), None, f"{enroll} and {enroll} are both of the enroll side"),
         ((runtime, runtime), None, f"{runtime} and {runtime} are both of the runtime side"),
         ((enroll, runtime), (cohort[0], cohort[0]), "are both of the enroll side"),
         ((enroll, runtime), cohort[::-1], f"{cohort[1]}: was mapped by .* as the other side"),
+        ((enroll, runtime), mirrored, f"{mirrored[0]}: was mapped by .* as the other side"),
     ]
     for pair, others, message in wrong:
-        if kind == "procrustes" and others is None:
+        if kind == "procrustes" and others in (None, mirrored):
             score_trials(*pair, *words, cohort=others, top_n=12)
             continue
         with pytest.raises(InputError, match=message if kind == "neural" else "the other side"):
