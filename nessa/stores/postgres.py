@@ -414,4 +414,7 @@ def _explained(table: str) -> Iterator[None]:
     try:
         yield
     except psycopg.Error as error:
-        raise InputError(f"table {table!r}: PostgreSQL: {first_line(error)}") from None
+        told = f"table {table!r}: PostgreSQL: {first_line(error)}"
+        if isinstance(error, errors.InsufficientPrivilege) and "row-level security" in str(error):
+            told += "; run nessa as the tables' owner or, where it is FORCEd, with BYPASSRLS"
+        raise InputError(told) from None
