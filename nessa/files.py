@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -76,9 +77,14 @@ def atomic_open(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
     sync_directory(path.parent)
 
 
-def remove_leftovers(directory: Path) -> None:
-    """Remove what killed processes left of `atomic_open` in `directory`, which may hold ids."""
-    for path in directory.glob(".*.????????.tmp"):
+def remove_leftovers(directory: Path, name: str | None = None) -> None:
+    """Remove what killed processes left of `atomic_open` in `directory`, which may hold ids.
+
+    Args:
+        directory: where they wrote; one that is not there is empty.
+        name: of the file that they wrote; None: any, in a folder of nessa's own.
+    """
+    for path in directory.glob(f".{glob.escape(name) if name else '*'}.????????.tmp"):
         # Somebody still writes it, has removed it, or it is another's; NFS locks no read-only file.
         with contextlib.suppress(OSError), open(path, "r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

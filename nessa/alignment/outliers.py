@@ -12,7 +12,7 @@ import torch
 from nessa.alignment.covariance import inverse_root, shrunk
 from nessa.alignment.views import EPSILON, Labels, Matrix, Rows, blocks, length_normalize
 from nessa.errors import InputError
-from nessa.files import atomic_open
+from nessa.files import atomic_open, remove_leftovers
 from nessa.kaldi.directions import lengths, well_scaled
 
 INSIDE = 0.999  # of the utterances of speakers that W has not seen
@@ -149,6 +149,7 @@ class Outliers:
 
     def write(self, path: Path) -> None:
         """Write `id,distance` lines, the farthest first; no file without a detector."""
+        remove_leftovers(path.parent, path.name)
         if self.detector is None:
             path.unlink(missing_ok=True)  # of an earlier run
             return

@@ -1,11 +1,14 @@
 """Outlier detectors: which embeddings are unlike those that an aligner was fitted on."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 from scipy.spatial.distance import cdist
 from sklearn.covariance import EmpiricalCovariance
 
 from nessa.alignment import NeuralAligner
-from nessa.alignment.outliers import OutlierDetector
+from nessa.alignment.outliers import OutlierDetector, Outliers
 from nessa.kaldi.embeddings import Embeddings
 from tests.pairs import two_views
 
@@ -62,3 +65,14 @@ def test_two_speakers_are_enough_and_one_vector_alone_is_unlike_nothing() -> Non
     same = np.ones((4, 3), np.float32)
     assert np.isfinite(OutlierDetector.fit(same, np.array([0, 0, 1, 1])).distances(same)).all()
     assert OutlierDetector.fit(same, np.array([0, 0, 1, 1])).distances(same[:0]).shape == (0,)
+
+
+def test_the_list_that_a_killed_run_was_writing_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    kept = [".l1.csv.k1ll3d__.tmp", ".runtime.csv.k1ll3d__.tmp", "l[1].csv"]
+    for name in [*kept[:2], ".l[1].csv.k1ll3d__.tmp"]:
+        (tmp_path / name).touch()
+    Outliers(OutlierDetector.fit(*views())).write(tmp_path / "l[1].csv")
+    assert sorted(os.listdir(tmp_path)) == kept
+    (tmp_path / ".l[1].csv.k1ll3d__.tmp").touch()
+    Outliers().write(tmp_path / "l[1].csv")  # of an aligner of an older version, without a list
+    assert sorted(os.listdir(tmp_path)) == kept[:2]

@@ -106,10 +106,12 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
         with pytest.raises(KeyboardInterrupt):
             map_store(source, parts, aligner)
     assert not (parts / "enroll/_info.json").exists()
-    (parts / "enroll/.part-000002.parquet.k1ll3d__.tmp").touch()  # half-written
+    for name in ("enroll/.part-000002.parquet", ".enroll_outliers.csv"):  # half-written
+        (parts / f"{name}.k1ll3d__.tmp").touch()
     count, kept = map_store(source, parts, aligner)
     assert (count, kept) == (150, sum(calls[:2]))
-    assert {*os.listdir(parts / "enroll")} == {*os.listdir(tmp_path / "whole/enroll")}
+    for folder in ("", "enroll"):
+        assert {*os.listdir(parts / folder)} == {*os.listdir(tmp_path / "whole" / folder)}
     for path in (tmp_path / "whole/enroll").iterdir():
         assert path.read_bytes() == (parts / "enroll" / path.name).read_bytes()
 
