@@ -196,11 +196,8 @@ class NeuralAligner(NetworkAligner):
         torch.manual_seed(self.seed)  # dropout is the same, whatever parts there are beside
         start = copy.deepcopy(trained)
         views = enroll, runtime
-        better = None if dev is None else better_model(dev)
         one_model = dev is not None and np.array_equal(dev.enroll.matrix, dev.runtime.matrix)
-        if dev is not None and better is None and not one_model:
-            log.info("no teacher: alone, both models have the same dev EER")
-        teachers = self._teachers(views, labels, dev, better)
+        teachers = [] if dev is None or one_model else self._teachers(views, labels, dev)
         training = Training(
             self.config, trained, views, labels, self.seed, self._recordings, teachers,
             one_model=one_model,
@@ -267,16 +264,18 @@ class NeuralAligner(NetworkAligner):
         modules: dict[Side, nn.Module] = {kept: module, side: joined}
         return [], [{side: modules[side] for side in SIDES}]
 
-    def _teachers(
-        self, views: tuple[Rows, Rows], labels: Labels, dev: DevSet | None, place: int | None
-    ) -> list[Teacher]:
+    def _teachers(self, views: tuple[Rows, Rows], labels: Labels, dev: DevSet) -> list[Teacher]:
         """The better model with itself: NESSA of each half of many speakers, PLDA's ratio of few.
 
-        None where nothing tells the better model's place, as of a model with itself, or the score
-        is no ratio, or a side stays as it is.
+        None where nothing tells the better model, or the score is no ratio, or a side stays as it
+        is.
         """
         free = self._frozen is None and self._gives_ratios()
-        if not self.config.distillation or not free or dev is None or place is None:
+        if not self.config.distillation or not free:
+            return []
+        place = better_model(dev)
+        if place is None:
+            log.info("no teacher: alone, both models have the same dev EER")
             return []
         own, view = (dev.enroll, dev.runtime)[place], views[place]
         alone = replace(dev, enroll=own, runtime=own)

@@ -144,9 +144,10 @@ class Stacked:
 
 
 def blocks(count: int, rows: int = ROWS_PER_BLOCK) -> Iterator[slice]:
-    """Consecutive parts of `count` rows, small enough to stay in the cache."""
-    for start in range(0, count, rows):
-        yield slice(start, start + rows)
+    """Consecutive parts of `count` rows, of `rows` or one: small enough to stay in the cache."""
+    step = max(1, rows)
+    for start in range(0, count, step):
+        yield slice(start, start + step)
 
 
 def check_vary(view: Rows, side: Side) -> None:

@@ -26,14 +26,14 @@ TABLES = (
 )  # fmt: skip
 AUDIO_TABLES = ("segments", "wav.scp", "feats.scp")  # which recipes of embeddings do not read
 # Those of published corpora, by the program that reads them and the path that they are below.
-LISTS = ("veri_test.txt", "veri_test2.txt", "list_test_*.txt")
-SPEAKERS = tuple(f"{folder}vox?_meta.csv" for folder in ("", "meta/", "dev/", "../"))
-BESIDE = tuple(f"{folder}{name}" for folder in ("", "meta/", "lists/", "trials/") for name in LISTS)
+VOX_LISTS = ("veri_test.txt", "veri_test2.txt", "list_test_*.txt")
+VOX_GENDERS = tuple(f"{folder}vox?_meta.csv" for folder in ("", "meta/", "dev/", "../"))
+VOX_FOLDERS = ("", "meta/", "lists/", "trials/")  # of lists, below VoxCeleb1
 PUBLISHED_TABLES = {
     ("librispeech", "librispeech"): ("SPEAKERS.TXT",),
-    ("voxceleb", "voxceleb1"): (*BESIDE, *SPEAKERS),
-    ("voxceleb", "voxceleb2"): SPEAKERS,
-    ("voxceleb", "lists"): LISTS,
+    ("voxceleb", "voxceleb1"): (*(f + n for f in VOX_FOLDERS for n in VOX_LISTS), *VOX_GENDERS),
+    ("voxceleb", "voxceleb2"): VOX_GENDERS,
+    ("voxceleb", "lists"): VOX_LISTS,
 }
 
 
