@@ -118,9 +118,8 @@ def lacking_vectors(
             except InputError as error:
                 yield f"{error} (model {name!r}, for stage extract)"
                 continue
-            for set_name in sets:
-                utterances = read_utt2spk(data / set_name).keys()
-                if config.place(set_name) == place and (lacking := sorted(utterances - keys)):
+            for set_name in (name for name in sets if config.place(name) == place):
+                if lacking := sorted(read_utt2spk(data / set_name).keys() - keys):
                     yield (
                         f"{place}: no vector for {named(lacking)} of set {set_name!r}, which stage "
                         f"extract needs of model {name!r}; add them, or take the utterances out of "
