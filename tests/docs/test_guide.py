@@ -155,13 +155,13 @@ def test_from_pyannote_to_wespeaker(tmp_path: Path, database: str, nessa: Comman
             own = [row for row, one in enumerate(spoken) if one.speaker == speaker]
             profile = embedded.matrix[own].mean(axis=0).tolist()
             connection.execute("INSERT INTO profiles VALUES (%s, %s::real[])", (speaker, profile))
-    write_audio_dir(tmp_path / "live", range(24), utterances=8, seed=1)
+    write_audio_dir(tmp_path / "runtime", range(24), utterances=8, seed=1)
     rng = np.random.default_rng(2)
-    for path in sorted((tmp_path / "live/audio").iterdir()):  # at some distance each
+    for path in sorted((tmp_path / "runtime/audio").iterdir()):  # at some distance each
         samples, rate = soundfile.read(path)
         soundfile.write(path, 10 ** rng.uniform(-2, 0) * samples, rate, "FLOAT")
     places = {
-        "/path/to/live": tmp_path / "live",
+        "/path/to/runtime": tmp_path / "runtime",
         "/path/to/migration": tmp_path / "work",
         "postgresql:///voices?host=/var/run/postgresql": database,
         "{pretrained: pyannote, source: pyannote/embedding}": json.dumps(old),
@@ -172,7 +172,7 @@ def test_from_pyannote_to_wespeaker(tmp_path: Path, database: str, nessa: Comman
     assert out.count("repetition: ok") == 2 and "FAULT" not in out
     assert "GO" in out and (tmp_path / "work/by-speaker/aligner.json").is_file()
     sessions = read_table(tmp_path / "work/assessment/data/dev/utt2session")
-    assert sessions.items() <= read_table(tmp_path / "live/utt2session").items()
+    assert sessions.items() <= read_table(tmp_path / "runtime/utt2session").items()
     assert re.search(r"work/new.scores: \d+ trials, EER", out)
     assert "-p3-1 " in (tmp_path / "work/new.scores").read_text()
     assert "24 profiles: 24 mapped, 0 as they were, 0 deleted" in out
