@@ -1,4 +1,4 @@
-"""The ways a fleet can go when a better model comes, and the EER of each."""
+"""The strategies of an update to a better model, and the EER of each."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -11,8 +11,8 @@ from nessa.report.plots import BLACK, RED, Plot, panels
 from nessa.report.tables import by_system, main_records
 
 
-class Way(NamedTuple):
-    """One way to go.
+class Strategy(NamedTuple):
+    """One update strategy.
 
     Attributes:
         name: of it, in words.
@@ -25,8 +25,8 @@ class Way(NamedTuple):
     record: Record
 
 
-def fleet_ways(recipe: Recipe, records: Sequence[Record]) -> Iterator[Way]:
-    """Yield the ways whose systems were evaluated, from not updating to re-enrolling.
+def update_strategies(recipe: Recipe, records: Sequence[Record]) -> Iterator[Strategy]:
+    """Yield the strategies whose systems were evaluated, from not updating to re-enrolling.
 
     Args:
         recipe: names the old and the new model.
@@ -42,24 +42,26 @@ def fleet_ways(recipe: Recipe, records: Sequence[Record]) -> Iterator[Way]:
         "re-enroll all speakers": (RAW, new, new),
     }.items():
         if system in systems:
-            yield Way(name, system[0] == NESSA, systems[system])
+            yield Strategy(name, system[0] == NESSA, systems[system])
 
 
-def fleet_plot(ways: Sequence[Way]) -> Plot:
-    """The EER of each way with its interval, a row each, beside that of the first one."""
-    figure, ((axes,),) = panels(5.2, 0.42 * len(ways) + 0.8)
-    highest = max(100 * way.record["eer_ci"][1] for way in ways)
-    for row, way in enumerate(ways):
-        value = 100 * way.record[EER.key]
-        low, high = (100 * end for end in way.record[f"{EER.key}_ci"])
-        color = RED if way.mapped else BLACK
+def fleet_plot(strategies: Sequence[Strategy]) -> Plot:
+    """The EER of each strategy with its interval, a row each, beside that of the first one."""
+    figure, ((axes,),) = panels(5.2, 0.42 * len(strategies) + 0.8)
+    highest = max(100 * strategy.record["eer_ci"][1] for strategy in strategies)
+    for row, strategy in enumerate(strategies):
+        value = 100 * strategy.record[EER.key]
+        low, high = (100 * end for end in strategy.record[f"{EER.key}_ci"])
+        color = RED if strategy.mapped else BLACK
         axes.plot([low, high], [row, row], color=color, linewidth=2)
         axes.plot(value, row, color=color, marker="o", markersize=7)
         axes.text(1.06 * highest, row, f"{value:.2f}", va="center", color=color)
-    axes.axvline(100 * ways[0].record[EER.key], color="0.6", linestyle=":", zorder=0)
-    names = [f"{way.name} (NESSA)" if way.mapped else way.name for way in ways]
-    axes.set_yticks(range(len(ways)), names)
-    axes.set_ylim(len(ways) - 0.5, -0.5)
+    axes.axvline(100 * strategies[0].record[EER.key], color="0.6", linestyle=":", zorder=0)
+    names = [
+        f"{strategy.name} (NESSA)" if strategy.mapped else strategy.name for strategy in strategies
+    ]
+    axes.set_yticks(range(len(strategies)), names)
+    axes.set_ylim(len(strategies) - 0.5, -0.5)
     axes.set_xlim(0, 1.2 * highest)
     axes.set_xlabel("EER (%), with 95 % interval; lower is better")
     axes.grid(color="0.9", linewidth=0.6, axis="x")
@@ -67,8 +69,8 @@ def fleet_plot(ways: Sequence[Way]) -> Plot:
     return Plot(
         "fleet",
         figure,
-        "EER of each way to go",
-        "EER with its interval of every way a fleet can go; those that NESSA maps "
+        "EER of each update strategy",
+        "EER with its interval of every update strategy; those that NESSA maps "
         "in orange; a dotted line at the EER without an update.",
         "Main trials.",
     )

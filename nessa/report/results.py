@@ -28,7 +28,7 @@ from nessa.recipe.study_files import ROLLOUT
 from nessa.recipe.systems import NESSA, RAW, System
 from nessa.recipe.thresholds import read_cells, threshold_costs
 from nessa.report.calibration import calibration_plots, calibration_section
-from nessa.report.fleet import fleet_plot, fleet_ways
+from nessa.report.fleet import fleet_plot, update_strategies
 from nessa.report.gallery import gallery_plot, gallery_section
 from nessa.report.identification import identification_section
 from nessa.report.logs import read_stage_logs
@@ -92,7 +92,7 @@ def write_report(recipe: Recipe, exp: Path, data: Path, results_page: Path | Non
     gallery = mixed_gallery(recipe, exp, data / "eval") if _has_nessa(exp) else []
     # Studies are of the first list of utterances: other trials, where the main list has profiles.
     on_curve = main_records(records) if condition.enroll_map is None else []
-    fleet = fleet_plot(list(fleet_ways(recipe, records)))
+    fleet = fleet_plot(list(update_strategies(recipe, records)))
     plots = [
         fleet,
         det_plot(_det_panels(recipe, exp, condition, records), labels),

@@ -54,7 +54,7 @@ def summary_page(
         "",
         _legend(rows),
         "",
-        f"![EER of each way to go, with intervals]({figure})",
+        f"![EER of each update strategy, with intervals]({figure})",
         "",
         "```sh",
         *run,

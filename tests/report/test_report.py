@@ -36,7 +36,7 @@ from nessa.report.calibration import (
     reliability_plot,
 )
 from nessa.report.decision import decide, judge_update
-from nessa.report.fleet import fleet_plot, fleet_ways
+from nessa.report.fleet import fleet_plot, update_strategies
 from nessa.report.page import headlines, write_page
 from nessa.report.plots import (
     det_curve,
@@ -711,7 +711,7 @@ def test_raw_embeddings_of_two_models_are_drawn_as_an_aligner_is() -> None:
     assert names == ["raw", "cca"]
 
 
-def test_the_ways_of_a_fleet_are_drawn_in_order(tmp_path: Path) -> None:
+def test_the_update_strategies_are_drawn_in_order(tmp_path: Path) -> None:
     records = [
         record("nessa", "v2", "v2", eer=0.01),
         record("nessa", "v1", "v2", eer=0.04),
@@ -719,14 +719,14 @@ def test_the_ways_of_a_fleet_are_drawn_in_order(tmp_path: Path) -> None:
         record("raw", "v1", "v1", eer=0.08),
         record("raw", "v1", "v1", eer=0.03, trials="profile3"),
     ]
-    ways = list(fleet_ways(make_recipe(), records))
-    assert [(way.name, way.record["eer"]) for way in ways] == [
+    strategies = list(update_strategies(make_recipe(), records))
+    assert [(one.name, one.record["eer"]) for one in strategies] == [
         ("do not update", 0.08),
         ("v1 enrolls, v2 runs", 0.04),
         ("v2 on both sides", 0.01),
         ("re-enroll all speakers", 0.02),
     ]
-    svg = fleet_plot(ways).save(tmp_path)[1]
+    svg = fleet_plot(strategies).save(tmp_path)[1]
     assert svg.stat().st_size < 60_000
 
 
