@@ -29,7 +29,7 @@ from nessa.alignment.views import (
 WEIGHT = 0.7  # q
 LEAST = 1e-6  # variance of a feature, relative to the first: what is less is rounding
 FEWEST_SPEAKERS = 100  # fewer span no space in which their utterances differ
-# Beyond so many align utterances, the networks learn more from them, and the features take long.
+# With more align utterances than this, networks learn more from them, and the features take long.
 MOST_ROWS = 100_000
 
 
@@ -96,7 +96,7 @@ class KernelFeatures:
 
 
 def _landmarks(view: Rows, labels: Labels, most: int) -> Matrix:
-    """Means of speakers, of unit length: of all, or of so many that are drawn."""
+    """Means of speakers, of unit length: of all, or of `most` that are drawn."""
     speakers = int(labels.max()) + 1
     drawn = np.random.default_rng(0).permutation(speakers)[:most]
     place = np.full(speakers, -1)

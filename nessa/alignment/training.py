@@ -187,17 +187,17 @@ def learned_speakers(labels: Labels) -> int:
 
 
 def dropout_for(speakers: int) -> float:
-    """The dropout that suits so many align speakers; few are learned by heart without it."""
+    """The dropout for a number of align speakers; with few, less of it overfits."""
     return float(np.interp(np.log(speakers), np.log([1000, 2500]), [0.6, 0.2]))
 
 
 def rate_for(speakers: int) -> float:
-    """The learning rate that suits so many align speakers; few lose by a high one."""
+    """The learning rate for a number of align speakers; with few, a high one does harm."""
     return float(np.interp(np.log(speakers), np.log([200, 1000]), [3e-3, 8e-3]))
 
 
 def within_for(speakers: int) -> float:
-    """The weight of each model's loss with itself that suits so many; few learn it by heart."""
+    """The weight of each model's loss with itself, by align speakers; with few, it overfits."""
     return float(np.interp(np.log(speakers), np.log([200, 500]), [0.0, 0.5]))
 
 

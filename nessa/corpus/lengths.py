@@ -13,8 +13,8 @@ from typing import Any
 import soundfile
 
 BLOCK = 2**16  # frames decoded at once
-# Bytes of samples in a header; so many, or more, mean: not known yet. sox writes as many as whole
-# frames have below 0x7F000000.
+# A header with this many bytes of samples or more was written before their number was known. sox
+# writes the bytes of the whole frames below 0x7F000000.
 STREAMED = 0x7EFF0000
 # Files of chunks, by what they begin with: where the first chunk is, its name and size, what the
 # size is rounded up to, and how much of it is these two.

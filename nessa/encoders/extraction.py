@@ -82,7 +82,7 @@ def extract(
             if fault := fault_of(matrix[index]):
                 bad[index] = f"utterance {cuts[index].id!r}: the embedding {fault}"
     if bad:
-        # Nobody means to skip that: a disk is away, or commands are of another folder.
+        # --skip-bad is not for this: a disk is not mounted, or commands run in another folder.
         away = len(bad) == len(cuts) and all(missing_files(c) or _is_command(c) for c in cuts)
         if skipped is None or away:
             raise InputError(_refusal(bad, cuts))
@@ -249,7 +249,7 @@ def _embed(
 
 
 def _batches(cuts: list[MonoCut], batch_seconds: float) -> list[list[int]]:
-    """Rows of `cuts`, from long to short, so that the padded audio of a batch is at most so much.
+    """Rows of `cuts`, from long to short, of at most `batch_seconds` of padded audio a batch.
 
     A batch holds as many utterances as others whose longest one is about as long: networks meet
     few shapes of batches.

@@ -100,9 +100,9 @@ def carry_over(
         old, new: scores (T,) of the same trials, higher being more alike; compared as float32.
         labels: (T,), True for a target trial.
         weights: of the trials (T,) in each draw of speakers.
-        unsure: a factor above 1: a decision is unsure between the thresholds of so many times the
-            rate, and of its so manieth part; with a warning, fewer times where those rates are not
-            told from `FEWEST` trials.
+        unsure: a factor above 1: decisions are unsure between the thresholds of `unsure` times the
+            rate and of the rate divided by `unsure`. Where fewer than `FEWEST` trials would tell
+            those rates, the band is narrower, with a warning.
 
     Raises:
         InputError: fewer than `FEWEST` false accepts or true rejects, which tell no rate.
@@ -141,18 +141,18 @@ def carry_over(
 
 
 def _unsure_band(factor: float, far: float, impostors: Scores) -> Interval:
-    """The scores that `factor` times the rate, and its so manieth part, of the impostors reach.
+    """Scores between the thresholds of `factor` times the rate and of the rate divided by `factor`.
 
     Args:
-        factor: above 1; with a warning, less where those rates are not told from `FEWEST` trials.
-        far: the rate.
+        factor: above 1; with a warning, less where fewer than `FEWEST` trials would tell the rates.
+        far: the false-accept rate.
         impostors: by falling score.
     """
     total = len(impostors)
     many, few = min(far * factor, 1 - FEWEST / total), max(far / factor, FEWEST / total)
     if far * factor >= 1:
         log.warning(
-            "--unsure %g: so many times the false-accept rate, %s %%, is beyond all impostors; "
+            "--unsure %g: this multiple of the false-accept rate, %s %%, is beyond all impostors; "
             "give a smaller factor", factor, percent(far),
         )  # fmt: skip
     elif many < far * factor or few > far / factor:

@@ -36,9 +36,9 @@ NOTES = {
     "freeze": "“Both sides trained” is the upper bound: stored profiles need not stay valid. In "
     "the other rows the enrollment side does not change by a bit. Single-utterance trials, mean of "
     "the seeds.",
-    "durations": "At most so many seconds from the middle of each test utterance; enrollment as it "
-    "is. Gains are between both models on speech of that length. Single-utterance trials, NESSA's "
-    "first seed.",
+    "durations": "Of each test utterance, at most that many seconds from its middle; enrollment is "
+    "unchanged. Gains are between both models on speech of that length. Single-utterance trials, "
+    "NESSA's first seed.",
     "augmentation": "Each row adds to the align set as recorded. Single-utterance trials, NESSA's "
     "first seed.",
 }
