@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Run a recipe, stage by stage, from audio to a table of error rates.
 #
-#   ./run.sh                                  the mini recipe; carries on where it stopped
-#   ./run.sh --recipe voxceleb --stage align  from this stage on, whatever is there
+#   ./run.sh                                  the mini recipe; resumes where it stopped
+#   ./run.sh --recipe voxceleb --stage align  from this stage on, even if finished
 #   ./run.sh --set aligner.hidden_dim=512     with a value of recipe.yaml changed
 #
 # The stages, by number or by name:
@@ -18,17 +18,17 @@
 #   --nj N              parallel jobs (default: the cores that it may use; with slurm, no limit);
 #                       never changes a result
 #   --backend NAME      where the jobs run: local (default), or slurm, see docs/your-cluster.md
-#   --slurm-conf FILE   what each stage asks of Slurm (default: conf/slurm.yaml)
-#   --sbatch=OPTION     one more option of sbatch, as --sbatch=--account=speech; may be given often
-#   --max-jobs-run N    at most so many jobs at once, should --nj ask for more
-#   --allow-pipes true  run the commands that a wav.scp has in the place of files
+#   --slurm-conf FILE   Slurm resources of each stage (default: conf/slurm.yaml)
+#   --sbatch=OPTION     one more option of sbatch, as --sbatch=--account=speech; repeatable
+#   --max-jobs-run N    at most N jobs at once, even if --nj is larger
+#   --allow-pipes true  run the commands that wav.scp has instead of files
 #   --skip-bad true     leave out utterances that cannot be read (stage prepare) or that one of the
 #                       models cannot embed (stage extract), with their trials, and list them
 #   --size NAME         a size that the recipe offers, e.g. tiny, default, large
-#   --work-dir DIR      where data/ and exp/ grow (default: the recipe's folder)
-#   --set KEY=VALUE     change a value of recipe.yaml; may be given many times
+#   --work-dir DIR      receives data/ and exp/ (default: the recipe's folder)
+#   --set KEY=VALUE     change a value of recipe.yaml; repeatable
 #   --voxceleb1, --voxceleb2, --musan, --rirs, --librispeech, --voices DIR
-#                       where a corpus lies on disk, short for --set corpus.paths.voxceleb1=DIR
+#                       where a corpus is on disk, short for --set corpus.paths.voxceleb1=DIR
 #   --dry-run true      show the jobs of each stage, for slurm as calls of sbatch, and run none
 #   --help              print this
 #

@@ -21,21 +21,29 @@ from nessa.errors import InputError
 @click.command()
 @optional_path("--recipe", "Recipe file (YAML).")
 @click.option("--aligner", help="Aligner of the recipe: logit, procrustes, nessa, nessa.seed2 ...")
-@path_option("--enroll", "Embeddings of the enrollment model: a folder with align and dev.")
-@path_option("--runtime", "Embeddings of the runtime model: a folder with align and dev.")
-@optional_path("--data", "Data folder of the recipe; without it, the two sides are tables.")
-@optional_path("--utt2spk", "Speakers (`utterance speaker`) of two tables.")
-@optional_path("--utt2session", "Sessions (`utterance session`) of two tables.")
+@path_option(
+    "--enroll",
+    "Embeddings of the enrollment model: with --data a folder with align and dev, else a table.",
+)
+@path_option(
+    "--runtime",
+    "Embeddings of the runtime model: with --data a folder with align and dev, else a table.",
+)
+@optional_path("--data", "Data folder of the recipe; omit for two tables.")
+@optional_path("--utt2spk", "Speakers (`utterance speaker`) of the tables.")
+@optional_path("--utt2session", "Sessions (`utterance session`) of the tables.")
 @path_option("--output", "Receives the aligner.")
 @optional_path("--mirror", "Also save the aligner for the opposite direction.")
 @click.option(
     "--freeze",
     type=click.Choice(["enroll", "runtime"]),
-    help="Keep this side of the aligner --from; train the other side for a new model.",
+    help="Keep this side of the aligner given by --from; train the other one for a new model.",
 )
 @click.option("--from", "start", type=PathType, help="Fitted NESSA aligner to update.")
 @click.option(
-    "--by-speaker", is_flag=True, help="The align sets share speakers; other utterances may differ."
+    "--by-speaker",
+    is_flag=True,
+    help="Pair by speaker; the sides may hold different utterances.",
 )
 def align(
     recipe: Path | None,
@@ -60,8 +68,8 @@ def align(
     embeddings, speakers, sessions) or Parquet (id, embedding, speaker, session). A tenth of the
     speakers are the dev set; without --recipe, NESSA is fitted with its defaults.
 
-    With --by-speaker, utterances of a speaker that only one model has are paired with those that
-    only the other has. They teach less than utterances that both models have.
+    With --by-speaker, utterances embedded by one model only are paired with those of the same
+    speaker embedded by the other only. They teach less than utterances embedded by both.
 
     Memory: twice the embeddings, for PLDA five times; for NESSA on embeddings larger than half of
     the memory, 60 bytes per utterance and 6 kB per speaker; with domains, their table as well.
@@ -117,7 +125,7 @@ def align(
     type=NUMBER,
     default=1,
     show_default=True,
-    help="Of the division, and the trials drawn.",
+    help="Seed of the speaker split and of the drawn trials.",
 )
 @path_option("--output", "Receives the decision, the report, and the aligner.")
 def assess(
@@ -129,15 +137,15 @@ def assess(
     seed: int,
     output: Path,
 ) -> None:
-    """From embeddings of two models to a decision: update by alignment, or not.
+    """Decide from the embeddings of two models whether to update by alignment.
 
     OLD and NEW are tables of the same utterances by the model in use and by the one to come: ark,
     scp, .npz (ids, embeddings, speakers, sessions) or Parquet (id, embedding, speaker, session).
-    A fifth of the speakers, or those of --trials, are held out to test on, a tenth to choose on;
-    the others are the align set.
+    A fifth of the speakers, or those of --trials, are held out to test on, a tenth are the dev
+    set, and the others the align set.
 
-    Prints GO or NO-GO for the new runtime model beside the old profiles, with intervals, what else
-    could be done, and how many align speakers a better result would take. The page is
+    Prints GO or NO-GO for the new runtime model beside the old profiles, with intervals, the
+    alternatives, and how many align speakers a better result would take. The page is
     OUTPUT/exp/report/index.html, the aligner OUTPUT/exp/aligners/nessa/old-new. The exit status is
     0 either way. Memory: both tables, and up to five times the embeddings, as nessa align.
 
@@ -165,8 +173,8 @@ def assess(
 @path_option("--aligner", "Folder of a fitted aligner.")
 @optional_path("--enroll", "Embeddings or store of the enrollment model.")
 @optional_path("--runtime", "Embeddings or store of the runtime model.")
-@optional_path("--enroll-map", "Also map the profiles of this map (`profile utterance ...`).")
-@optional_path("--utt2domain", "Domains (`utterance domain`), centered as those of the align set.")
+@optional_path("--enroll-map", "Also average and map these profiles (`profile utterance ...`).")
+@optional_path("--utt2domain", "Domains (`utterance domain`), to be centered as in the align set.")
 @click.option("--nj", default=1, type=COUNT, show_default=True, help="Number of processes.")
 @click.option("--dry-run", is_flag=True, help="Check everything; write nothing.")
 @click.option(
@@ -194,13 +202,14 @@ def map_embeddings(
     file, 8 times 50,000 embeddings, and 8 bytes per id.
 
     A profile is averaged in the enrollment model's own space, then mapped. Where the align set had
-    domains, --utt2domain moves the mean of those named there to that of the align set; it warns of
-    others.
+    domains, --utt2domain centers embeddings by their domain's mean in it; it warns of domains that
+    it did not have.
 
     Outliers, embeddings unlike the align data, are listed in OUTPUT/enroll_outliers.csv and
     OUTPUT/runtime_outliers.csv, the farthest first; 99.9 % of the align data lie within
-    distance 1. Input that is mostly outliers is refused, or nearly all (95 %) where info.json
-    names its model. Memory: the embeddings of a side per process, and 100 bytes per outlier.
+    distance 1. Input of which more than half are outliers is refused; more than 95 % where
+    info.json names its model.
+    Memory: the embeddings of a side per process, and 100 bytes per outlier.
 
     Example: nessa map --aligner recipes/mini/exp/aligners/nessa/new-old
     --enroll recipes/mini/exp/embeddings/new/eval --runtime recipes/mini/exp/embeddings/old/eval

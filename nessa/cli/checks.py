@@ -10,7 +10,7 @@ from nessa.errors import InputError
 
 @click.command()
 @click.argument("directory", type=PathType)
-@click.option("--headers-only", is_flag=True, help="Do not read audio and features to their end.")
+@click.option("--headers-only", is_flag=True, help="Read only the headers of audio and features.")
 @click.option("--allow-pipes", is_flag=True, help="Run the commands of wav.scp.")
 @click.option("--nj", default=1, type=COUNT, show_default=True, help="Number of processes.")
 def validate(directory: Path, headers_only: bool, allow_pipes: bool, nj: int) -> None:
@@ -18,8 +18,8 @@ def validate(directory: Path, headers_only: bool, allow_pipes: bool, nj: int) ->
 
     Beyond Kaldi's own validation: trials and profiles, all audio and features, and every
     embedding. A folder of sets (train, align, dev, eval) is checked set by set, and for speakers
-    that two sets share, but align may those of train; with a warning where the median durations of
-    align, dev and eval differ by a factor of two.
+    shared by two sets (align may share train's). Warns if the median durations of align, dev and
+    eval differ by a factor of two.
     Memory: twice the embeddings, 450 bytes per utterance and 40 per trial, of one set at a time.
 
     Example: nessa validate recipes/mini/data/eval
@@ -57,17 +57,17 @@ def validate(directory: Path, headers_only: bool, allow_pipes: bool, nj: int) ->
 @optional_path("--data", "Data folder of a recipe, whose utterances are the reference.")
 @click.option("--set", "set_name", default="eval", show_default=True, help="Set of --data.")
 @optional_path("--audio", "Reference speech: <speaker>/**/*.wav, two speakers or more.")
-@optional_path("--original", "Folder of the model that ENCODER should equal, as before its export.")
+@optional_path("--original", "Folder of the model that ENCODER should match, as before its export.")
 def check_encoder(
     encoder: Path, data: Path | None, set_name: str, audio: Path | None, original: Path | None
 ) -> None:
     """Check that an encoder is used as it was trained, before anything is fitted to it.
 
     ENCODER is a folder with config.yaml, as exp/encoders/<model>. The same audio must give the same
-    embedding, whatever is beside it; silence must not give NaN; no dimension may be dead; and no
-    other scale, mean normalization or window of `features` may tell speakers apart much better, or
-    agree with --original. Each fault comes with the setting that mends it. Reference speech is made
-    by espeak-ng where none is given. Exit status 2 where there are faults.
+    embedding, whatever else is in the batch; silence must not give NaN; no dimension may be dead;
+    and no other scale, mean normalization or window of `features` may tell speakers apart much
+    better, or agree with --original. Each fault comes with the setting that mends it. Reference
+    speech is made by espeak-ng if none is given. Exit status: 2 if there are faults.
 
     Example: nessa check-encoder recipes/mini/exp/encoders/new --data recipes/mini/data
     """

@@ -42,8 +42,8 @@ def synth(recipe: Path, nj: int, output: Path) -> None:
 def prepare(recipe: Path, data: Path) -> None:
     """Check the sets that a corpus program wrote to DATA; draw trials for sets without any.
 
-    Memory: about 1.4 kB per utterance of dev and eval, the larger of them; beside models that hear
-    audio, that of a given ark or .npz.
+    Memory: about 1.4 kB per utterance of the larger of dev and eval; where given embeddings are
+    used beside models of audio, their ark or .npz as well.
 
     Example: nessa prepare --recipe recipes/mini/exp/recipe.yaml recipes/mini/data
     """
@@ -112,19 +112,21 @@ def train(
 @click.option("--shard", default=1, type=COUNT, show_default=True, help="Shard index.")
 @click.option("--shards", default=1, type=COUNT, show_default=True, help="Number of shards.")
 @click.option("--merge", is_flag=True, help="Merge the extracted shards.")
-@click.option("--skip-bad", is_flag=True, help="Skip utterances that cannot be used.")
+@click.option("--skip-bad", is_flag=True, help="Skip utterances that cannot be embedded.")
 @click.option(
     "--beside",
     multiple=True,
     type=PathType,
     help="OUTPUT of another model; with --merge, leave out what it skipped; repeatable.",
 )
-@click.option("--batch-seconds", default=60.0, show_default=True, help="Audio per batch.")
+@click.option(
+    "--batch-seconds", default=60.0, show_default=True, help="Seconds of audio per batch."
+)
 @click.option(
     "--workers",
     type=NUMBER,
-    help="Number of audio loading processes. [chosen by timing a batch; at most the cores of the "
-    "process, and on a CPU 0 with OMP_NUM_THREADS=1]",
+    help="Number of audio loading processes. [default: chosen by timing a batch, up to the "
+    "available cores; 0 on a CPU with OMP_NUM_THREADS=1]",
 )
 @relative_option
 @path_option("--output", "Receives one embeddings directory per set.")

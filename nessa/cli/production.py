@@ -22,9 +22,7 @@ from nessa.errors import InputError
 @optional_path("--aligner", "Folder of a fitted aligner.")
 @optional_path("--encoder", "Folder of a trained encoder.")
 @optional_path("--calibration", "Calibration of the aligner's scores to store.")
-@optional_path(
-    "--threshold", "Threshold to store: that of nessa threshold for speech of any duration."
-)
+@optional_path("--threshold", "File of nessa threshold; its threshold for all durations is stored.")
 @click.option("--license", help="License, for the metadata and the model card.")
 @click.option("--training-data", help="Training data, for the metadata and the model card.")
 @path_option("--output", "Receives enroll.onnx and runtime.onnx, or encoder.onnx; and README.md.")
@@ -179,7 +177,7 @@ def store_verify(url: str, to: str, aligner: Path) -> None:
     """Compare every mapped profile with its source mapped anew, and search with and without index.
 
     Prints the statements that switch the application to the new table and back. Memory: 600 MB, as
-    of `store map`.
+    `store map`.
 
     Example: nessa store verify "postgresql:///voices?table=profiles" --to profiles_new
     --aligner recipes/mini/exp/aligners/nessa/old-new
@@ -202,12 +200,12 @@ def store_verify(url: str, to: str, aligner: Path) -> None:
     metavar="N",
     type=click.IntRange(min=0),
     default=0,
-    help="Profiles that may have been added, changed or deleted since `store map`.",
+    help="Accept up to N profiles added, changed or deleted since `store map`.",
 )
 def switch(url: str, to: str, allow_behind: int) -> None:
-    """Let the application read the mapped profiles, if they are those of the raw table.
+    """Let the application read the mapped profiles, if they are up to date with the raw table.
 
-    Reads all profiles, as `store map` does. Memory: 600 MB, as there.
+    Reads all profiles, as `store map` does. Memory: 600 MB, as `store map`.
 
     Example: nessa store switch "postgresql:///voices?table=profiles" --to profiles_new
     """

@@ -60,10 +60,10 @@ def slurm(conf: Path) -> None:
 def try_encoders(recipe: Path, data: Path, exp: Path) -> None:
     """Stage extract, before it begins: embed a few utterances with each model.
 
-    A model is refused whose embeddings are not finite, all alike, or change by chance or with the
-    others of a batch, as in training mode. Padding that changes them, dead dimensions, and another
-    scale or mean normalization of `features` that tells speakers apart much better, are warnings.
-    `nessa check-encoder` looks closer.
+    Refuses a model whose embeddings are not finite, are all alike, or change at random or with the
+    rest of the batch, as in training mode. Warns of padding that changes them, of dead dimensions,
+    and of another scale or mean normalization of `features` that tells speakers apart much better.
+    `nessa check-encoder` checks more.
 
     Example: nessa recipe try-encoders --recipe recipes/mini/exp/recipe.yaml
     --data recipes/mini/data --exp recipes/mini/exp
@@ -85,9 +85,9 @@ def try_encoders(recipe: Path, data: Path, exp: Path) -> None:
 @data_option
 @exp_option
 def leave_out_skipped(recipe: Path, data: Path, exp: Path) -> None:
-    """Stage extract with --skip-bad: take what a model skipped out of the sets in DATA.
+    """Stage extract with --skip-bad: remove what a model skipped from the sets in DATA.
 
-    So all systems are compared on the same trials. DATA/<set>/skipped lists the utterances.
+    All systems are then compared on the same trials. DATA/<set>/skipped lists the utterances.
 
     Example: nessa recipe leave-out --recipe recipes/mini/exp/recipe.yaml --data recipes/mini/data
     --exp recipes/mini/exp
@@ -129,7 +129,7 @@ def map_sets(recipe: Path, data: Path, exp: Path, system: str) -> None:
 @recipe.command("fit-backend")
 @data_option
 @exp_option
-@click.option("--model", required=True, help="Model of the recipe, as old.")
+@click.option("--model", required=True, help="Model of the recipe, such as old.")
 def fit_backend(data: Path, exp: Path, model: str) -> None:
     """Stage symmetric: fit LDA and PLDA of a model, by which it is scored with itself.
 

@@ -22,7 +22,8 @@ from nessa.cli.options import (
 @optional_path("--exp", "Exp folder of the run.")
 @optional_path("--data", "Data folder of the run.")
 @optional_path(
-    "--results", "Also write the run on one page to this Markdown file, its figure beside it."
+    "--results",
+    "Also write a one-page summary (Markdown) to this file, its figure beside it.",
 )
 @click.option("--markdown", is_flag=True, help="Print the comparison of RUNS in Markdown.")
 def report(
@@ -37,8 +38,8 @@ def report(
 
     With RUNS (work directories), print their EERs and gains side by side instead.
 
-    Memory: of dev and eval, the larger: the embeddings of both models, as they are and mapped; and
-    about 220 bytes per trial of its main list, and 20 more for each system.
+    Memory, for the larger of dev and eval: the embeddings of both models, raw and mapped; about 220
+    bytes per trial of its main list, and 20 more for each system.
 
     Example: nessa report --recipe recipes/mini/exp/recipe.yaml --exp recipes/mini/exp
     --data recipes/mini/data --results RESULTS.md
@@ -84,7 +85,7 @@ def study(name: str, recipe: Path, data: Path, exp: Path) -> None:
     tables of the method's parts, of updates with a frozen side, and of what was added to the align
     set (prepare.align_copies, corpus.paths.align_also). Two train nothing: durations cuts the test
     utterances to 1, 2 and 3 seconds and embeds them again, and rollout shows the errors of
-    strategies of an update over its days. Writes EXP/studies/NAME.json, which `nessa
+    update strategies, day by day. Writes EXP/studies/NAME.json, which `nessa
     report` shows. Takes minutes per setting. It evaluates on all eval trials: run it
     after the recipe, never to choose settings. Memory: the embeddings of align, dev and eval, and
     those of align twice more.

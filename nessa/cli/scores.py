@@ -18,8 +18,8 @@ from nessa.cli.options import (
 
 aligner_option = optional_path(
     "--aligner",
-    "The aligner of the (new) scores; the result is refused for those of another. Leave it out "
-    "where it has one side from its mirror (a gallery of both models), and never export that.",
+    "Aligner that made the (new) scores; the result is tied to it. Omit for a gallery of both "
+    "models; such a result must not be exported.",
 )
 
 
@@ -27,7 +27,7 @@ aligner_option = optional_path(
 @path_option("--enroll", "Embeddings of the enrollment side.")
 @path_option("--runtime", "Embeddings of the runtime side.")
 @path_option("--trials", "Trial list, with or without labels, as any toolkit writes it.")
-@optional_path("--enroll-map", "Profiles (`profile utterance ...`): averaged unless mapped.")
+@optional_path("--enroll-map", "Profiles (`profile utterance ...`), averaged unless mapped before.")
 @click.option(
     "--exemplars",
     type=click.Choice(["max", "mean"]),
@@ -38,7 +38,7 @@ aligner_option = optional_path(
 @click.option(
     "--top-n", default=300, type=COUNT, show_default=True, help="AS-norm: number of top scores."
 )
-@optional_path("--calibration", "Write log likelihood ratios by this calibration.")
+@optional_path("--calibration", "Calibration by which to write log likelihood ratios.")
 @utt2dur_option
 @path_option("--output", "Score file: `enroll test score` lines, in trial order.")
 def score(
@@ -57,8 +57,8 @@ def score(
     """Score trials by cosine; print EER and minDCF if they are labeled.
 
     With both cohorts, two-sided AS-norm. With --calibration, natural-log likelihood ratios.
-    Trials of profiles take --enroll-map. A profile is averaged, then mapped: mapped embeddings hold
-    those of the --enroll-map of nessa map, and are refused without, or with other members.
+    Trials of profiles need --enroll-map. A profile is averaged, then mapped: give the same map to
+    nessa map. Mapped embeddings without a profile, or with one of other utterances, are refused.
     Memory: the embeddings, and about 80 bytes per trial; with --exemplars, 55 more per cosine.
 
     Example: nessa score --enroll recipes/mini/exp/mapped/nessa/new-old/eval/enroll
@@ -116,8 +116,8 @@ def calibrate(
     """Fit a map from scores to natural-log likelihood ratios, by logistic regression.
 
     Fit one per pair of enrollment and runtime model; then one threshold serves all pairs. Scores
-    are taken for cosines, or where some are beyond 1, for scores with AS-norm: nessa score and
-    nessa export refuse the calibration for the other ones. Give none of --exemplars.
+    within [-1, 1] count as cosines, others as AS-norm scores; the calibration is refused for the
+    other kind. Not for scores made with --exemplars.
     Memory: about 200 bytes per trial.
 
     Example: nessa calibrate --trials recipes/mini/data/dev/trials
@@ -149,17 +149,23 @@ def calibrate(
     type=click.Choice(["cosine", "distance", "half", "score"]),
     default="cosine",
     show_default=True,
-    help="Of --threshold: cosine; distance, 1 - cosine; half, (1 + cosine) / 2; another score.",
+    help="Scale of --threshold: cosine; distance, 1 - cosine; half, (1 + cosine) / 2; score, any "
+    "other.",
 )
 @path_option("--trials", "Labeled trials.")
 @path_option(
     "--old", "Cosines of these trials by the system in use; with --convention score, its scores."
 )
-@path_option("--new", "Their scores by the new system.")
+@path_option("--new", "Scores of these trials by the new system.")
 @path_option("--utt2spk", "Speakers (`utterance speaker`), for the intervals.")
 @optional_path("--enroll-map", "Profiles of the trials (`profile utterance ...`).")
-@optional_path("--utt2dur", "Durations (`utterance seconds`): a threshold for each class of them.")
-@click.option("--unsure", type=click.FloatRange(1, min_open=True), help="Factor of false accepts.")
+@optional_path("--utt2dur", "Durations (`utterance seconds`): adds a threshold per class of them.")
+@click.option(
+    "--unsure",
+    metavar="F",
+    type=click.FloatRange(1, min_open=True),
+    help="Also print the band of scores between F times and 1/F of the false-accept rate.",
+)
 @click.option("--draws", default=1000, type=COUNT, show_default=True, help="Bootstrap draws.")
 @click.option("--seed", type=NUMBER, default=1, show_default=True, help="Seed of the draws.")
 @aligner_option
@@ -181,8 +187,7 @@ def threshold(
 ) -> None:
     """Carry a threshold over to a new system: the one with the same false-accept rate.
 
-    With --unsure F, also the band of scores between the thresholds of F times that rate and of
-    its F-th part. With --utt2dur, thirds of the test durations get thresholds of that rate, too.
+    With --utt2dur, each third of the test durations gets a threshold with that rate as well.
     Memory: about 220 bytes per trial, and 2 kB per speaker.
 
     Example: nessa threshold --threshold 0.7 --trials recipes/mini/data/dev/trials
@@ -221,7 +226,7 @@ def threshold(
 @optional_path("--trials", "Labeled trial list.")
 @optional_path(
     "--scores",
-    "Score files: `enroll test score`, and maybe a label.",
+    "Score files: `enroll test score`, optionally with a label.",
     metavar="FILE...",
     multiple=True,
 )
@@ -229,12 +234,12 @@ def threshold(
 @click.option("--llr", is_flag=True, help="The scores are natural-log likelihood ratios.")
 @optional_path("--utt2spk", "Speakers (`utterance speaker`), for intervals.")
 @optional_path("--enroll-map", "Profiles of the trials (`profile utterance ...`).")
-@optional_path("--identify", "Data directory whose speakers to identify.", metavar="DIR")
+@optional_path("--identify", "Data directory of the speakers to identify.", metavar="DIR")
 @optional_path("--enroll", "Identification: enrollment embeddings.")
 @optional_path("--runtime", "Identification: runtime embeddings.")
 @optional_path(
     "--similarity",
-    "Identification: raw embeddings that hard households are drawn by; repeatable.",
+    "Identification: raw embeddings by which hard households are drawn; repeatable.",
     multiple=True,
 )
 @click.option(
@@ -269,12 +274,12 @@ def evaluate(
     --utt2spk, intervals come from a joint speaker bootstrap, and several files are compared with
     the first one on the same draws.
 
-    With --identify, the speakers of a data directory (utt2spk, and maybe utt2session and
+    With --identify, the speakers of a data directory (utt2spk, optionally utt2session and
     enroll_map) are identified by embeddings of two sides in one space: closed set, open set, and
     households of 2 to 7 profiles with impostors. Without utt2session, every utterance is a session
     of its own. Hard households are of speakers alike by --similarity: give the raw embeddings of
-    all models of a comparison, the same for all systems. Without it, by the two sides, and not
-    comparable.
+    all models of a comparison, the same for all systems. Without it, they are drawn by the two
+    sides, and results of different systems are not comparable.
 
     Memory: about 220 bytes per trial, 20 more for each further score file, and 2 kB per speaker.
     With --identify, all embeddings given, the two sides once more, and about 30 bytes per pair of
