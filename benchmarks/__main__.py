@@ -9,7 +9,7 @@ from nessa.errors import explained
 
 
 @click.command()
-@click.option("--only", multiple=True, metavar="NAME", help="A benchmark; repeatable. [all]")
+@click.option("--only", multiple=True, metavar="NAME", help="Benchmark (default: all); repeatable.")
 @click.option(
     "--size", type=click.Choice(["small", "voxceleb"]), default="small", show_default=True
 )

@@ -21,8 +21,8 @@
 # For Slurm, where DIR must be a folder that all machines see:
 #
 #   --name NAME         of its jobs, by which they are found and canceled
-#   --sbatch OPTION     an option of sbatch, as --sbatch=--mem=4G; may be given many times
-#   --setup LINE        a line of shell before each job, as 'module load cuda'; may be given often
+#   --sbatch OPTION     an option of sbatch, as --sbatch=--mem=4G; repeatable
+#   --setup LINE        a line of shell before each job, as 'module load cuda'; repeatable
 #   --retries N         run a job that failed up to N times more, unless its input was bad
 #                       (default: 0)
 #
