@@ -60,10 +60,10 @@ class Ark:
 
     Args:
         name: of the ark, for messages.
-        data: all of its bytes, mapped or in memory.
+        data: all of its bytes, mapped.
     """
 
-    def __init__(self, name: str, data: bytes | mmap.mmap) -> None:
+    def __init__(self, name: str, data: mmap.mmap) -> None:
         self.name, self.size = name, len(data)
         self._data, self._bytes = data, np.frombuffer(data, np.uint8)
         self._width = 0  # bytes of a vector as float32, once the first is read
@@ -159,8 +159,7 @@ class Ark:
 
     def forget(self) -> None:
         """Let go of the memory that holds what was read; it is read again where it is needed."""
-        if isinstance(self._data, mmap.mmap):
-            self._data.madvise(mmap.MADV_DONTNEED)
+        self._data.madvise(mmap.MADV_DONTNEED)
 
     def _with_rows(self, matrix: Matrix, count: int) -> Matrix:
         """The matrix with at least `count` rows."""

@@ -3,11 +3,10 @@
 An scp lists `key ark:offset`, the offset being that of the vector in an ark; see `nessa.kaldi.ark`.
 
 Reading is strict: whatever is not a finite vector of one common dimension under a unique key is
-refused with its file and place. Nothing read is executed: no pickles, and no pipes unless asked.
+refused with its file and place. Nothing read is executed: no pickles, and no pipes.
 """
 
 import os
-import subprocess
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -109,7 +108,7 @@ class Embeddings:
         return self.matrix.shape[1]
 
     @classmethod
-    def read(cls, path: Path | str, allow_pipes: bool = False) -> "Embeddings":
+    def read(cls, path: Path | str) -> "Embeddings":
         """Read an ark, an scp, or an embeddings directory.
 
         A directory is read through its `xvector.scp`, or through all `xvector_NN.scp` that
@@ -119,7 +118,6 @@ class Embeddings:
 
         Args:
             path: `*.ark` (binary or text, float or double), `*.scp`, or a directory.
-            allow_pipes: run scp entries that end in `|` with `sh -c`, and read their output.
 
         Returns:
             The embeddings, in file order.
@@ -133,12 +131,12 @@ class Embeddings:
         if path.is_dir():
             if parts := scps_of_ranks(path):
                 listing = merge_scps(f"{path}/xvector_NN.scp", [read_scp(part) for part in parts])
-                return _read_listed(listing, allow_pipes)
+                return _read_listed(listing)
             path = path / "xvector.scp"
         if path.suffix == ".ark":
             embeddings = _read_ark(path)
         elif path.suffix == ".scp":
-            embeddings = _read_listed(read_scp(path), allow_pipes)
+            embeddings = _read_listed(read_scp(path))
         else:
             wanted = "expected a .scp, an .ark or an embeddings directory"
             missing = "no such file or folder; has the stage that makes it been run?"
@@ -238,7 +236,7 @@ def _read_ark(path: Path) -> Embeddings:
     return Embeddings._read(keys, matrix, finite, lambda row: f"{path}: byte {offsets[row]}")
 
 
-def _read_listed(listing: Listing, allow_pipes: bool) -> Embeddings:
+def _read_listed(listing: Listing) -> Embeddings:
     """Read what scp lines point to, opening each ark once."""
     if not listing.keys:
         raise InputError(f"{listing.name}: holds no vectors; run extraction again")
@@ -247,7 +245,7 @@ def _read_listed(listing: Listing, allow_pipes: bool) -> Embeddings:
         rows = np.flatnonzero(listing.source_of == number)
         place = listing.where(int(rows[0]))
         keys = [listing.keys[row] for row in rows.tolist()]
-        ark = _open_source(listing.name, place, source, allow_pipes)
+        ark = _open_source(listing.name, place, source)
         vectors = ark.find(keys, listing.offsets[rows])
         if not matrix.size:
             matrix = np.empty((len(listing.keys), vectors.dim), np.float32)
@@ -269,29 +267,19 @@ def _refuse_table(path: Path) -> None:
         )
 
 
-def _open_source(table: str, place: str, source: str, allow_pipes: bool) -> Ark:
-    """The file or pipe that `table` names, first at the line `place`."""
+def _open_source(table: str, place: str, source: str) -> Ark:
+    """The file that `table` names, first at the line `place`."""
     if source.endswith("]"):
         raise InputError(
             f"{place}: range specifiers are not supported: {source}; "
             "write the range as a vector of its own"
         )
     if source.endswith("|"):
-        if not allow_pipes:
-            raise InputError(
-                f"{place}: {source} is a command, which is not run; write its output to an ark "
-                f"(Kaldi: copy-vector scp:{table} ark,scp:new.ark,new.scp) and name that"
-            )
-        return Ark(f"{place}: {source}", _run_pipe(place, source.removesuffix("|")))
+        raise InputError(
+            f"{place}: {source} is a command, which is not run; write its output to an ark "
+            f"(Kaldi: copy-vector scp:{table} ark,scp:new.ark,new.scp) and name that"
+        )
     return open_listed(table, place, source)
-
-
-def _run_pipe(place: str, command: str) -> bytes:
-    done = subprocess.run(["sh", "-c", command], capture_output=True, check=False)
-    if done.returncode:
-        complaint = done.stderr.decode(errors="replace").strip()
-        raise InputError(f"{place}: command failed with status {done.returncode}: {complaint}")
-    return done.stdout
 
 
 def merge_parts(
@@ -326,7 +314,7 @@ def merge_parts(
     directory = Path(directory)
     parts = read_parts(directory, [None] * jobs)
     listing = without_keys(merge_scps(str(directory), parts), left_out)
-    merged = _read_listed(listing, allow_pipes=False)
+    merged = _read_listed(listing)
     _check_utterances(directory, merged.keys, utt2spk)
     if relative:
         listing = replace(listing, sources=[os.path.relpath(ark) for ark in listing.sources])

@@ -523,20 +523,6 @@ def test_pipes_are_refused_and_not_run(refuse, tmp_path):
     assert not canary.exists()
 
 
-def test_pipes_run_when_allowed(tmp_path):
-    (tmp_path / "x.ark").write_bytes(record("a", 1, 2))
-    scp = tmp_path / "x.scp"
-    scp.write_text(f"a tail -c +3 {tmp_path}/x.ark |\nb echo '[ 3 4 ]' | cat |\n")
-    table = Embeddings.read(scp, allow_pipes=True)
-    assert table.matrix.tolist() == [[1, 2], [3, 4]]
-    scp.write_text("a echo why >&2; exit 3 |\n")
-    with pytest.raises(InputError, match=r"x.scp: line 1: .*status 3: why"):
-        Embeddings.read(scp, allow_pipes=True)
-    scp.write_text("a true |\n")
-    with pytest.raises(InputError, match="'a' is cut short"):
-        Embeddings.read(scp, allow_pipes=True)
-
-
 @pytest.mark.parametrize(
     ("content", "fragments"),
     [
