@@ -367,23 +367,3 @@ def min_cllr(scores: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = N
         InputError: see `check_scores` and `check_weights`.
     """
     return Roc.of(scores, labels, weights).min_cllr()
-
-
-def det_points(
-    scores: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = None
-) -> tuple[Floats, Floats]:
-    """The corners of the DET curve, from accept-all to reject-all.
-
-    Args:
-        scores: (T,), higher for a more likely target.
-        labels: (T,), True for a target trial.
-        weights: (T,), 0 or more; or None, for all alike.
-
-    Returns:
-        (false alarm rates falling from 1 to 0, miss rates rising from 0 to 1), each (P,).
-
-    Raises:
-        InputError: see `check_scores` and `check_weights`.
-    """
-    roc = Roc.of(scores, labels, weights)
-    return roc.p_fa, roc.p_miss

@@ -25,7 +25,7 @@ from nessa.metrics.bootstrap import (
     mean_estimate,
     recovered_gain,
 )
-from nessa.metrics.roc import Roc, act_dcf, cllr, det_points, eer, min_cllr, min_dcf
+from nessa.metrics.roc import Roc, act_dcf, cllr, eer, min_cllr, min_dcf
 from nessa.metrics.table import EER, Metric
 
 SORTED_METRICS = {
@@ -157,9 +157,10 @@ def test_continuous_scores_against_scikit_learn():
     assert min_cllr(scores, labels) == pytest.approx(pav_cllr(scores, labels), abs=1e-9)
     costs = (0.01 * (1 - hit) + 0.99 * fa) / 0.01
     assert min_dcf(scores, labels) == pytest.approx(costs.min(), abs=1e-12)
-    p_fa, p_miss = det_points(scores, labels)
+    curve = Roc.of(scores, labels)
     by_sklearn = set(zip(fa.round(9), (1 - hit).round(9), strict=True))
-    assert set(zip(p_fa.round(9), p_miss.round(9), strict=True)) <= by_sklearn
+    points = set(zip(curve.p_fa.round(9), curve.p_miss.round(9), strict=True))
+    assert points <= by_sklearn
 
 
 # ---- other packages; docs/toolkits.md tells how their definitions differ ----
@@ -284,8 +285,9 @@ def test_calibrated_costs_are_never_below_their_minimum(system):
 
 
 @given(systems())
-def test_det_points_run_from_accept_all_to_reject_all(system):
-    p_fa, p_miss = det_points(*system)
+def test_the_curve_runs_from_accept_all_to_reject_all(system):
+    curve = Roc.of(*system)
+    p_fa, p_miss = curve.p_fa, curve.p_miss
     assert (p_fa[0], p_miss[0], p_fa[-1], p_miss[-1]) == (1, 0, 0, 1)
     assert (np.diff(p_fa) <= 0).all() and (np.diff(p_miss) >= 0).all()
 
@@ -334,16 +336,17 @@ def test_the_weighted_curve_is_that_of_repeated_trials(system, data):
     scores, labels = system
     size = len(labels)
     weights = np.array(data.draw(st.lists(st.integers(1, 4), min_size=size, max_size=size)))
-    points = set(zip(*det_points(scores, labels, weights), strict=True))
+    curve = Roc.of(scores, labels, weights)
+    points = set(zip(curve.p_fa, curve.p_miss, strict=True))
     repeated = np.repeat(scores, weights), np.repeat(labels, weights)
     assert points <= {(fa, miss) for miss, fa in operating_points(*repeated)}
-    assert points >= set(zip(*(rates[[0, -1]] for rates in det_points(*repeated)), strict=True))
-    ours = Roc.of(scores, labels, weights).hull
-    assert (ours.p_miss == Roc.of(*repeated).hull.p_miss).all()
-    assert (ours.p_fa == Roc.of(*repeated).hull.p_fa).all()
+    expected = Roc.of(*repeated)
+    assert points >= {(expected.p_fa[end], expected.p_miss[end]) for end in (0, -1)}
+    assert (curve.hull.p_miss == expected.hull.p_miss).all()
+    assert (curve.hull.p_fa == expected.hull.p_fa).all()
 
 
-@pytest.mark.parametrize("metric", [*WEIGHTED.values(), det_points], ids=[*WEIGHTED, "det_points"])
+@pytest.mark.parametrize("metric", [*WEIGHTED.values(), Roc.of], ids=[*WEIGHTED, "Roc.of"])
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
@@ -365,7 +368,7 @@ def test_bad_weights_are_refused(metric, weights, message):
 
 
 @pytest.mark.parametrize(
-    "metric", [*SORTED_METRICS.values(), act_dcf, cllr, det_points], ids=lambda m: m.__name__
+    "metric", [*SORTED_METRICS.values(), act_dcf, cllr, Roc.of], ids=lambda m: m.__name__
 )
 @pytest.mark.parametrize(
     ("scores", "labels", "message"),
