@@ -23,9 +23,9 @@ class PipelineOrder(click.Group):
         return list(self.commands)
 
 
-def path_option(name: str, text: str, **more: Any) -> Callable[..., Any]:
+def path_option(name: str, text: str) -> Callable[..., Any]:
     """A required option that takes a path."""
-    return click.option(name, type=PathType, required=True, help=text, **more)
+    return click.option(name, type=PathType, required=True, help=text)
 
 
 def optional_path(name: str, text: str, **more: Any) -> Callable[..., Any]:
