@@ -50,7 +50,8 @@ def importing(library: str, extra: str) -> Iterator[None]:
     """Say why the library of a family, which one of our extras brings, cannot be imported.
 
     Raises:
-        InputError: it is not there, or it came with a torchaudio that was built for another torch.
+        InputError: it is not there, or a library that it needs cannot be loaded, such as a
+            torchaudio that was built for another torch.
     """
     try:
         yield
@@ -60,8 +61,9 @@ def importing(library: str, extra: str) -> Iterator[None]:
         ) from None
     except (OSError, RuntimeError) as error:  # of torchaudio, when it looks for CUDA's libraries
         raise InputError(
-            f"{library} cannot be loaded ({reason(error)}): it needs a torchaudio that was built "
-            f"for torch {torch.__version__}; install it from the index that this torch came from"
+            f"{library} cannot be loaded ({reason(error)}): reinstall the library that it "
+            f"names; a torchaudio must be built for torch {torch.__version__}: install it from the "
+            "index that this torch came from"
         ) from None
 
 

@@ -11,9 +11,8 @@ from lhotse.cut import MonoCut
 from torch import Tensor
 
 from nessa.corpus.audio import read_audio
-from nessa.encoders.base import SpeakerModel, weights_digest
+from nessa.encoders.base import SpeakerModel, importing, weights_digest
 from nessa.encoders.settings import ResemblyzerConfig
-from nessa.errors import InputError
 from nessa.files import digest
 
 log = logging.getLogger(__name__)
@@ -59,12 +58,7 @@ class ResemblyzerModel(SpeakerModel):
 
 
 def _import() -> Any:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # webrtcvad's own, about pkg_resources
-            import resemblyzer
-    except ImportError as error:
-        raise InputError(
-            f"Resemblyzer cannot be loaded ({error}): pip install 'nessa[resemblyzer]'"
-        ) from None
+    with importing("Resemblyzer", "resemblyzer"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # webrtcvad's own, about pkg_resources
+        import resemblyzer
     return resemblyzer
