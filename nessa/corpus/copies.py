@@ -324,3 +324,11 @@ def random_part(cut: MonoCut, seconds: float, rng: np.random.Generator) -> MonoC
     return cut.truncate(
         offset=position * (cut.duration - seconds), duration=seconds, preserve_id=True
     )
+
+
+def middle_part(cut: MonoCut, seconds: float) -> MonoCut:
+    """The middle `seconds`, or all of the cut where it is shorter."""
+    if cut.duration <= seconds:
+        return cut
+    offset = (cut.duration - seconds) / 2
+    return cut.truncate(offset=offset, duration=seconds, preserve_id=True)

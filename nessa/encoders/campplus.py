@@ -12,6 +12,7 @@ import torch
 from lhotse.cut import MonoCut
 from torch import Tensor
 
+from nessa.corpus.copies import middle_part
 from nessa.encoders.base import SpeakerModel, embed_by_length, weights_digest
 from nessa.encoders.config import FeatureConfig
 from nessa.encoders.features import FeatureExtractor, read_features
@@ -50,10 +51,8 @@ class CampplusModel(SpeakerModel):
 
     def read(self, cut: MonoCut) -> Tensor:
         """Features, shape (T, 80)."""
-        if self._crop is not None and cut.duration > self._crop:
-            cut = cut.truncate(
-                offset=(cut.duration - self._crop) / 2, duration=self._crop, preserve_id=True
-            )
+        if self._crop is not None:
+            cut = middle_part(cut, self._crop)
         return read_features(cut, self._features, self.name)
 
     @torch.inference_mode()

@@ -17,6 +17,7 @@ from lhotse.cut import MonoCut
 
 from nessa.alignment.base import Aligner
 from nessa.alignment.store import load
+from nessa.corpus.copies import middle_part
 from nessa.corpus.manifests import CutTable
 from nessa.encoders.arks import GivenEmbeddings
 from nessa.encoders.base import SpeakerModel
@@ -73,7 +74,7 @@ def write_durations(recipe: Recipe, data: Path, exp: Path, output: Path) -> list
     by_length: dict[float | None, tuple[Tests, dict[str, str]]] = {}  # and what is left out
     for limit in SECONDS:
         if any(cut.duration > limit for cut in cuts):
-            short, skipped = [_middle(cut, limit) for cut in cuts], dict[str, str]()
+            short, skipped = [middle_part(cut, limit) for cut in cuts], dict[str, str]()
             embedded = {
                 name: extract(model, short, what=f"{name} {limit:g} s", skipped=skipped)
                 for name, model in models.items()
@@ -119,13 +120,6 @@ def _test_cuts(data: Path, wanted: set[str]) -> list[MonoCut]:
         if not cut.has_recording:
             raise InputError(f"utterance {cut.id!r} of {data / EVAL} has no audio to be cut")
     return cuts
-
-
-def _middle(cut: MonoCut, seconds: float) -> MonoCut:
-    if cut.duration <= seconds:
-        return cut
-    start = (cut.duration - seconds) / 2
-    return cut.truncate(offset=start, duration=seconds, preserve_id=True)
 
 
 def _without(

@@ -11,6 +11,7 @@ import yaml
 from lhotse.cut import MonoCut
 
 from nessa.alignment import ProcrustesAligner
+from nessa.corpus.copies import middle_part
 from nessa.encoders import load_model, parse_settings, save_model, save_pretrained
 from nessa.encoders.base import SpeakerModel
 from nessa.encoders.config import EncoderConfig
@@ -95,7 +96,7 @@ def test_each_length_has_both_models_and_both_pairs(
 def test_the_middle_is_taken_and_short_speech_stays(run: tuple[Path, Path, Path]) -> None:
     _, data, _ = run
     for cut in read_cuts(data, "eval"):
-        short = durations._middle(cut, 0.7)
+        short = middle_part(cut, 0.7)
         assert short.duration == min(cut.duration, 0.7) and short.id == cut.id
         before, after = short.start, cut.duration - short.end
         assert before == pytest.approx(after, abs=1e-3)
