@@ -16,6 +16,16 @@ def lazy_names(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]
     def get(name: str) -> Any:
         if name not in modules:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(import_module(modules[name]), name)
+        return imported(f"{modules[name]}.{name}")
 
     return get
+
+
+def imported(place: str) -> Any:
+    """What is at a dotted place, module and name.
+
+    Raises:
+        ImportError: of the module, or of one that it imports.
+    """
+    module, _, name = place.rpartition(".")
+    return getattr(import_module(module), name)

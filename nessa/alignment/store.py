@@ -1,6 +1,5 @@
 """Aligners by their kind, and from the folders that `Aligner.save` wrote."""
 
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from nessa.alignment.neural import NeuralAligner
 from nessa.alignment.views import SIDES
 from nessa.errors import InputError
 from nessa.files import read_json
+from nessa.lazy import imported
 from nessa.scoring.calibration import read_calibration
 
 # What aligners raise where arrays are missing, or not of the shapes that belong together.
@@ -34,8 +34,7 @@ def aligner_class(kind: str) -> type[Aligner]:
     Raises:
         KeyError: there is none.
     """
-    module, _, name = ALIGNERS[kind].rpartition(".")
-    return getattr(import_module(module), name)
+    return imported(ALIGNERS[kind])
 
 
 def load(directory: Path | str) -> Aligner:

@@ -6,13 +6,13 @@ imported when they are needed, and those of our settings do not import torch.
 """
 
 from collections.abc import Mapping
-from importlib import import_module
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
 from nessa.encoders.config import EncoderConfig, FeatureConfig, PretrainedConfig
 from nessa.errors import InputError
+from nessa.lazy import imported
 from nessa.schema import explain, nearest
 
 
@@ -50,7 +50,7 @@ PRETRAINED = {
 
 def class_of(settings: Mapping[str, Any]) -> Any:
     """The class of the model whose kind its settings name; see `settings_class`."""
-    return _found(_kind_of(settings).model)
+    return imported(_kind_of(settings).model)
 
 
 def settings_class(
@@ -65,7 +65,7 @@ def settings_class(
     Raises:
         InputError: they name none.
     """
-    return _found(_kind_of(settings, place).settings)
+    return imported(_kind_of(settings, place).settings)
 
 
 def _kind_of(settings: Mapping[str, Any], place: str = "") -> Kind:
@@ -79,11 +79,6 @@ def _kind_of(settings: Mapping[str, Any], place: str = "") -> Kind:
     if kind not in kinds:
         raise InputError(f"{name}: no kind of model {kind!r}{nearest(kind, kinds)}")
     return kinds[kind]
-
-
-def _found(place: str) -> Any:
-    module, _, name = place.rpartition(".")
-    return getattr(import_module(module), name)
 
 
 def sampling_rates(encoders: Mapping[str, Mapping[str, Any]]) -> set[int]:

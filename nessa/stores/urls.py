@@ -1,14 +1,13 @@
 """The databases that a URL can name: to add one, write a `Database` and a line."""
 
-from importlib import import_module
-
 from nessa.errors import InputError
+from nessa.lazy import imported
 from nessa.stores.base import Database
 
-# Scheme of the URL: module, class, extra of pyproject.toml.
+# Scheme of the URL: class, extra of pyproject.toml.
 DATABASES = {
-    "postgresql": ("nessa.stores.postgres", "Postgres", "postgres"),
-    "milvus": ("nessa.stores.milvus", "Milvus", "milvus"),
+    "postgresql": ("nessa.stores.postgres.Postgres", "postgres"),
+    "milvus": ("nessa.stores.milvus.Milvus", "milvus"),
 }
 
 
@@ -26,9 +25,9 @@ def open_database(url: str, to: str) -> Database:
     if scheme not in DATABASES:
         known = " or ".join(f"{name}:" for name in DATABASES)
         raise InputError(f"{scheme!r} is no database that nessa knows; begin the URL with {known}")
-    module, name, extra = DATABASES[scheme]
+    place, extra = DATABASES[scheme]
     try:
-        kind = getattr(import_module(module), name)
+        kind = imported(place)
     except ImportError as error:
         raise InputError(
             f"{scheme}: needs {error.name}: run `pip install 'nessa[{extra}]'` first"
