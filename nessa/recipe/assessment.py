@@ -42,7 +42,6 @@ log = logging.getLogger(__name__)
 
 # Shares of the speakers; dev first, so that `fit_to_tables` holds out the same dev speakers.
 HELD_OUT = {"dev": DEV_SHARE, "eval": 0.2}
-COHORT = 300  # speakers of AS-norm, at most
 STUDY = "speakers"
 PROFILE_SIZES = (3,)  # of dev, where a threshold for profiles is found; its figures do without
 RECIPE = Path("exp/recipe.yaml")
@@ -158,7 +157,7 @@ def _recipe(tables: tuple[Path, Path], align_speakers: int, seed: int) -> Recipe
         update=("old", "new"),
         controls=False,
         baselines=("cca", "plda"),
-        scoring=ScoringConfig(top_n=min(COHORT, align_speakers)),
+        scoring=ScoringConfig(top_n=min(ScoringConfig().top_n, align_speakers)),
     )
 
 
