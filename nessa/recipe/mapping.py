@@ -6,7 +6,13 @@ from pathlib import Path
 
 from nessa.alignment.domains import DomainOf, domain_of_mean
 from nessa.alignment.store import load
-from nessa.kaldi.datadir import is_there, read_optional, read_utt2spk, utterances_by_speaker
+from nessa.kaldi.datadir import (
+    ENROLL_MAP,
+    is_there,
+    read_optional,
+    read_utt2spk,
+    utterances_by_speaker,
+)
 from nessa.production.mapping import map_sides
 from nessa.recipe.config import Recipe
 from nessa.recipe.layout import COHORT, SCORED_SETS, aligner_dir, mapped_dir, raw_cohort, raw_sides
@@ -35,7 +41,7 @@ def map_system(recipe: Recipe, data: Path, exp: Path, system: System) -> Iterato
     mapped = partial(map_sides, aligner, allow_outliers=recipe.scoring.allow_outliers)
     domains: Mapping[str, DomainOf]
     for name in SCORED_SETS:
-        enroll_map = data / name / "enroll_map"
+        enroll_map = data / name / ENROLL_MAP
         profiles = enroll_map if is_there(enroll_map) else None
         raw = raw_sides(exp, system, name)
         domains = read_optional(data / name, "utt2domain")
