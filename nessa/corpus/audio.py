@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nessa.corpus.lengths import (
+    blocks_of_samples,
     is_cut_ogg,
     missing_part,
     promised_by_nist,
@@ -387,14 +388,9 @@ def _checked_header(
     _check_length(sound, file, name)
     floats = sound.subtype in ("FLOAT", "DOUBLE")  # others hold nothing that is not finite
     sound.seek(0)
-    if fault := _fault(_blocks(sound), rate, all_of_it=floats):
+    if fault := _fault(blocks_of_samples(sound, rate), rate, all_of_it=floats):
         raise InputError(f"{name}: {fault}")
     return AudioHeader(rate, samples)
-
-
-def _blocks(sound: soundfile.SoundFile) -> Iterator[Samples]:
-    while len(block := sound.read(sound.samplerate, dtype="float32", always_2d=True)):
-        yield block
 
 
 def _check_channels(name: Path | str, found: int, wanted: int | None) -> None:

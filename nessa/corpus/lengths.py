@@ -44,10 +44,11 @@ class Stream(soundfile.SoundFile):
         """Not."""
         return False
 
-    def blocks_of_samples(self) -> Iterator[Any]:
-        """float32 (up to `BLOCK`, channels), to the end."""
-        while len(block := self.read(BLOCK, dtype="float32", always_2d=True)):
-            yield block
+
+def blocks_of_samples(sound: soundfile.SoundFile, most: int) -> Iterator[Any]:
+    """float32 (up to `most`, channels), from where the file is read to its end."""
+    while len(block := sound.read(most, dtype="float32", always_2d=True)):
+        yield block
 
 
 def repaired(content: bytes) -> bytes | None:
@@ -64,7 +65,7 @@ def repaired(content: bytes) -> bytes | None:
         return content[:place] + struct.pack("<I", 0xFFFFFFFF) + content[place + 4 :]
     if content[:4] == b"fLaC" and not _flac_total(content):
         with Stream(io.BytesIO(content)) as stream:
-            total = sum(map(len, stream.blocks_of_samples()))
+            total = sum(map(len, blocks_of_samples(stream, BLOCK)))
         # STREAMINFO follows `fLaC` and 4 bytes; 36 bits at its byte 13 are the total.
         first = content[21] & 0xF0 | total >> 32
         return content[:21] + bytes([first]) + struct.pack(">I", total & 0xFFFFFFFF) + content[26:]
