@@ -385,7 +385,7 @@ def _checked_header(
 ) -> AudioHeader:
     rate, samples = sound.samplerate, sound.frames
     _check_channels(name, sound.channels, channels)
-    _check_length(sound, file, name)
+    _check_whole(sound, file, name)
     floats = sound.subtype in ("FLOAT", "DOUBLE")  # others hold nothing that is not finite
     sound.seek(0)
     if fault := _fault(blocks_of_samples(sound, rate), rate, all_of_it=floats):
@@ -398,7 +398,7 @@ def _check_channels(name: Path | str, found: int, wanted: int | None) -> None:
         raise InputError(f"{name}: has {found} channels; mix it down to one")
 
 
-def _check_length(sound: soundfile.SoundFile, file: Path | io.BytesIO, name: str) -> None:
+def _check_whole(sound: soundfile.SoundFile, file: Path | io.BytesIO, name: str) -> None:
     """Refuse a file that is cut off, and an MP3 of which only a part would be read."""
     cut_off = f"{name}: is cut off, or its header is wrong; restore or remove it"
     if sound.format in ("WAV", "WAVEX", "RF64", "W64", "AIFF", "AU"):
