@@ -357,8 +357,8 @@ class NeuralAligner(NetworkAligner):
         y = centers["runtime"].apply(dev.runtime.matrix)
 
         @lru_cache(maxsize=2)  # candidates of one aligner have the same features
-        def inputs(features: KernelFeatures | None, side: int) -> Matrix:
-            own = (x, y)[side]
+        def inputs(features: KernelFeatures | None, place: int) -> Matrix:
+            own = (x, y)[place]
             return own if features is None else features.apply(own)
 
         def statistics(start: Start) -> tuple[Statistics, Statistics]:

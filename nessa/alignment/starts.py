@@ -46,11 +46,11 @@ class Start(NamedTuple):
     quadratics: tuple[Floats, Floats] | None = None
     features: Features = (None, None)
 
-    def statistics(self, inputs: Matrix, side: int) -> Statistics:
+    def statistics(self, inputs: Matrix, place: int) -> Statistics:
         """z and u of a side's centered embeddings, or of their features, (N, D_in)."""
         if self.quadratics is not None:
-            return ratio_terms(inputs, self.maps[side], self.quadratics[side])
-        z = inputs @ self.maps[side]
+            return ratio_terms(inputs, self.maps[place], self.quadratics[place])
+        z = inputs @ self.maps[place]
         return length_normalize(z.astype(np.float32)), np.zeros(len(z))
 
     def scaled(self, scale: float) -> "Start":
