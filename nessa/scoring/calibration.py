@@ -124,10 +124,10 @@ class Calibration:
             values = np.array([made.scale, made.offset, *quality.values()])
             others = record.keys() - {"scale", "offset", "quality", *texts}
             typed = all(isinstance(text, str | None) for text in texts.values())
-            sound = not others and typed and bool(np.isfinite(values).all())
+            valid = not others and typed and bool(np.isfinite(values).all())
         except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
-            sound = False
-        if not sound:
+            valid = False
+        if not valid:
             raise InputError(
                 f"{record!r} is not a calibration, which has finite numbers `scale` and `offset`, "
                 "and `quality` with a number per measure; fit it again"
