@@ -267,7 +267,7 @@ class NeuralAligner(NetworkAligner):
     def _teachers(self, views: tuple[Rows, Rows], labels: Labels, dev: DevSet) -> list[Teacher]:
         """The better model with itself: NESSA of each half of many speakers, PLDA's ratio of few.
 
-        None where nothing tells the better model, or the score is no ratio, or a side stays as it
+        Empty where nothing tells the better model, or the score is no ratio, or a side stays as it
         is.
         """
         free = self._frozen is None and self._gives_ratios()

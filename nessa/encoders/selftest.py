@@ -128,7 +128,7 @@ class Subject(NamedTuple):
     def variants(self) -> Iterator[tuple[str, FeatureConfig]]:
         """Each other value of the settings that people get wrong, one at a time, with its name.
 
-        None where the model makes its own features, or its file says which it takes.
+        Empty where the model makes its own features, or its file says which it takes.
         """
         values: dict[str, Sequence[Any]] = {
             "scale": SCALES,
