@@ -481,7 +481,7 @@ def rates_fault(trials: Trials) -> str | None:
 
 
 def classes_fault(labels: NDArray[np.bool_]) -> str | None:
-    """The same of labels (T,)."""
+    """Why labels (T,) have no error rates, as the end of a message; None where they have some."""
     targets = np.count_nonzero(labels)
     if 0 < targets < len(labels):
         return None

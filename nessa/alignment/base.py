@@ -462,7 +462,7 @@ class Aligner(ABC):
                 )  # fmt: skip
 
     def check_stamp(self, side: Side, stamp: ModelStamp | None) -> bool:
-        """The same by the stamp of one side; see `check_models`.
+        """Refuse a stamp of another model than this side was fitted on; see `check_models`.
 
         Returns:
             Whether it is known that they are of its model; False where that cannot be told.

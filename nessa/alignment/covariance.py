@@ -85,7 +85,7 @@ def within_speakers(z: Rows, labels: Labels) -> tuple[Floats, Floats, npt.NDArra
 
 
 def scatter_within(z: Rows, labels: Labels) -> tuple[Floats, Floats, npt.NDArray[np.int64]]:
-    """The same of rows that may differ too little to tell, as few do once LDA has chosen."""
+    """`within_speakers` without its check that utterances differ, which LDA's output may fail."""
     counts = np.bincount(labels)
     if len(labels) == len(counts):
         raise InputError("no align speaker has two utterances; PLDA needs several of each")

@@ -199,7 +199,7 @@ def carry_over_files(
     seed: int,
     pair: str | None,
 ) -> list[Carried]:
-    """The same from score files, for all trials, and for classes of test durations beside.
+    """Carry a threshold over, by score files: of all trials, and of each class of test durations.
 
     Args:
         threshold: as it is in use.

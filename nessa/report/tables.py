@@ -209,7 +209,7 @@ def with_unit(gain: str) -> str:
 
 
 def controlled_gain(record: Record, controls: Set[str]) -> str:
-    """The same of the controlled gain; of a model with itself, or without controls, there is none.
+    """The controlled gain in percent; `ABSENT` of a model with itself, or without controls.
 
     Args:
         record: of a system.
