@@ -139,7 +139,7 @@ class Aligner(ABC):
             if not self.keeps(side):
                 self.shifts[side] = domain_shifts(view, known) if known else {}
         fitted = self._centered_table(views)
-        moved = dev and self._comparable(dev).moved(self.center_domains)
+        moved = dev and self._moved(dev)
         # Aligners seed torch's generators; the caller's go on as if nothing had been drawn.
         with fork_rng(range(torch.cuda.device_count())):
             self._fit(fitted.enroll, fitted.runtime, fitted.labels, moved)
@@ -154,15 +154,15 @@ class Aligner(ABC):
                 found = OutlierDetector.fit(view, views.labels)
                 self.detectors[side] = replace(found, length_range=self.length_range(side))
 
-    def _comparable(self, dev: DevSet) -> DevSet:
-        """A dev set whose rows can be squared; refuses one without direction by its id."""
+    def _moved(self, dev: DevSet) -> DevSet:
+        """A dev set as `_fit` takes it: of rows that can be squared, centered by their domains."""
 
-        def scaled(own: Embeddings, side: Side) -> Embeddings:
+        def moved(own: Embeddings, side: Side) -> Embeddings:
             name = f"{side} embedding of dev utterance {{!r}}"
             matrix = self._scaled(own.matrix, lambda row: name.format(own.keys[row]))
-            return Embeddings(own.keys, matrix, own.stamp)
+            return self.center_domains(Embeddings(own.keys, matrix, own.stamp), side, dev.domains)
 
-        enroll, runtime = scaled(dev.enroll, "enroll"), scaled(dev.runtime, "runtime")
+        enroll, runtime = moved(dev.enroll, "enroll"), moved(dev.runtime, "runtime")
         return replace(dev, enroll=enroll, runtime=runtime)
 
     def _centered_table(self, table: AlignTable) -> AlignTable:

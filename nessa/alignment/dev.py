@@ -1,15 +1,15 @@
 """Held-out speakers: on them an aligner is chosen, and judged against its models alone."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from nessa.alignment.views import FLOATS_PER_BLOCK, SIDES, Floats, Matrix, Rows, Side, blocks
+from nessa.alignment.views import FLOATS_PER_BLOCK, SIDES, Floats, Matrix, Rows, blocks
 from nessa.errors import InputError
 from nessa.kaldi.embeddings import Embeddings
 from nessa.metrics.bootstrap import Estimate, bootstrap, difference, mean_estimate
@@ -81,16 +81,6 @@ class DevSet:
         if self.speakers:
             return trial_speakers(trials, self.speakers)
         return speakers_by_targets(trials)
-
-    def moved(
-        self, center: Callable[[Embeddings, Side, Mapping[str, str]], Embeddings]
-    ) -> "DevSet":
-        """The same with both views centered by their domains; see `Aligner.center_domains`."""
-        return replace(
-            self,
-            enroll=center(self.enroll, "enroll", self.domains),
-            runtime=center(self.runtime, "runtime", self.domains),
-        )
 
 
 def both_ways_scores(x: Statistics, y: Statistics, dev: DevSet) -> list[tuple[Trials, Floats]]:
