@@ -440,10 +440,10 @@ check_queue() {
 # folders may be links to another disk, whose root may have a folder that only root reads.
 remove_leftovers() {
   local folder
-  for folder in "$data" "$data/copies" "$exp"; do
-    [[ ! -d $folder ]] ||
-      find -H "$folder" -type f -name '.*.tmp' -exec flock --nonblock {} rm -f {} \; 2>/dev/null ||
-      true # nothing of ours is in there
+  for folder in "$data"/{train,align,dev,eval,manifests,copies,corpus} "$exp"; do
+    [[ ! -d $folder ]] || # named as nessa.files.atomic_open names them
+      find -H "$folder" -type f -name '.*.????????.tmp' -exec flock --nonblock {} rm -f {} \; \
+        2>/dev/null || true # nothing of ours is in there
   done
   rm -rf "$exp"/.jobs.* 2>/dev/null || true # NFS keeps what a process has open
 }

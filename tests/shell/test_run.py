@@ -603,8 +603,8 @@ def test_what_one_model_cannot_embed_is_decided_anew_for_another_model(finished)
 
 @pytest.mark.slow
 def test_what_somebody_is_writing_stays(finished):
-    old, locked = (finished.exp / name for name in (".a.1.tmp", ".b.2.tmp"))
-    prepared = finished.exp.parent / "data/align/.utt2spk.3.tmp"
+    old, locked = (finished.exp / name for name in (".a.k1ll3d_1.tmp", ".b.k1ll3d_2.tmp"))
+    prepared = finished.exp.parent / "data/align/.utt2spk.k1ll3d_3.tmp"
     prepared.parent.mkdir(parents=True)
     old.touch()
     prepared.touch()
@@ -618,14 +618,27 @@ def test_what_somebody_is_writing_stays(finished):
 
 def test_what_killed_jobs_left_is_removed_behind_links_too(tree):
     """As of folders on another disk."""
-    links = [tree.exp, tree.exp.parent / "data", tree.exp.parent / "data/copies"]
-    left = [tree.root.parent / f"disk{number}/inside/.a.1.tmp" for number in range(len(links))]
+    data = tree.exp.parent / "data"
+    links = [tree.exp, data, data / "copies"]
+    inside = ["inside", "eval", "inside"]
+    left = [tree.root.parent / f"disk{n}/{i}/.a.k1ll3d__.tmp" for n, i in enumerate(inside)]
     for link, path in zip(links, left, strict=True):
         path.parent.mkdir(parents=True)
         path.touch()
         link.symlink_to(path.parents[1])
     assert tree.run("--stop-stage", "0").returncode == 0
     assert [path for path in left if path.exists()] == []
+
+
+def test_hidden_files_of_the_users_own_stay(tree):
+    """As in a folder of Kaldi recipes, whose data/ and exp/ are there already."""
+    names = ["exp/.draft.tmp", "data/eval/.notes.tmp", "data/lang/.lexicon.k1ll3d__.tmp"]
+    own = [tree.exp.parent / name for name in names]
+    for path in own:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert tree.run("--stop-stage", "0").returncode == 0
+    assert [path for path in own if not path.exists()] == []
 
 
 def test_a_folder_that_may_not_be_read_stops_no_run(tree):
