@@ -52,6 +52,19 @@ def prepare_set(
     write_set(data, name, make_cuts(made))
 
 
+def leave_one_utterance(data: Path, name: str, speakers: range) -> None:
+    """Write a prepared set anew, with a single utterance of each of these speakers."""
+    single = {f"id{speaker:05d}" for speaker in speakers}
+    seen: set[str] = set()
+    kept = []
+    for cut in read_cuts(data, name):
+        speaker = cut.supervisions[0].speaker
+        if speaker not in seen & single:
+            kept.append(cut)
+        seen.add(speaker)
+    write_set(data, name, kept)
+
+
 def read_cuts(data: Path, name: str) -> CutSet:
     """The cuts of a prepared set."""
     return CutSet.from_jsonl_lazy(manifest_path(data, name, "cuts"))

@@ -6,10 +6,10 @@ with the original where that is at hand.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -38,6 +38,7 @@ SPEAKERS, UTTERANCES = 12, 4  # of the reference, at most
 SCALES = (1.0, 32768.0)
 NOT_FINITE = "not finite"  # what models say of embeddings that they refuse
 WINDOWS = ("povey", "hamming", "hanning")
+Utterances = TypeVar("Utterances", bound=Sized)
 
 
 class Finding(NamedTuple):
@@ -48,17 +49,32 @@ class Finding(NamedTuple):
         fault: what is wrong; None where nothing is.
         remedy: what would mend it.
         fact: what was measured.
+        obstacle: why nothing was.
     """
 
     check: str
     fault: str | None = None
     remedy: str = ""
     fact: str = ""
+    obstacle: str | None = None
 
     def __str__(self) -> str:
+        if self.obstacle:
+            return f"{self.check}: not checked, {self.obstacle}"
         if self.fault is None:
             return f"{self.check}: ok{f' ({self.fact})' if self.fact else ''}"
         return f"{self.check}: FAULT: {self.fault}; {self.remedy}"
+
+
+def choose_speakers(by_speaker: Iterable[Utterances]) -> list[Utterances]:
+    """The first dozen speakers, those of two utterances or more before others: they make pairs."""
+    several: list[Utterances] = []
+    single: list[Utterances] = []
+    for own in by_speaker:
+        (several if len(own) > 1 else single).append(own)
+        if len(several) == SPEAKERS:  # others need not be looked for
+            break
+    return [*several, *single][:SPEAKERS]
 
 
 def reference_of(data: Path, set_name: str) -> list[MonoCut]:
@@ -72,7 +88,7 @@ def reference_of(data: Path, set_name: str) -> list[MonoCut]:
         InputError: there is no such set.
     """
     table = CutTable(data, set_name)
-    rows = [row for own in table.of_speaker()[:SPEAKERS] for row in own[:UTTERANCES]]
+    rows = [row for own in choose_speakers(table.of_speaker()) for row in own[:UTTERANCES]]
     return [table[row] for row in rows]
 
 
@@ -84,19 +100,22 @@ def reference_in(folder: Path) -> list[MonoCut]:
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; name one with <speaker>/**/*.wav")
-    found = [
-        Utterance(
-            f"{speaker.name}-{file.parent.name}-{file.stem}", speaker.name, file.parent.name, file
-        )
-        for speaker in sorted(path for path in folder.iterdir() if path.is_dir())[:SPEAKERS]
-        for file in sorted(speaker.rglob("*.wav"))[:UTTERANCES]
-    ]
-    counts = Counter(one.speaker for one in found)
-    if len(counts) < 2 or max(counts.values()) < 2:
+    speakers = sorted(path for path in folder.iterdir() if path.is_dir())
+    found = [utterance for own in choose_speakers(map(_files_of, speakers)) for utterance in own]
+    if pairs_fault([one.speaker for one in found]):
         raise InputError(
             f"{folder}: expected <speaker>/**/*.wav of two speakers or more, with two files or more"
         )
     return list(make_cuts(sort_utterances(found)))
+
+
+def _files_of(speaker: Path) -> list[Utterance]:
+    return [
+        Utterance(
+            f"{speaker.name}-{file.parent.name}-{file.stem}", speaker.name, file.parent.name, file
+        )
+        for file in sorted(speaker.rglob("*.wav"))[:UTTERANCES]
+    ]
 
 
 class Subject(NamedTuple):
@@ -389,12 +408,26 @@ def _separation(
 ) -> Finding:
     """Whether other features tell the speakers apart better."""
     check = "speakers"
+    if obstacle := pairs_fault(speakers):
+        return Finding(check, obstacle=obstacle)
     own = separation(embedded, speakers)
     fact = f"cosines of one speaker and of two lie {own:.2f} standard deviations apart"
     best, name = _best(variants, lambda found: separation(found, speakers), own)
     if best > max(own + BETTER, USEFUL):
         return Finding(check, fact, f"set {name}, with which it is {best:.2f}")
     return Finding(check, fact=fact)
+
+
+def pairs_fault(speakers: Sequence[str]) -> str | None:
+    """Why no cosines of one speaker can be compared with those of two; None where they can.
+
+    Args:
+        speakers: of each utterance.
+    """
+    counts = Counter(speakers)
+    if len(counts) < 2:
+        return "there is only one speaker"
+    return None if max(counts.values()) > 1 else "no speaker has two utterances"
 
 
 def separation(embedded: Matrix, speakers: Sequence[str]) -> float:
@@ -404,7 +437,7 @@ def separation(embedded: Matrix, speakers: Sequence[str]) -> float:
 
     Args:
         embedded: (N, D).
-        speakers: of each row.
+        speakers: of each row; see `pairs_fault`.
     """
     centered = embedded - embedded.mean(axis=0)
     unit = centered / np.linalg.norm(centered, axis=1, keepdims=True)

@@ -22,18 +22,20 @@ from nessa.encoders.selftest import (
     USEFUL,
     Matrix,
     Subject,
+    choose_speakers,
     dead_dimensions,
     embed_alone,
     embed_together,
     largest_distance,
     open_encoder,
+    pairs_fault,
     separation,
 )
 from nessa.errors import InputError, is_out_of_memory
 
 log = logging.getLogger(__name__)
 SECONDS = 2.0  # of each utterance
-SPEAKERS, UTTERANCES = 12, 2
+UTTERANCES = 2  # of each speaker
 FEW = 4  # utterances, of which each is embedded in several ways
 ENOUGH = 12  # utterances, for dead dimensions and for other settings
 BUDGET = 10.0  # seconds for all; a slow model is tried on a few utterances only
@@ -87,7 +89,12 @@ def try_encoder(folder: Path, data: Path, set_name: str) -> Iterator[str]:
     speakers = [cut.supervisions[0].speaker for cut in cuts[: len(tried.alone)]]
     for warning in _warnings(tried, speakers):
         yield f"warning: model {name!r}: {warning}; nessa check-encoder looks closer"
-    yield f"model {name!r}: tried on {len(tried.alone)} utterances of {len(set(speakers))} speakers"
+    obstacle = pairs_fault(speakers)
+    unchecked = f"; speakers: not checked, {obstacle}" if obstacle and tried.others else ""
+    yield (
+        f"model {name!r}: tried on {len(tried.alone)} utterances of {len(set(speakers))} speakers"
+        f"{unchecked}"
+    )
 
 
 # --- embeddings -----------------------------------------------------------------------------------
@@ -95,7 +102,7 @@ def try_encoder(folder: Path, data: Path, set_name: str) -> Iterator[str]:
 
 def _readable(subject: Subject, table: CutTable) -> list[MonoCut]:
     """The first seconds of some utterances that the model can read, one of each speaker first."""
-    by_speaker = table.of_speaker()[:SPEAKERS]
+    by_speaker = choose_speakers(table.of_speaker())
     rows = [own[turn] for turn in range(UTTERANCES) for own in by_speaker if turn < len(own)]
     found = []
     for row in rows:
@@ -194,6 +201,8 @@ def _warnings(tried: Tried, speakers: Sequence[str]) -> Iterator[str]:
         return
     if fault := dead_dimensions(alone).fault:
         yield f"dimensions: {fault}"
+    if pairs_fault(speakers):
+        return
     own = separation(alone, speakers)
     for label, embedded in tried.others.items():
         found = separation(embedded, speakers)

@@ -11,7 +11,7 @@ from nessa.encoders.settings import WESPEAKER_FEATURES, OnnxConfig
 from tests.conftest import Command
 from tests.encoders.exported import save_plain
 from tests.encoders.spoilt import spoilt, trained
-from tests.speech import prepare_set
+from tests.speech import leave_one_utterance, prepare_set
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +102,35 @@ def test_no_mean_normalization_shows_without_the_original(
     encoder = trained(tmp_path, "used", mean_norm=False)
     done = nessa("check-encoder", encoder, "--audio", tmp_path / "speech")
     assert "set features.mean_norm=true, with which it is" in done.out
+
+
+def test_speakers_of_one_utterance_come_last(tmp_path: Path) -> None:
+    """A dozen of them, the first ones, make no pair of one speaker."""
+    prepare_set(tmp_path, "eval", range(14))
+    leave_one_utterance(tmp_path, "eval", range(12))
+    chosen = [cut.supervisions[0].speaker for cut in selftest.reference_of(tmp_path, "eval")]
+    several = [f"id{speaker:05d}" for speaker in (12, 13)]
+    assert chosen == [*several[:1] * 4, *several[1:] * 4, *(f"id{k:05d}" for k in range(10))]
+    for wav in (tmp_path / "audio").iterdir():
+        speaker, session, number = wav.stem.split("-")
+        if speaker in several or (session, number) == ("s0", "00000"):
+            place = tmp_path / "speech" / speaker / wav.name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.symlink_to(wav)
+    assert len(selftest.reference_in(tmp_path / "speech")) == 4 + 4 + 10
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize(
+    ("speakers", "utterances", "why"),
+    [(4, 1, "no speaker has two utterances"), (1, 4, "there is only one speaker")],
+)
+def test_speech_of_no_pairs_is_said_not_to_be_compared(
+    tmp_path: Path, nessa: Command, speakers: int, utterances: int, why: str
+) -> None:
+    prepare_set(tmp_path, "eval", range(speakers), sessions=1, utterances=utterances)
+    done = nessa("check-encoder", trained(tmp_path, "m"), "--data", tmp_path)
+    assert done.out.splitlines()[-1] == f"speakers: not checked, {why}"
 
 
 def test_files_of_ones_own_are_the_reference(tmp_path: Path, nessa: Command, data: Path) -> None:

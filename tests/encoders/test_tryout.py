@@ -11,7 +11,7 @@ from nessa.encoders import tryout
 from nessa.errors import InputError
 from tests.conftest import Command
 from tests.encoders.spoilt import spoilt, trained
-from tests.speech import RATE, prepare_set
+from tests.speech import RATE, leave_one_utterance, prepare_set
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +84,16 @@ def test_mean_normalization_that_is_missing(
     warning, _ = tried(encoder, tmp_path)
     assert "set features.mean_norm=true, if it was trained so" in warning
     assert tried(trained(tmp_path, "right"), tmp_path)[0].startswith("model 'right': tried")
+
+
+def test_speakers_of_one_utterance_come_last(tmp_path: Path) -> None:
+    prepare_set(tmp_path, "align", range(14))
+    leave_one_utterance(tmp_path, "align", range(12))
+    encoder = trained(tmp_path, "right")
+    assert tried(encoder, tmp_path)[-1].endswith("tried on 14 utterances of 12 speakers")
+    leave_one_utterance(tmp_path, "align", range(14))
+    last = tried(encoder, tmp_path)[-1]
+    assert last.endswith("of 12 speakers; speakers: not checked, no speaker has two utterances")
 
 
 def test_a_slow_model_is_tried_on_few_utterances(
