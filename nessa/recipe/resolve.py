@@ -99,6 +99,8 @@ def _read(path: Path | str) -> tuple[dict[str, Any], dict[str, Any]]:
     sizes = settings.pop("sizes", None) or {}
     if not isinstance(sizes, dict):
         raise InputError(f"{path}: sizes: expected `size: changes` lines, got {sizes!r}")
+    if "default" in sizes:
+        raise InputError(f"{path}: sizes.default: that is the recipe without a size; rename it")
     for name, changes in sizes.items():
         if not isinstance(changes, dict):
             raise InputError(f"{path}: sizes.{name}: expected `key: value` lines, got {changes!r}")

@@ -395,9 +395,10 @@ def test_unknown_size_names_the_nearest() -> None:
         ("3", "sizes: expected `size: changes` lines, got 3"),
         ("{tiny: }", "sizes.tiny: expected `key: value` lines, got None"),
         ("{tiny: 4}", "sizes.tiny: expected `key: value` lines, got 4"),
+        ("{tiny: {seed: 3}, default: {seed: 2}}", "sizes.default: that is the recipe without a size; r"),
     ],
 )
-@pytest.mark.parametrize("size", ["tiny", None])
+@pytest.mark.parametrize("size", ["tiny", "default", None])
 def test_sizes_that_are_none_are_refused(
     sizes: str, message: str, size: str | None, tmp_path: Path
 ) -> None:
