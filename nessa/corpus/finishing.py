@@ -151,7 +151,7 @@ def make_set_trials(
                     part.utt2spk,
                     utt2session,
                     spk2gender,
-                    *_possible_counts(name, config, part.utt2spk, utt2session),
+                    *_possible_counts(part, name, config, utt2session),
                     seed,
                 )
             trials.write(directory / part.list_name)
@@ -262,10 +262,7 @@ def check_has_trials(directory: Path, name: TestSet, config: PrepareConfig, give
 
 
 def _possible_counts(
-    name: TestSet,
-    config: PrepareConfig,
-    utt2spk: dict[str, str],
-    utt2session: dict[str, str],
+    part: _Part, name: TestSet, config: PrepareConfig, utt2session: dict[str, str]
 ) -> tuple[int, int]:
     """How many target and non-target trials to draw: as configured, or what there is.
 
@@ -273,7 +270,7 @@ def _possible_counts(
         InputError: there are none at all.
     """
     wanted = config.trials[name].targets, config.trials[name].nontargets
-    possible = count_possible_trials(utt2spk, utt2session)
+    possible = count_possible_trials(part.utt2spk, utt2session)
     for kind, asked, most in zip(("targets", "nontargets"), wanted, possible, strict=True):
         key = f"prepare.trials.{name}.{kind}"
         if most == 0:
@@ -284,7 +281,7 @@ def _possible_counts(
         if most < asked:
             log.warning(
                 "%s: %d %s drawn instead of %d (%s), for there are no more pairs of utterances",
-                name, most, kind, asked, key,
+                part.place, most, kind, asked, key,
             )  # fmt: skip
     return min(wanted[0], possible[0]), min(wanted[1], possible[1])
 

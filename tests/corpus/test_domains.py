@@ -90,6 +90,14 @@ def test_a_domain_of_one_speaker_has_no_profiles(
     assert read_table(directory / "enroll_map").keys() >= {"s0-p1-1"}
 
 
+def test_a_domain_of_too_few_pairs_is_named(
+    directory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    finish(directory, trials={"eval": {"targets": 2, "nontargets": 1000}})
+    for domain, most in (("far", 108), ("phone", 48)):
+        assert f"{directory}: domain '{domain}': {most} nontargets drawn instead" in caplog.text
+
+
 @pytest.fixture
 def sets(directory: Path) -> Path:
     """A folder of align, dev and eval, each with as many utterances of each domain."""
