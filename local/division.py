@@ -257,7 +257,14 @@ def _draw_division(
         held_out.pop("eval", None)
     others = set(utt2spk.values()) - tested
     needed = "train" in sets
-    speakers = split_speakers(others, held_out, recipe.seed, directory, rest_needed=needed)
+    remedy = "change prepare.held_out"
+    if tested and len(others) < 2 * (len(held_out) + needed):
+        folders = ", ".join(f"corpus.paths.{name}" for name in sets if name != "eval")
+        remedy = (
+            f"the other {len(tested)} are in its trials, and so in eval: add speakers, name "
+            f"folders of their own for the other sets ({folders}), or shorten the list of trials"
+        )
+    speakers = split_speakers(others, held_out, recipe.seed, directory, remedy, needed)
     if not needed and (recipe.prepare.align_includes_train or "align" not in held_out):
         speakers["align"] = speakers.pop("train") + speakers.get("align", [])
     if tested:

@@ -16,6 +16,7 @@ from tests.local.test_kaldi_dir import (  # noqa: F401
     programs,
     refuse,
 )
+from tests.pairs import all_trials
 
 
 @pytest.fixture
@@ -127,6 +128,32 @@ def test_speakers_that_no_set_takes_are_said_to_be_left_out(own: Own) -> None:  
     held_out = {"dev": 2, "eval": 3}
     done = own.prepare(**paths, encoder={"pretrained": "resemblyzer"}, held_out=held_out)
     assert done.status == 0 and "3 speakers of set align are left out" in done.out, done
+
+
+def test_trials_of_nearly_all_speakers_leave_too_few_for_the_other_sets(
+    own: Own,  # noqa: F811
+) -> None:
+    """As VoxCeleb1-O beside VoxCeleb1's embeddings."""
+    mine, encoder = own.folder / "mine", {"pretrained": "resemblyzer"}
+    all_trials(write_audio_dir(mine, range(3, 12))).write(mine / "trials")
+    write_audio_dir(mine, range(12))
+    told = "the other 9 are in its trials, and so in eval: add speakers, name folders of"
+    done = own.prepare(data=mine, encoder=encoder)
+    refuse(
+        done, f"{mine}: 3 speakers leave 0 for set 'dev'", told, "paths.align, corpus.paths.dev)"
+    )
+    refuse(
+        own.prepare(data=mine), told, "(corpus.paths.train, corpus.paths.align, corpus.paths.dev)"
+    )
+    done = own.prepare(data=mine, encoder=encoder, held_out={"align": 0.3, "dev": 0.3})
+    refuse(done, told)
+    paths = {name: own.folder / name for name in ("align", "dev")}
+    for first, path in enumerate(paths.values()):
+        write_audio_dir(path, range(20 + 4 * first, 24 + 4 * first))
+    assert own.prepare(data=mine, encoder=encoder, **paths).status == 0
+    all_trials(write_audio_dir(own.folder / "x", range(8, 12))).write(mine / "trials")
+    refuse(own.prepare(data=mine, encoder=encoder, held_out={"align": 7, "dev": 2}), "change prep")
+    assert own.prepare(data=mine, encoder=encoder).status == 0
 
 
 @pytest.mark.parametrize("includes", [False, True])

@@ -395,7 +395,10 @@ def test_unknown_size_names_the_nearest() -> None:
         ("3", "sizes: expected `size: changes` lines, got 3"),
         ("{tiny: }", "sizes.tiny: expected `key: value` lines, got None"),
         ("{tiny: 4}", "sizes.tiny: expected `key: value` lines, got 4"),
-        ("{tiny: {seed: 3}, default: {seed: 2}}", "sizes.default: that is the recipe without a size; r"),
+        (
+            "{tiny: {seed: 3}, default: {seed: 2}}",
+            "sizes.default: that is the recipe without a size; r",
+        ),
     ],
 )
 @pytest.mark.parametrize("size", ["tiny", "default", None])
