@@ -67,6 +67,7 @@ def resolve(path: Path | str, size: str | None = None, overrides: Iterable[str] 
         encoders = {name: _encoder_settings(model, name) for name, model in recipe.encoders.items()}
         _check_dimensions(recipe, encoders)
         _check_corpus_fits(encoders)
+        _check_copies(recipe, encoders)
         paths = {name: find_given(path) for name, path in recipe.corpus.paths.items()}
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
@@ -155,6 +156,16 @@ def _check_corpus_fits(encoders: Mapping[str, dict[str, Any]]) -> None:
                 f"{said}, but a corpus is prepared for one; choose models that take the same, or "
                 "give the embeddings of one (pretrained: arks)"
             )
+
+
+def _check_copies(recipe: Recipe, encoders: Mapping[str, dict[str, Any]]) -> None:
+    """Refuse copies of a corpus of features, before all of it is read."""
+    given = [name for name, settings in encoders.items() if given_shifts({name: settings})]
+    if recipe.prepare.align_copies and given:
+        raise InputError(
+            f"prepare.align_copies: encoders.{given[0]} takes given features, of which no copies "
+            "can be made; remove prepare.align_copies"
+        )
 
 
 def _warn_of_unread(model: EncoderConfig | PretrainedConfig, place: str) -> None:

@@ -287,6 +287,13 @@ def test_given_features_of_a_pretrained_model_have_no_scale(
     assert "old.features.scale: 32768.0 does nothing with type given" in caplog.text
 
 
+def test_copies_of_given_features_are_refused() -> None:
+    given = "encoders.old={pretrained: onnx, file: x, features: {type: given}}"
+    told = "prepare.align_copies: encoders.old takes given features, of which no copies"
+    with pytest.raises(InputError, match=told):
+        resolve(MINI, overrides=[given, "prepare.align_copies={slow: {speed: 0.9}}"])
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
