@@ -16,6 +16,7 @@ from program import corpus_arguments, run_program
 
 from nessa.corpus.domains import check_names
 from nessa.corpus.sets import clear_set, remove_other_sets
+from nessa.corpus.speakers import COMPARED
 from nessa.corpus.tables import validate_tables
 from nessa.errors import InputError
 from nessa.files import write_table
@@ -24,18 +25,16 @@ from nessa.trials import write_enroll_map
 
 log = logging.getLogger(__name__)
 
-SETS = ("align", "dev", "eval")
-
 
 def main() -> None:
     """Write a data directory per set."""
-    arguments = corpus_arguments(__doc__, sets_of=lambda recipe: SETS)
+    arguments = corpus_arguments(__doc__, sets_of=lambda recipe: COMPARED)
     if arguments.skip_bad:
         raise InputError(
             "--skip-bad is about audio, and this recipe has embeddings; take the utterances "
             "without a vector out of utt2spk"
         )
-    parts = find_parts(arguments.recipe, arguments.corpus, SETS, read_speakers)
+    parts = find_parts(arguments.recipe, arguments.corpus, COMPARED, read_speakers)
     for name, part in parts.items():
         domains = read_optional(part.directory, "utt2domain")
         names = {domains[utterance] for utterance in part.utt2spk if domains}

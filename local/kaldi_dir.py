@@ -33,9 +33,9 @@ from sources import Source
 from trial_lists import TrialList
 
 from nessa.corpus.domains import check_names, check_patterns
-from nessa.corpus.finishing import TESTED, check_has_trials
+from nessa.corpus.finishing import check_has_trials
 from nessa.corpus.sets import remove_other_sets
-from nessa.corpus.speakers import SETS, check_disjoint, check_learnable
+from nessa.corpus.speakers import COMPARED, SETS, TESTED, check_disjoint, check_learnable
 from nessa.corpus.tables import speaker_order_problem
 from nessa.corpus.utterances import usable_cuts, write_backgrounds
 from nessa.encoders.kinds import are_trained, given_shifts
@@ -82,7 +82,7 @@ def main() -> None:
 
 def needed_sets(recipe: Recipe) -> tuple[str, ...]:
     """All sets, but train only where an encoder is to be trained."""
-    return SETS if are_trained(recipe.encoders) else SETS[1:]
+    return SETS if are_trained(recipe.encoders) else COMPARED
 
 
 def other_paths(recipe: Recipe) -> tuple[str, ...]:

@@ -6,13 +6,13 @@ from itertools import combinations
 from pathlib import Path
 from statistics import median
 
+from nessa.corpus.speakers import COMPARED
 from nessa.errors import InputError
 from nessa.files import parse_numbers
 from nessa.kaldi.datadir import read_optional
 
 log = logging.getLogger(__name__)
 LARGEST_RATIO = 2.0  # of the median durations of two sets
-ALIKE = ("align", "dev", "eval")  # train may be other speech
 
 
 def duration_differences(sets: Mapping[str, Path]) -> Iterator[str]:
@@ -43,5 +43,5 @@ def duration_differences(sets: Mapping[str, Path]) -> Iterator[str]:
 
 def warn_of_durations(data: Path) -> None:
     """Log what `duration_differences` finds between align, dev and eval of a data folder."""
-    for difference in duration_differences({name: data / name for name in ALIKE}):
+    for difference in duration_differences({name: data / name for name in COMPARED}):
         log.warning(difference)

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from nessa.corpus.config import PrepareConfig
 from nessa.corpus.domains import ordered_domains, read_domains
@@ -18,7 +18,14 @@ from nessa.corpus.draw_trials import (
 from nessa.corpus.durations import warn_of_durations
 from nessa.corpus.origins import COPIES
 from nessa.corpus.profiles import domain_pairs
-from nessa.corpus.speakers import SETS, check_disjoint, check_learnable
+from nessa.corpus.speakers import (
+    COMPARED,
+    SETS,
+    TESTED,
+    TestSet,
+    check_disjoint,
+    check_learnable,
+)
 from nessa.corpus.tables import validate_tables
 from nessa.errors import InputError, about, named
 from nessa.files import read_table
@@ -34,9 +41,6 @@ from nessa.kaldi.datadir import (
 )
 from nessa.trials import Trials, concatenated, read_enroll_map, write_enroll_map
 
-TestSet = Literal["dev", "eval"]
-TESTED: tuple[TestSet, ...] = ("dev", "eval")  # sets with trials
-COMPARED = ("align", *TESTED)  # sets whose domains are centered
 PROFILE_NONTARGETS = 20  # non-target tests of a profile
 log = logging.getLogger(__name__)
 

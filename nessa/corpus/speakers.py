@@ -3,12 +3,16 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from nessa.errors import InputError
 
-SETS = ("train", "align", "dev", "eval")
+TestSet = Literal["dev", "eval"]
+TESTED: tuple[TestSet, TestSet] = ("dev", "eval")  # have trials
+COMPARED = ("align", *TESTED)  # of which aligners are made, chosen and tested
+SETS = ("train", *COMPARED)
 
 
 def split_speakers(

@@ -10,7 +10,7 @@ from pathlib import Path
 from nessa.alignment.base import Aligner
 from nessa.corpus.config import CorpusConfig, PrepareConfig, TrialCount
 from nessa.corpus.finishing import finish_sets, make_set_trials
-from nessa.corpus.speakers import split_speakers
+from nessa.corpus.speakers import COMPARED, split_speakers
 from nessa.encoders.arks import GivenEmbeddings
 from nessa.encoders.settings import ArksConfig
 from nessa.encoders.shards import import_embeddings
@@ -24,7 +24,7 @@ from nessa.recipe.circumstances import write_circumstances
 from nessa.recipe.config import Recipe, ScoringConfig
 from nessa.recipe.evaluation import evaluate_systems
 from nessa.recipe.fitting import DEV_SHARE, Tables, fit_to_sets
-from nessa.recipe.layout import COMPARED_SETS, aligner_dir, embeddings_dir
+from nessa.recipe.layout import aligner_dir, embeddings_dir
 from nessa.recipe.mapping import map_system
 from nessa.recipe.scoring import score_system
 from nessa.recipe.studies import run_study
@@ -79,7 +79,7 @@ def prepare(tables: Tables, trials: Path | None, folder: Path, seed: int) -> Rec
     sets["eval"] = sorted(tested) or sets["eval"]
     recipe = _recipe(tables.names, len(sets["align"]), seed)
     save_yaml(folder / RECIPE, recipe)  # before the data, which it marks as an assessment's
-    for name in COMPARED_SETS:
+    for name in COMPARED:
         own = set(sets[name])
         keys = {key: speaker for key, speaker in utt2spk.items() if speaker in own}
         directory = folder / "data" / name
@@ -91,7 +91,7 @@ def prepare(tables: Tables, trials: Path | None, folder: Path, seed: int) -> Rec
         write_table(directory / "utt2spk", keys)
     for model in recipe.update:
         embedded = GivenEmbeddings(model, ArksConfig.model_validate(recipe.encoders[model]))
-        for name in COMPARED_SETS:
+        for name in COMPARED:
             place = embeddings_dir(folder / "exp", model, name)
             import_embeddings(embedded, folder / "data", name, place)
     finish_sets(folder / "data", recipe.prepare, seed, has_audio=False)

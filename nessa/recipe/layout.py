@@ -14,14 +14,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
+from nessa.corpus.speakers import TESTED
 from nessa.kaldi.datadir import read_optional
 from nessa.recipe.systems import LDA_PLDA, RAW, System
 
 Kind = Literal["", ".asnorm"]  # of scores, as their files are named
 COSINE: Kind = ""
 AS_NORM: Kind = ".asnorm"
-DEV, EVAL = SCORED_SETS = ("dev", "eval")
-COMPARED_SETS = ("align", *SCORED_SETS)  # of which aligners are made, chosen and scored
+DEV, EVAL = TESTED
 COHORT = "cohort"
 
 

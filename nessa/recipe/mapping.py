@@ -6,6 +6,7 @@ from pathlib import Path
 
 from nessa.alignment.domains import DomainOf, domain_of_mean
 from nessa.alignment.store import load
+from nessa.corpus.speakers import TESTED
 from nessa.kaldi.datadir import (
     ENROLL_MAP,
     is_there,
@@ -15,7 +16,7 @@ from nessa.kaldi.datadir import (
 )
 from nessa.production.mapping import map_sides
 from nessa.recipe.config import Recipe
-from nessa.recipe.layout import COHORT, SCORED_SETS, aligner_dir, mapped_dir, raw_cohort, raw_sides
+from nessa.recipe.layout import COHORT, aligner_dir, mapped_dir, raw_cohort, raw_sides
 from nessa.recipe.systems import System, has_as_norm
 
 
@@ -40,7 +41,7 @@ def map_system(recipe: Recipe, data: Path, exp: Path, system: System) -> Iterato
     aligner = load(aligner_dir(exp, system))
     mapped = partial(map_sides, aligner, allow_outliers=recipe.scoring.allow_outliers)
     domains: Mapping[str, DomainOf]
-    for name in SCORED_SETS:
+    for name in TESTED:
         enroll_map = data / name / ENROLL_MAP
         profiles = enroll_map if is_there(enroll_map) else None
         raw = raw_sides(exp, system, name)

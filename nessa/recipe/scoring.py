@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from nessa.corpus.speakers import TESTED
 from nessa.errors import InputError, about
 from nessa.evaluation.conditions import Condition
 from nessa.files import read_table
@@ -17,7 +18,6 @@ from nessa.recipe.layout import (
     COSINE,
     DEV,
     EVAL,
-    SCORED_SETS,
     Kind,
     aligner_dir,
     backend_file,
@@ -93,7 +93,7 @@ def score_system(recipe: Recipe, data: Path, exp: Path, system: System) -> Itera
         cohort = Sides.read(*scored_cohort(exp, system, settings.cohort))
     calibrations: dict[Kind, Calibration] = {}
     pair = _pair(exp, system)
-    for set_name in SCORED_SETS:
+    for set_name in TESTED:
         if system.aligner == PLDA_LLR:
             score = _by_likelihood_ratio(data, exp, system, set_name)
         elif system.aligner == LDA_PLDA:

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from nessa.corpus.origins import COPIES, SOURCES
+from nessa.corpus.speakers import COMPARED, TESTED
 from nessa.errors import InputError
 from nessa.files import Record, digest, file_digest, read_json, spots_digest, write_json
 from nessa.kaldi.datadir import MAIN_LIST, trial_lists
 from nessa.recipe.config import Recipe
-from nessa.recipe.layout import COMPARED_SETS, SCORED_SETS, aligner_dir, embeddings_dir, score_file
+from nessa.recipe.layout import aligner_dir, embeddings_dir, score_file
 from nessa.recipe.systems import NESSA, System, update_cells
 
 DURATIONS = "durations"  # of `nessa.recipe.durations`, which trains nothing
@@ -26,16 +27,16 @@ def study_digest(name: str, recipe: Recipe, data: Path, exp: Path) -> str:
     The embeddings are known by `spots_digest`, which takes no time. A study of what is missing is
     stale.
     """
-    folders = [embeddings_dir(exp, *cell) for cell in product(recipe.update, COMPARED_SETS)]
+    folders = [embeddings_dir(exp, *cell) for cell in product(recipe.update, COMPARED)]
     arks = [ark for folder in folders for ark in sorted(folder.glob("xvector.*.ark"))]
     spots = {str(ark.relative_to(exp)): spots_digest(ark).hex() for ark in arks}
-    files = [data / part / table for part in COMPARED_SETS for table in TABLES]
-    files += [path for part in SCORED_SETS for path in trial_lists(data / part)]
+    files = [data / part / table for part in COMPARED for table in TABLES]
+    files += [path for part in TESTED for path in trial_lists(data / part)]
     if name == DURATIONS:
         folders = [aligner_dir(exp, System(NESSA, *pair)) for pair in recipe.pairs]
         files += [path for folder in folders for path in sorted(folder.glob("*"))]
     if name == ROLLOUT:
-        cells = product(update_cells(recipe), SCORED_SETS)
+        cells = product(update_cells(recipe), TESTED)
         files += [score_file(exp / "scores", cell, MAIN_LIST, part) for cell, part in cells]
     known = [[path.name, file_digest(path) if path.is_file() else None] for path in files]
     return digest([recipe.model_dump(mode="json", exclude=OTHER_SECTIONS), spots, known])
