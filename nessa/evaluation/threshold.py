@@ -20,6 +20,7 @@ from nessa.errors import InputError, about
 from nessa.evaluation.score_files import read_trial_speakers
 from nessa.files import read_json
 from nessa.metrics.bootstrap import Estimate, drawn_weights
+from nessa.metrics.roc import Roc
 from nessa.scoring.calibration import check_pair
 from nessa.scoring.cosine import LARGEST_COSINE
 from nessa.scoring.matching import read_scores_of
@@ -218,7 +219,8 @@ def carry_over_files(
 
     Raises:
         InputError: as `carry_over`; or a threshold that its convention does not know, or files
-            that do not fit the trials, or old scores or those of an aligner that are no cosines.
+            that do not fit the trials, or scores that are lower for targets, or old scores or those
+            of an aligner that are no cosines.
     """
     value = _as_score(threshold, convention)
     wanted = read_labeled(trials)
@@ -229,15 +231,19 @@ def carry_over_files(
         scores.append(read.astype(np.float32))  # as networks give them
         if how:
             log.warning("%s: %s", path, how)
+        if wanted.targets and (fault := Roc.of(scores[-1], labels).reversal()):
+            raise InputError(f"{path}: {fault}")
+    remedy = (
+        "give cosines: 1 - distance"
+        if convention == "distance"
+        else "give cosines, or --convention score and the threshold as it is for these scores"
+    )
     if convention in COSINES and np.abs(scores[0]).max() > LARGEST_COSINE:
-        raise InputError(
-            f"{old}: are no cosines, which --convention {convention} is for; give cosines, or the "
-            "threshold as it is for these scores, with --convention score"
-        )
+        raise InputError(f"{old}: are no cosines, which --convention {convention} is for; {remedy}")
     if convention in ("distance", "half") and scores[0].min() >= 0:
         log.warning(
             "%s: no score is below 0; if these are no cosines but on the scale of the threshold, "
-            "give --convention score", old,
+            "%s", old, remedy,
         )  # fmt: skip
     if pair and np.abs(scores[1]).max() > LARGEST_COSINE:
         raise InputError(

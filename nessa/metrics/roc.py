@@ -198,6 +198,19 @@ class Roc:
         """Minimum normalized detection cost; see `min_dcf`."""
         return float(np.min(_detection_cost(self.p_miss, self.p_fa, p_target, c_miss, c_fa)))
 
+    def reversal(self) -> str | None:
+        """What is wrong where targets score below non-targets, beyond chance; None elsewhere."""
+        targets, nontargets = float(self.misses[-1]), float(self.rejections[-1])
+        # Of the pairs of a target and a non-target, how many have the target below; ties are half.
+        below = float(np.diff(self.p_miss) @ (self.p_fa[1:] + self.p_fa[:-1]) / 2)
+        deviation = np.sqrt((targets + nontargets + 1) / (12 * targets * nontargets))
+        if below - 3 * deviation < 0.6:  # and not 0.5, as trials of one speaker are alike
+            return None
+        return (
+            f"targets score below non-targets, in {100 * below:.0f} % of pairs; higher must be "
+            "more alike: of distances, give 1 - distance"
+        )
+
     def cheapest(self, p_target: float) -> int:
         """The point, counted from 0, whose detection cost is `min_dcf`: the first of several."""
         return int(np.argmin(_detection_cost(self.p_miss, self.p_fa, p_target, 1, 1)))

@@ -236,10 +236,24 @@ def test_old_scores_are_cosines_unless_the_convention_says_otherwise(
     assert done.status == 0 and (said in done.err) == (convention in ("distance", "half"))
     write_scores(tmp_path / "old", trials, 9 * old)  # AS-norm
     done = nessa("threshold", "--threshold", BACK[convention](0.9), *more)
+    remedy = "give cosines: 1 - distance" if convention == "distance" else "--convention score"
     if convention == "score":
         assert done.status == 0
     else:
-        done.refused(f"{tmp_path / 'old'}: are no cosines", "--convention score")
+        done.refused(f"{tmp_path / 'old'}: are no cosines", remedy)
+
+
+@pytest.mark.parametrize("system", ["old", "new"])
+@pytest.mark.parametrize("convention", CONVENTIONS)
+def test_distances_are_refused_and_not_taken_for_scores(
+    tmp_path: Path, nessa: Command, files: list[object], convention: str, system: str
+) -> None:
+    trials, _, old, _ = drawn(1)
+    write_scores(tmp_path / system, trials, 1 - old)
+    given = "--threshold", BACK[convention](0.25), "--convention", convention
+    done = nessa("threshold", *given, *files, "--draws", 5)
+    done.refused(f"{tmp_path / system}: targets score below", "give 1 - distance")
+    assert "--convention score" not in done.err
 
 
 def test_scores_of_an_aligner_are_its_cosines(

@@ -216,6 +216,18 @@ def test_corner_cases(scores, labels, rocch, interpolated):
     assert eer(scores, labels, method="interpolated") == interpolated
 
 
+def test_lower_scores_of_targets_are_told_from_chance_and_from_few_trials():
+    rng = np.random.default_rng(0)
+    for targets, nontargets in ((1, 1), (3, 3), (20, 80), (4000, 8000)):
+        labels = np.arange(targets + nontargets) < targets
+        for shift in (0.0, 0.1, 2.0):
+            scores = rng.standard_normal(len(labels)) + shift * labels
+            assert Roc.of(scores, labels).reversal() is None
+        reversal = Roc.of(np.round(-5 * labels - rng.random(len(labels))), labels).reversal()
+        assert (reversal is None) == (targets < 20)
+        assert reversal is None or "in 100 % of pairs" in reversal
+
+
 def test_bounds_of_costs():
     assert min_dcf([1, 1], [True, False]) == min_cllr([1, 1], [True, False]) == 1
     assert str(min_cllr([0, 1], [False, True])) == "0.0"
