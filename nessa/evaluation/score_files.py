@@ -1,5 +1,6 @@
 """Score files of one trial list, of any toolkit, side by side."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from nessa.trials import (
     trial_speakers,
 )
 
+log = logging.getLogger(__name__)
 P_TARGET_05 = 0.05  # of the costs whose keys end in "_05"
 
 
@@ -60,6 +62,8 @@ def compare_score_files(
     for path, (values, how) in zip(files, read, strict=True):
         with about(trials):
             roc = Roc.of(values, labels)
+        if fault := roc.reversal():
+            log.warning("%s: %s", path, fault)
         record: Record = {"scores": str(path), "trials": str(trials)}
         record |= {"targets": wanted.targets, "nontargets": wanted.nontargets}
         if how:

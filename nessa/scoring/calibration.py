@@ -13,7 +13,7 @@ from scipy.special import expit, logit
 
 from nessa.errors import InputError, about
 from nessa.files import read_json, write_json
-from nessa.metrics.roc import check_scores
+from nessa.metrics.roc import Roc, check_scores
 from nessa.scoring.cosine import LARGEST_COSINE
 from nessa.scoring.matching import read_scores_of
 from nessa.scoring.quality import ENROLL_COUNT, OPTIONS, TEST_DURATION, Floats, quality_measures
@@ -219,6 +219,9 @@ def fit_calibration(
     with about(trials, scores):
         calibration = Calibration.fit(joined, wanted.known_labels, p_target, measures)
         fitted = replace(calibration, pair=pair, method=method, space=space)
+        fault = Roc.of(joined, wanted.known_labels).reversal()
+    if fault:
+        log.warning("%s: %s", scores, fault)
     write_json(output, fitted.to_dict())
     return fitted
 

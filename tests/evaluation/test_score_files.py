@@ -81,6 +81,21 @@ def test_likelihood_ratios_have_calibration_figures(files: Files) -> None:
         assert record["min_cllr"] == min_cllr(llrs, labels)
 
 
+def test_scores_that_are_lower_for_targets_are_warned_about(
+    files: Files, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rng, labels = np.random.default_rng(0), files.listed.labels
+    by_chance = rng.standard_normal(len(labels))
+    for name, scores in {"distances": 1 - files.scores[1], "by chance": by_chance}.items():
+        write_scores(tmp_path / name, files.listed, scores)
+    compare_score_files(files.trials, [*files.paths, tmp_path / "by chance"])
+    assert not caplog.messages
+    compare_score_files(files.trials, [files.paths[0], tmp_path / "distances"])
+    (warning,) = caplog.messages
+    assert warning.startswith(f"{tmp_path / 'distances'}: targets score below non-targets, in ")
+    assert warning.endswith("higher must be more alike: of distances, give 1 - distance")
+
+
 def test_intervals_and_differences_are_paired(files: Files) -> None:
     good, bad = compare_score_files(files.trials, files.paths, utt2spk=files.speakers, draws=50)
     sides = [

@@ -122,6 +122,17 @@ def test_profiles_without_a_map_are_said_to_need_one(tmp_path: Path) -> None:
         dev.fit(utt2dur=dev.utt2dur)
 
 
+def test_scores_that_are_lower_for_targets_are_warned_about(
+    dev: DevSet, caplog: pytest.LogCaptureFixture
+) -> None:
+    dev.fit()
+    assert not caplog.messages
+    write_scores(dev.scores, dev.listed, -dev.values)
+    assert dev.fit().scale < 0
+    (warning,) = caplog.messages
+    assert warning.startswith(f"{dev.scores}: targets score below") and "1 - distance" in warning
+
+
 def test_trials_without_labels_or_scores_are_refused(dev: DevSet) -> None:
     lines = dev.scores.read_text().splitlines(keepends=True)
     dev.scores.write_text("".join(lines[1:]))
