@@ -18,7 +18,7 @@ from nessa.corpus.audio import TOLERANCE, read_audio_header, reason
 from nessa.corpus.listed import GivenMatrix
 from nessa.corpus.sets import sox_effects
 from nessa.errors import InputError, about, named
-from nessa.files import find_listed, read_table
+from nessa.files import find_listed, id_fault, read_table
 from nessa.kaldi.datadir import read_optional
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class LhotseDir(Source):
 
     Raises:
         InputError: no such manifests, a supervision without a speaker, one that is there twice,
-            or a table of others.
+            an id that tables cannot hold, or a table of others.
     """
 
     def __init__(self, directory: Path, given: bool, allow_pipes: bool) -> None:
@@ -54,10 +54,10 @@ class LhotseDir(Source):
         self._found: dict[str, MonoCut | str] = {}  # the cut, or what is wrong with it
         self.utt2spk = {}
         for segment, cut in _read(directory, given):
+            with about(directory):
+                _name(segment, cut)
             if segment.id in self._found:
                 raise InputError(f"{directory}: supervision {segment.id!r} is there twice")
-            if not segment.speaker:
-                raise InputError(f"{directory}: supervision {segment.id!r} has no speaker; add it")
             self._found[segment.id] = cut
             self.utt2spk[segment.id] = segment.speaker
         self._check_hit("text", self._text, self.utt2spk.keys(), "utterance")
@@ -199,6 +199,27 @@ def _said(segment: SupervisionSegment, key: str) -> str:
     """What a supervision says of itself in `custom`, where 0 is a name as well; "" for nothing."""
     value = (segment.custom or {}).get(key)
     return "" if value is None else str(value)
+
+
+def _name(segment: Any, cut: MonoCut | str) -> None:
+    """Make text of the ids of a supervision and its cut, which to Lhotse may be numbers.
+
+    Raises:
+        InputError: no speaker, or an id that tables cannot hold.
+    """
+    segment.id = str(segment.id)
+    segment.speaker = "" if segment.speaker is None else str(segment.speaker)
+    if not segment.speaker:
+        raise InputError(f"supervision {segment.id!r} has no speaker; add it")
+    ids = {"supervision": segment.id, "speaker": segment.speaker}
+    if not isinstance(cut, str):
+        (own,) = cut.supervisions
+        cut.id, own.id, own.speaker = segment.id, segment.id, segment.speaker
+        if cut.has_recording:
+            cut.recording.id = own.recording_id = ids["recording"] = str(cut.recording.id)
+    for what, name in ids.items():
+        if fault := id_fault(name):
+            raise InputError(f"{what} {name!r} {fault}")
 
 
 Found = tuple[Any, MonoCut | str]  # a supervision, and its cut or what is wrong with it

@@ -50,8 +50,8 @@ def recording(name: str, channels: int = 1) -> Recording:
     return Recording.from_file(f"{name}.wav", recording_id=name)
 
 
-def segment(name: str, of: str, start: float, duration: float, **more: Any) -> SupervisionSegment:
-    return SupervisionSegment(name, of, start, duration, **{"speaker": name[0], **more})
+def segment(name: Any, of: Any, start: float, duration: float, **more: Any) -> SupervisionSegment:
+    return SupervisionSegment(name, of, start, duration, **{"speaker": str(name)[0], **more})
 
 
 def write(recordings: list[Recording], segments: list[SupervisionSegment]) -> None:
@@ -376,6 +376,43 @@ def test_sessions_and_domains_that_are_numbers_are_their_names() -> None:
     expected = dict(zip(names, "001", strict=True))
     for table in ("utt2session", "utt2domain"):
         assert read_table(Path("data/eval") / table) == expected
+
+
+@pytest.fixture(params=["cuts", "recordings and supervisions"])
+def write_either(
+    request: pytest.FixtureRequest,
+) -> Callable[[list[Recording], list[SupervisionSegment]], None]:
+    def write_as_cuts(recordings: list[Recording], segments: list[SupervisionSegment]) -> None:
+        both = RecordingSet.from_recordings(recordings), SupervisionSet.from_segments(segments)
+        CutSet.from_manifests(*both).to_file("m/cuts.jsonl.gz")
+
+    return write_as_cuts if request.param == "cuts" else write
+
+
+def test_ids_that_are_numbers_are_their_names(write_either: Callable[..., None]) -> None:
+    first, second = (fastcopy(recording(name), id=k) for k, name in enumerate("ab"))
+    segments = [segment(0, 0, 0, 1, speaker=0), segment(71, 1, 0, 1, speaker=7)]
+    write_either([first, second], segments)
+    write_set(Path("data"), "eval", read(), segmented=True)
+    assert validate(Path("data/eval")) == []
+    assert read_table("data/eval/utt2spk") == {"0": "0", "71": "7"}
+    assert list(read_table("data/eval/wav.scp")) == ["0", "1"]
+
+
+@pytest.mark.parametrize("kind", ["supervision", "speaker", "recording"])
+def test_white_space_in_ids_is_refused_before_audio_is_read(
+    write_either: Callable[..., None], kind: str
+) -> None:
+    name, speaker, of = {
+        "supervision": ("B 1", "B", "b"),
+        "speaker": ("B", "B 1", "b"),
+        "recording": ("B-1", "B", "my b"),
+    }[kind]
+    recordings = [recording("a"), fastcopy(recording("b"), id=of)]
+    write_either(recordings, [segment("A-1", "a", 0, 1), segment(name, of, 0, 1, speaker=speaker)])
+    Path("a.wav").unlink()
+    with pytest.raises(InputError, match=rf"^m: {kind} '(B 1|my b)' has white space in it; rename"):
+        read()
 
 
 def test_utterances_of_no_known_session_are_warned_about(caplog: pytest.LogCaptureFixture) -> None:
