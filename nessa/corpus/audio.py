@@ -327,8 +327,12 @@ def read_audio_header(path: Path, channels: int | None = 1) -> AudioHeader:
             rate, samples, found = read_mp4_header(path)
         except (OSError, InputError) as error:
             raise InputError(f"{path}: is not readable audio; restore or remove it") from error
-        if samples == 0:
-            raise InputError(f"{path}: has no samples; restore or remove it")
+        if samples <= 0:
+            raise InputError(
+                f"{path}: has no samples, or is a fragmented MP4, which does not say how many; "
+                "write it anew (ffmpeg -i in.m4a -c copy -movflags faststart out.m4a), restore or "
+                "remove it"
+            )
         _check_channels(path, found, channels)
         _check_decoder(path)
         return AudioHeader(rate, samples)

@@ -295,12 +295,12 @@ def box(kind: bytes, *inside: bytes) -> bytes:
     return struct.pack(">I", 8 + len(body)) + kind + body
 
 
-def mp4_with(edits: bytes, movie_rate: int = 1000) -> bytes:
+def mp4_with(edits: bytes, movie_rate: int = 1000, samples: int = 32000) -> bytes:
     """The boxes of a file of two seconds at 16 kHz of which the header is read."""
     timed = struct.Struct(">12xII").pack
     entry = box(b"mp4a", bytes(8), bytes(8), struct.pack(">H", 1))
     stsd = box(b"stsd", struct.pack(">4xI", 1), entry)
-    mdia = box(b"mdia", box(b"mdhd", timed(16000, 32000)), box(b"minf", box(b"stbl", stsd)))
+    mdia = box(b"mdia", box(b"mdhd", timed(16000, samples)), box(b"minf", box(b"stbl", stsd)))
     trak = box(b"trak", box(b"edts", box(b"elst", edits)), mdia)
     return box(b"moov", box(b"mvhd", timed(movie_rate, 2000)), trak)
 
@@ -325,3 +325,11 @@ def test_an_mp4_without_a_time_scale_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.m4a").write_bytes(mp4_with(edits, movie_rate=0))
     with pytest.raises(InputError, match=r"a\.m4a: not an MP4 audio file"):
         read_mp4_header(tmp_path / "a.m4a")
+
+
+@pytest.mark.parametrize("start", [0, 1024])  # of the first edit, behind the encoder's priming
+def test_a_fragmented_mp4_is_told_from_one_of_no_samples(tmp_path: Path, start: int) -> None:
+    edits = struct.pack(">4xI Ii4x", 1, 0, start)
+    (tmp_path / "a.m4a").write_bytes(mp4_with(edits, samples=0))
+    with pytest.raises(InputError, match=r"a\.m4a: .*fragmented MP4.*-c copy -movflags faststart"):
+        read_audio_header(tmp_path / "a.m4a")
