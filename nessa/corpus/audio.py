@@ -418,6 +418,11 @@ def _check_whole(sound: soundfile.SoundFile, file: Path | io.BytesIO, name: str)
         allowed = 2 * TOLERANCE * sound.samplerate
         if frames is not None and abs(frames - sound.frames) > max(allowed, 4 * 1152):
             said, there = sound.frames / sound.samplerate, frames / sound.samplerate
+            if there < said:  # which a file that begins with silence is estimated at, too
+                raise InputError(
+                    f"{name}: MP3 of {there:.1f} s, cut off from {said:.1f} s, or without a length "
+                    "(VBR without Xing header); restore it or, if it is whole, write it as wav"
+                )
             raise InputError(
                 f"{name}: MP3 of {there:.1f} s, of which libsndfile reads {said:.1f} s, as the "
                 "file does not say its length (VBR without Xing header), or another; write it as "

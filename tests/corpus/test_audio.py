@@ -158,7 +158,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "pcm": (lambda d: write(d / "a.wav").rename(d / "a.pcm"), "not readable audio.*no header"),
     "wav cut off": (lambda d: cut_off(d / "a.wav"), "cut off"),
     "flac cut off": (lambda d: cut_off(d / "a.flac"), "cut off"),
-    "mp3 cut off": (lambda d: half(d / "a.mp3"), "MP3 of 1.. s, of which libsndfile reads 4.0 s"),
+    "mp3 cut off": (lambda d: half(d / "a.mp3"), "MP3 of 1.. s, cut off from 4.0 s.*restore it or"),
     "mp3 joined": (lambda d: joined(d / "a.mp3"), "MP3 of 8.. s, of which libsndfile reads 4.0 s"),
     "nothing": (lambda d: write(d / "a.wav", SOUND[:0]), "has no samples"),
     "no bytes": (lambda d: _bytes(d / "a.flac", b""), "not readable audio"),
