@@ -49,6 +49,10 @@ HEADERLESS = (".raw", ".pcm")
 TOLERANCE = 0.05  # seconds; of MP3, whose encoders add some frames, twice as much
 LHOTSES_TOLERANCE = "LHOTSE_AUDIO_DURATION_MISMATCH_TOLERANCE"  # environment: seconds
 BROKEN_PIPE = 128 + 13  # how a command ends whose reader, `head` for one, had enough
+UNREADABLE = (  # what is damaged, and containers as webm, aac and wma
+    "is not readable audio; restore or remove it or, if players take it, write it as wav (ffmpeg "
+    "-i FILE out.wav)"
+)
 # Lhotse tries one decoder after the other, and lists what became of them.
 DECODER_SAID = re.compile(r"^Exception #\d+ .*: <class '[^']*'>: (.*)$", re.MULTILINE)
 Samples = NDArray[np.float32]
@@ -326,7 +330,7 @@ def read_audio_header(path: Path, channels: int | None = 1) -> AudioHeader:
         try:
             rate, samples, found = read_mp4_header(path)
         except (OSError, InputError) as error:
-            raise InputError(f"{path}: is not readable audio; restore or remove it") from error
+            raise InputError(f"{path}: {UNREADABLE}") from error
         if samples <= 0:
             raise InputError(
                 f"{path}: has no samples, or is a fragmented MP4, which does not say how many; "
@@ -361,7 +365,7 @@ def header_of(file: Path | io.BytesIO, name: str, channels: int | None = 1) -> A
                 raise InputError(f"{name}: has no samples; restore or remove it")
             return _checked_header(sound, io.BytesIO(better), name, channels)
     except (soundfile.LibsndfileError, OSError, TypeError) as error:
-        raise InputError(f"{name}: is not readable audio; restore or remove it") from error
+        raise InputError(f"{name}: {UNREADABLE}") from error
 
 
 def _head_and_size(file: Path | io.BytesIO) -> tuple[bytes, int]:

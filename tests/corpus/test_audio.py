@@ -162,6 +162,10 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "mp3 joined": (lambda d: joined(d / "a.mp3"), "MP3 of 8.. s, of which libsndfile reads 4.0 s"),
     "nothing": (lambda d: write(d / "a.wav", SOUND[:0]), "has no samples"),
     "no bytes": (lambda d: _bytes(d / "a.flac", b""), "not readable audio"),
+    "webm": (
+        lambda d: _bytes(d / "a.webm", b"\x1aE\xdf\xa3" * 99),
+        "readable audio; .*if players take it, write it as wav",
+    ),
     "text": (lambda d: _bytes(d / "a.wav", b"not audio" * 99), "not readable audio"),
 }  # fmt: skip
 
