@@ -55,6 +55,8 @@ UNREADABLE = (  # what is damaged, and containers as webm, aac and wma
 )
 # Lhotse tries one decoder after the other, and lists what became of them.
 DECODER_SAID = re.compile(r"^Exception #\d+ .*: <class '[^']*'>: (.*)$", re.MULTILINE)
+# Or, where a file has another length than it says, how many samples are missing, and there.
+DIVERGED = re.compile(r"number of declared samples .*diff=(-?\d+), audio\.shape=\(\d+, (\d+)\)")
 Samples = NDArray[np.float32]
 
 
@@ -267,7 +269,13 @@ def _check_decoder(path: Path) -> None:
 
 
 def reason(error: Exception) -> str:
-    """The first line of what an error says, or, of Lhotse's, what the first decoder said."""
+    """The first line of what an error says, or, of Lhotse's, what it found, in our words."""
+    if found := DIVERGED.search(str(error)):
+        less, there = map(int, found.groups())
+        return (
+            f"decodes to {there} samples, where its header or manifest says {there + less} (MP4 of "
+            "Opus, or in fragments: write it as wav)"
+        )
     decoders = [said for said in DECODER_SAID.findall(str(error)) if said]
     return decoders[0] if decoders else first_line(error)
 
