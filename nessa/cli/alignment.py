@@ -207,8 +207,8 @@ def map_embeddings(
 
     Outliers, embeddings unlike the align data, are listed in OUTPUT/enroll_outliers.csv and
     OUTPUT/runtime_outliers.csv, the farthest first; 99.9 % of the align data lie within
-    distance 1. Input of which more than half are outliers is refused; more than 95 % where
-    info.json names its model.
+    distance 1. Ten embeddings or more of which more than half are outliers are refused; more
+    than 95 % where info.json names their model.
     Memory: the embeddings of a side per process, and 100 bytes per outlier.
 
     Example: nessa map --aligner recipes/mini/exp/aligners/nessa/new-old
