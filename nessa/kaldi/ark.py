@@ -39,6 +39,7 @@ _FLOAT, _DOUBLE = b"FV \4", b"DV \4"
 _HEADER_BYTES = len(_BINARY + _FLOAT) + 4  # and an int32 dimension
 _MATRICES = (b"FM \4", b"DM \4")
 _COMPRESSED = (b"CM ", b"CM2", b"CM3")
+_GZIP = b"\x1f\x8b"
 _ROWS_BYTES = 5  # a matrix has its number of rows, marked and as an int32, before the dimension
 _SPACE, _DELETE = b" \x7f"  # around the printable ASCII letters
 _MAX_KEY_BYTES = 4096  # looked through for what ends a key
@@ -79,7 +80,7 @@ class Ark:
             path: the file.
 
         Raises:
-            InputError: it is missing, empty, unreadable, or not a regular file.
+            InputError: it is missing, empty, unreadable, compressed, or not a regular file.
         """
         try:
             if not path.is_file():  # a FIFO or a device would block or never end
@@ -88,6 +89,8 @@ class Ark:
             with open(path, "rb") as file:
                 if not os.fstat(file.fileno()).st_size:
                     raise InputError(f"{place}: empty file, holds no vectors; run extraction again")
+                if file.read(len(_GZIP)) == _GZIP:
+                    raise InputError(f"{place}: is compressed; gunzip it")
                 return cls(name, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         except OSError as error:
             remedy = "; raise `ulimit -n`" if error.errno == errno.EMFILE else ""

@@ -1,5 +1,6 @@
 """Embeddings and their Kaldi tables: exact round trips, and nothing doubtful read."""
 
+import gzip
 import json
 import os
 import pickle
@@ -439,6 +440,15 @@ def test_empty_and_unreadable_files_are_refused(refuse, tmp_path):
         Embeddings.read(tmp_path)
     with pytest.raises(InputError, match=r"absent\.npz: no such file or folder"):
         Embeddings.read(tmp_path / "absent.npz")
+
+
+def test_a_compressed_ark_is_called_so(tmp_path):
+    Embeddings(["a"], np.ones((1, 2))).write_ark(tmp_path / "x.ark", tmp_path / "x.scp")
+    (tmp_path / "y.ark").write_bytes(gzip.compress((tmp_path / "x.ark").read_bytes()))
+    (tmp_path / "y.scp").write_text((tmp_path / "x.scp").read_text().replace("x.ark", "y.ark"))
+    for name in ("y.ark", "y.scp"):
+        with pytest.raises(InputError, match=r"y\.ark: is compressed; gunzip it"):
+            Embeddings.read(tmp_path / name)
 
 
 def test_tables_of_products_are_called_so(tmp_path):
