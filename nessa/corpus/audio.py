@@ -366,12 +366,11 @@ def header_of(file: Path | io.BytesIO, name: str, channels: int | None = 1) -> A
             if not lengthless:
                 return _checked_header(sound, file, name, channels)
         better = repaired(_content(file))
-        if better is None:
-            raise InputError(f"{name}: has no samples; restore or remove it")
-        with soundfile.SoundFile(io.BytesIO(better)) as sound:
-            if sound.frames == 0:
-                raise InputError(f"{name}: has no samples; restore or remove it")
-            return _checked_header(sound, io.BytesIO(better), name, channels)
+        if better is not None:
+            with soundfile.SoundFile(io.BytesIO(better)) as sound:
+                if sound.frames:
+                    return _checked_header(sound, io.BytesIO(better), name, channels)
+        raise InputError(f"{name}: has no samples; restore or remove it")
     except (soundfile.LibsndfileError, OSError, TypeError) as error:
         raise InputError(f"{name}: {UNREADABLE}") from error
 
