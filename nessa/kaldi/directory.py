@@ -6,8 +6,9 @@
     xvector.scp                 all parts, C-sorted by key
     info.json                   the model that made them; see `nessa.kaldi.stamps`
 
-The last two say that the directory is complete: they are removed before anything changes, and
-written once everything else is there.
+xvector.scp says that the directory is complete: it is removed before anything changes, and written
+once everything else is there. A table of all parts or of speakers is never there without info.json,
+or the vectors of a killed run would be taken for those of any model.
 """
 
 import os
@@ -26,10 +27,9 @@ from nessa.kaldi.scp import Listing, merge_scps, read_scp, write_scp
 from nessa.kaldi.stamps import ModelStamp, write_info
 from nessa.threads import background
 
-COMPLETE = ("info.json", "xvector.scp")
 SPEAKER_TABLE, SPEAKER_ARK, SPEAKER_COUNTS = "spk_xvector.scp", "spk_xvector.ark", "num_utts.ark"
 MEANS_OF_SPEAKERS = (SPEAKER_TABLE, SPEAKER_ARK)
-OF_SPEAKERS = (*MEANS_OF_SPEAKERS, SPEAKER_COUNTS)
+OF_ALL_PARTS = ("xvector.scp", *MEANS_OF_SPEAKERS, SPEAKER_COUNTS, "info.json")  # as they go
 
 
 def write_part(
@@ -46,7 +46,7 @@ def write_part(
     Returns:
         What its scp lists.
     """
-    _remove(directory, COMPLETE)
+    _remove_tables(directory)
     ark, scp = (directory / f"xvector.{job}.{suffix}" for suffix in ("ark", "scp"))
     return write_tables(ark, scp, blocks, relative)
 
@@ -105,25 +105,33 @@ def join_parts(
         InputError: a part is missing, two parts share a key, or there are no vectors at all.
     """
     known = read_parts(directory, parts)
-    clear(directory, len(known))
+    listing = merge_scps(str(directory), known)
+    begin(directory, len(known), len(listing.keys), dim, stamp)
     if counts:
         write_table(directory / SPEAKER_COUNTS, counts)
-    complete(directory, known, merge_scps(str(directory), known), dim, stamp)
+    complete(directory, known, listing)
 
 
-def clear(directory: Path, jobs: int) -> None:
-    """Remove what an earlier run left there beside the parts 1 to `jobs`."""
-    _remove(directory, (*COMPLETE, *OF_SPEAKERS))
+def begin(directory: Path, jobs: int, count: int, dim: int, stamp: ModelStamp | None) -> None:
+    """Write info.json, before any table; remove what earlier runs left beside parts 1 to `jobs`.
+
+    Args:
+        directory: holds the parts.
+        jobs: number of parts.
+        count, dim: number and dimension of all their vectors.
+        stamp: the model that made them; None leaves out info.json.
+    """
+    _remove_tables(directory)
     remove_leftovers(directory)
     for path in directory.glob("xvector.*.*"):
         _, job, suffix = path.name.split(".", 2)
         if suffix in ("ark", "scp") and job.isdecimal() and int(job) > jobs:
             path.unlink()
+    if stamp is not None:
+        write_info(directory, stamp, dim, count)
 
 
-def complete(
-    directory: Path, parts: Sequence[Listing], listing: Listing, dim: int, stamp: ModelStamp | None
-) -> None:
+def complete(directory: Path, parts: Sequence[Listing], listing: Listing) -> None:
     """Write what says that the directory is complete; `listing` is that of all parts.
 
     Raises:
@@ -137,10 +145,8 @@ def complete(
             file.write((directory / "xvector.1.scp").read_bytes())
     else:
         write_scp(directory / "xvector.scp", listing)
-    if stamp is not None:
-        write_info(directory, stamp, dim, len(listing.keys))
 
 
-def _remove(directory: Path, names: Iterable[str]) -> None:
-    for name in names:
+def _remove_tables(directory: Path) -> None:
+    for name in OF_ALL_PARTS:
         (directory / name).unlink(missing_ok=True)

@@ -26,7 +26,7 @@ from nessa.kaldi.directory import (
     SPEAKER_ARK,
     SPEAKER_COUNTS,
     SPEAKER_TABLE,
-    clear,
+    begin,
     complete,
     read_parts,
     write_part,
@@ -333,12 +333,12 @@ def _complete(
     relative: bool,
 ) -> None:
     """Complete a directory whose parts, sorted in `listing`, hold the merged embeddings."""
-    clear(directory, len(parts))
+    begin(directory, len(parts), len(merged), merged.dim, stamp)
     if utt2spk is not None:
         means, counts = speaker_means(merged, utt2spk)
         means.write_ark(directory / SPEAKER_ARK, directory / SPEAKER_TABLE, relative)
         write_table(directory / SPEAKER_COUNTS, counts)
-    complete(directory, parts, listing, merged.dim, stamp)
+    complete(directory, parts, listing)
 
 
 def _check_utterances(
