@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -22,7 +23,7 @@ from nessa.kaldi.directions import checked_lengths
 from nessa.kaldi.directory import MEANS_OF_SPEAKERS, SPEAKER_COUNTS, join_parts, write_part
 from nessa.kaldi.embeddings import Embeddings, profile_means
 from nessa.kaldi.scp import Listing
-from nessa.kaldi.stamps import ModelStamp
+from nessa.kaldi.stamps import ModelStamp, read_info
 from nessa.stores.tables import files_of, is_store
 from nessa.trials import read_enroll_map, write_enroll_map
 
@@ -31,6 +32,11 @@ ROWS_PER_BLOCK = 16384  # mapped while the ones before are written
 # Of what it makes, the space and the map are known all the same; its fingerprint is never kept.
 UNKNOWN = ModelStamp("unknown model", "", "unknown")
 TOLERANCE = 1e-5  # of any value of a mapped vector: another machine or program may differ so much
+# Of vectors in the aligner's space, in messages that refuse to write over them.
+OTHER_MAP = (
+    "was mapped by the mirror of this aligner, of the other model, or before its side was fitted "
+    "anew, on another scale"
+)
 
 
 def map_sides(
@@ -74,7 +80,8 @@ def map_sides(
 
     Raises:
         InputError: unreadable embeddings, or without direction, or of another model or dimension
-            than the aligner's, or that seem to be; or no side at all.
+            than the aligner's, or that seem to be; or no side at all. Or a folder holds what this
+            aligner's mirror mapped, or this side before it was fitted anew, which may be in use.
     """
     common = output, allow_outliers, domains or {}, relative
     sides = _sides(aligner, enroll, runtime, enroll_map, common)
@@ -209,9 +216,16 @@ class _Side:
         return self.folder / self.name
 
     def check_place(self) -> None:
-        """Refuse a folder that holds a store."""
+        """Refuse a folder that holds a store, or vectors of another map into the space."""
         if is_store(self.output):
             raise InputError(f"{self.output}: holds Parquet files; give another --output for arks")
+        info = None
+        with suppress(InputError):  # what cannot be read is made anew
+            info = read_info(self.output)
+        if info is None or info.stamp.fingerprint != self.aligner.space():
+            return
+        if info.stamp.map not in (None, self.aligner.map_digest(self.name)):
+            raise InputError(f"{self.output}: {OTHER_MAP}; give another --output")
 
     def speaker_counts(self) -> dict[str, str]:
         """{speaker: utterances} of means of speakers, by which scoring knows profiles of others."""

@@ -18,7 +18,7 @@ from nessa.alignment.outliers import Outliers
 from nessa.errors import InputError, about, named
 from nessa.kaldi.checks import check_finite
 from nessa.kaldi.directions import checked_lengths
-from nessa.production.mapping import TOLERANCE, without_domains
+from nessa.production.mapping import OTHER_MAP, TOLERANCE, without_domains
 from nessa.progress import progress
 from nessa.stores.base import Matrix, ProfileStore, Rows, Stamp
 
@@ -310,7 +310,5 @@ def _check_maker(target: ProfileStore, rows: Rows, maker: _Maker) -> None:
         made_by, told, _ = stamp.source.partition(".")
         if told and made_by != maker.map:  # earlier versions did not tell, and map once more
             raise InputError(
-                f"{target}: {key!r} was mapped by the mirror of this aligner, of the other model, "
-                "or before its enrollment side was fitted anew, on another scale; give the aligner "
-                "that made it, or name a new table"
+                f"{target}: {key!r} {OTHER_MAP}; give the aligner that made it, or name a new table"
             )

@@ -21,7 +21,13 @@ from nessa.alignment.views import SIDES, Side
 from nessa.errors import InputError, about
 from nessa.files import atomic_open, read_json, remove_leftovers, write_json
 from nessa.kaldi.ark import Matrix
-from nessa.production.mapping import TOLERANCE, check_apart, outliers_file, without_domains
+from nessa.production.mapping import (
+    OTHER_MAP,
+    TOLERANCE,
+    check_apart,
+    outliers_file,
+    without_domains,
+)
 from nessa.stores.tables import EMBEDDING, ID, need_parquet, read_ids, read_store, store_files
 
 log = logging.getLogger(__name__)
@@ -199,10 +205,7 @@ def _check_free(output: Path, aligner: Aligner, side: Side) -> None:
         raise InputError(f"{output}: was mapped by another aligner; give another --output")
     whole = [metadata for metadata in parts.values() if metadata is not None]  # others go
     if not _are_of_map(whole, aligner, side):
-        raise InputError(
-            f"{output}: was mapped by the mirror of this aligner, of the other model, or before "
-            "its side was fitted anew, on another scale; give another --output"
-        )
+        raise InputError(f"{output}: {OTHER_MAP}; give another --output")
 
 
 def _are_of_map(parts: Iterable[dict[bytes, bytes] | None], aligner: Aligner, side: Side) -> bool:

@@ -307,6 +307,32 @@ def test_the_raw_embeddings_of_one_side_are_not_written_over_by_the_other(nessa,
     assert runtime.joinpath("xvector.1.ark").read_bytes() == before[runtime / "xvector.1.ark"]
 
 
+def test_the_embeddings_of_the_other_model_are_not_written_over_by_those_of_the_mirror(
+    nessa, aligner, raw, tmp_path
+):
+    aligner.save(tmp_path / "first")
+    aligner.mirrored().save(tmp_path / "mirror")
+    out = tmp_path / "out"
+    first = ["map", "--aligner", tmp_path / "first", "--enroll", raw[0]]
+    mirror = ["map", "--aligner", tmp_path / "mirror", "--enroll", raw[1]]
+    assert nessa(*first, "--output", out).status == 0
+    before = {path: path.read_bytes() for path in out.rglob("*.*")}
+    for more in ((), ("--dry-run",), ("--nj", 2)):
+        done = nessa(*mirror, "--output", out, *more)
+        done.refused(f"{out}/enroll: ", "of the other model", "another --output")
+    assert {path: path.read_bytes() for path in out.rglob("*.*")} == before
+    assert nessa(*mirror, "--output", tmp_path / "own").status == 0
+    (out / "enroll/info.json").write_text("{}")  # what is spoilt is made anew
+    assert nessa(*mirror, "--output", out).status == 0
+
+
+def test_another_aligner_maps_into_the_folder_as_a_recipe_does(aligner, raw, tmp_path):
+    other = ProcrustesAligner().fit(*two_views(40, 2, first_speaker=500))
+    for one in (aligner, other):
+        map_sides(one, *raw, None, tmp_path / "mapped")
+        assert Embeddings.read(tmp_path / "mapped/enroll").stamp.map == one.map_digest("enroll")
+
+
 def odd_among(count: int, total: int) -> Embeddings:
     """Embeddings of the enrollment model, of which the last ones are far from all others."""
     rng = np.random.default_rng(5)
