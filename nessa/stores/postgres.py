@@ -286,15 +286,18 @@ class Table:
             raise InputError(f"{self}: has no index for search; run nessa store map again")
 
     def is_indexed(self) -> bool:
-        """Whether it has an index for search, an HNSW one that is complete."""
+        """Whether it has an index for search: HNSW by cosine, of all rows, that is complete."""
         # By its name an index could be taken for that of another table.
         there = """
             SELECT 1 FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
-            JOIN pg_am ON pg_am.oid = relam
-            WHERE indrelid = to_regclass(%s) AND amname = 'hnsw' AND indisvalid"""
+            JOIN pg_am ON pg_am.oid = relam JOIN pg_opclass ON pg_opclass.oid = indclass[0]
+            JOIN pg_attribute ON attrelid = indrelid AND attnum = indkey[0]
+            WHERE indrelid = to_regclass(%s) AND amname = 'hnsw' AND indisvalid
+            AND opcname = 'vector_cosine_ops' AND indpred IS NULL AND attname = %s"""
         with _explained(self.name):
             name = self.identifier.as_string(self._connection)
-            return bool(self._connection.execute(there, [name]).fetchone())
+            found = self._connection.execute(there, [name, self.embedding]).fetchone()
+            return found is not None
 
     @contextmanager
     def alone(self) -> Iterator[None]:

@@ -824,6 +824,31 @@ def test_a_run_that_was_killed_before_its_index_is_not_verified(
     assert nessa("store", "verify", *words).status == 0
 
 
+@pytest.mark.parametrize(
+    "index",
+    [
+        "(embedding vector_l2_ops)",
+        "(embedding vector_cosine_ops) WHERE id > 1",
+        "((embedding::halfvec(12)) halfvec_cosine_ops)",
+        "(other vector_cosine_ops)",
+    ],
+)
+def test_an_index_that_the_search_does_not_use_is_none(
+    database: str, aligner: Aligner, profiles: Embeddings, index: str
+) -> None:
+    url = fill_postgres(database, profiles)
+    with closing(open_database(url, "mapped")) as opened:
+        migrate(opened.source, opened.target, aligner, Outliers())
+        with psycopg.connect(database, autocommit=True) as connection:
+            connection.execute("ALTER TABLE mapped ADD COLUMN other vector(12)")
+            connection.execute(f"CREATE INDEX ON mapped USING hnsw {index}")
+        queries = np.ones((1, aligner.map_enroll(profiles.matrix[:1]).shape[1]), np.float32)
+        with pytest.raises(InputError, match="table 'mapped': has no index for search"):
+            opened.target.search(queries, 1)
+        opened.index()
+        assert opened.target.search(queries, 1)
+
+
 @pytest.mark.slow
 def test_a_switch_looks_at_rows_and_index_not_at_counts(
     nessa: Command, database: str, saved: Path, profiles: Embeddings
