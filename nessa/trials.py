@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from nessa.columns import ENROLL, LABEL, SCORE, TEST, Layout, read_columns, with_labels
 from nessa.errors import InputError, about, named
-from nessa.files import atomic_open, id_fault, read_table, write_table
+from nessa.files import atomic_open, id_fault, read_table, remove_leftovers, write_table
 
 FORMATS = "`1|0 enroll test`, `enroll test target|nontarget` or `enroll test`"
 NO_LABELS = "no labels; write `enroll test target|nontarget`"
@@ -325,6 +325,7 @@ def write_scores(path: Path | str, trials: Trials, scores: ArrayLike) -> None:
             f"trial {trials.enroll[bad[0]]!r} {trials.test[bad[0]]!r} has score "
             f"{values[bad[0]]}; check its embeddings"
         )
+    remove_leftovers(Path(path).parent, Path(path).name)
     with atomic_open(path) as file:
         file.writelines(
             f"{e} {t} {score:.9g}\n"

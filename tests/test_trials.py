@@ -1,5 +1,7 @@
 """Trial lists: the three formats, and scores joined by key."""
 
+import os
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -258,6 +260,13 @@ def test_unfit_scores_are_not_written(tmp_path):
         with pytest.raises(InputError, match=message):
             write_scores(tmp_path / "scores", trials, scores)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_scores_that_a_killed_run_was_writing_are_removed(tmp_path):
+    for name in ("a.scores", "b.scores"):
+        (tmp_path / f".{name}.k1ll3d__.tmp").touch()
+    write_scores(tmp_path / "a.scores", Trials(["e"], ["t"]), [0.5])
+    assert sorted(os.listdir(tmp_path)) == [".b.scores.k1ll3d__.tmp", "a.scores"]
 
 
 def test_scores_are_joined_by_key():

@@ -25,7 +25,7 @@ from nessa.alignment.outliers import OutlierDetector
 from nessa.alignment.table import AlignTable
 from nessa.alignment.views import SIDES, Labels, Mapped, Matrix, Rows, Side, blocks, check_vary
 from nessa.errors import InputError
-from nessa.files import atomic_open, digest, write_json
+from nessa.files import atomic_open, digest, remove_leftovers, write_json
 from nessa.kaldi.directions import checked_lengths, well_scaled
 from nessa.kaldi.embeddings import Embeddings
 from nessa.kaldi.stamps import ModelStamp, names_model, pair_of, same_model
@@ -345,8 +345,8 @@ class Aligner(ABC):
         """
         self.check_fitted()
         directory = Path(directory)
-        arrays = {name: np.ascontiguousarray(array) for name, array in self.state().items()}
-        content = save(arrays)
+        content = save({name: np.ascontiguousarray(array) for name, array in self.state().items()})
+        remove_leftovers(directory, ARRAYS)  # which hold means of align speakers
         with atomic_open(directory / ARRAYS, "wb") as file:
             file.write(content)
             file.flush()  # where the disk is full, the aligner that is there stays whole

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nessa import __version__
 from nessa.errors import InputError
-from nessa.files import atomic_open
+from nessa.files import atomic_open, remove_leftovers
 
 try:
     import onnx
@@ -101,6 +101,7 @@ def write_export(output: Path, networks: Mapping[str, bytes], card: str) -> None
             f"{readme}: is the model card of {others[0]}, and would be lost; give another --output"
         )
     for name, content in networks.items():
+        remove_leftovers(output, name)  # which hold means of align speakers
         with atomic_open(output / name, "wb") as file:
             file.write(content)
     with atomic_open(readme) as file:

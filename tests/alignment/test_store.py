@@ -99,6 +99,13 @@ def test_on_a_full_disk_the_aligner_that_is_there_stays(folder: Path) -> None:
     assert load(folder).space() == before
 
 
+def test_the_means_of_speakers_that_a_killed_run_was_writing_are_removed(folder: Path) -> None:
+    saved = sorted(folder.iterdir())
+    (folder / ".aligner.safetensors.k1ll3d__.tmp").touch()
+    fitted("procrustes").save(folder)
+    assert sorted(folder.iterdir()) == saved
+
+
 def test_the_fit_may_be_annotated(folder: Path) -> None:
     path = folder / "aligner.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"fitting": {"by": "ann"}}))

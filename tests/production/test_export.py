@@ -201,6 +201,12 @@ def test_an_aligner_without_a_network_or_a_fit_is_refused(tmp_path: Path) -> Non
         list(export_aligner(identity, tmp_path))
 
 
+def test_the_network_that_a_killed_run_was_writing_is_removed(tmp_path: Path) -> None:
+    (tmp_path / ".enroll.onnx.k1ll3d__.tmp").touch()
+    nessa.production.onnx.write_export(tmp_path, {"enroll.onnx": b"a"}, "a card")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "enroll.onnx"]
+
+
 def test_a_card_of_other_networks_is_not_written_over(tmp_path: Path) -> None:
     for card in ("a card", "a newer card"):
         nessa.production.onnx.write_export(tmp_path, {"encoder.onnx": b"e"}, card)
