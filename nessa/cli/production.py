@@ -54,10 +54,12 @@ def export(
     known = {name: text for name, text in facts.items() if text}
     if aligner and not encoder:
         original = load(aligner)
-        pair = original.pair()
-        fitted = read_calibration(calibration, pair, "cosine") if calibration else None
+        pair, enroll = original.pair(), original.map_digest("enroll")
+        fitted = None
+        if calibration:
+            fitted = read_calibration(calibration, pair, "cosine", enroll)
         if threshold:
-            known |= threshold_facts(threshold, pair)
+            known |= threshold_facts(threshold, pair, enroll)
         for line in export_aligner(original, output, fitted, known):
             click.echo(line)
     elif encoder and not aligner:

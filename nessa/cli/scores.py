@@ -18,8 +18,8 @@ from nessa.cli.options import (
 
 aligner_option = optional_path(
     "--aligner",
-    "Aligner that made the (new) scores; the result is tied to it. Omit for a gallery of both "
-    "models; such a result must not be exported.",
+    "Aligner that made the (new) scores; the result is tied to it and its update direction. Omit "
+    "for a gallery of both models; such a result must not be exported.",
 )
 
 
@@ -138,6 +138,7 @@ def calibrate(
         enroll_map,
         pair=own.pair() if own else None,
         space=own.space() if own else None,
+        enroll=own.map_digest("enroll") if own else None,
     )
     click.echo(f"{output}: {fitted}")
 
@@ -201,7 +202,8 @@ def threshold(
     from nessa.files import write_json
 
     check_output()
-    pair = load(aligner).pair() if aligner else None
+    own = load(aligner) if aligner else None
+    pair, enroll = (own.pair(), own.map_digest("enroll")) if own else (None, None)
     found = carry_over_files(
         value,
         convention,
@@ -217,7 +219,7 @@ def threshold(
         pair=pair,
     )
     if output is not None:
-        write_json(output, as_record(found, pair))
+        write_json(output, as_record(found, pair, enroll))
     for one in found:
         click.echo(one)
 

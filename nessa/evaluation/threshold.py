@@ -21,7 +21,7 @@ from nessa.evaluation.score_files import read_trial_speakers
 from nessa.files import read_json
 from nessa.metrics.bootstrap import Estimate, drawn_weights
 from nessa.metrics.roc import Roc
-from nessa.scoring.calibration import check_pair
+from nessa.scoring.calibration import check_direction, check_pair
 from nessa.scoring.cosine import LARGEST_COSINE
 from nessa.scoring.matching import read_scores_of
 from nessa.scoring.quality import durations_of_tests
@@ -318,28 +318,34 @@ def _classes(seconds: Seconds) -> Iterator[tuple[NDArray[np.bool_], Interval]]:
         yield (seconds >= low) & (seconds <= high if last else seconds < high), (low, high)
 
 
-def as_record(carried: Sequence[Carried], pair: str | None) -> dict[str, Any]:
+def as_record(
+    carried: Sequence[Carried], pair: str | None, enroll: str | None = None
+) -> dict[str, Any]:
     """For JSON: the threshold of all trials, and `by_duration` where there are classes.
 
     Args:
         carried: of `carry_over_files`.
         pair: of the aligner whose scores the new ones are; None where it is not known.
+        enroll: of its map of the enrollment side; None where it is not known.
     """
     first, *classes = (asdict(one) for one in carried)
     first.pop("seconds")
-    own = {"pair": pair} if pair else {}
+    known = {"pair": pair, "enroll": enroll}
+    own = {name: text for name, text in known.items() if text}
     return first | own | ({"by_duration": classes} if classes else {})
 
 
-def threshold_facts(path: Path, pair: str) -> dict[str, str]:
+def threshold_facts(path: Path, pair: str, enroll: str) -> dict[str, str]:
     """What the metadata of an exported network say of a threshold file.
 
     Args:
         path: of the file.
         pair: of the exported aligner.
+        enroll: of its map of the enrollment side.
 
     Raises:
-        InputError: not a file of `nessa threshold`, or of another aligner, or not of cosines.
+        InputError: not a file of `nessa threshold`, or of another aligner, or of this one's mirror,
+            or not of cosines.
     """
     record = read_json(path)
     try:
@@ -350,6 +356,7 @@ def threshold_facts(path: Path, pair: str) -> dict[str, str]:
     except (KeyError, TypeError, ValueError):
         raise InputError(f"{path}: not a threshold file; make it by nessa threshold") from None
     check_pair(path, record.get("pair"), pair)
+    check_direction(path, record.get("enroll"), enroll)
     with about(path):
         if abs(float(facts["threshold"])) > LARGEST_COSINE:  # made without --aligner
             raise InputError(

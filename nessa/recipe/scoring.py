@@ -92,7 +92,7 @@ def score_system(recipe: Recipe, data: Path, exp: Path, system: System) -> Itera
     if has_as_norm(system):
         cohort = Sides.read(*scored_cohort(exp, system, settings.cohort))
     calibrations: dict[Kind, Calibration] = {}
-    pair = _pair(exp, system)
+    pair, enroll = _made_by(exp, system)
     for set_name in TESTED:
         if system.aligner == PLDA_LLR:
             score = _by_likelihood_ratio(data, exp, system, set_name)
@@ -118,6 +118,7 @@ def score_system(recipe: Recipe, data: Path, exp: Path, system: System) -> Itera
                         settings.p_target,
                         pair=pair,
                         method=_method(system, kind),
+                        enroll=enroll,
                     )
                 else:
                     llrs = calibrations[kind].apply(values)
@@ -135,10 +136,10 @@ def _check_raw(recipe: Recipe, exp: Path) -> None:
         )
 
 
-def _pair(exp: Path, system: System) -> str | None:
-    """Of the aligner that mapped both sides, or the model that is scored as it is; else None."""
+def _made_by(exp: Path, system: System) -> tuple[str | None, str | None]:
+    """The pair and enrollment map of the aligner, or the model that is scored as it is; or None."""
     info = read_info(scored_sides(exp, system, DEV)[0])
-    return info.stamp.fingerprint if info else None
+    return (info.stamp.fingerprint, info.stamp.map) if info else (None, None)
 
 
 def _method(system: System, kind: Kind) -> Method:

@@ -22,6 +22,7 @@ from nessa.trials import Trials, read_labeled
 log = logging.getLogger(__name__)
 # Keeps the slope finite where dev scores separate perfectly; far below any other effect.
 RIDGE = 1e-7
+MADE_OF = ("pair", "method", "space", "enroll")  # what a calibration says of its scores
 Method = Literal["cosine", "as_norm", "plda"]  # how scores are made
 Measures = Mapping[str, ArrayLike]  # name of a quality measure -> its values, (T,)
 
@@ -41,6 +42,8 @@ class Calibration:
             model's fingerprint; None where not known.
         method: how these scores are made; None where not known.
         space: of this aligner, see `Aligner.space`; None where not known, or the same as `pair`.
+        enroll: of the map of the enrollment side, see `Aligner.map_digest`: the mirror, whose
+            scores have another distribution, has the same pair; None where not known, or of both.
     """
 
     scale: float
@@ -49,6 +52,7 @@ class Calibration:
     pair: str | None = None
     method: Method | None = None
     space: str | None = None
+    enroll: str | None = None
 
     @classmethod
     def fit(
@@ -107,7 +111,7 @@ class Calibration:
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able form; see `from_dict`."""
         record = {"scale": self.scale, "offset": self.offset, "quality": dict(self.quality)}
-        known = {"pair": self.pair, "method": self.method, "space": self.space}
+        known = {name: getattr(self, name) for name in MADE_OF}
         return record | {name: text for name, text in known.items() if text}
 
     @classmethod
@@ -119,7 +123,7 @@ class Calibration:
         """
         try:
             quality = {str(name): float(weight) for name, weight in record["quality"].items()}
-            texts = {name: record.get(name) for name in ("pair", "method", "space")}
+            texts = {name: record.get(name) for name in MADE_OF}
             made = cls(float(record["scale"]), float(record["offset"]), quality, **texts)
             values = np.array([made.scale, made.offset, *quality.values()])
             others = record.keys() - {"scale", "offset", "quality", *texts}
@@ -182,6 +186,7 @@ def fit_calibration(
     pair: str | None = None,
     method: Method | None = None,
     space: str | None = None,
+    enroll: str | None = None,
 ) -> Calibration:
     """Fit a calibration on scored dev trials and write it as JSON.
 
@@ -196,6 +201,7 @@ def fit_calibration(
         pair: of the aligner whose scores they are.
         method: how these are made; None: cosines, or where one is beyond 1, with AS-norm.
         space: of the aligner.
+        enroll: of its map of the enrollment side.
 
     Raises:
         InputError: unlabeled trials, one without a score, or a quality measure that is unknown
@@ -218,7 +224,7 @@ def fit_calibration(
     method = method or ("cosine" if np.abs(joined).max() <= LARGEST_COSINE else "as_norm")
     with about(trials, scores):
         calibration = Calibration.fit(joined, wanted.known_labels, p_target, measures)
-        fitted = replace(calibration, pair=pair, method=method, space=space)
+        fitted = replace(calibration, pair=pair, method=method, space=space, enroll=enroll)
         fault = Roc.of(joined, wanted.known_labels).reversal()
     if fault:
         log.warning("%s: %s", scores, fault)
@@ -227,7 +233,10 @@ def fit_calibration(
 
 
 def read_calibration(
-    path: Path, pair: str | None = None, method: Method | None = None
+    path: Path,
+    pair: str | None = None,
+    method: Method | None = None,
+    enroll: str | None = None,
 ) -> Calibration:
     """The calibration that `fit_calibration` wrote.
 
@@ -235,6 +244,7 @@ def read_calibration(
         path: of the file.
         pair: of the aligner whose scores it is wanted for.
         method: how these are made.
+        enroll: of the aligner's map of the enrollment side.
 
     Raises:
         InputError: unreadable, or something else, or of another aligner or other scores of it.
@@ -244,6 +254,8 @@ def read_calibration(
         found = Calibration.from_dict(record)
     if pair:
         check_pair(path, found.pair, pair)
+    if enroll:
+        check_direction(path, found.enroll, enroll)
     if found.method and method and found.method != method:
         raise InputError(
             f"{path}: is of scores by {found.method}, and one of scores by {method} is wanted; "
@@ -263,6 +275,15 @@ def check_pair(path: Path, found: str | None, wanted: str) -> None:
         raise InputError(
             f"{path}: is of another aligner's scores, or of a model's, or of this one's before a "
             "side was fitted anew; make it anew from those of this one"
+        )
+
+
+def check_direction(path: Path, found: str | None, wanted: str) -> None:
+    """Refuse a file of the aligner's mirror, by the map of the enrollment side; None passes."""
+    if found not in (None, wanted):
+        raise InputError(
+            f"{path}: is of the scores of the opposite update direction, by the mirror of this "
+            "aligner; make it anew from those of this direction"
         )
 
 

@@ -14,7 +14,14 @@ from nessa.kaldi.directory import MEANS_OF_SPEAKERS, SPEAKER_COUNTS
 from nessa.kaldi.embeddings import Embeddings, profile_means
 from nessa.kaldi.stamps import names_model, pair_of
 from nessa.metrics.roc import eer, min_dcf
-from nessa.scoring.calibration import Calibration, Method, calibrate, check_pair, read_calibration
+from nessa.scoring.calibration import (
+    Calibration,
+    Method,
+    calibrate,
+    check_direction,
+    check_pair,
+    read_calibration,
+)
 from nessa.scoring.cosine import check_dimensions, cosine_scores
 from nessa.scoring.exemplars import Combine, exemplar_scores
 from nessa.scoring.normalization import TOP_N, AsNorm
@@ -215,12 +222,13 @@ def _side(embeddings: Embeddings) -> str | None:
 
 
 def _check_aligner(path: Path, calibration: Calibration, sides: Sides) -> None:
-    """Refuse the calibration of another aligner or model than that of what is scored."""
+    """Refuse the calibration of another aligner, direction or model than what is scored."""
     stamps = [own.stamp for own in (sides.runtime, sides.enroll) if own.stamp]
     maps = [stamp.map for stamp in stamps if stamp.map]
     if len(maps) == 2:  # of mapped vectors, but those that an earlier version mapped
         if maps[0] != maps[1]:
             check_pair(path, calibration.pair, pair_of(maps))
+            check_direction(path, calibration.enroll, maps[1])
         elif calibration.pair not in (None, pair_of(maps)):  # the runtime side, and the mirror's
             raise InputError(
                 f"{path}: is of another aligner's scores: these are of one model on both sides, as "

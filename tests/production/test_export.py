@@ -385,6 +385,7 @@ def test_what_is_of_the_scores_of_another_aligner_is_refused(
     write_table(tmp_path / "utt2spk", speakers)
     own, other = fitted("logit"), fitted("procrustes")
     own.save(tmp_path / "own")
+    own.mirrored().save(tmp_path / "mirror")
     other.save(tmp_path / "other")
     given = ["--trials", tmp_path / "trials"]
     old_and_new = ["--old", tmp_path / "scores", "--new", tmp_path / "scores"]
@@ -398,11 +399,16 @@ def test_what_is_of_the_scores_of_another_aligner_is_refused(
         file = tmp_path / f"{kind}.json"
         assert nessa(*words, "--output", file, "--aligner", tmp_path / "other").status == 0
         nessa(*export, f"--{kind}", file).refused(f"{file}: is of another aligner's scores")
+        assert nessa(*words, "--output", file, "--aligner", tmp_path / "mirror").status == 0
+        nessa(*export, f"--{kind}", file).refused(
+            f"{file}: is of the scores of the opposite update"
+        )
         assert not (tmp_path / "onnx").exists()
         assert nessa(*words, "--output", file, "--aligner", tmp_path / "own").status == 0
         export += [f"--{kind}", file]
     record = read_json(tmp_path / "threshold.json")
-    write_json(tmp_path / "threshold.json", {k: v for k, v in record.items() if k != "pair"})
+    made_by = ("pair", "enroll")
+    write_json(tmp_path / "threshold.json", {k: record[k] for k in record if k not in made_by})
     done = nessa(*export)  # and what an earlier version made is taken as it is
     assert done.status == 0, done
     assert done.err.count("threshold.json: does not say which aligner's scores it is of") == 1
@@ -461,7 +467,8 @@ def test_the_example_accepts_from_the_threshold_on(
     low, middle, high = (scores[name] for name in ranked[1:4])
     band = [low, high] if unsure else None
     write_json(tmp_path / "threshold.json", {"threshold": middle, "far": 0.01, "unsure": band})
-    facts = threshold_facts(tmp_path / "threshold.json", product[0].pair())
+    own = product[0].pair(), product[0].map_digest("enroll")
+    facts = threshold_facts(tmp_path / "threshold.json", *own)
     list(export_aligner(product[0], tmp_path, Calibration(9.5, -3.25), facts))
     card = (tmp_path / "README.md").read_text()
     assert "Accept a dot product (not a likelihood ratio) of at least `threshold`" in card

@@ -137,6 +137,7 @@ def test_the_calibration_of_an_aligner_names_its_maps(toy: Toy) -> None:
     for kind, method in (("", "cosine"), (".asnorm", "as_norm")):
         found = read_json(toy.exp / f"scores/plda/x-y/calibration{kind}.json")
         assert (found["pair"], found["method"]) == (plda.pair(), method)
+        assert found["enroll"] == plda.map_digest("enroll")
     of_raw = toy.exp / "scores/raw/x-x/calibration.json"
     with pytest.raises(InputError, match=f"{of_raw}: is of another aligner's scores"):
         read_calibration(of_raw, plda.pair())

@@ -373,6 +373,33 @@ def test_the_calibration_of_another_aligner_is_refused(
             score_trials(*mapped, *words, calibration=calibration)
 
 
+def test_the_calibration_of_the_opposite_update_direction_is_refused(
+    sides: tuple[Path, Path, Trials], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    x, y, utt2spk = two_views(6, 3)
+    aligner = ProcrustesAligner().fit(x, y, utt2spk)
+    for name, view in (("x", x), ("y", y)):
+        view.write(tmp_path / "raw" / name)
+    raw = tmp_path / "raw/x", tmp_path / "raw/y"
+    map_sides(aligner, *raw, None, tmp_path / "own")
+    map_sides(aligner.mirrored(), *raw[::-1], None, tmp_path / "mirror")
+    calibration = tmp_path / "calibration.json"
+    own, mirror = ((tmp_path / n / "enroll", tmp_path / n / "runtime") for n in ("own", "mirror"))
+    words: Any = tmp_path / "trials", tmp_path / "out"
+    score_trials(*own, *words)
+    of: Any = {"pair": aligner.pair(), "enroll": aligner.map_digest("enroll")}
+    fit_calibration(tmp_path / "trials", tmp_path / "out", calibration, 0.5, **of)
+    score_trials(*own, *words, calibration=calibration)
+    with pytest.raises(InputError, match=f"{calibration}: is .* of the opposite update direction"):
+        score_trials(*mirror, *words, calibration=calibration)
+    record = read_json(calibration)
+    del record["enroll"]  # of both directions, as that of a fit, or of an earlier version
+    write_json(calibration, record)
+    for pair in (own, mirror):
+        score_trials(*pair, *words, calibration=calibration)
+    assert not caplog.records
+
+
 def test_the_calibration_of_raw_scores_is_refused_for_mapped_ones(
     sides: tuple[Path, Path, Trials], tmp_path: Path
 ) -> None:
