@@ -23,7 +23,12 @@ from nessa.evaluation.households import (
 )
 from nessa.evaluation.identification import Search, bootstrap_search, search
 from nessa.evaluation.protocol import Protocol, draw_protocol, protocol_of
-from nessa.evaluation.rates import Comparison, identification_rates, identify_sides
+from nessa.evaluation.rates import (
+    Comparison,
+    drawn_profiles,
+    identification_rates,
+    identify_sides,
+)
 from nessa.files import write_table
 from nessa.kaldi.embeddings import profile_means
 from nessa.kaldi.stamps import ModelStamp
@@ -680,6 +685,22 @@ def test_hard_households_are_drawn_by_the_given_models_or_by_the_two_sides(tmp_p
         return [record for record in records if record.get("drawn") == "hard"]
 
     assert hard() == hard(x) != hard(y)
+
+
+def test_means_of_all_utterances_of_a_speaker_are_no_profiles_of_some(tmp_path):
+    utt2spk, _ = corpus()
+    write_table(tmp_path / "utt2spk", utt2spk)
+    write_table(tmp_path / "enroll_map", {s: f"{s}-s0-0 {s}-s0-1" for s in utt2spk.values()})
+    x = tmp_path / "x"
+    vectors(utt2spk).write(x, utt2spk)
+    with pytest.raises(InputError, match=r"enroll_map: of other utterances than the means"):
+        identify_sides(tmp_path, x / "spk_xvector.scp", x, 1, 1, [x])
+
+
+def test_profiles_of_given_trials_are_not_searched_beside_drawn_ones(tmp_path):
+    write_table(tmp_path / "enroll_map", {"drawn": "u1 u2", "given": "u3"})
+    write_table(tmp_path / "enroll_map_given", {"given": "u3"})
+    assert drawn_profiles(tmp_path) == {"drawn": ["u1", "u2"]}
 
 
 def test_without_utt2session_every_utterance_is_a_session_of_its_own(tmp_path, caplog):

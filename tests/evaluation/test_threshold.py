@@ -102,6 +102,16 @@ def test_a_scale_of_the_new_scores_changes_nothing() -> None:
     assert (other.far, other.miss) == (one.far, one.miss)
 
 
+def test_a_trial_of_some_weight_is_that_many_trials() -> None:
+    trials, _, old, new = drawn(1)
+    labels = np.asarray(trials.labels)
+    weights = np.where(new > np.median(new), 10, 1)
+    found = carry_over(0.3, old, new, labels, [weights] * 2)
+    repeated = carry_over(0.3, *(np.repeat(of, weights) for of in (old, new, labels)), [])
+    assert found.threshold_ci == pytest.approx([repeated.threshold] * 2, abs=1e-3)
+    assert found.far_ci == pytest.approx([repeated.far] * 2, abs=1e-3)
+
+
 def test_a_system_that_stays_keeps_its_threshold() -> None:
     trials, _, old, _ = drawn(1)
     impostors = np.sort(old[~np.asarray(trials.labels)])

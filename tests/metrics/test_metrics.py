@@ -245,6 +245,10 @@ def test_hull_eer_is_below_the_interpolated_one_by_a_little(seed):
     assert rocch == pytest.approx(truth, abs=0.018)
 
 
+def test_a_score_equal_to_the_bayes_threshold_is_accepted():
+    assert act_dcf([0.0, -1.0], [True, False], p_target=0.5) == 0
+
+
 def test_float32_scores_do_not_round_the_bayes_threshold():
     # Scores that a threshold rounded to float32 would accept.
     below = [
@@ -434,6 +438,7 @@ def test_weighted_draws_equal_trials_repeated_literally():
     drawn = bootstrap(
         [scores, -scores], labels, enroll, test, draws=30, seed=5, metrics=(EER, cost)
     )
+    of_draws = list(drawn_weights(labels, enroll, test, draws=30, seed=5))
     names = list(dict.fromkeys([*enroll, *test]))
     rng = np.random.default_rng(5)
     for draw in range(30):
@@ -448,6 +453,7 @@ def test_weighted_draws_equal_trials_repeated_literally():
             repeated = np.repeat(labels, weights)
             if 0 < repeated.sum() < len(repeated):
                 break
+        assert of_draws[draw].tolist() == weights
         for system, sign in enumerate((1, -1)):
             literal = np.repeat(sign * scores, weights)
             assert drawn[system]["eer"].draws[draw] == pytest.approx(
@@ -587,6 +593,12 @@ def test_gain_of_no_update_is_undefined():
     old, new = estimate(0.05, 0.05, 0.05), estimate(0.04, 0.06, 0.03)
     assert recovered_gain(old, new, new) is None
     assert recovered_gain(new, new, old) is None
+
+
+def test_draws_in_which_the_new_model_is_worse_have_no_gain():
+    old, new = estimate(0.05, *[0.05] * 99, 0.01), estimate(0.03, *[0.03] * 100)
+    assert recovered_gain(old, new, new).draws == pytest.approx([1] * 99)
+    assert recovered_gain(old, old, new).draws == pytest.approx([0] * 99)
 
 
 def test_difference_is_draw_by_draw():
