@@ -125,6 +125,27 @@ def test_parts_of_another_store_are_made_again(
         out = tmp_path / "out"
         assert map_store(source, out, aligner)[0] == len(keys)
     assert sum(len(keys) for keys, _ in read_store(tmp_path / "out/enroll")) == 50
+    renamed = [f"{key}-of-old" for key in keys]
+    write(source, renamed, profiles.matrix[:50])
+    assert map_store(source, out, aligner) == (50, 0)
+    assert read_ids(out / "enroll") == renamed
+
+
+def test_a_store_that_is_mapped_anew_is_unfinished_until_the_end(
+    aligner: Aligner, profiles: Embeddings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, out = store("lists", tmp_path, profiles), tmp_path / "out"
+    map_store(source, out, aligner)
+    write(source, profiles.keys, profiles.matrix[::-1])
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stores, "_write_part", killed)
+    with pytest.raises(KeyboardInterrupt):
+        map_store(source, out, aligner)
+    with pytest.raises(InputError, match="not a mapped store"):
+        verify_store(out / "enroll", source, aligner)
 
 
 def test_a_side_that_is_fitted_anew_in_its_space_needs_a_new_folder(
@@ -345,6 +366,11 @@ def test_a_mapped_store_is_read_back_and_held_against_its_source(
         assert nessa(words[0], ".", *words[2:], source).status == 0
     less = write(tmp_path / "less.parquet", profiles.keys[:-1], profiles.matrix[:-1])
     nessa(*words, less).refused("out/enroll: ids from row", "differ from")
+    last = max(mapped.glob("part-*.parquet"))
+    content = last.read_bytes()
+    last.unlink()
+    nessa(*words, source).refused("out/enroll: ids from row", "differ from")
+    last.write_bytes(content)
     part = mapped / "part-000001.parquet"
     table = parquet.read_table(part)
     turned = table.column("embedding").take(list(reversed(range(len(table)))))
