@@ -7,9 +7,19 @@ import numpy as np
 import pytest
 
 from nessa.alignment import DevSet, NeuralAligner, ProcrustesAligner, load
-from nessa.alignment.dev import judge, speakers_by_targets, verdict_sentence
+from nessa.alignment.dev import (
+    both_ways_scores,
+    calibrate_on,
+    improves,
+    judge,
+    speakers_by_targets,
+    verdict_sentence,
+)
+from nessa.alignment.views import length_normalize
 from nessa.errors import InputError
 from nessa.kaldi.embeddings import Embeddings
+from nessa.metrics.bootstrap import Estimate
+from nessa.scoring.cosine import cosine_scores
 from nessa.trials import Trials
 from tests.aligners import NEURAL, fit
 from tests.pairs import all_trials, two_views
@@ -44,6 +54,40 @@ def test_the_verdict_is_that_of_the_interval(
     assert found["lower_by"] == pytest.approx(found["not_updating"] - found["eer"])
     sentence = verdict_sentence(found)
     assert sentence is not None and f"the worse of both models alone, on dev: {verdict}" in sentence
+
+
+def test_not_updating_is_the_worse_of_both_models_whichever_it_is() -> None:
+    dev = dev_set(1.5, 0.1, 12)
+    mirrored = replace(dev, enroll=dev.runtime, runtime=dev.enroll)
+    mapped = [(dev.runtime, dev.runtime)] * 2
+    assert judge(dev, mapped) == judge(mirrored, mapped)
+
+
+def test_each_list_is_scored_in_both_directions() -> None:
+    x, y, _ = two_views(2, 2, dims=(6, 6))
+    trials = Trials(x.keys[:3], x.keys[1:], np.array([True, False, True]))
+    sides = [(length_normalize(view.matrix), np.arange(4.0)) for view in (x, y)]
+    found = [scores for _, scores in both_ways_scores(*sides, DevSet(x, y, trials))]
+    wanted = [cosine_scores(*pair, trials) + np.array([1, 3, 5]) for pair in ((x, y), (y, x))]
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
+
+
+def test_the_calibration_is_of_the_trials_of_each_direction() -> None:
+    dev = dev_set(1.5, 0.5, 12)
+    one, both = (calibrate_on(dev, [(dev.enroll, dev.enroll)] * ways) for ways in (1, 2))
+    assert both.scale == pytest.approx(one.scale, rel=1e-3)
+
+
+@pytest.mark.parametrize(("better", "kept"), [(79, False), (80, True)])
+def test_training_is_kept_where_four_fifths_of_the_draws_are_better(
+    better: int, kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draws = np.full(100, 0.2), np.where(np.arange(100) < better, 0.1, 0.3)
+    errors = [Estimate(0.2, own) for own in draws]
+    monkeypatch.setattr("nessa.alignment.dev.dev_errors", lambda *_: errors)
+    dev = dev_set(0.1, 0.1, 2)
+    side = dev.enroll.matrix, np.zeros(len(dev.enroll))
+    assert improves(dev, (side, side), (side, side)) == kept
 
 
 @pytest.mark.parametrize(("speakers", "verdict"), [(9, "cannot tell"), (10, "helps")])

@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from nessa.alignment import DevSet, NeuralAligner, load
-from nessa.alignment.modules import Fusion
+from nessa.alignment.modules import Fusion, RatioNetwork
 from nessa.alignment.plda import Scatter, factor_llr
+from nessa.alignment.starts import Start
 from nessa.alignment.table import AlignTable
-from nessa.alignment.views import Side, center, fit_mean
+from nessa.alignment.views import Center, Side, center, fit_mean
 from nessa.errors import InputError
 from nessa.kaldi.embeddings import Embeddings
 from nessa.metrics.roc import eer
@@ -108,6 +109,30 @@ def test_where_training_gains_nothing_beyond_noise_the_start_is_kept() -> None:
     np.testing.assert_array_equal(
         same.map_enroll(align[0].matrix), aligner.map_enroll(align[0].matrix)
     )
+
+
+def test_a_residual_bends_z_by_its_spread_and_u_as_it_is() -> None:
+    x = torch.from_numpy(two_views(5, 2)[0].matrix)
+    dim = x.shape[1]
+    start, none = torch.eye(dim), torch.zeros(dim, dim)
+    vectors = []
+    for spread in (1.0, 3.0):
+        mean = Center(np.zeros(dim, np.float32))
+        network = RatioNetwork(mean, start, start, 8, 0.0, none, spread)
+        network.residual[-1].bias.data[:] = 2
+        vectors.append([part.detach().numpy() for part in network.statistics(x)])
+    (z, u), (wider, same) = vectors
+    np.testing.assert_allclose(wider - z, 4, rtol=1e-5)
+    assert u.tolist() == same.tolist() == [2] * len(x)
+
+
+def test_a_scaled_start_gives_z_and_u_times_the_scale() -> None:
+    rng = np.random.default_rng(0)
+    start = Start("one", tuple(rng.normal(size=(2, 4, 3))), tuple(rng.normal(size=(2, 3, 3))))
+    for side in (0, 1):
+        own, scaled = (one.statistics(np.eye(4), side) for one in (start, start.scaled(2)))
+        for before, after in zip(own, scaled, strict=True):
+            np.testing.assert_allclose(after, 2 * before)
 
 
 def test_plda_is_no_start_of_a_cosine() -> None:

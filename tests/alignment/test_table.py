@@ -202,12 +202,13 @@ def test_faults_are_named(files: Files, monkeypatch: pytest.MonkeyPatch, share: 
         files.open()
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_value_that_is_not_finite_is_named_where_it_lies(
-    stored: AlignTable, files: Files
+    stored: AlignTable, files: Files, value: float
 ) -> None:
     ark = files.folder / "x/xvector.1.ark"
     content = bytearray(ark.read_bytes())
-    content[-4:] = np.float32(np.nan).tobytes()
+    content[-4:] = np.float32(value).tobytes()
     ark.write_bytes(content)
     opened = files.open()
     with pytest.raises(InputError, match=r"xvector.1.ark: byte \d+: .* not finite"):

@@ -15,7 +15,7 @@ from nessa.alignment import AlignTable, DevSet, NeuralAligner, neural
 from nessa.alignment.networks import ALIKE, PATIENCE, NetworkAligner
 from nessa.alignment.teaching import TEMPERATURE, Teacher, distillation, halves
 from nessa.alignment.training import Training
-from nessa.alignment.views import Side
+from nessa.alignment.views import SIDES, Side
 from nessa.errors import InputError
 from nessa.kaldi.embeddings import Embeddings
 from nessa.metrics.roc import eer
@@ -51,7 +51,7 @@ def test_each_speaker_is_of_one_half_by_chance() -> None:
     assert (halves(2001, 1)[0] == first).all() and (halves(2001, 2)[0] != first).any()
 
 
-def taught(*pupils: Callable[[int], bool] | None) -> list[torch.Tensor]:
+def taught(*pupils: Callable[[int], bool] | None, seed: int = 1) -> list[torch.Tensor]:
     """Weights after some steps beside a teacher for each of the given choices of speakers."""
     x, y, speakers = two_views(40, 4)
     labels = np.unique(list(speakers.values()), return_inverse=True)[1]
@@ -61,7 +61,7 @@ def taught(*pupils: Callable[[int], bool] | None) -> list[torch.Tensor]:
     _, (alone, *_) = aligner.initial_modules(y.matrix, y.matrix, labels)
     masks = [of and np.array([of(speaker) for speaker in range(40)]) for of in pupils]
     teachers = [Teacher(alone, 1, mask) for mask in masks]
-    training = Training(aligner.config, trained, (x.matrix, y.matrix), labels, 1, None, teachers)
+    training = Training(aligner.config, trained, (x.matrix, y.matrix), labels, seed, None, teachers)
     for step in range(3):
         training.step(step)
     return [w for module in trained.values() for w in module.parameters()]
@@ -77,6 +77,38 @@ def test_a_teacher_teaches_its_pupils_alone() -> None:
     assert not differ(taught(lambda _: False), nobody)
     some = taught(lambda speaker: speaker < 20)
     assert differ(some, everybody) and differ(some, nobody)
+
+
+def test_batches_are_drawn_by_the_seed() -> None:
+    assert not differ(taught(seed=2), taught(seed=2))
+    assert differ(taught(seed=2), taught())
+
+
+def test_a_frozen_side_is_trained_against_without_dropout() -> None:
+    x, y, speakers = two_views(20, 4)
+    labels = np.unique(list(speakers.values()), return_inverse=True)[1]
+    aligner = NeuralAligner(**NEURAL, dropout=0.5)
+    _, (modules, *_) = aligner.initial_modules(x.matrix, y.matrix, labels)
+    modules["enroll"].requires_grad_(False)
+    Training(aligner.config, modules, (x.matrix, y.matrix), labels, 1).step(0)
+    assert [modules[side].training for side in SIDES] == [False, True]
+
+
+def test_a_speaker_of_one_recording_is_left_out_of_batches() -> None:
+    """It would be both in the profile and in what the profile meets."""
+    x, y, speakers = two_views(20, 4)
+    labels = np.unique(list(speakers.values()), return_inverse=True)[1]
+    aligner = NeuralAligner(**NEURAL, dropout=0.0)
+    alone = labels[:, None] == 0
+    recordings = np.where(alone, 0, np.arange(len(labels))[:, None]).repeat(2, axis=1)
+    weights = []
+    for sign in (1, -1):
+        torch.manual_seed(1)
+        _, (modules, *_) = aligner.initial_modules(x.matrix, y.matrix, labels)
+        views = tuple(np.where(alone, sign * view.matrix, view.matrix) for view in (x, y))
+        Training(aligner.config, modules, views, labels, 1, recordings).step(0)
+        weights.append([w for module in modules.values() for w in module.parameters()])
+    assert not differ(*weights)
 
 
 @pytest.mark.slow
