@@ -256,7 +256,11 @@ def test_scores_without_ids_need_their_list(tmp_path):
 
 def test_unfit_scores_are_not_written(tmp_path):
     trials = Trials(["a", "b"], ["c", "d"])
-    for scores, message in (([0.5], "shape"), ([0.5, np.nan], "'b' 'd' has score nan")):
+    for scores, message in (
+        ([0.5], "shape"),
+        ([0.5, np.nan], "'b' 'd' has score nan"),
+        ([0.5, np.inf], "'b' 'd' has score inf"),
+    ):
         with pytest.raises(InputError, match=message):
             write_scores(tmp_path / "scores", trials, scores)
     assert list(tmp_path.iterdir()) == []
