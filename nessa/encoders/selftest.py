@@ -35,6 +35,8 @@ BETTER = 0.5  # by how many standard deviations other settings must tell speaker
 USEFUL = 1.5  # and how well at least: of a network that knows no speakers, chance decides
 SECONDS = (0.1, 0.2, 0.3, 0.5, 0.75, 1.0)  # of pieces, of which the shortest that works is told
 SPEAKERS, UTTERANCES = 12, 4  # of the reference, at most
+# Below these, chance finds faults of good encoders: of mini's in 1 to 30 % of draws of speakers.
+FEWEST_SPEAKERS, FEWEST_PAIRS = 5, 8
 SCALES = (1.0, 32768.0)
 NOT_FINITE = "not finite"  # what models say of embeddings that they refuse
 WINDOWS = ("povey", "hamming", "hanning")
@@ -102,7 +104,8 @@ def reference_in(folder: Path) -> list[MonoCut]:
         raise InputError(f"{folder}: no such folder; name one with <speaker>/**/*.wav")
     speakers = sorted(path for path in folder.iterdir() if path.is_dir())
     found = [utterance for own in choose_speakers(map(_files_of, speakers)) for utterance in own]
-    if pairs_fault([one.speaker for one in found]):
+    counts = Counter(one.speaker for one in found)
+    if len(counts) < 2 or max(counts.values()) < 2:
         raise InputError(
             f"{folder}: expected <speaker>/**/*.wav of two speakers or more, with two files or more"
         )
@@ -419,15 +422,17 @@ def _separation(
 
 
 def pairs_fault(speakers: Sequence[str]) -> str | None:
-    """Why no cosines of one speaker can be compared with those of two; None where they can.
+    """Why cosines of one speaker say too little beside those of two; None where they do not.
 
     Args:
         speakers: of each utterance.
     """
     counts = Counter(speakers)
-    if len(counts) < 2:
-        return "there is only one speaker"
-    return None if max(counts.values()) > 1 else "no speaker has two utterances"
+    if len(counts) < FEWEST_SPEAKERS:
+        return f"there are fewer than {FEWEST_SPEAKERS} speakers"
+    if sum(count * (count - 1) // 2 for count in counts.values()) < FEWEST_PAIRS:
+        return f"fewer than {FEWEST_PAIRS} pairs of utterances have the same speaker"
+    return None
 
 
 def separation(embedded: Matrix, speakers: Sequence[str]) -> float:

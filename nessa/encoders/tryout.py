@@ -87,9 +87,9 @@ def try_encoder(folder: Path, data: Path, set_name: str) -> Iterator[str]:
         return
     _refuse_useless(name, tried)
     speakers = [cut.supervisions[0].speaker for cut in cuts[: len(tried.alone)]]
-    for warning in _warnings(tried, speakers):
-        yield f"warning: model {name!r}: {warning}; nessa check-encoder looks closer"
     obstacle = pairs_fault(speakers)
+    for warning in _warnings(tried, None if obstacle else speakers):
+        yield f"warning: model {name!r}: {warning}; nessa check-encoder looks closer"
     unchecked = f"; speakers: not checked, {obstacle}" if obstacle and tried.others else ""
     yield (
         f"model {name!r}: tried on {len(tried.alone)} utterances of {len(set(speakers))} speakers"
@@ -184,7 +184,8 @@ def _refuse_useless(name: str, tried: Tried) -> None:
             )
 
 
-def _warnings(tried: Tried, speakers: Sequence[str]) -> Iterator[str]:
+def _warnings(tried: Tried, speakers: Sequence[str] | None) -> Iterator[str]:
+    """What looks wrong; by how well `speakers` are told apart as well, unless they are None."""
     alone = tried.alone
     bad = ~np.isfinite(alone).all(axis=1)
     if bad.any():
@@ -201,7 +202,7 @@ def _warnings(tried: Tried, speakers: Sequence[str]) -> Iterator[str]:
         return
     if fault := dead_dimensions(alone).fault:
         yield f"dimensions: {fault}"
-    if pairs_fault(speakers):
+    if speakers is None:
         return
     own = separation(alone, speakers)
     for label, embedded in tried.others.items():

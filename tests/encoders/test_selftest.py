@@ -122,13 +122,21 @@ def test_speakers_of_one_utterance_come_last(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")
 @pytest.mark.parametrize(
-    ("speakers", "utterances", "why"),
-    [(4, 1, "no speaker has two utterances"), (1, 4, "there is only one speaker")],
+    ("speakers", "utterances", "single", "why"),
+    [
+        (1, 4, 0, "there are fewer than 5 speakers"),
+        (2, 4, 0, "there are fewer than 5 speakers"),
+        (5, 1, 0, "fewer than 8 pairs of utterances have the same speaker"),
+        (12, 2, 11, "fewer than 8 pairs of utterances have the same speaker"),
+        (8, 2, 1, "fewer than 8 pairs of utterances have the same speaker"),
+    ],
 )
-def test_speech_of_no_pairs_is_said_not_to_be_compared(
-    tmp_path: Path, nessa: Command, speakers: int, utterances: int, why: str
+def test_speech_of_few_pairs_is_said_not_to_be_compared(
+    tmp_path: Path, nessa: Command, speakers: int, utterances: int, single: int, why: str
 ) -> None:
+    """By a single pair, or by two speakers, chance found faults of good encoders."""
     prepare_set(tmp_path, "eval", range(speakers), sessions=1, utterances=utterances)
+    leave_one_utterance(tmp_path, "eval", range(single))
     done = nessa("check-encoder", trained(tmp_path, "m"), "--data", tmp_path)
     assert done.out.splitlines()[-1] == f"speakers: not checked, {why}"
 
