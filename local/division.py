@@ -257,14 +257,9 @@ def _draw_division(
         held_out.pop("eval", None)
     others = set(utt2spk.values()) - tested
     needed = "train" in sets
-    remedy = "change prepare.held_out"
-    if tested and len(others) < 2 * (len(held_out) + needed):
-        folders = ", ".join(f"corpus.paths.{name}" for name in sets if name != "eval")
-        remedy = (
-            f"the other {len(tested)} are in its trials, and so in eval: add speakers, name "
-            f"folders of their own for the other sets ({folders}), or shorten the list of trials"
-        )
-    speakers = split_speakers(others, held_out, recipe.seed, directory, remedy, needed)
+    if tested:
+        _check_others(recipe, directory, sets, others, tested)
+    speakers = split_speakers(others, held_out, recipe.seed, directory, rest_needed=needed)
     if not needed and (recipe.prepare.align_includes_train or "align" not in held_out):
         speakers["align"] = speakers.pop("train") + speakers.get("align", [])
     if tested:
@@ -280,6 +275,26 @@ def _draw_division(
         if speakers[name]:
             say_left_out(directory, len(speakers[name]), name)
     return {speaker: name for name in sets for speaker in speakers[name]}
+
+
+def _check_others(
+    recipe: Recipe,
+    directory: Path,
+    sets: tuple[str, ...],
+    others: Collection[str],
+    tested: Collection[str],
+) -> None:
+    """Refuse trials that leave too few `others`, however these are divided."""
+    lent = recipe.prepare.align_includes_train and "train" in (*sets, *recipe.corpus.paths)
+    needing = [name for name in sets if name != "eval" and not (name == "align" and lent)]
+    if len(others) < 2 * len(needing):
+        folders = ", ".join(f"corpus.paths.{name}" for name in needing)
+        raise InputError(
+            f"{directory}: {len(others)} speakers are too few for {', '.join(needing)}, of which "
+            f"each needs two or more; the other {len(tested)} are in its trials, and so in eval: "
+            f"add speakers, name folders of their own for the other sets ({folders}), or shorten "
+            "the list of trials"
+        )
 
 
 def say_left_out(place: Path, speakers: int, name: str) -> None:

@@ -133,20 +133,25 @@ def test_speakers_that_no_set_takes_are_said_to_be_left_out(own: Own) -> None:  
 def test_trials_of_nearly_all_speakers_leave_too_few_for_the_other_sets(
     own: Own,  # noqa: F811
 ) -> None:
-    """As VoxCeleb1-O beside VoxCeleb1's embeddings."""
+    """As VoxCeleb1-E beside VoxCeleb1's embeddings."""
     mine, encoder = own.folder / "mine", {"pretrained": "resemblyzer"}
     all_trials(write_audio_dir(mine, range(3, 12))).write(mine / "trials")
-    write_audio_dir(mine, range(12))
     told = "the other 9 are in its trials, and so in eval: add speakers, name folders of"
+    all_others_are_align = {"dev": 0.2, "eval": 0.2}
+    for others in (2, 3):
+        write_audio_dir(mine, range(3 - others, 12))
+        done = own.prepare(data=mine, encoder=encoder, held_out=all_others_are_align)
+        refuse(done, f"{mine}: {others} speakers are too few for align, dev", told)
     done = own.prepare(data=mine, encoder=encoder)
-    refuse(
-        done, f"{mine}: 3 speakers leave 0 for set 'dev'", told, "paths.align, corpus.paths.dev)"
-    )
-    refuse(
-        own.prepare(data=mine), told, "(corpus.paths.train, corpus.paths.align, corpus.paths.dev)"
-    )
-    done = own.prepare(data=mine, encoder=encoder, held_out={"align": 0.3, "dev": 0.3})
-    refuse(done, told)
+    refuse(done, told, "(corpus.paths.align, corpus.paths.dev)")
+    done = own.prepare(data=mine)
+    refuse(done, told, "(corpus.paths.train, corpus.paths.align, corpus.paths.dev)")
+    done = own.prepare(data=mine, held_out={"dev": 2}, includes_train=True)
+    refuse(done, f"{mine}: 3 speakers are too few for train, dev", told)
+    write_audio_dir(mine, range(13))
+    done = own.prepare(data=mine, held_out={"dev": 2}, includes_train=True)
+    assert done.status == 0, done
+    write_audio_dir(mine, range(12))
     paths = {name: own.folder / name for name in ("align", "dev")}
     for first, path in enumerate(paths.values()):
         write_audio_dir(path, range(20 + 4 * first, 24 + 4 * first))
