@@ -57,8 +57,9 @@ def score(
     """Score trials by cosine; print EER and minDCF if they are labeled.
 
     With both cohorts, two-sided AS-norm. With --calibration, natural-log likelihood ratios.
-    Trials of profiles need --enroll-map. A profile is averaged, then mapped: give the same map to
-    nessa map. Mapped embeddings without a profile, or with one of other utterances, are refused.
+    Profiles that the embeddings do not hold need --enroll-map; with it, mapped embeddings without a
+    profile, or with one of other utterances, are refused. A profile is averaged, then mapped: give
+    the same map to nessa map.
     Memory: the embeddings, and about 80 bytes per trial; with --exemplars, 55 more per cosine.
 
     Example: nessa score --enroll recipes/mini/exp/mapped/nessa/new-old/eval/enroll
