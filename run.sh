@@ -269,7 +269,7 @@ launch() {
   [[ $dry_run == true ]] || # where the disk is full, the jobs fail
     { echo "$owner; its jobs: process $launcher" >"$exp/.lock"; } 2>/dev/null || true
   wait "$launcher" ||
-    fail $? "stage $name failed; once that is mended, ./run.sh $going_on carries on from it"
+    fail $? "stage $name failed; once that is mended, ./run.sh $going_on resumes there"
   launcher=
 }
 

@@ -44,7 +44,7 @@ BACKGROUND, SPEAKERS, ROOMS = LATER = "background", "speakers", "made_up_rooms"
 def train_encoder(
     config: EncoderConfig, data: Path, output: Path, workers: int = 1, tensorboard: bool = False
 ) -> None:
-    """Train one encoder and save it; carries on from a checkpoint of the same training.
+    """Train one encoder and save it; resumes from a checkpoint of the same training.
 
     Started by torchrun, processes train together: `speakers_per_batch` is that of each of them.
 

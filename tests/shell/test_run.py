@@ -331,11 +331,11 @@ def test_a_stage_after_others_of_other_settings_says_so(finished):
 @pytest.mark.slow
 def test_a_stage_after_one_that_was_stopped_says_so(finished):
     failed = finished.run("--set", "late=1", FAIL="align")
-    assert failed.returncode == 2 and "without --stage carries on from it" in failed.stderr
+    assert failed.returncode == 2 and "without --stage resumes there" in failed.stderr
     run = finished.run("--set", "late=1", "--stage", "map", "--dry-run", "true")
     assert "warning: stages align were not finished with these settings" in run.stdout
     failed = finished.run("--set", "late=1", "--stage", "map", FAIL="score")
-    assert "./run.sh with --stage asymmetric carries on from it" in failed.stderr
+    assert "./run.sh with --stage asymmetric resumes there" in failed.stderr
 
 
 @pytest.mark.slow
