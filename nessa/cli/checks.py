@@ -10,7 +10,11 @@ from nessa.errors import InputError
 
 @click.command()
 @click.argument("directory", type=PathType)
-@click.option("--headers-only", is_flag=True, help="Read only the headers of audio and features.")
+@click.option(
+    "--headers-only",
+    is_flag=True,
+    help="Read headers, and audio to its first sound only (float WAV and MP3: all).",
+)
 @click.option("--allow-pipes", is_flag=True, help="Run the commands of wav.scp.")
 @click.option("--nj", default=1, type=COUNT, show_default=True, help="Number of processes.")
 def validate(directory: Path, headers_only: bool, allow_pipes: bool, nj: int) -> None:

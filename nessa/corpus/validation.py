@@ -77,7 +77,8 @@ def validate(
     Args:
         directory: a Kaldi data directory (utt2spk), an embeddings directory (xvector.scp, or
             3D-Speaker's xvector_NN.scp), or both.
-        decode: read audio and features to their end, as extraction does; else their headers.
+        decode: read audio and features to their end, as extraction does; else little more than
+            their headers.
         allow_pipes: run the commands of wav.scp.
         nj: processes that read; does not change the result.
 
