@@ -85,7 +85,7 @@ def study(name: str, recipe: Path, data: Path, exp: Path) -> None:
     tables of the method's parts, of updates with a frozen side, and of what was added to the align
     set (prepare.align_copies, corpus.paths.align_also). Two train nothing: durations cuts the test
     utterances to 1, 2 and 3 seconds and embeds them again, and rollout shows the errors of
-    update strategies, day by day. Writes EXP/studies/NAME.json, which `nessa
+    rollout strategies, day by day. Writes EXP/studies/NAME.json, which `nessa
     report` shows. Takes minutes per setting. It evaluates on all eval trials: run it
     after the recipe, never to choose settings. Memory: the embeddings of align, dev and eval, and
     those of align twice more.
