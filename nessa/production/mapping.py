@@ -51,6 +51,7 @@ def map_sides(
     dry_run: bool = False,
     before_writing: Callable[[], None] = lambda: None,
     relative: bool = False,
+    replace: bool = False,
 ) -> list[str]:
     """Map one set of embeddings of each model; writes `output`/enroll and `output`/runtime.
 
@@ -74,6 +75,7 @@ def map_sides(
         dry_run: read and judge everything, and write nothing.
         before_writing: called once all is judged; if it raises, nothing is written.
         relative: write scp paths relative to the working directory, not absolute.
+        replace: write over what another map has made, which nobody else uses.
 
     Returns:
         A line per side.
@@ -87,7 +89,7 @@ def map_sides(
     sides = _sides(aligner, enroll, runtime, enroll_map, common)
     for side in sides:
         check_apart(side.source, [other.output for other in sides])
-        side.check_place()
+        side.check_place(replace)
     counts = [side.speaker_counts() for side in sides]
     parts = max(1, nj // len(sides))
     jobs = [(side, part) for side in sides for part in range(1, parts + 1)]
@@ -215,10 +217,12 @@ class _Side:
     def output(self) -> Path:
         return self.folder / self.name
 
-    def check_place(self) -> None:
-        """Refuse a folder that holds a store, or vectors of another map into the space."""
+    def check_place(self, replace: bool) -> None:
+        """Refuse a folder of a store or, unless `replace`, of another map into the space."""
         if is_store(self.output):
             raise InputError(f"{self.output}: holds Parquet files; give another --output for arks")
+        if replace:
+            return
         info = None
         with suppress(InputError):  # what cannot be read is made anew
             info = read_info(self.output)

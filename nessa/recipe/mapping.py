@@ -39,7 +39,8 @@ def map_system(recipe: Recipe, data: Path, exp: Path, system: System) -> Iterato
         InputError: see `map_sides`; or there is no aligner.
     """
     aligner = load(aligner_dir(exp, system))
-    mapped = partial(map_sides, aligner, allow_outliers=recipe.scoring.allow_outliers)
+    # An earlier run may have mapped there with the two models exchanged.
+    mapped = partial(map_sides, aligner, allow_outliers=recipe.scoring.allow_outliers, replace=True)
     domains: Mapping[str, DomainOf]
     for name in TESTED:
         enroll_map = data / name / ENROLL_MAP

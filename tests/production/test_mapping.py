@@ -11,6 +11,7 @@ import pytest
 from nessa.alignment import Aligner, ProcrustesAligner
 from nessa.errors import InputError
 from nessa.files import read_json, write_json, write_table
+from nessa.kaldi.datadir import read_utt2spk
 from nessa.kaldi.embeddings import Embeddings
 from nessa.kaldi.stamps import ModelStamp
 from nessa.production.mapping import map_sides
@@ -18,7 +19,7 @@ from nessa.recipe.mapping import map_system
 from nessa.recipe.resolve import load_recipe
 from nessa.recipe.systems import System
 from nessa.scoring.cosine import cosine_scores
-from tests.aligners import fitted, views_for
+from tests.aligners import fitted, small, views_for
 from tests.pairs import all_trials, two_views
 from tests.toy import Toy
 
@@ -331,6 +332,23 @@ def test_another_aligner_maps_into_the_folder_as_a_recipe_does(aligner, raw, tmp
     for one in (aligner, other):
         map_sides(one, *raw, None, tmp_path / "mapped")
         assert Embeddings.read(tmp_path / "mapped/enroll").stamp.map == one.map_digest("enroll")
+
+
+def test_a_recipe_whose_models_are_exchanged_is_mapped_anew(tmp_path):
+    """In the same space still: `logit` is fitted to each model alone."""
+    toy, system = Toy(tmp_path), System("logit", "x", "y")
+    mapped = toy.exp / "mapped/logit/x-y/eval"
+    for _ in range(2):
+        for name in ("align", "dev", "eval"):
+            of_speakers = read_utt2spk(toy.data / name)
+            x, y = (Embeddings.read(model / name) for model in (toy.x, toy.y))
+            y.write(toy.x / name, of_speakers)
+            x.write(toy.y / name, of_speakers)
+        sides = (Embeddings.read(model / "align") for model in (toy.x, toy.y))
+        logit = small("logit").fit(*sides, read_utt2spk(toy.data / "align"))
+        logit.save(toy.exp / "aligners/logit/x-y")
+        list(map_system(load_recipe(toy.recipe), toy.data, toy.exp, system))
+        assert Embeddings.read(mapped / "enroll").stamp.map == logit.map_digest("enroll")
 
 
 def odd_among(count: int, total: int) -> Embeddings:
