@@ -90,7 +90,10 @@ class Ark:
                 if not os.fstat(file.fileno()).st_size:
                     raise InputError(f"{place}: empty file, holds no vectors; run extraction again")
                 if file.read(len(_GZIP)) == _GZIP:
-                    raise InputError(f"{place}: is compressed; gunzip it")
+                    raise InputError(
+                        f"{place}: is compressed; write it uncompressed (gunzip <FILE >NEW.ark), "
+                        "and name NEW.ark in its place"
+                    )
                 return cls(name, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         except OSError as error:
             remedy = "; raise `ulimit -n`" if error.errno == errno.EMFILE else ""

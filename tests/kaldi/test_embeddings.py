@@ -448,8 +448,12 @@ def test_a_compressed_ark_is_called_so(tmp_path):
     (tmp_path / "y.ark").write_bytes(gzip.compress((tmp_path / "x.ark").read_bytes()))
     (tmp_path / "y.scp").write_text((tmp_path / "x.scp").read_text().replace("x.ark", "y.ark"))
     for name in ("y.ark", "y.scp"):
-        with pytest.raises(InputError, match=r"y\.ark: is compressed; gunzip it"):
+        with pytest.raises(InputError, match=r"y\.ark: is compressed; write it .* in its place"):
             Embeddings.read(tmp_path / name)
+    (tmp_path / "new.ark").write_bytes(gzip.decompress((tmp_path / "y.ark").read_bytes()))
+    (tmp_path / "y.scp").write_text((tmp_path / "x.scp").read_text().replace("x.ark", "new.ark"))
+    for name in ("new.ark", "y.scp"):
+        assert Embeddings.read(tmp_path / name).keys == ["a"]
 
 
 def test_tables_of_products_are_called_so(tmp_path):
