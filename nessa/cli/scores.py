@@ -19,7 +19,8 @@ from nessa.cli.options import (
 aligner_option = optional_path(
     "--aligner",
     "Aligner that made the (new) scores; the result is tied to it and its update direction. Omit "
-    "for a gallery of both models; such a result must not be exported.",
+    "it only for scores of one model on both sides, as of a gallery's profiles of the new model; "
+    "never export such a result.",
 )
 
 
