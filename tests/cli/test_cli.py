@@ -235,9 +235,10 @@ def test_the_mirror_of_an_aligner_scores_the_other_direction_alike(
     lines = []
     for aligner, sides in ((toy.folder / "aligner", "xy"), (mirror, "yx")):
         enroll, runtime = (toy.exp / "embeddings" / side / "eval" for side in sides)
-        done = nessa(*toy.map(enroll, runtime), "--aligner", aligner)
+        mapped = toy.folder / "mapped" / sides
+        done = nessa(*toy.map(enroll, runtime), "--aligner", aligner, "--output", mapped)
         assert done.status == 0, done
-        lines.append(nessa(*toy.score(toy.folder / "mapped/enroll", toy.folder / "mapped/runtime")))
+        lines.append(nessa(*toy.score(mapped / "enroll", mapped / "runtime")))
     # Every pair of utterances is on the list in both orders, so that the two lists agree.
     assert lines[0].out == lines[1].out
     nessa(*toy.map(), "--aligner", mirror).refused("x/eval", "model 'x'")
