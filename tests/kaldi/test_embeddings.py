@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import kaldi_native_io
 import kaldiio
@@ -759,6 +760,31 @@ def test_a_job_killed_at_any_moment_is_never_seen_half_done(tmp_path, monkeypatc
                 rerun()
             else:
                 assert fatal == 7  # two files of the part, two of the speakers, and three more
+                return
+    pytest.fail("never ran to its end")
+
+
+def test_the_tables_that_a_killed_job_was_removing_never_lack_their_model(tmp_path, monkeypatch):
+    table, real = numbered(12), Path.unlink
+    table.stamp = STAMP
+    for fatal in range(20):
+        table.write(tmp_path, UTT2SPK)
+        removed = iter(range(100))
+
+        def failing(path, missing_ok=False, removed=removed, fatal=fatal):
+            if next(removed) == fatal:
+                raise KeyboardInterrupt
+            real(path, missing_ok)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "unlink", failing)
+            try:
+                table.write_part(tmp_path, 1)
+            except KeyboardInterrupt:
+                left = sorted(path.name for path in tmp_path.glob("*xvector.[sa]*"))
+                assert not left or (tmp_path / "info.json").exists(), left
+            else:
+                assert fatal > 5  # the tables, the counts and info.json
                 return
     pytest.fail("never ran to its end")
 

@@ -107,6 +107,18 @@ def test_a_run_that_is_killed_leaves_no_profiles_under_the_map_of_an_earlier_one
     assert not (tmp_path / "mapped/enroll/xvector.scp").exists()
 
 
+def test_mapped_vectors_of_a_killed_run_never_lack_their_model(aligner, raw, tmp_path, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("nessa.kaldi.directory.complete", killed)
+    with pytest.raises(KeyboardInterrupt):
+        map_sides(aligner, *raw, None, tmp_path / "mapped")
+    enroll = tmp_path / "mapped/enroll"
+    assert not (enroll / "xvector.scp").exists()
+    assert read_json(enroll / "info.json")["fingerprint"] == aligner.space()
+
+
 def test_the_map_that_a_folder_keeps_may_be_given_to_map_into_it_again(aligner, raw, tmp_path):
     kept = tmp_path / "mapped/enroll/mapped_enroll_map"
     write_table(tmp_path / "map", {"p": " ".join(Embeddings.read(raw[0]).keys[:2])})
