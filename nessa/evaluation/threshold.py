@@ -225,13 +225,14 @@ def carry_over_files(
     value = _as_score(threshold, convention)
     wanted = read_labeled(trials)
     labels = wanted.known_labels
+    of_both = wanted.targets and wanted.nontargets
     scores: list[Scores] = []
     for path in (old, new):
         read, how = read_scores_of(wanted, path)
         scores.append(read.astype(np.float32))  # as networks give them
         if how:
             log.warning("%s: %s", path, how)
-        if wanted.targets and (fault := Roc.of(scores[-1], labels).reversal()):
+        if of_both and (fault := Roc.of(scores[-1], labels).reversal()):
             raise InputError(f"{path}: {fault}")
     remedy = (
         "give cosines: 1 - distance"
@@ -255,7 +256,8 @@ def carry_over_files(
         return drawn_weights(labels, *speakers, draws, seed)
 
     first, second = scores
-    carried = carry_over(value, first, second, labels, weights(), unsure)
+    with about(trials, old):
+        carried = carry_over(value, first, second, labels, weights(), unsure)
     if utt2dur is None:
         return [carried]
     seconds = durations_of_tests(wanted, utt2dur)

@@ -233,6 +233,18 @@ def test_what_tells_no_rate_is_refused(
     nessa(*words).refused(said)
 
 
+def test_trials_of_targets_alone_are_refused_with_a_remedy(
+    tmp_path: Path, nessa: Command, files: list[object]
+) -> None:
+    trials, _, old, new = drawn(1)
+    own = np.asarray(trials.labels)
+    trials.select(own).write(tmp_path / "trials")
+    for name, scores in (("old", old), ("new", new)):
+        write_scores(tmp_path / name, trials.select(own), scores[own])
+    done = nessa("threshold", "--threshold", 0.25, *files, "--draws", 5)
+    done.refused(f"{tmp_path / 'trials'}, ", "0 of 0 impostor trials", "give more impostor trials")
+
+
 @pytest.mark.parametrize("convention", CONVENTIONS)
 def test_old_scores_are_cosines_unless_the_convention_says_otherwise(
     tmp_path: Path, nessa: Command, files: list[object], convention: str
