@@ -21,7 +21,7 @@ from nessa.evaluation.score_files import read_trial_speakers
 from nessa.files import read_json
 from nessa.metrics.bootstrap import Estimate, drawn_weights
 from nessa.metrics.roc import Roc
-from nessa.scoring.calibration import check_direction, check_pair
+from nessa.scoring.calibration import check_pair
 from nessa.scoring.cosine import LARGEST_COSINE
 from nessa.scoring.matching import read_scores_of
 from nessa.scoring.quality import durations_of_tests
@@ -357,8 +357,7 @@ def threshold_facts(path: Path, pair: str, enroll: str) -> dict[str, str]:
             facts |= {"unsure_from": repr(low), "unsure_to": repr(high)}
     except (KeyError, TypeError, ValueError):
         raise InputError(f"{path}: not a threshold file; make it by nessa threshold") from None
-    check_pair(path, record.get("pair"), pair)
-    check_direction(path, record.get("enroll"), enroll)
+    check_pair(path, record.get("pair"), pair, record.get("enroll"), enroll)
     with about(path):
         if abs(float(facts["threshold"])) > LARGEST_COSINE:  # made without --aligner
             raise InputError(

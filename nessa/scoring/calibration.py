@@ -244,7 +244,7 @@ def read_calibration(
         path: of the file.
         pair: of the aligner whose scores it is wanted for.
         method: how these are made.
-        enroll: of the aligner's map of the enrollment side.
+        enroll: beside `pair`, of the aligner's map of the enrollment side.
 
     Raises:
         InputError: unreadable, or something else, or of another aligner or other scores of it.
@@ -253,9 +253,7 @@ def read_calibration(
     with about(path):
         found = Calibration.from_dict(record)
     if pair:
-        check_pair(path, found.pair, pair)
-    if enroll:
-        check_direction(path, found.enroll, enroll)
+        check_pair(path, found.pair, pair, found.enroll, enroll)
     if found.method and method and found.method != method:
         raise InputError(
             f"{path}: is of scores by {found.method}, and one of scores by {method} is wanted; "
@@ -264,8 +262,17 @@ def read_calibration(
     return found
 
 
-def check_pair(path: Path, found: str | None, wanted: str) -> None:
-    """Refuse a file that was made of the scores of another aligner; warn where it tells of none."""
+def check_pair(
+    path: Path,
+    found: str | None,
+    wanted: str,
+    found_enroll: str | None = None,
+    wanted_enroll: str | None = None,
+) -> None:
+    """Refuse a file that was made of the scores of another aligner; warn where it tells of none.
+
+    The maps of the enrollment side tell an aligner from its mirror; where one is None, both pass.
+    """
     if not found:
         log.warning(
             "%s: does not say which aligner's scores it is of, nor whether a side was fitted anew "
@@ -276,11 +283,7 @@ def check_pair(path: Path, found: str | None, wanted: str) -> None:
             f"{path}: is of another aligner's scores, or of a model's, or of this one's before a "
             "side was fitted anew; make it anew from those of this one"
         )
-
-
-def check_direction(path: Path, found: str | None, wanted: str) -> None:
-    """Refuse a file of the aligner's mirror, by the map of the enrollment side; None passes."""
-    if found not in (None, wanted):
+    if None not in (found_enroll, wanted_enroll) and found_enroll != wanted_enroll:
         raise InputError(
             f"{path}: is of the scores of the opposite update direction, by the mirror of this "
             "aligner; make it anew from those of this direction"

@@ -18,7 +18,6 @@ from nessa.scoring.calibration import (
     Calibration,
     Method,
     calibrate,
-    check_direction,
     check_pair,
     read_calibration,
 )
@@ -227,8 +226,7 @@ def _check_aligner(path: Path, calibration: Calibration, sides: Sides) -> None:
     maps = [stamp.map for stamp in stamps if stamp.map]
     if len(maps) == 2:  # of mapped vectors, but those that an earlier version mapped
         if maps[0] != maps[1]:
-            check_pair(path, calibration.pair, pair_of(maps))
-            check_direction(path, calibration.enroll, maps[1])
+            check_pair(path, calibration.pair, pair_of(maps), calibration.enroll, maps[1])
         elif calibration.pair not in (None, pair_of(maps)):  # the runtime side, and the mirror's
             raise InputError(
                 f"{path}: is of another aligner's scores: these are of one model on both sides, as "
