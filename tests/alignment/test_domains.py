@@ -72,6 +72,8 @@ def test_a_domain_of_few_and_rows_of_none_stay_as_they_are() -> None:
     assert shifts.keys() == {"many"}
     found = shifted(matrix, [*names[:-1], None], shifts)
     np.testing.assert_array_equal(found[2 * FEWEST :], matrix[2 * FEWEST :])
+    names = ["many"] * FEWEST + [""] * (2 * FEWEST)
+    assert domain_shifts(matrix, Domains.of(names)).keys() == {"many"}, "however many have none"
 
 
 def test_views_that_share_speakers_alone_have_the_domains_of_their_own_utterances() -> None:
@@ -172,6 +174,12 @@ def test_means_of_several_domains_are_moved_by_the_mean_of_their_shifts(
         map_sides(aligner, *sides, domains=own)
         found = Embeddings.read(tmp_path / "to/enroll").select(["p"]).matrix
         np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_a_mean_of_several_domains_is_moved_by_its_length() -> None:
+    row, shifts = np.full((1, 4), 5, np.float32), {"a": np.full(4, 0.1, np.float32)}
+    several, one = (shifted(row, [domain], shifts) for domain in (("a", "a"), "a"))
+    np.testing.assert_allclose(several, one, rtol=1e-6)
 
 
 def test_a_side_that_joins_domains_without_its_own_says_what_it_suits(

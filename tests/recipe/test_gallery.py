@@ -128,6 +128,21 @@ def test_domains_are_centered_of_utterances_and_of_profiles(
     assert mixed_gallery(recipe, exp, exp / "eval") == found
 
 
+def test_dev_sets_the_scores_of_both_pairs_of_models_against_each_other(
+    recipe: Recipe, of_domains: Path
+) -> None:
+    """Other dev embeddings change the middle of a gallery, and its ends, of one pair, never."""
+    before = mixed_gallery(recipe, of_domains, of_domains / "eval")
+    dev = of_domains / "embeddings/x/dev"
+    (x, _, _), _ = of_two_domains(12, first_speaker=5000)
+    Embeddings(x.keys, x.matrix + 2, x.stamp).write(dev)
+    after = mixed_gallery(recipe, of_domains, of_domains / "eval")
+    at_ends = [r["old_share"] in (0, 1) for r in before]
+    same = [a["eer"] == b["eer"] for a, b in zip(before, after, strict=True)]
+    assert all(own for own, end in zip(same, at_ends, strict=True) if end)
+    assert not all(same)
+
+
 def test_the_shared_space_is_drawn_with_domains_centered(recipe: Recipe, of_domains: Path) -> None:
     """As embeddings that were centered before."""
     exp, aligner = of_domains, load(of_domains / "aligners/nessa/y-x")
