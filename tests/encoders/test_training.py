@@ -3,6 +3,7 @@
 from itertools import pairwise
 from pathlib import Path
 
+import kaldiio
 import numpy as np
 import pytest
 import soundfile
@@ -18,6 +19,7 @@ from nessa.encoders.augmentation import Augmenter
 from nessa.encoders.batches import TrainBatches, TrainSpeakers
 from nessa.encoders.config import AugmentationConfig, FeatureConfig, FineTuningConfig, LossConfig
 from nessa.encoders.distributed import Processes
+from nessa.encoders.features import read_crop
 from nessa.encoders.losses import Criterion
 from nessa.encoders.settings import PythonConfig, XVectorConfig
 from nessa.encoders.trained import TrainedModel
@@ -25,6 +27,7 @@ from nessa.encoders.training import Training, train_encoder
 from nessa.errors import InputError
 from nessa.files import read_json, write_json
 from nessa.optimizer import learning_rate
+from tests.corpus.test_sounds import with_features
 from tests.speech import RATE, prepare_augmentation, prepare_set, read_cuts, turn_around
 
 
@@ -383,10 +386,52 @@ def test_batches_depend_on_seed_and_step_alone(data: Path) -> None:
     for a, b in zip(one[3], two[3], strict=True):
         assert torch.equal(a, b)
     assert not torch.equal(one[3][0], one[4][0])
+    other = TrainBatches(speakers, config(seed=2), Processes())
+    assert not torch.equal(one[3][1], other[3][1])
     waves, labels = one[3]
     assert waves.shape == (8 * 2, RATE // 2) and waves.dtype == torch.float32
     assert labels.tolist() == [label for label in labels[::2].tolist() for _ in range(2)]
     assert one.classes == 10 * 3
+
+
+def test_the_seed_decides_the_weights_at_the_start(data: Path) -> None:
+    speakers = TrainSpeakers(data, (0, 1))
+    one, again, other = (
+        next(Training(config(seed=seed), speakers, Processes(), "test").result().parameters())
+        for seed in (1, 1, 2)
+    )
+    assert torch.equal(one, again) and not torch.equal(one, other)
+
+
+def test_without_averaging_the_last_weights_are_kept_alone(data: Path) -> None:
+    kept = []
+    for every in (1, 2):
+        training = Training(
+            config(steps=2, checkpoint_every=every),
+            TrainSpeakers(data, (0, 1)),
+            Processes(),
+            "test",
+        )
+        list(training.run(workers=0))
+        kept.append(training.result().state_dict())
+    assert all(torch.equal(value, kept[1][name]) for name, value in kept[0].items())
+
+
+def test_fine_tuning_goes_on_from_the_centers_of_speed_1() -> None:
+    before, after = (Criterion(config(), classes, 2, Processes()) for classes in (6, 2))
+    after.take_over(before, (0.9, 1.0, 1.1))
+    assert torch.equal(after.loss.weight, before.loss.weight[[1, 4]])
+
+
+def test_crops_of_given_features_lie_anywhere(tmp_path: Path) -> None:
+    rows = np.arange(100, dtype=np.float32)[:, None].repeat(4, axis=1)
+    kaldiio.save_ark(str(tmp_path / "x.ark"), {"a": rows}, scp=str(tmp_path / "x.scp"))
+    place = (tmp_path / "x.scp").read_text().split()[1]
+    cut = with_features("a", 100, 4, "kaldiio", place, "a")
+    settings = FeatureConfig(type="given", num_filters=4)
+    taken = [read_crop(cut, settings, 10, position)[:, 0] for position in (0, 0.5, 1)]
+    for start, crop in zip((0, 45, 90), taken, strict=True):
+        np.testing.assert_array_equal(crop, range(start, start + 10))
 
 
 def test_train_part_splits_the_speakers(data: Path) -> None:
@@ -416,6 +461,13 @@ def test_augmentation_changes_sound_but_not_shape(data: Path) -> None:
     plain_sound = Augmenter(AugmentationConfig(noise_prob=0, reverb_prob=0), None, None)
     long = plain_sound.draw(cut, 5 * RATE, 1.0, np.random.default_rng(0))()
     assert long.shape == (5 * RATE,) and np.isfinite(long).all()
+
+
+def test_a_crop_of_faster_speech_is_not_filled_by_its_own_repetition(data: Path) -> None:
+    augment = Augmenter(AugmentationConfig(noise_prob=0, reverb_prob=0), None, None)
+    cut = TrainSpeakers(data, (0, 1)).cut(0, 0)
+    wave = augment.draw(cut, 4000, 1.25, np.random.default_rng(0))()
+    assert not np.array_equal(wave[:800], wave[3200:])
 
 
 def test_a_noise_shorter_than_the_crop_is_heard_all_through(tmp_path: Path, data: Path) -> None:
