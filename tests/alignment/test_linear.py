@@ -17,6 +17,7 @@ from nessa.alignment import (
     linear,
     load,
 )
+from nessa.alignment.covariance import between_utterances
 from nessa.alignment.views import center
 from nessa.errors import InputError
 from nessa.kaldi.embeddings import Embeddings
@@ -150,6 +151,15 @@ def test_cca_is_scikit_learns_on_pairs_of_different_utterances(
         for k in range(3):
             cosine = ours[:, k] @ theirs[:, k] / np.linalg.norm(ours[:, k])
             np.testing.assert_allclose(abs(cosine) / np.linalg.norm(theirs[:, k]), 1, atol=1e-3)
+
+
+def test_an_utterance_counts_alike_however_many_its_speaker_has() -> None:
+    labels = np.array([0, 0, 1, 1, 1, 1, 1])
+    rng, rows = np.random.default_rng(0), np.arange(len(labels))
+    a, b = (rng.standard_normal((len(labels), dim)) for dim in (3, 4))
+    others = [b[(labels == labels[row]) & (rows != row)].mean(axis=0) for row in rows]
+    expected = a.T @ np.array(others) / len(labels)
+    np.testing.assert_allclose(between_utterances(a, b, labels), expected, atol=1e-6)
 
 
 def test_cca_does_not_hear_what_two_views_of_one_utterance_share() -> None:

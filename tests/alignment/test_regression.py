@@ -45,3 +45,20 @@ def test_regression_is_a_function_of_its_seed_and_keeps_the_best_on_dev() -> Non
     assert not np.allclose(maps[0], maps[2], atol=1e-3)
     chosen, last = (RegressionAligner(**setting).fit(*views, d) for d in (dev, None))
     assert chosen.dev_eer(dev) < last.dev_eer(dev)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"learning_rate": 0.0}, {"hidden_dim": 0}],
+    ids=["the_weights_at_the_start", "the_rows_of_the_steps"],
+)
+def test_the_seed_decides(settings: dict[str, float]) -> None:
+    views = two_views(20, 3)
+    one, again, other = (
+        RegressionAligner(**{"hidden_dim": 8, "steps": 2, "batch_size": 20, **settings}, seed=seed)
+        .fit(*views)
+        .arrays
+        for seed in (1, 1, 2)
+    )
+    assert all((one[name] == again[name]).all() for name in one)
+    assert any((one[name] != other[name]).any() for name in one)

@@ -95,7 +95,8 @@ def test_the_command(scored: Toy, nessa: Command) -> None:
     given = "--recipe", scored.recipe, "--data", scored.data, "--exp", scored.exp
     done = nessa("study", "rollout", *given)
     assert done.status == 0, done
-    assert "double version" in done.out
+    (row,) = [line for line in done.out.splitlines() if line.startswith("double version")]
+    assert " 2.0 " in row, "encoder runs on day 0"
     (scored.exp / "scores/raw/y-y/dev/trials.scores").unlink()
     nessa("study", "rollout", *given).refused("trials.scores")
     shutil.rmtree(scored.exp / "studies")

@@ -37,6 +37,7 @@ from nessa.report.calibration import (
 )
 from nessa.report.decision import decide, judge_update
 from nessa.report.fleet import fleet_plot, update_strategies
+from nessa.report.identification import identification_section
 from nessa.report.page import headlines, write_page
 from nessa.report.plots import (
     det_curve,
@@ -47,7 +48,7 @@ from nessa.report.plots import (
 from nessa.report.runs import compare_runs
 from nessa.report.sentences import compare_systems, nessa_cost, relative_change, verdicts
 from nessa.report.studies import study_plots
-from nessa.report.summary import summary_page
+from nessa.report.summary import rivals, summary_page
 from nessa.report.tables import format_records, markdown_table
 from nessa.schema import save_yaml
 from nessa.trials import Trials
@@ -326,6 +327,23 @@ def test_the_best_rival_may_be_better_than_nessa(
     (sentence,) = compare_systems(make_recipe(), records)
     assert sentence.startswith("single: v2 enrolls, v1 runs: the best other aligner is cca, whose")
     assert sentence.endswith(f"{words}; NESSA is significantly better than {beaten} of 2")
+
+
+def test_the_summary_shows_the_best_linear_map_and_the_best_aligner() -> None:
+    errors = {"logit": 0.3, "cca": 0.1, "ridge": 0.2, "regression": 0.05, "nessa": 0.01}
+    systems = {(name, "v2", "v1"): {"eer": error} for name, error in errors.items()}
+    assert rivals(systems, ("v2", "v1")) == ["logit", "cca", "regression"]
+
+
+def test_households_of_the_ends_and_of_a_size_between_are_shown() -> None:
+    home = {"task": "household", "profile": 1, "drawn": "at random", "fnir": 0.1}
+    records = [
+        {"task": "closed", "profile": 1, "rank1": 0.9, "rank1_ci": [0.8, 1]},
+        *({"task": "open", "profile": 1, "fnir": 0.1} for _ in range(2)),
+        *(home | {"n": n, "misidentified": 0.1} for n in (2, 3, 4, 6, 8)),
+    ]
+    shown = re.findall(r"misidentified %, n = (\d)", "\n".join(identification_section(records)))
+    assert shown == ["2", "4", "8"]
 
 
 def test_what_was_not_run_is_not_compared() -> None:
