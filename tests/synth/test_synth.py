@@ -27,6 +27,9 @@ from nessa.synth import (
     VoiceRanges,
     synthesize_corpus,
 )
+from nessa.synth.acoustics import BANDS, Session, draw_room, record
+from nessa.synth.espeak import SAMPLE_RATE as SPEECH_RATE
+from nessa.synth.voices import draw_utterance, draw_voice
 from nessa.synth.words import WORDS
 from tests.conftest import ROOT, Command
 
@@ -305,6 +308,53 @@ def test_speakers_differ_and_sessions_blur_the_difference(tmp_path: Path) -> Non
     real_same, real_other = same_and_other_distances(tmp_path / "real")
     assert clean_other > 1.5 * clean_same
     assert real_other / real_same < 0.8 * clean_other / clean_same
+
+
+def click(**changes: object) -> np.ndarray:
+    """A second with a click in its middle, (16000,), recorded by a session that changes nothing."""
+    plain: dict = {
+        "equalizer_db": np.zeros(BANDS.size), "low_cut": 1.0, "high_cut": 1e5, "snr_db": 100.0,
+        "room": room_of({}), "noise_slope_db": 0.0, "level_db": -50.0,
+    }  # fmt: skip
+    speech = np.zeros(SPEECH_RATE, np.int16)
+    speech[SPEECH_RATE // 2] = 20000
+    return record(speech, Session(**plain | changes), np.random.default_rng(0)).astype(float)
+
+
+def room_of(echoes: dict[int, float]) -> np.ndarray:
+    """The direct sound, and an echo after each number of samples."""
+    room = np.zeros(9600, np.float32)
+    room[[0, *echoes]] = 1, *echoes.values()
+    return room
+
+
+def test_a_session_has_its_room() -> None:
+    heard = click(room=room_of({4000: 0.5}))
+    assert heard[12000] == pytest.approx(0.5 * heard[8000], rel=0.01)
+    late = click(room=room_of({9000: 0.5}))
+    assert np.abs(late[:7000]).max() < 0.01 * late[8000], "no echo before the sound"
+
+
+@pytest.mark.parametrize("level", [-50.0, -45.0])
+def test_a_session_has_its_level(level: float) -> None:
+    heard = np.sqrt(np.mean((click(level_db=level) / 32767) ** 2))
+    assert 20 * np.log10(heard) == pytest.approx(level, abs=0.2)
+
+
+def test_the_direct_sound_is_at_least_as_loud_as_the_room() -> None:
+    ranges = AcousticRanges(direct_to_reverberant_db=(6.0, 12.0))
+    room = draw_room(np.random.default_rng(0), ranges)
+    assert 6 <= -20 * np.log10(np.linalg.norm(room[1:])) <= 12
+
+
+def test_a_session_has_its_pitch() -> None:
+    ranges = VoiceRanges()
+    voice = draw_voice(np.random.default_rng(0), "f", ranges)
+    low, high = (
+        draw_utterance(np.random.default_rng(1), voice, 2.0, pitch, ranges).pitch
+        for pitch in (-20.0, 20.0)
+    )
+    assert high - low == 40
 
 
 # ---- Noises and rooms for the training of encoders ----------------------------------------------
