@@ -238,6 +238,16 @@ def test_same_bytes_whatever_the_number_of_processes(
     assert content(with_copies(few.data, {"slow": SLOW, "noise": NOISE}).data) == once
 
 
+def test_copies_are_drawn_by_the_seed(tmp_path: Path) -> None:
+    found = []
+    for folder, seed in (("one", 1), ("again", 1), ("other", 2)):
+        prepare_set(tmp_path / folder, "align", range(1), 1, 1, seconds=(2, 2))
+        wanted = {"crop": CopyConfig(crop=(1, 1.5))}
+        add_copies(tmp_path / folder, "align", wanted, Background(), seed, 1, None)
+        found.append(audio(tmp_path / folder, "crop"))
+    assert found[0] == found[1] != found[2]
+
+
 def audio(data: Path, copy: str) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (data / "copies" / copy).rglob("*.flac")}
 

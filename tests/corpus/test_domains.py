@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from nessa.corpus.config import PrepareConfig
+from nessa.corpus.domains import read_domains
 from nessa.corpus.finishing import finish_sets
+from nessa.corpus.origins import SOURCES
 from nessa.evaluation.conditions import read_conditions
 from nessa.files import read_table, write_table
 from nessa.kaldi.datadir import spk2utt_of
@@ -161,6 +163,17 @@ def test_main_lists_of_different_domains_are_warned_about(
         )
     main_domains(sets)
     assert f"{sets}/eval/trials: of domain 'phone', but {sets}/dev/trials, by wh" in caplog.text
+    profiles, domains = (read_table(sets / "eval" / name) for name in ("enroll_map", "utt2domain"))
+    far = {profile for profile, utterance in profiles.items() if domains[utterance] == "far"}
+    assert far == {name for name in profiles if name.endswith("-far")}, "phone, eval's, goes first"
+
+
+def test_what_was_added_is_of_the_domain_of_its_source_whatever_the_patterns(
+    tmp_path: Path,
+) -> None:
+    write_table(tmp_path / "utt2spk", {"a-0": "a", "b-0": "b"})
+    write_table(tmp_path / SOURCES, {"b-0": "more"})
+    assert read_domains(tmp_path, {"word": ".*"}) == {"a-0": "word", "b-0": "more"}
 
 
 @pytest.mark.parametrize("lacking", ["align", "eval"])

@@ -101,6 +101,15 @@ def test_other_commands_are_no_audio_in_arks(command: str) -> None:
     assert ArkAudio.of_command(command) is None
 
 
+def test_other_commands_are_other_sounds() -> None:
+    commands = ("sox a.wav -t wav -", "sox a.wav -t wav - gain -3", "sox a.wav -t wav -")
+    first, second, again = (
+        sounds_digest([Recording("a", [AudioSource("command", [0], command)], RATE, RATE, 1.0)])
+        for command in commands
+    )
+    assert first == again != second
+
+
 def of_recording(channel: int = 0, channels: tuple[int, ...] = (0, 1), **more: object) -> MonoCut:
     """All of one channel of a recording, each channel in a file."""
     sources = [AudioSource("file", [own], f"{place}.wav") for place, own in enumerate(channels)]

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 from lhotse.kaldi import load_kaldi_data_dir
 
-from nessa.corpus.tables import parse_segment, validate_tables
+from nessa.corpus.tables import parse_segment, validate_tables, wrong_duration
 from nessa.corpus.validation import validate
 from nessa.files import read_table, write_table
 from tests.conftest import Command
@@ -229,6 +229,11 @@ def test_segments_are_parsed() -> None:
     for line in (f"rec {times}" for times in (*wrong, *of_channels)):
         with pytest.raises(ValueError):
             parse_segment(line)
+
+
+@pytest.mark.parametrize(("claimed", "wrong"), [("0.5", True), ("1", False), ("1.5", True)])
+def test_a_duration_may_be_neither_shorter_nor_longer(claimed: str, wrong: bool) -> None:
+    assert (wrong_duration(claimed, 1.0) is not None) == wrong
 
 
 def test_text_is_kept_for_lhotse(own: Own, kaldi: Path) -> None:  # noqa: F811
