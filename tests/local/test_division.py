@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from nessa.corpus.speakers import split_speakers
 from nessa.corpus.validation import validate
 from nessa.files import read_table, write_table
 from nessa.kaldi.datadir import read_utt2spk
@@ -119,6 +120,23 @@ def test_a_set_of_which_all_is_skipped_says_why(own: Own) -> None:  # noqa: F811
     encoder = ENCODER | {"features": {"sampling_rate": 8000}}
     done = own.prepare("--skip-bad", data=mine, encoder=encoder)
     refuse(done, "set 'train': all 16 utterances were skipped; the first: utt", "sampled at 16000")
+
+
+def test_the_seed_of_the_recipe_draws_the_speakers(own: Own) -> None:  # noqa: F811
+    write_audio_dir(own.folder / "mine", range(12))
+    drawn = []
+    for seed in (1, 1, 2):
+        done = own.prepare(
+            data=own.folder / "mine", encoder={"pretrained": "resemblyzer"}, seed=seed
+        )
+        assert done.status == 0, done
+        drawn.append(read_table(own.data / "dev/spk2utt").keys())
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_a_small_share_is_of_two_speakers() -> None:
+    found = split_speakers(map(str, range(10)), {"dev": 0.05}, 1, "corpus")
+    assert {name: len(speakers) for name, speakers in found.items()} == {"train": 8, "dev": 2}
 
 
 def test_speakers_that_no_set_takes_are_said_to_be_left_out(own: Own) -> None:  # noqa: F811

@@ -64,10 +64,12 @@ class Own:
         domains: dict | None = None,
         trials: dict[str, int] = TRIALS,
         recipe_name: str = "own",
+        seed: int = 1,
         **paths: Path,
     ) -> Done:
         settings = {
             "name": recipe_name,
+            "seed": seed,
             "corpus": {"paths": {n: str(p) for n, p in paths.items()}, **(corpus or {})},
             "prepare": {
                 "program": "kaldi_dir",

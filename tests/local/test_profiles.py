@@ -274,6 +274,34 @@ def test_given_targets_within_a_session_are_counted(tmp_path: Path, caplog) -> N
     assert caplog.text.count(said) == 2 and caplog.text.count("within one") == 2
 
 
+@pytest.fixture
+def six(tmp_path: Path) -> Path:
+    """An eval set of six speakers, each with two utterances in each of two sessions."""
+    utt2spk = {f"s{s}-{k}": f"s{s}" for s in range(6) for k in range(4)}
+    directory = tmp_path / "eval"
+    write_table(directory / "utt2spk", utt2spk)
+    write_table(directory / "spk2utt", spk2utt_of(utt2spk))
+    write_table(directory / "utt2session", {u: str(int(u[-1]) // 2) for u in utt2spk})
+    (directory / "trials").write_text("s0-0 s0-3 target\ns0-0 s1-3 nontarget\n")
+    return directory
+
+
+def test_profiles_that_are_drawn_no_more_go(six: Path) -> None:
+    drawn = {six / "trials_profile", six / "enroll_map"}
+    for sizes in ((1,), ()):
+        config = PrepareConfig(program="arks", profile_sizes=sizes)
+        finish_sets(six.parent, config, 1, has_audio=False)
+        assert drawn & set(six.iterdir()) == (drawn if sizes else set())
+
+
+def test_a_given_profile_that_is_called_as_a_drawn_one_is_refused(six: Path) -> None:
+    write_table(six / "enroll_map_given", {"s0-p1-1": "s0-2"})
+    (six / "trials").write_text("s0-p1-1 s0-1 target\ns0-p1-1 s1-1 nontarget\n")
+    config = PrepareConfig(program="arks", profile_sizes=(1,))
+    with pytest.raises(InputError, match="enroll_map_given: 's0-p1-1' is called as one that is d"):
+        finish_sets(six.parent, config, 1, has_audio=False)
+
+
 def test_no_trials_at_all_are_refused_by_the_key(tmp_path: Path) -> None:
     utt2spk = {f"s{s}-{k}": f"s{s}" for s in range(3) for k in range(2)}
     write_table(tmp_path / "dev/utt2spk", utt2spk)

@@ -196,6 +196,18 @@ def test_all_align_speakers_may_be_those_of_train(
     assert speakers["align"] == speakers["train"] and len(speakers["dev"]) == 4
 
 
+def test_lists_of_a_folder_that_is_named_go_before_those_beside_the_corpus(
+    programs: Programs,  # noqa: F811
+    made: Path,
+    tmp_path: Path,
+) -> None:
+    write_list(tmp_path / "lists/veri_test2.txt", 20)
+    done = prepare(programs, made, tmp_path / "data", lists=tmp_path / "lists")
+    assert done.status == 0, done
+    assert len(Trials.read(tmp_path / "data/eval/trials")) == 20
+    assert len(Trials.read(tmp_path / "data/eval/trials_vox1_o")) == 64, "of the corpus itself"
+
+
 def test_eval_is_not_held_out_of_voxceleb2(
     programs: Programs,  # noqa: F811
     made: Path,
