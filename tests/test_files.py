@@ -54,6 +54,22 @@ def test_atomic_open_names_what_could_not_be_written(tmp_path, name):
     assert not list(tmp_path.rglob(".*"))
 
 
+def test_atomic_open_has_all_on_disk_before_the_name_stands_for_it(tmp_path, monkeypatch):
+    """After a power cut there is the old file or the new one, never an empty one."""
+    path, synced, sync = tmp_path / "file", [], os.fsync
+
+    def fsync(handle):
+        status = os.fstat(handle)
+        what = "folder" if stat.S_ISDIR(status.st_mode) else f"{status.st_size} bytes"
+        synced.append((what, path.exists()))
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with atomic_open(path) as file:
+        file.write("text")
+    assert synced == [("4 bytes", False), ("folder", True)]
+
+
 def test_atomic_open_refuses_a_folder_before_it_is_written(tmp_path):
     with pytest.raises(InputError, match="is a folder; name a file in it"), atomic_open(tmp_path):
         pytest.fail("was opened")
@@ -83,6 +99,13 @@ def test_what_a_killed_process_was_writing_is_removed_unless_somebody_still_writ
         assert len(os.listdir(tmp_path)) == len(own) + 1
     assert sorted(os.listdir(tmp_path)) == sorted([*own, "next.parquet"])
     remove_leftovers(tmp_path / "none")
+
+
+def test_what_was_left_of_one_file_is_removed_alone_whatever_its_name(tmp_path):
+    for name in ("set[1].csv", "set1.csv"):
+        (tmp_path / f".{name}.abcdefgh.tmp").touch()
+    remove_leftovers(tmp_path, "set[1].csv")
+    assert os.listdir(tmp_path) == [".set1.csv.abcdefgh.tmp"]
 
 
 def test_a_full_disk_is_named_by_the_file_that_did_not_fit():
@@ -183,6 +206,13 @@ def test_a_key_alone_is_read_where_a_table_may_have_it(tmp_path):
     )
     with pytest.raises(InputError, match="line 2: expected"):
         read_table(tmp_path / "text")
+
+
+def test_lines_are_numbered_through_all_blocks_of_a_file(tmp_path, monkeypatch):
+    monkeypatch.setattr("nessa.files.BLOCK_BYTES", 16)
+    lines = [*("a 1", "", "", "b 2") * 9, "c 3"]
+    (tmp_path / "table").write_text("\n".join([*lines, "", ""]))
+    assert list(read_lines(tmp_path / "table")) == list(enumerate(lines, 1))
 
 
 def test_a_file_of_empty_lines_is_empty(tmp_path):
