@@ -4,6 +4,7 @@ import importlib.util
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -847,6 +848,42 @@ def test_an_index_that_the_search_does_not_use_is_none(
             opened.target.search(queries, 1)
         opened.index()
         assert opened.target.search(queries, 1)
+
+
+def test_an_index_that_was_never_finished_is_none_and_a_small_table_is_searched_by_its_own(
+    database: str, aligner: Aligner, profiles: Embeddings
+) -> None:
+    url = fill_postgres(database, profiles)
+    with psycopg.connect(database, autocommit=True) as connection:
+        with closing(open_database(url, "mapped")) as opened:
+            migrate(opened.source, opened.target, aligner, Outliers())
+            opened.index()
+            query = next(opened.target.read(["1"])).matrix
+            assert opened.target.search(query, 1) == [["1"]]
+        used = "SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname = %s"
+        deadline = time.monotonic() + 10  # the server counts when a connection is closed
+        while connection.execute(used, ["mapped_embedding_idx"]).fetchone() == (0,):
+            assert time.monotonic() < deadline, "all rows were compared"
+            time.sleep(0.05)
+        connection.execute(  # as CREATE INDEX CONCURRENTLY leaves one when it is interrupted
+            "UPDATE pg_index SET indisvalid = false "
+            "WHERE indexrelid = 'mapped_embedding_idx'::regclass"
+        )
+        with (
+            closing(open_database(url, "mapped")) as opened,
+            pytest.raises(InputError, match="table 'mapped': has no index for search"),
+        ):
+            opened.serve(opened.target)
+
+
+def test_a_block_of_rows_is_written_alone(database: str, profiles: Embeddings) -> None:
+    """What was deleted since the block before does not come back with the next one."""
+    with closing(open_database(fill_postgres(database, profiles), "mapped")) as opened:
+        row = np.ones((1, 12), np.float32)
+        opened.target.write(Rows(["1"], row, [("space", "source")]))
+        opened.target.delete(["1"])
+        opened.target.write(Rows(["2"], row, [("space", "source")]))
+        assert [rows.keys for rows in opened.target.read()] == [["2"]]
 
 
 @pytest.mark.slow

@@ -268,7 +268,7 @@ def test_a_store_is_not_written_where_the_other_side_is_refused(
         (lambda k, m: ([*k[:-1], k[-2]], m), "duplicate id"),
         (lambda k, m: ([*k[:-1], k[0]], m), "duplicate id 'id00200-s0-00000'"),
         (lambda k, m: (k, np.where(np.arange(len(m))[:, None] == 99, np.nan, m)), "rows from"),
-        (lambda k, m: ([*k[:-1], None], m), "null"),
+        (lambda k, m: ([*k[:-1], None], m), "row 149: the id is null"),
         (lambda k, m: (k[:0], m[:0]), "holds no profiles"),
     ],
     ids=["white space", "twice", "twice, far apart", "nan", "null", "empty"],
@@ -305,6 +305,14 @@ def test_what_is_no_store_is_refused(nessa: Command, aligner: Aligner, tmp_path:
     nessa(*words, tmp_path / "none.npz").refused("none.npz: no such file")
     write(tmp_path / "f.parquet", ["a"], np.ones((1, 7), np.float32))
     nessa(*words, tmp_path / "f.parquet").refused("dimension 7")
+
+
+def test_files_of_two_models_are_no_store(profiles: Embeddings, tmp_path: Path) -> None:
+    write(tmp_path / "a.parquet", profiles.keys[:70], profiles.matrix[:70])
+    write(tmp_path / "b.parquet", profiles.keys[70:], profiles.matrix[70:, :7])
+    told = f"{tmp_path}: rows from 70 have dimension 7, those before 12"
+    with pytest.raises(InputError, match=re.escape(told)):
+        list(read_store(tmp_path))
 
 
 def test_another_models_store_is_refused_though_nothing_names_its_model(
