@@ -155,6 +155,18 @@ def test_files_of_ones_own_are_the_reference(tmp_path: Path, nessa: Command, dat
     nessa("check-encoder", encoder, "--audio", tmp_path / "gone").refused("gone: no such folder")
 
 
+def test_a_reference_of_another_sampling_rate_is_resampled(
+    tmp_path: Path, nessa: Command, data: Path
+) -> None:
+    for wav in (data / "audio").iterdir():
+        samples, rate = soundfile.read(wav)
+        place = tmp_path / "speech" / wav.stem.split("-")[0] / wav.name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(place, samples[::2], rate // 2)
+    words = "check-encoder", spoilt(tmp_path, "none"), "--audio", tmp_path / "speech"
+    assert nessa(*words).status == 0
+
+
 def test_the_folder_is_looked_at_before_speech_is_made(
     tmp_path: Path, nessa: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

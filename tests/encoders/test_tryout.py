@@ -114,6 +114,39 @@ def test_what_extraction_reports_is_left_to_it(tmp_path: Path) -> None:
     assert "4 utterances" in line
 
 
+def test_some_embeddings_that_are_not_finite_are_no_training_mode(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def embed(_: object, inputs: list[object]) -> np.ndarray:
+        embedded = np.random.default_rng(1).normal(size=(len(inputs), 3))
+        if len(inputs) > 1:
+            embedded[0] = np.nan
+        return embedded
+
+    monkeypatch.setattr(tryout, "embed_alone", embed)
+    monkeypatch.setattr(tryout, "embed_together", embed)
+    warning, _ = tried(spoilt(tmp_path, "none"), data)
+    assert "embeddings of 1 of 16 utterances are not finite" in warning
+
+
+def test_memory_that_ends_stops_the_stage(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails_by(error: Exception) -> list[str]:
+        def embed(*_: object) -> None:
+            raise error
+
+        monkeypatch.setattr(tryout, "embed_alone", embed)
+        return tried(encoder, data)
+
+    caplog.set_level("INFO", "nessa")
+    encoder = spoilt(tmp_path, "none")
+    assert fails_by(RuntimeError("too short")) == []
+    assert "model 'none' is not tried: too short" in caplog.text
+    with pytest.raises(MemoryError):
+        fails_by(MemoryError())
+
+
 def test_the_stage_tries_every_model_but_given_embeddings(
     tmp_path: Path, data: Path, nessa: Command
 ) -> None:
