@@ -135,6 +135,25 @@ def test_what_run_sh_exports_reaches_the_tasks_of_slurm(launch, slurm, tmp_path,
     assert {line.split("=")[0] for line in log if line.endswith(f"={2**25 + 1}")} == names
 
 
+def test_tasks_are_waited_for_where_sbatch_is_killed_and_the_queue_cannot_be_read(
+    launch, slurm, tmp_path
+):
+    """It is asked again: an answer that does not come is not that of an empty queue."""
+    programs = {
+        "sbatch": 'printf "%s\\n" "${@: -2}" >call; echo 1; kill -KILL $$',
+        "squeue": """
+            [[ -e asked ]] || { touch asked && exit 1; }
+            mapfile -t task <call && SLURM_ARRAY_TASK_ID=0 bash "${task[@]}" """,
+        "sleep": "",
+    }
+    for name, body in programs.items():
+        (tmp_path / "slurm" / name).write_text(f"#!/usr/bin/env bash\n{body}\n")
+        (tmp_path / "slurm" / name).chmod(0o755)
+    done = launch("a", "echo", "the end", options=slurm)
+    assert done.returncode == 0, done.stderr
+    assert "\nthe end\n" in (tmp_path / "log/a.log").read_text()
+
+
 def test_options_of_sbatch_do_not_take_the_place_of_the_launchers(launch, slurm):
     """Of an option that is there twice, sbatch takes the last one."""
     given = {"--job-name": "mine", "--array": "7", "--output": "/dev/null", "--mem": "4G"}

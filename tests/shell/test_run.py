@@ -57,8 +57,9 @@ else:
     name = words[0] if words[0] != "-m" else words[1]
     if name == "nessa.cli":
         name = words[3] if words[2] == "recipe" else words[2]
+    noted = [f"{{key}}={{os.environ.get(key)}}" for key in os.environ.get("NOTED", "").split()]
     with open(os.environ["CALLS"], "a") as calls:
-        print(name, *words, sep="\\t", file=calls)
+        print(name, *words, *noted, sep="\\t", file=calls)
     if name == os.environ.get("SLEEP"):
         time.sleep(300)
     if name == os.environ.get("FAIL"):
@@ -663,6 +664,18 @@ def test_a_folder_for_temporary_files_is_relative_to_the_caller(tree, options):
     (tree.root.parent / "mine").mkdir()
     run = tree.run("--stop-stage", "0", *options, TMPDIR="mine")
     assert run.returncode == 0, run.stderr
+
+
+def test_jobs_compute_with_one_thread_and_know_where_they_were_called_from(tree):
+    """Sums depend on the number of threads, and relative paths of a recipe on the folder."""
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "4")
+    noted = " ".join([*threads, "NESSA_STARTED_IN"])
+    assert tree.run("--stop-stage", "corpus", NOTED=noted, **threads).returncode == 0
+    (line,) = tree.lines()
+    assert line.split("\t")[-4:] == [
+        *(f"{name}=1" for name in threads),
+        f"NESSA_STARTED_IN={tree.root.parent}",
+    ]
 
 
 def test_work_dir_is_relative_to_the_caller(tree):
