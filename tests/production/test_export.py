@@ -283,6 +283,7 @@ def test_verify_refuses_what_is_not_ours_or_of_another_aligner(
     path = folder / "enroll.onnx"
     fitted("procrustes").save(tmp_path / "other")
     nessa("verify", path, "--aligner", tmp_path / "other").refused(str(path), "another aligner")
+    nessa("verify", path, "--encoder", tmp_path).refused(f"{path}: to compare", "give --aligner")
     nessa("verify", tmp_path / "none.onnx").refused("none.onnx: no such file")
     nessa("verify", tmp_path).refused(f"{tmp_path}: is a folder; name an .onnx file in it")
     (tmp_path / "bad.onnx").write_bytes(path.read_bytes()[:500])
@@ -406,6 +407,7 @@ def test_what_is_of_the_scores_of_another_aligner_is_refused(
         assert not (tmp_path / "onnx").exists()
         assert nessa(*words, "--output", file, "--aligner", tmp_path / "own").status == 0
         export += [f"--{kind}", file]
+    assert read_json(tmp_path / "calibration.json")["space"] == own.space()
     record = read_json(tmp_path / "threshold.json")
     made_by = ("pair", "enroll")
     write_json(tmp_path / "threshold.json", {k: record[k] for k in record if k not in made_by})
@@ -413,6 +415,10 @@ def test_what_is_of_the_scores_of_another_aligner_is_refused(
     assert done.status == 0, done
     assert done.err.count("threshold.json: does not say which aligner's scores it is of") == 1
     assert done.err.count("does not say") == 1
+    for side in DIMS:
+        network = onnx.load(tmp_path / "onnx" / f"{side}.onnx")
+        told = {one.key: one.value for one in network.metadata_props}
+        assert float(told["threshold"]) == record["threshold"]
     write_json(tmp_path / "threshold.json", record | {"threshold": -1.5})
     nessa(*export).refused("threshold.json: -1.5 is no threshold of cosines", "with --aligner")
 
