@@ -25,6 +25,8 @@ from nessa.files import read_json, read_table, write_json, write_table
 from nessa.kaldi.datadir import read_utt2spk
 from nessa.kaldi.embeddings import Embeddings
 from nessa.kaldi.stamps import ModelStamp
+from nessa.recipe.resolve import load_recipe
+from nessa.schema import read_yaml
 from nessa.scoring.calibration import Calibration, read_calibration
 from nessa.trials import Trials, read_scores
 from tests.aligners import fitted
@@ -663,6 +665,8 @@ def test_scores_of_another_list_are_not_evaluated(nessa: Command, toy: Toy) -> N
     enrolled = toy.trials.read_text().splitlines()
     toy.trials.write_text("\n".join(sorted(set(enrolled[5:]))) + "\n")
     assert nessa(*toy.evaluate("raw:x:x")).status == 0  # more scores than trials are fine
+    settings = load_recipe(toy.recipe).model_dump(mode="json")
+    assert read_yaml(toy.folder / "metrics.recipe.yaml") == settings  # by which reports warn
     toy.trials.write_text("\n".join([*enrolled[5:], "id00204-s0-00000 id00204-s0-00000 target"]))
     done = nessa(*toy.evaluate("raw:x:x"))
     done.refused(
@@ -736,8 +740,12 @@ def test_identification_of_a_set_on_the_command_line(nessa: Command, toy: Toy) -
     command = ["evaluate", "--identify", eval_set, "--enroll", toy.x / "eval", "--runtime"]
     done = nessa(*command, toy.x / "eval", "--output", toy.folder / "identification.json")
     assert done.status == 0 and "rank 1 %" in done.out, done
-    tasks = {record["task"] for record in read_json(toy.folder / "identification.json")}
-    assert tasks == {"closed", "open", "household"}
+    records = read_json(toy.folder / "identification.json")
+    assert {record["task"] for record in records} == {"closed", "open", "household"}
+    other = toy.folder / "other.json"
+    assert nessa(*command, toy.x / "eval", "--output", other, "--seed", 2).status == 0
+    assert read_json(other) != records
+    nessa(*command, toy.x / "eval", "--similarity", toy.folder / "lost").refused("lost: no such")
     nessa(*command, toy.y / "eval").refused("dimension 12", "map both into one space")
     write_table(eval_set / "utt2session", dict.fromkeys(list(speakers)[1:], "s"))
     nessa(*command, toy.x / "eval").refused("utt2session")
@@ -879,6 +887,13 @@ def test_align_sets_that_differ_are_named(nessa: Command, toy: Toy) -> None:
     Embeddings.read(toy.y / "dev").write(toy.y / "align")
     done = nessa(*toy.align())
     done.refused("x/align", "y/align", "'id00000-s0-00000'", "extract both from the same data")
+
+
+def test_align_sets_of_other_utterances_are_paired_by_speaker(nessa: Command, toy: Toy) -> None:
+    own = Embeddings.read(toy.y / "align")
+    own.select(own.keys[1:]).write(toy.y / "align")
+    nessa(*toy.align()).refused("x/align", "y/align", "extract both from the same data")
+    assert nessa(*toy.align(), "--by-speaker").status == 0
 
 
 def test_an_align_utterance_without_a_speaker_is_named(nessa: Command, toy: Toy) -> None:
