@@ -10,6 +10,7 @@ from pyarrow import parquet
 
 from nessa.alignment import ProcrustesAligner
 from nessa.alignment.store import load
+from nessa.errors import InputError
 from nessa.files import read_json, read_table, write_table
 from nessa.kaldi.embeddings import Embeddings
 from nessa.recipe import assessment, fitting
@@ -116,6 +117,20 @@ def test_the_speakers_of_given_trials_are_held_out(
     nessa("assess", *tables, *given).refused(
         f"list: trial {keys[0]!r} {keys[1]!r} is a nontarget, but of speakers", "correct its label"
     )
+
+
+def test_the_seed_decides_who_is_held_out(
+    tmp_path: Path, nessa: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(assessment, "run", Mock(side_effect=InputError("divided")))
+    old, new, speakers = two_views(24, 2)
+    tables = write_npz(tmp_path / "old.npz", old, speakers), write_npz(tmp_path / "new.npz", new)
+    tested = []
+    for seed in (1, 2):
+        output = tmp_path / f"out{seed}"
+        nessa("assess", *tables, "--seed", seed, "--output", output).refused("divided")
+        tested.append(read_table(output / "data/eval/utt2spk"))
+    assert tested[0] != tested[1]
 
 
 @pytest.mark.slow
