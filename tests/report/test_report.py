@@ -979,11 +979,15 @@ def test_metrics_and_scores_of_other_settings_are_used_with_a_warning(
 
 
 @pytest.mark.slow
-def test_the_pages_tell_the_settings_of_metrics_made_with_others(exp: Path, data: Path) -> None:
+def test_the_pages_tell_the_settings_of_metrics_made_with_others(
+    exp: Path, data: Path, nessa: Command
+) -> None:
     made, recipe = make_recipe(), make_recipe(scoring={"top_n": 7})
     for name, own in (("symmetric", made), ("asymmetric", recipe)):
         write_circumstances(exp / "metrics" / f"{name}.json", own)
-    write_report(recipe, exp, data, exp / "RESULTS.md")
+    save_yaml(exp / "recipe.yaml", recipe)
+    words = "--recipe", exp / "recipe.yaml", "--exp", exp, "--data", data
+    assert nessa("report", *words, "--results", exp / "RESULTS.md").status == 0
     told = f"metrics of other settings: symmetric (digest {stage_digest(made, 'report')[:12]})"
     for page in ("report/results.md", "RESULTS.md"):
         text = (exp / page).read_text()
